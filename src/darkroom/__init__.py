@@ -1,0 +1,18 @@
+"""Darkroom: train latent diffusion models from scratch, stage by stage, every artifact accounted for."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from darkroom.inference.pipeline import Pipeline
+
+__all__ = ["Pipeline", "__version__"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import `Pipeline` on first use, so that `import darkroom` itself costs nothing beyond the standard library."""
+    if name == "Pipeline":
+        from darkroom.inference.pipeline import Pipeline
+
+        return Pipeline
+    raise AttributeError(f"module 'darkroom' has no attribute {name!r}")

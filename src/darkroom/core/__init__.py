@@ -1,0 +1,1 @@
+"""The ground floor: tensors, randomness, devices, artifacts. Knows nothing of diffusion."""

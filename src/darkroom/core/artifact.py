@@ -1,0 +1,130 @@
+"""Artifacts: files and folders that appear whole, describe themselves, and are named by the hash of their content."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from darkroom.core.errors import DarkroomError
+
+CONFIG = "config.json"
+PROVENANCE = "provenance.json"
+
+
+@contextmanager
+def whole(path: Path | str) -> Iterator[Path]:
+    """A path beside `path` to write a file or folder to; it takes its place when the block succeeds.
+
+    What stood there before stays until its replacement is complete; when the block fails, nothing is left behind.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.partial")
+    _remove(beside)
+    try:
+        yield beside
+        if not beside.exists():
+            raise DarkroomError(f"{path}: nothing was written for it")
+        if beside.is_dir() or path.is_dir():
+            _remove(path)
+        beside.replace(path)
+    finally:
+        _remove(beside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def content_hash(path: Path | str) -> str:
+    """The hash DVC gives `path`: a file's md5; for a folder, md5 of the JSON list of {md5, relpath} by relpath + ".dir".
+
+    Raises:
+        DarkroomError: nothing is there.
+    """
+    path = Path(path)
+    if path.is_file():
+        return _md5(path)
+    if not path.is_dir():
+        raise DarkroomError(f"{path}: no such file or folder; run the stage that makes it (dvc repro)")
+    files = sorted((f.relative_to(path).as_posix(), f) for f in path.rglob("*") if f.is_file())
+    listing = [{"md5": _md5(f), "relpath": name} for name, f in files]
+    return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "md5").hexdigest()
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Sorted, indented, newline at the end: the same value always gives the same bytes."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path | str) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        DarkroomError: the file is missing or is no JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DarkroomError(f"{path}: no such file; run the stage that makes it (dvc repro)") from None
+    except ValueError as error:
+        raise DarkroomError(f"{path}: not valid JSON ({error}); make it again with dvc repro") from None
+
+
+def save_tensors(path: Path | str, tensors: Mapping[str, Tensor]) -> None:
+    """Safetensors without metadata (two keys of it would be written in random order), readable by everyone."""
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
+    os.chmod(path, 0o644)  # noqa: PTH101
+
+
+def load_tensors(path: Path | str) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, on the CPU.
+
+    Raises:
+        DarkroomError: the file is missing, truncated or of another kind.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise DarkroomError(f"{path}: no such file; run the stage that makes it (dvc repro)") from None
+    except (SafetensorError, OSError) as error:
+        raise DarkroomError(f"{path}: not a readable safetensors file ({error}); fetch or make it again") from None
+
+
+def provenance(*inputs: Path | str) -> dict[str, Any]:
+    """What an artifact was made from: {"inputs": {path as given, POSIX: content hash}}."""
+    return {"inputs": {Path(p).as_posix(): content_hash(p) for p in inputs}}
+
+
+def check_made_from(artifact: Path | str, source: Path | str) -> None:
+    """Refuse an artifact that was made from another version of `source` than the one on disk.
+
+    Raises:
+        DarkroomError: names both hashes and the remedy.
+    """
+    recorded = read_json(Path(artifact) / PROVENANCE)["inputs"].get(Path(source).as_posix())
+    found = content_hash(source)
+    if recorded != found:
+        raise DarkroomError(
+            f"{artifact}: was made from {source} {recorded}, but {source} is now {found}; "
+            f"they do not belong together: run dvc repro to rebuild {artifact}"
+        )

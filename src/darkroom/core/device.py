@@ -1,0 +1,129 @@
+"""Where and how work runs: device, threads, precision. Chosen by the environment or runtime.yaml, recorded with each run.
+
+Nothing here may change a result by design; what does (precision, seeds, counts) is a parameter.
+"""
+
+import os
+import platform
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from darkroom.core.errors import DarkroomError
+
+RUNTIME_FILE = Path("runtime.yaml")
+PROFILED_PACKAGES = ("torch", "numpy", "pillow", "pyarrow", "safetensors", "tokenizers")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how to run; see `runtime()`.
+
+    device: auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:N or mps.
+    threads: CPU threads of PyTorch; 0 = one per available core.
+    deterministic: ask PyTorch for deterministic kernels (always so on the CPU).
+    """
+
+    device: str = "auto"
+    threads: int = 0
+    deterministic: bool = True
+
+
+def runtime() -> Runtime:
+    """The settings of runtime.yaml (if there is one), overridden by DARKROOM_DEVICE, DARKROOM_THREADS, DARKROOM_DETERMINISTIC.
+
+    Raises:
+        DarkroomError: an unknown key or a value of the wrong kind.
+    """
+    values: dict[str, Any] = {}
+    known = {f.name: type(f.default) for f in fields(Runtime)}
+    if RUNTIME_FILE.exists():
+        values = yaml.safe_load(RUNTIME_FILE.read_text(encoding="utf-8")) or {}
+        for key, value in values.items():
+            if key not in known:
+                raise DarkroomError(f"{RUNTIME_FILE}: unknown key {key!r}; known keys: {', '.join(known)}")
+            if type(value) is not known[key]:
+                raise DarkroomError(f"{RUNTIME_FILE}: {key} = {value!r} must be of type {known[key].__name__}")
+    for key, kind in known.items():
+        text = os.environ.get(f"DARKROOM_{key.upper()}")
+        if text is None:
+            continue
+        if kind is bool:
+            if text.lower() not in ("0", "1", "true", "false"):
+                raise DarkroomError(f"DARKROOM_{key.upper()} = {text!r}: give 1 or 0")
+            values[key] = text.lower() in ("1", "true")
+        elif kind is int:
+            if not text.isdigit():
+                raise DarkroomError(f"DARKROOM_{key.upper()} = {text!r}: give a whole number, 0 for one per core")
+            values[key] = int(text)
+        else:
+            values[key] = text
+    return Runtime(**values)
+
+
+def start(settings: Runtime | None = None) -> torch.device:
+    """Apply the runtime settings to PyTorch and return the device to work on. Call once per process, before any work.
+
+    Raises:
+        DarkroomError: the device asked for is not there.
+    """
+    settings = settings or runtime()
+    torch.set_num_threads(settings.threads or available_cores())
+    if settings.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+    return resolve_device(settings.device)
+
+
+def available_cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device called `name`; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        DarkroomError: no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DarkroomError(f"device = {name!r}: give auto, cpu, cuda, cuda:N or mps") from None
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device.type, False):
+        raise DarkroomError(f"device = {name!r} is not available here; set DARKROOM_DEVICE=auto or cpu")
+    return device
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Run in `precision` ("fp32" or "bf16"): bf16 computes convolutions and products in bfloat16, weights stay fp32."""
+    if precision == "fp32":
+        return nullcontext()
+    if precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    raise DarkroomError(f"precision = {precision!r}: give fp32 or bf16")
+
+
+def execution_profile(device: torch.device) -> dict[str, str]:
+    """What, besides inputs and params, may change the last bits of a result: hardware, threads, library versions."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "device": f"{device.type} ({name})",
+        "threads": str(torch.get_num_threads()),
+        "processes": "1",
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "system": platform.system(),
+        "deterministic": str(asdict(runtime())["deterministic"]).lower(),
+        **{f"version.{package}": metadata.version(package) for package in PROFILED_PACKAGES},
+    }

@@ -1,0 +1,8 @@
+"""The one exception a user is meant to read."""
+
+
+class DarkroomError(Exception):
+    """A fault the user can mend: its message is one line naming the key or file, the value found, and the remedy.
+
+    Stages and the command line print it without a traceback and exit with status 1.
+    """

@@ -1,0 +1,61 @@
+"""Stateless randomness: every random number is a pure function of a seed and of what it is for.
+
+Nothing keeps generator state, so resuming a run restores none, and a picture does not depend on its batch.
+"""
+
+import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Key = str | int
+
+
+def _derive(seed: int, keys: tuple[Key, ...]) -> int:
+    """63 bits from (seed, keys); the type of each key is part of it, so 1 and "1" differ."""
+    text = repr((seed, *keys)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
+
+
+def generator(seed: int, *keys: Key) -> torch.Generator:
+    """A fresh CPU generator for (seed, purpose, step, …): equal arguments always give the same stream."""
+    return torch.Generator().manual_seed(_derive(seed, keys))
+
+
+def numpy_rng(seed: int, *keys: Key) -> np.random.Generator:
+    """`generator` for NumPy."""
+    return np.random.default_rng(_derive(seed, keys))
+
+
+def randn_each(shape: tuple[int, ...], seeds: list[int], *keys: Key) -> Tensor:
+    """Gaussian noise (len(seeds), *shape), float32 on the CPU; row i depends on seeds[i] and the keys alone."""
+    return torch.stack([torch.randn(shape, generator=generator(seed, *keys)) for seed in seeds])
+
+
+def batch_indices(n: int, batch_size: int, step: int, seed: int, purpose: str = "order") -> Tensor:
+    """The samples (batch_size,) int64 of step `step` (from 0) of an endless walk over n samples.
+
+    Every sample is seen once per epoch, in an order reshuffled each epoch; a batch may span two epochs. A pure function
+    of its arguments, so that a run can be resumed, or split over processes, without replaying the walk.
+    """
+    first = step * batch_size
+    wanted = torch.arange(first, first + batch_size)
+    out = torch.empty(batch_size, dtype=torch.int64)
+    for epoch in range(first // n, (first + batch_size - 1) // n + 1):
+        here = wanted // n == epoch
+        out[here] = _permutation(n, seed, purpose, epoch)[wanted[here] - epoch * n]
+    return out
+
+
+_permutations: dict[tuple[int, int, str, int], Tensor] = {}
+
+
+def _permutation(n: int, seed: int, purpose: str, epoch: int) -> Tensor:
+    """The order of an epoch, remembered for the last two asked for: drawing one per step would cost O(n) a step."""
+    key = (n, seed, purpose, epoch)
+    if key not in _permutations:
+        while len(_permutations) > 1:
+            _permutations.pop(next(iter(_permutations)))
+        _permutations[key] = torch.randperm(n, generator=generator(seed, purpose, epoch))
+    return _permutations[key]

@@ -1,0 +1,46 @@
+"""Pictures as tensors: uint8 in [0, 255] at rest, float in [-1, 1] at work."""
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from darkroom.core.artifact import whole
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 [0, 255] -> float32 [-1, 1], same shape."""
+    return images.float() / 127.5 - 1
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """float [-1, 1] -> uint8 [0, 255], rounded and clamped (never wrapped), same shape."""
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def image_grid(images: Tensor, columns: int, pad: int = 2, background: int = 255) -> Tensor:
+    """Tile uint8 images (N, C, H, W) row by row into one uint8 picture (C, H', W') with `pad` pixels between."""
+    n, c, h, w = images.shape
+    columns = min(columns, n)
+    rows = -(-n // columns)
+    out = torch.full((c, rows * (h + pad) + pad, columns * (w + pad) + pad), background, dtype=torch.uint8)
+    for i in range(n):
+        y, x = pad + (i // columns) * (h + pad), pad + (i % columns) * (w + pad)
+        out[:, y : y + h, x : x + w] = images[i]
+    return out
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """uint8 (1 or 3, H, W) -> a PIL picture of mode L or RGB."""
+    array = image.cpu().numpy()
+    return Image.fromarray(array[0] if array.shape[0] == 1 else array.transpose(1, 2, 0).copy())
+
+
+def save_png(path: Path | str, image: Tensor | Image.Image, scale: int = 1) -> None:
+    """Write a picture as PNG, whole or not at all, each pixel enlarged to scale x scale."""
+    picture = image if isinstance(image, Image.Image) else to_pil(image)
+    if scale > 1:
+        picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+    with whole(path) as beside:
+        picture.save(beside, format="PNG", optimize=False)
