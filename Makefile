@@ -1,0 +1,68 @@
+# Everything a person types. Each target first makes .venv, from nothing but Python >= 3.11, git and make.
+.DEFAULT_GOAL := help
+.PHONY: help repro ui test test-all lint setup lock moved
+BIN := .venv/bin
+STAMP := .venv/installed
+# Stages say `python` and mean the one of .venv.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+help:  ## list these commands
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+
+repro: setup  ## train whatever is out of date, end to end; RECIPE=name writes that recipe to params.yaml first
+	$(if $(RECIPE),$(BIN)/darkroom recipe use $(RECIPE))
+	$(BIN)/dvc repro
+
+ui: setup  ## look at runs, pictures and models in the browser (MLflow)
+	$(BIN)/darkroom ui
+
+test: setup  ## the tests, in a few minutes
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup  ## the tests and the slowest proofs
+	$(BIN)/python -m pytest
+
+lint: setup  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy src
+
+# DVC needs git, or to be told that there is none: here, or around this folder but not for it.
+setup: $(STAMP)  ## make or refresh .venv (every other target does this too)
+	@if [ -e .git ] || git ls-files --error-unmatch dvc.yaml >/dev/null 2>&1; then \
+		if grep -qs 'no_scm = true' .dvc/config.local; then $(BIN)/dvc config --local --unset core.no_scm; fi; \
+	elif ! grep -qs 'no_scm = true' .dvc/config.local; then \
+		echo "No git repository here: DVC is told to work without one."; \
+		printf '[core]\n    no_scm = true\n' >> .dvc/config.local; \
+	fi
+
+# The scripts of a virtual environment hold its path: in a folder that was moved or copied it is made again.
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
+$(STAMP): moved
+endif
+
+# PYTHON=… names the interpreter. uv reads none of pip's settings, so a folder of local wheels is handed on to it.
+$(STAMP): requirements.lock pyproject.toml
+	@for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "Darkroom needs Python 3.11 or newer and found none; install one, or name it: make PYTHON=/path/to/python3" >&2; \
+		exit 1; \
+	fi; \
+	echo "Installing into .venv ($$("$$found" --version), a few minutes the first time)"; \
+	if [ "$$(cat $@ 2>/dev/null)" != "$(CURDIR)" ]; then "$$found" -m venv --clear .venv; fi
+	@rm -f $@
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@wheels="$${PIP_FIND_LINKS:-$$($(BIN)/python -m pip config get global.find-links 2>/dev/null)}"; \
+	export UV_FIND_LINKS="$${UV_FIND_LINKS:-$$(echo $$wheels | tr ' ' ,)}"; \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@printf '%s' "$(CURDIR)" > $@
+
+# PyTorch names its GPU libraries exactly, by platform: left out here, a CPU build installs none and a CUDA build its own.
+lock: setup  ## write requirements.lock anew from pyproject.toml
+	@{ echo "# Written by \`make lock\` from pyproject.toml: every package at one version, for every platform."; \
+	env -u UV_FIND_LINKS $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra test \
+		--no-header --annotation-style line pyproject.toml | grep -vE '^(nvidia-|cuda-|triton)'; } > requirements.lock.new
+	@mv requirements.lock.new requirements.lock
