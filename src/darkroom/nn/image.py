@@ -1,0 +1,68 @@
+"""A small residual convolutional network for pictures of 28 to 64 pixels, shared in shape by all judges and towers."""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from darkroom.nn.layers import check_divisible
+
+GROUP_WIDTH = 8  # channels per group of a norm
+GRID = 4  # positions per side that survive to the features
+
+
+@dataclass(frozen=True)
+class ConvTowerConfig:
+    """Shape of a ConvTower: width, 2 and 4 times it at full, half, … resolution; depth residual blocks each.
+
+    Raises:
+        DarkroomError: a width that is no multiple of 8.
+    """
+
+    in_channels: int = 3
+    width: int = 32
+    depth: int = 1
+
+    def __post_init__(self) -> None:
+        check_divisible("width", self.width, "channels per group", GROUP_WIDTH)
+
+
+class _Block(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(channels // GROUP_WIDTH, channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm2 = nn.GroupNorm(channels // GROUP_WIDTH, channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        out: Tensor = x + self.conv2(F.silu(self.norm2(h)))
+        return out
+
+
+class ConvTower(nn.Module):
+    """Pictures (N, C, H, W) in [-1, 1] -> features (N, out_features).
+
+    Group instead of batch norm: no picture's features depend on its neighbours in the batch. A 4 x 4 grid of positions
+    is flattened into the last layer, because a mean over positions could not tell left from right.
+    """
+
+    def __init__(self, config: ConvTowerConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = [config.width, 2 * config.width, 4 * config.width]
+        self.out_features = widths[-1]
+        self.stem = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        stages: list[nn.Module] = []
+        for before, width in zip([widths[0], *widths], widths, strict=False):
+            stages.append(nn.Conv2d(before, width, 3, stride=2, padding=1))
+            stages.extend(_Block(width) for _ in range(config.depth))
+        self.stages = nn.Sequential(*stages)
+        self.norm = nn.GroupNorm(widths[-1] // GROUP_WIDTH, widths[-1])
+        self.head = nn.Linear(widths[-1] * GRID * GRID, self.out_features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = F.silu(self.norm(self.stages(self.stem(images))))  # (N, 4 * width, H / 8, W / 8)
+        out: Tensor = self.head(F.adaptive_avg_pool2d(x, GRID).flatten(1))
+        return out
