@@ -1,0 +1,108 @@
+"""Any picture file into square uint8 pixels of the wanted size and number of channels."""
+
+import io
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+Pixels = npt.NDArray[np.uint8]
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # decoders that start no other program
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+MAX_PIXELS = 100_000_000
+MAX_BYTES = 256 << 20
+PAD_COLOR = 0
+
+
+class UnusablePictureError(Exception):
+    """A picture that cannot be used; the message is the reason, the same on every machine."""
+
+
+def decode(data: bytes) -> Image.Image:
+    """Decode a picture file completely, turned upright by its EXIF orientation. Of animations, the first frame.
+
+    Raises:
+        UnusablePictureError: empty, not a picture, truncated, damaged or too large.
+    """
+    if not data:
+        raise UnusablePictureError("empty file")
+    if len(data) > MAX_BYTES:
+        raise UnusablePictureError(f"larger than {MAX_BYTES >> 20} MiB")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own limit and remarks on odd metadata; ours follows
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            if image.width * image.height > MAX_PIXELS:
+                raise UnusablePictureError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except UnusablePictureError:
+        raise
+    except UnidentifiedImageError:
+        raise UnusablePictureError("not a picture (PNG, JPEG, WebP, BMP, GIF, TIFF or PPM)") from None
+    except Image.DecompressionBombError:
+        raise UnusablePictureError(f"more than {MAX_PIXELS} pixels") from None
+    except Exception as error:  # decoders raise anything on damaged files; the file is reported, never ignored
+        reason = "truncated" if "truncated" in str(error).lower() else f"damaged ({type(error).__name__})"
+        raise UnusablePictureError(f"{reason} picture") from None
+
+
+def conform(image: Image.Image | Pixels, image_size: int, channels: int, resize: str) -> Pixels:
+    """Make a picture `image_size` square with `channels` 1 (luma) or 3 (RGB): uint8 (H, W) or (H, W, 3).
+
+    Transparency is laid on white, 16-bit grey is scaled to 8. `resize`, one of RESIZES, says how it becomes square.
+
+    Raises:
+        UnusablePictureError: pixels without a defined range (32-bit integers beyond 16 bits, floating point).
+    """
+    picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    picture = _to_eight_bits(picture)
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    picture = picture.convert("L" if channels == 1 else "RGB")
+    if picture.size != (image_size, image_size):
+        picture = RESIZES[resize](picture, image_size)
+    return np.asarray(picture)
+
+
+def _to_eight_bits(picture: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits scaled so that its white stays white."""
+    if picture.mode == "F":
+        raise UnusablePictureError("floating-point pixels have no defined range; save it with 8 or 16 bits")
+    if not picture.mode.startswith("I"):
+        return picture
+    values = np.asarray(picture).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise UnusablePictureError("integer pixels beyond 16 bits have no defined range; save it with 8 or 16 bits")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+def _crop(picture: Image.Image, size: int) -> Image.Image:
+    """The largest centred square, resampled."""
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    box = (left, top, left + side, top + side)
+    return picture.resize((size, size), Image.Resampling.LANCZOS, box=box)
+
+
+def _pad(picture: Image.Image, size: int) -> Image.Image:
+    """Centred on black; shrunk if it is larger, never enlarged."""
+    longer = max(picture.size)
+    if longer > size:
+        width, height = (max(1, round(side * size / longer)) for side in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+    out = Image.new(picture.mode, (size, size), PAD_COLOR)
+    out.paste(picture, ((size - picture.width) // 2, (size - picture.height) // 2))
+    return out
+
+
+def _squash(picture: Image.Image, size: int) -> Image.Image:
+    """The whole picture, its proportions given up."""
+    return picture.resize((size, size), Image.Resampling.LANCZOS)
+
+
+RESIZES: dict[str, Callable[[Image.Image, int], Image.Image]] = {"crop": _crop, "pad": _pad, "squash": _squash}

@@ -1,0 +1,170 @@
+"""From any source to data/prepared: decode, conform, deal into splits, write; what is left out is accounted for."""
+
+import hashlib
+import heapq
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from darkroom.core.artifact import whole
+from darkroom.core.errors import DarkroomError
+from darkroom.core.progress import track
+from darkroom.data.images import UnusablePictureError, conform, decode
+from darkroom.data.prepared import Info, PreparedWriter, Row
+from darkroom.data.sources.base import SPLIT_ORDER, Sample, Skipped, Source
+
+NAMED_FILES = 5  # how many bad files an error names
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How pictures become data.
+
+    image_size: pixels, square. channels: 1 or 3. resize: crop, pad or squash (see images.conform).
+    validation_fraction, test_fraction: carved from pictures without an official split, by the hash of their pixels;
+    a fraction whose split the source has officially is not carved.
+    max_bad_fraction: the largest share of items that may be unusable.
+    limit: split -> the most pictures it may have; which ones stay depends on their pixels and `seed`.
+    """
+
+    image_size: int
+    channels: int
+    resize: str
+    validation_fraction: float
+    test_fraction: float
+    max_bad_fraction: float
+    seed: int
+    limit: Mapping[str, int] = field(default_factory=dict)
+
+
+def prepare(source: Source, out: Path | str, how: Preparation) -> Info:
+    """Write the prepared data set `out`, whole or not at all.
+
+    The same pixels never lie in two splits: a training or validation picture that an official held-out split also has
+    is dropped and counted; where there is no official split, equal pixels have equal hashes and so fall together.
+
+    Raises:
+        DarkroomError: no pictures, too many bad ones, or a split that would stay empty.
+    """
+    about = source.description
+    with whole(out) as folder:
+        writer = PreparedWriter(folder, about.name, about.heads, about.captions, how.image_size, how.channels)
+        dealer = _Dealer(how)
+        chosen: dict[str, _Fewest] = {split: _Fewest(n, how.seed) for split, n in how.limit.items()}
+        skipped: list[Skipped] = []
+        items = 0
+        for item in track(source, about.size, "prepare", "picture"):
+            items += 1
+            row = _row(item, how)
+            if isinstance(row, Skipped):
+                skipped.append(row)
+                continue
+            fingerprint = _fingerprint(row.pixels)
+            split = dealer.split(item.split if isinstance(item, Sample) else None, fingerprint)
+            if split is None:
+                continue
+            if split in chosen:
+                chosen[split].offer(row, fingerprint)
+            else:
+                writer.add(split, row)
+        for split, fewest in chosen.items():
+            for row in fewest:
+                writer.add(split, row)
+        _check_skipped(skipped, items, how.max_bad_fraction)
+        _check_splits(writer.splits, items)
+        listed = [{"file": s.file, "reason": s.reason} for s in sorted(skipped, key=lambda s: (s.file, s.reason))]
+        return writer.finish(listed, dealer.duplicates, about.details)
+
+
+def _row(item: Sample | Skipped, how: Preparation) -> Row | Skipped:
+    if isinstance(item, Skipped):
+        return item
+    try:
+        image = decode(item.image) if isinstance(item.image, bytes) else item.image
+        pixels = conform(image, how.image_size, how.channels, how.resize)
+    except UnusablePictureError as error:
+        return Skipped(item.path, str(error))
+    return Row(pixels, item.path, item.caption, item.labels, item.named)
+
+
+def _fingerprint(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Of the decoded, conformed pixels: 16 bytes."""
+    return hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).digest()
+
+
+class _Dealer:
+    """Says which split a picture belongs to, and drops what a held-out split already has."""
+
+    def __init__(self, how: Preparation) -> None:
+        self.how = how
+        self.duplicates = 0
+        self._official: dict[bytes, str] = {}
+        self._seen: set[str] = set()
+        self._last = 0
+
+    def split(self, official: str | None, fingerprint: bytes) -> str | None:
+        """The split, or None for a duplicate of a held-out picture."""
+        name = official or "train"
+        rank = SPLIT_ORDER.index(name)
+        if rank < self._last:
+            raise ValueError(f"a source gave {name} after {SPLIT_ORDER[self._last]}; the order is {SPLIT_ORDER}")
+        self._last = rank
+        held_out = self._official.get(fingerprint, name)
+        if held_out != name:
+            self.duplicates += 1
+            return None
+        if name != "train":
+            self._official[fingerprint] = name
+            self._seen.add(name)
+            return name
+        place = int.from_bytes(fingerprint[:8], "big") / 2**64  # uniform in [0, 1), fixed for these pixels
+        for carved, fraction in (("test", self.how.test_fraction), ("validation", self.how.validation_fraction)):
+            if carved in self._seen or (carved == "test" and official is not None):
+                continue
+            if place < fraction:
+                return carved
+            place -= fraction
+        return "train"
+
+
+class _Fewest:
+    """Keeps the `n` rows whose seeded hash is lowest, and gives them back in the order they came."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.n, self.seed = n, seed
+        self._heap: list[tuple[int, int, Row]] = []
+        self._count = 0
+
+    def offer(self, row: Row, fingerprint: bytes) -> None:
+        keyed = hashlib.blake2b(fingerprint, key=str(self.seed).encode(), digest_size=8).digest()
+        self._count += 1
+        entry = (-int.from_bytes(keyed, "big"), -self._count, row)  # a heap of the lowest keeps the highest on top
+        if len(self._heap) < self.n:
+            heapq.heappush(self._heap, entry)
+        elif self.n > 0:
+            heapq.heappushpop(self._heap, entry)
+
+    def __iter__(self) -> Iterator[Row]:
+        return (row for _, _, row in sorted(self._heap, key=lambda entry: -entry[1]))
+
+
+def _check_skipped(skipped: list[Skipped], items: int, most: float) -> None:
+    if len(skipped) <= most * items:
+        return
+    first = "; ".join(f"{s.file}: {s.reason}" for s in skipped[:NAMED_FILES])
+    raise DarkroomError(
+        f"{len(skipped)} of {items} files cannot be used, more than max_bad_fraction = {most:g} allows; "
+        f"mend or remove them, or raise it. First: {first}"
+    )
+
+
+def _check_splits(splits: dict[str, int], items: int) -> None:
+    for name in ("train", "validation", "test"):
+        if not splits.get(name):
+            raise DarkroomError(
+                f"split {name}: none of the {items} pictures fell into it; give more pictures, "
+                f"a larger {name if name != 'train' else 'limit.train or smaller validation and test'}_fraction"
+            )
