@@ -1,0 +1,71 @@
+"""The user interface over the runs: MLflow's, on this machine only."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
+
+from darkroom.core.errors import DarkroomError
+from darkroom.tracking.store import FOLDER, UI_PORT, Store, check_answers, is_server, location, project_root
+
+START_WITHIN = 120.0  # seconds
+
+
+def command(port: int) -> list[str]:
+    """The command that serves the store of this project on 127.0.0.1, with one worker."""
+    artifacts = project_root() / FOLDER / "artifacts"
+    return [
+        *(sys.executable, "-m", "mlflow", "server", "--backend-store-uri", location()),
+        *("--default-artifact-root", str(artifacts), "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+    ]
+
+
+def serve(port: int = UI_PORT) -> None:
+    """Serve the runs of this project until interrupted, and print the address that opens on them.
+
+    Where MLFLOW_TRACKING_URI names a server, that one is the user interface: only the address is printed.
+
+    Raises:
+        DarkroomError: the port is taken, the store cannot be opened, or the server does not start.
+    """
+    check_answers(location())
+    store = Store()  # also makes an empty store, so that there is something to look at
+    if is_server(store.address):
+        print(f"{store.web_address()}/{store.runs_link()}", flush=True)
+        return
+    here = f"http://127.0.0.1:{port}"
+    if _answers(here):
+        raise DarkroomError(f"port {port} is taken; give another: darkroom ui --port {port + 1}")
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    print("Starting the user interface, some ten seconds …", flush=True)
+    log = project_root() / FOLDER / "server.log"
+    with log.open("w") as output:
+        server = subprocess.Popen(command(port), env=environment, stdout=output, stderr=output, start_new_session=True)
+    try:
+        deadline = time.monotonic() + START_WITHIN
+        while not _answers(f"{here}/health"):
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise DarkroomError(f"the user interface did not start; {log} says why")
+            time.sleep(0.2)
+        print(f"{here}/{store.runs_link()}\nStop it with Ctrl-C.", flush=True)
+        server.wait()
+    except KeyboardInterrupt:
+        print()
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=2):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
