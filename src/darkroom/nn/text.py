@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darkroom.core.errors import DarkroomError
+from darkroom.nn.attention import attend
 from darkroom.nn.layers import check_divisible
 
 
@@ -85,8 +86,7 @@ class _SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         projected = (self.q_proj(x), self.k_proj(x), self.v_proj(x))
         q, k, v = (p.reshape(*p.shape[:2], self.heads, -1).transpose(1, 2) for p in projected)  # (N, heads, L, d)
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        out: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
+        out: Tensor = self.out_proj(attend(q, (k, v), causal=True))
         return out
 
 
