@@ -48,7 +48,7 @@ def _remove(path: Path) -> None:
 
 
 def content_hash(path: Path | str) -> str:
-    """The hash DVC gives `path`: a file's md5; for a folder, md5 of the JSON list of {md5, relpath} by relpath + ".dir".
+    """The hash DVC gives `path`: a file's md5; for a folder, the md5 of its listing [{md5, relpath}] and ".dir".
 
     Raises:
         DarkroomError: nothing is there.

@@ -1,4 +1,4 @@
-"""Where and how work runs: device, threads, precision. Chosen by the environment or runtime.yaml, recorded with each run.
+"""Where and how work runs: device, threads, precision. Set by the environment or runtime.yaml, recorded with each run.
 
 Nothing here may change a result by design; what does (precision, seeds, counts) is a parameter.
 """
@@ -36,13 +36,13 @@ class Runtime:
 
 
 def runtime() -> Runtime:
-    """The settings of runtime.yaml (if there is one), overridden by DARKROOM_DEVICE, DARKROOM_THREADS, DARKROOM_DETERMINISTIC.
+    """The settings of runtime.yaml, if there is one, overridden by DARKROOM_DEVICE, _THREADS and _DETERMINISTIC.
 
     Raises:
         DarkroomError: an unknown key or a value of the wrong kind.
     """
     values: dict[str, Any] = {}
-    known = {f.name: type(f.default) for f in fields(Runtime)}
+    known: dict[str, type] = {f.name: type(getattr(Runtime, f.name)) for f in fields(Runtime)}
     if RUNTIME_FILE.exists():
         values = yaml.safe_load(RUNTIME_FILE.read_text(encoding="utf-8")) or {}
         for key, value in values.items():

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -22,7 +22,7 @@ class Progress:
         self.total, self.description, self.unit = total, description, unit
         self.done = 0
         self._first_done = 0
-        self._bar: tqdm[None] | None = None
+        self._bar: Any = None
         if sys.stderr.isatty():
             self._bar = tqdm(total=total, desc=description, unit=unit, dynamic_ncols=True)
         self._start = self._last_line = time.monotonic()

@@ -9,18 +9,18 @@ import torch
 def torchvision(module: str) -> Any:
     """Import a torchvision submodule, such as "datasets" or "models".
 
-    Where torch and torchvision come from different builds (a CPU torch beside torchvision's default build), the compiled
-    operators cannot load and torchvision stops at its first mention of `nms`. Nothing used here needs them, so their
-    signatures are declared instead, which is all the import asks for.
+    Where torch and torchvision come from different builds (a CPU torch beside torchvision's default build), the
+    compiled operators cannot load and torchvision stops at its first mention of `nms`. Nothing used here needs them, so
+    their signatures are declared instead, which is all the import asks for.
     """
     try:
         return importlib.import_module(f"torchvision.{module}")
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
-    library = torch.library.Library("torchvision", "FRAGMENT")  # noqa: TOR901
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for operator in ("nms", "qnms"):
-        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
     _declared.append(library)
     return importlib.import_module(f"torchvision.{module}")
 

@@ -1,0 +1,90 @@
+"""Cached conditions: every distinct caption embedded once, and the null condition.
+
+data/conditioning/: config.json, a `ConditioningInfo`; embeddings.safetensors with `embeddings` (M, L, D) fp16 and
+`null` (L, D) fp16 (text only); index.safetensors with, for each split, (N,) int64: sample -> row of `embeddings`, or its
+class; captions.json, the M captions; provenance.json.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from darkroom.core.artifact import CONFIG, load_tensors, read_json, save_tensors, write_json
+from darkroom.core.errors import DarkroomError
+
+Kind = Literal["text", "class", "none"]
+
+
+@dataclass(frozen=True)
+class ConditioningInfo:
+    """What the conditions are.
+
+    kind: "text" (embeddings), "class" (ids; the embedding is the U-Net's) or "none".
+    null: how the null condition was made: "empty_prompt" or "zeros" (text), "class" (id = n_classes), or None.
+    max_length, dim: of an embedding (L, D); 0 without text.
+    classes: the names of the classes; empty without classes.
+    """
+
+    kind: Kind
+    null: str | None
+    max_length: int
+    dim: int
+    classes: list[str]
+
+
+class Conditioning:
+    """Conditions of a data set, in memory."""
+
+    def __init__(
+        self, info: ConditioningInfo, index: dict[str, Tensor], embeddings: Tensor | None, null: Tensor | None
+    ) -> None:
+        self.info, self.index, self.embeddings = info, index, embeddings
+        self.null = torch.tensor(len(info.classes)) if info.kind == "class" else null
+
+    def given(self, split: str, samples: Tensor) -> Tensor | None:
+        """The conditions of samples (n,): embeddings (n, L, D) float32, class ids (n,) int64, or None."""
+        if self.info.kind == "none":
+            return None
+        rows = self.index[split][samples]
+        return rows if self.embeddings is None else self.embeddings[rows].float()
+
+    @classmethod
+    def read(cls, folder: Path | str) -> "Conditioning":
+        """Read data/conditioning.
+
+        Raises:
+            DarkroomError: a file is missing or torn.
+        """
+        folder = Path(folder)
+        info = ConditioningInfo(**read_json(folder / CONFIG))
+        embeddings = null = None
+        if info.kind == "text":
+            tensors = load_tensors(folder / "embeddings.safetensors")
+            embeddings, null = tensors["embeddings"], tensors["null"].float()
+        return cls(info, load_tensors(folder / "index.safetensors"), embeddings, null)
+
+    def write(self, folder: Path, captions: list[str]) -> None:
+        """Write to `folder` (which the caller makes appear whole); captions: the texts of the embeddings' rows."""
+        folder.mkdir(parents=True)
+        if self.embeddings is not None and self.null is not None:
+            tensors = {"embeddings": self.embeddings.half(), "null": self.null.half()}
+            save_tensors(folder / "embeddings.safetensors", tensors)
+        save_tensors(folder / "index.safetensors", self.index)
+        write_json(folder / "captions.json", captions)
+        write_json(folder / CONFIG, asdict(self.info))
+
+
+def distinct(captions: dict[str, list[str]]) -> tuple[list[str], dict[str, Tensor]]:
+    """The distinct captions of all splits, sorted, and for each split the index of each sample's caption.
+
+    Raises:
+        DarkroomError: there is no caption at all.
+    """
+    texts = sorted({text for split in captions.values() for text in split})
+    if not texts:
+        raise DarkroomError("setup_text_encoder: the data has no captions; use mode class or none, or captioned data")
+    row = {text: i for i, text in enumerate(texts)}
+    return texts, {name: torch.tensor([row[text] for text in split]) for name, split in captions.items()}

@@ -1,0 +1,126 @@
+"""The latent cache: what the VAE makes of every picture, as posterior moments, never as one frozen sample.
+
+data/latents/: {split}-00000.safetensors with `mean` and (unless the autoencoder is deterministic) `logvar`, fp16
+(N, c, h, w); preview.safetensors, the linear map to RGB; config.json, a `LatentsInfo`; provenance.json.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from darkroom.core.artifact import CONFIG, load_tensors, read_json, save_tensors, write_json
+from darkroom.core.errors import DarkroomError
+
+SHARD_ROWS = 50_000
+
+
+@dataclass(frozen=True)
+class LatentsInfo:
+    """What a cache holds.
+
+    scaling_factor: the one scalar latents are multiplied with before diffusion and divided by before decoding.
+    scaling: how it came about: "measured" (1 / standard deviation over the training split), "imported" or "none" (1).
+    shape: (channels, height, width) of a latent.
+    deterministic: the moments are a mean alone (identity autoencoder).
+    splits: {name: number of latents}.
+    """
+
+    scaling_factor: float
+    scaling: str
+    shape: tuple[int, int, int]
+    deterministic: bool
+    splits: dict[str, int]
+
+
+class PreviewMap:
+    """A linear map from scaled latents to RGB, for previews without the decoder.
+
+    Fitted by least squares on latents and their pictures, averaged down to the latents' size.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self.weight, self.bias = weight, bias
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        """Scaled latents (N, c, h, w) -> pictures (N, C, h, w) in about [-1, 1]."""
+        return torch.einsum("oc,nchw->nohw", self.weight, latents.float()) + self.bias.view(1, -1, 1, 1)
+
+    @staticmethod
+    def fit(latents: Tensor, images: Tensor) -> "PreviewMap":
+        """Fit to scaled latents (N, c, h, w) and pictures (N, C, H, W) in [-1, 1]."""
+        small = torch.nn.functional.adaptive_avg_pool2d(images, latents.shape[-2:])
+        x = latents.movedim(1, -1).flatten(0, -2).double()
+        y = small.movedim(1, -1).flatten(0, -2).double()
+        x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+        gram = x.T @ x + 1e-6 * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
+        solution = torch.linalg.solve(gram, x.T @ y).float()
+        return PreviewMap(solution[:-1].T.contiguous(), solution[-1])
+
+
+def write_latents(folder: Path, moments: dict[str, dict[str, Tensor]], info: LatentsInfo, preview: PreviewMap) -> None:
+    """Write a cache to `folder` (which the caller makes appear whole). moments: {split: {"mean": …, "logvar": …}}."""
+    folder.mkdir(parents=True)
+    for split, tensors in moments.items():
+        for shard, start in enumerate(range(0, info.splits[split], SHARD_ROWS)):
+            part = {name: t[start : start + SHARD_ROWS].half() for name, t in tensors.items()}
+            save_tensors(folder / f"{split}-{shard:05d}.safetensors", part)
+    save_tensors(folder / "preview.safetensors", {"weight": preview.weight, "bias": preview.bias})
+    write_json(folder / CONFIG, asdict(info))
+
+
+def read_info(folder: Path | str) -> LatentsInfo:
+    """The cache's config.json."""
+    values: dict[str, Any] = read_json(Path(folder) / CONFIG)
+    return LatentsInfo(**{**values, "shape": tuple(values["shape"])})
+
+
+def read_preview(folder: Path | str) -> PreviewMap:
+    """The cache's linear map to RGB."""
+    tensors = load_tensors(Path(folder) / "preview.safetensors")
+    return PreviewMap(tensors["weight"], tensors["bias"])
+
+
+class Latents:
+    """One split of a latent cache, in memory as fp16 moments."""
+
+    def __init__(self, mean: Tensor, logvar: Tensor | None, scaling_factor: float) -> None:
+        self.mean, self.scaling_factor = mean, scaling_factor
+        self.std = None if logvar is None else (0.5 * logvar.float()).exp().half()
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channels, height, width)."""
+        return tuple(self.mean.shape[1:])
+
+    @classmethod
+    def read(cls, folder: Path | str, split: str) -> "Latents":
+        """Read a split of the cache at `folder`.
+
+        Raises:
+            DarkroomError: the cache has no such split.
+        """
+        info = read_info(folder)
+        shards = sorted(Path(folder).glob(f"{split}-*.safetensors"))
+        if not shards:
+            raise DarkroomError(f"{folder}: no split {split!r}, only {', '.join(info.splits)}; rerun cache_latents")
+        parts = [load_tensors(shard) for shard in shards]
+        mean = torch.cat([part["mean"] for part in parts])
+        logvar = None if info.deterministic else torch.cat([part["logvar"] for part in parts])
+        return cls(mean, logvar, info.scaling_factor)
+
+    def sample(self, indices: Tensor, noise: Tensor) -> Tensor:
+        """Draw from the posteriors of samples `indices` (n,): scaled latents (n, c, h, w), float32.
+
+        Args:
+            noise: Gaussian, (n, c, h, w); not used by a deterministic cache.
+        """
+        latents = self.mean[indices].float()
+        if self.std is not None:
+            latents = latents + self.std[indices].float() * noise
+        return latents * self.scaling_factor

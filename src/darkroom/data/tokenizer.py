@@ -1,0 +1,126 @@
+"""CLIP's tokenizer (Radford et al. 2021, section 2.4), trained here or read from a folder.
+
+Lower-cased byte-pair encoding over bytes, a word's last piece marked `</w>`, between a start and an end token, filled up
+with end tokens. Its folder is one that transformers' `CLIPTokenizer` loads, with the same ids.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor
+
+from darkroom.core.artifact import read_json, write_json
+from darkroom.core.errors import DarkroomError
+
+BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+WORD_END = "</w>"
+WORDS = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
+SMALLEST_VOCABULARY = 2 * 256 + 2  # every byte, within a word and at its end, and the two special tokens
+
+
+class CLIPTokenizer:
+    """Texts -> token ids (N, max_length)."""
+
+    def __init__(self, vocab: dict[str, int], merges: list[tuple[str, str]], max_length: int) -> None:
+        self.vocab, self.merges, self.max_length = vocab, merges, max_length
+        self.bos_token_id, self.eos_token_id = vocab[BOS], vocab[EOS]
+        self._tokenizer = _frame(models.BPE(vocab=vocab, merges=merges, end_of_word_suffix=WORD_END, unk_token=EOS))
+        self._tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{BOS} $A {EOS}", special_tokens=[(BOS, self.bos_token_id), (EOS, self.eos_token_id)]
+        )
+        self._tokenizer.decoder = decoders.ByteLevel()
+        self._tokenizer.add_special_tokens([BOS, EOS])
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int, max_length: int) -> "CLIPTokenizer":
+        """Learn the merges from `texts`; fewer than `vocab_size` tokens where the texts offer no more."""
+        learner = _frame(models.BPE(end_of_word_suffix=WORD_END))
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            initial_alphabet=alphabet,
+            end_of_word_suffix=WORD_END,
+            show_progress=False,
+        )
+        learner.train_from_iterator(texts, trainer)
+        merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
+        base = [*alphabet, *(symbol + WORD_END for symbol in alphabet)]
+        merges = merges[: vocab_size - SMALLEST_VOCABULARY]
+        tokens = [*base, *dict.fromkeys("".join(pair) for pair in merges), BOS, EOS]
+        return cls({token: i for i, token in enumerate(tokens)}, merges, max_length)
+
+    @classmethod
+    def read(cls, folder: Path | str) -> "CLIPTokenizer":
+        """Read the vocab.json, merges.txt and tokenizer_config.json of a folder.
+
+        Raises:
+            DarkroomError: a file is missing, or is none of a CLIP tokenizer.
+        """
+        folder = Path(folder)
+        vocab = read_json(folder / "vocab.json")
+        try:
+            lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            raise DarkroomError(f"{folder / 'merges.txt'}: no such file; make the tokenizer again") from None
+        merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
+        if BOS not in vocab or EOS not in vocab or any(len(pair) != 2 for pair in merges):
+            raise DarkroomError(f"{folder}: not a CLIP tokenizer ({BOS} or {EOS} missing, or merges.txt malformed)")
+        max_length = read_json(folder / "tokenizer_config.json")["model_max_length"]
+        return cls(vocab, [(pair[0], pair[1]) for pair in merges], max_length)
+
+    def write(self, folder: Path) -> None:
+        """Write the files that transformers' CLIPTokenizer and CLIPTokenizerFast read."""
+        folder.mkdir(parents=True)
+        text = json.dumps(self.vocab, ensure_ascii=False) + "\n"
+        (folder / "vocab.json").write_text(text, encoding="utf-8")
+        lines = ["#version: 0.2", *(" ".join(pair) for pair in self.merges)]
+        (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        special = {"bos_token": BOS, "eos_token": EOS, "pad_token": EOS, "unk_token": EOS}
+        config = {
+            **special,
+            "add_prefix_space": False,
+            "do_lower_case": True,
+            "errors": "replace",
+            "model_max_length": self.max_length,
+            "tokenizer_class": "CLIPTokenizer",
+        }
+        write_json(folder / "tokenizer_config.json", config)
+        write_json(folder / "special_tokens_map.json", special)
+        self._tokenizer.save(str(folder / "tokenizer.json"))
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Token ids (N, max_length) int64: start, text, end, then more ends. Longer texts are cut, their end kept."""
+        rows = torch.full((len(texts), self.max_length), self.eos_token_id)
+        for row, encoding in zip(rows, self._tokenizer.encode_batch(list(texts)), strict=True):
+            ids = encoding.ids[: self.max_length - 1]
+            row[: len(ids)] = torch.tensor(ids)
+        return rows
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, start and end included, before any cut."""
+        return [len(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
+
+    def cut(self, text: str) -> str:
+        """What `__call__` drops of a text that is too long: its last words; empty for a text that fits."""
+        encoding = self._tokenizer.encode(text)
+        if len(encoding.ids) <= self.max_length:
+            return ""
+        normalized = self._tokenizer.normalizer.normalize_str(text)
+        return str(normalized[encoding.offsets[self.max_length - 1][0] :]).strip()
+
+
+def _frame(model: models.Model) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    return tokenizer

@@ -1,0 +1,127 @@
+"""Training the judges that read labels, or, where there are none, the picture's orientation."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from darkroom.core.choices import Precision
+from darkroom.core.device import autocast
+from darkroom.core.rng import batch_indices, generator
+from darkroom.core.tensors import to_float
+from darkroom.nn.evaluator import Classifier, SelfSupervised, rotated
+
+Images = Callable[[Tensor], Tensor]  # indices (n,) -> uint8 (n, C, H, W)
+MAX_SHIFT = 2  # pixels
+MAX_NOISE = 0.1  # standard deviation, in units of [-1, 1]
+
+
+def augmented(x: Tensor, seed: int, step: int) -> Tensor:
+    """Pictures (N, C, H, W) shifted by up to MAX_SHIFT pixels, the border repeated, with a little noise.
+
+    A judge of generated pictures must not lean on pixel-exact details of the real ones.
+    """
+    draw = generator(seed, "augment", step)
+    n, _, h, w = x.shape
+    dy, dx = torch.randint(0, 2 * MAX_SHIFT + 1, (2, n), generator=draw)
+    rows = (torch.arange(h)[None] + dy[:, None] - MAX_SHIFT).clamp(0, h - 1)
+    columns = (torch.arange(w)[None] + dx[:, None] - MAX_SHIFT).clamp(0, w - 1)
+    x = x.take_along_dim(rows[:, None, :, None], 2).take_along_dim(columns[:, None, None, :], 3)
+    noise = torch.randn(x.shape, generator=draw) * torch.rand(n, 1, 1, 1, generator=draw) * MAX_NOISE
+    return x + noise
+
+
+def label_losses(logits: list[Tensor], labels: Tensor) -> Tensor:
+    """The cross-entropy (N,) summed over the attributes; labels (N, H), -1 where there is nothing to read."""
+    losses = [
+        F.cross_entropy(values.float(), labels[:, i], ignore_index=-1, reduction="none")
+        for i, values in enumerate(logits)
+    ]
+    return torch.stack(losses, dim=1).sum(dim=1)
+
+
+class ClassifierTask:
+    """Pictures and their labels (N, H) int64 of one split."""
+
+    def __init__(
+        self,
+        network: Classifier,
+        images: Images,
+        labels: Tensor,
+        *,
+        batch_size: int,
+        seed: int,
+        precision: Precision,
+        device: torch.device,
+    ) -> None:
+        self.network, self.images, self.labels = network, images, labels
+        self.batch_size, self.seed, self.precision, self.device = batch_size, seed, precision, device
+
+    def loss(self, step: int, rows: slice) -> Mapping[str, Tensor]:
+        """The mean loss of `rows` of step `step`'s batch."""
+        indices = batch_indices(len(self.labels), self.batch_size, step, self.seed)
+        x = augmented(to_float(self.images(indices)), self.seed, step)[rows].to(self.device)
+        with autocast(self.device, self.precision):
+            logits = self.network(x)
+        return {"loss": label_losses(logits, self.labels[indices[rows]].to(self.device)).mean()}
+
+
+@torch.no_grad()
+def label_accuracy(
+    network: Classifier, images: Images, labels: Tensor, names: list[str], batch_size: int, device: torch.device
+) -> dict[str, float]:
+    """{attribute: share of the pictures that have it where it is read right}."""
+    right = torch.cat([r for r in _right(network, images, labels, batch_size, device)])
+    present = labels >= 0
+    return {name: float(right[present[:, i], i].float().mean()) for i, name in enumerate(names)}
+
+
+def _right(
+    network: Classifier, images: Images, labels: Tensor, batch_size: int, device: torch.device
+) -> list[Tensor]:
+    out = []
+    for rows in torch.arange(len(labels)).split(batch_size):
+        logits = network(to_float(images(rows)).to(device))
+        predicted = torch.stack([values.argmax(dim=1) for values in logits], dim=1).cpu()
+        out.append(predicted == labels[rows])
+    return out
+
+
+class RotationTask:
+    """Pictures without labels: the network learns to tell by how many quarter turns one was rotated."""
+
+    def __init__(
+        self,
+        network: SelfSupervised,
+        images: Images,
+        n_images: int,
+        *,
+        batch_size: int,
+        seed: int,
+        precision: Precision,
+        device: torch.device,
+    ) -> None:
+        self.network, self.images, self.n_images = network, images, n_images
+        self.batch_size, self.seed, self.precision, self.device = batch_size, seed, precision, device
+
+    def loss(self, step: int, rows: slice) -> Mapping[str, Tensor]:
+        """The mean loss over the four turns of `rows` of step `step`'s batch."""
+        indices = batch_indices(self.n_images, self.batch_size, step, self.seed)
+        x = augmented(to_float(self.images(indices)), self.seed, step)[rows].to(self.device)
+        turned, turns = rotated(x)
+        with autocast(self.device, self.precision):
+            logits = self.network(turned)
+        return {"loss": F.cross_entropy(logits.float(), turns)}
+
+
+@torch.no_grad()
+def rotation_accuracy(
+    network: SelfSupervised, images: Images, n_images: int, batch_size: int, device: torch.device
+) -> float:
+    """The share of all quarter turns of all pictures that is told right."""
+    right = 0
+    for rows in torch.arange(n_images).split(batch_size):
+        turned, turns = rotated(to_float(images(rows)).to(device))
+        right += int((network(turned).argmax(dim=1) == turns).sum())
+    return right / (4 * n_images)

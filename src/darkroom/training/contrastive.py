@@ -1,0 +1,79 @@
+"""Contrastive training of an image tower with a text tower (CLIP, Radford et al. 2021, figure 3).
+
+Used twice, on separate networks: for the text encoder that conditions the U-Net, and for the judge of captioned data.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from darkroom.core.choices import Precision
+from darkroom.core.device import autocast
+from darkroom.core.rng import batch_indices
+from darkroom.core.tensors import to_float
+from darkroom.nn.towers import Towers
+
+Images = Callable[[Tensor], Tensor]  # indices (n,) -> uint8 (n, C, H, W)
+
+
+def contrastive_loss(logits: Tensor, same: Tensor) -> Tensor:
+    """The symmetric cross-entropy over a batch of pairs.
+
+    Args:
+        logits: (N, N), picture i against caption j.
+        same: (N, N) bool, whether captions i and j are equal: all equal captions are right answers, in equal shares, so
+            that data with few distinct captions teaches no contradictions.
+    """
+    target = same / same.sum(dim=1, keepdim=True)
+    return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
+
+
+class ContrastiveTask:
+    """Pictures and captions of one split.
+
+    Args:
+        input_ids: (M, L), the distinct captions. rows: (N,), picture -> its caption.
+    """
+
+    def __init__(
+        self,
+        towers: Towers,
+        images: Images,
+        input_ids: Tensor,
+        rows: Tensor,
+        *,
+        batch_size: int,
+        seed: int,
+        precision: Precision,
+        device: torch.device,
+    ) -> None:
+        self.towers, self.images, self.input_ids, self.rows = towers, images, input_ids, rows
+        self.batch_size, self.seed, self.precision, self.device = batch_size, seed, precision, device
+
+    def loss(self, step: int, rows: slice) -> Mapping[str, Tensor]:
+        """The loss of `rows` of step `step`'s batch; negatives come from these rows alone."""
+        indices = batch_indices(len(self.rows), self.batch_size, step, self.seed)[rows]
+        logits, same = self._logits(self.towers, indices)
+        accuracy = torch.gather(same, 1, logits.argmax(dim=1, keepdim=True)).float().mean()
+        return {"loss": contrastive_loss(logits, same), "accuracy": accuracy}
+
+    def _logits(self, towers: Towers, indices: Tensor) -> tuple[Tensor, Tensor]:
+        captions = self.rows[indices].to(self.device)
+        x = to_float(self.images(indices)).to(self.device)
+        with autocast(self.device, self.precision):
+            logits = towers(x, self.input_ids[self.rows[indices]].to(self.device))
+        return logits.float(), captions[:, None] == captions[None, :]
+
+
+@torch.no_grad()
+def retrieval(task: ContrastiveTask, towers: Towers) -> dict[str, float]:
+    """Held-out loss and accuracy: of batches of pictures in order, how often the best caption in the batch is right."""
+    losses, right = [], []
+    for indices in torch.arange(len(task.rows)).split(task.batch_size):
+        logits, same = task._logits(towers, indices)
+        losses.append(contrastive_loss(logits, same) * len(indices))
+        right.append(torch.gather(same, 1, logits.argmax(dim=1, keepdim=True)).float().sum())
+    n = len(task.rows)
+    return {"held_out/loss": float(sum(losses)) / n, "held_out/accuracy": float(sum(right)) / n}

@@ -1,0 +1,78 @@
+"""What a training writes down: its curves, as numbers and as a picture."""
+
+import csv
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from darkroom.core.artifact import whole
+
+Log = Callable[[int, Mapping[str, float]], None]
+
+
+class Curves:
+    """Averages training values over `every` steps, keeps all values, and passes them on to `log`.
+
+    A hook of the training loop; `record` takes values measured otherwise, such as held-out losses.
+    """
+
+    def __init__(self, every: int, log: Log) -> None:
+        self.every, self.log = every, log
+        self.rows: dict[int, dict[str, float]] = {}
+        self._sums: dict[str, list[float]] = {}
+
+    def __call__(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._sums.setdefault(f"train/{name}", []).append(value)
+        if step % self.every == 0:
+            self.record(step, {name: sum(v) / len(v) for name, v in self._sums.items()})
+            self._sums.clear()
+
+    def record(self, step: int, values: Mapping[str, float]) -> None:
+        """Note values measured after `step` steps."""
+        self.rows.setdefault(step, {}).update(values)
+        self.log(step, values)
+
+    def write(self, folder: Path | str) -> None:
+        """Write curves.csv (a row a step, a column a value) and curves.png (a panel for each group of values)."""
+        folder = Path(folder)
+        names = sorted({name for row in self.rows.values() for name in row})
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["step", *names])
+        for step, row in sorted(self.rows.items()):
+            writer.writerow([step, *(f"{row[name]:.6g}" if name in row else "" for name in names)])
+        with whole(folder / "curves.csv") as beside:
+            beside.write_text(text.getvalue(), encoding="utf-8")
+        self._plot(names, folder / "curves.png")
+
+    def _plot(self, names: list[str], path: Path) -> None:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+
+        panels: dict[str, list[str]] = {}
+        for name in names:
+            panels.setdefault(name.split("/", 1)[1], []).append(name)
+        columns = min(3, len(panels))
+        lines = -(-len(panels) // columns)
+        figure, axes = plt.subplots(lines, columns, figsize=(4.5 * columns, 3 * lines), squeeze=False)
+        for axis in axes.flat[len(panels) :]:
+            axis.set_visible(False)
+        for axis, (title, members) in zip(axes.flat, sorted(panels.items()), strict=False):
+            for name in members:
+                points = [(step, row[name]) for step, row in sorted(self.rows.items()) if name in row]
+                axis.plot(
+                    *zip(*points, strict=True), label=name.split("/", 1)[0], marker="." if len(points) < 30 else ""
+                )
+            axis.set(title=title, xlabel="step")
+            axis.grid(alpha=0.3)
+            axis.legend(fontsize="small")
+            values = [row[name] for name in members for row in self.rows.values() if name in row]
+            if min(values) > 0 and max(values) > 20 * min(values):
+                axis.set_yscale("log")
+        figure.tight_layout()
+        with whole(path) as beside:
+            figure.savefig(beside, format="png", dpi=100, metadata={"Software": None})
+        plt.close(figure)

@@ -1,0 +1,38 @@
+"""Exponential moving average of weights, its memory measured in samples rather than steps."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+WARMUP_RATIO = 0.05  # the average remembers at most this share of the samples seen so far (Karras et al. 2022, config)
+
+
+class EMA:
+    """A copy of a network whose weights follow the trained ones.
+
+    Args:
+        network: what is trained.
+        half_life: samples after which a weight's share in the average has halved. During the first samples it is
+            shortened to WARMUP_RATIO times the samples seen, so that the average does not cling to the initialisation.
+    """
+
+    def __init__(self, network: nn.Module, half_life: float) -> None:
+        self.half_life = half_life
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self._pairs = [
+            (average, value)
+            for average, value in zip(self.network.parameters(), network.parameters(), strict=True)
+            if value.requires_grad
+        ]
+        self._buffers = list(zip(self.network.buffers(), network.buffers(), strict=True))
+
+    @torch.no_grad()
+    def update(self, samples_seen: int, batch_size: int) -> None:
+        """Move towards the current weights after a step over `batch_size` samples, `samples_seen` in all."""
+        half_life = max(min(self.half_life, samples_seen * WARMUP_RATIO), 1e-8)
+        decay = 0.5 ** (batch_size / half_life)
+        averages: list[Tensor] = [average for average, _ in self._pairs]
+        torch._foreach_lerp_(averages, [value for _, value in self._pairs], 1 - decay)
+        for average, value in self._buffers:
+            average.copy_(value)

@@ -1,0 +1,97 @@
+"""The training loop: the algorithm, and nothing else. Logging, validation and samples are hooks."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from darkroom.core.errors import DarkroomError
+from darkroom.core.progress import Progress
+from darkroom.training.ema import EMA
+from darkroom.training.optim import OptimizerConfig, learning_rate, make_optimizer
+
+
+class Loss(Protocol):
+    """(step, rows) -> {"loss": what is minimised, other terms for the log}, for rows of the step's global batch."""
+
+    def __call__(self, step: int, rows: slice) -> Mapping[str, Tensor]: ...
+
+
+Hook = Callable[[int, Mapping[str, float]], None]  # (steps done, the values of the last one)
+
+
+@dataclass
+class Phase:
+    """One optimisation problem of a step; most networks have one, a VAE with a discriminator two.
+
+    name: put before its values' names in the log; empty for the main one.
+    parameters: what its optimiser moves, from step `start` on.
+    """
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    config: OptimizerConfig
+    loss: Loss
+    start: int = 0
+    optimizer: torch.optim.Optimizer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.optimizer = make_optimizer(self.config, self.parameters)
+
+    def run(self, step: int, steps: int, parts: Sequence[slice], batch_size: int) -> dict[str, float]:
+        """One update from the gradients summed over `parts` of the batch.
+
+        Raises:
+            DarkroomError: a loss or the gradient's norm is not finite; nothing has been updated.
+        """
+        rate = learning_rate(self.config, step, steps)
+        self.optimizer.zero_grad(set_to_none=True)
+        values: dict[str, float] = {}
+        for rows in parts:
+            share = (rows.stop - rows.start) / batch_size
+            terms = self.loss(step, rows)
+            (terms["loss"] * share).backward()  # type: ignore[no-untyped-call]
+            for name, value in terms.items():
+                values[name] = values.get(name, 0.0) + float(value.detach()) * share
+        limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, limit))
+        for name, value in [*values.items(), ("gradient norm", norm)]:
+            if not math.isfinite(value):
+                raise DarkroomError(
+                    f"step {step}: {name} is {value} at learning rate {rate:g}; stopped before the update: "
+                    "lower the learning rate, or use precision fp32"
+                )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        values |= {"gradient_norm": norm, "learning_rate": rate}
+        return {f"{self.name}_{name}" if self.name else name: value for name, value in values.items()}
+
+
+def train(
+    phases: Sequence[Phase],
+    ema: EMA,
+    *,
+    steps: int,
+    batch_size: int,
+    accumulation: int,
+    hooks: Sequence[Hook],
+    description: str,
+) -> None:
+    """Minimise the losses of all phases for `steps` steps of `batch_size` samples, in `accumulation` parts each."""
+    edges = [round(i * batch_size / accumulation) for i in range(accumulation + 1)]
+    parts = [slice(a, b) for a, b in pairwise(edges)]
+    with Progress(steps, description) as bar:
+        for step in range(steps):
+            values: dict[str, float] = {}
+            for phase in phases:
+                if step >= phase.start:
+                    values |= phase.run(step, steps, parts, batch_size)
+            ema.update((step + 1) * batch_size, batch_size)
+            for hook in hooks:
+                hook(step + 1, values)
+            bar.update(1, loss=values["loss"])

@@ -1,0 +1,126 @@
+"""Training the KL autoencoder (Rombach et al. 2022, section 3.1 and appendix G)."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from darkroom.core.choices import Precision
+from darkroom.core.device import autocast
+from darkroom.core.rng import batch_indices, generator
+from darkroom.core.tensors import to_float
+from darkroom.nn.vae import AutoencoderKL, Moments
+
+Images = Callable[[Tensor], Tensor]  # indices (n,) -> uint8 (n, C, H, W)
+MAX_ADAPTIVE_WEIGHT = 1e4
+
+
+def kl_divergence(moments: Moments) -> Tensor:
+    """KL(q || N(0, I)) per sample (N,), averaged over the latent's elements, in nats."""
+    mean, logvar = moments
+    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean(dim=(1, 2, 3))
+
+
+@dataclass(frozen=True)
+class VAELoss:
+    """reconstruction + kl_weight * KL + perceptual_weight * perceptual distance + adaptive adversarial term.
+
+    reconstruction: "l1" or "l2", mean over pixels in [-1, 1].
+    kl_weight: of the KL divergence per latent element.
+    perceptual: (x, y) -> distance (N,), or None.
+    discriminator: images -> patch logits, or None; its term counts from `adversarial_start` on.
+    """
+
+    reconstruction: Literal["l1", "l2"]
+    kl_weight: float
+    perceptual: nn.Module | None = None
+    perceptual_weight: float = 0.0
+    discriminator: nn.Module | None = None
+    adversarial_weight: float = 0.0
+    adversarial_start: int = 0
+
+
+class VAETask:
+    """Losses of the autoencoder and, where there is one, of its discriminator; see `VAELoss`."""
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        loss: VAELoss,
+        images: Images,
+        n_images: int,
+        *,
+        batch_size: int,
+        seed: int,
+        precision: Precision,
+        device: torch.device,
+    ) -> None:
+        self.vae, self.parts = vae, loss
+        self.images, self.n_images, self.batch_size = images, n_images, batch_size
+        self.seed, self.precision, self.device = seed, precision, device
+
+    def _reconstruct(self, step: int, rows: slice) -> tuple[Tensor, Tensor, Moments]:
+        """(pictures, reconstructions, posterior) of `rows` of step `step`'s batch."""
+        indices = batch_indices(self.n_images, self.batch_size, step, self.seed)
+        x = to_float(self.images(indices[rows])).to(self.device)
+        with autocast(self.device, self.precision):
+            moments = self.vae.encode(x)
+            moments = Moments(moments.mean.float(), moments.logvar.float())
+            shape = (self.batch_size, *moments.mean.shape[1:])
+            eps = torch.randn(shape, generator=generator(self.seed, "posterior", step))[rows].to(self.device)
+            y = self.vae.decode(moments.mean + (0.5 * moments.logvar).exp() * eps).float()
+        return x, y, moments
+
+    def loss(self, step: int, rows: slice) -> Mapping[str, Tensor]:
+        """The autoencoder's loss and its terms."""
+        parts = self.parts
+        x, y, moments = self._reconstruct(step, rows)
+        reconstruction = F.l1_loss(y, x) if parts.reconstruction == "l1" else F.mse_loss(y, x)
+        kl = kl_divergence(moments).mean()
+        terms = {"reconstruction": reconstruction, "kl": kl}
+        likeness = reconstruction
+        if parts.perceptual is not None:
+            terms["perceptual"] = parts.perceptual(y, x).mean()
+            likeness = likeness + parts.perceptual_weight * terms["perceptual"]
+        total = likeness + parts.kl_weight * kl
+        if parts.discriminator is not None and step >= parts.adversarial_start:
+            adversarial = -parts.discriminator(y).mean()
+            weight = parts.adversarial_weight * self._adaptive_weight(likeness, adversarial)
+            total = total + weight * adversarial
+            terms |= {"adversarial": adversarial, "adversarial_weight": weight}
+        return {"loss": total, **terms}
+
+    def _adaptive_weight(self, likeness: Tensor, adversarial: Tensor) -> Tensor:
+        """The ratio of the two terms' gradients at the decoder's last layer (Esser et al. 2021, eq. 7)."""
+        last = self.vae.decoder.conv_out.weight
+        g_likeness = torch.autograd.grad(likeness, last, retain_graph=True)[0].norm()
+        g_adversarial = torch.autograd.grad(adversarial, last, retain_graph=True)[0].norm()
+        return (g_likeness / (g_adversarial + 1e-6)).clamp(max=MAX_ADAPTIVE_WEIGHT).detach()
+
+    def discriminator_loss(self, step: int, rows: slice) -> Mapping[str, Tensor]:
+        """The hinge loss of the discriminator (Lim & Ye 2017): real patches above 1, reconstructed ones below -1."""
+        assert self.parts.discriminator is not None
+        with torch.no_grad():
+            x, y, _ = self._reconstruct(step, rows)
+        real, fake = self.parts.discriminator(x), self.parts.discriminator(y)
+        loss = 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
+        return {"loss": loss}
+
+
+@torch.no_grad()
+def validate(
+    vae: AutoencoderKL, images: Images, n_images: int, batch_size: int, precision: Precision, device: torch.device
+) -> dict[str, float]:
+    """Held-out L1 and PSNR (dB, of the mean squared error, peak-to-peak range 2) decoding the posterior's mean."""
+    absolute = squared = 0.0
+    for rows in torch.arange(n_images).split(batch_size):
+        x = to_float(images(rows)).to(device)
+        with autocast(device, precision):
+            y = vae.decode(vae.encode(x).mean).float().clamp(-1, 1)
+        absolute += float((y - x).abs().mean(dim=(1, 2, 3)).sum())
+        squared += float((y - x).square().mean(dim=(1, 2, 3)).sum())
+    psnr = 10 * torch.log10(torch.tensor(4.0 / max(squared / n_images, 1e-12)))
+    return {"held_out/l1": absolute / n_images, "held_out/psnr": float(psnr)}
