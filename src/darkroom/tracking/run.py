@@ -54,7 +54,7 @@ class Run:
         """Keep a text as the artifact `name`, such as "notes/vocabulary.md"."""
         self._tell(lambda store, run: _log_text(store, run, name, text))
 
-    def artifact(self, file: Path, folder: str = "") -> None:
+    def artifact(self, file: Path, folder: str = ".") -> None:
         """Keep a copy of `file`, which must stay as it is until the stage ends."""
         self._tell(lambda store, run: store.log_file(run, file, folder))
 
@@ -226,7 +226,7 @@ def _log_text(store: Store, run: str, name: str, text: str) -> None:
 
 def _log_made(store: Store, run: str, name: str, make: Callable[[Path], Any]) -> None:
     """Have `make` write a file and keep it as the artifact `name`."""
-    folder, _, file = name.rpartition("/")
+    place = Path(name)
     with tempfile.TemporaryDirectory() as beside:
-        make(Path(beside) / file)
-        store.log_file(run, Path(beside) / file, folder)
+        make(Path(beside) / place.name)
+        store.log_file(run, Path(beside) / place.name, place.parent.as_posix())

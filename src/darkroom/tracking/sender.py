@@ -29,7 +29,7 @@ class Sender:
         self._begin = begin
         self._events: SimpleQueue[Event | list[Metric] | None] = SimpleQueue()
         self._give_up_at = float("inf")
-        self._lost = 0
+        self._lost, self._reason = 0, ""
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self._thread.start()
 
@@ -83,17 +83,18 @@ class Sender:
             if callable(event):
                 self._send(event, store, run)
         if self._lost:
-            _warn(f"{self._lost} records did not reach {location()}; the stage's outputs are whole")
+            _warn(f"{self._lost} records did not reach {location()} ({self._reason}); the stage's outputs are whole")
 
     def _send(self, event: Event, store: Store, run: str) -> None:
         while True:
             try:
                 return event(store, run)
             except Exception as error:
-                if store.refuses(error):
-                    return _warn(f"a record was refused by {location()}: {first_line(error)}")
+                if not store.is_away(error):
+                    return _warn(f"{location()} does not take a record: {first_line(error)}")
                 if time.monotonic() > self._give_up_at:
                     self._lost += 1
+                    self._reason = first_line(error)
                     return None
                 time.sleep(RETRY_EVERY)
 

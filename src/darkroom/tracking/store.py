@@ -104,10 +104,10 @@ class Store:
             found.experiment_id if found else self._client.create_experiment(EXPERIMENT, artifact_location=artifacts)
         )
 
-    def refuses(self, error: Exception) -> bool:
-        """Whether trying again is pointless: the store was reached and does not take what was sent."""
+    def is_away(self, error: Exception) -> bool:
+        """Whether an error may pass, so that trying again has a point: no answer, no connection, a locked database."""
         status = getattr(error, "get_http_status_code", None)
-        return status is not None and 400 <= status() < 500
+        return status() >= 500 if status is not None else isinstance(error, OSError)
 
     def web_address(self) -> str:
         """Where the user interface stands, once it runs."""
@@ -162,9 +162,9 @@ class Store:
         for first in range(0, len(entries), BATCH["metrics"]):
             self._client.log_batch(run, metrics=entries[first : first + BATCH["metrics"]])
 
-    def log_file(self, run: str, file: Path, folder: str = "") -> None:
-        """Copy a file into a run's artifacts."""
-        self._client.log_artifact(run, str(file), folder or None)
+    def log_file(self, run: str, file: Path, folder: str = ".") -> None:
+        """Copy a file into a folder of a run's artifacts."""
+        self._client.log_artifact(run, str(file), None if folder == "." else folder)
 
     def log_picture_at(self, run: str, picture: Any, name: str, step: int) -> None:
         """Add a PIL picture to the row of pictures that a run's page shows with a slider over the steps."""

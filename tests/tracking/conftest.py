@@ -1,0 +1,90 @@
+"""A project with a store of its own, and the ways to look into it from outside."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+import pytest
+
+
+@pytest.fixture(scope="session")
+def store_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where one store is kept for all tests, for it takes seconds to make; its name is not a tame one."""
+    return tmp_path_factory.mktemp("a project, 100% mine #")
+
+
+@pytest.fixture
+def project(tmp_path: Path, store_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project folder, the current one, whose runs go to the common store."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_ROOT", str(store_root))
+    for name in ("MLFLOW_TRACKING_URI", "DARKROOM_TRACKING", "DARKROOM_TRACKING_COPY_MIB"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def client(store_root: Path) -> mlflow.MlflowClient:
+    """MLflow's own view of the common store."""
+    return client_of(store_root)
+
+
+def client_of(root: Path) -> mlflow.MlflowClient:
+    address = f"sqlite:///{root / '.mlflow' / 'mlflow.db'}"
+    return mlflow.MlflowClient(tracking_uri=address, registry_uri=address)
+
+
+class Server:
+    """A real MLflow server on loopback that can be stopped and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port = s.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.folder.mkdir(exist_ok=True)
+        command = (
+            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
+            *("--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}"),
+            *("--artifacts-destination", str(self.folder / "artifacts"), "--workers", "1"),
+        )
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        environment.pop("MLFLOW_TRACKING_URI", None)
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                with urllib.request.urlopen(f"{self.address}/health", timeout=2):
+                    return
+            except OSError:
+                assert self._process.poll() is None, (self.folder / "log").read_text()
+                assert time.monotonic() < deadline, "the MLflow server did not start"
+                time.sleep(0.2)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGTERM)
+            self._process.wait()
+            self._process = None
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server, not yet started."""
+    server = Server(tmp_path_factory.mktemp("server"))
+    yield server
+    server.stop()

@@ -1,0 +1,226 @@
+"""One run per execution of a stage, against real stores: what a person or an audit later finds there."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.entities import Run as Recorded
+from PIL import Image
+
+from darkroom.core.artifact import content_hash, write_json
+from darkroom.core.errors import DarkroomError
+from darkroom.tracking import Run, stage_run
+
+PARAMS = {"train_vae": {"learning_rate": 1e-3, "block_out_channels": [16, 32], "note": None}}
+VAE = Path("artifacts/vae")
+PREPARED = Path("data/prepared")
+
+
+def record(
+    stage: str,
+    inputs: list[Path],
+    outputs: list[Path],
+    content: str = "as always",
+    figures: dict[str, float] | None = None,
+) -> str:
+    """Run a small stage that writes `content` to its outputs; the id of the run it left."""
+    with stage_run(stage, PARAMS, inputs, [], outputs, {"device": "cpu"}) as run:
+        for output in outputs:
+            write_json(output / "config.json", {"content": content})
+            (output / "weights.safetensors").write_bytes(content.encode() * 100)
+        run.summary(figures or {})
+    assert run.address is not None
+    return run.address.rsplit("/", 1)[1]
+
+
+def recorded(client: mlflow.MlflowClient, stage: str) -> list[Recorded]:
+    experiment = client.get_experiment_by_name("darkroom")
+    return list(client.search_runs([experiment.experiment_id], f"attributes.run_name = '{stage}'"))
+
+
+def test_a_run_tells_what_was_read_done_and_written(project: Path, client: mlflow.MlflowClient) -> None:
+    maker = record("prepare_data", [], [PREPARED], content=str(project))
+    code = project / "src/train.py"
+    code.parent.mkdir()
+    code.write_text("pass\n")
+    with stage_run("train_vae", PARAMS, [PREPARED], [Path("src")], [VAE, Path("report.json")], {"threads": "2"}) as run:
+        for step in range(1200):
+            run.metrics(step, {"loss": 1 / (step + 1)})
+        run.picture(Image.new("RGB", (6, 4), "red"), "samples", step=100)
+        run.picture(Image.new("L", (6, 4)), "reconstructions")
+        run.text("a text — with more than ASCII", "notes/text.md")
+        write_json(VAE / "config.json", {})
+        write_json(Path("report.json"), {})
+        run.summary({"psnr": 33.25, "kind": "kl"})
+
+    assert run.address is not None
+    found = client.get_run(run.address.rsplit("/", 1)[1])
+    assert (found.info.run_name, found.info.status) == ("train_vae", "FINISHED")
+    assert found.data.params == {
+        "train_vae.learning_rate": "0.001",
+        "train_vae.block_out_channels": "[16, 32]",
+        "train_vae.note": "null",
+    }
+    assert found.data.tags["in.data/prepared"] == content_hash(PREPARED)
+    assert found.data.tags["out.artifacts/vae"] == content_hash(VAE)
+    assert found.data.tags["out.report.json"] == content_hash("report.json")
+    assert found.data.tags["profile.threads"] == "2"
+    assert {(i.dataset.name, i.dataset.digest) for i in found.inputs.dataset_inputs} == {
+        ("data/prepared", content_hash(PREPARED))
+    }
+    losses = client.get_metric_history(found.info.run_id, "loss")
+    assert sorted((m.step, m.value) for m in losses) == [(step, 1 / (step + 1)) for step in range(1200)]
+    assert found.data.metrics["psnr"] == 33.25
+
+    kept = Path(mlflow.artifacts.download_artifacts(found.info.artifact_uri))
+    with Image.open(kept / "samples/step_000100.png") as picture:
+        assert picture.getpixel((5, 3)) == (255, 0, 0)
+    assert (kept / "reconstructions.png").is_file()
+    assert (kept / "notes/text.md").read_text(encoding="utf-8") == "a text — with more than ASCII"
+    assert (kept / "artifacts/vae/config.json").read_bytes() == (VAE / "config.json").read_bytes()
+    manifest = json.loads((kept / "manifest.json").read_text())
+    assert manifest["inputs"] == {"data/prepared": content_hash(PREPARED)}
+    assert manifest["outputs"]["artifacts/vae"] == content_hash(VAE)
+    assert manifest["code"] == {"src/train.py": content_hash(code)}
+    assert manifest["made_by"] == {"data/prepared": maker}
+    note = found.data.tags["mlflow.note.content"]
+    assert f"[prepare_data](#/experiments/{found.info.experiment_id}/runs/{maker})" in note
+    assert "| psnr | 33.25 |" in note
+    assert "| kind | kl |" in note
+
+
+def test_only_a_finished_run_with_the_same_content_is_upstream(project: Path, client: mlflow.MlflowClient) -> None:
+    older = record("prepare_data", [], [PREPARED], content="older")
+    with pytest.raises(RuntimeError, match="unlucky"), stage_run("unlucky", {}, [], [], [PREPARED], {}):
+        raise RuntimeError("unlucky")
+    (failed,) = recorded(client, "unlucky")
+    client.set_tag(failed.info.run_id, "out.data/prepared", content_hash(PREPARED))
+    consumer = client.get_run(record("train_vae", [PREPARED], [VAE]))
+    assert f"runs/{older})" in consumer.data.tags["mlflow.note.content"]
+    record("prepare_data", [], [PREPARED], content="newer")
+    consumer = client.get_run(record("train_vae", [PREPARED], [VAE]))
+    assert f"runs/{older})" not in consumer.data.tags["mlflow.note.content"]
+
+
+def test_a_stage_that_fails_leaves_a_failed_run_that_says_why(project: Path, client: mlflow.MlflowClient) -> None:
+    def fail() -> None:
+        with stage_run("fails", {}, [], [], [VAE], {}) as run:
+            run.metrics(7, {"loss": float("nan")})
+            raise DarkroomError("loss is not finite at step 7")
+
+    with pytest.raises(DarkroomError, match="not finite"):
+        fail()
+    (found,) = recorded(client, "fails")
+    assert found.info.status == "FAILED"
+    assert "loss is not finite at step 7" in found.data.tags["mlflow.note.content"]
+    assert client.get_metric_history(found.info.run_id, "loss")[0].step == 7
+
+
+def test_an_interrupted_stage_leaves_a_killed_run(project: Path, client: mlflow.MlflowClient) -> None:
+    with pytest.raises(KeyboardInterrupt), stage_run("interrupted", {}, [], [], [], {}):
+        raise KeyboardInterrupt
+    assert [run.info.status for run in recorded(client, "interrupted")] == ["KILLED"]
+
+
+def test_a_missing_output_fails_the_run(project: Path, client: mlflow.MlflowClient) -> None:
+    with pytest.raises(DarkroomError, match="artifacts/vae"), stage_run("forgets", {}, [], [], [VAE], {}):
+        pass
+    assert [run.info.status for run in recorded(client, "forgets")] == ["FAILED"]
+
+
+def test_one_model_version_per_content(project: Path, client: mlflow.MlflowClient) -> None:
+    output = Path("artifacts/text_encoder")
+    first = record("setup_text_encoder", [], [output], content="one")
+    record("setup_text_encoder", [], [output], content="one")
+    record("setup_text_encoder", [], [output], content="two")
+    versions = client.search_model_versions("name = 'darkroom-text-encoder'")
+    assert {int(v.version): v.run_id == first for v in versions} == {1: True, 2: False}
+    assert versions[0].tags["content"] == content_hash(output)
+    weights = Path(mlflow.artifacts.download_artifacts(versions[0].source)) / "weights.safetensors"
+    assert weights.read_bytes() == (output / "weights.safetensors").read_bytes()
+
+
+def test_large_weights_are_named_not_copied(
+    project: Path, client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DARKROOM_TRACKING_COPY_MIB", "0.0005")
+    output = Path("artifacts/unet")
+    run = record("train_unet", [], [output])
+    (version,) = client.search_model_versions("name = 'darkroom-unet'")
+    assert version.source == f"dvc://artifacts/unet?md5={content_hash(output)}"
+    assert [a.path for a in client.list_artifacts(run, "artifacts/unet")] == ["artifacts/unet/config.json"]
+
+
+def test_of_data_only_the_description_is_copied(project: Path, client: mlflow.MlflowClient) -> None:
+    run = record("prepare_data", [], [PREPARED])
+    assert [a.path for a in client.list_artifacts(run, "data/prepared")] == ["data/prepared/config.json"]
+
+
+def test_the_commit_counts_as_dirty_for_code_but_not_for_what_repro_writes(
+    project: Path, client: mlflow.MlflowClient
+) -> None:
+    def git(*arguments: str) -> str:
+        identity = ("-c", "user.name=Somebody", "-c", "user.email=somebody@example.org")
+        done = subprocess.run(["git", *identity, *arguments], check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    for name in ("dvc.yaml", "dvc.lock", "reports/metrics.json", "src/code.py"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text("1\n")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "all")
+    for changed, dirty in (("dvc.lock", "false"), ("reports/metrics.json", "false"), ("src/code.py", "true")):
+        Path(changed).write_text("2\n")
+        tags = client.get_run(record("anything", [], [])).data.tags
+        assert (tags["mlflow.source.git.commit"], tags["git.dirty"]) == (git("rev-parse", "HEAD"), dirty), changed
+
+
+def test_off_leaves_nothing(project: Path, store_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    monkeypatch.setenv("DARKROOM_TRACKING", "off")
+    with stage_run("train_vae", PARAMS, [], [], [VAE], {}) as run:
+        run.metrics(0, {"loss": 1.0})
+        run.picture(Image.new("RGB", (2, 2)), "samples", step=0)
+        write_json(VAE / "config.json", {})
+    assert run.address is None
+    assert [path.name for path in project.iterdir()] == ["artifacts"]
+
+
+def test_a_wrong_switch_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_TRACKING", "of")
+    with pytest.raises(DarkroomError, match="'of': give on or off"), stage_run("x", {}, [], [], [], {}):
+        pass
+
+
+def test_a_database_that_is_none_stops_the_stage_soon(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    (project / ".mlflow").mkdir()
+    (project / ".mlflow/mlflow.db").write_text("this is no database " * 100)
+
+    def work(run: Run) -> None:
+        for step in range(1000):
+            run.metrics(step, {"loss": 1.0})
+            time.sleep(0.05)
+
+    with pytest.raises(DarkroomError) as caught, stage_run("train_vae", {}, [], [], [], {}) as run:  # noqa: PT012
+        work(run)
+    assert "mlflow.db cannot be opened" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_processes_that_make_the_store_at_once_all_get_their_run(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    code = "from darkroom.tracking import stage_run\nwith stage_run('together', {}, [], [], [], {}): pass"
+    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    address = f"sqlite:///{project / '.mlflow/mlflow.db'}"
+    runs = recorded(mlflow.MlflowClient(tracking_uri=address), "together")
+    assert [run.info.status for run in runs] == ["FINISHED"] * 3
