@@ -42,7 +42,7 @@ def decode(data: bytes) -> Image.Image:
     except UnusablePictureError:
         raise
     except UnidentifiedImageError:
-        raise UnusablePictureError("not a picture (PNG, JPEG, WebP, BMP, GIF, TIFF or PPM)") from None
+        raise UnusablePictureError(f"not a picture of a known format ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError:
         raise UnusablePictureError(f"more than {MAX_PIXELS} pixels") from None
     except Exception as error:  # decoders raise anything on damaged files; the file is reported, never ignored

@@ -75,19 +75,21 @@ def prepare(source: Source, out: Path | str, how: Preparation) -> Info:
                 writer.add(split, row)
         _check_skipped(skipped, items, how.max_bad_fraction)
         _check_splits(writer.splits, items)
-        listed = [{"file": s.file, "reason": s.reason} for s in sorted(skipped, key=lambda s: (s.file, s.reason))]
+        listed = sorted(({"file": s.file, "reason": s.reason} for s in skipped), key=lambda s: (s["file"], s["reason"]))
         return writer.finish(listed, dealer.duplicates, about.details)
 
 
 def _row(item: Sample | Skipped, how: Preparation) -> Row | Skipped:
+    path = item.file if isinstance(item, Skipped) else item.path
+    path = path.encode("utf-8", "backslashreplace").decode()  # names inside archives may be any bytes
     if isinstance(item, Skipped):
-        return item
+        return Skipped(path, item.reason)
     try:
         image = decode(item.image) if isinstance(item.image, bytes) else item.image
         pixels = conform(image, how.image_size, how.channels, how.resize)
     except UnusablePictureError as error:
-        return Skipped(item.path, str(error))
-    return Row(pixels, item.path, item.caption, item.labels, item.named)
+        return Skipped(path, str(error))
+    return Row(pixels, path, item.caption, item.labels, item.named)
 
 
 def _fingerprint(pixels: npt.NDArray[np.uint8]) -> bytes:
@@ -144,7 +146,7 @@ class _Fewest:
         entry = (-int.from_bytes(keyed, "big"), -self._count, row)  # a heap of the lowest keeps the highest on top
         if len(self._heap) < self.n:
             heapq.heappush(self._heap, entry)
-        elif self.n > 0:
+        else:
             heapq.heappushpop(self._heap, entry)
 
     def __iter__(self) -> Iterator[Row]:
@@ -162,9 +164,10 @@ def _check_skipped(skipped: list[Skipped], items: int, most: float) -> None:
 
 
 def _check_splits(splits: dict[str, int], items: int) -> None:
-    for name in ("train", "validation", "test"):
+    for name, remedy in (
+        ("train", "lower validation_fraction and test_fraction"),
+        ("validation", "raise validation_fraction"),
+        ("test", "raise test_fraction"),
+    ):
         if not splits.get(name):
-            raise DarkroomError(
-                f"split {name}: none of the {items} pictures fell into it; give more pictures, "
-                f"a larger {name if name != 'train' else 'limit.train or smaller validation and test'}_fraction"
-            )
+            raise DarkroomError(f"split {name}: none of {items} pictures fell into it; give more pictures, or {remedy}")

@@ -1,0 +1,71 @@
+"""Captions from files of any origin, and captions made of class names."""
+
+import json
+from typing import Any
+
+MAX_BYTES = 1 << 20
+KEYS = ("text", "caption")  # of a record, the first that is there
+
+
+class UnusableCaptionError(Exception):
+    """No caption can be had; the message is the reason."""
+
+
+def clean(caption: Any) -> str:
+    """One line without double spaces.
+
+    Raises:
+        UnusableCaptionError: not a string, not UTF-8 (undecodable bytes as surrogates), or empty.
+    """
+    if not isinstance(caption, str):
+        raise UnusableCaptionError("caption is not a string")
+    try:
+        caption.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UnusableCaptionError("caption is not UTF-8") from None
+    words = caption.replace("\0", " ").split()
+    if not words:
+        raise UnusableCaptionError("caption is empty")
+    return " ".join(words)
+
+
+def decode_text(data: bytes) -> str:
+    """UTF-8 with or without a byte order mark; undecodable bytes become surrogates, which `clean` refuses."""
+    if len(data) > MAX_BYTES:
+        raise UnusableCaptionError(f"caption file is larger than {MAX_BYTES >> 20} MiB")
+    return data.decode("utf-8-sig", "surrogateescape")
+
+
+def from_record(record: Any) -> str:
+    """The caption of a JSON object or CSV row: its `text`, or else its `caption`.
+
+    Raises:
+        UnusableCaptionError: neither is there, or it is of no use.
+    """
+    if isinstance(record, dict):
+        for key in KEYS:
+            if record.get(key) is not None:
+                return clean(record[key])
+    raise UnusableCaptionError(f"no caption: neither {' nor '.join(repr(k) for k in KEYS)} is given")
+
+
+def from_text(data: bytes) -> str:
+    """The caption in the content of a .txt file. Raises UnusableCaptionError."""
+    return clean(decode_text(data))
+
+
+def from_json(data: bytes) -> str:
+    """The caption in the content of a .json file. Raises UnusableCaptionError."""
+    text = decode_text(data)
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        raise UnusableCaptionError("caption file is not JSON") from None
+    return from_record(record)
+
+
+def from_class(template: str, label: str) -> str:
+    """The template with {label} filled in; "a {label}" becomes "an airplane" before a vowel."""
+    if label[:1].lower() in tuple("aeiou"):
+        template = f" {template}".replace(" a {label}", " an {label}").replace(" A {label}", " An {label}")[1:]
+    return template.replace("{label}", label)

@@ -1,0 +1,54 @@
+"""A folder with one folder of pictures per class, optionally below train/, validation/, test/; or just pictures."""
+
+from collections.abc import Iterator
+from functools import cached_property
+
+from darkroom.data.images import SUFFIXES
+from darkroom.data.manifest import Files, Manifest
+from darkroom.data.prepared import Head
+from darkroom.data.sources.base import Description, Sample, Skipped
+from darkroom.data.sources.captions import from_class
+from darkroom.data.sources.layout import official_splits, pictures_among, read_picture
+
+
+class ImageFolder:
+    """Classes are the folders' names, sorted. Without class folders the pictures have neither label nor caption.
+
+    root: relative to the data root, or absolute. caption: template with {label}, the class with _ read as a space.
+    """
+
+    def __init__(self, root: str, caption: str, manifest: Manifest | None = None) -> None:
+        self.files = Files(root, manifest, SUFFIXES)
+        self.caption = caption
+
+    @cached_property
+    def _pictures(self) -> dict[str, tuple[str | None, str | None]]:
+        """Picture -> (split, class)."""
+        pictures: dict[str, tuple[str | None, str | None]] = {}
+        for name, split in official_splits(pictures_among(self.files)).items():
+            folders = name.split("/")[:-1][1 if split else 0 :]
+            pictures[name] = (split, folders[0] if folders else None)
+        return pictures
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Sorted class names; empty without class folders."""
+        return tuple(sorted({label for _, label in self._pictures.values() if label is not None}))
+
+    @property
+    def description(self) -> Description:
+        heads = (Head("label", self.classes),) if self.classes else ()
+        return Description("image_folder", len(self._pictures), heads, bool(self.classes))
+
+    def __iter__(self) -> Iterator[Sample | Skipped]:
+        for name, (split, label) in self._pictures.items():
+            image = read_picture(self.files, name)
+            if isinstance(image, Skipped):
+                yield image
+            elif label is not None:
+                caption = from_class(self.caption, label.replace("_", " "))
+                yield Sample(image, name, caption, split, (self.classes.index(label),), (True,))
+            elif self.classes:
+                yield Skipped(name, "lies outside the class folders")
+            else:
+                yield Sample(image, name, split=split)

@@ -1,0 +1,158 @@
+"""MNIST, Fashion-MNIST and CIFAR-10 in the folders torchvision keeps them in; torchvision itself only downloads."""
+
+import io
+import math
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from darkroom.core.errors import DarkroomError
+from darkroom.core.vision import torchvision
+from darkroom.data.manifest import ROOT_VARIABLE, Files, Manifest
+from darkroom.data.prepared import Head
+from darkroom.data.sources.base import Description, Sample, Skipped
+from darkroom.data.sources.captions import from_class
+
+Arrays = tuple[npt.NDArray[np.uint8], list[int]]  # (N, H, W) or (N, H, W, 3), labels
+
+
+@dataclass(frozen=True)
+class Known:
+    """A data set: its files by split, below the root; the classes as captions say them; the usual caption."""
+
+    files: dict[str, tuple[str, ...]]
+    classes: tuple[str, ...]
+    caption: str
+
+
+def _idx(folder: str) -> dict[str, tuple[str, ...]]:
+    kinds = {"test": "t10k", "train": "train"}
+    return {s: tuple(f"{folder}/raw/{k}-{p}-ubyte" for p in ("images-idx3", "labels-idx1")) for s, k in kinds.items()}
+
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+GARMENTS = (
+    "t-shirt",
+    "pair of trousers",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+THINGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR_FILES = {
+    "test": ("cifar-10-batches-py/test_batch",),
+    "train": tuple(f"cifar-10-batches-py/data_batch_{i}" for i in range(1, 6)),
+}
+DATASETS = {
+    "MNIST": Known(_idx("MNIST"), DIGITS, "a handwritten {label}"),
+    "FashionMNIST": Known(_idx("FashionMNIST"), GARMENTS, "a picture of a {label}"),
+    "CIFAR10": Known(CIFAR_FILES, THINGS, "a photo of a {label}"),
+}
+
+
+class Torchvision:
+    """One of DATASETS, its official test split kept.
+
+    root: the folder torchvision calls root, relative to the data root, or absolute. caption: template with {label};
+    None for the usual one. download: fetch missing files into the root.
+    """
+
+    def __init__(
+        self, dataset: str, root: str, caption: str | None, download: bool, manifest: Manifest | None = None
+    ) -> None:
+        if dataset not in DATASETS:
+            raise DarkroomError(f"data.source.dataset = {dataset!r}: choose from {', '.join(DATASETS)}")
+        self.dataset, self.known = dataset, DATASETS[dataset]
+        self.caption = caption if caption is not None else self.known.caption
+        names = tuple(sorted(name for names in self.known.files.values() for name in names))
+        self.files = Files(root, manifest, names=names)
+        missing = [name for name in names if not (self.files.root / name).is_file()]
+        if missing and download:
+            self._download()
+        elif missing:
+            raise DarkroomError(
+                f"{self.files.root / missing[0]}: no such file; set {ROOT_VARIABLE} to the folder holding {dataset}, "
+                "or have it fetched with data.source.download: true"
+            )
+
+    def _download(self) -> None:
+        datasets = torchvision("datasets")
+        try:
+            getattr(datasets, self.dataset)(str(self.files.root), download=True)
+        except (OSError, RuntimeError) as error:
+            raise DarkroomError(
+                f"{self.dataset}: could not be downloaded ({error}); try again, or put its files into {self.files.root}"
+            ) from None
+
+    @cached_property
+    def _splits(self) -> dict[str, Arrays]:
+        read = _read_cifar if self.dataset == "CIFAR10" else _read_idx
+        return {split: read(self.files, names) for split, names in self.known.files.items()}
+
+    @property
+    def description(self) -> Description:
+        size = sum(len(labels) for _, labels in self._splits.values())
+        return Description(f"torchvision {self.dataset}", size, (Head("label", self.known.classes),))
+
+    def __iter__(self) -> Iterator[Sample | Skipped]:
+        captions = [from_class(self.caption, label) for label in self.known.classes]
+        for split, (images, labels) in self._splits.items():
+            for i, label in enumerate(labels):
+                path = f"{split}/{i:05d}.png"
+                if 0 <= label < len(captions):
+                    yield Sample(images[i], path, captions[label], split, (label,), (True,))
+                else:
+                    yield Skipped(path, f"class {label} is none of the {len(captions)}")
+
+
+def _read_idx(files: Files, names: tuple[str, ...]) -> Arrays:
+    images, labels = (_parse_idx(name, files.read(name), dims) for name, dims in zip(names, (3, 1), strict=True))
+    if len(images) != len(labels):
+        raise DarkroomError(f"{names[0]}: {len(images)} images but {len(labels)} labels; fetch the files again")
+    return images, labels.tolist()
+
+
+def _parse_idx(name: str, data: bytes, dims: int) -> npt.NDArray[np.uint8]:
+    """The IDX format: 0, 0, 8 (unsigned bytes), number of dimensions; each dimension as four bytes, big end first."""
+    start = 4 + 4 * dims
+    shape = tuple(int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4))
+    if data[:4] != bytes((0, 0, 8, dims)) or len(data) != start + math.prod(shape):
+        raise DarkroomError(f"{name}: not a whole IDX file of {dims} dimensions; fetch it again")
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """CIFAR-10 is published as pickles. This reads them without running anything: it can build arrays, nothing else."""
+
+    ALLOWED = frozenset({"_reconstruct", "ndarray", "dtype", "encode"})
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.split(".")[0] in ("numpy", "_codecs") and name in self.ALLOWED:
+            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        raise pickle.UnpicklingError(f"{module}.{name} is no array")
+
+
+def _read_cifar(files: Files, names: tuple[str, ...]) -> Arrays:
+    images, labels = [], []
+    for name in names:
+        try:
+            batch = _ArraysOnly(io.BytesIO(files.read(name)), encoding="latin1").load()
+            pixels = np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+            found = [int(label) for label in batch["labels"]]
+        except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DarkroomError(f"{name}: not a CIFAR-10 batch ({error}); fetch it again") from None
+        if len(pixels) != len(found):
+            raise DarkroomError(f"{name}: {len(pixels)} images but {len(found)} labels; fetch it again")
+        images.append(pixels)
+        labels += found
+    return np.ascontiguousarray(np.concatenate(images)), labels
