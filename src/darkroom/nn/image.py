@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darkroom.nn.layers import check_divisible
+from darkroom.nn.layers import GROUP_WIDTH, check_divisible, group_norm
 
-GROUP_WIDTH = 16  # channels per group of a norm; with fewer, PyTorch's bfloat16 kernel is ten times slower on the CPU
 GRID = 4  # positions per side that survive to the features
 
 
@@ -30,9 +29,9 @@ class ConvTowerConfig:
 class _Block(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(channels // GROUP_WIDTH, channels)
+        self.norm1 = group_norm(channels)
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.norm2 = nn.GroupNorm(channels // GROUP_WIDTH, channels)
+        self.norm2 = group_norm(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,7 +58,7 @@ class ConvTower(nn.Module):
             stages.append(nn.Conv2d(before, width, 3, stride=2, padding=1))
             stages.extend(_Block(width) for _ in range(config.depth))
         self.stages = nn.Sequential(*stages)
-        self.norm = nn.GroupNorm(widths[-1] // GROUP_WIDTH, widths[-1])
+        self.norm = group_norm(widths[-1])
         self.head = nn.Linear(widths[-1] * GRID * GRID, self.out_features)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -21,6 +21,17 @@ def check_divisible(key: str, value: int, by: str, divisor: int) -> None:
         )
 
 
+GROUP_WIDTH = 16
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """A group norm for the networks whose shape nobody else prescribes: 16 channels a group.
+
+    With fewer, PyTorch's CPU kernel for channels_last bfloat16 takes five to ten times as long (torch 2.13).
+    """
+    return nn.GroupNorm(channels // GROUP_WIDTH, channels)
+
+
 def zero_(layer: nn.Conv2d | nn.Linear) -> None:
     """Set weight and bias to zero: a residual branch that ends in `layer` contributes nothing until it has learned."""
     nn.init.zeros_(layer.weight)
@@ -41,8 +52,8 @@ def timestep_embedding(timestep: Tensor, dim: int, flip_sin_to_cos: bool, freq_s
         (N, dim) float32. The frequencies are no buffer: a model moved to 16 bits would round them, and with them t.
     """
     half = dim // 2
-    index = torch.arange(half, dtype=torch.float32, device=timestep.device)
-    angle = timestep.float()[:, None] * torch.exp(-math.log(10000) / (half - freq_shift) * index)
+    exponent = -math.log(10000) * torch.arange(half, dtype=torch.float32, device=timestep.device)
+    angle = timestep.float()[:, None] * torch.exp(exponent / (half - freq_shift))
     parts = (angle.cos(), angle.sin()) if flip_sin_to_cos else (angle.sin(), angle.cos())
     return F.pad(torch.cat(parts, dim=1), (0, dim % 2))
 

@@ -27,7 +27,7 @@ class Towers(nn.Module):
 
     @property
     def logit_scale(self) -> Tensor:
-        """What cosines are multiplied with before the softmax: learned, at most 100 (Radford et al. 2021, section 2.5)."""
+        """What cosines are multiplied with before the softmax: learned, at most 100 (Radford et al. 2021, 2.5)."""
         return self.log_scale.exp().clamp(max=MAX_LOGIT_SCALE)
 
     def features(self, images: Tensor) -> Tensor:

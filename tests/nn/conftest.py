@@ -1,0 +1,40 @@
+"""Random weights and the measure of agreement for the networks' tests."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from darkroom.core.rng import generator
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def randomise() -> Callable[[nn.Module], None]:
+    """Fills every weight with noise of a size that keeps activations near one, zero-initialised ones included."""
+
+    def fill(network: nn.Module) -> None:
+        noise = generator(0, "weights")
+        for weight in network.parameters():
+            fan_in = weight[0].numel() if weight.ndim > 1 else 4
+            weight.data = torch.randn(weight.shape, generator=noise) * fan_in**-0.5
+            if weight.ndim == 1:
+                weight.data += 1
+
+    return fill
+
+
+@pytest.fixture
+def relative_difference() -> Callable[[Tensor, Tensor], float]:
+    """Norm of the difference over the norm of the reference."""
+
+    def measure(found: Tensor, expected: Tensor) -> float:
+        assert found.shape == expected.shape
+        return ((found - expected).norm() / expected.norm()).item()
+
+    return measure

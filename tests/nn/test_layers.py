@@ -1,0 +1,51 @@
+"""Building blocks: time embedding, identity at initialisation, sides."""
+
+import pytest
+import torch
+
+from darkroom.core.errors import DarkroomError
+from darkroom.nn.layers import Downsample2D, ResnetBlock2D, Upsample2D, check_divisible, timestep_embedding, zero_
+
+
+@pytest.mark.parametrize(("dim", "flip", "shift"), [(8, True, 0.0), (32, False, 1.0), (7, True, 0.5)])
+def test_timestep_embedding_is_diffusers(diffusers, relative_difference, dim, flip, shift):
+    from diffusers.models.embeddings import get_timestep_embedding
+
+    t = torch.tensor([0.0, 0.5, 37.25, 999.0])
+    expected = get_timestep_embedding(t, dim, flip_sin_to_cos=flip, downscale_freq_shift=shift)
+    assert relative_difference(timestep_embedding(t, dim, flip, shift), expected) <= 1e-6
+
+
+def test_timestep_embedding_keeps_its_precision_at_16_bits():
+    t = torch.tensor([998.0, 999.0], dtype=torch.bfloat16).float()
+    assert timestep_embedding(t, 16, True, 0).dtype == torch.float32
+
+
+def test_a_block_whose_last_convolution_is_zero_is_exactly_the_identity():
+    block = ResnetBlock2D(8, 8, temb_dim=12, groups=2, eps=1e-5)
+    x, temb = torch.randn(2, 8, 5, 5), torch.randn(2, 12)
+    assert not torch.equal(block(x, temb), x)
+    zero_(block.conv2)
+    assert torch.equal(block(x, temb), x)
+
+
+def test_the_time_embedding_moves_the_block():
+    block = ResnetBlock2D(8, 8, temb_dim=12, groups=2, eps=1e-5)
+    x = torch.randn(2, 8, 5, 5)
+    assert not torch.allclose(block(x, torch.zeros(2, 12)), block(x, torch.ones(2, 12)))
+
+
+@pytest.mark.parametrize(("side", "half"), [(8, 4), (7, 4)])
+def test_sides(side, half):
+    x = torch.randn(1, 4, side, side)
+    assert Downsample2D(4)(x).shape == (1, 4, half, half)
+    assert Downsample2D(4, asymmetric=True)(x).shape == (1, 4, side // 2, side // 2)
+    assert Upsample2D(4)(x).shape == (1, 4, 2 * side, 2 * side)
+    assert Upsample2D(4)(x, (13, 9)).shape == (1, 4, 13, 9)
+
+
+@pytest.mark.parametrize("divisor", [0, 5])
+def test_indivisible_is_refused(divisor):
+    with pytest.raises(DarkroomError, match=rf"^width = 24 is not divisible by groups = {divisor}; choose"):
+        check_divisible("width", 24, "groups", divisor)
+    check_divisible("width", 24, "groups", 8)

@@ -1,0 +1,39 @@
+"""Image and text towers: one space of unit vectors, word order, the bound of the scale."""
+
+import pytest
+import torch
+
+from darkroom.nn.image import ConvTowerConfig
+from darkroom.nn.text import CLIPTextConfig
+from darkroom.nn.towers import Towers
+
+
+@pytest.fixture
+def towers() -> Towers:
+    text = CLIPTextConfig(20, 16, 32, 1, 2, 8, "gelu", bos_token_id=0, eos_token_id=0, pad_token_id=0)
+    return Towers(ConvTowerConfig(in_channels=3, width=16), text)
+
+
+def test_pictures_and_captions_are_unit_vectors_of_one_space(towers):
+    images, words = torch.randn(3, 3, 32, 32), torch.tensor([[4, 5, 0, 0], [5, 4, 0, 0]])
+    pictures, texts = towers.embed_images(images), towers.embed_texts(words)
+    torch.testing.assert_close(pictures.norm(dim=1), torch.ones(3))
+    torch.testing.assert_close(texts.norm(dim=1), torch.ones(2))
+    torch.testing.assert_close(towers(images, words), pictures @ texts.T / 0.07)
+
+
+def test_captions_are_read_in_order_and_their_padding_is_not(towers):
+    forth, back = towers.embed_texts(torch.tensor([[4, 5, 0, 0], [5, 4, 0, 0]]))
+    assert not torch.allclose(forth, back)
+    torch.testing.assert_close(towers.embed_texts(torch.tensor([[4, 5, 0, 0, 0, 0]]))[0], forth)
+
+
+def test_the_scale_stays_bounded(towers):
+    with torch.no_grad():
+        towers.log_scale += 10
+    assert towers.logit_scale == 100
+
+
+def test_every_weight_learns(towers):
+    towers(torch.randn(2, 3, 28, 28), torch.tensor([[4, 5, 0], [7, 0, 0]])).logsumexp(1).sum().backward()
+    assert [n for n, p in towers.named_parameters() if p.grad is None or not p.grad.abs().max() > 0] == []

@@ -1,0 +1,218 @@
+"""UNet2DConditionModel: the same network as diffusers', prepared contexts, zero initialisation, refusals."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from darkroom.core.errors import DarkroomError
+from darkroom.nn.attention import Transformer2DModel
+from darkroom.nn.layers import ResnetBlock2D
+from darkroom.nn.unet import UNet2DConditionModel, UNetConfig, select_context
+
+TINY = UNetConfig(
+    sample_size=8,
+    in_channels=4,
+    out_channels=4,
+    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    block_out_channels=(8, 16),
+    layers_per_block=1,
+    cross_attention_dim=10,
+    attention_head_dim=2,
+    norm_num_groups=4,
+)
+UNEQUAL = UNetConfig(  # other numbers of heads, blocks and channels everywhere; latents of odd sides
+    sample_size=7,
+    in_channels=3,
+    out_channels=6,
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "CrossAttnUpBlock2D"),
+    block_out_channels=(6, 12, 18),
+    layers_per_block=2,
+    cross_attention_dim=5,
+    attention_head_dim=(1, 2, 3),
+    transformer_layers_per_block=(1, 3, 2),
+    norm_num_groups=3,
+    norm_eps=1e-6,
+    flip_sin_to_cos=False,
+    freq_shift=1,
+    use_linear_projection=True,
+)
+CLASSES = UNetConfig(  # no text: the transformers attend to the picture
+    sample_size=8,
+    in_channels=4,
+    out_channels=4,
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+    up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    block_out_channels=(8, 24),
+    layers_per_block=1,
+    cross_attention_dim=None,
+    attention_head_dim=4,
+    norm_num_groups=4,
+    num_class_embeds=11,
+)
+STABLE = UNetConfig(block_out_channels=(32, 32, 64, 64), cross_attention_dim=24)  # Stable Diffusion 1.x, narrower
+CONFIGS = [TINY, UNEQUAL, CLASSES, STABLE]
+IDS = ["tiny", "unequal", "classes", "stable"]
+
+
+def inputs(config, n=3):
+    side = config.sample_size if config.sample_size < 16 else 8
+    return {
+        "sample": torch.randn(n, config.in_channels, side, side + 2),
+        "timestep": torch.tensor([0.0, 421.5, 999.0])[:n],
+        "words": None if config.cross_attention_dim is None else torch.randn(n, 6, config.cross_attention_dim),
+        "class_labels": None if config.num_class_embeds is None else torch.tensor([0, 3, 10])[:n],
+    }
+
+
+def predict(unet, sample, timestep, words, class_labels):
+    context = None if words is None else unet.prepare_context(words)
+    return unet(sample, timestep, context, class_labels)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=IDS)
+def test_is_diffusers_unet(diffusers, randomise, relative_difference, config):
+    ours, theirs = UNet2DConditionModel(config), diffusers.UNet2DConditionModel(**config.to_diffusers()).eval()
+    randomise(ours)
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    x = inputs(config)
+    with torch.no_grad():
+        found = predict(ours, **x)
+        expected = theirs(x["sample"], x["timestep"], x["words"], class_labels=x["class_labels"]).sample
+    assert relative_difference(found, expected) <= 1e-5
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=IDS)
+def test_takes_diffusers_weights(diffusers, config):
+    theirs = diffusers.UNet2DConditionModel(**config.to_diffusers())
+    ours = UNet2DConditionModel(config)
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    assert all(torch.equal(value, theirs.state_dict()[key]) for key, value in ours.state_dict().items())
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=IDS)
+def test_fresh_blocks_are_exactly_the_identity(config):
+    unet = UNet2DConditionModel(config)
+    for block in (m for m in unet.modules() if isinstance(m, ResnetBlock2D) and m.conv_shortcut is None):
+        x = torch.randn(2, block.conv1.in_channels, 3, 3)
+        assert torch.equal(block(x, torch.randn(2, 4 * config.block_out_channels[0])), x)
+    for block in (m for m in unet.modules() if isinstance(m, Transformer2DModel)):
+        x = torch.randn(2, block.norm.num_channels, 3, 3)
+        words = torch.randn(2, 4, block.transformer_blocks[0].attn2.to_k.in_features)
+        context = iter([layer.attn2.keys_values(words) for layer in block.transformer_blocks])
+        assert torch.equal(block(x, context), x)
+    assert torch.equal(predict(unet, **inputs(config)), torch.zeros_like(predict(unet, **inputs(config))))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=IDS)
+def test_every_weight_learns(randomise, config):
+    unet = UNet2DConditionModel(config)
+    randomise(unet)
+    predict(unet, **inputs(config)).square().mean().backward()
+    silent = [n for n, p in unet.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert silent == []
+
+
+def test_gradients_reach_the_words_through_the_prepared_context(randomise):
+    unet = UNet2DConditionModel(TINY)
+    randomise(unet)
+    x = inputs(TINY)
+    words = x.pop("words").requires_grad_()
+    predict(unet, **x, words=words).square().mean().backward()
+    assert words.grad.abs().amax(dim=(1, 2)).min() > 0
+
+
+def test_every_condition_changes_the_prediction(randomise):
+    text, classes = UNet2DConditionModel(TINY), UNet2DConditionModel(CLASSES)
+    randomise(text)
+    randomise(classes)
+    x, y = inputs(TINY), inputs(CLASSES)
+    assert not torch.allclose(predict(text, **x), predict(text, **{**x, "words": x["words"].flip(0)}))
+    assert not torch.allclose(predict(text, **x), predict(text, **{**x, "timestep": x["timestep"].flip(0)}))
+    assert not torch.allclose(predict(classes, **y), predict(classes, **{**y, "class_labels": torch.tensor([1, 1, 1])}))
+
+
+def test_a_context_prepared_once_serves_any_batch(randomise, relative_difference):
+    unet = UNet2DConditionModel(TINY)
+    randomise(unet)
+    captions, null = torch.randn(2, 6, 10), torch.randn(1, 6, 10)
+    prepared = unet.prepare_context(torch.cat([captions, null]))
+    sample, t = torch.randn(4, 4, 8, 8), torch.full((4,), 300.0)
+    found = unet(sample, t, select_context(prepared, torch.tensor([0, 1, 2, 2])))
+    expected = unet(sample, t, unet.prepare_context(torch.cat([captions, null, null])))
+    assert relative_difference(found, expected) <= 1e-6
+
+
+def test_a_sample_does_not_depend_on_its_batch(randomise, relative_difference):
+    unet = UNet2DConditionModel(TINY)
+    randomise(unet)
+    x = inputs(TINY)
+    together = predict(unet, **x)
+    alone = torch.cat([predict(unet, **{k: v if v is None else v[i : i + 1] for k, v in x.items()}) for i in range(3)])
+    assert relative_difference(together, alone) <= 1e-5
+
+
+def test_channels_last_changes_nothing_but_the_order_in_memory(randomise, relative_difference):
+    unet = UNet2DConditionModel(TINY)
+    randomise(unet)
+    x = inputs(TINY)
+    expected = predict(unet, **x)
+    unet.to(memory_format=torch.channels_last)
+    found = predict(unet, **{**x, "sample": x["sample"].to(memory_format=torch.channels_last)})
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert relative_difference(found, expected) <= 1e-5
+
+
+def test_bfloat16_agrees_to_its_precision(randomise, relative_difference):
+    unet = UNet2DConditionModel(TINY)
+    randomise(unet)
+    x = inputs(TINY)
+    with torch.no_grad():
+        expected = predict(unet, **x)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = predict(unet, **x)
+    assert relative_difference(found.float(), expected) <= 0.03
+
+
+def test_config_survives_json():
+    for config in CONFIGS:
+        assert UNetConfig(**json.loads(json.dumps(asdict(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"norm_num_groups": 3}, r"block_out_channels\[0\] = 8 is not divisible by norm_num_groups = 3"),
+        ({"attention_head_dim": 3}, r"block_out_channels\[0\] = 8 is not divisible by attention_head_dim = 3"),
+        ({"attention_head_dim": (2, 3)}, r"block_out_channels\[1\] = 16 is not divisible by attention_head_dim = 3"),
+        ({"attention_head_dim": (2, 2, 2)}, "attention_head_dim has 3 entries"),
+        ({"down_block_types": ("DownBlock2D",)}, "down_block_types has 1 entries"),
+        ({"down_block_types": ("DownBlock2D", "UpBlock2D")}, "unknown block type 'UpBlock2D'"),
+        ({"block_out_channels": (), "down_block_types": (), "up_block_types": ()}, "block_out_channels"),
+    ],
+)
+def test_bad_configs_are_refused_in_one_line(change, message):
+    with pytest.raises(DarkroomError, match=message) as caught:
+        UNetConfig(**{**asdict(TINY), **change})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_condition_that_does_not_fit_is_refused():
+    text, classes = UNet2DConditionModel(TINY), UNet2DConditionModel(CLASSES)
+    sample, t, labels = torch.randn(1, 4, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.int64)
+    context = text.prepare_context(torch.randn(1, 6, 10))
+    with pytest.raises(DarkroomError, match="the context is missing"):
+        text(sample, t)
+    with pytest.raises(DarkroomError, match="class labels are given"):
+        text(sample, t, context, labels)
+    with pytest.raises(DarkroomError, match="the context is given"):
+        classes(sample, t, context, labels)
+    with pytest.raises(DarkroomError, match="class labels are missing"):
+        classes(sample, t)
+    with pytest.raises(DarkroomError, match="takes no text"):
+        classes.prepare_context(torch.randn(1, 6, 10))
+    with pytest.raises(DarkroomError, match="cross_attention_dim = 10, but the text embeddings have width 7"):
+        text.prepare_context(torch.randn(1, 6, 7))
