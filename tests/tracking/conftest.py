@@ -1,7 +1,6 @@
 """A project with a store of its own, and the ways to look into it from outside."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -9,7 +8,6 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow

@@ -207,7 +207,7 @@ def test_a_database_that_is_none_stops_the_stage_soon(project: Path, monkeypatch
             run.metrics(step, {"loss": 1.0})
             time.sleep(0.05)
 
-    with pytest.raises(DarkroomError) as caught, stage_run("train_vae", {}, [], [], [], {}) as run:  # noqa: PT012
+    with pytest.raises(DarkroomError) as caught, stage_run("train_vae", {}, [], [], [], {}) as run:
         work(run)
     assert "mlflow.db cannot be opened" in str(caught.value)
     assert "\n" not in str(caught.value)

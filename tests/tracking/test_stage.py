@@ -1,0 +1,158 @@
+"""The frame every stage runs in: its place in dvc.yaml, its summary, and errors as one line and an exit status."""
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import mlflow
+import pytest
+import torch
+
+from darkroom.core.artifact import content_hash, write_json
+from darkroom.core.errors import DarkroomError
+from darkroom.params import Params
+from darkroom.stage import place, run_stage
+from darkroom.tracking import Run
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+PIPELINE = """
+stages:
+  prepare_data:
+    cmd: python stages/prepare_data.py
+    deps:
+    - stages/prepare_data.py
+    - src/darkroom/data
+    - sources.json
+    params:
+    - prepare_data
+    outs:
+    - data/prepared
+    metrics:
+    - reports/prepare_data/metrics.json:
+        cache: false
+"""
+PREPARED, METRICS = Path("data/prepared"), Path("reports/prepare_data/metrics.json")
+
+
+@pytest.fixture
+def stage_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project of one stage, untracked."""
+    monkeypatch.setenv("DARKROOM_TRACKING", "off")
+    Path("dvc.yaml").write_text(PIPELINE)
+    shutil.copy(RECIPES / "scenes.yaml", "params.yaml")
+    for file in ("stages/prepare_data.py", "src/darkroom/data/__init__.py", "sources.json"):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).write_text("\n")
+    handler, threads = signal.getsignal(signal.SIGTERM), torch.get_num_threads()
+    yield project
+    signal.signal(signal.SIGTERM, handler)
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
+
+
+def write(params: Params, device: torch.device, run: Run) -> Mapping[str, float | str]:
+    write_json(PREPARED / "dataset.json", {"image_size": params.prepare_data.image_size})
+    write_json(METRICS, {})
+    return {"pictures": 20000, "psnr": 31.23456, "kind": "scenes"}
+
+
+def status_of(body: object = write) -> int:
+    with pytest.raises(SystemExit) as left:
+        run_stage("prepare_data", body)  # type: ignore[arg-type]
+    assert isinstance(left.value.code, int)
+    return left.value.code
+
+
+def test_a_stage_is_described_by_dvc_yaml_alone(stage_project: Path) -> None:
+    here = place("prepare_data")
+    assert here.inputs == [Path("sources.json")]
+    assert here.code == [Path("stages/prepare_data.py"), Path("src/darkroom/data")]
+    assert here.outputs == [PREPARED, METRICS]
+    assert here.params == ["prepare_data"]
+
+
+def test_a_stage_ends_with_what_it_wrote_and_its_figures(
+    stage_project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status_of() == 0
+    said = capsys.readouterr().out
+    for words in ("prepare_data: done in", "wrote data/prepared (", "pictures: 20000\n", "psnr: 31.23", "kind: scenes"):
+        assert words in said
+
+
+def test_a_tracked_stage_names_its_params_and_where_its_run_is_seen(
+    stage_project: Path,
+    client: mlflow.MlflowClient,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DARKROOM_TRACKING", "on")
+    assert status_of() == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "run: http" in line]
+    found = client.get_run(line.split()[1].rsplit("/", 1)[1])
+    assert found.data.params["prepare_data.image_size"] == "32"
+    assert not any(key.startswith("train_vae") for key in found.data.params)
+    assert found.data.tags["in.sources.json"] == content_hash("sources.json")
+    assert found.data.tags["out.data/prepared"] == content_hash(PREPARED)
+    assert found.data.tags["profile.device"].startswith("cpu")
+
+
+def raise_error(params: Params, device: torch.device, run: Run) -> Mapping[str, float | str]:
+    raise DarkroomError("data/raw: no pictures found; set DARKROOM_DATA")
+
+
+def test_a_mendable_error_is_one_line_and_status_1(stage_project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(raise_error) == 1
+    assert capsys.readouterr().err == "darkroom: prepare_data: data/raw: no pictures found; set DARKROOM_DATA\n"
+
+
+def test_a_bad_parameter_stops_the_stage_before_its_work(
+    stage_project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = Path("params.yaml")
+    params.write_text(params.read_text().replace("image_size: 32", "image_size: -5"))
+    assert status_of() == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "image_size" in said
+    assert "-5" in said
+    assert not PREPARED.exists()
+
+
+def test_an_input_that_is_missing_is_named(
+    stage_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DARKROOM_TRACKING", "on")
+    Path("sources.json").unlink()
+    assert status_of() == 1
+    assert "sources.json: no such file" in capsys.readouterr().err
+
+
+def test_an_output_that_was_not_written_is_named(stage_project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(lambda params, device, run: {}) == 1
+    assert capsys.readouterr().err == "darkroom: prepare_data: data/prepared was not written\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stage_that_is_stopped_closes_its_run_as_killed(
+    number: signal.Signals,
+    stage_project: Path,
+    client: mlflow.MlflowClient,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DARKROOM_TRACKING", "on")
+
+    def stop(params: Params, device: torch.device, run: Run) -> Mapping[str, float | str]:
+        run.text(number.name, "signal.txt")
+        os.kill(os.getpid(), number)
+        raise AssertionError("went on after the signal")
+
+    assert status_of(stop) == 128 + number
+    assert capsys.readouterr().err.count("\n") == 1
+    experiment = client.get_experiment_by_name("darkroom")
+    latest = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"], max_results=1)[0]
+    assert latest.info.status == "KILLED"
+    assert [a.path for a in client.list_artifacts(latest.info.run_id)] == ["signal.txt"]
