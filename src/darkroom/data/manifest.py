@@ -106,7 +106,7 @@ class Files:
         if not self.root.is_dir():
             raise DarkroomError(
                 f"data root {self.root}: no such folder; set {ROOT_VARIABLE} (default {DEFAULT_ROOT}) "
-                "or data.source.root to where your data lie"
+                "or prepare_data.source.root to where your data lie"
             )
         found = list(self._given) if self._given is not None else self._look()
         if self.manifest is not None:

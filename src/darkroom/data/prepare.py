@@ -2,8 +2,8 @@
 
 import hashlib
 import heapq
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ class Preparation:
     validation_fraction, test_fraction: carved from pictures without an official split, by the hash of their pixels;
     a fraction whose split the source has officially is not carved.
     max_bad_fraction: the largest share of items that may be unusable.
-    limit: split -> the most pictures it may have; which ones stay depends on their pixels and `seed`.
+    limit: the most pictures a split may have; which ones stay depends on their pixels and `seed`.
     """
 
     image_size: int
@@ -37,7 +37,7 @@ class Preparation:
     test_fraction: float
     max_bad_fraction: float
     seed: int
-    limit: Mapping[str, int] = field(default_factory=dict)
+    limit: int | None = None
 
 
 def prepare(source: Source, out: Path | str, how: Preparation) -> Info:
@@ -53,7 +53,7 @@ def prepare(source: Source, out: Path | str, how: Preparation) -> Info:
     with whole(out) as folder:
         writer = PreparedWriter(folder, about.name, about.heads, about.captions, how.image_size, how.channels)
         dealer = _Dealer(how)
-        chosen: dict[str, _Fewest] = {split: _Fewest(n, how.seed) for split, n in how.limit.items()}
+        chosen: dict[str, _Fewest] = {}
         skipped: list[Skipped] = []
         items = 0
         for item in track(source, about.size, "prepare", "picture"):
@@ -66,10 +66,10 @@ def prepare(source: Source, out: Path | str, how: Preparation) -> Info:
             split = dealer.split(item.split if isinstance(item, Sample) else None, fingerprint)
             if split is None:
                 continue
-            if split in chosen:
-                chosen[split].offer(row, fingerprint)
-            else:
+            if how.limit is None:
                 writer.add(split, row)
+            else:
+                chosen.setdefault(split, _Fewest(how.limit, how.seed)).offer(row, fingerprint)
         for split, fewest in chosen.items():
             for row in fewest:
                 writer.add(split, row)
@@ -124,11 +124,10 @@ class _Dealer:
             return name
         place = int.from_bytes(fingerprint[:8], "big") / 2**64  # uniform in [0, 1), fixed for these pixels
         for carved, fraction in (("test", self.how.test_fraction), ("validation", self.how.validation_fraction)):
-            if carved in self._seen or (carved == "test" and official is not None):
-                continue
-            if place < fraction:
-                return carved
-            place -= fraction
+            if carved not in self._seen:
+                if place < fraction:
+                    return carved
+                place -= fraction
         return "train"
 
 
@@ -158,16 +157,16 @@ def _check_skipped(skipped: list[Skipped], items: int, most: float) -> None:
         return
     first = "; ".join(f"{s.file}: {s.reason}" for s in skipped[:NAMED_FILES])
     raise DarkroomError(
-        f"{len(skipped)} of {items} files cannot be used, more than max_bad_fraction = {most:g} allows; "
+        f"{len(skipped)} of {items} files cannot be used, more than prepare_data.max_bad_fraction = {most:g} allows; "
         f"mend or remove them, or raise it. First: {first}"
     )
 
 
 def _check_splits(splits: dict[str, int], items: int) -> None:
     for name, remedy in (
-        ("train", "lower validation_fraction and test_fraction"),
-        ("validation", "raise validation_fraction"),
-        ("test", "raise test_fraction"),
+        ("train", "lower prepare_data.validation_fraction"),
+        ("validation", "raise prepare_data.validation_fraction"),
+        ("test", "raise the fraction held out"),
     ):
         if not splits.get(name):
             raise DarkroomError(f"split {name}: none of {items} pictures fell into it; give more pictures, or {remedy}")

@@ -71,12 +71,16 @@ class Info:
     @classmethod
     def read(cls, root: Path | str) -> "Info":
         """Raises DarkroomError where there is no prepared data."""
-        value = read_json(Path(root) / INFO)
-        known = {name: value.pop(name) for name in cls.__dataclass_fields__ if name in value}
-        for name in ("channel_mean", "channel_std", "skipped"):
-            known[name] = tuple(known[name])
-        known["heads"] = tuple(Head(h["name"], tuple(h["classes"])) for h in known["heads"])
-        return cls(**known, details=value)
+        path = Path(root) / INFO
+        value = read_json(path)
+        try:
+            known = {name: value.pop(name) for name in cls.__dataclass_fields__ if name in value}
+            for name in ("channel_mean", "channel_std", "skipped"):
+                known[name] = tuple(known[name])
+            known["heads"] = tuple(Head(h["name"], tuple(h["classes"])) for h in known["heads"])
+            return cls(**known, details=value)
+        except (AttributeError, KeyError, TypeError):
+            raise DarkroomError(f"{path}: no description of prepared data; make it again with dvc repro") from None
 
     def write(self, root: Path) -> None:
         """Write dataset.json into `root`."""

@@ -35,7 +35,8 @@ def pictures_among(files: Files) -> list[str]:
     """
     pictures = [name for name in files.names if name.lower().endswith(SUFFIXES)]
     if not pictures:
-        raise DarkroomError(f"{files.root}: no pictures in this folder ({', '.join(SUFFIXES)}); check data.source.root")
+        kinds = " ".join(SUFFIXES)
+        raise DarkroomError(f"{files.root}: no pictures in this folder ({kinds}); check prepare_data.source.root")
     return pictures
 
 

@@ -23,11 +23,10 @@ Arrays = tuple[npt.NDArray[np.uint8], list[int]]  # (N, H, W) or (N, H, W, 3), l
 
 @dataclass(frozen=True)
 class Known:
-    """A data set: its files by split, below the root; the classes as captions say them; the usual caption."""
+    """A data set: its files by split, below the root, and its classes as captions say them."""
 
     files: dict[str, tuple[str, ...]]
     classes: tuple[str, ...]
-    caption: str
 
 
 def _idx(folder: str) -> dict[str, tuple[str, ...]]:
@@ -54,55 +53,52 @@ CIFAR_FILES = {
     "train": tuple(f"cifar-10-batches-py/data_batch_{i}" for i in range(1, 6)),
 }
 DATASETS = {
-    "MNIST": Known(_idx("MNIST"), DIGITS, "a handwritten {label}"),
-    "FashionMNIST": Known(_idx("FashionMNIST"), GARMENTS, "a picture of a {label}"),
-    "CIFAR10": Known(CIFAR_FILES, THINGS, "a photo of a {label}"),
+    "MNIST": Known(_idx("MNIST"), DIGITS),
+    "FashionMNIST": Known(_idx("FashionMNIST"), GARMENTS),
+    "CIFAR10": Known(CIFAR_FILES, THINGS),
 }
 
 
 class Torchvision:
     """One of DATASETS, its official test split kept.
 
-    root: the folder torchvision calls root, relative to the data root, or absolute. caption: template with {label};
-    None for the usual one. download: fetch missing files into the root.
+    root: the folder torchvision calls root, relative to the data root, or absolute. caption: template with {label},
+    such as "a handwritten {label}". download: fetch missing files into the root.
     """
 
-    def __init__(
-        self, dataset: str, root: str, caption: str | None, download: bool, manifest: Manifest | None = None
-    ) -> None:
-        if dataset not in DATASETS:
-            raise DarkroomError(f"data.source.dataset = {dataset!r}: choose from {', '.join(DATASETS)}")
-        self.dataset, self.known = dataset, DATASETS[dataset]
-        self.caption = caption if caption is not None else self.known.caption
-        names = tuple(sorted(name for names in self.known.files.values() for name in names))
-        self.files = Files(root, manifest, names=names)
-        missing = [name for name in names if not (self.files.root / name).is_file()]
+    def __init__(self, name: str, root: str, caption: str, download: bool, manifest: Manifest | None = None) -> None:
+        if name not in DATASETS:
+            raise DarkroomError(f"prepare_data.source.name = {name!r}: choose from {', '.join(DATASETS)}")
+        self.name, self.known, self.caption = name, DATASETS[name], caption
+        files = tuple(sorted(file for split in self.known.files.values() for file in split))
+        self.files = Files(root, manifest, names=files)
+        missing = [file for file in files if not (self.files.root / file).is_file()]
         if missing and download:
             self._download()
         elif missing:
             raise DarkroomError(
-                f"{self.files.root / missing[0]}: no such file; set {ROOT_VARIABLE} to the folder holding {dataset}, "
-                "or have it fetched with data.source.download: true"
+                f"{self.files.root / missing[0]}: no such file; set {ROOT_VARIABLE} to the folder holding {name}, "
+                "or have it fetched with prepare_data.source.download: true"
             )
 
     def _download(self) -> None:
         datasets = torchvision("datasets")
         try:
-            getattr(datasets, self.dataset)(str(self.files.root), download=True)
+            getattr(datasets, self.name)(str(self.files.root), download=True)
         except (OSError, RuntimeError) as error:
             raise DarkroomError(
-                f"{self.dataset}: could not be downloaded ({error}); try again, or put its files into {self.files.root}"
+                f"{self.name}: could not be downloaded ({error}); try again, or put its files into {self.files.root}"
             ) from None
 
     @cached_property
     def _splits(self) -> dict[str, Arrays]:
-        read = _read_cifar if self.dataset == "CIFAR10" else _read_idx
+        read = _read_cifar if self.name == "CIFAR10" else _read_idx
         return {split: read(self.files, names) for split, names in self.known.files.items()}
 
     @property
     def description(self) -> Description:
         size = sum(len(labels) for _, labels in self._splits.values())
-        return Description(f"torchvision {self.dataset}", size, (Head("label", self.known.classes),))
+        return Description(f"torchvision {self.name}", size, (Head("label", self.known.classes),))
 
     def __iter__(self) -> Iterator[Sample | Skipped]:
         captions = [from_class(self.caption, label) for label in self.known.classes]

@@ -34,7 +34,7 @@ class WebDataset:
     def _shards(self) -> list[tuple[str, str | None]]:
         """(name, split), held-out splits first."""
         if not self.files.names:
-            raise DarkroomError(f"{self.files.root}: no *.tar shards in this folder; check data.source.root")
+            raise DarkroomError(f"{self.files.root}: no *.tar shards in this folder; check prepare_data.source.root")
         shards = [(name, _split(name)) for name in self.files.names]
         return sorted(shards, key=lambda shard: SPLIT_ORDER.index(shard[1] or "train"))
 

@@ -1,0 +1,85 @@
+"""Pictures, folders and sources to try the data layer on."""
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from darkroom.data.prepare import Preparation
+from darkroom.data.prepared import Head
+from darkroom.data.sources.base import Description, Sample, Skipped
+
+
+def pixels(seed: int, size: int = 16) -> np.ndarray:
+    """Noise, uint8 (size, size, 3)."""
+    return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+
+
+def png(image: np.ndarray | Image.Image) -> bytes:
+    out = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(out, format="PNG")
+    return out.getvalue()
+
+
+@dataclass
+class ListedSource:
+    """A source that gives what it is told to."""
+
+    items: list[Sample | Skipped]
+    heads: tuple[Head, ...] = ()
+    details: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def description(self) -> Description:
+        return Description("listed", len(self.items), self.heads, True, self.details)
+
+    def __iter__(self) -> Iterator[Sample | Skipped]:
+        return iter(self.items)
+
+
+@pytest.fixture(name="pixels")
+def _pixels() -> Callable[..., np.ndarray]:
+    return pixels
+
+
+@pytest.fixture(name="png")
+def _png() -> Callable[[np.ndarray | Image.Image], bytes]:
+    return png
+
+
+@pytest.fixture
+def listed() -> type[ListedSource]:
+    return ListedSource
+
+
+@pytest.fixture
+def how() -> Callable[..., Preparation]:
+    """A Preparation of 16-pixel RGB pictures; name what differs."""
+
+    def make(**changes: object) -> Preparation:
+        usual = Preparation(16, 3, "crop", validation_fraction=0.2, test_fraction=0.2, max_bad_fraction=0.5, seed=0)
+        return replace(usual, **changes)
+
+    return make
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty data set "set" below the data root of this machine."""
+    monkeypatch.setenv("DARKROOM_DATA", str(tmp_path / "root"))
+    path = tmp_path / "root" / "set"
+    path.mkdir(parents=True)
+    return path
+
+
+@pytest.fixture
+def real_data() -> Path:
+    root = os.environ.get("DARKROOM_DATA")
+    if not root or not (Path(root) / "MNIST").is_dir():
+        pytest.skip("DARKROOM_DATA names no folder with real data sets")
+    return Path(root)

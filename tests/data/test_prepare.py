@@ -1,0 +1,151 @@
+"""Preparing data: the split laws, everything left out accounted for, the same input giving the same bytes."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from darkroom.core.artifact import content_hash, read_json
+from darkroom.core.errors import DarkroomError
+from darkroom.data.prepare import Preparation, prepare
+from darkroom.data.prepared import Prepared
+from darkroom.data.sources.base import Sample, Skipped
+from darkroom.data.sources.scenes import Scenes
+
+How = Callable[..., Preparation]
+Pixels = Callable[..., np.ndarray]
+
+
+def pictures(root: Path) -> dict[str, set[bytes]]:
+    """Split -> the pixels of its pictures."""
+    data = Prepared.open(root)
+    return {name: {image.numpy().tobytes() for image in data.split(name).images()} for name in data.info.splits}
+
+
+def samples(pixels: Pixels, n: int, split: str | None = None, first: int = 0) -> list[Sample | Skipped]:
+    return [Sample(pixels(i), f"{i}.png", f"picture {i}", split) for i in range(first, first + n)]
+
+
+def test_equal_pixels_never_fall_into_two_splits(tmp_path: Path, listed: type, how: How, pixels: Pixels) -> None:
+    twice = [*samples(pixels, 60), *(Sample(pixels(i), f"again/{i}.png", "again") for i in range(60))]
+    info = prepare(listed(twice), tmp_path / "out", how())
+    assert sum(info.splits.values()) == 120
+    assert info.duplicates == 0
+    found = pictures(tmp_path / "out")
+    assert {name: 2 * len(images) for name, images in found.items()} == info.splits
+    assert sum(map(len, found.values())) == len(set.union(*found.values())) == 60
+
+
+def test_what_an_official_split_holds_is_dropped_from_training(
+    tmp_path: Path, listed: type, how: How, pixels: Pixels
+) -> None:
+    items = [
+        *samples(pixels, 5, "test"),
+        *samples(pixels, 5, "validation", first=3),  # 3 and 4 are in test too
+        *samples(pixels, 20, "train", first=6),  # 6 and 7 are in validation too
+    ]
+    info = prepare(listed(items), tmp_path / "out", how())
+    assert info.splits == {"test": 5, "train": 18, "validation": 3}
+    assert info.duplicates == read_json(tmp_path / "out/dataset.json")["duplicates"] == 4
+    found = pictures(tmp_path / "out")
+    assert not found["train"] & (found["test"] | found["validation"])
+    assert not found["validation"] & found["test"]
+
+
+def test_official_test_kept_validation_carved(tmp_path: Path, listed: type, how: How, pixels: Pixels) -> None:
+    info = prepare(listed([*samples(pixels, 5, "test"), *samples(pixels, 400, "train", 5)]), tmp_path / "out", how())
+    assert info.splits["test"] == 5
+    assert abs(info.splits["validation"] - 80) < 35
+    assert sum(info.splits.values()) == 405
+
+
+def test_without_an_official_test_split_one_is_carved(tmp_path: Path, listed: type, how: How, pixels: Pixels) -> None:
+    for name, split in (("train", "train"), ("none", None)):
+        prepare(listed(samples(pixels, 60, split)), tmp_path / name, how())
+    assert pictures(tmp_path / "train") == pictures(tmp_path / "none")
+    assert set(pictures(tmp_path / "none")) == {"test", "train", "validation"}
+
+
+def test_a_picture_keeps_its_split_when_others_come(tmp_path: Path, listed: type, how: How, pixels: Pixels) -> None:
+    prepare(listed(samples(pixels, 50)), tmp_path / "few", how())
+    prepare(listed(samples(pixels, 90)[::-1]), tmp_path / "more", how())
+    few, more = pictures(tmp_path / "few"), pictures(tmp_path / "more")
+    assert all(few[name] <= more[name] for name in few)
+
+
+def test_a_source_must_give_held_out_splits_first(tmp_path: Path, listed: type, how: How, pixels: Pixels) -> None:
+    with pytest.raises(ValueError, match="test after train"):
+        prepare(listed([*samples(pixels, 3, "train"), *samples(pixels, 3, "test", 3)]), tmp_path / "out", how())
+
+
+def test_skipped_files_are_counted_and_listed(tmp_path: Path, listed: type, how: How, pixels: Pixels) -> None:
+    bad = [Sample(b"", "z/empty.png", "x"), Sample(b"no picture", "a\udcff.png", "x"), Skipped("m.jpg", "no caption")]
+    info = prepare(listed([*samples(pixels, 40), *bad]), tmp_path / "out", how())
+    assert sum(info.splits.values()) == 40
+    assert read_json(tmp_path / "out/dataset.json")["skipped"] == list(info.skipped)
+    assert [(s["file"], s["reason"].split(" of")[0]) for s in info.skipped] == [
+        ("a\\udcff.png", "not a picture"),
+        ("m.jpg", "no caption"),
+        ("z/empty.png", "empty file"),
+    ]
+
+
+def test_too_many_bad_files_are_an_error(tmp_path: Path, listed: type, how: How, pixels: Pixels) -> None:
+    items = [*samples(pixels, 30), *(Sample(b"", f"bad{i}.png", "x") for i in range(10))]
+    with pytest.raises(DarkroomError, match=r"10 of 40 files .*\.max_bad_fraction = 0\.2 .*bad0\.png: empty file"):
+        prepare(listed(items), tmp_path / "out", how(max_bad_fraction=0.2))
+    assert not list(tmp_path.iterdir())
+    prepare(listed(items), tmp_path / "out", how(max_bad_fraction=0.25))
+
+
+def test_a_split_that_stays_empty_is_an_error(tmp_path: Path, listed: type, how: How, pixels: Pixels) -> None:
+    with pytest.raises(DarkroomError, match=r"split validation: none of 2 pictures .*\.validation_fraction"):
+        prepare(listed(samples(pixels, 2, "test")[:1] + samples(pixels, 1, "train", 2)), tmp_path / "out", how())
+    with pytest.raises(DarkroomError, match="split train: none of 0 pictures"):
+        prepare(listed([]), tmp_path / "out", how())
+
+
+def test_a_failure_leaves_what_was_there(tmp_path: Path, listed: type, how: How, pixels: Pixels) -> None:
+    prepare(listed(samples(pixels, 50)), tmp_path / "out", how())
+    before = content_hash(tmp_path / "out")
+    with pytest.raises(DarkroomError):
+        prepare(listed([Skipped("a.png", "empty file")]), tmp_path / "out", how())
+    assert content_hash(tmp_path / "out") == before
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_limit_chooses_by_pixels_and_seed_not_by_order(tmp_path: Path, listed: type, how: How, pixels: Pixels) -> None:
+    items = samples(pixels, 200)
+    shuffled = random.Random(0).sample(items, len(items))
+    for name, given, seed in (("a", items, 0), ("b", shuffled, 0), ("c", items, 1)):
+        info = prepare(listed(given), tmp_path / name, how(limit=10, seed=seed))
+        assert info.splits == {"test": 10, "train": 10, "validation": 10}
+    assert pictures(tmp_path / "a") == pictures(tmp_path / "b")
+    assert pictures(tmp_path / "a")["train"] != pictures(tmp_path / "c")["train"]
+    order = [int(c.split()[1]) for c in Prepared.open(tmp_path / "a").split("train").captions]
+    assert order == sorted(order)
+
+
+def test_the_same_source_gives_the_same_bytes(tmp_path: Path, how: How) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        prepare(Scenes(40, 10, 10, 10, seed), tmp_path / name, how(image_size=32))
+    assert content_hash(tmp_path / "a") == content_hash(tmp_path / "b") != content_hash(tmp_path / "c")
+    assert str(tmp_path).encode() not in b"".join(f.read_bytes() for f in (tmp_path / "a").rglob("*") if f.is_file())
+
+
+def test_dataset_json_tells_the_truth(tmp_path: Path, how: How) -> None:
+    source = Scenes(60, 10, 20, 10, 0)
+    assert prepare(source, tmp_path / "out", how(image_size=32)) == Prepared.open(tmp_path / "out").info
+    info, train = read_json(tmp_path / "out/dataset.json"), Prepared.open(tmp_path / "out").split("train")
+    assert info["splits"] == {"novel": 10, "test": 20, "train": 60, "validation": 10}
+    assert (info["source"], info["image_size"], info["channels"], info["captions"]) == ("scenes", 32, 3, True)
+    assert info["novel_pairs"] == [list(pair) for pair in source.novel_pairs]
+    assert [h["name"] for h in info["heads"]][:2] == ["layout", "first.shape"]
+    values = train.images().double() / 127.5 - 1
+    assert np.allclose(info["channel_mean"], values.mean((0, 2, 3)), atol=1e-6)
+    assert np.allclose(info["channel_std"], values.std((0, 2, 3), unbiased=False), atol=1e-6)
+    words = [word for caption in train.captions for word in caption.split()]
+    assert info["vocabulary"]["words"] == len(set(words))
+    assert info["vocabulary"]["most_common"][0] == ["a", words.count("a")]

@@ -1,0 +1,126 @@
+"""MNIST and its kin from their files."""
+
+import pickle
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from darkroom.core.errors import DarkroomError
+from darkroom.data.manifest import scan
+from darkroom.data.prepare import Preparation, prepare
+from darkroom.data.prepared import Prepared
+from darkroom.data.sources import torchvision_sets
+from darkroom.data.sources.torchvision_sets import DATASETS, Torchvision
+
+How = Callable[..., Preparation]
+
+
+def mnist(root: Path, n: int = 60) -> dict[str, np.ndarray]:
+    """Fake MNIST files; picture i of a split has label i % 10."""
+    images = {}
+    for split, (pictures, labels) in DATASETS["MNIST"].files.items():
+        count = n if split == "train" else 8
+        images[split] = np.random.default_rng(len(split)).integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        (root / pictures).parent.mkdir(parents=True, exist_ok=True)
+        (root / pictures).write_bytes(struct.pack(">IIII", 0x803, count, 28, 28) + images[split].tobytes())
+        (root / labels).write_bytes(struct.pack(">II", 0x801, count) + bytes(i % 10 for i in range(count)))
+    return images
+
+
+def digits(root: str = "set", manifest: object = None) -> Torchvision:
+    return Torchvision("MNIST", root, "a handwritten {label}", False, manifest)
+
+
+def test_mnist_is_read_padded_and_captioned(folder: Path, how: How) -> None:
+    images = mnist(folder)
+    source = digits()
+    prepare(source, folder.parent / "out", how(image_size=32, channels=1, resize="pad"))
+    data = Prepared.open(folder.parent / "out")
+    test = data.split("test")
+    assert data.info.splits["test"] == 8
+    assert data.info.splits["train"] + data.info.splits["validation"] == 60
+    assert np.array_equal(test.images()[:, 0, 2:30, 2:30], images["test"])
+    assert test.captions[7] == "a handwritten seven"
+    assert test.labels[:, 0].tolist() == list(range(8))
+
+
+def test_missing_files_are_named_with_the_remedy(folder: Path) -> None:
+    with pytest.raises(DarkroomError, match=r"t10k-images-idx3-ubyte: no such file; set DARKROOM_DATA.*download: true"):
+        digits()
+    with pytest.raises(DarkroomError, match=r"MNIST/raw/.*: no such file; set DARKROOM_DATA"):
+        digits("nowhere")
+
+
+def test_download_only_if_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def fetch(root: str, download: bool) -> None:
+        asked.append((root, download))
+        mnist(Path(root))
+
+    monkeypatch.setattr(torchvision_sets, "torchvision", lambda name: SimpleNamespace(MNIST=fetch))
+    for _ in range(2):
+        source = Torchvision("MNIST", "set", "{label}", True)
+    assert asked == [(str(folder), True)]
+    assert source.description.size == 68
+
+    def fail(root: str, download: bool) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(torchvision_sets, "torchvision", lambda name: SimpleNamespace(MNIST=fail))
+    with pytest.raises(DarkroomError, match=r"MNIST: could not be downloaded \(no network\)"):
+        Torchvision("MNIST", "other", "{label}", True)
+
+
+@pytest.mark.parametrize("harm", [lambda d: d[:-1], lambda d: d + b"x", lambda d: b"", lambda d: b"\0\0\x09" + d[3:]])
+def test_damaged_files_are_errors(folder: Path, harm: Callable[[bytes], bytes]) -> None:
+    mnist(folder)
+    path = folder / DATASETS["MNIST"].files["train"][0]
+    path.write_bytes(harm(path.read_bytes()))
+    with pytest.raises(DarkroomError, match=r"train-images-idx3-ubyte: not a whole IDX file"):
+        _ = digits().description
+
+
+def test_files_are_verified(folder: Path) -> None:
+    mnist(folder)
+    manifest = scan(digits().files, folder.parent / "mnist.json")
+    assert len(list(digits("set", manifest))) == 68
+    assert len(manifest.files) == 4
+    path = folder / DATASETS["MNIST"].files["test"][1]
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    with pytest.raises(DarkroomError, match=r"t10k-labels-idx1-ubyte: has md5"):
+        list(digits("set", manifest))
+
+
+def cifar(folder: Path, batch: object) -> Torchvision:
+    for names in DATASETS["CIFAR10"].files.values():
+        for name in names:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
+    return Torchvision("CIFAR10", "set", "a photo of a {label}", False)
+
+
+def test_cifar_batches(folder: Path) -> None:
+    data = np.random.default_rng(0).integers(0, 256, (4, 3072), dtype=np.uint8)
+    samples = list(cifar(folder, {"data": data, "labels": [0, 3, 9, 10], "filenames": ["a", "b", "c", "d"]}))
+    assert len(samples) == 24
+    assert np.array_equal(samples[1].image, data[1].reshape(3, 32, 32).transpose(1, 2, 0))
+    assert [s.caption for s in samples[:3]] == ["a photo of an airplane", "a photo of a cat", "a photo of a truck"]
+    assert samples[3].reason == "class 10 is none of the 10"
+
+
+class Harmful:
+    """A pickle that runs something when it is loaded."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (exec, ("raise SystemExit('ran')",))
+
+
+@pytest.mark.parametrize("batch", [Harmful(), {"data": Harmful()}, {"data": [1]}, {"labels": [1]}, [], 3])
+def test_a_batch_can_hold_nothing_but_arrays(folder: Path, batch: object) -> None:
+    with pytest.raises(DarkroomError, match="test_batch: not a CIFAR-10 batch"):
+        list(cifar(folder, batch))
