@@ -7,7 +7,7 @@ import torch
 
 from darkroom.core.vision import torchvision
 
-torch.set_num_threads(2)
+torch.set_num_threads(min(2, torch.get_num_threads()))  # OMP_NUM_THREADS=1 leaves room for others
 
 
 @pytest.fixture(scope="session")

@@ -16,11 +16,6 @@ def test_timestep_embedding_is_diffusers(diffusers, relative_difference, dim, fl
     assert relative_difference(timestep_embedding(t, dim, flip, shift), expected) <= 1e-6
 
 
-def test_timestep_embedding_keeps_its_precision_at_16_bits():
-    t = torch.tensor([998.0, 999.0], dtype=torch.bfloat16).float()
-    assert timestep_embedding(t, 16, True, 0).dtype == torch.float32
-
-
 def test_a_block_whose_last_convolution_is_zero_is_exactly_the_identity():
     block = ResnetBlock2D(8, 8, temb_dim=12, groups=2, eps=1e-5)
     x, temb = torch.randn(2, 8, 5, 5), torch.randn(2, 12)

@@ -177,6 +177,17 @@ def test_bfloat16_agrees_to_its_precision(randomise, relative_difference):
     assert relative_difference(found.float(), expected) <= 0.03
 
 
+def test_weights_of_16_bits_leave_the_timestep_exact(randomise, relative_difference):
+    unet = UNet2DConditionModel(TINY)
+    randomise(unet)
+    x = inputs(TINY)
+    with torch.no_grad():
+        expected = predict(unet, **x)
+        unet.bfloat16()
+        found = predict(unet, x["sample"].bfloat16(), x["timestep"], x["words"].bfloat16(), None)
+    assert relative_difference(found.float(), expected) <= 0.03
+
+
 def test_config_survives_json():
     for config in CONFIGS:
         assert UNetConfig(**json.loads(json.dumps(asdict(config)))) == config
