@@ -120,7 +120,16 @@ class Harmful:
         return (exec, ("raise SystemExit('ran')",))
 
 
-@pytest.mark.parametrize("batch", [Harmful(), {"data": Harmful()}, {"data": [1]}, {"labels": [1]}, [], 3])
+class Sneaky:
+    """A pickle that calls a function of NumPy, and would give a good batch."""
+
+    def __reduce__(self) -> tuple[object, tuple[tuple[int, int]]]:
+        return (np.zeros, ((2, 3072),))
+
+
+@pytest.mark.parametrize(
+    "batch", [Harmful(), {"data": Sneaky(), "labels": [0, 0]}, {"data": [1]}, {"labels": [1]}, [], 3]
+)
 def test_a_batch_can_hold_nothing_but_arrays(folder: Path, batch: object) -> None:
     with pytest.raises(DarkroomError, match="test_batch: not a CIFAR-10 batch"):
         list(cifar(folder, batch))
