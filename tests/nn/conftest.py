@@ -38,3 +38,13 @@ def relative_difference() -> Callable[[Tensor, Tensor], float]:
         return ((found - expected).norm() / expected.norm()).item()
 
     return measure
+
+
+@pytest.fixture
+def epsilons() -> Callable[[nn.Module], dict[str, float]]:
+    """Name of each norm -> its epsilon, which activations near one would not tell apart."""
+
+    def read(network: nn.Module) -> dict[str, float]:
+        return {n: m.eps for n, m in network.named_modules() if isinstance(m, nn.GroupNorm | nn.LayerNorm)}
+
+    return read

@@ -48,11 +48,12 @@ def test_is_transformers_text_encoder(transformers, randomise, relative_differen
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_takes_transformers_weights(transformers, config):
+def test_takes_transformers_weights(transformers, epsilons, config):
     theirs = transformers.CLIPTextModel(transformers.CLIPTextConfig(**asdict(config)))
     ours = CLIPTextModel(config)
     ours.load_state_dict(theirs.state_dict(), strict=True)
     assert all(torch.equal(value, theirs.state_dict()[key]) for key, value in ours.state_dict().items())
+    assert epsilons(ours) == epsilons(theirs)
 
 
 def test_a_token_sees_only_those_before_it():

@@ -86,11 +86,12 @@ def test_is_diffusers_unet(diffusers, randomise, relative_difference, config):
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
-def test_takes_diffusers_weights(diffusers, config):
+def test_takes_diffusers_weights(diffusers, epsilons, config):
     theirs = diffusers.UNet2DConditionModel(**config.to_diffusers())
     ours = UNet2DConditionModel(config)
     ours.load_state_dict(theirs.state_dict(), strict=True)
     assert all(torch.equal(value, theirs.state_dict()[key]) for key, value in ours.state_dict().items())
+    assert epsilons(ours) == epsilons(theirs)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)

@@ -33,11 +33,12 @@ def test_is_diffusers_autoencoder(diffusers, randomise, relative_difference, con
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_takes_diffusers_weights(diffusers, config):
+def test_takes_diffusers_weights(diffusers, epsilons, config):
     theirs = diffusers.AutoencoderKL(**config.to_diffusers())
     ours = AutoencoderKL(config)
     ours.load_state_dict(theirs.state_dict(), strict=True)
     assert all(torch.equal(value, theirs.state_dict()[key]) for key, value in ours.state_dict().items())
+    assert epsilons(ours) == epsilons(theirs)
 
 
 def test_fresh_blocks_are_exactly_the_identity():
