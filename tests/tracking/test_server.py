@@ -53,7 +53,7 @@ def test_a_server_that_is_away_for_a_while_loses_nothing(
     client = mlflow.MlflowClient(tracking_uri=server.address, registry_uri=server.address)
     assert run.address is not None
     assert run.address.startswith(f"{server.address}/#/experiments/")
-    found = client.get_run(run.address.rsplit("/", 1)[1])
+    found = client.get_run(run.id)
     assert found.info.status == "FINISHED"
     losses = client.get_metric_history(found.info.run_id, "loss")
     assert sorted((m.step, m.value) for m in losses) == [(step, float(step)) for step in range(30)]

@@ -35,23 +35,33 @@ def figure(value: float | str) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def markdown(account: Account, origins: Mapping[str, str], places: Mapping[str, Sequence[str]]) -> str:
-    """The note: key figures; inputs, each with `origins[path]`, where it came from; outputs, each with its `places`."""
-    parts = []
-    if account.figures:
-        figures = [(name, figure(value)) for name, value in account.figures.items()]
-        parts.append(_table("Key figures", ("figure", "value"), figures))
-    if account.inputs:
-        inputs = [(f"`{path}`", origins.get(path, ""), f"`{digest}`") for path, digest in account.inputs.items()]
-        parts.append(_table("Made from", ("input", "made by", "content (DVC's md5)"), inputs))
-    outputs = [(f"`{path}`", " · ".join(places.get(path, ())), f"`{d}`") for path, d in account.outputs.items()]
-    parts.append(_table("Made", ("output", "where", "content (DVC's md5)"), outputs))
-    parts.append(_table("Ran on", ("what", "value"), list(account.profile.items())))
-    changed = " with uncommitted changes" if account.dirty else ""
-    parts.append(f"Code: commit `{account.commit}`{changed}." if account.commit else "Code: not in a git repository.")
-    return "\n\n".join(parts) + "\n"
+def markdown(account: Account, origins: Mapping[str, str], places: Mapping[str, str]) -> str:
+    """The note, whose first line is what the page shows before it is unfolded.
+
+    `origins[path]` names the maker of an input, where one is known; `places[path]` says where to find an output.
+    """
+    made_from = ", ".join(origins.get(path, f"`{path}`") for path in account.inputs)
+    parts = [
+        (f"Made from {made_from}. " if made_from else "")
+        + "Wrote "
+        + ", ".join(f"`{p}`" for p in account.outputs)
+        + ".",
+        _list("Key figures", [f"{name}: {figure(value)}" for name, value in account.figures.items()]),
+        _list(
+            "Inputs",
+            [
+                f"`{path}` {f'by {origins[path]}' if path in origins else '(from no run)'} · `{digest}`"
+                for path, digest in account.inputs.items()
+            ],
+        ),
+        _list("Outputs", [f"`{path}` {places[path]} · `{digest}`" for path, digest in account.outputs.items()]),
+        _list("Ran on", [", ".join(f"{key.replace('_', ' ')} {value}" for key, value in account.profile.items())]),
+        _list("Code", [f"commit `{account.commit}`" if account.commit else "not in a git repository"]),
+    ]
+    if account.dirty:
+        parts[-1] += ", with uncommitted changes"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return f"### {title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def _list(title: str, items: Sequence[str]) -> str:
+    return f"**{title}**\n\n" + "\n".join(f"- {item}" for item in items) if items else ""

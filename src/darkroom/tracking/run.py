@@ -31,12 +31,15 @@ class Run:
 
     def __init__(self, account: Account, tracked: bool) -> None:
         self.account = account
-        self.address: str | None = None  # of the run's page in the user interface, once there is one
+        self.id: str | None = None  # MLflow's, once the run has begun
+        self.address: str | None = None  # of its page in the user interface
+        self._curves: set[str] = set()
         self._sender = Sender(self._begin) if tracked else None
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Add a point to each named curve; `step` counts what the stage's curves count."""
         now = time.time_ns() // 1_000_000
+        self._curves |= values.keys()
         self._tell([Metric(name, float(value), now, step) for name, value in values.items()])
 
     def picture(self, picture: Image.Image | Path, name: str, step: int | None = None) -> None:
@@ -59,7 +62,7 @@ class Run:
         self._tell(lambda store, run: store.log_file(run, file, folder))
 
     def summary(self, figures: Mapping[str, float | str]) -> None:
-        """The key figures of the finished stage; numbers become metrics too."""
+        """The key figures of the finished stage, for its note; numbers become metrics where no curve has their name."""
         self.account.figures.update(figures)
 
     def _tell(self, event: Event | list[Metric]) -> None:
@@ -78,12 +81,12 @@ class Run:
                 "git.dirty": str(account.dirty).lower(),
                 **{f"in.{path}": digest for path, digest in account.inputs.items()},
                 "code": hashlib.md5(json.dumps(account.code, sort_keys=True).encode()).hexdigest(),
-                **{f"profile.{key}": value for key, value in account.profile.items()},
+                "profile": json.dumps(account.profile),
                 **{f"dvc.{key[4:].lower()}": os.environ[key] for key in os.environ if key.startswith("DVC_EXP_")},
             },
         )
         store.log_inputs(run, account.inputs)
-        self.address = f"{store.web_address()}/{store.run_link(run)}"
+        self.id, self.address = run, f"{store.web_address()}/{store.run_link(run)}"
         return run
 
     def finish(self, outputs: Sequence[Path]) -> None:
@@ -95,7 +98,8 @@ class Run:
         if self._sender is None:
             return
         self.account.outputs = {path.as_posix(): content_hash(path) for path in outputs}
-        self.metrics(0, {name: value for name, value in self.account.figures.items() if not isinstance(value, str)})
+        figures = {name: value for name, value in self.account.figures.items() if name not in self._curves}
+        self.metrics(0, {name: value for name, value in figures.items() if not isinstance(value, str)})
         self._tell(self._log_outputs)
         self._tell(lambda store, run: store.end_run(run, "FINISHED"))
         self._sender.finish()
@@ -112,19 +116,19 @@ class Run:
     def _log_outputs(self, store: Store, run: str) -> None:
         account = self.account
         store.set_tags(run, {f"out.{path}": digest for path, digest in account.outputs.items()})
-        places: dict[str, list[str]] = {}
+        places: dict[str, str] = {}
         for path, digest in account.outputs.items():
             files = _files(Path(path))
             copied = [file for file in files if _is_copied(file)]
             for file in copied:
                 store.log_file(run, file, file.parent.as_posix())
-            places[path] = [f"{len(files)} files, {readable_size(sum(f.stat().st_size for f in files))}"]
+            places[path] = readable_size(sum(file.stat().st_size for file in files))
             if copied:
-                places[path].append(f"[look at them]({store.run_link(run, f'/artifacts/{path}')})")
+                places[path] = f"([{places[path]}]({store.run_link(run, f'/artifacts/{path}')}))"
             if Path(path).parent == MODELS:
                 model = f"darkroom-{Path(path).name.replace('_', '-')}"
                 version = store.register(run, model, path, digest, copied=len(copied) == len(files))
-                places[path].append(f"[{model} version {version}]({store.model_link(model, version)})")
+                places[path] += f", [{model} version {version}]({store.model_link(model, version)})"
         origins = {}
         for path, digest in account.inputs.items():
             if maker := store.find_maker(path, digest):

@@ -16,6 +16,7 @@ from darkroom.core.errors import DarkroomError
 EXPERIMENT = "darkroom"
 FOLDER = Path(".mlflow")
 UI_PORT = 5050
+TRAINING_VIEW = "workflowType=machine_learning"  # without it MLflow's pages open on language models, and empty
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # what MLflow takes in one call
 VALUE_LENGTH = 5000  # characters MLflow's databases keep of a parameter or tag
 
@@ -101,7 +102,11 @@ class Store:
         self._client: Any = mlflow.MlflowClient(tracking_uri=self.address, registry_uri=self.address)
         found = self._client.get_experiment_by_name(EXPERIMENT)
         self.experiment: str = (
-            found.experiment_id if found else self._client.create_experiment(EXPERIMENT, artifact_location=artifacts)
+            found.experiment_id
+            if found
+            else self._client.create_experiment(
+                EXPERIMENT, artifact_location=artifacts, tags={"mlflow.experimentKind": "custom_model_development"}
+            )
         )
 
     def is_away(self, error: Exception) -> bool:
@@ -115,15 +120,15 @@ class Store:
 
     def run_link(self, run: str, tab: str = "") -> str:
         """A link to a run, relative to the user interface."""
-        return f"#/experiments/{self.experiment}/runs/{run}{tab}"
+        return f"#/experiments/{self.experiment}/runs/{run}{tab}?{TRAINING_VIEW}"
 
     def model_link(self, model: str, version: str) -> str:
         """A link to a version of a model, relative to the user interface."""
-        return f"#/models/{model}/versions/{version}"
+        return f"#/models/{model}/versions/{version}?{TRAINING_VIEW}"
 
     def runs_link(self) -> str:
-        """A link to the list of runs, relative to the user interface, which else opens on an empty page."""
-        return f"#/experiments/{self.experiment}/runs?workflowType=machine_learning"
+        """A link to the list of runs, relative to the user interface."""
+        return f"#/experiments/{self.experiment}/runs?{TRAINING_VIEW}"
 
     def create_run(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         """Begin a run and return its id."""

@@ -45,6 +45,7 @@ def serve(port: int = UI_PORT) -> None:
     log = project_root() / FOLDER / "server.log"
     with log.open("w") as output:
         server = subprocess.Popen(command(port), env=environment, stdout=output, stderr=output, start_new_session=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves no server behind either
     try:
         deadline = time.monotonic() + START_WITHIN
         while not _answers(f"{here}/health"):
