@@ -32,16 +32,16 @@ def serve(port: int = UI_PORT) -> None:
     Raises:
         DarkroomError: the port is taken, the store cannot be opened, or the server does not start.
     """
-    check_answers(location())
-    store = Store()  # also makes an empty store, so that there is something to look at
-    if is_server(store.address):
-        print(f"{store.web_address()}/{store.runs_link()}", flush=True)
+    if is_server(location()):
+        check_answers(location())
+        print(f"{location().rstrip('/')}/{Store().runs_link()}", flush=True)
         return
     here = f"http://127.0.0.1:{port}"
     if _answers(here):
         raise DarkroomError(f"port {port} is taken; give another: darkroom ui --port {port + 1}")
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     print("Starting the user interface, some ten seconds …", flush=True)
+    store = Store()  # also makes an empty store, so that there is something to look at
     log = project_root() / FOLDER / "server.log"
     with log.open("w") as output:
         server = subprocess.Popen(command(port), env=environment, stdout=output, stderr=output, start_new_session=True)

@@ -1,0 +1,122 @@
+"""What a person finds in the browser after `dvc repro`: runs, curves, pictures, weights, and where they came from."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pytest
+import yaml
+
+from darkroom.core.artifact import content_hash
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt-get install chromium)")
+
+QUIET = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
+PATIENCE = 30_000  # milliseconds
+
+
+@pytest.fixture(scope="module")
+def address(quick_pipeline: Path) -> Iterator[str]:
+    """The address that `darkroom ui` prints, over the store of a finished pipeline."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    command = [sys.executable, "-c", "from darkroom.cli import main; main()", "ui", "--port", str(port)]
+    server = subprocess.Popen(command, cwd=quick_pipeline, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        lines = iter(server.stdout)
+        yield next(line.strip() for line in lines if line.startswith("http://"))
+    finally:
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(timeout=30) == 0
+    with socket.socket() as s:
+        assert s.connect_ex(("127.0.0.1", port)) != 0, "the server outlived `darkroom ui`"
+
+
+@pytest.fixture(scope="module")
+def browser(address: str) -> Iterator["sync_api.BrowserContext"]:
+    """A browser without a network: only the server can be reached."""
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET.split())
+        context = chromium.new_context(viewport={"width": 1600, "height": 1200})
+        context.set_default_timeout(PATIENCE)
+        here = urlparse(address).netloc
+        context.route(
+            lambda url: urlparse(url).netloc not in ("", here), lambda route: route.abort("internetdisconnected")
+        )
+        yield context
+        chromium.close()
+
+
+@pytest.fixture
+def runs(browser: "sync_api.BrowserContext", address: str) -> Iterator["sync_api.Page"]:
+    """The page that opens on the address."""
+    page = browser.new_page()
+    page.goto(address)
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def train_unet(runs: "sync_api.Page") -> "sync_api.Page":
+    """The page of the train_unet run, reached as a person would."""
+    runs.get_by_role("link", name="train_unet", exact=True).click()
+    runs.get_by_role("heading", name="train_unet").wait_for()
+    return runs
+
+
+def test_seven_runs_bear_the_names_of_their_stages(runs: "sync_api.Page", quick_pipeline: Path) -> None:
+    stages = yaml.safe_load((quick_pipeline / "dvc.yaml").read_text())["stages"]
+    assert len(stages) == 7
+    for stage in stages:
+        runs.get_by_role("link", name=stage, exact=True).wait_for()
+    runs.get_by_text("7 matching runs").wait_for()
+
+
+def test_the_run_shows_its_inputs_and_leads_to_the_runs_that_made_them(
+    train_unet: "sync_api.Page", quick_pipeline: Path
+) -> None:
+    train_unet.get_by_text("Show more").click()
+    for path, maker in (("data/latents", "cache_latents"), ("data/conditioning", "setup_text_encoder")):
+        line = train_unet.get_by_role("listitem").filter(has_text=path)
+        assert content_hash(quick_pipeline / path) in line.inner_text()
+        with train_unet.expect_popup() as opened:
+            line.get_by_role("link", name=maker).click()
+        opened.value.get_by_role("heading", name=maker).wait_for()
+        opened.value.get_by_text("Finished", exact=True).wait_for()
+        opened.value.close()
+
+
+def test_the_run_shows_its_loss_curve(train_unet: "sync_api.Page") -> None:
+    train_unet.get_by_role("tab", name="Model metrics").click()
+    chart = train_unet.get_by_test_id("experiment-view-compare-runs-card").filter(has_text="(train/loss)")
+    line = chart.locator("path.js-line").first
+    line.wait_for(state="attached")
+    assert line.get_attribute("d").count("L") >= 5, "the curve has hardly a point"
+
+
+def test_the_run_shows_its_sample_grids(train_unet: "sync_api.Page") -> None:
+    train_unet.get_by_role("tab", name="Artifacts").click()
+    train_unet.get_by_text("samples", exact=True).click()
+    train_unet.get_by_text("step_0").last.click()
+    picture = train_unet.locator("img[src^='blob:'], img[src*='artifact']").first
+    picture.wait_for()
+    assert picture.evaluate("picture => picture.decode().then(() => picture.naturalWidth)") >= 64
+
+
+def test_the_run_holds_its_weights_and_the_model_made_of_them(train_unet: "sync_api.Page") -> None:
+    train_unet.get_by_role("link", name="darkroom-unet").first.wait_for()
+    train_unet.get_by_role("tab", name="Artifacts").click()
+    train_unet.get_by_text("artifacts", exact=True).click()
+    train_unet.get_by_text("unet", exact=True).click()
+    train_unet.get_by_text("diffusion_pytorch_model.safetensors").wait_for()
+    train_unet.goto(f"{train_unet.url.split('#')[0]}#/models/darkroom-unet/versions/1")
+    train_unet.get_by_role("link", name="train_unet").wait_for()
