@@ -3,6 +3,7 @@
 .PHONY: help repro ui test test-all lint setup lock moved
 BIN := .venv/bin
 STAMP := .venv/installed
+SYSTEM_PATH := $(PATH)
 # Stages say `python` and mean the one of .venv.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -43,7 +44,8 @@ endif
 
 # PYTHON=… names the interpreter. uv reads none of pip's settings, so a folder of local wheels is handed on to it.
 $(STAMP): requirements.lock pyproject.toml
-	@for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
+	@PATH="$(SYSTEM_PATH)"; \
+	for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
 		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then \
