@@ -62,6 +62,7 @@ class Training(Optimizer):
     precision: Precision
     steps: Count
     batch_size: Annotated[int, Field(ge=1, le=65536)]
+    ema_half_life: Count
 
 
 # --- prepare_data -----------------------------------------------------------------------------------------------------
@@ -86,7 +87,6 @@ class TorchvisionSource(Section):
     download: bool
     caption: str
     manifest: str | None
-    limit: Count | None
 
 
 class ImageFolderSource(Section):
@@ -96,7 +96,6 @@ class ImageFolderSource(Section):
     root: str
     caption: str
     manifest: str | None
-    limit: Count | None
 
 
 class CaptionedFolderSource(Section):
@@ -105,7 +104,6 @@ class CaptionedFolderSource(Section):
     kind: Literal["captioned_folder"]
     root: str
     manifest: str | None
-    limit: Count | None
 
 
 class WebDatasetSource(Section):
@@ -114,7 +112,6 @@ class WebDatasetSource(Section):
     kind: Literal["webdataset"]
     root: str
     manifest: str | None
-    limit: Count | None
 
 
 Source = Annotated[
@@ -132,6 +129,8 @@ class PrepareData(Section):
     channels: ImageChannels
     resize: Literal["crop", "pad", "squash"]
     validation_fraction: Annotated[float, Field(gt=0, lt=0.5)]
+    test_fraction: Annotated[float, Field(gt=0, lt=0.5)]
+    limit: Count | None
     max_bad_fraction: Probability
 
 
@@ -167,7 +166,6 @@ class TrainVAE(Training):
     kl_weight: Weight
     perceptual: Perceptual | None
     adversarial: Adversarial | None
-    ema_half_life: Count
     validate_every: Count
 
     @model_validator(mode="after")
@@ -230,7 +228,7 @@ class SetupTextEncoder(Training):
     """Where the conditions come from."""
 
     mode: Literal["clip", "class", "none"]
-    null: NullCondition
+    null_condition: NullCondition
     text: TextEncoder
     image: ImageTower
     validate_every: Count
@@ -298,7 +296,6 @@ class TrainUNet(Training):
     prediction_type: PredictionType
     weighting: Weighting
     condition_dropout: Probability
-    ema_half_life: Count
     validate_every: Count
     held_out: Count
     sample_every: Count

@@ -4,6 +4,8 @@ Nothing keeps generator state, so resuming a run restores none, and a picture do
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -59,3 +61,11 @@ def _permutation(n: int, seed: int, purpose: str, epoch: int) -> Tensor:
             _permutations.pop(next(iter(_permutations)))
         _permutations[key] = torch.randperm(n, generator=generator(seed, purpose, epoch))
     return _permutations[key]
+
+
+@contextmanager
+def seeded(seed: int, *keys: Key) -> Iterator[None]:
+    """PyTorch's global CPU generator, which initial weights are drawn from, as a function of (seed, purpose)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_derive(seed, keys))
+        yield

@@ -1,5 +1,6 @@
 """Pictures as tensors: uint8 in [0, 255] at rest, float in [-1, 1] at work."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -17,6 +18,12 @@ def to_float(images: Tensor) -> Tensor:
 def to_uint8(images: Tensor) -> Tensor:
     """float [-1, 1] -> uint8 [0, 255], rounded and clamped (never wrapped), same shape."""
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def batches(n: int, size: int) -> Iterator[Tensor]:
+    """The indices 0 … n - 1 in order, int64, `size` at a time."""
+    for start in range(0, n, size):
+        yield torch.arange(start, min(start + size, n))
 
 
 def image_grid(images: Tensor, columns: int, pad: int = 2, background: int = 255) -> Tensor:

@@ -1,8 +1,8 @@
 """Cached conditions: every distinct caption embedded once, and the null condition.
 
 data/conditioning/: config.json, a `ConditioningInfo`; embeddings.safetensors with `embeddings` (M, L, D) fp16 and
-`null` (L, D) fp16 (text only); index.safetensors with, for each split, (N,) int64: sample -> row of `embeddings`, or its
-class; captions.json, the M captions; provenance.json.
+`null` (L, D) fp16 (text only); index.safetensors with, for each split, (N,) int64: sample -> row of `embeddings`, or
+its class; captions.json, the M captions; provenance.json.
 """
 
 from dataclasses import asdict, dataclass
@@ -50,6 +50,10 @@ class Conditioning:
             return None
         rows = self.index[split][samples]
         return rows if self.embeddings is None else self.embeddings[rows].float()
+
+    def null_of(self, n: int) -> Tensor | None:
+        """The null condition of n samples, in the form of `given`."""
+        return None if self.null is None else self.null.expand(n, *self.null.shape)
 
     @classmethod
     def read(cls, folder: Path | str) -> "Conditioning":

@@ -4,6 +4,8 @@ data/latents/: {split}-00000.safetensors with `mean` and (unless the autoencoder
 (N, c, h, w); preview.safetensors, the linear map to RGB; config.json, a `LatentsInfo`; provenance.json.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,7 @@ class PreviewMap:
     @staticmethod
     def fit(latents: Tensor, images: Tensor) -> "PreviewMap":
         """Fit to scaled latents (N, c, h, w) and pictures (N, C, H, W) in [-1, 1]."""
-        small = torch.nn.functional.adaptive_avg_pool2d(images, latents.shape[-2:])
+        small = torch.nn.functional.adaptive_avg_pool2d(images, (latents.shape[-2], latents.shape[-1]))
         x = latents.movedim(1, -1).flatten(0, -2).double()
         y = small.movedim(1, -1).flatten(0, -2).double()
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
@@ -60,12 +62,25 @@ class PreviewMap:
         return PreviewMap(solution[:-1].T.contiguous(), solution[-1])
 
 
-def write_latents(folder: Path, moments: dict[str, dict[str, Tensor]], info: LatentsInfo, preview: PreviewMap) -> None:
-    """Write a cache to `folder` (which the caller makes appear whole). moments: {split: {"mean": …, "logvar": …}}."""
+Moments = tuple[Tensor, Tensor]  # mean and logvar, each (N, c, h, w)
+
+
+def measured_scaling_factor(moments: Moments) -> float:
+    """1 / the standard deviation of samples from the posteriors, over all their elements."""
+    mean, logvar = (m.float() for m in moments)
+    variance = float(mean.var()) + float(logvar.exp().mean())
+    return 1 / math.sqrt(max(variance, 1e-12))
+
+
+def write_latents(folder: Path, moments: Mapping[str, Moments], info: LatentsInfo, preview: PreviewMap) -> None:
+    """Write a cache to `folder` (which the caller makes appear whole). moments: {split: (mean, logvar)}."""
     folder.mkdir(parents=True)
-    for split, tensors in moments.items():
+    for split, (mean, logvar) in moments.items():
         for shard, start in enumerate(range(0, info.splits[split], SHARD_ROWS)):
-            part = {name: t[start : start + SHARD_ROWS].half() for name, t in tensors.items()}
+            rows = slice(start, start + SHARD_ROWS)
+            part = {"mean": mean[rows].half()}
+            if not info.deterministic:
+                part["logvar"] = logvar[rows].half()
             save_tensors(folder / f"{split}-{shard:05d}.safetensors", part)
     save_tensors(folder / "preview.safetensors", {"weight": preview.weight, "bias": preview.bias})
     write_json(folder / CONFIG, asdict(info))

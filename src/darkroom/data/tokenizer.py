@@ -1,7 +1,7 @@
 """CLIP's tokenizer (Radford et al. 2021, section 2.4), trained here or read from a folder.
 
-Lower-cased byte-pair encoding over bytes, a word's last piece marked `</w>`, between a start and an end token, filled up
-with end tokens. Its folder is one that transformers' `CLIPTokenizer` loads, with the same ids.
+Lower-cased byte-pair encoding over bytes, a word's last piece marked `</w>`, between a start and an end token, filled
+up with end tokens. Its folder is one that transformers' `CLIPTokenizer` loads, with the same ids.
 """
 
 import json

@@ -1,6 +1,6 @@
 """The contract between every network and every sampler: denoise(x, level, condition) -> x0."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,7 +21,7 @@ class Condition:
     class_ids: (N,) int64; None without classes.
     """
 
-    context: tuple[tuple[Tensor, Tensor], ...] | None = None
+    context: Sequence[tuple[Tensor, Tensor]] | None = None
     class_ids: Tensor | None = None
 
     def cat(self, other: "Condition") -> "Condition":
@@ -29,7 +29,7 @@ class Condition:
         context = class_ids = None
         if self.context is not None and other.context is not None:
             pairs = zip(self.context, other.context, strict=True)
-            context = tuple((torch.cat([k, k2]), torch.cat([v, v2])) for (k, v), (k2, v2) in pairs)
+            context = [(torch.cat([k, k2]), torch.cat([v, v2])) for (k, v), (k2, v2) in pairs]
         if self.class_ids is not None and other.class_ids is not None:
             class_ids = torch.cat([self.class_ids, other.class_ids])
         return Condition(context, class_ids)

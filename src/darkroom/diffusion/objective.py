@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,18 +44,15 @@ class Objective:
         position = (torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)) / n
         return (position * self.schedule.num_train_timesteps).long().clamp(max=self.schedule.num_train_timesteps - 1)
 
-    def loss(
-        self, network: Callable[[Tensor, Tensor, Any], Tensor], x0: Tensor, eps: Tensor, t: Tensor, condition: Any
-    ) -> Tensor:
+    def loss(self, network: Callable[[Tensor, Tensor], Tensor], x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """The weighted squared error per sample (N,), averaged over its elements.
 
         Args:
-            network: (x, t, condition) -> prediction, shaped like x.
+            network: (x, t) -> prediction, shaped like x; the condition is already given to it.
             x0, eps: clean samples and noise, (N, C, H, W).
             t: discrete times (N,) int64.
-            condition: whatever the network takes.
         """
         level = self.schedule.at(t)
         x = level.alpha * x0 + level.sigma * eps
-        error = network(x, t.float(), condition).float() - target(self.prediction_type, x0, eps, level)
+        error = network(x, t.float()).float() - target(self.prediction_type, x0, eps, level)
         return self.weight(t) * error.square().mean(dim=(1, 2, 3))

@@ -48,7 +48,7 @@ def _ddpm(d: AtLevel, x: Tensor, levels: Sequence[Level], noise: Noise, on: OnSt
 
 
 def _heun(d: AtLevel, x: Tensor, levels: Sequence[Level], noise: Noise, on: OnStep) -> Tensor:
-    """Heun's method in x / alpha over sigma / alpha (Karras et al. 2022, algorithm 1), second order; Euler into sigma 0."""
+    """Heun's method in x / alpha over sigma / alpha (Karras et al. 2022, algorithm 1); Euler's into sigma 0."""
     for i, (now, after) in enumerate(pairwise(levels)):
         x0 = d(x, now)
         slope = _eps(x, x0, now)
@@ -88,6 +88,10 @@ SAMPLERS: dict[SamplerName, Callable[..., Tensor]] = {
 }
 
 
+def ignore_step(step: int, x: Tensor, x0: Tensor) -> None:
+    """Watches nothing."""
+
+
 @torch.no_grad()
 def sample(
     sampler: SamplerName,
@@ -96,12 +100,12 @@ def sample(
     levels: Sequence[Level],
     condition: Condition,
     noise: Noise,
-    on_step: OnStep = lambda step, x, x0: None,
+    on_step: OnStep,
 ) -> Tensor:
     """Walk x (N, C, H, W) from levels[0] to levels[-1].
 
     Args:
-        x: a sample at levels[0]: alpha * x0 + sigma * eps of some x0, or for pure noise sigma * eps.
+        x: a sample at levels[0].
         levels: alpha and sigma as floats, noise falling, alpha > 0.
         noise: called with the step by the samplers that add noise, and by no other.
         on_step: called after each step with (step, x, the x0 it was based on).

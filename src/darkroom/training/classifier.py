@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from darkroom.core.choices import Precision
 from darkroom.core.device import autocast
 from darkroom.core.rng import batch_indices, generator
-from darkroom.core.tensors import to_float
+from darkroom.core.tensors import batches, to_float
 from darkroom.nn.evaluator import Classifier, SelfSupervised, rotated
+from darkroom.training.setting import Setting
 
 Images = Callable[[Tensor], Tensor]  # indices (n,) -> uint8 (n, C, H, W)
 MAX_SHIFT = 2  # pixels
@@ -49,22 +49,19 @@ class ClassifierTask:
         network: Classifier,
         images: Images,
         labels: Tensor,
-        *,
-        batch_size: int,
-        seed: int,
-        precision: Precision,
-        device: torch.device,
+        setting: Setting,
     ) -> None:
         self.network, self.images, self.labels = network, images, labels
-        self.batch_size, self.seed, self.precision, self.device = batch_size, seed, precision, device
+        self.setting = setting
 
     def loss(self, step: int, rows: slice) -> Mapping[str, Tensor]:
         """The mean loss of `rows` of step `step`'s batch."""
-        indices = batch_indices(len(self.labels), self.batch_size, step, self.seed)
-        x = augmented(to_float(self.images(indices)), self.seed, step)[rows].to(self.device)
-        with autocast(self.device, self.precision):
+        s = self.setting
+        indices = batch_indices(len(self.labels), s.batch_size, step, s.seed)
+        x = augmented(to_float(self.images(indices)), s.seed, step)[rows].to(s.device)
+        with autocast(s.device, s.precision):
             logits = self.network(x)
-        return {"loss": label_losses(logits, self.labels[indices[rows]].to(self.device)).mean()}
+        return {"loss": label_losses(logits, self.labels[indices[rows]].to(s.device)).mean()}
 
 
 @torch.no_grad()
@@ -72,16 +69,14 @@ def label_accuracy(
     network: Classifier, images: Images, labels: Tensor, names: list[str], batch_size: int, device: torch.device
 ) -> dict[str, float]:
     """{attribute: share of the pictures that have it where it is read right}."""
-    right = torch.cat([r for r in _right(network, images, labels, batch_size, device)])
+    right = torch.cat(_right(network, images, labels, batch_size, device))
     present = labels >= 0
     return {name: float(right[present[:, i], i].float().mean()) for i, name in enumerate(names)}
 
 
-def _right(
-    network: Classifier, images: Images, labels: Tensor, batch_size: int, device: torch.device
-) -> list[Tensor]:
+def _right(network: Classifier, images: Images, labels: Tensor, batch_size: int, device: torch.device) -> list[Tensor]:
     out = []
-    for rows in torch.arange(len(labels)).split(batch_size):
+    for rows in batches(len(labels), batch_size):
         logits = network(to_float(images(rows)).to(device))
         predicted = torch.stack([values.argmax(dim=1) for values in logits], dim=1).cpu()
         out.append(predicted == labels[rows])
@@ -96,21 +91,18 @@ class RotationTask:
         network: SelfSupervised,
         images: Images,
         n_images: int,
-        *,
-        batch_size: int,
-        seed: int,
-        precision: Precision,
-        device: torch.device,
+        setting: Setting,
     ) -> None:
         self.network, self.images, self.n_images = network, images, n_images
-        self.batch_size, self.seed, self.precision, self.device = batch_size, seed, precision, device
+        self.setting = setting
 
     def loss(self, step: int, rows: slice) -> Mapping[str, Tensor]:
         """The mean loss over the four turns of `rows` of step `step`'s batch."""
-        indices = batch_indices(self.n_images, self.batch_size, step, self.seed)
-        x = augmented(to_float(self.images(indices)), self.seed, step)[rows].to(self.device)
+        s = self.setting
+        indices = batch_indices(self.n_images, s.batch_size, step, s.seed)
+        x = augmented(to_float(self.images(indices)), s.seed, step)[rows].to(s.device)
         turned, turns = rotated(x)
-        with autocast(self.device, self.precision):
+        with autocast(s.device, s.precision):
             logits = self.network(turned)
         return {"loss": F.cross_entropy(logits.float(), turns)}
 
@@ -121,7 +113,7 @@ def rotation_accuracy(
 ) -> float:
     """The share of all quarter turns of all pictures that is told right."""
     right = 0
-    for rows in torch.arange(n_images).split(batch_size):
+    for rows in batches(n_images, batch_size):
         turned, turns = rotated(to_float(images(rows)).to(device))
         right += int((network(turned).argmax(dim=1) == turns).sum())
     return right / (4 * n_images)

@@ -9,12 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from darkroom.core.choices import Precision
 from darkroom.core.device import autocast
+from darkroom.core.progress import Progress
 from darkroom.core.rng import batch_indices
-from darkroom.core.tensors import to_float
+from darkroom.core.tensors import batches, to_float
+from darkroom.nn.text import CLIPTextModel
 from darkroom.nn.towers import Towers
+from darkroom.training.setting import Setting
 
+EMBED_BATCH = 256
 Images = Callable[[Tensor], Tensor]  # indices (n,) -> uint8 (n, C, H, W)
 
 
@@ -43,27 +46,25 @@ class ContrastiveTask:
         images: Images,
         input_ids: Tensor,
         rows: Tensor,
-        *,
-        batch_size: int,
-        seed: int,
-        precision: Precision,
-        device: torch.device,
+        setting: Setting,
     ) -> None:
         self.towers, self.images, self.input_ids, self.rows = towers, images, input_ids, rows
-        self.batch_size, self.seed, self.precision, self.device = batch_size, seed, precision, device
+        self.setting = setting
 
     def loss(self, step: int, rows: slice) -> Mapping[str, Tensor]:
         """The loss of `rows` of step `step`'s batch; negatives come from these rows alone."""
-        indices = batch_indices(len(self.rows), self.batch_size, step, self.seed)[rows]
-        logits, same = self._logits(self.towers, indices)
+        indices = batch_indices(len(self.rows), self.setting.batch_size, step, self.setting.seed)[rows]
+        logits, same = self.logits(self.towers, indices)
         accuracy = torch.gather(same, 1, logits.argmax(dim=1, keepdim=True)).float().mean()
         return {"loss": contrastive_loss(logits, same), "accuracy": accuracy}
 
-    def _logits(self, towers: Towers, indices: Tensor) -> tuple[Tensor, Tensor]:
-        captions = self.rows[indices].to(self.device)
-        x = to_float(self.images(indices)).to(self.device)
-        with autocast(self.device, self.precision):
-            logits = towers(x, self.input_ids[self.rows[indices]].to(self.device))
+    def logits(self, towers: Towers, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures `indices` (n,) against their captions: logits (n, n), and which captions are equal (n, n) bool."""
+        captions, device = self.rows[indices], self.setting.device
+        x = to_float(self.images(indices)).to(device)
+        with autocast(device, self.setting.precision):
+            logits = towers(x, self.input_ids[captions].to(device))
+        captions = captions.to(device)
         return logits.float(), captions[:, None] == captions[None, :]
 
 
@@ -71,9 +72,20 @@ class ContrastiveTask:
 def retrieval(task: ContrastiveTask, towers: Towers) -> dict[str, float]:
     """Held-out loss and accuracy: of batches of pictures in order, how often the best caption in the batch is right."""
     losses, right = [], []
-    for indices in torch.arange(len(task.rows)).split(task.batch_size):
-        logits, same = task._logits(towers, indices)
+    for indices in batches(len(task.rows), task.setting.batch_size):
+        logits, same = task.logits(towers, indices)
         losses.append(contrastive_loss(logits, same) * len(indices))
         right.append(torch.gather(same, 1, logits.argmax(dim=1, keepdim=True)).float().sum())
     n = len(task.rows)
     return {"held_out/loss": float(sum(losses)) / n, "held_out/accuracy": float(sum(right)) / n}
+
+
+@torch.no_grad()
+def embed_captions(encoder: CLIPTextModel, input_ids: Tensor, device: torch.device) -> Tensor:
+    """Token ids (M, L) -> what cross-attention reads, (M, L, D) fp16."""
+    with Progress(len(input_ids), "embed captions", "caption") as bar:
+        parts = []
+        for rows in batches(len(input_ids), EMBED_BATCH):
+            parts.append(encoder(input_ids[rows].to(device)).last_hidden_state.half().cpu())
+            bar.update(len(rows))
+    return torch.cat(parts)

@@ -21,6 +21,11 @@ class Curves:
         self.rows: dict[int, dict[str, float]] = {}
         self._sums: dict[str, list[float]] = {}
 
+    @classmethod
+    def over(cls, steps: int, log: Log) -> "Curves":
+        """Curves of about a hundred points over a training of `steps` steps."""
+        return cls(max(steps // 100, 1), log)
+
     def __call__(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             self._sums.setdefault(f"train/{name}", []).append(value)

@@ -1,14 +1,16 @@
 """Exponential moving average of weights, its memory measured in samples rather than steps."""
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+Network = TypeVar("Network", bound=nn.Module)
 WARMUP_RATIO = 0.05  # the average remembers at most this share of the samples seen so far (Karras et al. 2022, config)
 
 
-class EMA:
+class EMA(Generic[Network]):
     """A copy of a network whose weights follow the trained ones.
 
     Args:
@@ -17,9 +19,9 @@ class EMA:
             shortened to WARMUP_RATIO times the samples seen, so that the average does not cling to the initialisation.
     """
 
-    def __init__(self, network: nn.Module, half_life: float) -> None:
+    def __init__(self, network: Network, half_life: float) -> None:
         self.half_life = half_life
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.network: Network = copy.deepcopy(network).eval().requires_grad_(False)
         self._pairs = [
             (average, value)
             for average, value in zip(self.network.parameters(), network.parameters(), strict=True)

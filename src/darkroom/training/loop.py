@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -54,9 +54,9 @@ class Phase:
         for rows in parts:
             share = (rows.stop - rows.start) / batch_size
             terms = self.loss(step, rows)
-            (terms["loss"] * share).backward()  # type: ignore[no-untyped-call]
-            for name, value in terms.items():
-                values[name] = values.get(name, 0.0) + float(value.detach()) * share
+            (terms["loss"] * share).backward()
+            for name, term in terms.items():
+                values[name] = values.get(name, 0.0) + float(term.detach()) * share
         limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
         norm = float(nn.utils.clip_grad_norm_(self.parameters, limit))
         for name, value in [*values.items(), ("gradient norm", norm)]:
@@ -74,7 +74,7 @@ class Phase:
 
 def train(
     phases: Sequence[Phase],
-    ema: EMA,
+    ema: EMA[Any],
     *,
     steps: int,
     batch_size: int,

@@ -1,21 +1,26 @@
 """Training the KL autoencoder (Rombach et al. 2022, section 3.1 and appendix G)."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from darkroom.core.choices import Precision
 from darkroom.core.device import autocast
+from darkroom.core.progress import Progress
 from darkroom.core.rng import batch_indices, generator
-from darkroom.core.tensors import to_float
+from darkroom.core.tensors import batches, to_float, to_uint8
+from darkroom.nn.identity import Autoencoder
 from darkroom.nn.vae import AutoencoderKL, Moments
+from darkroom.training.setting import Setting
 
 Images = Callable[[Tensor], Tensor]  # indices (n,) -> uint8 (n, C, H, W)
 MAX_ADAPTIVE_WEIGHT = 1e4
+MIN_SQUARED_ERROR = 1e-12  # an exact reconstruction is reported as 126 dB
 
 
 def kl_divergence(moments: Moments) -> Tensor:
@@ -52,26 +57,22 @@ class VAETask:
         loss: VAELoss,
         images: Images,
         n_images: int,
-        *,
-        batch_size: int,
-        seed: int,
-        precision: Precision,
-        device: torch.device,
+        setting: Setting,
     ) -> None:
         self.vae, self.parts = vae, loss
-        self.images, self.n_images, self.batch_size = images, n_images, batch_size
-        self.seed, self.precision, self.device = seed, precision, device
+        self.images, self.n_images, self.setting = images, n_images, setting
 
     def _reconstruct(self, step: int, rows: slice) -> tuple[Tensor, Tensor, Moments]:
         """(pictures, reconstructions, posterior) of `rows` of step `step`'s batch."""
-        indices = batch_indices(self.n_images, self.batch_size, step, self.seed)
-        x = to_float(self.images(indices[rows])).to(self.device)
-        with autocast(self.device, self.precision):
+        s = self.setting
+        indices = batch_indices(self.n_images, s.batch_size, step, s.seed)
+        x = to_float(self.images(indices[rows])).to(s.device)
+        with autocast(s.device, s.precision):
             moments = self.vae.encode(x)
             moments = Moments(moments.mean.float(), moments.logvar.float())
-            shape = (self.batch_size, *moments.mean.shape[1:])
-            eps = torch.randn(shape, generator=generator(self.seed, "posterior", step))[rows].to(self.device)
-            y = self.vae.decode(moments.mean + (0.5 * moments.logvar).exp() * eps).float()
+            shape = (s.batch_size, *moments.mean.shape[1:])
+            eps = torch.randn(shape, generator=generator(s.seed, "posterior", step))[rows].to(s.device)
+            y = self.vae.decode(moments.sample(eps)).float()
         return x, y, moments
 
     def loss(self, step: int, rows: slice) -> Mapping[str, Tensor]:
@@ -95,10 +96,11 @@ class VAETask:
 
     def _adaptive_weight(self, likeness: Tensor, adversarial: Tensor) -> Tensor:
         """The ratio of the two terms' gradients at the decoder's last layer (Esser et al. 2021, eq. 7)."""
-        last = self.vae.decoder.conv_out.weight
+        last = self.vae.last_layer
         g_likeness = torch.autograd.grad(likeness, last, retain_graph=True)[0].norm()
         g_adversarial = torch.autograd.grad(adversarial, last, retain_graph=True)[0].norm()
-        return (g_likeness / (g_adversarial + 1e-6)).clamp(max=MAX_ADAPTIVE_WEIGHT).detach()
+        ratio: Tensor = g_likeness / (g_adversarial + 1e-6)
+        return ratio.clamp(max=MAX_ADAPTIVE_WEIGHT).detach()
 
     def discriminator_loss(self, step: int, rows: slice) -> Mapping[str, Tensor]:
         """The hinge loss of the discriminator (Lim & Ye 2017): real patches above 1, reconstructed ones below -1."""
@@ -112,15 +114,43 @@ class VAETask:
 
 @torch.no_grad()
 def validate(
-    vae: AutoencoderKL, images: Images, n_images: int, batch_size: int, precision: Precision, device: torch.device
+    vae: Autoencoder, images: Images, n_images: int, batch_size: int, device: torch.device
 ) -> dict[str, float]:
-    """Held-out L1 and PSNR (dB, of the mean squared error, peak-to-peak range 2) decoding the posterior's mean."""
+    """Held-out L1 and PSNR (dB; from the mean squared error of all pictures, peak 2) decoding the posterior's mean."""
     absolute = squared = 0.0
-    for rows in torch.arange(n_images).split(batch_size):
+    for rows in batches(n_images, batch_size):
         x = to_float(images(rows)).to(device)
-        with autocast(device, precision):
-            y = vae.decode(vae.encode(x).mean).float().clamp(-1, 1)
+        y = vae.decode(vae.encode(x).mean).clamp(-1, 1)
         absolute += float((y - x).abs().mean(dim=(1, 2, 3)).sum())
         squared += float((y - x).square().mean(dim=(1, 2, 3)).sum())
-    psnr = 10 * torch.log10(torch.tensor(4.0 / max(squared / n_images, 1e-12)))
-    return {"held_out/l1": absolute / n_images, "held_out/psnr": float(psnr)}
+    psnr = 10 * math.log10(4.0 / max(squared / n_images, MIN_SQUARED_ERROR))
+    return {"held_out/l1": absolute / n_images, "held_out/psnr": psnr}
+
+
+@torch.no_grad()
+def comparison(vae: Autoencoder, x: Tensor, device: torch.device) -> Tensor:
+    """Pictures uint8 (N, C, H, W), each followed by its reconstruction: uint8 (2 N, C, H, W)."""
+    y = to_uint8(vae.decode(vae.encode(to_float(x).to(device)).mean)).cpu()
+    return torch.stack([x, y], dim=1).flatten(0, 1)
+
+
+@torch.no_grad()
+def encode(
+    vae: Autoencoder,
+    images: Images,
+    n_images: int,
+    batch_size: int,
+    precision: Precision,
+    device: torch.device,
+    description: str,
+) -> Moments:
+    """The posterior moments of all pictures, fp16, in order."""
+    means, logvars = [], []
+    with Progress(n_images, description, "image") as bar:
+        for rows in batches(n_images, batch_size):
+            with autocast(device, precision):
+                mean, logvar = vae.encode(to_float(images(rows)).to(device))
+            means.append(mean.half().cpu())
+            logvars.append(logvar.half().cpu())
+            bar.update(len(rows))
+    return Moments(torch.cat(means), torch.cat(logvars))

@@ -1,0 +1,17 @@
+"""What all training tasks are told: how much at once, from which seed, how exactly, where."""
+
+from dataclasses import dataclass
+
+import torch
+
+from darkroom.core.choices import Precision
+
+
+@dataclass(frozen=True)
+class Setting:
+    """batch_size: samples of a whole step, over all its parts. seed: of everything random."""
+
+    batch_size: int
+    seed: int
+    precision: Precision
+    device: torch.device

@@ -1,0 +1,69 @@
+"""prepare_data: pictures and captions of any source in one format. -> data/prepared, reports/prepare_data."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from darkroom.core.artifact import write_json
+from darkroom.data.contact_sheet import contact_sheet
+from darkroom.data.manifest import Manifest
+from darkroom.data.prepare import Preparation, prepare
+from darkroom.data.prepared import Prepared
+from darkroom.data.sources.base import Source
+from darkroom.data.sources.captioned_folder import CaptionedFolder
+from darkroom.data.sources.image_folder import ImageFolder
+from darkroom.data.sources.scenes import Scenes
+from darkroom.data.sources.torchvision_sets import Torchvision
+from darkroom.data.sources.webdataset import WebDataset
+from darkroom.params import (
+    CaptionedFolderSource,
+    ImageFolderSource,
+    Params,
+    PrepareData,
+    ScenesSource,
+    TorchvisionSource,
+)
+from darkroom.stage import run_stage
+from darkroom.tracking import Run
+
+PREPARED, REPORT = Path("data/prepared"), Path("reports/prepare_data")
+
+
+def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float | str]:
+    """Read the source, write the splits, show them."""
+    p = params.prepare_data
+    how = Preparation(
+        image_size=p.image_size,
+        channels=p.channels,
+        resize=p.resize,
+        validation_fraction=p.validation_fraction,
+        test_fraction=p.test_fraction,
+        max_bad_fraction=p.max_bad_fraction,
+        limit=p.limit,
+        seed=p.seed,
+    )
+    info = prepare(_source(p), PREPARED, how)
+    contact_sheet(Prepared.open(PREPARED).split("train"), REPORT / "contact_sheet.png")
+    run.picture(REPORT / "contact_sheet.png", "contact_sheet")
+    figures = {**info.splits, "skipped": len(info.skipped), "duplicates": info.duplicates}
+    write_json(REPORT / "metrics.json", figures)
+    return figures
+
+
+def _source(p: PrepareData) -> Source:
+    s = p.source
+    if isinstance(s, ScenesSource):
+        return Scenes(s.n_train, s.n_validation, s.n_test, s.n_novel, p.seed, p.image_size)
+    manifest = Manifest.load(s.manifest) if s.manifest is not None else None
+    if isinstance(s, TorchvisionSource):
+        return Torchvision(s.name, s.root, s.caption, s.download, manifest)
+    if isinstance(s, ImageFolderSource):
+        return ImageFolder(s.root, s.caption, manifest)
+    if isinstance(s, CaptionedFolderSource):
+        return CaptionedFolder(s.root, manifest)
+    return WebDataset(s.root, manifest)
+
+
+if __name__ == "__main__":
+    run_stage("prepare_data", body)

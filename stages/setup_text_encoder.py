@@ -1,0 +1,115 @@
+"""setup_text_encoder: what conditions the U-Net. data/prepared -> artifacts/text_encoder, data/conditioning."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from darkroom.core.artifact import CONFIG, PROVENANCE, provenance, save_tensors, whole, write_json
+from darkroom.core.errors import DarkroomError
+from darkroom.core.rng import seeded
+from darkroom.core.weights import WEIGHTS
+from darkroom.data.conditioning import Conditioning, ConditioningInfo, distinct
+from darkroom.data.prepared import Prepared, PreparedSplit
+from darkroom.data.tokenizer import CLIPTokenizer
+from darkroom.nn.image import ConvTowerConfig
+from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
+from darkroom.nn.towers import Towers
+from darkroom.params import Params, SetupTextEncoder
+from darkroom.stage import optimizer_config, run_stage
+from darkroom.tracking import Run
+from darkroom.training.contrastive import ContrastiveTask, embed_captions, retrieval
+from darkroom.training.curves import Curves
+from darkroom.training.ema import EMA
+from darkroom.training.loop import Hook, Phase, train
+from darkroom.training.setting import Setting
+
+PREPARED, ARTIFACT = Path("data/prepared"), Path("artifacts/text_encoder")
+CONDITIONING, REPORT = Path("data/conditioning"), Path("reports/setup_text_encoder")
+SPLITS = ("train", "validation")  # what training reads; evaluation embeds its own prompts
+
+
+def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float | str]:
+    """Make the conditions as `mode` says and cache them for every picture that training sees."""
+    p, data = params.setup_text_encoder, Prepared.open(PREPARED)
+    splits = {name: data.split(name) for name in SPLITS}
+    figures: dict[str, float] = {}
+    texts: list[str] = []
+    with whole(ARTIFACT) as folder:
+        folder.mkdir()
+        if p.mode == "clip":
+            texts, index = distinct({name: split.captions for name, split in splits.items()})
+            tokenizer = CLIPTokenizer.train(splits["train"].captions, p.text.vocab_size, p.text.max_length)
+            encoder, figures = _train(p, splits, tokenizer, tokenizer(texts), index, device, run)
+            embeddings, null = (embed_captions(encoder, tokenizer(t), device) for t in (texts, [""]))
+            null = null[0] if p.null_condition == "empty_prompt" else torch.zeros_like(null[0])
+            info = ConditioningInfo("text", p.null_condition, p.text.max_length, p.text.hidden_size, [])
+            conditioning = Conditioning(info, index, embeddings, null)
+            tokenizer.write(folder / "tokenizer")
+            save_tensors(folder / WEIGHTS, encoder.state_dict())
+            network = asdict(encoder.config)
+            figures |= {"distinct_captions": len(texts), "vocabulary": len(tokenizer.vocab)}
+        else:
+            info = ConditioningInfo(p.mode, None, 0, 0, _classes(data) if p.mode == "class" else [])
+            index = {name: split.labels[:, 0] for name, split in splits.items()} if p.mode == "class" else {}
+            conditioning, network = Conditioning(info, index, None, None), {}
+            figures = {"classes": len(info.classes)}
+        write_json(folder / CONFIG, {**asdict(info), "network": network})
+        write_json(folder / PROVENANCE, provenance(PREPARED))
+    with whole(CONDITIONING) as folder:
+        conditioning.write(folder, texts)
+        write_json(folder / PROVENANCE, provenance(PREPARED, ARTIFACT))
+    write_json(REPORT / "metrics.json", figures)
+    return figures
+
+
+def _classes(data: Prepared) -> list[str]:
+    if not data.info.class_labelled:
+        raise DarkroomError(f"setup_text_encoder.mode = 'class', but {PREPARED} has no classes; use clip or none")
+    return list(data.info.heads[0].classes)
+
+
+def _train(
+    p: SetupTextEncoder,
+    splits: dict[str, PreparedSplit],
+    tokenizer: CLIPTokenizer,
+    input_ids: Tensor,
+    index: dict[str, Tensor],
+    device: torch.device,
+    run: Run,
+) -> tuple[CLIPTextModel, dict[str, float]]:
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer.vocab),
+        hidden_size=p.text.hidden_size,
+        intermediate_size=p.text.intermediate_size,
+        num_hidden_layers=p.text.num_hidden_layers,
+        num_attention_heads=p.text.num_attention_heads,
+        max_position_embeddings=p.text.max_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.eos_token_id,
+    )
+    with seeded(p.seed, "text encoder"):
+        towers = Towers(ConvTowerConfig(splits["train"].info.channels, p.image.width, p.image.depth), text).to(device)
+    setting = Setting(p.batch_size, p.seed, p.precision, device)
+    tasks = {
+        name: ContrastiveTask(towers, split.images, input_ids, index[name], setting) for name, split in splits.items()
+    }
+    ema, curves = EMA(towers, p.ema_half_life), Curves.over(p.steps, run.metrics)
+
+    def held_out(step: int, values: Mapping[str, float]) -> None:
+        if step % p.validate_every == 0 or step == p.steps:
+            curves.record(step, retrieval(tasks["validation"], ema.network))
+
+    phase = Phase("", list(towers.parameters()), optimizer_config(p), tasks["train"].loss)
+    hooks: list[Hook] = [curves, held_out]
+    train([phase], ema, steps=p.steps, batch_size=p.batch_size, accumulation=1, hooks=hooks, description="text encoder")
+    curves.write(REPORT)
+    run.picture(REPORT / "curves.png", "curves")
+    return ema.network.text_model, retrieval(tasks["validation"], ema.network)
+
+
+if __name__ == "__main__":
+    run_stage("setup_text_encoder", body)

@@ -1,0 +1,109 @@
+"""train_unet: the denoiser, from cached latents and conditions. data/latents, data/conditioning -> artifacts/unet."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from darkroom.core.artifact import provenance, write_json
+from darkroom.core.device import channels_last
+from darkroom.core.rng import seeded
+from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
+from darkroom.data.conditioning import Conditioning
+from darkroom.data.latents import Latents, read_info, read_preview
+from darkroom.diffusion.generate import Sampling
+from darkroom.diffusion.objective import Objective
+from darkroom.diffusion.schedule import DiscreteVP
+from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
+from darkroom.params import Params, TrainUNet
+from darkroom.stage import optimizer_config, run_stage
+from darkroom.tracking import Run
+from darkroom.training.best import Best
+from darkroom.training.curves import Curves
+from darkroom.training.ema import EMA
+from darkroom.training.loop import Phase, train
+from darkroom.training.previews import preview
+from darkroom.training.setting import Setting
+from darkroom.training.unet import UNetTask
+
+LATENTS, CONDITIONING = Path("data/latents"), Path("data/conditioning")
+ARTIFACT, REPORT = Path("artifacts/unet"), Path("reports/train_unet")
+
+
+def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float | str]:
+    """Train with condition dropout; hand on the averaged weights of the best held-out loss."""
+    p = params.train_unet
+    conditioning, latents = Conditioning.read(CONDITIONING), Latents.read(LATENTS, "train")
+    shape = _shape(p, latents.shape, conditioning)
+    with seeded(p.seed, "unet"):
+        unet = channels_last(UNet2DConditionModel(shape).to(device))
+    task = UNetTask(
+        unet,
+        Objective(DiscreteVP(**p.process.model_dump()), p.prediction_type, p.weighting),
+        latents,
+        Latents.read(LATENTS, "validation"),
+        conditioning,
+        condition_dropout=p.condition_dropout,
+        max_held_out=p.held_out,
+        setting=Setting(p.batch_size, p.seed, p.precision, device),
+    )
+    ema, best, curves = EMA(unet, p.ema_half_life), Best(), Curves.over(p.steps, run.metrics)
+    sampling, to_rgb = Sampling(**p.sampling.model_dump()), read_preview(LATENTS)
+
+    def held_out(step: int, values: Mapping[str, float]) -> None:
+        if step % p.validate_every == 0 or step == p.steps:
+            measured = task.validate(ema.network)
+            curves.record(step, measured)
+            best.consider(step, measured["held_out/loss"], ema.network)
+
+    def samples(step: int, values: Mapping[str, float]) -> None:
+        if step % p.sample_every == 0 or step == p.steps:
+            run.picture(preview(ema.network, task, to_rgb, sampling, p.samples), "samples", step)
+
+    phase = Phase("", list(unet.parameters()), optimizer_config(p), task.loss)
+    train(
+        [phase],
+        ema,
+        steps=p.steps,
+        batch_size=p.batch_size,
+        accumulation=p.accumulation,
+        hooks=[curves, held_out, samples],
+        description="train_unet",
+    )
+    best.restore(ema.network)
+    curves.write(REPORT)
+    run.picture(REPORT / "curves.png", "curves")
+    figures = {"held_out_loss": best.value, "best_step": best.step}
+    write_json(REPORT / "metrics.json", figures)
+    config = {
+        "network": asdict(shape),
+        "process": p.process.model_dump(),
+        "prediction_type": p.prediction_type,
+        "condition": asdict(conditioning.info),
+        "latents": asdict(read_info(LATENTS)),
+    }
+    write_network(ARTIFACT, DIFFUSERS_WEIGHTS, ema.network, config, provenance(LATENTS, CONDITIONING))
+    return figures
+
+
+def _shape(p: TrainUNet, latent: tuple[int, ...], conditioning: Conditioning) -> UNetConfig:
+    condition, u = conditioning.info, p.unet
+    return UNetConfig(
+        sample_size=latent[-1],
+        in_channels=latent[0],
+        out_channels=latent[0],
+        down_block_types=tuple(u.down_block_types),
+        up_block_types=tuple(u.up_block_types),
+        block_out_channels=tuple(u.block_out_channels),
+        layers_per_block=u.layers_per_block,
+        cross_attention_dim=condition.dim if condition.kind == "text" else None,
+        attention_head_dim=u.attention_head_dim,
+        transformer_layers_per_block=u.transformer_layers_per_block,
+        norm_num_groups=u.norm_num_groups,
+        num_class_embeds=len(condition.classes) + 1 if condition.kind == "class" else None,
+    )
+
+
+if __name__ == "__main__":
+    run_stage("train_unet", body)

@@ -1,0 +1,107 @@
+"""train_vae: the autoencoder between pictures and latents. data/prepared -> artifacts/vae, reports/train_vae."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from darkroom.core.artifact import provenance, write_json
+from darkroom.core.device import channels_last
+from darkroom.core.rng import seeded
+from darkroom.core.tensors import image_grid, save_png
+from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
+from darkroom.data.prepared import Prepared
+from darkroom.nn.discriminator import DiscriminatorConfig, PatchDiscriminator
+from darkroom.nn.identity import Autoencoder, IdentityAutoencoder
+from darkroom.nn.perceptual import load_perceptual
+from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.params import Params, TrainVAE
+from darkroom.stage import optimizer_config, run_stage
+from darkroom.tracking import Run
+from darkroom.training.autoencoder import VAELoss, VAETask, comparison, validate
+from darkroom.training.best import Best
+from darkroom.training.curves import Curves
+from darkroom.training.ema import EMA
+from darkroom.training.loop import Hook, Phase, train
+from darkroom.training.setting import Setting
+from darkroom.training.trained import read_pretrained_autoencoder
+
+PREPARED, ARTIFACT, REPORT = Path("data/prepared"), Path("artifacts/vae"), Path("reports/train_vae")
+
+
+def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float | str]:
+    """Train, take over or do without an autoencoder, as `mode` says, and measure it on held-out pictures."""
+    p, data = params.train_vae, Prepared.open(PREPARED)
+    REPORT.mkdir(parents=True, exist_ok=True)
+    config: dict[str, Any] = {
+        "kind": "identity" if p.mode == "identity" else "kl",
+        "network": {},
+        "scaling_factor": None,
+    }
+    vae: Autoencoder
+    if p.mode == "identity":
+        vae = IdentityAutoencoder()
+    elif p.pretrained_path is not None:
+        vae, config["scaling_factor"] = read_pretrained_autoencoder(Path(p.pretrained_path), device)
+    else:
+        vae = _train(p, data, device, run)
+    if isinstance(vae, AutoencoderKL):
+        config["network"] = asdict(vae.config)
+    held_out = data.split("validation")
+    figures = validate(vae, held_out.images, len(held_out), p.batch_size, device)
+    write_json(REPORT / "metrics.json", figures)
+    pairs = image_grid(comparison(vae, held_out.images(range(min(len(held_out), 16))), device), columns=8)
+    save_png(REPORT / "reconstructions.png", pairs, scale=3)
+    run.picture(REPORT / "reconstructions.png", "reconstructions")
+    write_network(ARTIFACT, DIFFUSERS_WEIGHTS, vae, config, provenance(PREPARED))
+    return figures
+
+
+def _train(p: TrainVAE, data: Prepared, device: torch.device, run: Run) -> AutoencoderKL:
+    pictures, held_out, channels = data.split("train"), data.split("validation"), data.info.channels
+    shape = AutoencoderKLConfig(
+        channels, channels, p.latent_channels, tuple(p.block_out_channels), p.layers_per_block, p.norm_num_groups
+    )
+    with seeded(p.seed, "vae"):
+        vae = channels_last(AutoencoderKL(shape).to(device))
+        loss = _loss(p, channels, device)
+    task = VAETask(vae, loss, pictures.images, len(pictures), Setting(p.batch_size, p.seed, p.precision, device))
+    phases = [Phase("", list(vae.parameters()), optimizer_config(p), task.loss)]
+    if p.adversarial is not None and loss.discriminator is not None:
+        critic, start = list(loss.discriminator.parameters()), p.adversarial.start_step
+        config = optimizer_config(p.adversarial)
+        phases.append(Phase("discriminator", critic, config, task.discriminator_loss, start))
+    ema, best, curves = EMA(vae, p.ema_half_life), Best(), Curves.over(p.steps, run.metrics)
+
+    def held_out_loss(step: int, values: Mapping[str, float]) -> None:
+        if step % p.validate_every == 0 or step == p.steps:
+            measured = validate(ema.network, held_out.images, len(held_out), p.batch_size, device)
+            curves.record(step, measured)
+            if p.adversarial is None:  # a GAN trades the held-out loss for likeness: there the last weights count
+                best.consider(step, measured["held_out/l1"], ema.network)
+
+    hooks: list[Hook] = [curves, held_out_loss]
+    train(phases, ema, steps=p.steps, batch_size=p.batch_size, accumulation=1, hooks=hooks, description="train_vae")
+    best.restore(ema.network)
+    curves.write(REPORT)
+    run.picture(REPORT / "curves.png", "curves")
+    return ema.network
+
+
+def _loss(p: TrainVAE, channels: int, device: torch.device) -> VAELoss:
+    loss = VAELoss(p.reconstruction, p.kl_weight)
+    if p.perceptual is not None:
+        loss = replace(loss, perceptual=load_perceptual(p.perceptual.weights).to(device))
+        loss = replace(loss, perceptual_weight=p.perceptual.weight)
+    if p.adversarial is not None:
+        shape = DiscriminatorConfig(channels, p.adversarial.channels, p.adversarial.n_layers)
+        loss = replace(loss, discriminator=PatchDiscriminator(shape).to(device))
+        weight, start = p.adversarial.weight, p.adversarial.start_step
+        loss = replace(loss, adversarial_weight=weight, adversarial_start=start)
+    return loss
+
+
+if __name__ == "__main__":
+    run_stage("train_vae", body)
