@@ -1,48 +1,131 @@
 """Faults of a params file in words: one line a fault."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+EXAMPLE = "recipes/scenes.yaml shows one"
+BOUNDS = {"gt": "> {}", "ge": ">= {}", "lt": "< {}", "le": "<= {}"}
+LENGTHS = {"min_length": ">= {}", "max_length": "<= {}"}
+WANTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "list": "a list",
+    "model": "a section of keys",
+    "finite": "a finite number",
+}
+UNKNOWN = ("extra_forbidden", "invalid_key")  # the latter of keys that are no text
+Key = list[str | int]
+Models = list[type[BaseModel]]
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
-    """A line for each fault: the key, the value found, what is allowed and the remedy.
+    """A line for each fault: the key, the value found, what is allowed and the remedy; misspelt keys first.
 
     Args:
         error: of validating against `model`.
     """
-    for fault in error.errors():
+    for fault in sorted(error.errors(), key=lambda fault: fault["type"] not in UNKNOWN):
         parts = _key(fault["loc"], model)
-        key = ".".join(str(part) for part in parts)
-        kind, value = fault["type"], fault["input"]
+        key, kind, context = ".".join(map(str, parts)), fault["type"], fault.get("ctx", {})
         if kind == "missing":
-            yield f"{key} is missing; add it (recipes/scenes.yaml shows a value)"
-        elif kind == "extra_forbidden":
-            yield f"{key} = {value!r} is an unknown key; {_nearest(parts, model)}"
-        elif kind == "value_error":
-            yield f"{key + ': ' if key else ''}{fault['ctx']['error']}"
+            yield f"{key} is missing; add it ({EXAMPLE})"
+        elif kind in UNKNOWN:
+            yield f"{key} = {_short(fault['input'])} is an unknown key; {_nearest(parts, model)}"
+        elif kind == "value_error":  # a check of our own, which begins with a key relative to its section
+            yield f"{key}.{context['error']}" if key else str(context["error"])
+        elif kind == "union_tag_not_found":
+            yield f"{key}.{_tag(context)} is missing; add it ({EXAMPLE})"
+        elif kind == "union_tag_invalid":
+            allowed = _unquoted(context["expected_tags"])
+            yield f"{key}.{_tag(context)} = {context['tag']!r}: {_one_of(context['tag'], allowed)}"
+        elif kind == "literal_error":
+            yield f"{key} = {_short(fault['input'])}: {_one_of(fault['input'], _choices(parts, model))}"
         else:
-            yield f"{key} = {_short(value)}: {_allowed(fault['msg'])}; change it in params.yaml"
+            yield f"{key} = {_short(fault['input'])}: give {_wanted(fault, parts, model)}"
+
+
+def _wanted(fault: ErrorDetails, parts: Key, model: type[BaseModel]) -> str:
+    kind = fault["type"]
+    if kind in ("too_short", "too_long"):
+        return f"a list, its length {_range(_field(parts, model), LENGTHS)}"
+    if kind == "string_too_short":
+        return "text that is not empty"
+    number = kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+    what = "a number" if number else WANTED.get(kind.split("_")[0], fault["msg"])
+    if not number and kind.split("_")[0] not in ("int", "float", "finite"):
+        return what
+    bounds = _range(_field(parts, model), BOUNDS)
+    return f"{what} {bounds}" if bounds else what
+
+
+def _range(annotation: Any, names: Mapping[str, str]) -> str:
+    """The bounds of a value in words, from the constraints of its type."""
+    constraints = _constraints(annotation)
+    found = [
+        words.format(f"{value:g}" if isinstance(value, float) else value)
+        for name, words in names.items()
+        for constraint in constraints
+        if (value := getattr(constraint, name, None)) is not None
+    ]
+    return " and ".join(found)
+
+
+def _constraints(annotation: Any) -> list[Any]:
+    """What limits a value: of an optional one, what limits the value that is not null."""
+    if isinstance(annotation, FieldInfo):
+        return [*annotation.metadata, *_constraints(annotation.annotation)]
+    if hasattr(annotation, "__metadata__"):
+        return [c for m in annotation.__metadata__ for c in (m.metadata if isinstance(m, FieldInfo) else [m])]
+    if type(None) in get_args(annotation):
+        return [found for inner in get_args(annotation) for found in _constraints(inner)]
+    return []
+
+
+def _field(parts: Key, model: type[BaseModel]) -> Any:
+    """The field at a key; of an entry of a list, the type of the entries."""
+    name = max(i for i, part in enumerate(parts) if isinstance(part, str))
+    owners = _models_at(parts[:name], model)
+    field = next(owner.model_fields[str(parts[name])] for owner in owners if parts[name] in owner.model_fields)
+    return field if name == len(parts) - 1 else get_args(field.annotation)[0]
+
+
+def _choices(parts: Key, model: type[BaseModel]) -> list[str]:
+    field = _field(parts, model)
+    return [str(choice) for choice in get_args(field.annotation if isinstance(field, FieldInfo) else field)]
+
+
+def _one_of(found: Any, allowed: list[str]) -> str:
+    close = difflib.get_close_matches(str(found), allowed, n=1)
+    return f"give {' or '.join(allowed)}" + (f"; did you mean {close[0]}?" if close else "")
+
+
+def _tag(context: Mapping[str, Any]) -> str:
+    return _unquoted(str(context["discriminator"]))[0]
+
+
+def _unquoted(names: str) -> list[str]:
+    return [name.strip().strip("'") for name in names.split(",")]
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _allowed(message: str) -> str:
-    return message[0].lower() + message[1:]
-
-
-def _nearest(parts: list[str | int], model: type[BaseModel]) -> str:
+def _nearest(parts: Key, model: type[BaseModel]) -> str:
     known = sorted({key for owner in _models_at(parts[:-1], model) for key in owner.model_fields})
     close = difflib.get_close_matches(str(parts[-1]), known, n=1)
-    return f"did you mean {close[0]}?" if close else f"remove it; known keys: {', '.join(known) or 'see recipes/'}"
+    return f"did you mean {close[0]}?" if close else f"remove it; known keys: {', '.join(known)}"
 
 
-def _models_at(parts: list[str | int], model: type[BaseModel]) -> list[type[BaseModel]]:
+def _models_at(parts: Key, model: type[BaseModel]) -> Models:
     """The models that may stand at a key; several where there is a choice, as of a source's kind."""
     here = [model]
     for part in parts:
@@ -51,15 +134,15 @@ def _models_at(parts: list[str | int], model: type[BaseModel]) -> list[type[Base
     return here
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def _models_in(annotation: Any) -> Models:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [found for inner in get_args(annotation) for found in _models_in(inner)]
 
 
-def _key(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str | int]:
+def _key(location: tuple[int | str, ...], model: type[BaseModel]) -> Key:
     """The key as written in the file: pydantic's location without the chosen kind of a union."""
-    parts: list[str | int] = []
+    parts: Key = []
     for part in location:
         owners = _models_at(parts, model)
         kinds = {kind for owner in owners if "kind" in owner.model_fields for kind in _kinds(owner)}

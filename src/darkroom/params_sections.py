@@ -1,0 +1,335 @@
+"""What may stand in params.yaml: one strict model per stage, which `params.Params` puts together.
+
+Checks that look at several keys say what is wrong themselves; `params_faults` does so for single keys.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from darkroom.core.choices import (
+    NullCondition,
+    Precision,
+    PredictionType,
+    SamplerName,
+    ScheduleName,
+    Spacing,
+    Weighting,
+)
+
+Count = Annotated[int, Field(ge=1, le=100_000_000)]
+Whole = Annotated[int, Field(ge=0, le=100_000_000)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0, le=1_000)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Channels = Annotated[int, Field(ge=1, le=8192)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+
+CHANNELS_PER_GROUP = 16  # of the norms in towers and discriminator, which have no norm_num_groups
+
+
+class Section(BaseModel):
+    """A group of keys: nothing unknown, nothing left out, no silent conversion."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def divides(key: str, value: int, by: int, what: str) -> None:
+    """Refuse a value that is no multiple of another; keys are relative to the section that checks."""
+    if value % by:
+        raise ValueError(f"{key} = {value} is not divisible by {what} = {by}; give a multiple of {by}")
+
+
+def at_most(key: str, value: int, limit_key: str, limit: int) -> None:
+    """Refuse a value above another one."""
+    if value > limit:
+        raise ValueError(f"{key} = {value} is above {limit_key} = {limit}; lower it, or raise {limit_key}")
+
+
+class Optimizer(Section):
+    """AdamW and its schedule; see training.optim.OptimizerConfig."""
+
+    learning_rate: Rate
+    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
+    weight_decay: Annotated[float, Field(ge=0, le=1)]
+    warmup_steps: Whole
+    lr_schedule: Literal["constant", "cosine"]
+    clip_norm: Annotated[float, Field(gt=0, le=1e6)] | None
+
+
+class Training(Optimizer):
+    """What every trained network has: how long, how much at once, how it is moved."""
+
+    seed: Seed
+    precision: Precision
+    steps: Count
+    batch_size: Annotated[int, Field(ge=1, le=65536)]
+    ema_half_life: Count
+
+    @model_validator(mode="after")
+    def _check_warmup(self) -> Self:
+        at_most("warmup_steps", self.warmup_steps, "steps", self.steps)
+        return self
+
+
+class ScenesSource(Section):
+    """Pictures drawn by code, with captions and structured labels."""
+
+    kind: Literal["scenes"]
+    n_train: Count
+    n_validation: Count
+    n_test: Count
+    n_novel: Count
+
+
+class OutsideSource(Section):
+    """Files from outside the project; `root` is relative to DARKROOM_DATA; darkroom data scan makes `manifest`."""
+
+    root: Annotated[str, Field(min_length=1)]
+    manifest: Annotated[str, Field(min_length=1)] | None
+
+
+class TorchvisionSource(OutsideSource):
+    """A labelled data set of torchvision's, whose word for the folder is `root` too; `caption` may hold {label}."""
+
+    kind: Literal["torchvision"]
+    name: Literal["MNIST", "FashionMNIST", "CIFAR10"]
+    download: bool
+    caption: str
+
+
+class ImageFolderSource(OutsideSource):
+    """One folder per class; `caption` may hold {label}."""
+
+    kind: Literal["image_folder"]
+    caption: str
+
+
+class CaptionedFolderSource(OutsideSource):
+    """Images beside .txt files, or metadata.jsonl / metadata.csv with file_name and text."""
+
+    kind: Literal["captioned_folder"]
+
+
+class WebDatasetSource(OutsideSource):
+    """Tar shards of KEY.jpg|png|webp with KEY.txt or KEY.json."""
+
+    kind: Literal["webdataset"]
+
+
+Source = Annotated[
+    ScenesSource | TorchvisionSource | ImageFolderSource | CaptionedFolderSource | WebDatasetSource,
+    Field(discriminator="kind"),
+]
+
+
+class PrepareData(Section):
+    """Images and captions in one format for every source."""
+
+    seed: Seed
+    source: Source
+    image_size: Annotated[int, Field(ge=8, le=4096)]
+    channels: Literal[1, 3]
+    resize: Literal["crop", "pad", "squash"]
+    validation_fraction: Annotated[float, Field(gt=0, lt=0.5)]
+    test_fraction: Annotated[float, Field(gt=0, lt=0.5)]
+    limit: Count | None
+    max_bad_fraction: Probability
+
+
+class Perceptual(Section):
+    """VGG16 features' distance; `weights` is a file with torchvision's VGG16 weights."""
+
+    weights: str
+    weight: Weight
+
+
+class Adversarial(Optimizer):
+    """PatchGAN with hinge loss, its weight adapted to the reconstruction's gradient, from `start_step` on."""
+
+    weight: Weight
+    start_step: Whole
+    channels: Channels
+    n_layers: Annotated[int, Field(ge=1, le=6)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        divides("channels", self.channels, CHANNELS_PER_GROUP, "the channels per group of its norms")
+        return self
+
+
+class TrainVAE(Training):
+    """The KL autoencoder."""
+
+    mode: Literal["train", "pretrained", "identity"]
+    pretrained_path: str | None
+    latent_channels: Annotated[int, Field(ge=1, le=64)]
+    block_out_channels: Annotated[list[Channels], Field(min_length=1, max_length=8)]
+    layers_per_block: Annotated[int, Field(ge=1, le=8)]
+    norm_num_groups: Count
+    reconstruction: Literal["l1", "l2"]
+    kl_weight: Weight
+    perceptual: Perceptual | None
+    adversarial: Adversarial | None
+    validate_every: Count
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for i, channels in enumerate(self.block_out_channels):
+            divides(f"block_out_channels.{i}", channels, self.norm_num_groups, "norm_num_groups")
+        if (self.mode == "pretrained") != (self.pretrained_path is not None):
+            wanted = "the autoencoder's folder" if self.mode == "pretrained" else "null"
+            raise ValueError(f"pretrained_path does not go with mode = {self.mode!r}; give {wanted}")
+        if self.adversarial is not None:
+            at_most("adversarial.start_step", self.adversarial.start_step, "steps", self.steps)
+        return self
+
+    @property
+    def downscale(self) -> int:
+        """How many pixels of a side become one latent."""
+        return 1 if self.mode == "identity" else 2 ** (len(self.block_out_channels) - 1)
+
+
+class CacheLatents(Section):
+    """Posterior moments of every picture."""
+
+    batch_size: Annotated[int, Field(ge=1, le=65536)]
+    scaling: Literal["measured", "imported", "none"]
+    precision: Precision
+
+
+class TextEncoder(Section):
+    """CLIP's text transformer."""
+
+    vocab_size: Annotated[int, Field(ge=514, le=1_000_000)]
+    max_length: Annotated[int, Field(ge=4, le=1024)]
+    hidden_size: Channels
+    num_hidden_layers: Annotated[int, Field(ge=1, le=64)]
+    num_attention_heads: Annotated[int, Field(ge=1, le=128)]
+    intermediate_size: Count
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        divides("hidden_size", self.hidden_size, self.num_attention_heads, "num_attention_heads")
+        return self
+
+
+class ImageTower(Section):
+    """The convolutional image tower that a text encoder or a judge is trained with."""
+
+    width: Channels
+    depth: Annotated[int, Field(ge=1, le=6)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        divides("width", self.width, CHANNELS_PER_GROUP, "the channels per group of its norms")
+        return self
+
+
+class SetupTextEncoder(Training):
+    """Where the conditions come from."""
+
+    mode: Literal["clip", "class", "none"]
+    null_condition: NullCondition
+    text: TextEncoder
+    image: ImageTower
+    validate_every: Count
+
+
+DownBlock = Literal["DownBlock2D", "CrossAttnDownBlock2D"]
+UpBlock = Literal["UpBlock2D", "CrossAttnUpBlock2D"]
+
+
+class UNet(Section):
+    """diffusers' UNet2DConditionModel; attention_head_dim is, as there, the number of heads."""
+
+    down_block_types: list[DownBlock]
+    up_block_types: list[UpBlock]
+    block_out_channels: Annotated[list[Channels], Field(min_length=1, max_length=8)]
+    layers_per_block: Annotated[int, Field(ge=1, le=8)]
+    transformer_layers_per_block: Annotated[int, Field(ge=1, le=16)]
+    attention_head_dim: Annotated[int, Field(ge=1, le=128)]
+    norm_num_groups: Count
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        levels = len(self.block_out_channels)
+        for key in ("down_block_types", "up_block_types"):
+            if len(getattr(self, key)) != levels:
+                raise ValueError(f"{key} has not {levels} entries, one per level as block_out_channels; give so many")
+        for i, channels in enumerate(self.block_out_channels):
+            divides(f"block_out_channels.{i}", channels, self.norm_num_groups, "norm_num_groups")
+            blocks = self.down_block_types[i] + self.up_block_types[-1 - i]
+            if i == levels - 1 or "CrossAttn" in blocks:  # the middle, as wide as the last level, attends too
+                divides(f"block_out_channels.{i}", channels, self.attention_head_dim, "attention_head_dim")
+        return self
+
+
+class Process(Section):
+    """The noise schedule."""
+
+    schedule: ScheduleName
+    beta_start: Annotated[float, Field(gt=0, lt=1)]
+    beta_end: Annotated[float, Field(gt=0, lt=1)]
+    num_train_timesteps: Annotated[int, Field(ge=2, le=100_000)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.beta_start > self.beta_end:
+            raise ValueError(f"beta_start = {self.beta_start} is above beta_end = {self.beta_end}; lower it")
+        return self
+
+
+class Sampling(Section):
+    """How pictures are drawn unless asked otherwise."""
+
+    sampler: SamplerName
+    num_inference_steps: Count
+    guidance_scale: Annotated[float, Field(ge=0, le=100)]
+    spacing: Spacing
+
+
+class TrainUNet(Training):
+    """The latent U-Net."""
+
+    accumulation: Annotated[int, Field(ge=1, le=4096)]
+    unet: UNet
+    process: Process
+    prediction_type: PredictionType
+    weighting: Weighting
+    condition_dropout: Probability
+    validate_every: Count
+    held_out: Count
+    sample_every: Count
+    samples: Annotated[int, Field(ge=1, le=64)]
+    sampling: Sampling
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        at_most("accumulation", self.accumulation, "batch_size", self.batch_size)
+        steps, times = self.sampling.num_inference_steps, self.process.num_train_timesteps
+        at_most("sampling.num_inference_steps", steps, "process.num_train_timesteps", times)
+        return self
+
+
+class TrainEvaluator(Training):
+    """The judge."""
+
+    image: ImageTower
+    text: TextEncoder
+    validate_every: Count
+
+
+class Evaluate(Section):
+    """What is generated and measured."""
+
+    seed: Seed
+    precision: Precision
+    batch_size: Annotated[int, Field(ge=1, le=65536)]
+    n_test: Count
+    n_novel: Whole
+    n_grid: Annotated[int, Field(ge=1, le=256)]
+    sampling: Sampling
+    guidance_sweep: Annotated[list[Annotated[float, Field(ge=0, le=100)]], Field(max_length=16)]
+    n_sweep: Count
+    bootstrap: Annotated[int, Field(ge=100, le=100_000)]
