@@ -1,0 +1,91 @@
+"""Sheets of pictures with words beside them: to see at a glance what data are, or what a model makes of captions."""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import matplotlib
+from PIL import Image, ImageDraw, ImageFont
+
+PICTURE = 128  # pixels of a picture's side on a sheet
+GUTTER = 16
+JOINT = 4  # between pictures that belong together
+LINE = 14
+LETTERS = 20  # a line of text has, per picture above it
+LINES = 4  # a caption has at most
+PAPER, INK, PALE = (250, 249, 246), (40, 40, 44), (130, 130, 136)
+RIGHT, WRONG = (46, 125, 80), (178, 58, 48)
+
+
+@dataclass(frozen=True)
+class Plate:
+    """Pictures side by side with a caption below; verdict: marks it ✓ (True) or ✗ (False), None: not."""
+
+    pictures: Sequence[Image.Image]
+    caption: str
+    verdict: bool | None = None
+
+
+def sheet(plates: Sequence[Plate], columns: int, heading: str = "") -> Image.Image:
+    """Plates in rows of `columns`, all with the same number of pictures; `heading` stands small above them."""
+    columns = min(columns, len(plates))
+    across = len(plates[0].pictures)
+    wide = across * PICTURE + (across - 1) * JOINT
+    texts = [_wrap(plate.caption, LETTERS * across, LINES) for plate in plates]
+    cell = PICTURE + max(map(len, texts)) * LINE + GUTTER
+    top = GUTTER + (LINE + 4 if heading else 0)
+    out = _paper(GUTTER + columns * (wide + GUTTER), top + -(-len(plates) // columns) * cell)
+    pen = ImageDraw.Draw(out)
+    pen.text((GUTTER, GUTTER - 4), heading, fill=PALE, font=_font(10))
+    for i, (plate, lines) in enumerate(zip(plates, texts, strict=True)):
+        x, y = GUTTER + (i % columns) * (wide + GUTTER), top + (i // columns) * cell
+        for k, picture in enumerate(plate.pictures):
+            out.paste(enlarged(picture), (x + k * (PICTURE + JOINT), y))
+        for k, line in enumerate(lines):
+            pen.text((x, y + PICTURE + 2 + k * LINE), line, fill=INK, font=_font(10))
+        if plate.verdict is not None:
+            mark, ink = ("✓", RIGHT) if plate.verdict else ("✗", WRONG)
+            pen.text((x + wide, y + PICTURE + 1), mark, fill=ink, font=_font(11), anchor="ra")
+    return out
+
+
+def table(headings: Sequence[str], rows: Sequence[Plate]) -> Image.Image:
+    """A row of pictures for each plate, its caption to the left; headings[k] stands above the k-th picture."""
+    left = GUTTER + PICTURE + GUTTER
+    out = _paper(left + len(headings) * (PICTURE + JOINT) + GUTTER, GUTTER + LINE + len(rows) * (PICTURE + JOINT) + 12)
+    pen = ImageDraw.Draw(out)
+    for k, heading in enumerate(headings):
+        middle = left + k * (PICTURE + JOINT) + PICTURE // 2
+        pen.text((middle, GUTTER - 6), heading, fill=PALE, font=_font(10), anchor="ma")
+    for i, row in enumerate(rows):
+        y = GUTTER + LINE + i * (PICTURE + JOINT)
+        lines = _wrap(row.caption, LETTERS, PICTURE // LINE)
+        first = y + (PICTURE - len(lines) * LINE) // 2
+        for k, line in enumerate(lines):
+            pen.text((GUTTER, first + k * LINE), line, fill=INK, font=_font(10))
+        for k, picture in enumerate(row.pictures):
+            out.paste(enlarged(picture), (left + k * (PICTURE + JOINT), y))
+    return out
+
+
+def enlarged(picture: Image.Image) -> Image.Image:
+    """RGB of PICTURE x PICTURE: small pictures keep their pixels visible, large ones shrink smoothly."""
+    how = Image.Resampling.LANCZOS if max(picture.size) > PICTURE else Image.Resampling.NEAREST
+    return picture.convert("RGB").resize((PICTURE, PICTURE), how)
+
+
+def _paper(width: int, height: int) -> Image.Image:
+    return Image.new("RGB", (width, height), PAPER)
+
+
+def _wrap(text: str, letters: int, lines: int) -> list[str]:
+    return textwrap.wrap(text, letters, max_lines=lines, placeholder=" …")
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """A font that is the same everywhere."""
+    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    return ImageFont.truetype(fonts / "DejaVuSans.ttf", size, layout_engine=ImageFont.Layout.BASIC)

@@ -1,0 +1,1 @@
+"""What the pictures are worth: measured with honest uncertainty, by judges that saw real pictures only."""
