@@ -35,14 +35,14 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
     """Make the conditions as `mode` says and cache them for every picture that training sees."""
     p, data = params.setup_text_encoder, Prepared.open(PREPARED)
     splits = {name: data.split(name) for name in SPLITS}
-    figures: dict[str, float] = {}
+    curves, figures = Curves.over(p.steps, run.metrics), dict[str, float]()
     texts: list[str] = []
     with whole(ARTIFACT) as folder:
         folder.mkdir()
         if p.mode == "clip":
             texts, index = distinct({name: split.captions for name, split in splits.items()})
             tokenizer = CLIPTokenizer.train(splits["train"].captions, p.text.vocab_size, p.text.max_length)
-            encoder, figures = _train(p, splits, tokenizer, tokenizer(texts), index, device, run)
+            encoder, figures = _train(p, splits, tokenizer, tokenizer(texts), index, device, curves)
             embeddings, null = (embed_captions(encoder, tokenizer(t), device) for t in (texts, [""]))
             null = null[0] if p.null_condition == "empty_prompt" else torch.zeros_like(null[0])
             info = ConditioningInfo("text", p.null_condition, p.text.max_length, p.text.hidden_size, [])
@@ -62,6 +62,8 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
         conditioning.write(folder, texts)
         write_json(folder / PROVENANCE, provenance(PREPARED, ARTIFACT))
     write_json(REPORT / "metrics.json", figures)
+    curves.write(REPORT)
+    run.picture(REPORT / "curves.png", "curves")
     return figures
 
 
@@ -78,7 +80,7 @@ def _train(
     input_ids: Tensor,
     index: dict[str, Tensor],
     device: torch.device,
-    run: Run,
+    curves: Curves,
 ) -> tuple[CLIPTextModel, dict[str, float]]:
     text = CLIPTextConfig(
         vocab_size=len(tokenizer.vocab),
@@ -97,7 +99,7 @@ def _train(
     tasks = {
         name: ContrastiveTask(towers, split.images, input_ids, index[name], setting) for name, split in splits.items()
     }
-    ema, curves = EMA(towers, p.ema_half_life), Curves.over(p.steps, run.metrics)
+    ema = EMA(towers, p.ema_half_life)
 
     def held_out(step: int, values: Mapping[str, float]) -> None:
         if step % p.validate_every == 0 or step == p.steps:
@@ -106,8 +108,6 @@ def _train(
     phase = Phase("", list(towers.parameters()), optimizer_config(p), tasks["train"].loss)
     hooks: list[Hook] = [curves, held_out]
     train([phase], ema, steps=p.steps, batch_size=p.batch_size, accumulation=1, hooks=hooks, description="text encoder")
-    curves.write(REPORT)
-    run.picture(REPORT / "curves.png", "curves")
     return ema.network.text_model, retrieval(tasks["validation"], ema.network)
 
 

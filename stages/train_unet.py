@@ -9,6 +9,7 @@ import torch
 from darkroom.core.artifact import provenance, write_json
 from darkroom.core.device import channels_last
 from darkroom.core.rng import seeded
+from darkroom.core.tensors import save_png
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
 from darkroom.data.conditioning import Conditioning
 from darkroom.data.latents import Latents, read_info, read_preview
@@ -59,7 +60,9 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
 
     def samples(step: int, values: Mapping[str, float]) -> None:
         if step % p.sample_every == 0 or step == p.steps:
-            run.picture(preview(ema.network, task, to_rgb, sampling, p.samples), "samples", step)
+            grid = preview(ema.network, task, to_rgb, sampling, p.samples)
+            run.picture(grid, "samples", step)
+            save_png(REPORT / "samples.png", grid)
 
     phase = Phase("", list(unet.parameters()), optimizer_config(p), task.loss)
     train(

@@ -33,8 +33,7 @@ PREPARED, ARTIFACT, REPORT = Path("data/prepared"), Path("artifacts/vae"), Path(
 
 def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float | str]:
     """Train, take over or do without an autoencoder, as `mode` says, and measure it on held-out pictures."""
-    p, data = params.train_vae, Prepared.open(PREPARED)
-    REPORT.mkdir(parents=True, exist_ok=True)
+    p, data, curves = params.train_vae, Prepared.open(PREPARED), Curves.over(params.train_vae.steps, run.metrics)
     config: dict[str, Any] = {
         "kind": "identity" if p.mode == "identity" else "kl",
         "network": {},
@@ -46,12 +45,14 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
     elif p.pretrained_path is not None:
         vae, config["scaling_factor"] = read_pretrained_autoencoder(Path(p.pretrained_path), device)
     else:
-        vae = _train(p, data, device, run)
+        vae = _train(p, data, device, curves)
     if isinstance(vae, AutoencoderKL):
         config["network"] = asdict(vae.config)
     held_out = data.split("validation")
     figures = validate(vae, held_out.images, len(held_out), p.batch_size, device)
     write_json(REPORT / "metrics.json", figures)
+    curves.write(REPORT)
+    run.picture(REPORT / "curves.png", "curves")
     pairs = image_grid(comparison(vae, held_out.images(range(min(len(held_out), 16))), device), columns=8)
     save_png(REPORT / "reconstructions.png", pairs, scale=3)
     run.picture(REPORT / "reconstructions.png", "reconstructions")
@@ -59,7 +60,7 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
     return figures
 
 
-def _train(p: TrainVAE, data: Prepared, device: torch.device, run: Run) -> AutoencoderKL:
+def _train(p: TrainVAE, data: Prepared, device: torch.device, curves: Curves) -> AutoencoderKL:
     pictures, held_out, channels = data.split("train"), data.split("validation"), data.info.channels
     shape = AutoencoderKLConfig(
         channels, channels, p.latent_channels, tuple(p.block_out_channels), p.layers_per_block, p.norm_num_groups
@@ -73,7 +74,7 @@ def _train(p: TrainVAE, data: Prepared, device: torch.device, run: Run) -> Autoe
         critic, start = list(loss.discriminator.parameters()), p.adversarial.start_step
         config = optimizer_config(p.adversarial)
         phases.append(Phase("discriminator", critic, config, task.discriminator_loss, start))
-    ema, best, curves = EMA(vae, p.ema_half_life), Best(), Curves.over(p.steps, run.metrics)
+    ema, best = EMA(vae, p.ema_half_life), Best()
 
     def held_out_loss(step: int, values: Mapping[str, float]) -> None:
         if step % p.validate_every == 0 or step == p.steps:
@@ -85,8 +86,6 @@ def _train(p: TrainVAE, data: Prepared, device: torch.device, run: Run) -> Autoe
     hooks: list[Hook] = [curves, held_out_loss]
     train(phases, ema, steps=p.steps, batch_size=p.batch_size, accumulation=1, hooks=hooks, description="train_vae")
     best.restore(ema.network)
-    curves.write(REPORT)
-    run.picture(REPORT / "curves.png", "curves")
     return ema.network
 
 

@@ -60,6 +60,8 @@ class Curves:
         panels: dict[str, list[str]] = {}
         for name in names:
             panels.setdefault(name.split("/", 1)[1], []).append(name)
+        if not panels:  # an autoencoder taken over as it is, say
+            panels["nothing was trained"] = []
         columns = min(3, len(panels))
         lines = -(-len(panels) // columns)
         figure, axes = plt.subplots(lines, columns, figsize=(4.5 * columns, 3 * lines), squeeze=False)
@@ -73,6 +75,8 @@ class Curves:
                 )
             axis.set(title=title, xlabel="step")
             axis.grid(alpha=0.3)
+            if not members:
+                continue
             axis.legend(fontsize="small")
             values = [row[name] for name in members for row in self.rows.values() if name in row]
             if min(values) > 0 and max(values) > 20 * min(values):

@@ -1,0 +1,117 @@
+"""`dvc repro` of the whole pipeline through the real dvc: everything is made, nothing is made twice, equal is equal."""
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from darkroom import Pipeline
+
+DvcIn = Callable[[Path], Callable[..., "subprocess.CompletedProcess[str]"]]
+STAGES = (
+    "prepare_data",
+    "train_vae",
+    "cache_latents",
+    "setup_text_encoder",
+    "train_unet",
+    "train_evaluator",
+    "evaluate",
+)
+
+
+def test_every_stage_is_recorded_and_every_output_is_there(quick_pipeline: Path) -> None:
+    lock = yaml.safe_load((quick_pipeline / "dvc.lock").read_text())["stages"]
+    assert set(lock) == set(STAGES)
+    for stage in lock.values():
+        for out in stage["outs"]:
+            assert (quick_pipeline / out["path"]).exists(), out["path"]
+
+
+def test_metrics_carry_their_uncertainty(quick_pipeline: Path) -> None:
+    metrics = json.loads((quick_pipeline / "reports/evaluation/metrics.json").read_text())
+    for estimate in (
+        metrics["alignment"]["test"]["attribute_accuracy"],
+        metrics["alignment"]["test"]["exact_match"],
+        metrics["alignment"]["novel"]["attribute_accuracy"],
+        metrics["fidelity"]["kid"],
+        metrics["vae"]["psnr"],
+        metrics["vae"]["ssim"],
+    ):
+        assert estimate["low"] <= estimate["value"] <= estimate["high"]
+        assert estimate["n"] > 0
+    assert metrics["fidelity"]["n_generated"] > 0
+
+
+def test_nothing_in_the_outputs_names_this_place_or_time(quick_pipeline: Path) -> None:
+    lock = yaml.safe_load((quick_pipeline / "dvc.lock").read_text())["stages"]
+    outputs = [quick_pipeline / out["path"] for stage in lock.values() for out in stage["outs"]]
+    files = [file for out in outputs for file in ([out] if out.is_file() else out.rglob("*")) if file.is_file()]
+    assert len(files) > 30
+    for file in files:
+        assert str(quick_pipeline).encode() not in file.read_bytes(), file
+
+
+def test_a_second_repro_runs_nothing(quick_pipeline: Path, dvc_in: DvcIn) -> None:
+    began = time.monotonic()
+    done = dvc_in(quick_pipeline)("repro")
+    assert "Running stage" not in done.stdout
+    assert "up to date" in done.stdout
+    assert time.monotonic() - began < 10, "dvc alone takes a second or two"
+
+
+def test_the_assembled_pipeline_draws(quick_pipeline: Path) -> None:
+    pipeline = Pipeline.from_pretrained(quick_pipeline / "artifacts/pipeline")
+    pictures = pipeline.text_to_image("a small red circle above a large blue square", seeds=[0, 1])
+    assert [picture.size for picture in pictures] == [(32, 32)] * 2
+    assert all(isinstance(picture, Image.Image) for picture in pictures)
+    assert pictures[0].tobytes() != pictures[1].tobytes()
+
+
+@pytest.fixture(scope="module")
+def copied(quick_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The finished pipeline at another place, to be changed."""
+    project = tmp_path_factory.mktemp("another place") / "moved"
+    shutil.copytree(quick_pipeline, project, symlinks=True)
+    yield project
+    shutil.rmtree(project)
+
+
+def test_a_changed_learning_rate_makes_only_the_unet_and_what_follows(copied: Path, dvc_in: DvcIn) -> None:
+    params = copied / "params.yaml"
+    before = params.read_text()
+    values = yaml.safe_load(before)
+    values["train_unet"]["learning_rate"] *= 0.5
+    params.write_text(yaml.safe_dump(values))
+    planned = dvc_in(copied)("repro --dry")
+    params.write_text(before)
+    running = [line.split("'")[1] for line in planned.stdout.splitlines() if line.startswith("Running stage")]
+    assert running == ["train_unet", "evaluate"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_forcing_a_stage_leaves_the_lock_byte_identical(stage: str, copied: Path, dvc_in: DvcIn) -> None:
+    before = (copied / "dvc.lock").read_bytes()
+    done = dvc_in(copied)(f"repro -f -s {stage}")
+    assert f"Running stage '{stage}'" in done.stdout
+    assert (copied / "dvc.lock").read_bytes() == before
+
+
+def test_latents_of_another_vae_are_refused_with_both_hashes(copied: Path, dvc_in: DvcIn) -> None:
+    config = copied / "artifacts/vae/config.json"
+    before = config.read_text()
+    recorded = json.loads((copied / "data/latents/provenance.json").read_text())["inputs"]["artifacts/vae"]
+    config.write_text(before.replace("{", "{ ", 1))
+    try:
+        done = dvc_in(copied)("repro -f -s evaluate", check=False)
+    finally:
+        config.write_text(before)
+    assert done.returncode != 0
+    line = next(line for line in done.stderr.splitlines() if line.startswith("darkroom: evaluate:"))
+    assert recorded in line
+    assert line.count(".dir") == 2
