@@ -1,0 +1,63 @@
+"""Drawing held-out captions, with what is known of them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from darkroom.core.progress import Progress
+from darkroom.data.prepared import PreparedSplit
+from darkroom.inference.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The first n captions of a split, their real pictures, and what the pipeline drew of them.
+
+    prompts: what the pipeline was asked; for class-conditional models the class, otherwise the caption.
+    labels: (n, H) int64, and named: (n, H) bool, as in data.prepared. real, pictures: uint8 (n, C, H, W).
+    """
+
+    captions: list[str]
+    prompts: list[str]
+    seeds: list[int]
+    labels: Tensor
+    named: Tensor
+    real: Tensor
+    pictures: Tensor
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+
+def draw(pipeline: Pipeline, split: PreparedSplit, n: int, seed: int, batch_size: int) -> Drawn:
+    """Draw the first n captions of `split` with the pipeline's own sampling; picture i from seed + i."""
+    n = min(n, len(split))
+    prompts, seeds = prompts_of(pipeline, split, n), list(range(seed, seed + n))
+    with Progress(n * pipeline.info.sampling.num_inference_steps, f"draw {split.name}", "picture step") as bar:
+        pictures = pipeline.text_to_image(
+            prompts,
+            seeds=seeds,
+            output="tensor",
+            batch_size=batch_size,
+            on_step=lambda step, x, x0: bar.update(len(x)),
+        )
+    return Drawn(
+        captions=split.captions[:n],
+        prompts=prompts,
+        seeds=seeds,
+        labels=split.labels[:n],
+        named=split.named[:n],
+        real=split.images(torch.arange(n)),
+        pictures=pictures,
+    )
+
+
+def prompts_of(pipeline: Pipeline, split: PreparedSplit, n: int) -> list[str]:
+    """What the pipeline takes for the first n pictures of a split: captions, names of classes, or nothing."""
+    condition = pipeline.info.condition
+    if condition.kind == "text":
+        return split.captions[:n]
+    if condition.kind == "class":
+        return [condition.classes[i] for i in split.labels[:n, 0].tolist()]
+    return [""] * n

@@ -1,0 +1,92 @@
+"""The pictures a person judges by: samples beside real ones, reconstructions, guidance, denoising."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from darkroom.core.artifact import whole
+from darkroom.core.sheet import Plate, sheet, table
+from darkroom.core.tensors import save_png, to_float, to_pil
+from darkroom.evaluation.drawing import Drawn
+from darkroom.evaluation.reconstruction import psnr
+from darkroom.inference.pipeline import Pipeline
+
+COLUMNS = 4
+DENOISED = 6  # captions in the animation
+FRAME, HOLD = 120, 3000  # milliseconds a step is shown, and the result
+
+
+def show(
+    folder: Path,
+    pipeline: Pipeline,
+    drawn: Mapping[str, Drawn],
+    verdicts: Callable[[Drawn, int], Sequence[bool | None]],
+    *,
+    n_grid: int,
+    guidance_sweep: Sequence[float],
+    n_sweep: int,
+) -> None:
+    """Write all pictures that the model gives occasion for into `folder`; `drawn` by split, test among them."""
+    test = drawn["test"]
+    for name, pictures in drawn.items():
+        samples(pictures, verdicts(pictures, n_grid), folder / f"{'samples' if name == 'test' else name}.png")
+    if pipeline.info.autoencoder == "kl":
+        reconstructions(pipeline, test.real[:n_grid], folder / "reconstructions.png")
+    if guidance_sweep and pipeline.info.condition.kind != "none":
+        sweep(pipeline, test, guidance_sweep, n_sweep, folder / "guidance_sweep.png")
+    denoising(pipeline, test, folder / "denoising.gif")
+
+
+def samples(drawn: Drawn, verdicts: Sequence[bool | None], path: Path) -> None:
+    """What was drawn, each beside the real picture of the same caption; verdicts: of the judge, of the first few."""
+    shown = zip(drawn.pictures, drawn.real, drawn.captions, verdicts, strict=False)
+    plates = [Plate([to_pil(x), to_pil(real)], caption, verdict) for x, real, caption, verdict in shown]
+    heading = "left: generated   right: the real picture with this caption"
+    judged = "   ✓ ✗ what the judge reads off the generated one" if None not in verdicts else ""
+    save_png(path, sheet(plates, COLUMNS, heading + judged))
+
+
+def reconstructions(pipeline: Pipeline, images: Tensor, path: Path) -> None:
+    """Pictures uint8 (N, C, H, W) beside what the autoencoder makes of them."""
+    back = pipeline.reconstruct(to_float(images))
+    plates = [
+        Plate([to_pil(x), to_pil(y)], f"{float(likeness):.1f} dB")
+        for x, y, likeness in zip(images, back, psnr(images, back), strict=True)
+    ]
+    save_png(path, sheet(plates, COLUMNS, "left: real   right: reconstructed"))
+
+
+def sweep(pipeline: Pipeline, drawn: Drawn, scales: Sequence[float], n: int, path: Path) -> None:
+    """The first n captions, each from its own noise, at every guidance scale."""
+    prompts, seeds = drawn.prompts[:n], drawn.seeds[:n]
+    columns = [pipeline.text_to_image(prompts, seeds=seeds, guidance_scale=scale) for scale in scales]
+    rows = [Plate([column[i] for column in columns], caption) for i, caption in enumerate(drawn.captions[:n])]
+    save_png(path, table([f"guidance {scale:g}" for scale in scales], rows))
+
+
+def denoising(pipeline: Pipeline, drawn: Drawn, path: Path) -> None:
+    """An animation: the latents at each step, decoded, beside the picture the model expects there.
+
+    All frames show the same range, [-1, 1]; the last one stays for a while.
+    """
+    n = min(DENOISED, len(drawn))
+    seeds, prompts, captions = drawn.seeds[:n], drawn.prompts[:n], drawn.captions[:n]
+    start = pipeline.start(seeds)
+    walk = [(start, torch.zeros_like(start))]
+    pipeline.text_to_image(prompts, seeds=seeds, batch_size=n, on_step=lambda step, x, x0: walk.append((x, x0)))
+    frames = []
+    for step, states in enumerate(walk):
+        now, expected = (map(to_pil, pipeline.decode(latents)) for latents in states)
+        plates = [Plate(pair, caption) for *pair, caption in zip(now, expected, captions, strict=True)]
+        heading = f"step {step:2d} of {len(walk) - 1}   left: the picture so far   right: what is expected of it"
+        frames.append(sheet(plates, COLUMNS - 1, heading))
+    _save_gif(frames, path)
+
+
+def _save_gif(frames: list[Image.Image], path: Path) -> None:
+    durations = [FRAME] * (len(frames) - 1) + [HOLD]
+    with whole(path) as beside:
+        frames[0].save(beside, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)

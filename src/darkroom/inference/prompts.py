@@ -1,0 +1,92 @@
+"""Prompts in the form the U-Net was trained on: text embeddings, class ids, or nothing; and the one null condition."""
+
+import logging
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from darkroom.core.errors import DarkroomError
+from darkroom.data.tokenizer import CLIPTokenizer
+from darkroom.diffusion.denoiser import Condition
+from darkroom.nn.text import CLIPTextModel
+from darkroom.nn.unet import UNet2DConditionModel, select_context
+
+EMBED_BATCH = 256
+log = logging.getLogger("darkroom")
+
+
+class Prompts(Protocol):
+    """The prompts of one call, ready to condition any of its batches."""
+
+    def conditions(self, unet: UNet2DConditionModel, rows: slice) -> tuple[Condition, Condition]:
+        """(condition, null) of the prompts in `rows`, prepared once for all steps of a batch."""
+        ...
+
+
+class TextPrompts:
+    """Distinct prompts embedded once.
+
+    Args:
+        null: "empty_prompt" or "zeros", as the U-Net was trained.
+    """
+
+    def __init__(
+        self, prompts: Sequence[str], tokenizer: CLIPTokenizer, encoder: CLIPTextModel, null: str, device: torch.device
+    ) -> None:
+        texts = list(dict.fromkeys(prompts))
+        for text in texts:
+            if dropped := tokenizer.cut(text):
+                log.warning("prompt cut after %d tokens; not seen: %r", tokenizer.max_length, dropped)
+        row = {text: i for i, text in enumerate(texts)}
+        self.rows = torch.tensor([row[text] for text in prompts])
+        ids = tokenizer(["", *texts]).to(device)
+        embedded = torch.cat([encoder(part).last_hidden_state for part in torch.split(ids, EMBED_BATCH)])  # (1 + M, L, D)
+        self.null = embedded[:1] if null == "empty_prompt" else torch.zeros_like(embedded[:1])
+        self.embeddings = embedded[1:]
+
+    def conditions(self, unet: UNet2DConditionModel, rows: slice) -> tuple[Condition, Condition]:
+        """Keys and values are computed for the batch's distinct prompts alone."""
+        distinct, which = torch.unique(self.rows[rows], return_inverse=True)
+        device = self.embeddings.device
+        prepared = unet.prepare_context(torch.cat([self.null, self.embeddings[distinct.to(device)]]))
+        null = torch.zeros_like(which).to(device)
+        return Condition(select_context(prepared, which.to(device) + 1)), Condition(select_context(prepared, null))
+
+
+class ClassPrompts:
+    """Names of classes; the null condition is the id behind the last class.
+
+    Raises:
+        DarkroomError: a prompt is no class.
+    """
+
+    def __init__(self, prompts: Sequence[str], classes: Sequence[str], device: torch.device) -> None:
+        ids = {name: i for i, name in enumerate(classes)}
+        for prompt in prompts:
+            if prompt not in ids:
+                raise DarkroomError(f"prompt {prompt!r} is no class of this model; its classes: {', '.join(classes)}")
+        self.ids: Tensor = torch.tensor([ids[prompt] for prompt in prompts], device=device)
+        self.null = len(classes)
+
+    def conditions(self, unet: UNet2DConditionModel, rows: slice) -> tuple[Condition, Condition]:
+        """Ids; the embedding is the U-Net's."""
+        ids = self.ids[rows]
+        return Condition(class_ids=ids), Condition(class_ids=torch.full_like(ids, self.null))
+
+
+class NoPrompts:
+    """For a model without a condition, which takes the empty prompt only.
+
+    Raises:
+        DarkroomError: a prompt says something.
+    """
+
+    def __init__(self, prompts: Sequence[str]) -> None:
+        if said := next(filter(None, prompts), None):
+            raise DarkroomError(f"prompt {said!r}: this model was trained without captions; give the empty prompt ''")
+
+    def conditions(self, unet: UNet2DConditionModel, rows: slice) -> tuple[Condition, Condition]:
+        """Nothing, twice."""
+        return Condition(), Condition()

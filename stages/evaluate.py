@@ -1,0 +1,86 @@
+"""evaluate: the pipeline assembled, measured and shown. All artifacts -> artifacts/pipeline, reports/evaluation."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from darkroom.core.artifact import check_made_from, provenance, whole, write_json
+from darkroom.data.latents import read_info
+from darkroom.data.prepared import Prepared
+from darkroom.diffusion.generate import Sampling
+from darkroom.evaluation import pictures
+from darkroom.evaluation.drawing import draw
+from darkroom.evaluation.features import Judge
+from darkroom.evaluation.report import Examiner, as_json, key_figures
+from darkroom.inference.folder import assemble
+from darkroom.inference.pipeline import Pipeline
+from darkroom.params import Params
+from darkroom.stage import run_stage
+from darkroom.tracking import Run
+
+PREPARED, LATENTS, CONDITIONING = Path("data/prepared"), Path("data/latents"), Path("data/conditioning")
+VAE, TEXT_ENCODER = Path("artifacts/vae"), Path("artifacts/text_encoder")
+UNET, EVALUATOR = Path("artifacts/unet"), Path("artifacts/evaluator")
+PIPELINE, REPORT = Path("artifacts/pipeline"), Path("reports/evaluation")
+MADE_FROM = (
+    (VAE, PREPARED),
+    (LATENTS, PREPARED),
+    (LATENTS, VAE),
+    (TEXT_ENCODER, PREPARED),
+    (CONDITIONING, TEXT_ENCODER),
+    (UNET, LATENTS),
+    (UNET, CONDITIONING),
+    (EVALUATOR, PREPARED),
+)
+
+
+def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float | str]:
+    """Refuse parts that do not belong together, put them together, draw held-out captions, measure, show."""
+    p, data = params.evaluate, Prepared.open(PREPARED)
+    for artifact, source in MADE_FROM:
+        check_made_from(artifact, source)
+    assemble(
+        PIPELINE,
+        unet=UNET,
+        vae=VAE,
+        text_encoder=TEXT_ENCODER,
+        latents=read_info(LATENTS),
+        image_channels=data.info.channels,
+        image_size=data.info.image_size,
+        sampling=Sampling(**p.sampling.model_dump()),
+        precision=p.precision,
+        origin=provenance(UNET, VAE, TEXT_ENCODER, LATENTS),
+    )
+    pipeline = Pipeline.from_pretrained(PIPELINE, device=device)
+    examiner = Examiner(Judge.read(EVALUATOR, device), p.seed, p.bootstrap)
+    test, counts = data.split("test"), {"test": p.n_test, "novel": p.n_novel}
+    drawn = {
+        name: draw(pipeline, data.split(name), n, p.seed, p.batch_size)
+        for name, n in counts.items()
+        if n and name in data.info.splits
+    }
+    metrics = as_json(
+        {
+            "alignment": {
+                name: examiner.alignment(d.pictures, d.captions, d.labels, d.named, name) for name, d in drawn.items()
+            },
+            "evaluator": examiner.itself(test),
+            "fidelity": examiner.fidelity(drawn["test"], data.split("train")),
+            "vae": examiner.autoencoder(pipeline, test),
+            "sampling": {**asdict(pipeline.info.sampling), "precision": p.precision},
+        }
+    )
+    with whole(REPORT / "pictures") as folder:
+        sweep = {"guidance_sweep": p.guidance_sweep, "n_sweep": p.n_sweep}
+        pictures.show(folder, pipeline, drawn, examiner.verdicts, n_grid=p.n_grid, **sweep)
+    write_json(REPORT / "metrics.json", metrics)
+    for path in sorted((REPORT / "pictures").glob("*.png")):
+        run.picture(path, path.stem)
+    run.artifact(REPORT / "pictures" / "denoising.gif")
+    return key_figures(metrics)
+
+
+if __name__ == "__main__":
+    run_stage("evaluate", body)

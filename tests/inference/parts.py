@@ -1,0 +1,125 @@
+"""Tiny random artifacts, written as the stages write them, and pipelines assembled of them."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from darkroom.core.artifact import CONFIG, save_tensors, write_json
+from darkroom.core.rng import seeded
+from darkroom.core.weights import DIFFUSERS_WEIGHTS, WEIGHTS, write_network
+from darkroom.data.conditioning import ConditioningInfo
+from darkroom.data.latents import LatentsInfo
+from darkroom.data.tokenizer import CLIPTokenizer
+from darkroom.diffusion.generate import Sampling
+from darkroom.inference.folder import assemble
+from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
+from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
+from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
+
+CAPTIONS = [
+    f"a {size} {color} {shape}"
+    for size in ("small", "large")
+    for color in ("red", "green", "blue")
+    for shape in ("circle", "square")
+]
+CLASSES = ["zero", "one", "two"]
+SIZE, MAX_LENGTH, WIDTH = 16, 12, 32
+SAMPLING = Sampling("ddim", 4, 3.0, "trailing")
+COSINE = {"schedule": "cosine", "beta_start": 0.0001, "beta_end": 0.02, "num_train_timesteps": 1000}
+
+
+def assembled(
+    folder: Path,
+    kind: str = "text",
+    null: str = "empty_prompt",
+    prediction_type: str = "v_prediction",
+    process: dict[str, Any] = COSINE,
+    channels: int = 3,
+    autoencoder: str = "kl",
+    precision: str = "fp32",
+) -> Path:
+    """A pipeline of random networks, none of whose layers is silent."""
+    condition, network = _text_encoder(folder / "text_encoder", kind, null)
+    latent = _vae(folder / "vae", channels) if autoencoder == "kl" else (channels, SIZE, SIZE)
+    if autoencoder == "identity":
+        (folder / "vae").mkdir(parents=True)
+        write_json(folder / "vae" / CONFIG, {"kind": "identity", "network": {}, "scaling_factor": None})
+    latents = LatentsInfo(0.7, "measured", latent, autoencoder == "identity", {"train": 1})
+    shape = UNetConfig(
+        sample_size=latent[-1],
+        in_channels=latent[0],
+        out_channels=latent[0],
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        cross_attention_dim=WIDTH if kind == "text" else None,
+        attention_head_dim=2,
+        norm_num_groups=8,
+        num_class_embeds=len(CLASSES) + 1 if kind == "class" else None,
+    )
+    config = {
+        "network": asdict(shape),
+        "process": process,
+        "prediction_type": prediction_type,
+        "condition": asdict(condition),
+        "latents": asdict(latents),
+    }
+    write_network(folder / "unet", DIFFUSERS_WEIGHTS, awake(UNet2DConditionModel(shape)), config, {"inputs": {}})
+    write_json(folder / "text_encoder" / CONFIG, {**asdict(condition), "network": network})
+    assemble(
+        folder / "pipeline",
+        unet=folder / "unet",
+        vae=folder / "vae",
+        text_encoder=folder / "text_encoder",
+        latents=latents,
+        image_channels=channels,
+        image_size=SIZE,
+        sampling=SAMPLING,
+        precision=precision,
+        origin={"inputs": {}},
+    )
+    return folder / "pipeline"
+
+
+def awake(network: Any) -> Any:
+    """Zero-initialised layers would hide what feeds them: all weights random, of a size that keeps activations mild."""
+    with seeded(0, "awake"), torch.no_grad():
+        for name, p in network.named_parameters():
+            if p.ndim > 1:
+                p.normal_(std=(1.0 if "conv_out" in name else 0.7) / p[0].numel() ** 0.5)
+            elif name.endswith("bias"):
+                p.normal_(std=0.1)
+    return network
+
+
+def _vae(folder: Path, channels: int) -> tuple[int, int, int]:
+    shape = AutoencoderKLConfig(channels, channels, 4, (8, 16), 1, 4)
+    config = {"kind": "kl", "network": asdict(shape), "scaling_factor": None}
+    write_network(folder, DIFFUSERS_WEIGHTS, awake(AutoencoderKL(shape)), config, {"inputs": {}})
+    return 4, SIZE // 2, SIZE // 2
+
+
+def _text_encoder(folder: Path, kind: str, null: str) -> tuple[ConditioningInfo, dict[str, Any]]:
+    folder.mkdir(parents=True)
+    if kind != "text":
+        return ConditioningInfo(kind, None, 0, 0, CLASSES if kind == "class" else []), {}
+    tokenizer = CLIPTokenizer.train(CAPTIONS, 600, MAX_LENGTH)
+    tokenizer.write(folder / "tokenizer")
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer.vocab),
+        hidden_size=WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=MAX_LENGTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.eos_token_id,
+    )
+    with seeded(0, "text"):
+        encoder = CLIPTextModel(text)
+    save_tensors(folder / WEIGHTS, encoder.state_dict())
+    return ConditioningInfo("text", null, MAX_LENGTH, WIDTH, []), asdict(text)

@@ -1,0 +1,218 @@
+"""The laws of drawing pictures, and what the pipeline refuses."""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from darkroom.core.errors import DarkroomError
+from darkroom.inference import prompts as prompts_module
+from darkroom.inference.pipeline import Pipeline
+from darkroom.nn.unet import UNet2DConditionModel
+
+PROMPTS = ["a small red circle", "a large blue square", "a small green square", "a small red circle"]
+Make = Callable[..., Pipeline]
+
+
+def apart(a: torch.Tensor, b: torch.Tensor) -> int:
+    """The largest difference in grey levels."""
+    return int((a.int() - b.int()).abs().max())
+
+
+@pytest.fixture
+def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The batch sizes with which the U-Net is called."""
+    sizes: list[int] = []
+    forward = UNet2DConditionModel.forward
+
+    def counting(self: UNet2DConditionModel, sample: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        sizes.append(len(sample))
+        return forward(self, sample, *args, **kwargs)
+
+    monkeypatch.setattr(UNet2DConditionModel, "forward", counting)
+    return sizes
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+def test_a_picture_depends_on_its_own_prompt_and_seed_and_not_on_its_batch(sampler: Any, make: Make) -> None:
+    pipeline = make()
+    how = {"sampler": sampler, "output": "tensor"}
+    together = pipeline.text_to_image(PROMPTS, seeds=[0, 1, 2, 3], **how)
+    alone = torch.cat([pipeline.text_to_image(p, seeds=[s], **how) for s, p in enumerate(PROMPTS)])
+    split = pipeline.text_to_image(PROMPTS, seeds=[0, 1, 2, 3], batch_size=3, **how)
+    assert apart(together, alone) <= 1
+    assert apart(together, split) <= 1
+    assert apart(together[0], together[3]) > 20  # the same prompt, another seed
+    other = pipeline.text_to_image(PROMPTS[1], seeds=[0], **how)
+    assert apart(together[0], other[0]) > 20  # the same seed, another prompt
+
+
+def test_the_default_seeds_count_from_zero_which_is_a_seed(make: Make) -> None:
+    pipeline = make()
+    default = pipeline.text_to_image(PROMPTS[:2], output="tensor")
+    assert torch.equal(default, pipeline.text_to_image(PROMPTS[:2], seeds=[0, 1], output="tensor"))
+    assert apart(default[:1], pipeline.text_to_image(PROMPTS[0], seeds=[1], output="tensor")) > 20
+
+
+def test_pictures_come_as_pil_of_the_same_pixels(make: Make) -> None:
+    for channels, mode in ((3, "RGB"), (1, "L")):
+        pipeline = make(channels=channels)
+        (picture,) = pipeline.text_to_image(PROMPTS[0])
+        assert (picture.mode, picture.size) == (mode, (16, 16))
+        tensor = pipeline.text_to_image(PROMPTS[0], output="tensor")
+        assert tensor.shape == (1, channels, 16, 16)
+        assert picture.getpixel((3, 5)) in (tuple(tensor[0, :, 5, 3].tolist()), int(tensor[0, 0, 5, 3]))
+
+
+def test_guidance_one_is_the_conditional_model_at_half_the_work(make: Make, forwards: list[int]) -> None:
+    pipeline = make()
+    plain = pipeline.text_to_image(PROMPTS, guidance_scale=1.0, output="tensor")
+    assert forwards == [4] * 4
+    forwards.clear()
+    nearly = pipeline.text_to_image(PROMPTS, guidance_scale=1 + 1e-6, output="tensor")
+    assert forwards == [8] * 4
+    assert apart(plain, nearly) <= 1
+    guided = pipeline.text_to_image(PROMPTS, guidance_scale=3.0, output="tensor")
+    assert apart(plain, guided) > 10
+
+
+def test_keys_and_values_are_made_once_a_run_and_for_distinct_prompts_only(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, sizes = make(), []
+    prepare = UNet2DConditionModel.prepare_context
+
+    def counting(self: UNet2DConditionModel, states: torch.Tensor) -> Any:
+        sizes.append(len(states))
+        return prepare(self, states)
+
+    monkeypatch.setattr(UNet2DConditionModel, "prepare_context", counting)
+    pipeline.text_to_image(PROMPTS, num_inference_steps=5)
+    assert sizes == [1 + 3]  # the null, and three distinct prompts
+
+
+def test_guidance_uses_the_null_the_pipeline_states(make: Make) -> None:
+    empty, zeros = make(), make(null="zeros")
+    assert torch.equal(empty.unet.conv_in.weight, zeros.unet.conv_in.weight)
+    text = empty.prompts(["", "a small red circle"])
+    assert isinstance(text, prompts_module.TextPrompts)
+    assert torch.allclose(text.null[0], text.embeddings[0], atol=1e-5)
+    nothing = zeros.prompts([""])
+    assert isinstance(nothing, prompts_module.TextPrompts)
+    assert not nothing.null.any()
+    for pipeline, given in ((empty, text), (zeros, nothing)):
+        _, null = given.conditions(pipeline.unet, slice(0, 1))
+        expected = pipeline.unet.prepare_context(given.null)
+        assert null.context is not None
+        for (k, v), (k2, v2) in zip(null.context, expected, strict=True):
+            assert torch.allclose(k, k2, atol=1e-5)
+            assert torch.allclose(v, v2, atol=1e-5)
+    drawn = [p.text_to_image(PROMPTS[0], output="tensor") for p in (empty, zeros)]
+    assert apart(*drawn) > 2
+    assert not (zeros.path / "model_index.json").exists()  # diffusers starts from the empty prompt
+
+
+def test_guidance_of_the_empty_prompt_changes_nothing(make: Make) -> None:
+    """With the empty prompt both halves are the same, so the scale has nothing to enlarge."""
+    pipeline = make()
+    drawn = [pipeline.text_to_image("", guidance_scale=g, output="tensor") for g in (1.0, 7.0)]
+    assert apart(*drawn) <= 1
+
+
+def test_classes_are_asked_for_by_name(make: Make) -> None:
+    pipeline = make(kind="class")
+    drawn = pipeline.text_to_image(["zero", "two"], seeds=[0, 0], output="tensor")
+    assert apart(drawn[0], drawn[1]) > 5
+    with pytest.raises(DarkroomError, match="'nine' is no class of this model; its classes: zero, one, two"):
+        pipeline.text_to_image("nine")
+    _, null = pipeline.prompts(["one"]).conditions(pipeline.unet, slice(0, 1))
+    assert null.class_ids is not None
+    assert null.class_ids.tolist() == [3]
+    assert not (pipeline.path / "model_index.json").exists()
+
+
+def test_a_model_without_condition_takes_the_empty_prompt_alone(make: Make) -> None:
+    pipeline = make(kind="none")
+    assert pipeline.text_to_image(["", ""], output="tensor").shape == (2, 3, 16, 16)
+    with pytest.raises(DarkroomError, match="without captions"):
+        pipeline.text_to_image("a dog")
+
+
+def test_pixels_need_no_autoencoder(make: Make) -> None:
+    pipeline = make(autoencoder="identity")
+    assert pipeline.text_to_image(PROMPTS[:2], output="tensor").shape == (2, 3, 16, 16)
+    assert not (pipeline.path / "vae").exists()
+    assert not (pipeline.path / "model_index.json").exists()
+
+
+def test_bf16_draws_nearly_the_same_and_keeps_to_its_seed(make: Make) -> None:
+    exact, fast = make(), make(precision="bf16")
+    drawn = [p.text_to_image(PROMPTS, output="tensor") for p in (exact, fast)]
+    difference = (drawn[0].float() - drawn[1].float()).abs().mean()
+    assert 0 < difference < 6
+    alone = torch.cat([fast.text_to_image(p, seeds=[s], output="tensor") for s, p in enumerate(PROMPTS)])
+    assert apart(drawn[1], alone) <= 1
+
+
+def test_a_long_prompt_is_cut_and_the_words_not_seen_are_named(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    pipeline = make()
+    with caplog.at_level(logging.WARNING, "darkroom"):
+        pipeline.text_to_image("a small red circle " * 2 + "a large blue square and beyond")
+    (record,) = caplog.records
+    assert record.getMessage().endswith("beyond'")
+    assert "12 tokens" in record.getMessage()
+
+
+def test_every_step_can_be_watched(make: Make) -> None:
+    pipeline, seen = make(), []
+    drawn = pipeline.text_to_image(PROMPTS, output="tensor", on_step=lambda k, x, x0: seen.append((k, x, x0)))
+    assert [k for k, _, _ in seen] == [0, 1, 2, 3]
+    assert torch.equal(pipeline.decode(seen[-1][1]), drawn)
+    assert torch.equal(seen[-1][1], seen[-1][2])  # the last step ends at what was expected
+
+
+def test_the_same_parts_give_the_same_folder(parts: Any, make: Make, tmp_path: Path) -> None:
+    again = Pipeline.from_pretrained(parts.assembled(tmp_path), device="cpu")
+    assert again.model_hash == make().model_hash
+    assert again.model_hash != make(null="zeros").model_hash
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ({"prompt": []}, "prompt: none given"),
+        ({"prompt": ["a"], "seeds": [1, 2]}, "seeds: 2 given for 1 prompts"),
+        ({"prompt": "a", "num_inference_steps": 0}, "num_inference_steps = 0: give 1 to 1000"),
+        ({"prompt": "a", "num_inference_steps": 1001}, "num_inference_steps = 1001: give 1 to 1000"),
+        ({"prompt": "a", "sampler": "plms"}, "sampler = 'plms': unknown; choose from ddpm, ddim"),
+        ({"prompt": "a", "guidance_scale": float("nan")}, "guidance_scale = nan"),
+        ({"prompt": "a", "guidance_scale": -1.0}, "guidance_scale = -1.0"),
+        ({"prompt": "a", "batch_size": 0}, "batch_size = 0"),
+    ],
+)
+def test_bad_requests_are_refused_in_one_line(call: dict[str, Any], message: str, make: Make) -> None:
+    with pytest.raises(DarkroomError, match=message) as caught:
+        make().text_to_image(**call)
+    assert "\n" not in str(caught.value)
+
+
+def test_folders_that_are_no_pipeline_are_refused(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(DarkroomError, match="no such pipeline"):
+        Pipeline.from_pretrained(tmp_path / "nowhere")
+    with pytest.raises(DarkroomError, match=r"holds no pipeline\.json"):
+        Pipeline.from_pretrained(tmp_path)
+    folder = tmp_path / "copy"
+    shutil.copytree(make().path, folder)
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"torn")
+    with pytest.raises(DarkroomError, match="not a readable safetensors file"):
+        Pipeline.from_pretrained(folder, device="cpu")
+    value = json.loads((folder / "pipeline.json").read_text())
+    for change, message in (({"format": 2}, "format 2, not 1"), ({"sampling": None}, "does not describe a pipeline")):
+        (folder / "pipeline.json").write_text(json.dumps({**value, **change}))
+        with pytest.raises(DarkroomError, match=message):
+            Pipeline.from_pretrained(folder, device="cpu")
