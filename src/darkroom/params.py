@@ -48,6 +48,7 @@ __all__ = [
     "WebDatasetSource",
     "load",
     "problems",
+    "read",
 ]
 
 PARAMS_FILE = Path("params.yaml")
@@ -120,7 +121,7 @@ def load(path: Path | str = PARAMS_FILE) -> Params:
         DarkroomError: one line that names the file, the key, the value, what is allowed and the remedy; when several
             keys are wrong, the first of them and how many more there are.
     """
-    values = _read(path)
+    values = read(path)
     try:
         return Params.model_validate(values)
     except ValidationError as error:
@@ -137,7 +138,7 @@ def problems(path: Path | str = PARAMS_FILE) -> list[str]:
     Raises:
         DarkroomError: the file cannot be read at all.
     """
-    values = _read(path)
+    values = read(path)
     try:
         Params.model_validate(values)
     except ValidationError as error:
@@ -145,7 +146,12 @@ def problems(path: Path | str = PARAMS_FILE) -> list[str]:
     return []
 
 
-def _read(path: Path | str) -> dict[Any, Any]:
+def read(path: Path | str) -> dict[Any, Any]:
+    """What a params file says, unchecked.
+
+    Raises:
+        DarkroomError: it is missing, or no YAML with keys.
+    """
     remedy = "write one with: darkroom recipe use scenes"
     try:
         values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # a SafeLoader
