@@ -40,10 +40,15 @@ def part(module: str) -> str:
 
 
 @cache
+def tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+@cache
 def imports(file: Path) -> frozenset[str]:
     """Every module a file imports, wherever in it and also for types alone; of the library, the modules that exist."""
     found = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(file)):
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -95,13 +100,13 @@ def is_plumbing(file: Path) -> bool:
 
 def holds_no_code(file: Path) -> bool:
     """Whether a file is a docstring at most."""
-    body = ast.parse(file.read_text(encoding="utf-8")).body
+    body = tree(file).body
     return all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)
 
 
 def used_names(file: Path) -> Iterator[tuple[str, ast.AST]]:
     """Every dotted name in a file, with its node: ("torch.load", …)."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(file)):
         if isinstance(node, ast.Attribute | ast.Name):
             yield ast.unparse(node), node
 
@@ -133,7 +138,7 @@ def test_one_file_imports_torchvision() -> None:
 
 def test_one_file_reads_the_parameters() -> None:
     def names_it(file: Path) -> bool:
-        constants = (n.value for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Constant))
+        constants = (n.value for n in ast.walk(tree(file)) if isinstance(n, ast.Constant))
         return "params.yaml" in constants
 
     assert [name(f) for f in SOURCES + STAGES if names_it(f)] == ["src/darkroom/params.py"]
@@ -145,7 +150,7 @@ def test_no_code_is_loaded_from_data(file: Path) -> None:
     for used, _ in used_names(file):
         if used.startswith("pickle."):
             assert used in ("pickle.Unpickler", "pickle.UnpicklingError"), f"{name(file)}: {used}"
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(file)):
         if isinstance(node, ast.ImportFrom):
             assert node.module != "pickle", f"{name(file)}: import pickle as a whole, so that its use can be seen"
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
@@ -153,7 +158,7 @@ def test_no_code_is_loaded_from_data(file: Path) -> None:
     if "pickle" in imports(file):
         unpicklers = [
             node
-            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+            for node in ast.walk(tree(file))
             if isinstance(node, ast.ClassDef) and "pickle.Unpickler" in map(ast.unparse, node.bases)
         ]
         assert unpicklers

@@ -1,5 +1,6 @@
 """What a person finds in the browser after `dvc repro`: runs, curves, pictures, weights, and where they came from."""
 
+import os
 import shutil
 import signal
 import socket
@@ -29,7 +30,8 @@ def address(quick_pipeline: Path) -> Iterator[str]:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     command = [sys.executable, "-c", "from darkroom.cli import main; main()", "ui", "--port", str(port)]
-    server = subprocess.Popen(command, cwd=quick_pipeline, stdout=subprocess.PIPE, text=True)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DARKROOM_", "MLFLOW_", "DVC_"))}
+    server = subprocess.Popen(command, cwd=quick_pipeline, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
         lines = iter(server.stdout)

@@ -192,9 +192,10 @@ def test_off_leaves_nothing(project: Path, store_root: Path, monkeypatch: pytest
     assert [path.name for path in project.iterdir()] == ["artifacts"]
 
 
-def test_a_wrong_switch_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DARKROOM_TRACKING", "of")
-    with pytest.raises(DarkroomError, match="'of': give on or off"), stage_run("x", {}, [], [], [], {}):
+@pytest.mark.parametrize("name", ["DARKROOM_TRACKING", "DARKROOM_TRACKING_COPY_MIB"])
+def test_a_wrong_setting_is_refused(name: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "of")
+    with pytest.raises(DarkroomError, match=f"{name} = 'of': give"), stage_run("x", {}, [], [], [], {}):
         pass
 
 

@@ -34,6 +34,7 @@ class Run:
         self.id: str | None = None  # MLflow's, once the run has begun
         self.address: str | None = None  # of its page in the user interface
         self._curves: set[str] = set()
+        self._copy_mib = _copy_limit()
         self._sender = Sender(self._begin) if tracked else None
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
@@ -119,7 +120,7 @@ class Run:
         places: dict[str, str] = {}
         for path, digest in account.outputs.items():
             files = _files(Path(path))
-            copied = [file for file in files if _is_copied(file)]
+            copied = [file for file in files if self._is_copied(file)]
             for file in copied:
                 store.log_file(run, file, file.parent.as_posix())
             places[path] = readable_size(sum(file.stat().st_size for file in files))
@@ -136,6 +137,12 @@ class Run:
                 origins[path] = f"[{maker[1]}]({store.run_link(maker[0])})"
         _log_text(store, run, "manifest.json", json.dumps(asdict(account), indent=2, sort_keys=True) + "\n")
         store.set_tags(run, {"mlflow.note.content": markdown(account, origins, places)})
+
+    def _is_copied(self, file: Path) -> bool:
+        mib = file.stat().st_size / 2**20
+        if file.parts[0] == "data":
+            return file.suffix in DATA_COPIED and mib <= DATA_COPY_MIB
+        return mib <= self._copy_mib
 
 
 @contextmanager
@@ -217,11 +224,12 @@ def _files(path: Path) -> list[Path]:
     return [file for file in found if "__pycache__" not in file.parts]
 
 
-def _is_copied(file: Path) -> bool:
-    mib = file.stat().st_size / 2**20
-    if file.parts[0] == "data":
-        return file.suffix in DATA_COPIED and mib <= DATA_COPY_MIB
-    return mib <= float(os.environ.get("DARKROOM_TRACKING_COPY_MIB", COPY_MIB))
+def _copy_limit() -> float:
+    value = os.environ.get("DARKROOM_TRACKING_COPY_MIB", str(COPY_MIB))
+    try:
+        return float(value)
+    except ValueError:
+        raise DarkroomError(f"DARKROOM_TRACKING_COPY_MIB = {value!r}: give a number of MiB") from None
 
 
 def _log_text(store: Store, run: str, name: str, text: str) -> None:
