@@ -68,9 +68,7 @@ class Examiner:
                 for name, metric in halves.items()
             },
             "kid": kid(real, generated, numpy_rng(self.seed, "kid")),
-            "closer_to_training_than_test": closeness_to_training(
-                generated, real, seen, self.resamples, numpy_rng(self.seed, "memorisation")
-            ),
+            "closer_to_training_than_test": closeness_to_training(generated, real, seen),
             "features": f"darkroom evaluator ({self.judge.kind}, {real.shape[1]} features)",
             "n_generated": len(generated),
             "n_real": len(real),
