@@ -1,0 +1,48 @@
+"""A world in which the best denoiser is known: pictures whose every element is drawn from one Gaussian."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from darkroom.diffusion.denoiser import Condition
+from darkroom.diffusion.schedule import Level
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """x0 ~ N(mean, std^2), and everything that follows for x = alpha * x0 + sigma * eps."""
+
+    mean: float
+    std: float
+
+    def denoise(self, x: Tensor, level: Level, condition: Condition) -> Tensor:
+        """E[x0 | x] (Karras et al. 2022, eq. 3 and appendix B.3, for any alpha)."""
+        gain = level.alpha * self.std**2 / self.variance(level)
+        return self.mean + gain * (x - level.alpha * self.mean)
+
+    def variance(self, level: Level) -> float:
+        """Of x."""
+        return float(level.alpha**2 * self.std**2 + level.sigma**2)
+
+    def flow(self, x: Tensor, start: Level, end: Level) -> Tensor:
+        """Where the probability flow takes x: it keeps its quantile."""
+        ratio = (self.variance(end) / self.variance(start)) ** 0.5
+        return end.alpha * self.mean + ratio * (x - start.alpha * self.mean)
+
+
+@pytest.fixture
+def gaussian() -> type[Gaussian]:
+    return Gaussian
+
+
+@pytest.fixture
+def draw() -> Callable[..., Tensor]:
+    """Standard normal numbers, float64, always the same."""
+
+    def normal(*shape: int, seed: int = 0) -> Tensor:
+        return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+    return normal

@@ -1,0 +1,105 @@
+"""Condition dropout and guidance: exact at their ends, linear between, two halves in one call."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from darkroom.diffusion.denoiser import Condition
+from darkroom.diffusion.guidance import drop_condition, dropout_mask, guided
+from darkroom.diffusion.schedule import DiscreteVP, Level
+
+LEVEL = DiscreteVP("cosine", 0.0001, 0.02, 1000).level(400)
+WANTED, NULL = Condition(class_ids=torch.tensor([1, 2])), Condition(class_ids=torch.tensor([9, 9]))
+
+
+class Network:
+    """A denoiser that answers by the class, and counts its calls."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    def eps(self, x: Tensor, ids: Tensor) -> Tensor:
+        return torch.sin(x * ids.view(-1, 1, 1, 1))
+
+    def __call__(self, x: Tensor, level: Level, condition: Condition) -> Tensor:
+        assert condition.class_ids is not None
+        self.batches.append(condition.class_ids.tolist())
+        return (x - level.sigma * self.eps(x, condition.class_ids)) / level.alpha
+
+
+def test_scale_1_is_the_conditional_model_itself() -> None:
+    network = Network()
+    assert guided(network, NULL, 1.0) is network
+
+
+def test_scale_0_is_the_unconditional_model(draw: Callable[..., Tensor]) -> None:
+    network, x = Network(), draw(2, 1, 4, 4)
+    torch.testing.assert_close(guided(network, NULL, 0.0)(x, LEVEL, WANTED), network(x, LEVEL, NULL))
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0, 7.5])
+def test_guiding_x0_is_guiding_epsilon(scale: float, draw: Callable[..., Tensor]) -> None:
+    """Ho & Salimans 2022, eq. 6, with w = scale - 1."""
+    network, x = Network(), draw(2, 1, 4, 4)
+    assert WANTED.class_ids is not None
+    assert NULL.class_ids is not None
+    eps = scale * network.eps(x, WANTED.class_ids) + (1 - scale) * network.eps(x, NULL.class_ids)
+    expected = (x - LEVEL.sigma * eps) / LEVEL.alpha
+    torch.testing.assert_close(guided(network, NULL, scale)(x, LEVEL, WANTED), expected)
+
+
+def test_both_halves_are_one_batch_joined_once(monkeypatch: pytest.MonkeyPatch, draw: Callable[..., Tensor]) -> None:
+    joined = []
+    cat = Condition.cat
+    monkeypatch.setattr(Condition, "cat", lambda self, other: joined.append(1) or cat(self, other))
+    network, x = Network(), draw(2, 1, 4, 4)
+    denoise = guided(network, NULL, 3.0)
+    for _ in range(5):
+        denoise(x, LEVEL, WANTED)
+    assert network.batches == [[9, 9, 1, 2]] * 5
+    assert len(joined) == 1
+
+
+def test_another_condition_is_not_taken_for_the_last_one(draw: Callable[..., Tensor]) -> None:
+    network, x = Network(), draw(2, 1, 4, 4)
+    denoise = guided(network, NULL, 3.0)
+    denoise(x, LEVEL, WANTED)
+    denoise(x, LEVEL, Condition(class_ids=torch.tensor([3, 4])))
+    assert network.batches == [[9, 9, 1, 2], [9, 9, 3, 4]]
+
+
+def test_conditions_join_by_sample() -> None:
+    def keys_values(n: int) -> list[tuple[Tensor, Tensor]]:
+        return [(torch.rand(n, 2, 3, 4), torch.rand(n, 2, 3, 4)) for _ in range(2)]
+
+    first, second = keys_values(2), keys_values(3)
+    both = Condition(first).cat(Condition(second))
+    assert both.context is not None
+    for (k, v), (k1, v1), (k2, v2) in zip(both.context, first, second, strict=True):
+        assert torch.equal(k, torch.cat([k1, k2]))
+        assert torch.equal(v, torch.cat([v1, v2]))
+    assert Condition().cat(Condition()) == Condition()
+
+
+def test_dropout_is_exact_at_both_ends() -> None:
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        assert not dropout_mask(5000, 0.0, generator).any()
+        assert dropout_mask(5000, 1.0, generator).all()
+
+
+def test_dropout_drops_the_share_asked_for() -> None:
+    mask = dropout_mask(10_000, 0.1, torch.Generator().manual_seed(0))
+    assert float(mask.float().mean()) == pytest.approx(0.1, abs=0.012)  # 4 standard errors
+
+
+def test_dropped_rows_are_the_null_and_others_untouched() -> None:
+    mask = torch.tensor([True, False, True])
+    embeddings, null = torch.rand(3, 4, 5), torch.rand(4, 5)
+    dropped = drop_condition(embeddings, null, mask)
+    assert torch.equal(dropped[0], null)
+    assert torch.equal(dropped[1], embeddings[1])
+    assert torch.equal(dropped[2], null)
+    assert drop_condition(torch.tensor([3, 4, 5]), torch.tensor(9), mask).tolist() == [9, 4, 9]
