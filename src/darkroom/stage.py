@@ -16,6 +16,7 @@ from darkroom.core import device as devices
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking import Run, stage_run
 from darkroom.tracking.note import figure, readable_size
+from darkroom.tracking.store import is_server, location
 from darkroom.training.optim import OptimizerConfig
 
 PIPELINE = Path("dvc.yaml")
@@ -120,7 +121,7 @@ def _summary(stage: str, seconds: float, outputs: list[Path], figures: Figures, 
         lines.append(f"  wrote {path} ({readable_size(size)})")
     lines += [f"  {name}: {figure(value)}" for name, value in figures.items()]
     if address:
-        lines.append(f"  run: {address} (while `make ui` runs)")
+        lines.append(f"  run: {address}" + ("" if is_server(location()) else " (while `make ui` runs)"))
     return "\n".join(lines)
 
 

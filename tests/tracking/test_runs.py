@@ -49,7 +49,7 @@ def test_a_run_tells_what_was_read_done_and_written(project: Path, client: mlflo
     code.write_text("pass\n")
     with stage_run("train_vae", PARAMS, [PREPARED], [Path("src")], [VAE, Path("report.json")], {"threads": "2"}) as run:
         for step in range(1200):
-            run.metrics(step, {"loss": 1 / (step + 1)})
+            run.metrics(step, {"loss": 1 / (step + 1), "loss/0-25%": 2.0})
         run.picture(Image.new("RGB", (6, 4), "red"), "samples", step=100)
         run.picture(Image.new("L", (6, 4)), "reconstructions")
         run.text("a text — with more than ASCII", "notes/text.md")
@@ -73,7 +73,7 @@ def test_a_run_tells_what_was_read_done_and_written(project: Path, client: mlflo
     }
     losses = client.get_metric_history(found.info.run_id, "loss")
     assert sorted((m.step, m.value) for m in losses) == [(step, 1 / (step + 1)) for step in range(1200)]
-    assert found.data.metrics["psnr"] == 33.25
+    assert found.data.metrics == {"loss": 1 / 1200, "loss/0-25_": 2.0, "psnr": 33.25}
 
     kept = Path(mlflow.artifacts.download_artifacts(found.info.artifact_uri))
     with Image.open(kept / "samples/step_000100.png") as picture:

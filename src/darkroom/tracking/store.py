@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ FOLDER = Path(".mlflow")
 UI_PORT = 5050
 TRAINING_VIEW = "workflowType=machine_learning"  # without it MLflow's pages open on language models, and empty
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # what MLflow takes in one call
+NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
 VALUE_LENGTH = 5000  # characters MLflow's databases keep of a parameter or tag
 
 
@@ -162,8 +164,8 @@ class Store:
             self._client.log_batch(run, tags=entries[first : first + BATCH["tags"]])
 
     def log_metrics(self, run: str, metrics: Sequence[Metric]) -> None:
-        """Add values to a run's curves."""
-        entries = [self._entities.Metric(m.name, m.value, m.time, m.step) for m in metrics]
+        """Add values to a run's curves; what no name may hold becomes "_", or MLflow would refuse the whole batch."""
+        entries = [self._entities.Metric(NOT_IN_NAMES.sub("_", m.name), m.value, m.time, m.step) for m in metrics]
         for first in range(0, len(entries), BATCH["metrics"]):
             self._client.log_batch(run, metrics=entries[first : first + BATCH["metrics"]])
 
