@@ -37,7 +37,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
         if kind == "missing":
             yield f"{key} is missing; add it ({EXAMPLE})"
         elif kind in UNKNOWN:
-            yield f"{key} = {_short(fault['input'])} is an unknown key; {_nearest(parts, model)}"
+            value = f" = {_short(fault['input'])}" if kind == "extra_forbidden" else ""
+            yield f"{key}{value} is an unknown key; {_nearest(parts, model)}"
         elif kind == "value_error":  # a check of our own, which begins with a key relative to its section
             yield f"{key}.{context['error']}" if key else str(context["error"])
         elif kind == "union_tag_not_found":

@@ -45,7 +45,12 @@ def runtime() -> Runtime:
     values: dict[str, Any] = {}
     known: dict[str, type] = {f.name: type(getattr(Runtime, f.name)) for f in fields(Runtime)}
     if RUNTIME_FILE.exists():
-        values = yaml.safe_load(RUNTIME_FILE.read_text(encoding="utf-8")) or {}
+        try:
+            values = yaml.safe_load(RUNTIME_FILE.read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise DarkroomError(f"{RUNTIME_FILE}: not valid YAML: {' '.join(str(error).split())}; mend it") from None
+        if not isinstance(values, dict):
+            raise DarkroomError(f"{RUNTIME_FILE}: holds no keys; write lines such as `device: cpu`")
         for key, value in values.items():
             if key not in known:
                 raise DarkroomError(f"{RUNTIME_FILE}: unknown key {key!r}; known keys: {', '.join(known)}")

@@ -59,7 +59,7 @@ class Phase:
                 values[name] = values.get(name, 0.0) + float(term.detach()) * share
         limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
         norm = float(nn.utils.clip_grad_norm_(self.parameters, limit))
-        for name, value in [*values.items(), ("gradient norm", norm)]:
+        for name, value in [*sorted(values.items(), key=lambda item: item[0] == "loss"), ("gradient norm", norm)]:
             if not math.isfinite(value):
                 raise DarkroomError(
                     f"step {step}: {name} is {value} at learning rate {rate:g}; stopped before the update: "

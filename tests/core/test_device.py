@@ -1,0 +1,118 @@
+"""Where work runs: the environment over runtime.yaml, and clear words for what is wrong with either."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from darkroom.core.device import Runtime, autocast, available_cores, execution_profile, resolve_device, runtime, start
+from darkroom.core.errors import DarkroomError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("DEVICE", "THREADS", "DETERMINISTIC"):
+        monkeypatch.delenv(f"DARKROOM_{name}", raising=False)
+
+
+def test_without_settings_there_are_defaults() -> None:
+    assert runtime() == Runtime("auto", 0, True)
+
+
+def test_the_file_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("runtime.yaml").write_text("device: cpu\nthreads: 3\n")
+    assert runtime() == Runtime("cpu", 3, True)
+    monkeypatch.setenv("DARKROOM_THREADS", "1")
+    monkeypatch.setenv("DARKROOM_DETERMINISTIC", "0")
+    assert runtime() == Runtime("cpu", 1, False)
+
+
+def test_an_empty_file_sets_nothing() -> None:
+    Path("runtime.yaml").write_text("# nothing yet\n")
+    assert runtime() == Runtime()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("devise: cpu", "unknown key 'devise'; known keys: device, threads, deterministic"),
+        ("threads: two", "threads = 'two' must be of type int"),
+        ("threads: true", "threads = True must be of type int"),
+        ("deterministic: 1", "deterministic = 1 must be of type bool"),
+        ("- cpu", "holds no keys; write lines such as `device: cpu`"),
+        ("cpu", "holds no keys; write lines such as `device: cpu`"),
+        ("device: [cpu", "not valid YAML"),
+    ],
+)
+def test_what_is_wrong_with_the_file_is_said_in_a_line(text: str, said: str) -> None:
+    Path("runtime.yaml").write_text(text)
+    with pytest.raises(DarkroomError) as error:
+        runtime()
+    assert str(error.value).startswith("runtime.yaml: ")
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("THREADS", "many", "DARKROOM_THREADS = 'many': give a whole number"),
+        ("THREADS", "-1", "DARKROOM_THREADS = '-1': give a whole number"),
+        ("DETERMINISTIC", "yes", "DARKROOM_DETERMINISTIC = 'yes': give 1 or 0"),
+    ],
+)
+def test_what_is_wrong_with_the_environment_is_said_too(
+    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"DARKROOM_{name}", value)
+    with pytest.raises(DarkroomError, match=said):
+        runtime()
+
+
+def test_devices_are_found_by_name_or_refused() -> None:
+    assert resolve_device("cpu") == CPU
+    assert resolve_device("auto").type in ("cpu", "cuda", "mps")
+    with pytest.raises(DarkroomError, match=r"device = 'gpu': give auto, cpu, cuda, cuda:N or mps"):
+        resolve_device("gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(DarkroomError, match="device = 'cuda' is not available here; set DARKROOM_DEVICE=auto"):
+            resolve_device("cuda")
+
+
+def test_bf16_computes_in_bfloat16_and_leaves_weights_alone() -> None:
+    layer, x = torch.nn.Linear(4, 4), torch.ones(1, 4)
+    with autocast(CPU, "bf16"):
+        assert layer(x).dtype == torch.bfloat16
+    with autocast(CPU, "fp32"):
+        assert layer(x).dtype == torch.float32
+    assert layer.weight.dtype == torch.float32
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(DarkroomError, match="precision = 'fp16': give fp32 or bf16"):
+        autocast(CPU, "fp16")
+
+
+def test_starting_applies_threads_and_determinism() -> None:
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    try:
+        assert start(Runtime("cpu", 1, True)) == CPU
+        assert torch.get_num_threads() == 1
+        assert torch.are_deterministic_algorithms_enabled()
+        start(Runtime("cpu", 0, True))
+        assert torch.get_num_threads() == available_cores()
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+
+
+def test_the_profile_names_what_may_change_the_last_bits() -> None:
+    profile = execution_profile(CPU)
+    assert profile["device"].startswith("cpu (")
+    assert profile["threads"] == str(torch.get_num_threads())
+    assert profile["version.torch"] == torch.__version__
+    assert {"instruction_set", "python", "system", "deterministic", "processes"} <= profile.keys()
+    assert profile == execution_profile(CPU)

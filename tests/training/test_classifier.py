@@ -1,0 +1,111 @@
+"""Training the judges that read labels or tell which way up a picture is."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from darkroom.nn.evaluator import Classifier, ClassifierConfig, SelfSupervised, rotated
+from darkroom.nn.image import ConvTowerConfig
+from darkroom.training.classifier import (
+    MAX_SHIFT,
+    ClassifierTask,
+    RotationTask,
+    augmented,
+    label_accuracy,
+    label_losses,
+    rotation_accuracy,
+)
+from darkroom.training.ema import EMA
+from darkroom.training.loop import Phase, train
+from darkroom.training.optim import OptimizerConfig
+from darkroom.training.setting import Setting
+
+CPU, ALL = torch.device("cpu"), slice(0, 8)
+Make = Callable[..., OptimizerConfig]
+
+
+def test_labels_that_are_absent_teach_nothing() -> None:
+    logits = [torch.randn(3, 4), torch.randn(3, 2)]
+    labels = torch.tensor([[1, 0], [2, -1], [-1, -1]])
+    losses = label_losses(logits, labels)
+    first = F.cross_entropy(logits[0][:1], labels[:1, 0]) + F.cross_entropy(logits[1][:1], labels[:1, 1])
+    torch.testing.assert_close(losses, torch.stack([first, F.cross_entropy(logits[0][1:2], labels[1:2, 0]), first * 0]))
+
+
+def test_augmentation_is_a_function_of_seed_and_step() -> None:
+    x = torch.rand(4, 3, 12, 12)
+    assert torch.equal(augmented(x, 0, 1), augmented(x, 0, 1))
+    assert not torch.equal(augmented(x, 0, 1), augmented(x, 0, 2))
+    assert not torch.equal(augmented(x, 0, 1), augmented(x, 1, 1))
+
+
+def test_augmentation_shifts_by_a_few_pixels_and_adds_a_little_noise() -> None:
+    x = torch.zeros(64, 1, 16, 16)
+    x[:, 0, 8, 8] = 100.0
+    out = augmented(x, 0, 0)
+    places = [divmod(int(i), 16) for i in out.flatten(1).argmax(dim=1)]
+    assert {max(abs(y - 8), abs(x - 8)) for y, x in places} == set(range(MAX_SHIFT + 1))
+    rest = out[out < 50]
+    assert 0 < float(rest.abs().mean()) < 0.1
+
+
+def two_headed() -> tuple[Classifier, Tensor, Tensor]:
+    """Pictures bright or dark, and of one of three colours, which dark ones have not."""
+    torch.manual_seed(0)
+    labels = torch.tensor([[1, i % 3] if i % 2 else [0, -1] for i in range(24)])
+    pictures = torch.zeros(24, 3, 8, 8, dtype=torch.uint8)
+    for i, (bright, colour) in enumerate(labels.tolist()):
+        pictures[i, colour] = 255 * bright
+    return Classifier(ClassifierConfig(3, 16, 1, classes=(2, 3))), pictures, labels
+
+
+def test_a_classifier_learns_to_read(setting: Setting, optimizer: Make) -> None:
+    network, pictures, labels = two_headed()
+    task = ClassifierTask(network, lambda i: pictures[i], labels, setting)
+    phase = Phase("", list(network.parameters()), optimizer(learning_rate=3e-3), task.loss)
+    train([phase], EMA(network, 100), steps=40, batch_size=8, accumulation=1, hooks=[], description="judge")
+    found = label_accuracy(network, task.images, labels, ["bright", "colour"], 7, CPU)
+    assert found == {"bright": 1.0, "colour": 1.0}
+
+
+def test_accuracy_counts_only_what_is_there_to_read() -> None:
+    network, pictures, labels = two_headed()
+    with torch.no_grad():
+        for head, answer in zip(network.heads, (1, 0), strict=True):
+            head.weight.zero_()
+            head.bias.copy_(torch.eye(head.out_features)[answer])
+    found = label_accuracy(network, lambda i: pictures[i], labels, ["bright", "colour"], 5, CPU)
+    assert found == pytest.approx({"bright": 0.5, "colour": 4 / 12})
+
+
+def test_a_loss_is_a_function_of_its_step_and_rows(setting: Setting) -> None:
+    network, pictures, labels = two_headed()
+    task = ClassifierTask(network, lambda i: pictures[i], labels, setting)
+    whole = float(task.loss(1, ALL)["loss"].detach())
+    parts = [float(task.loss(1, rows)["loss"].detach()) for rows in (slice(0, 6), slice(6, 8))]
+    assert 0.75 * parts[0] + 0.25 * parts[1] == pytest.approx(whole, rel=1e-5)
+    assert float(task.loss(1, ALL)["loss"].detach()) == whole
+
+
+def test_without_labels_a_network_learns_which_way_up(setting: Setting, optimizer: Make) -> None:
+    torch.manual_seed(0)
+    network = SelfSupervised(ConvTowerConfig(1, 16, 1))
+    pictures = torch.zeros(16, 1, 8, 8, dtype=torch.uint8)
+    pictures[:, :, :3] = 255  # a bright sky
+    task = RotationTask(network, lambda i: pictures[i], 16, setting)
+    phase = Phase("", list(network.parameters()), optimizer(learning_rate=3e-3), task.loss)
+    train([phase], EMA(network, 100), steps=25, batch_size=8, accumulation=1, hooks=[], description="judge")
+    assert rotation_accuracy(network, task.images, 16, 5, CPU) == 1.0
+
+
+def test_accuracy_of_turns_counts_all_four() -> None:
+    network = SelfSupervised(ConvTowerConfig(1, 16, 1))
+    with torch.no_grad():
+        network.head.weight.zero_()
+        network.head.bias.copy_(torch.tensor([0.0, 1.0, 0.0, 0.0]))
+    pictures = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+    assert rotated(pictures)[1].unique().tolist() == [0, 1, 2, 3]
+    assert rotation_accuracy(network, lambda i: pictures[i], 3, 2, CPU) == 0.25

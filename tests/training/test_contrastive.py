@@ -1,0 +1,97 @@
+"""Contrastive training, with captions that many pictures share."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from darkroom.nn.image import ConvTowerConfig
+from darkroom.nn.text import CLIPTextConfig
+from darkroom.nn.towers import Towers
+from darkroom.training.contrastive import ContrastiveTask, contrastive_loss, embed_captions, retrieval
+from darkroom.training.ema import EMA
+from darkroom.training.loop import Phase, train
+from darkroom.training.optim import OptimizerConfig
+from darkroom.training.setting import Setting
+
+
+def same(captions: list[int]) -> Tensor:
+    rows = torch.tensor(captions)
+    return rows[:, None] == rows[None, :]
+
+
+def test_of_distinct_captions_it_is_clips_loss() -> None:
+    """Radford et al. 2021, figure 3."""
+    logits, labels = torch.randn(5, 5), torch.arange(5)
+    expected = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+    torch.testing.assert_close(contrastive_loss(logits, same([0, 1, 2, 3, 4])), expected)
+
+
+def test_of_equal_captions_each_is_as_right_as_the_others() -> None:
+    """The best that can be said is to give them equal shares; no picture is asked to tell equal captions apart."""
+    equal = same([0, 0, 1, 1])
+    logits = torch.where(equal, 50.0, 0.0).requires_grad_()
+    loss = contrastive_loss(logits, equal)
+    assert float(loss.detach()) == pytest.approx(math.log(2), abs=1e-5)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(gradient, torch.zeros(4, 4), atol=1e-6, rtol=0)
+    shuffled = torch.randn(4, 4)
+    swapped = shuffled[:, [1, 0, 2, 3]][[1, 0, 2, 3]]
+    torch.testing.assert_close(contrastive_loss(shuffled, equal), contrastive_loss(swapped, equal))
+
+
+@pytest.fixture
+def task(setting: Setting) -> ContrastiveTask:
+    """Pictures of four plain colours, and a word for each."""
+    colours = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]], dtype=torch.uint8)
+    rows = torch.arange(32) % 4
+    ids = torch.tensor([[10, word, 11, 11] for word in range(4)])
+    text = CLIPTextConfig(
+        vocab_size=12,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=4,
+        bos_token_id=10,
+        eos_token_id=11,
+        pad_token_id=11,
+    )
+    torch.manual_seed(0)
+    towers = Towers(ConvTowerConfig(3, 16, 1), text)
+    pictures = colours[rows][:, :, None, None].expand(32, 3, 8, 8)
+    return ContrastiveTask(towers, lambda i: pictures[i], ids, rows, setting)
+
+
+def test_words_and_pictures_find_each_other(task: ContrastiveTask, optimizer: Callable[..., OptimizerConfig]) -> None:
+    before = retrieval(task, task.towers)
+    phase = Phase("", list(task.towers.parameters()), optimizer(learning_rate=3e-3), task.loss)
+    train([phase], EMA(task.towers, 100), steps=40, batch_size=8, accumulation=1, hooks=[], description="towers")
+    after = retrieval(task, task.towers)
+    assert after["held_out/accuracy"] == 1.0
+    assert after["held_out/loss"] < before["held_out/loss"]
+
+
+def test_retrieval_counts_every_picture(task: ContrastiveTask) -> None:
+    losses, right = [], []
+    with torch.no_grad():
+        for i in range(0, 32, 8):
+            logits, equal = task.logits(task.towers, torch.arange(i, i + 8))
+            losses.append(contrastive_loss(logits, equal))
+            right += [bool(equal[row, best]) for row, best in enumerate(logits.argmax(dim=1).tolist())]
+    found = retrieval(task, task.towers)
+    assert found["held_out/loss"] == pytest.approx(float(sum(losses)) / 4, rel=1e-5)
+    assert found["held_out/accuracy"] == pytest.approx(sum(right) / 32)
+
+
+def test_captions_are_embedded_row_by_row_in_half_precision(task: ContrastiveTask) -> None:
+    encoder = task.towers.text_model
+    embedded = embed_captions(encoder, task.input_ids, torch.device("cpu"))
+    assert embedded.shape == (4, 4, 16)
+    assert embedded.dtype == torch.float16
+    with torch.no_grad():
+        alone = encoder(task.input_ids[2:3]).last_hidden_state[0]
+    torch.testing.assert_close(embedded[2].float(), alone, rtol=1e-2, atol=1e-2)

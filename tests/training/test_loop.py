@@ -1,0 +1,152 @@
+"""The loop: what a step is made of, and that nothing bad is ever stepped on."""
+
+from collections.abc import Callable, Mapping
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from darkroom.core.errors import DarkroomError
+from darkroom.core.rng import batch_indices, generator
+from darkroom.training.ema import EMA
+from darkroom.training.loop import Phase, train
+from darkroom.training.optim import OptimizerConfig, learning_rate
+
+Make = Callable[..., OptimizerConfig]
+N = 40
+
+
+class Regression:
+    """A line through points; weights are random at first."""
+
+    def __init__(self) -> None:
+        draw = generator(0, "regression")
+        self.x, self.network = torch.randn(N, 3, generator=draw), nn.Linear(3, 1)
+        self.y = self.x @ torch.tensor([[1.0], [2.0], [3.0]])
+        for weight in self.network.parameters():
+            weight.data = torch.randn(weight.shape, generator=draw)
+        self.asked: list[tuple[int, int]] = []
+
+    def loss(self, step: int, rows: slice) -> Mapping[str, Tensor]:
+        indices = batch_indices(N, 10, step, seed=0)[rows]
+        self.asked.append((step, len(indices)))
+        error = (self.network(self.x[indices]) - self.y[indices]).square()
+        return {"loss": error.mean(), "worst": error.max()}
+
+    def train(
+        self, config: OptimizerConfig, steps: int = 5, accumulation: int = 1, **more: object
+    ) -> list[dict[str, float]]:
+        seen: list[dict[str, float]] = []
+        self.ema = EMA(self.network, 20)
+        train(
+            [Phase("", list(self.network.parameters()), config, more.pop("loss", self.loss))],  # type: ignore[arg-type]
+            self.ema,
+            steps=steps,
+            batch_size=10,
+            accumulation=accumulation,
+            hooks=[lambda step, values: seen.append({"step": step, **values})],
+            description="regression",
+        )
+        return seen
+
+
+def test_training_finds_the_line(optimizer: Make, flat: Callable[[nn.Module], Tensor]) -> None:
+    regression = Regression()
+    seen = regression.train(optimizer(learning_rate=0.1, schedule="cosine"), steps=200)
+    torch.testing.assert_close(flat(regression.network), torch.tensor([1.0, 2.0, 3.0, 0.0]), atol=1e-2, rtol=0)
+    assert seen[-1]["loss"] < 1e-3 * seen[0]["loss"]
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4, 10])
+def test_a_step_in_parts_is_the_same_step(parts: int, optimizer: Make, flat: Callable[[nn.Module], Tensor]) -> None:
+    """Also where the parts are not equally large."""
+    whole, split = Regression(), Regression()
+    at_once, in_parts = whole.train(optimizer()), split.train(optimizer(), accumulation=parts)
+    torch.testing.assert_close(flat(split.network), flat(whole.network), rtol=1e-5, atol=1e-6)
+    assert [v["loss"] for v in in_parts] == pytest.approx([v["loss"] for v in at_once], rel=1e-5)
+    assert sum(n for step, n in split.asked if step == 0) == 10
+    assert len(split.asked) == 5 * parts
+
+
+def test_trained_twice_the_weights_are_the_same(optimizer: Make, flat: Callable[[nn.Module], Tensor]) -> None:
+    first, second = Regression(), Regression()
+    for regression in (first, second):
+        regression.train(optimizer(clip_norm=1.0))
+    assert torch.equal(flat(first.network), flat(second.network))
+    assert torch.equal(flat(first.ema.network), flat(second.ema.network))
+
+
+def test_each_step_has_the_rate_of_its_number(optimizer: Make) -> None:
+    config = optimizer(warmup_steps=2, schedule="cosine")
+    seen = Regression().train(config, steps=6)
+    assert [v["step"] for v in seen] == [1, 2, 3, 4, 5, 6]
+    assert [v["learning_rate"] for v in seen] == [learning_rate(config, step, 6) for step in range(6)]
+
+
+def test_the_gradient_is_clipped_to_its_norm_and_reported_before(optimizer: Make) -> None:
+    regression = Regression()
+    seen = regression.train(optimizer(clip_norm=0.5), steps=1)
+    left = [p.grad.norm() for p in regression.network.parameters() if p.grad is not None]
+    assert seen[0]["gradient_norm"] > 0.5
+    assert float(torch.stack(left).norm()) == pytest.approx(0.5, rel=1e-4)
+
+
+def broken(regression: Regression, at: int, term: str, value: float) -> Callable[[int, slice], Mapping[str, Tensor]]:
+    def loss(step: int, rows: slice) -> Mapping[str, Tensor]:
+        terms = dict(regression.loss(step, rows))
+        if step == at:
+            terms[term] = terms[term] * value
+            terms["loss"] = terms["loss"] + terms[term]
+        return terms
+
+    return loss
+
+
+@pytest.mark.parametrize("term", ["loss", "worst"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops_before_the_update(
+    term: str, value: float, optimizer: Make, flat: Callable[[nn.Module], Tensor]
+) -> None:
+    sound, regression = Regression(), Regression()
+    sound.train(optimizer(), steps=3)
+    with pytest.raises(DarkroomError) as error:
+        regression.train(optimizer(), steps=5, loss=broken(regression, 3, term, value))
+    assert str(error.value) == (
+        f"step 3: {term} is {value} at learning rate 0.01; stopped before the update: "
+        "lower the learning rate, or use precision fp32"
+    )
+    assert torch.equal(flat(regression.network), flat(sound.network))
+    assert torch.equal(flat(regression.ema.network), flat(sound.ema.network))
+
+
+def test_a_gradient_that_is_no_number_stops_it_too(optimizer: Make, flat: Callable[[nn.Module], Tensor]) -> None:
+    regression = Regression()
+    before = flat(regression.network)
+
+    def loss(step: int, rows: slice) -> Mapping[str, Tensor]:
+        return {"loss": (regression.network.weight * 0).abs().sqrt().sum()}  # 0, with an infinite slope
+
+    with pytest.raises(DarkroomError, match="step 0: gradient norm is nan"):
+        regression.train(optimizer(), loss=loss)
+    assert torch.equal(flat(regression.network), before)
+
+
+def test_a_phase_waits_for_its_start_and_names_its_values(optimizer: Make) -> None:
+    first, second = Regression(), Regression()
+    seen = []
+    train(
+        [
+            Phase("", list(first.network.parameters()), optimizer(), first.loss),
+            Phase("critic", list(second.network.parameters()), optimizer(), second.loss, start=3),
+        ],
+        EMA(first.network, 20),
+        steps=5,
+        batch_size=10,
+        accumulation=1,
+        hooks=[lambda step, values: seen.append(sorted(values))],
+        description="two",
+    )
+    assert [step for step, _ in second.asked] == [3, 4]
+    own = ["gradient_norm", "learning_rate", "loss", "worst"]
+    assert seen[2] == own
+    assert seen[3] == sorted([*own, *(f"critic_{name}" for name in own)])

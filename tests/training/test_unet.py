@@ -1,0 +1,130 @@
+"""Training the U-Net on caches: what a sample sees is a function of seed, purpose, step and place alone."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from darkroom.core.rng import batch_indices, generator, seeded
+from darkroom.core.tensors import to_float
+from darkroom.data.latents import Latents
+from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.training.autoencoder import encode
+from darkroom.training.ema import EMA
+from darkroom.training.loop import Phase, train
+from darkroom.training.optim import OptimizerConfig
+
+KINDS = ["text", "class", "none"]
+ALL = slice(0, 8)
+
+
+def value(task: Any, step: int = 0, rows: slice = ALL) -> float:
+    return float(task.loss(step, rows)["loss"].detach())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_loss_does_not_depend_on_the_way_to_its_step(kind: str, world: Callable[[str], Any]) -> None:
+    task = world(kind).task()
+    straight = [value(task, step) for step in range(4)]
+    assert [value(task, step) for step in (3, 1, 0, 2)] == [straight[step] for step in (3, 1, 0, 2)]
+    assert len(set(straight)) == 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_is_the_sum_of_its_parts(kind: str, world: Callable[[str], Any]) -> None:
+    task = world(kind).task(condition_dropout=0.5)
+    parts = [value(task, 2, rows) * (rows.stop - rows.start) / 8 for rows in (slice(0, 3), slice(3, 4), slice(4, 8))]
+    assert sum(parts) == pytest.approx(value(task, 2), rel=1e-5)
+
+
+def test_the_loss_from_cached_moments_is_the_loss_on_the_fly(world: Callable[[str], Any]) -> None:
+    """The cache holds the moments in half precision, which is all that may differ."""
+    images = torch.randint(0, 256, (24, 3, 16, 16), dtype=torch.uint8, generator=generator(0, "images"))
+    with seeded(0, "vae"):
+        vae = AutoencoderKL(AutoencoderKLConfig(block_out_channels=(16, 16), layers_per_block=1, norm_num_groups=1))
+    vae.requires_grad_(False)
+    task, factor = world("text").task(), 1.7
+    setting, step = task.setting, 3
+    moments = encode(vae, lambda rows: images[rows], 24, 10, "fp32", setting.device, "encode")
+    task.train = Latents(*moments, factor)
+
+    indices = batch_indices(24, 8, step, setting.seed)
+    posterior = vae.encode(to_float(images[indices]))
+    x0 = factor * posterior.sample(torch.randn(8, 4, 8, 8, generator=generator(setting.seed, "posterior", step)))
+    eps = torch.randn(8, 4, 8, 8, generator=generator(setting.seed, "noise", step))
+    times = task.objective.draw_times(8, generator(setting.seed, "time", step))
+    dropped = torch.rand(8, generator=generator(setting.seed, "dropout", step)) < task.condition_dropout
+    words = task.conditioning.given("train", indices)
+    words[dropped] = task.conditioning.null
+    losses = task.objective.loss(lambda x, t: task.unet(x, t, task.unet.prepare_context(words)), x0, eps, times)
+    assert value(task, step) == pytest.approx(float(losses.mean().detach()), rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["text", "class"])
+def test_dropping_all_or_nothing_is_exact(kind: str, world: Callable[[str], Any]) -> None:
+    never, always = (world(kind).task(condition_dropout=p) for p in (0.0, 1.0))
+    before = [[value(task, step) for step in range(3)] for task in (never, always)]
+    for task in (never, always):  # another null: only the one that drops may notice
+        null = task.conditioning.null
+        task.conditioning.null = null + 1 if kind == "text" else torch.zeros_like(null)
+    after = [[value(task, step) for step in range(3)] for task in (never, always)]
+    assert after[0] == before[0]
+    assert all(a != b for a, b in zip(after[1], before[1], strict=True))
+    for task in (never, always):  # other conditions: only the one that keeps them may notice
+        task.conditioning.index["train"] = (task.conditioning.index["train"] + 1) % 3
+    last = [[value(task, step) for step in range(3)] for task in (never, always)]
+    assert last[1] == after[1]
+    assert all(a != b for a, b in zip(last[0], after[0], strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_held_out_loss_is_the_same_at_every_call_and_tells_the_levels_apart(
+    kind: str, world: Callable[[str], Any]
+) -> None:
+    task = world(kind).task()
+    found = task.validate(task.unet)
+    assert found == task.validate(task.unet)
+    assert set(found) == {
+        "held_out/loss",
+        *(f"held_out_by_time/{r}%" for r in ("00-25", "25-50", "50-75", "75-100")),
+    }
+    by_time = [v for name, v in found.items() if name != "held_out/loss"]
+    assert found["held_out/loss"] == pytest.approx(sum(by_time) / 4, rel=1e-4)  # 20 samples, 5 in each quarter
+    smaller = task.__class__(
+        task.unet,
+        task.objective,
+        task.train,
+        task.held_out,
+        task.conditioning,
+        condition_dropout=0.9,
+        max_held_out=20,
+        setting=replace(task.setting, batch_size=3),
+    )
+    assert smaller.validate(task.unet)["held_out/loss"] == pytest.approx(found["held_out/loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_trained_twice_the_weights_are_the_same_bytes(
+    kind: str,
+    precision: str,
+    world: Callable[[str], Any],
+    optimizer: Callable[..., OptimizerConfig],
+    flat: Callable[[nn.Module], Tensor],
+) -> None:
+    def trained() -> tuple[Tensor, Tensor]:
+        here = world(kind)
+        here.setting = replace(here.setting, precision=precision)
+        unet = here.unet()
+        task, ema = here.task(unet), EMA(unet, 50)
+        phase = Phase("", list(unet.parameters()), optimizer(), task.loss)
+        train([phase], ema, steps=3, batch_size=8, accumulation=2, hooks=[], description="unet")
+        return flat(unet), flat(ema.network)
+
+    first, second = trained(), trained()
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+    assert not torch.equal(first[0], flat(world(kind).unet()))
