@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
@@ -31,14 +31,20 @@ def project(tmp_path: Path, store_root: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
-def client(store_root: Path) -> mlflow.MlflowClient:
+def client_of() -> Callable[[Path], mlflow.MlflowClient]:
+    """For a project, MLflow's own view of its store."""
+
+    def client(root: Path) -> mlflow.MlflowClient:
+        address = f"sqlite:///{root / '.mlflow' / 'mlflow.db'}"
+        return mlflow.MlflowClient(tracking_uri=address, registry_uri=address)
+
+    return client
+
+
+@pytest.fixture
+def client(client_of: Callable[[Path], mlflow.MlflowClient], store_root: Path) -> mlflow.MlflowClient:
     """MLflow's own view of the common store."""
     return client_of(store_root)
-
-
-def client_of(root: Path) -> mlflow.MlflowClient:
-    address = f"sqlite:///{root / '.mlflow' / 'mlflow.db'}"
-    return mlflow.MlflowClient(tracking_uri=address, registry_uri=address)
 
 
 class Server:

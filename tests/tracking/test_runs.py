@@ -1,9 +1,11 @@
 """One run per execution of a stage, against real stores: what a person or an audit later finds there."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -15,6 +17,7 @@ from darkroom.core.artifact import content_hash, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking import Run, stage_run
 
+ClientOf = Callable[[Path], mlflow.MlflowClient]
 PARAMS = {"train_vae": {"learning_rate": 1e-3, "block_out_channels": [16, 32], "note": None}}
 VAE = Path("artifacts/vae")
 PREPARED = Path("data/prepared")
@@ -156,6 +159,26 @@ def test_large_weights_are_named_not_copied(
     assert [a.path for a in client.list_artifacts(run, "artifacts/unet")] == ["artifacts/unet/config.json"]
 
 
+def test_a_project_that_was_copied_keeps_its_runs_and_leaves_the_original_alone(
+    project: Path, store_root: Path, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = record("train_vae", [], [VAE], content="before")
+    shutil.copytree(store_root / ".mlflow", project / ".mlflow")
+    shutil.move(store_root / ".mlflow", store_root / "away")
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    try:
+        after = record("train_vae", [], [VAE], content="after")
+        assert not (store_root / ".mlflow").exists()
+    finally:
+        shutil.move(store_root / "away", store_root / ".mlflow")
+    client = client_of(project)
+    for run in (before, after):
+        assert [a.path for a in client.list_artifacts(run, "artifacts")] == ["artifacts/vae"]
+    for version in client.search_model_versions("name = 'darkroom-vae'"):
+        assert Path(version.source).is_relative_to(project)
+        assert Path(version.source).is_dir()
+
+
 def test_of_data_only_the_description_is_copied(project: Path, client: mlflow.MlflowClient) -> None:
     run = record("prepare_data", [], [PREPARED])
     assert [a.path for a in client.list_artifacts(run, "data/prepared")] == ["data/prepared/config.json"]
@@ -217,12 +240,11 @@ def test_a_database_that_is_none_stops_the_stage_soon(project: Path, monkeypatch
 
 @pytest.mark.slow
 def test_processes_that_make_the_store_at_once_all_get_their_run(
-    project: Path, monkeypatch: pytest.MonkeyPatch
+    project: Path, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DVC_ROOT", str(project))
     code = "from darkroom.tracking import stage_run\nwith stage_run('together', {}, [], [], [], {}): pass"
     processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0]
-    address = f"sqlite:///{project / '.mlflow/mlflow.db'}"
-    runs = recorded(mlflow.MlflowClient(tracking_uri=address), "together")
+    runs = recorded(client_of(project), "together")
     assert [run.info.status for run in runs] == ["FINISHED"] * 3

@@ -4,9 +4,11 @@ import json
 import logging
 import os
 import re
+import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +21,12 @@ FOLDER = Path(".mlflow")
 UI_PORT = 5050
 TRAINING_VIEW = "workflowType=machine_learning"  # without it MLflow's pages open on language models, and empty
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # what MLflow takes in one call
+ARTIFACT_PATHS = (  # where MLflow's database holds absolute paths of artifacts
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
 NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
 VALUE_LENGTH = 5000  # characters MLflow's databases keep of a parameter or tag
 
@@ -92,6 +100,7 @@ class Store:
                 folder = project_root() / FOLDER
                 folder.mkdir(parents=True, exist_ok=True)
                 with FileLock(folder / "lock"):
+                    _follow_project(folder)
                     self._open(mlflow, str(folder / "artifacts"))
         except Exception as error:
             raise DarkroomError(
@@ -207,6 +216,26 @@ class Store:
     def end_run(self, run: str, status: str) -> None:
         """Close a run as FINISHED, FAILED or KILLED."""
         self._client.set_terminated(run, status)
+
+
+def _follow_project(folder: Path) -> None:
+    """Where the project was moved or copied, have its store name the artifacts at their new place.
+
+    MLflow notes absolute paths: it would show old runs without artifacts, and write those of new runs to the old place.
+    """
+    if not (folder / "mlflow.db").exists():
+        return
+    new = str(folder / "artifacts")
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
+        found = database.execute("SELECT artifact_location FROM experiments WHERE name = ?", (EXPERIMENT,)).fetchone()
+        if found is None or found[0] == new:
+            return
+        old = found[0]
+        for table, column in ARTIFACT_PATHS:
+            database.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                (new, len(old) + 1, len(old), old),
+            )
 
 
 def by_reference(path: str, digest: str) -> str:
