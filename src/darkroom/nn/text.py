@@ -139,12 +139,17 @@ class CLIPTextModel(nn.Module):
         self._init_weights()
 
     def _init_weights(self) -> None:
-        """CLIP's: embeddings .02 and .01; projections by width, those that end a residual branch also by depth."""
+        """CLIP's for the projections: by width, and by depth where they end a residual branch; larger for embeddings.
+
+        With CLIP's .02 and .01 the layers' own output drowns which word stands where until long training has raised it.
+        What the U-Net attends to are these states, trained here in a minute: .5 and .1 keep the words readable in them
+        (a linear probe for the shape of the second object rose from .35 to .57).
+        """
         c = self.config
         width = c.hidden_size**-0.5
         branch_end = width * (2 * c.num_hidden_layers) ** -0.5
-        nn.init.normal_(self.embeddings.token_embedding.weight, std=0.02)
-        nn.init.normal_(self.embeddings.position_embedding.weight, std=0.01)
+        nn.init.normal_(self.embeddings.token_embedding.weight, std=0.5)
+        nn.init.normal_(self.embeddings.position_embedding.weight, std=0.1)
         for module in self.modules():
             if isinstance(module, _SelfAttention):
                 for layer in (module.q_proj, module.k_proj, module.v_proj):
