@@ -41,11 +41,41 @@ def assembled(
     precision: str = "fp32",
 ) -> Path:
     """A pipeline of random networks, none of whose layers is silent."""
+    latents = write_parts(folder, kind, null, prediction_type, process, channels, autoencoder)
+    assemble(
+        folder / "pipeline",
+        unet=folder / "unet",
+        vae=folder / "vae",
+        text_encoder=folder / "text_encoder",
+        latents=latents,
+        image_channels=channels,
+        image_size=SIZE,
+        sampling=SAMPLING,
+        precision=precision,
+        origin={"inputs": {}},
+    )
+    return folder / "pipeline"
+
+
+def write_parts(
+    folder: Path,
+    kind: str = "text",
+    null: str = "empty_prompt",
+    prediction_type: str = "v_prediction",
+    process: dict[str, Any] = COSINE,
+    channels: int = 3,
+    autoencoder: str = "kl",
+    size: int = SIZE,
+) -> LatentsInfo:
+    """vae, text_encoder and unet in `folder`, and the description of the latents they share."""
     condition, network = _text_encoder(folder / "text_encoder", kind, null)
-    latent = _vae(folder / "vae", channels) if autoencoder == "kl" else (channels, SIZE, SIZE)
     if autoencoder == "identity":
+        latent = (channels, size, size)
         (folder / "vae").mkdir(parents=True)
         write_json(folder / "vae" / CONFIG, {"kind": "identity", "network": {}, "scaling_factor": None})
+    else:
+        _vae(folder / "vae", channels)
+        latent = (4, size // 2, size // 2)
     latents = LatentsInfo(0.7, "measured", latent, autoencoder == "identity", {"train": 1})
     shape = UNetConfig(
         sample_size=latent[-1],
@@ -69,19 +99,7 @@ def assembled(
     }
     write_network(folder / "unet", DIFFUSERS_WEIGHTS, awake(UNet2DConditionModel(shape)), config, {"inputs": {}})
     write_json(folder / "text_encoder" / CONFIG, {**asdict(condition), "network": network})
-    assemble(
-        folder / "pipeline",
-        unet=folder / "unet",
-        vae=folder / "vae",
-        text_encoder=folder / "text_encoder",
-        latents=latents,
-        image_channels=channels,
-        image_size=SIZE,
-        sampling=SAMPLING,
-        precision=precision,
-        origin={"inputs": {}},
-    )
-    return folder / "pipeline"
+    return latents
 
 
 def awake(network: Any) -> Any:
@@ -95,11 +113,10 @@ def awake(network: Any) -> Any:
     return network
 
 
-def _vae(folder: Path, channels: int) -> tuple[int, int, int]:
+def _vae(folder: Path, channels: int) -> None:
     shape = AutoencoderKLConfig(channels, channels, 4, (8, 16), 1, 4)
     config = {"kind": "kl", "network": asdict(shape), "scaling_factor": None}
     write_network(folder, DIFFUSERS_WEIGHTS, awake(AutoencoderKL(shape)), config, {"inputs": {}})
-    return 4, SIZE // 2, SIZE // 2
 
 
 def _text_encoder(folder: Path, kind: str, null: str) -> tuple[ConditioningInfo, dict[str, Any]]:

@@ -171,7 +171,10 @@ def _transformers(network: dict[str, Any]) -> dict[str, Any]:
 
 
 def _scheduler(info: PipelineInfo) -> dict[str, Any]:
-    """A DDIMScheduler that walks our levels; the last step ends at the clean picture."""
+    """A DDIMScheduler that walks our levels, exactly where the spacing is trailing; it ends at the clean picture.
+
+    StableDiffusionPipeline insists on steps_offset 1, which only the leading spacing reads.
+    """
     return {
         **_class("DDIMScheduler"),
         "num_train_timesteps": info.process["num_train_timesteps"],
@@ -180,7 +183,7 @@ def _scheduler(info: PipelineInfo) -> dict[str, Any]:
         "beta_schedule": BETA_SCHEDULES[info.process["schedule"]],
         "prediction_type": info.prediction_type,
         "timestep_spacing": info.sampling.spacing,
-        "steps_offset": 0,
+        "steps_offset": 1,
         "clip_sample": False,
         "set_alpha_to_one": True,
         "rescale_betas_zero_snr": False,

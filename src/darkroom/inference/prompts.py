@@ -42,7 +42,9 @@ class TextPrompts:
         row = {text: i for i, text in enumerate(texts)}
         self.rows = torch.tensor([row[text] for text in prompts])
         ids = tokenizer(["", *texts]).to(device)
-        embedded = torch.cat([encoder(part).last_hidden_state for part in torch.split(ids, EMBED_BATCH)])  # (1 + M, L, D)
+        embedded = torch.cat(
+            [encoder(part).last_hidden_state for part in torch.split(ids, EMBED_BATCH)]
+        )  # (1 + M, L, D)
         self.null = embedded[:1] if null == "empty_prompt" else torch.zeros_like(embedded[:1])
         self.embeddings = embedded[1:]
 

@@ -1,0 +1,125 @@
+"""Each kind of judge measures what its data allow, under a key that says so."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from darkroom.core.artifact import write_json
+from darkroom.core.errors import DarkroomError
+from darkroom.core.rng import seeded
+from darkroom.core.weights import WEIGHTS, write_network
+from darkroom.data.tokenizer import CLIPTokenizer
+from darkroom.evaluation.alignment import retrieval_alignment
+from darkroom.evaluation.estimates import Estimate
+from darkroom.evaluation.features import Judge
+from darkroom.evaluation.report import Examiner, as_json, key_figures
+from darkroom.nn.evaluator import Classifier, ClassifierConfig, SelfSupervised
+from darkroom.nn.image import ConvTowerConfig
+from darkroom.nn.text import CLIPTextConfig
+from darkroom.nn.towers import Towers
+
+CPU = torch.device("cpu")
+CAPTIONS = ["a cat", "a dog", "a bird"]
+IMAGE = ConvTowerConfig(3, 16, 1)
+
+
+def judge(folder: Path, kind: str, heads: list[tuple[str, list[str]]]) -> Judge:
+    """A random judge, written as train_evaluator writes it, and read."""
+    network: torch.nn.Module
+    with seeded(0, "judge"):
+        if kind == "classifier":
+            shape = ClassifierConfig(**asdict(IMAGE), classes=tuple(len(classes) for _, classes in heads))
+            network, config = Classifier(shape), asdict(shape)
+        elif kind == "towers":
+            tokenizer = CLIPTokenizer.train(CAPTIONS, 520, 8)
+            text = CLIPTextConfig(len(tokenizer.vocab), 32, 32, 1, 2, 8, "quick_gelu", 1e-5, 518, 519, 519)
+            network, config = Towers(IMAGE, text), {"image": asdict(IMAGE), "text": asdict(text)}
+        else:
+            network, config = SelfSupervised(IMAGE), asdict(IMAGE)
+    named = [{"name": name, "classes": classes} for name, classes in heads]
+    write_network(
+        folder, WEIGHTS, network, {"kind": kind, "network": config, "heads": named, "accuracy": {}}, {"inputs": {}}
+    )
+    if kind == "towers":
+        tokenizer.write(folder / "tokenizer")
+    return Judge.read(folder, CPU)
+
+
+@pytest.fixture
+def pictures() -> Tensor:
+    g = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (9, 3, 16, 16), generator=g, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "heads", "keys"),
+    [
+        (
+            "classifier",
+            [("shape", ["a", "b"]), ("color", ["c", "d", "e"])],
+            {"attribute_accuracy", "exact_match", "by_attribute"},
+        ),
+        ("classifier", [("label", ["a", "b", "c"])], {"class_accuracy", "by_class"}),
+        ("towers", [], {"caption_retrieval"}),
+        ("selfsupervised", [], set()),
+    ],
+)
+def test_figures_are_named_for_what_they_are(
+    kind: str, heads: list[Any], keys: set[str], pictures: Tensor, tmp_path: Path
+) -> None:
+    examiner = Examiner(judge(tmp_path / "judge", kind, heads), seed=0, resamples=200)
+    assert examiner.judge.features(pictures).shape == (9, 64)
+    labels = torch.zeros(9, len(heads), dtype=torch.int64)
+    found = examiner.alignment(pictures, CAPTIONS * 3, labels, labels >= 0, "test")
+    assert set(found) == keys
+    again = examiner.alignment(pictures, CAPTIONS * 3, labels, labels >= 0, "test")
+    assert found == again
+
+
+def test_a_picture_finds_its_own_caption_or_an_equal_one(
+    pictures: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    towers = judge(tmp_path / "judge", "towers", [])
+    network, tokenizer = towers.network, towers.tokenizer
+    assert isinstance(network, Towers)
+    assert tokenizer is not None
+    with torch.no_grad():
+        logits = network(pictures.float() / 127.5 - 1, tokenizer(CAPTIONS))
+    best = [CAPTIONS[i] for i in logits.argmax(dim=1).tolist()]
+    others = [CAPTIONS[(CAPTIONS.index(text) + 1) % 3] for text in best]
+    captions = [*best[:5], *others[5:]]
+    monkeypatch.setattr("darkroom.evaluation.features.CANDIDATES", 9)
+    found = towers.finds_caption(pictures, captions)
+    here = set(captions)
+    expected = [max(here, key=lambda c: float(logits[i, CAPTIONS.index(c)])) == captions[i] for i in range(9)]
+    assert found.tolist() == expected
+    figure = retrieval_alignment(found, 200, np.random.default_rng(0))["caption_retrieval"]
+    assert isinstance(figure, Estimate)
+    assert figure.value == pytest.approx(sum(expected) / 9)
+
+
+def test_a_picture_is_judged_alike_in_any_company(pictures: Tensor, tmp_path: Path) -> None:
+    seen = judge(tmp_path / "judge", "classifier", [("a", ["x", "y"]), ("b", ["x", "y", "z"])])
+    together = seen.features(pictures)
+    assert torch.allclose(together, torch.cat([seen.features(x[None]) for x in pictures]), atol=1e-5)
+    assert seen.classes(pictures).shape == (9, 2)
+
+
+def test_an_unknown_judge_is_refused(tmp_path: Path) -> None:
+    write_json(tmp_path / "config.json", {"kind": "oracle"})
+    with pytest.raises(DarkroomError, match="kind 'oracle' is unknown; rerun train_evaluator"):
+        Judge.read(tmp_path, CPU)
+
+
+def test_figures_are_written_with_six_digits_and_found_by_their_place() -> None:
+    metrics = as_json(
+        {"a": {"b": Estimate(1 / 3, 0.1, 2e-7 / 3, 5), "by_c": {"d": Estimate(1.0, 1.0, 1.0, 2)}}, "n": 7}
+    )
+    assert metrics["a"]["b"] == {"value": 0.333333, "low": 0.1, "high": 6.66667e-08, "n": 5}
+    assert metrics["n"] == 7
+    assert key_figures(metrics) == {"a.b": 0.333333}

@@ -1,0 +1,164 @@
+"""The stage evaluate on tiny artifacts: what it writes, that it writes it again, what it refuses."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from darkroom import params as parameters
+from darkroom.core.artifact import PROVENANCE, content_hash, provenance, write_json
+from darkroom.core.errors import DarkroomError
+from darkroom.core.rng import seeded
+from darkroom.core.weights import WEIGHTS, write_network
+from darkroom.data.prepare import Preparation, prepare
+from darkroom.data.prepared import Prepared
+from darkroom.data.sources.scenes import Scenes
+from darkroom.nn.evaluator import Classifier, ClassifierConfig
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "scenes.yaml"
+SIZE, N_TEST, N_NOVEL = 16, 24, 6
+PICTURES = {"samples.png", "novel.png", "reconstructions.png", "guidance_sweep.png", "denoising.gif"}
+
+
+class Witness:
+    """Stands in for a tracked run."""
+
+    def __init__(self) -> None:
+        self.kept: list[str] = []
+
+    def picture(self, picture: Path, name: str) -> None:
+        self.kept.append(picture.name)
+
+    def artifact(self, file: Path) -> None:
+        self.kept.append(file.name)
+
+
+@pytest.fixture(scope="module")
+def made(parts: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project up to evaluate."""
+    project = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        how = Preparation(SIZE, 3, "crop", 0.1, 0.1, 0.01, seed=0)
+        prepare(Scenes(40, 8, N_TEST, N_NOVEL, 0, SIZE), Path("data/prepared"), how)
+        latents = parts.write_parts(Path("artifacts"), size=SIZE)
+        heads = Prepared.open("data/prepared").info.heads
+        shape = ClassifierConfig(3, 16, 1, tuple(len(head.classes) for head in heads))
+        with seeded(0, "judge"):
+            judge = Classifier(shape)
+        config = {"kind": "classifier", "network": asdict(shape), "heads": [asdict(h) for h in heads], "accuracy": {}}
+        write_network(Path("artifacts/evaluator"), WEIGHTS, judge, config, {"inputs": {}})
+        write_json("data/latents/config.json", asdict(latents))
+        write_json("data/conditioning/config.json", {})
+        for artifact, sources in {
+            "artifacts/vae": ["data/prepared"],
+            "artifacts/text_encoder": ["data/prepared"],
+            "artifacts/evaluator": ["data/prepared"],
+            "data/latents": ["data/prepared", "artifacts/vae"],
+            "data/conditioning": ["data/prepared", "artifacts/text_encoder"],
+            "artifacts/unet": ["data/latents", "data/conditioning"],
+        }.items():
+            write_json(Path(artifact) / PROVENANCE, provenance(*sources))
+    return project
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it to work in."""
+    shutil.copytree(made, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    return tmp_path / "project"
+
+
+def run(evaluate: ModuleType, **changes: Any) -> tuple[Mapping[str, Any], Witness]:
+    """The stage's body with few and small samples."""
+    params = parameters.load(RECIPE)
+    sampling = params.evaluate.sampling.model_copy(update={"num_inference_steps": 2})
+    few = {"n_test": 1000, "n_novel": N_NOVEL, "n_grid": 5, "n_sweep": 2, "guidance_sweep": [1.0, 3.0]}
+    small = {"precision": "fp32", "batch_size": 10, "bootstrap": 100, "sampling": sampling}
+    section = params.evaluate.model_copy(update={**few, **small, **changes})
+    witness = Witness()
+    figures = evaluate.body(params.model_copy(update={"evaluate": section}), torch.device("cpu"), witness)
+    return figures, witness
+
+
+def test_everything_is_measured_and_shown_and_twice_the_same(project: Path, evaluate: ModuleType) -> None:
+    figures, witness = run(evaluate)
+    metrics = json.loads(Path("reports/evaluation/metrics.json").read_text())
+    for split, n in (("test", N_TEST), ("novel", N_NOVEL)):
+        alignment = metrics["alignment"][split]
+        assert alignment["exact_match"]["n"] == n
+        assert {"layout", "first.shape", "second.size"} <= set(alignment["by_attribute"])
+    assert metrics["evaluator"]["exact_match"]["n"] == N_TEST
+    assert metrics["vae"]["psnr"]["n"] == N_TEST
+    fidelity = metrics["fidelity"]
+    assert (fidelity["n_generated"], fidelity["n_real"]) == (N_TEST, N_TEST)
+    assert "classifier" in fidelity["features"]
+    for of in (
+        metrics["alignment"]["test"]["attribute_accuracy"],
+        metrics["vae"]["ssim"],
+        *map(fidelity.get, ("fid", "kid", "precision", "recall")),
+    ):
+        assert set(of) == {"value", "low", "high", "n"}
+        assert of["low"] <= of["value"] <= of["high"]
+    assert figures["alignment.test.attribute_accuracy"] == metrics["alignment"]["test"]["attribute_accuracy"]["value"]
+    assert {file.name for file in Path("reports/evaluation/pictures").iterdir()} == PICTURES == set(witness.kept)
+    with Image.open("reports/evaluation/pictures/denoising.gif") as gif:
+        assert gif.n_frames == 1 + 2
+    recorded = json.loads(Path("artifacts/pipeline/provenance.json").read_text())["inputs"]
+    assert recorded["artifacts/unet"] == content_hash("artifacts/unet")
+
+    before = [content_hash(path) for path in ("artifacts/pipeline", "reports/evaluation")]
+    run(evaluate)
+    assert [content_hash(path) for path in ("artifacts/pipeline", "reports/evaluation")] == before
+
+
+def test_what_is_not_asked_for_is_left_out(project: Path, evaluate: ModuleType) -> None:
+    run(evaluate, n_novel=0, guidance_sweep=[])
+    metrics = json.loads(Path("reports/evaluation/metrics.json").read_text())
+    assert set(metrics["alignment"]) == {"test"}
+    pictures = {file.name for file in Path("reports/evaluation/pictures").iterdir()}
+    assert pictures == PICTURES - {"novel.png", "guidance_sweep.png"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "refused"),
+    [
+        ("artifacts/vae", "data/latents: was made from artifacts/vae {}, but artifacts/vae is now {}"),
+        ("data/conditioning", "artifacts/unet: was made from data/conditioning {}, but data/conditioning is now {}"),
+        ("artifacts/text_encoder", "data/conditioning: was made from artifacts/text_encoder {}, but"),
+        ("data/latents", "artifacts/unet: was made from data/latents {}, but data/latents is now {}"),
+    ],
+)
+def test_parts_that_do_not_belong_together_are_refused(
+    changed: str, refused: str, project: Path, evaluate: ModuleType
+) -> None:
+    before = content_hash(changed)
+    (Path(changed) / "more.txt").write_text("another version")
+    with pytest.raises(DarkroomError) as caught:
+        run(evaluate)
+    assert str(caught.value).startswith(refused.format(before, content_hash(changed)))
+    assert not Path("artifacts/pipeline").exists()
+    assert not Path("reports/evaluation").exists()
+
+
+def test_a_class_conditional_model_is_asked_for_classes(parts: ModuleType, project: Path, tmp_path: Path) -> None:
+    from darkroom.evaluation.drawing import draw
+    from darkroom.inference.pipeline import Pipeline
+
+    split = Prepared.open("data/prepared").split("test")
+    split.labels = torch.arange(N_TEST)[:, None] % 3
+    pipeline = Pipeline.from_pretrained(parts.assembled(tmp_path / "class", kind="class"), device="cpu")
+    drawn = draw(pipeline, split, 5, 7, 2)
+    assert drawn.prompts == ["zero", "one", "two", "zero", "one"]
+    assert drawn.seeds == [7, 8, 9, 10, 11]
+    assert torch.equal(drawn.pictures[3:4], pipeline.text_to_image("zero", seeds=[10], output="tensor"))
+    none = Pipeline.from_pretrained(parts.assembled(tmp_path / "none", kind="none"), device="cpu")
+    assert draw(none, split, 2, 0, 2).prompts == ["", ""]
