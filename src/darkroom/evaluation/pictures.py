@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -74,19 +73,24 @@ def denoising(pipeline: Pipeline, drawn: Drawn, path: Path) -> None:
     """
     n = min(DENOISED, len(drawn))
     seeds, prompts, captions = drawn.seeds[:n], drawn.prompts[:n], drawn.captions[:n]
-    start = pipeline.start(seeds)
-    walk = [(start, torch.zeros_like(start))]
-    pipeline.text_to_image(prompts, seeds=seeds, batch_size=n, on_step=lambda step, x, x0: walk.append((x, x0)))
+    walk, expected = [pipeline.start(seeds)], []
+
+    def watch(step: int, x: Tensor, x0: Tensor) -> None:
+        walk.append(x)
+        expected.append(x0)
+
+    pipeline.text_to_image(prompts, seeds=seeds, batch_size=n, on_step=watch)
     frames = []
-    for step, states in enumerate(walk):
-        now, expected = (map(to_pil, pipeline.decode(latents)) for latents in states)
-        plates = [Plate(pair, caption) for *pair, caption in zip(now, expected, captions, strict=True)]
-        heading = f"step {step:2d} of {len(walk) - 1}   left: the picture so far   right: what is expected of it"
+    for step, states in enumerate(zip(walk, [*expected, walk[-1]], strict=True)):
+        pairs = zip(*(map(to_pil, pipeline.decode(latents)) for latents in states), strict=True)
+        plates = [Plate(pair, caption) for pair, caption in zip(pairs, captions, strict=True)]
+        heading = f"step {step:2d} of {len(expected)}   left: the picture so far   right: what is expected of it"
         frames.append(sheet(plates, COLUMNS - 1, heading))
     _save_gif(frames, path)
 
 
 def _save_gif(frames: list[Image.Image], path: Path) -> None:
     durations = [FRAME] * (len(frames) - 1) + [HOLD]
+    frames = [frame.quantize(dither=Image.Dither.NONE) for frame in frames]  # a palette each
     with whole(path) as beside:
         frames[0].save(beside, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)

@@ -57,10 +57,16 @@ class Examiner:
         return self.alignment(pictures, test.captions, test.labels, test.labels >= 0, "real")
 
     def fidelity(self, drawn: Drawn, train: PreparedSplit) -> dict[str, Any]:
-        """Generated pictures against the real ones of the same captions, in the judge's features."""
+        """Generated pictures against the real ones of the same captions, in the judge's features.
+
+        The features are scaled to mean square 1 on the real pictures: FID is then in units one can compare between
+        judges, and the cube of KID's kernel does not run away.
+        """
         chosen = torch.linspace(0, len(train) - 1, min(len(train), TRAINING_PICTURES)).long()
         real, generated = self.judge.features(drawn.real), self.judge.features(drawn.pictures)
         seen = torch.cat([self.judge.features(train.images(chosen[rows])) for rows in batches(len(chosen), 1000)])
+        scale = real.square().mean().sqrt()
+        real, generated, seen = real / scale, generated / scale, seen / scale
         halves = {"fid": fid, "precision": precision, "recall": recall}
         return {
             **{
@@ -69,7 +75,7 @@ class Examiner:
             },
             "kid": kid(real, generated, numpy_rng(self.seed, "kid")),
             "closer_to_training_than_test": closeness_to_training(generated, real, seen),
-            "features": f"darkroom evaluator ({self.judge.kind}, {real.shape[1]} features)",
+            "features": f"darkroom evaluator ({self.judge.kind}, {real.shape[1]} features, mean square 1)",
             "n_generated": len(generated),
             "n_real": len(real),
         }
