@@ -91,6 +91,8 @@ def denoising(pipeline: Pipeline, drawn: Drawn, path: Path) -> None:
 
 def _save_gif(frames: list[Image.Image], path: Path) -> None:
     durations = [FRAME] * (len(frames) - 1) + [HOLD]
-    frames = [frame.quantize(dither=Image.Dither.NONE) for frame in frames]  # a palette each
+    frames = [  # rare colours first, then k-means: without visible steps, and the paper keeps its shade
+        frame.quantize(method=Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE) for frame in frames
+    ]
     with whole(path) as beside:
         frames[0].save(beside, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
