@@ -1,7 +1,6 @@
 """What the autoencoder loses: the likeness of pictures to their reconstructions, per picture."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 WINDOW, SIGMA = 11, 1.5  # of SSIM's Gaussian, pixels
@@ -22,22 +21,26 @@ def ssim(images: Tensor, others: Tensor) -> Tensor:
     As the authors compute it: a Gaussian window of 11 pixels and sigma 1.5, only where it lies wholly in the picture.
     Pictures smaller than the window get a smaller one.
     """
-    x, y = (p.double().flatten(0, 1)[:, None] for p in (images, others))  # (N C, 1, H, W)
-    window = _window(min(WINDOW, *(side - (side + 1) % 2 for side in images.shape[-2:])))
+    x, y = images.double(), others.double()
+    height, width = images.shape[-2:]
+    size = min(WINDOW, height - (height + 1) % 2, width - (width + 1) % 2)
+    down, across = _windows(height, size), _windows(width, size)
 
     def blur(p: Tensor) -> Tensor:
-        return F.conv2d(p, window)
+        return down @ p @ across.T
 
     mx, my = blur(x), blur(y)
     vx, vy, cov = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
     c1, c2 = (K1 * RANGE) ** 2, (K2 * RANGE) ** 2
     local = (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
-    return local.flatten(1).mean(dim=1).view(images.shape[0], -1).mean(dim=1)
+    return local.mean(dim=(1, 2, 3))
 
 
-def _window(size: int) -> Tensor:
-    """(1, 1, size, size), summing to 1."""
+def _windows(side: int, size: int) -> Tensor:
+    """One Gaussian window per row, at each place of a line of `side` pixels: (side - size + 1, side), rows sum to 1."""
     at = torch.arange(size, dtype=torch.float64) - size // 2
     line = torch.exp(-(at**2) / (2 * SIGMA**2))
-    line = line / line.sum()
-    return torch.outer(line, line)[None, None]
+    out = torch.zeros(side - size + 1, side, dtype=torch.float64)
+    for row in range(len(out)):
+        out[row, row : row + size] = line / line.sum()
+    return out
