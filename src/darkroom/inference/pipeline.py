@@ -126,7 +126,8 @@ class Pipeline:
             prompt: captions; names of classes for a class-conditional model; "" for an unconditional one.
             num_inference_steps, guidance_scale, sampler: in place of the pipeline's own; guidance 1 is the conditional
                 model itself, at half the work.
-            seeds: one per picture, by default 0, 1, 2, …; a picture depends on its own prompt and seed alone.
+            seeds: one per picture, by default 0, 1, 2, …; a picture depends on its own prompt and seed alone. A single
+                prompt is drawn once for each.
             output: "pil" for a list of pictures, "tensor" for uint8 (N, C, H, W).
             on_step: called after each step of each batch with (step, latents, the x0 they were based on), scaled.
             batch_size: pictures drawn at once.
@@ -140,6 +141,8 @@ class Pipeline:
         how = self.sampling(num_inference_steps, guidance_scale, sampler)
         if not prompts:
             raise DarkroomError("prompt: none given; give at least one text")
+        if isinstance(prompt, str):
+            prompts = prompts * len(seeds)
         if len(seeds) != len(prompts):
             raise DarkroomError(f"seeds: {len(seeds)} given for {len(prompts)} prompts; give one for each")
         if batch_size < 1:
