@@ -145,13 +145,17 @@ def test_a_stage_that_is_stopped_closes_its_run_as_killed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("DARKROOM_TRACKING", "on")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
     def stop(params: Params, device: torch.device, run: Run) -> Mapping[str, float | str]:
         run.text(number.name, "signal.txt")
         os.kill(os.getpid(), number)
         raise AssertionError("went on after the signal")
 
-    assert status_of(stop) == 128 + number
+    try:
+        assert status_of(stop) == 128 + number
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err.count("\n") == 1
     experiment = client.get_experiment_by_name("darkroom")
     latest = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"], max_results=1)[0]
