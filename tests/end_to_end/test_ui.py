@@ -20,7 +20,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt-get install chromium)")
 
 QUIET = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
-PATIENCE = 30_000  # milliseconds
+PATIENCE = 120_000  # milliseconds, for machines with much else to do
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def address(quick_pipeline: Path) -> Iterator[str]:
         yield next(line.strip() for line in lines if line.startswith("http://"))
     finally:
         server.send_signal(signal.SIGTERM)
-        assert server.wait(timeout=30) == 0
+        assert server.wait(timeout=120) == 0
     with socket.socket() as s:
         assert s.connect_ex(("127.0.0.1", port)) != 0, "the server outlived `darkroom ui`"
 
@@ -99,6 +99,7 @@ def test_the_run_shows_its_inputs_and_leads_to_the_runs_that_made_them(
 
 def test_the_run_shows_its_loss_curve(train_unet: "sync_api.Page") -> None:
     train_unet.get_by_role("tab", name="Model metrics").click()
+    train_unet.get_by_placeholder("Search metric charts").fill("train/loss")
     chart = train_unet.get_by_test_id("experiment-view-compare-runs-card").filter(has_text="(train/loss)")
     line = chart.locator("path.js-line").first
     line.wait_for(state="attached")

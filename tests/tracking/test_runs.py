@@ -46,6 +46,7 @@ def recorded(client: mlflow.MlflowClient, stage: str) -> list[Recorded]:
 
 
 def test_a_run_tells_what_was_read_done_and_written(project: Path, client: mlflow.MlflowClient) -> None:
+    began = time.time()
     maker = record("prepare_data", [], [PREPARED], content=str(project))
     code = project / "src/train.py"
     code.parent.mkdir()
@@ -62,6 +63,7 @@ def test_a_run_tells_what_was_read_done_and_written(project: Path, client: mlflo
 
     found = client.get_run(run.id)
     assert (found.info.run_name, found.info.status) == ("train_vae", "FINISHED")
+    assert client.get_run(maker).info.start_time <= (began + 1) * 1000, "the run began before its store was open"
     assert found.data.params == {
         "train_vae.learning_rate": "0.001",
         "train_vae.block_out_channels": "[16, 32]",

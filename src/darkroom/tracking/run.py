@@ -33,13 +33,14 @@ class Run:
         self.account = account
         self.id: str | None = None  # MLflow's, once the run has begun
         self.address: str | None = None  # of its page in the user interface
+        self._began = _now()
         self._curves: set[str] = set()
         self._copy_mib = _copy_limit()
         self._sender = Sender(self._begin) if tracked else None
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Add a point to each named curve; `step` counts what the stage's curves count."""
-        now = time.time_ns() // 1_000_000
+        now = _now()
         self._curves |= values.keys()
         self._tell([Metric(name, float(value), now, step) for name, value in values.items()])
 
@@ -74,6 +75,7 @@ class Run:
         account = self.account
         run = store.create_run(
             account.stage,
+            self._began,
             account.params,
             {
                 "stage": account.stage,
@@ -185,6 +187,10 @@ def stage_run(
     except BaseException as error:
         run.break_off("FAILED", first_line(error))
         raise
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _is_on() -> bool:

@@ -141,9 +141,9 @@ class Store:
         """A link to the list of runs, relative to the user interface."""
         return f"#/experiments/{self.experiment}/runs?{TRAINING_VIEW}"
 
-    def create_run(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-        """Begin a run and return its id."""
-        run: str = self._client.create_run(self.experiment, run_name=name, tags=_shortened(tags)).info.run_id
+    def create_run(self, name: str, began: int, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+        """Note a run that began at `began` (milliseconds since 1970) and return its id."""
+        run: str = self._client.create_run(self.experiment, began, _shortened(tags), name).info.run_id
         entries = [
             self._entities.Param(key, (value if isinstance(value, str) else json.dumps(value))[:VALUE_LENGTH])
             for key, value in params.items()

@@ -12,7 +12,7 @@ from contextlib import suppress
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking.store import FOLDER, UI_PORT, Store, check_answers, is_server, location, project_root
 
-START_WITHIN = 120.0  # seconds
+START_WITHIN = 300.0  # seconds, for machines with much else to do
 
 
 def command(port: int) -> list[str]:
