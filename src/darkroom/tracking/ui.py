@@ -2,10 +2,10 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from contextlib import suppress
 
@@ -37,7 +37,7 @@ def serve(port: int = UI_PORT) -> None:
         print(f"{location().rstrip('/')}/{Store().runs_link()}", flush=True)
         return
     here = f"http://127.0.0.1:{port}"
-    if _answers(here):
+    if not _is_free(port):
         raise DarkroomError(f"port {port} is taken; give another: darkroom ui --port {port + 1}")
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     print("Starting the user interface, some ten seconds …", flush=True)
@@ -62,11 +62,19 @@ def serve(port: int = UI_PORT) -> None:
         server.wait()
 
 
+def _is_free(port: int) -> bool:
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
 def _answers(address: str) -> bool:
     try:
         with urllib.request.urlopen(address, timeout=2):
             return True
-    except urllib.error.HTTPError:
-        return True
     except OSError:
         return False
