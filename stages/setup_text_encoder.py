@@ -18,12 +18,14 @@ from darkroom.nn.image import ConvTowerConfig
 from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
 from darkroom.nn.towers import Towers
 from darkroom.params import Params, SetupTextEncoder
-from darkroom.stage import optimizer_config, run_stage
+from darkroom.stage import run_stage
 from darkroom.tracking import Run
 from darkroom.training.contrastive import ContrastiveTask, embed_captions, retrieval
 from darkroom.training.curves import Curves
 from darkroom.training.ema import EMA
+from darkroom.training.hard_negatives import HardNegativesConfig
 from darkroom.training.loop import Hook, Phase, train
+from darkroom.training.optim import OptimizerConfig
 from darkroom.training.setting import Setting
 
 PREPARED, ARTIFACT = Path("data/prepared"), Path("artifacts/text_encoder")
@@ -96,8 +98,10 @@ def _train(
     with seeded(p.seed, "text encoder"):
         towers = Towers(ConvTowerConfig(splits["train"].info.channels, p.image.width, p.image.depth), text).to(device)
     setting = Setting(p.batch_size, p.seed, p.precision, device)
+    hard = p.hard_negatives and HardNegativesConfig(**p.hard_negatives.model_dump())
     tasks = {
-        name: ContrastiveTask(towers, split.images, input_ids, index[name], setting) for name, split in splits.items()
+        name: ContrastiveTask(towers, split.images, input_ids, index[name], setting, hard)
+        for name, split in splits.items()
     }
     ema = EMA(towers, p.ema_half_life)
 
@@ -105,8 +109,8 @@ def _train(
         if step % p.validate_every == 0 or step == p.steps:
             curves.record(step, retrieval(tasks["validation"], ema.network))
 
-    phase = Phase("", list(towers.parameters()), optimizer_config(p), tasks["train"].loss)
-    hooks: list[Hook] = [curves, held_out]
+    phase = Phase("", list(towers.parameters()), OptimizerConfig.of(p), tasks["train"].loss)
+    hooks: list[Hook] = [curves, held_out, tasks["train"].search]
     train([phase], ema, steps=p.steps, batch_size=p.batch_size, accumulation=1, hooks=hooks, description="text encoder")
     return ema.network.text_model, retrieval(tasks["validation"], ema.network)
 

@@ -12,12 +12,13 @@ from darkroom.core.weights import WEIGHTS
 from darkroom.data.prepared import Prepared
 from darkroom.nn.image import ConvTowerConfig
 from darkroom.params import Params
-from darkroom.stage import optimizer_config, run_stage
+from darkroom.stage import run_stage
 from darkroom.tracking import Run
 from darkroom.training.curves import Curves
 from darkroom.training.ema import EMA
 from darkroom.training.judge import JudgeShape, make_judge
 from darkroom.training.loop import Hook, Phase, train
+from darkroom.training.optim import OptimizerConfig
 from darkroom.training.setting import Setting
 
 PREPARED, ARTIFACT, REPORT = Path("data/prepared"), Path("artifacts/evaluator"), Path("reports/train_evaluator")
@@ -40,7 +41,7 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
             measured = judge.accuracy(ema.network, held_out)
             curves.record(step, {f"held_out/{name}": value for name, value in measured.items()})
 
-    phase = Phase("", list(judge.network.parameters()), optimizer_config(p), judge.loss)
+    phase = Phase("", list(judge.network.parameters()), OptimizerConfig.of(p), judge.loss)
     hooks: list[Hook] = [curves, accuracy]
     train([phase], ema, steps=p.steps, batch_size=p.batch_size, accumulation=1, hooks=hooks, description="evaluator")
     curves.write(REPORT)

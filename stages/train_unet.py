@@ -18,12 +18,13 @@ from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.schedule import DiscreteVP
 from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
 from darkroom.params import Params, TrainUNet
-from darkroom.stage import optimizer_config, run_stage
+from darkroom.stage import run_stage
 from darkroom.tracking import Run
 from darkroom.training.best import Best
 from darkroom.training.curves import Curves
 from darkroom.training.ema import EMA
 from darkroom.training.loop import Phase, train
+from darkroom.training.optim import OptimizerConfig
 from darkroom.training.previews import preview
 from darkroom.training.setting import Setting
 from darkroom.training.unet import UNetTask
@@ -64,7 +65,7 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
             run.picture(grid, "samples", step)
             save_png(REPORT / "samples.png", grid)
 
-    phase = Phase("", list(unet.parameters()), optimizer_config(p), task.loss)
+    phase = Phase("", list(unet.parameters()), OptimizerConfig.of(p), task.loss)
     train(
         [phase],
         ema,

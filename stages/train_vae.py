@@ -18,13 +18,14 @@ from darkroom.nn.identity import Autoencoder, IdentityAutoencoder
 from darkroom.nn.perceptual import load_perceptual
 from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
 from darkroom.params import Params, TrainVAE
-from darkroom.stage import optimizer_config, run_stage
+from darkroom.stage import run_stage
 from darkroom.tracking import Run
 from darkroom.training.autoencoder import VAELoss, VAETask, comparison, validate
 from darkroom.training.best import Best
 from darkroom.training.curves import Curves
 from darkroom.training.ema import EMA
 from darkroom.training.loop import Hook, Phase, train
+from darkroom.training.optim import OptimizerConfig
 from darkroom.training.setting import Setting
 from darkroom.training.trained import read_pretrained_autoencoder
 
@@ -69,10 +70,10 @@ def _train(p: TrainVAE, data: Prepared, device: torch.device, curves: Curves) ->
         vae = channels_last(AutoencoderKL(shape).to(device))
         loss = _loss(p, channels, device)
     task = VAETask(vae, loss, pictures.images, len(pictures), Setting(p.batch_size, p.seed, p.precision, device))
-    phases = [Phase("", list(vae.parameters()), optimizer_config(p), task.loss)]
+    phases = [Phase("", list(vae.parameters()), OptimizerConfig.of(p), task.loss)]
     if p.adversarial is not None and loss.discriminator is not None:
         critic, start = list(loss.discriminator.parameters()), p.adversarial.start_step
-        config = optimizer_config(p.adversarial)
+        config = OptimizerConfig.of(p.adversarial)
         phases.append(Phase("discriminator", critic, config, task.discriminator_loss, start))
     ema, best = EMA(vae, p.ema_half_life), Best()
 

@@ -27,10 +27,10 @@ MAY_IMPORT = {
     "inference": {"core", "nn", "diffusion", "data", "interop"},
     "evaluation": {"core", "nn", "diffusion", "data", "interop", "inference"},
     "tracking": {"core"},
-    "params": {"core", "params_faults", "params_sections"},
+    "params": {"core", "params_base", "params_faults", "params_sections"},
 }
 # Cannot change a byte of an output: errors, messages, tracking, and how a stage is started.
-PARAMS = ("params.py", "params_faults.py", "params_sections.py")
+PARAMS = ("params.py", "params_base.py", "params_faults.py", "params_sections.py")
 PLUMBING = ("stage.py", "tracking", *PARAMS, "core/errors.py", "core/progress.py")
 
 

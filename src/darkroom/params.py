@@ -11,25 +11,22 @@ import yaml
 from pydantic import ValidationError, model_validator
 
 from darkroom.core.errors import DarkroomError
+from darkroom.params_base import Optimizer, Section, at_most, divides
 from darkroom.params_faults import explain
 from darkroom.params_sections import (
     CacheLatents,
     CaptionedFolderSource,
     Evaluate,
     ImageFolderSource,
-    Optimizer,
     OutsideSource,
     PrepareData,
     ScenesSource,
-    Section,
     SetupTextEncoder,
     TorchvisionSource,
     TrainEvaluator,
     TrainUNet,
     TrainVAE,
     WebDatasetSource,
-    at_most,
-    divides,
 )
 
 __all__ = [

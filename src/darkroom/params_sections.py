@@ -5,7 +5,7 @@ Checks that look at several keys say what is wrong themselves; `params_faults` d
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from darkroom.core.choices import (
     NullCondition,
@@ -16,60 +16,20 @@ from darkroom.core.choices import (
     Spacing,
     Weighting,
 )
-
-Count = Annotated[int, Field(ge=1, le=100_000_000)]
-Whole = Annotated[int, Field(ge=0, le=100_000_000)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0, le=1_000)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Channels = Annotated[int, Field(ge=1, le=8192)]
-Rate = Annotated[float, Field(gt=0, le=1)]
-
-CHANNELS_PER_GROUP = 16  # of the norms in towers and discriminator, which have no norm_num_groups
-
-
-class Section(BaseModel):
-    """A group of keys: nothing unknown, nothing left out, no silent conversion."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-def divides(key: str, value: int, by: int, what: str) -> None:
-    """Refuse a value that is no multiple of another; keys are relative to the section that checks."""
-    if value % by:
-        raise ValueError(f"{key} = {value} is not divisible by {what} = {by}; give a multiple of {by}")
-
-
-def at_most(key: str, value: int, limit_key: str, limit: int) -> None:
-    """Refuse a value above another one."""
-    if value > limit:
-        raise ValueError(f"{key} = {value} is above {limit_key} = {limit}; lower it, or raise {limit_key}")
-
-
-class Optimizer(Section):
-    """AdamW and its schedule; see training.optim.OptimizerConfig."""
-
-    learning_rate: Rate
-    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
-    weight_decay: Annotated[float, Field(ge=0, le=1)]
-    warmup_steps: Whole
-    lr_schedule: Literal["constant", "cosine"]
-    clip_norm: Annotated[float, Field(gt=0, le=1e6)] | None
-
-
-class Training(Optimizer):
-    """What every trained network has: how long, how much at once, how it is moved."""
-
-    seed: Seed
-    precision: Precision
-    steps: Count
-    batch_size: Annotated[int, Field(ge=1, le=65536)]
-    ema_half_life: Count
-
-    @model_validator(mode="after")
-    def _check_warmup(self) -> Self:
-        at_most("warmup_steps", self.warmup_steps, "steps", self.steps)
-        return self
+from darkroom.params_base import (
+    CHANNELS_PER_GROUP,
+    Channels,
+    Count,
+    Optimizer,
+    Probability,
+    Section,
+    Seed,
+    Training,
+    Weight,
+    Whole,
+    at_most,
+    divides,
+)
 
 
 class ScenesSource(Section):
@@ -226,6 +186,20 @@ class ImageTower(Section):
         return self
 
 
+class HardNegatives(Section):
+    """Batches of easily confused captions; see training.hard_negatives."""
+
+    start_step: Count
+    every: Count
+    group_size: Annotated[int, Field(ge=2, le=1024)]
+    neighbours: Annotated[int, Field(ge=1, le=1024)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        at_most("group_size", self.group_size, "neighbours + 1", self.neighbours + 1)
+        return self
+
+
 class SetupTextEncoder(Training):
     """Where the conditions come from."""
 
@@ -233,7 +207,14 @@ class SetupTextEncoder(Training):
     null_condition: NullCondition
     text: TextEncoder
     image: ImageTower
+    hard_negatives: HardNegatives | None
     validate_every: Count
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.hard_negatives is not None:
+            divides("batch_size", self.batch_size, self.hard_negatives.group_size, "hard_negatives.group_size")
+        return self
 
 
 DownBlock = Literal["DownBlock2D", "CrossAttnDownBlock2D"]

@@ -17,7 +17,6 @@ from darkroom.core.errors import DarkroomError
 from darkroom.tracking import Run, stage_run
 from darkroom.tracking.note import figure, readable_size
 from darkroom.tracking.store import is_server, location
-from darkroom.training.optim import OptimizerConfig
 
 PIPELINE = Path("dvc.yaml")
 CODE = ("src", "stages")
@@ -123,15 +122,3 @@ def _summary(stage: str, seconds: float, outputs: list[Path], figures: Figures, 
     if address:
         lines.append(f"  run: {address}" + ("" if is_server(location()) else " (while `make ui` runs)"))
     return "\n".join(lines)
-
-
-def optimizer_config(section: parameters.Optimizer) -> OptimizerConfig:
-    """The optimiser a section of the parameters describes."""
-    return OptimizerConfig(
-        learning_rate=section.learning_rate,
-        betas=(section.betas[0], section.betas[1]),
-        weight_decay=section.weight_decay,
-        warmup_steps=section.warmup_steps,
-        schedule=section.lr_schedule,
-        clip_norm=section.clip_norm,
-    )

@@ -7,8 +7,6 @@ import pytest
 import torch
 
 from darkroom.core.errors import DarkroomError
-from darkroom.nn.attention import Transformer2DModel
-from darkroom.nn.layers import ResnetBlock2D
 from darkroom.nn.unet import UNet2DConditionModel, UNetConfig, select_context
 
 TINY = UNetConfig(
@@ -95,23 +93,8 @@ def test_takes_diffusers_weights(diffusers, epsilons, config):
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
-def test_fresh_blocks_are_exactly_the_identity(config):
+def test_every_weight_learns(config):
     unet = UNet2DConditionModel(config)
-    for block in (m for m in unet.modules() if isinstance(m, ResnetBlock2D) and m.conv_shortcut is None):
-        x = torch.randn(2, block.conv1.in_channels, 3, 3)
-        assert torch.equal(block(x, torch.randn(2, 4 * config.block_out_channels[0])), x)
-    for block in (m for m in unet.modules() if isinstance(m, Transformer2DModel)):
-        x = torch.randn(2, block.norm.num_channels, 3, 3)
-        words = torch.randn(2, 4, block.transformer_blocks[0].attn2.to_k.in_features)
-        context = iter([layer.attn2.keys_values(words) for layer in block.transformer_blocks])
-        assert torch.equal(block(x, context), x)
-    assert torch.equal(predict(unet, **inputs(config)), torch.zeros_like(predict(unet, **inputs(config))))
-
-
-@pytest.mark.parametrize("config", CONFIGS, ids=IDS)
-def test_every_weight_learns(randomise, config):
-    unet = UNet2DConditionModel(config)
-    randomise(unet)
     predict(unet, **inputs(config)).square().mean().backward()
     silent = [n for n, p in unet.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
     assert silent == []

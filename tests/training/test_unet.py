@@ -89,7 +89,7 @@ def test_held_out_loss_is_the_same_at_every_call_and_tells_the_levels_apart(
     assert found == task.validate(task.unet)
     assert set(found) == {
         "held_out/loss",
-        *(f"held_out_by_time/{r}%" for r in ("00-25", "25-50", "50-75", "75-100")),
+        *(f"held_out_by_time/{r}_percent" for r in ("00_to_25", "25_to_50", "50_to_75", "75_to_100")),
     }
     by_time = [v for name, v in found.items() if name != "held_out/loss"]
     assert found["held_out/loss"] == pytest.approx(sum(by_time) / 4, rel=1e-4)  # 20 samples, 5 in each quarter

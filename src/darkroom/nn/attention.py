@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darkroom.core.errors import DarkroomError
-from darkroom.nn.layers import zero_
 
 KeysValues = tuple[Tensor, Tensor]  # each (N, heads, tokens, head_dim)
 
@@ -164,10 +163,6 @@ class Transformer2DModel(nn.Module):
             h = self.proj_out(h.transpose(1, 2).reshape(x.shape))
         out: Tensor = x + h
         return out
-
-    def zero_init(self) -> None:
-        """Make the whole transformer the identity."""
-        zero_(self.proj_out)
 
 
 def _next(context: Iterator[KeysValues | None]) -> KeysValues | None:

@@ -40,28 +40,42 @@ class _Block(nn.Module):
         return out
 
 
-class ConvTower(nn.Module):
-    """Pictures (N, C, H, W) in [-1, 1] -> features (N, out_features).
+class ConvGrid(nn.Module):
+    """Pictures (N, C, H, W) in [-1, 1] -> what is where, (N, out_channels, 4, 4).
 
-    Group instead of batch norm: no picture's features depend on its neighbours in the batch. A 4 x 4 grid of positions
-    is flattened into the last layer, because a mean over positions could not tell left from right.
+    Group instead of batch norm: no picture's features depend on its neighbours in the batch.
     """
 
     def __init__(self, config: ConvTowerConfig) -> None:
         super().__init__()
-        self.config = config
         widths = [config.width, 2 * config.width, 4 * config.width]
-        self.out_features = widths[-1]
+        self.out_channels = widths[-1]
         self.stem = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
         stages: list[nn.Module] = []
         for before, width in zip([widths[0], *widths], widths, strict=False):
             stages.append(nn.Conv2d(before, width, 3, stride=2, padding=1))
             stages.extend(_Block(width) for _ in range(config.depth))
         self.stages = nn.Sequential(*stages)
-        self.norm = group_norm(widths[-1])
-        self.head = nn.Linear(widths[-1] * GRID * GRID, self.out_features)
+        self.norm = group_norm(self.out_channels)
 
     def forward(self, images: Tensor) -> Tensor:
         x = F.silu(self.norm(self.stages(self.stem(images))))  # (N, 4 * width, H / 8, W / 8)
-        out: Tensor = self.head(F.adaptive_avg_pool2d(x, GRID).flatten(1))
+        return F.adaptive_avg_pool2d(x, GRID)
+
+
+class ConvTower(nn.Module):
+    """Pictures (N, C, H, W) in [-1, 1] -> features (N, out_features).
+
+    The grid is flattened into the last layer, because a mean over positions could not tell left from right.
+    """
+
+    def __init__(self, config: ConvTowerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.grid = ConvGrid(config)
+        self.out_features = self.grid.out_channels
+        self.head = nn.Linear(self.grid.out_channels * GRID * GRID, self.out_features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.head(self.grid(images).flatten(1))
         return out

@@ -23,7 +23,6 @@ from darkroom.nn.layers import (
     Upsample2D,
     check_divisible,
     timestep_embedding,
-    zero_,
 )
 
 DOWN_BLOCKS = {"DownBlock2D": False, "CrossAttnDownBlock2D": True}  # name -> has transformers
@@ -211,7 +210,8 @@ class UNet2DConditionModel(nn.Module):
 
         self.conv_norm_out = nn.GroupNorm(c.norm_num_groups, widths[0], c.norm_eps)
         self.conv_out = nn.Conv2d(widths[0], c.out_channels, 3, padding=1)
-        self._init_weights()
+        if self.class_embedding is not None:  # the classes must not drown the time they are added to
+            nn.init.normal_(self.class_embedding.weight, std=0.02)
 
     def _transformer(self, level: int) -> Callable[[], Transformer2DModel]:
         c = self.config
@@ -220,21 +220,6 @@ class UNet2DConditionModel(nn.Module):
         return lambda: Transformer2DModel(
             width, c.heads[level], context_dim, c.depths[level], c.norm_num_groups, c.use_linear_projection
         )
-
-    def _init_weights(self) -> None:
-        """Residual branches and the output start at zero (as in Dhariwal & Nichol 2021), class embeddings small.
-
-        At first the network predicts zero everywhere, the best constant for noise and for v; the classes must not drown
-        the time they are added to.
-        """
-        for module in self.modules():
-            if isinstance(module, ResnetBlock2D):
-                zero_(module.conv2)
-            elif isinstance(module, Transformer2DModel):
-                zero_(module.proj_out)
-        zero_(self.conv_out)
-        if self.class_embedding is not None:
-            nn.init.normal_(self.class_embedding.weight, std=0.02)
 
     def prepare_context(self, encoder_hidden_states: Tensor) -> Context:
         """The keys and values of every cross-attention, in the order in which `forward` uses them.

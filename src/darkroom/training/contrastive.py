@@ -15,6 +15,7 @@ from darkroom.core.rng import batch_indices
 from darkroom.core.tensors import batches, to_float
 from darkroom.nn.text import CLIPTextModel
 from darkroom.nn.towers import Towers
+from darkroom.training.hard_negatives import HardNegatives, HardNegativesConfig
 from darkroom.training.setting import Setting
 
 EMBED_BATCH = 256
@@ -38,6 +39,7 @@ class ContrastiveTask:
 
     Args:
         input_ids: (M, L), the distinct captions. rows: (N,), picture -> its caption.
+        hard_negatives: how to fill batches with captions that are easily confused; None: random batches throughout.
     """
 
     def __init__(
@@ -47,16 +49,41 @@ class ContrastiveTask:
         input_ids: Tensor,
         rows: Tensor,
         setting: Setting,
+        hard_negatives: HardNegativesConfig | None = None,
     ) -> None:
         self.towers, self.images, self.input_ids, self.rows = towers, images, input_ids, rows
         self.setting = setting
+        self.hard_negatives = (
+            HardNegatives(hard_negatives, rows, self._embed, setting.batch_size, setting.seed)
+            if hard_negatives
+            else None
+        )
 
     def loss(self, step: int, rows: slice) -> Mapping[str, Tensor]:
         """The loss of `rows` of step `step`'s batch; negatives come from these rows alone."""
-        indices = batch_indices(len(self.rows), self.setting.batch_size, step, self.setting.seed)[rows]
-        logits, same = self.logits(self.towers, indices)
+        logits, same = self.logits(self.towers, self._batch(step)[rows])
         accuracy = torch.gather(same, 1, logits.argmax(dim=1, keepdim=True)).float().mean()
         return {"loss": contrastive_loss(logits, same), "accuracy": accuracy}
+
+    def _batch(self, step: int) -> Tensor:
+        hard, s = self.hard_negatives, self.setting
+        if hard is None or step < hard.config.start_step:
+            return batch_indices(len(self.rows), s.batch_size, step, s.seed)
+        return hard.batch(step)
+
+    def search(self, step: int, values: Mapping[str, float]) -> None:
+        """A hook of the training loop: before step `step`, look for alike captions where that is due."""
+        if self.hard_negatives is not None and self.hard_negatives.due(step):
+            self.hard_negatives.search(step)
+
+    @torch.no_grad()
+    def _embed(self) -> Tensor:
+        parts = []
+        for rows in batches(len(self.input_ids), EMBED_BATCH):
+            with autocast(self.setting.device, self.setting.precision):
+                pooled = self.towers.text_model(self.input_ids[rows].to(self.setting.device)).pooled
+            parts.append(pooled.float().cpu())
+        return torch.cat(parts)
 
     def logits(self, towers: Towers, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures `indices` (n,) against their captions: logits (n, n), and which captions are equal (n, n) bool."""

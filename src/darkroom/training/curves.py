@@ -20,6 +20,7 @@ class Curves:
         self.every, self.log = every, log
         self.rows: dict[int, dict[str, float]] = {}
         self._sums: dict[str, list[float]] = {}
+        self._last = 0
 
     @classmethod
     def over(cls, steps: int, log: Log) -> "Curves":
@@ -29,8 +30,13 @@ class Curves:
     def __call__(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             self._sums.setdefault(f"train/{name}", []).append(value)
+        self._last = step
         if step % self.every == 0:
-            self.record(step, {name: sum(v) / len(v) for name, v in self._sums.items()})
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._sums:
+            self.record(self._last, {name: sum(v) / len(v) for name, v in self._sums.items()})
             self._sums.clear()
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
@@ -40,6 +46,7 @@ class Curves:
 
     def write(self, folder: Path | str) -> None:
         """Write curves.csv (a row a step, a column a value) and curves.png (a panel for each group of values)."""
+        self._flush()  # the last steps, where `every` does not divide their number
         folder = Path(folder)
         names = sorted({name for row in self.rows.values() for name in row})
         text = io.StringIO()

@@ -1,12 +1,29 @@
 """AdamW with a learning rate that is a pure function of the step."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import nn
+
+
+class OptimizerSection(Protocol):
+    """How parameters name what an `OptimizerConfig` holds."""
+
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def betas(self) -> Sequence[float]: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def warmup_steps(self) -> int: ...
+    @property
+    def lr_schedule(self) -> Literal["constant", "cosine"]: ...
+    @property
+    def clip_norm(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -24,6 +41,19 @@ class OptimizerConfig:
     warmup_steps: int
     schedule: Literal["constant", "cosine"]
     clip_norm: float | None
+
+    @classmethod
+    def of(cls, section: OptimizerSection) -> "OptimizerConfig":
+        """The optimiser a section of the parameters describes."""
+        first, second = section.betas
+        return cls(
+            learning_rate=section.learning_rate,
+            betas=(first, second),
+            weight_decay=section.weight_decay,
+            warmup_steps=section.warmup_steps,
+            schedule=section.lr_schedule,
+            clip_norm=section.clip_norm,
+        )
 
 
 def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:

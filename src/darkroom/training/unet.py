@@ -99,5 +99,5 @@ class UNetTask:
         for b in range(LEVEL_BINS):
             if bool((bins == b).any()):
                 low, high = (round(100 * edge / LEVEL_BINS) for edge in (b, b + 1))
-                values[f"held_out_by_time/{low:02d}-{high}%"] = float(loss[bins == b].mean())
+                values[f"held_out_by_time/{low:02d}_to_{high}_percent"] = float(loss[bins == b].mean())
         return values

@@ -25,13 +25,13 @@ COLORS: dict[str, Rgb] = {
     "purple": (0.53, 0.17, 0.73),
     "pink": (0.98, 0.45, 0.75),
 }
-RADII = {"small": 0.152, "large": 0.222}  # half-width in units of the picture's side
-RADIUS_JITTER = 0.04
+RADII = {"small": 0.165, "large": 0.228}  # half-width in units of the picture's side
+RADIUS_JITTER = 0.025
 COLOR_JITTER = 0.025
 LAYOUTS = ("single", "horizontal", "vertical")
 SINGLE_SHARE = 0.35
 NOVEL_PAIRS = 5  # of the 48 (colour, shape) pairs: a tenth
-MARGIN, GAP = 0.016, 0.0375  # least distance to the border and between two things, in units of the picture's side
+MARGIN, GAP = 0.016, 0.0315  # least distance to the border and between two things, in units of the picture's side
 LIGHT, DARK = (0.74, 0.95), (0.07, 0.25)  # lightness of backgrounds; colours lie between, and are saturated
 TINT = 0.035
 

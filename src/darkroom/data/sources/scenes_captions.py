@@ -42,6 +42,7 @@ PLACING = {
     ),
 }
 PLACING_SHARE = 0.15  # of the captions of two things
+IN_ORDER_SHARE = 0.75  # of the captions of two things: the left or upper one is named first, as people mostly do
 OPENING_SHARE = 0.35  # of the captions that can take an opening
 SIZELESS_SHARE = 0.10  # of all captions: one thing goes without its size
 
@@ -58,13 +59,15 @@ def write_caption(
     names = [_name(thing, said[i], rng) for i, thing in enumerate(things)]
     if layout == "single":
         return _open(names[0], rng), said
+    named_first = 0 if rng.random() < IN_ORDER_SHARE else 1
     if rng.random() < PLACING_SHARE:
-        return _pick(PLACING[layout], rng).format(a=names[0], b=names[1]), said
-    subject = int(rng.integers(2))
-    relation = (("left", "right") if layout == "horizontal" else ("above", "below"))[subject]
-    before, with_it = RELATION_WORDS[relation]
+        patterns = tuple(p for p in PLACING[layout] if ("{b}" in p[: p.index("{a}")]) == bool(named_first))
+        return _pick(patterns, rng).format(a=names[0], b=names[1]), said
     weights = np.cumsum([weight for _, weight in RELATING])
     pattern = RELATING[int(np.searchsorted(weights, rng.random() * weights[-1], side="right"))][0]
+    subject = 1 - named_first if "{o}" in pattern[: pattern.index("{s}")] else named_first
+    relation = (("left", "right") if layout == "horizontal" else ("above", "below"))[subject]
+    before, with_it = RELATION_WORDS[relation]
     caption = pattern.format(s=names[subject], o=names[1 - subject], rel=_pick(before, rng), it=_pick(with_it, rng))
     takes_opening = pattern.startswith(("{s} {rel}", "{o} with"))
     return (_open(caption, rng) if takes_opening else caption), said
