@@ -194,6 +194,15 @@ ONE_FAULT = {
         ("train_unet", "accumulation", "accumulation: 4096"),
         "train_unet.accumulation = 4096 is above batch_size = {p.train_unet.batch_size}; lower it, or raise batch_size",
     ),
+    "groups of confusable captions that do not fill a batch": (
+        ("setup_text_encoder", "group_size", "group_size: 7"),
+        "setup_text_encoder.batch_size = {p.setup_text_encoder.batch_size} is not divisible "
+        "by hard_negatives.group_size = 7; give a multiple of 7",
+    ),
+    "groups larger than their choice": (
+        ("setup_text_encoder", "neighbours", "neighbours: 2"),
+        "setup_text_encoder.hard_negatives.group_size = 8 needs neighbours >= 7, not 2; lower it, or raise neighbours",
+    ),
     "classes of data without": (
         ("setup_text_encoder", "mode", "mode: class"),
         "setup_text_encoder.mode = 'class' needs labels, but a scenes source has none; use clip",

@@ -196,7 +196,11 @@ class HardNegatives(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        at_most("group_size", self.group_size, "neighbours + 1", self.neighbours + 1)
+        if self.group_size > self.neighbours + 1:
+            raise ValueError(
+                f"group_size = {self.group_size} needs neighbours >= {self.group_size - 1}, not {self.neighbours}; "
+                "lower it, or raise neighbours"
+            )
         return self
 
 

@@ -29,6 +29,12 @@ def test_training_values_are_averaged_and_measured_ones_kept() -> None:
     assert curves.rows[4] == {"train/loss": 3.5, "train/learning_rate": 0.5, "held_out/loss": 9.0}
 
 
+def test_the_last_steps_are_kept_where_the_interval_does_not_divide(tmp_path: Path) -> None:
+    curves, logged = filled(every=4)
+    curves.write(tmp_path)
+    assert logged[-1] == (6, {"train/loss": 5.5, "train/learning_rate": 0.5})
+
+
 def test_curves_have_about_a_hundred_points() -> None:
     assert [Curves.over(steps, lambda *_: None).every for steps in (1, 99, 100, 250, 10_000)] == [1, 1, 1, 2, 100]
 
