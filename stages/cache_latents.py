@@ -64,7 +64,6 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
     )
     pairs = torch.stack([pictures[:shown], to_uint8(small)], dim=1).flatten(0, 1)
     save_png(REPORT / "preview.png", image_grid(pairs, columns=8), scale=3)
-    run.picture(REPORT / "preview.png", "preview")
     return figures
 
 

@@ -76,9 +76,6 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
         sweep = {"guidance_sweep": p.guidance_sweep, "n_sweep": p.n_sweep}
         pictures.show(folder, pipeline, drawn, examiner.verdicts, n_grid=p.n_grid, **sweep)
     write_json(REPORT / "metrics.json", metrics)
-    for path in sorted((REPORT / "pictures").glob("*.png")):
-        run.picture(path, path.stem)
-    run.artifact(REPORT / "pictures" / "denoising.gif")
     return key_figures(metrics)
 
 

@@ -45,7 +45,6 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
     )
     info = prepare(_source(p), PREPARED, how)
     contact_sheet(Prepared.open(PREPARED).split("train"), REPORT / "contact_sheet.png")
-    run.picture(REPORT / "contact_sheet.png", "contact_sheet")
     figures = {**info.splits, "skipped": len(info.skipped), "duplicates": info.duplicates}
     write_json(REPORT / "metrics.json", figures)
     return figures

@@ -25,7 +25,6 @@ from darkroom.training.curves import Curves
 from darkroom.training.ema import EMA
 from darkroom.training.hard_negatives import HardNegativesConfig
 from darkroom.training.loop import Hook, Phase, train
-from darkroom.training.optim import OptimizerConfig
 from darkroom.training.setting import Setting
 
 PREPARED, ARTIFACT = Path("data/prepared"), Path("artifacts/text_encoder")
@@ -65,7 +64,6 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
         write_json(folder / PROVENANCE, provenance(PREPARED, ARTIFACT))
     write_json(REPORT / "metrics.json", figures)
     curves.write(REPORT)
-    run.picture(REPORT / "curves.png", "curves")
     return figures
 
 
@@ -99,20 +97,18 @@ def _train(
         towers = Towers(ConvTowerConfig(splits["train"].info.channels, p.image.width, p.image.depth), text).to(device)
     setting = Setting(p.batch_size, p.seed, p.precision, device)
     hard = p.hard_negatives and HardNegativesConfig(**p.hard_negatives.model_dump())
-    tasks = {
-        name: ContrastiveTask(towers, split.images, input_ids, index[name], setting, hard)
-        for name, split in splits.items()
-    }
+    training = ContrastiveTask(towers, splits["train"].images, input_ids, index["train"], setting, hard)
+    held_out_task = ContrastiveTask(towers, splits["validation"].images, input_ids, index["validation"], setting)
     ema = EMA(towers, p.ema_half_life)
 
     def held_out(step: int, values: Mapping[str, float]) -> None:
         if step % p.validate_every == 0 or step == p.steps:
-            curves.record(step, retrieval(tasks["validation"], ema.network))
+            curves.record(step, retrieval(held_out_task, ema.network))
 
-    phase = Phase("", list(towers.parameters()), OptimizerConfig.of(p), tasks["train"].loss)
-    hooks: list[Hook] = [curves, held_out, tasks["train"].search]
+    phase = Phase("", list(towers.parameters()), p, training.loss)
+    hooks: list[Hook] = [curves, held_out, training.search]
     train([phase], ema, steps=p.steps, batch_size=p.batch_size, accumulation=1, hooks=hooks, description="text encoder")
-    return ema.network.text_model, retrieval(tasks["validation"], ema.network)
+    return ema.network.text_model, retrieval(held_out_task, ema.network)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from darkroom.training.curves import Curves
 from darkroom.training.ema import EMA
 from darkroom.training.judge import JudgeShape, make_judge
 from darkroom.training.loop import Hook, Phase, train
-from darkroom.training.optim import OptimizerConfig
 from darkroom.training.setting import Setting
 
 PREPARED, ARTIFACT, REPORT = Path("data/prepared"), Path("artifacts/evaluator"), Path("reports/train_evaluator")
@@ -41,11 +40,10 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
             measured = judge.accuracy(ema.network, held_out)
             curves.record(step, {f"held_out/{name}": value for name, value in measured.items()})
 
-    phase = Phase("", list(judge.network.parameters()), OptimizerConfig.of(p), judge.loss)
+    phase = Phase("", list(judge.network.parameters()), p, judge.loss)
     hooks: list[Hook] = [curves, accuracy]
     train([phase], ema, steps=p.steps, batch_size=p.batch_size, accumulation=1, hooks=hooks, description="evaluator")
     curves.write(REPORT)
-    run.picture(REPORT / "curves.png", "curves")
     measured = dict(judge.accuracy(ema.network, data.split("test")))
     write_json(REPORT / "metrics.json", {"test_accuracy": measured})
     with whole(ARTIFACT) as folder:

@@ -24,7 +24,6 @@ from darkroom.training.best import Best
 from darkroom.training.curves import Curves
 from darkroom.training.ema import EMA
 from darkroom.training.loop import Phase, train
-from darkroom.training.optim import OptimizerConfig
 from darkroom.training.previews import preview
 from darkroom.training.setting import Setting
 from darkroom.training.unet import UNetTask
@@ -65,7 +64,7 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
             run.picture(grid, "samples", step)
             save_png(REPORT / "samples.png", grid)
 
-    phase = Phase("", list(unet.parameters()), OptimizerConfig.of(p), task.loss)
+    phase = Phase("", list(unet.parameters()), p, task.loss)
     train(
         [phase],
         ema,
@@ -77,7 +76,6 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
     )
     best.restore(ema.network)
     curves.write(REPORT)
-    run.picture(REPORT / "curves.png", "curves")
     figures = {"held_out_loss": best.value, "best_step": best.step}
     write_json(REPORT / "metrics.json", figures)
     config = {

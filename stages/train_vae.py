@@ -25,7 +25,6 @@ from darkroom.training.best import Best
 from darkroom.training.curves import Curves
 from darkroom.training.ema import EMA
 from darkroom.training.loop import Hook, Phase, train
-from darkroom.training.optim import OptimizerConfig
 from darkroom.training.setting import Setting
 from darkroom.training.trained import read_pretrained_autoencoder
 
@@ -53,10 +52,8 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
     figures = validate(vae, held_out.images, len(held_out), p.batch_size, device)
     write_json(REPORT / "metrics.json", figures)
     curves.write(REPORT)
-    run.picture(REPORT / "curves.png", "curves")
     pairs = image_grid(comparison(vae, held_out.images(range(min(len(held_out), 16))), device), columns=8)
     save_png(REPORT / "reconstructions.png", pairs, scale=3)
-    run.picture(REPORT / "reconstructions.png", "reconstructions")
     write_network(ARTIFACT, DIFFUSERS_WEIGHTS, vae, config, provenance(PREPARED))
     return figures
 
@@ -70,10 +67,10 @@ def _train(p: TrainVAE, data: Prepared, device: torch.device, curves: Curves) ->
         vae = channels_last(AutoencoderKL(shape).to(device))
         loss = _loss(p, channels, device)
     task = VAETask(vae, loss, pictures.images, len(pictures), Setting(p.batch_size, p.seed, p.precision, device))
-    phases = [Phase("", list(vae.parameters()), OptimizerConfig.of(p), task.loss)]
+    phases = [Phase("", list(vae.parameters()), p, task.loss)]
     if p.adversarial is not None and loss.discriminator is not None:
         critic, start = list(loss.discriminator.parameters()), p.adversarial.start_step
-        config = OptimizerConfig.of(p.adversarial)
+        config = p.adversarial
         phases.append(Phase("discriminator", critic, config, task.discriminator_loss, start))
     ema, best = EMA(vae, p.ema_half_life), Best()
 

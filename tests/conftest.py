@@ -1,5 +1,9 @@
 """What all tests share: few threads, and the peers that results are held against."""
 
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -22,3 +26,24 @@ def transformers() -> Any:
     """The package, or a skip; see `diffusers`."""
     torchvision("datasets")
     return pytest.importorskip("transformers", reason="parity with transformers needs the test extras")
+
+
+@pytest.fixture(scope="session")
+def load() -> Callable[[Path], ModuleType]:
+    """Loads a file that is part of no package."""
+
+    def module(path: Path) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(f"loaded_{path.stem}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        made = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(made)
+        return made
+
+    return module
+
+
+@pytest.fixture(scope="session")
+def parts(load: Callable[[Path], ModuleType]) -> ModuleType:
+    """tests/inference/parts.py: makers of tiny artifacts."""
+    return load(Path(__file__).with_name("inference") / "parts.py")

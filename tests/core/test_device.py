@@ -102,6 +102,7 @@ def test_starting_applies_threads_and_determinism() -> None:
         assert start(Runtime("cpu", 1, True)) == CPU
         assert torch.get_num_threads() == 1
         assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory
         start(Runtime("cpu", 0, True))
         assert torch.get_num_threads() == available_cores()
     finally:

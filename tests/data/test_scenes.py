@@ -67,6 +67,18 @@ def test_captions_say_what_the_labels_say(scenes: list[Scene]) -> None:
             assert (truth[f"{which}.shape"] is None) == (i >= len(things))
 
 
+def test_captions_name_the_left_or_upper_thing_first_mostly_but_not_always(scenes: list[Scene]) -> None:
+    in_order: dict[str | None, list[bool]] = {"horizontal": [], "vertical": []}
+    for scene in scenes:
+        truth, named = labels(scene), NOUN.search(scene.caption)
+        pairs = [(truth[f"{which}.color"], truth[f"{which}.shape"]) for which in ("first", "second")]
+        if truth["layout"] != "single" and pairs[0] != pairs[1]:
+            assert named is not None
+            in_order[truth["layout"]].append(named.groups()[2:] == pairs[0])
+    for layout, found in in_order.items():
+        assert 0.65 < np.mean(found) < 0.85, layout
+
+
 def test_captions_are_short_lower_case_and_varied(scenes: list[Scene]) -> None:
     captions = [scene.caption for scene in scenes]
     assert max(len(c.split()) for c in captions) <= 20

@@ -27,19 +27,6 @@ SIZE, N_TEST, N_NOVEL = 16, 24, 6
 PICTURES = {"samples.png", "novel.png", "reconstructions.png", "guidance_sweep.png", "denoising.gif"}
 
 
-class Witness:
-    """Stands in for a tracked run."""
-
-    def __init__(self) -> None:
-        self.kept: list[str] = []
-
-    def picture(self, picture: Path, name: str) -> None:
-        self.kept.append(picture.name)
-
-    def artifact(self, file: Path) -> None:
-        self.kept.append(file.name)
-
-
 @pytest.fixture(scope="module")
 def made(parts: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project up to evaluate."""
@@ -77,20 +64,21 @@ def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return tmp_path / "project"
 
 
-def run(evaluate: ModuleType, **changes: Any) -> tuple[Mapping[str, Any], Witness]:
+def run(evaluate: ModuleType, **changes: Any) -> Mapping[str, Any]:
     """The stage's body with few and small samples."""
     params = parameters.load(RECIPE)
     sampling = params.evaluate.sampling.model_copy(update={"num_inference_steps": 2})
     few = {"n_test": 1000, "n_novel": N_NOVEL, "n_grid": 5, "n_sweep": 2, "guidance_sweep": [1.0, 3.0]}
     small = {"precision": "fp32", "batch_size": 10, "bootstrap": 100, "sampling": sampling}
     section = params.evaluate.model_copy(update={**few, **small, **changes})
-    witness = Witness()
-    figures = evaluate.body(params.model_copy(update={"evaluate": section}), torch.device("cpu"), witness)
-    return figures, witness
+    figures: Mapping[str, Any] = evaluate.body(
+        params.model_copy(update={"evaluate": section}), torch.device("cpu"), None
+    )
+    return figures
 
 
 def test_everything_is_measured_and_shown_and_twice_the_same(project: Path, evaluate: ModuleType) -> None:
-    figures, witness = run(evaluate)
+    figures = run(evaluate)
     metrics = json.loads(Path("reports/evaluation/metrics.json").read_text())
     for split, n in (("test", N_TEST), ("novel", N_NOVEL)):
         alignment = metrics["alignment"][split]
@@ -109,7 +97,7 @@ def test_everything_is_measured_and_shown_and_twice_the_same(project: Path, eval
         assert set(of) == {"value", "low", "high", "n"}
         assert of["low"] <= of["value"] <= of["high"]
     assert figures["alignment.test.attribute_accuracy"] == metrics["alignment"]["test"]["attribute_accuracy"]["value"]
-    assert {file.name for file in Path("reports/evaluation/pictures").iterdir()} == PICTURES == set(witness.kept)
+    assert {file.name for file in Path("reports/evaluation/pictures").iterdir()} == PICTURES
     with Image.open("reports/evaluation/pictures/denoising.gif") as gif:
         assert gif.n_frames == 1 + 2
     recorded = json.loads(Path("artifacts/pipeline/provenance.json").read_text())["inputs"]

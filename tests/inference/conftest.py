@@ -1,24 +1,11 @@
 """Tiny pipelines, made once."""
 
-import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from darkroom.inference.pipeline import Pipeline
-
-
-@pytest.fixture(scope="session")
-def parts() -> ModuleType:
-    """Makers of tiny artifacts."""
-    spec = importlib.util.spec_from_file_location("inference_parts", Path(__file__).with_name("parts.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")

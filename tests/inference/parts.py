@@ -30,18 +30,9 @@ SAMPLING = Sampling("ddim", 4, 3.0, "trailing")
 COSINE = {"schedule": "cosine", "beta_start": 0.0001, "beta_end": 0.02, "num_train_timesteps": 1000}
 
 
-def assembled(
-    folder: Path,
-    kind: str = "text",
-    null: str = "empty_prompt",
-    prediction_type: str = "v_prediction",
-    process: dict[str, Any] = COSINE,
-    channels: int = 3,
-    autoencoder: str = "kl",
-    precision: str = "fp32",
-) -> Path:
-    """A pipeline of random networks, none of whose layers is silent."""
-    latents = write_parts(folder, kind, null, prediction_type, process, channels, autoencoder)
+def assembled(folder: Path, channels: int = 3, precision: str = "fp32", **how: Any) -> Path:
+    """A pipeline of random networks, none of whose layers is silent; how: as `write_parts` takes it."""
+    latents = write_parts(folder, channels=channels, **how)
     assemble(
         folder / "pipeline",
         unet=folder / "unet",

@@ -37,3 +37,13 @@ def test_the_scale_stays_bounded(towers):
 def test_every_weight_learns(towers):
     towers(torch.randn(2, 3, 28, 28), torch.tensor([[4, 5, 0], [7, 0, 0]])).logsumexp(1).sum().backward()
     assert [n for n, p in towers.named_parameters() if p.grad is None or not p.grad.abs().max() > 0] == []
+
+
+def test_a_picture_is_embedded_place_by_place(towers):
+    """What the text has to tell is where things are: moving them moves the embedding's cells, and adds nothing up."""
+    grid = torch.randn(1, 64, 4, 4)
+    towers.trunk = torch.nn.Identity()
+    moved = grid.flip(3)
+    cells, flipped = (towers.embed_images(g).view(-1, 4, 4) for g in (grid, moved))
+    torch.testing.assert_close(cells.flip(2), flipped)
+    assert not torch.allclose(cells, flipped)

@@ -1,7 +1,7 @@
 """Small worlds to train in: a few latents, a few captions, networks built in milliseconds."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from darkroom.data.latents import Latents
 from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.schedule import DiscreteVP
 from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
+from darkroom.params import Optimizer
 from darkroom.training.optim import OptimizerConfig
 from darkroom.training.setting import Setting
 from darkroom.training.unet import UNetTask
@@ -26,8 +27,8 @@ def optimizer() -> Callable[..., OptimizerConfig]:
     """AdamW at a constant rate; name what differs."""
 
     def make(**changes: object) -> OptimizerConfig:
-        usual = OptimizerConfig(1e-2, (0.9, 0.99), 0.0, 0, "constant", None)
-        return replace(usual, **changes)  # type: ignore[arg-type]
+        usual = {"learning_rate": 1e-2, "betas": [0.9, 0.99], "weight_decay": 0.0, "warmup_steps": 0}
+        return Optimizer.model_validate({**usual, "lr_schedule": "constant", "clip_norm": None, **changes})
 
     return make
 

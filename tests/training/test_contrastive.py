@@ -8,11 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from darkroom.core.rng import batch_indices
 from darkroom.nn.image import ConvTowerConfig
 from darkroom.nn.text import CLIPTextConfig
 from darkroom.nn.towers import Towers
 from darkroom.training.contrastive import ContrastiveTask, contrastive_loss, embed_captions, retrieval
 from darkroom.training.ema import EMA
+from darkroom.training.hard_negatives import HardNegatives, HardNegativesConfig
 from darkroom.training.loop import Phase, train
 from darkroom.training.optim import OptimizerConfig
 from darkroom.training.setting import Setting
@@ -95,3 +97,26 @@ def test_captions_are_embedded_row_by_row_in_half_precision(task: ContrastiveTas
     with torch.no_grad():
         alone = encoder(task.input_ids[2:3]).last_hidden_state[0]
     torch.testing.assert_close(embedded[2].float(), alone, rtol=1e-2, atol=1e-2)
+
+
+def test_confusable_captions_fill_the_batches_from_their_step_on(
+    task: ContrastiveTask, optimizer: Callable[..., OptimizerConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hard = HardNegatives(HardNegativesConfig(3, 2, 4, 24), task.rows, task._embed, 8, 0)
+    task.hard_negatives, drawn = hard, []
+    logits = task.logits
+    monkeypatch.setattr(task, "logits", lambda towers, indices: drawn.append(indices) or logits(towers, indices))
+    searched: list[int] = []
+    search = hard.search
+    monkeypatch.setattr(hard, "search", lambda step: (searched.append(step), search(step)))
+    phase = Phase("", list(task.towers.parameters()), optimizer(), task.loss)
+    train(
+        [phase], EMA(task.towers, 100), steps=6, batch_size=8, accumulation=1, hooks=[task.search], description="towers"
+    )
+    assert searched == [3, 5]
+    assert [len(batch) for batch in drawn] == [8] * 6
+    for step in range(3):
+        assert drawn[step].equal(batch_indices(32, 8, step, 0))
+    for batch in drawn[3:]:  # each picture beside others of another caption only
+        for group in batch.view(2, 4):
+            assert (task.rows[group[1:]] != task.rows[group[0]]).all()

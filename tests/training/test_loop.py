@@ -52,7 +52,7 @@ class Regression:
 
 def test_training_finds_the_line(optimizer: Make, flat: Callable[[nn.Module], Tensor]) -> None:
     regression = Regression()
-    seen = regression.train(optimizer(learning_rate=0.1, schedule="cosine"), steps=200)
+    seen = regression.train(optimizer(learning_rate=0.1, lr_schedule="cosine"), steps=200)
     torch.testing.assert_close(flat(regression.network), torch.tensor([1.0, 2.0, 3.0, 0.0]), atol=1e-2, rtol=0)
     assert seen[-1]["loss"] < 1e-3 * seen[0]["loss"]
 
@@ -77,7 +77,7 @@ def test_trained_twice_the_weights_are_the_same(optimizer: Make, flat: Callable[
 
 
 def test_each_step_has_the_rate_of_its_number(optimizer: Make) -> None:
-    config = optimizer(warmup_steps=2, schedule="cosine")
+    config = optimizer(warmup_steps=2, lr_schedule="cosine")
     seen = Regression().train(config, steps=6)
     assert [v["step"] for v in seen] == [1, 2, 3, 4, 5, 6]
     assert [v["learning_rate"] for v in seen] == [learning_rate(config, step, 6) for step in range(6)]

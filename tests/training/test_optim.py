@@ -17,7 +17,7 @@ def test_the_rate_rises_in_equal_steps_to_its_peak(optimizer: Make) -> None:
 
 
 def test_a_cosine_falls_from_the_peak_to_nothing(optimizer: Make) -> None:
-    config = optimizer(learning_rate=0.4, warmup_steps=10, schedule="cosine")
+    config = optimizer(learning_rate=0.4, warmup_steps=10, lr_schedule="cosine")
     rates = [learning_rate(config, step, 110) for step in range(10, 111)]
     assert rates[0] == pytest.approx(0.4)
     assert rates[50] == pytest.approx(0.2)
@@ -26,7 +26,7 @@ def test_a_cosine_falls_from_the_peak_to_nothing(optimizer: Make) -> None:
 
 
 def test_a_warm_up_as_long_as_the_training_has_no_cosine(optimizer: Make) -> None:
-    config = optimizer(learning_rate=0.4, warmup_steps=4, schedule="cosine")
+    config = optimizer(learning_rate=0.4, warmup_steps=4, lr_schedule="cosine")
     assert [learning_rate(config, step, 4) for step in range(4)] == pytest.approx([0.1, 0.2, 0.3, 0.4])
 
 

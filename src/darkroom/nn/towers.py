@@ -39,11 +39,11 @@ class Towers(nn.Module):
         return out
 
     def embed_images(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) in [-1, 1] -> unit vectors (N, 512)."""
+        """(N, C, H, W) in [-1, 1] -> unit vectors (N, CELL_WIDTH * GRID * GRID)."""
         return F.normalize(self.image_projection(self.trunk(images)).flatten(1), dim=-1)
 
     def embed_texts(self, input_ids: Tensor) -> Tensor:
-        """(N, L) int64 -> unit vectors (N, 512)."""
+        """(N, L) int64 -> unit vectors (N, CELL_WIDTH * GRID * GRID)."""
         return F.normalize(self.text_projection(self.text_model(input_ids).pooled), dim=-1)
 
     def forward(self, images: Tensor, input_ids: Tensor) -> Tensor:

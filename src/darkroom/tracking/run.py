@@ -59,10 +59,6 @@ class Run:
         """Keep a text as the artifact `name`, such as "notes/vocabulary.md"."""
         self._tell(lambda store, run: _log_text(store, run, name, text))
 
-    def artifact(self, file: Path, folder: str = ".") -> None:
-        """Keep a copy of `file`, which must stay as it is until the stage ends."""
-        self._tell(lambda store, run: store.log_file(run, file, folder))
-
     def summary(self, figures: Mapping[str, float | str]) -> None:
         """The key figures of the finished stage, for its note; numbers become metrics where no curve has their name."""
         self.account.figures.update(figures)

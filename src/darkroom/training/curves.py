@@ -7,6 +7,8 @@ from pathlib import Path
 
 from darkroom.core.artifact import whole
 
+COMPARED = ("train", "held_out")  # groups whose values of one name share a panel
+
 Log = Callable[[int, Mapping[str, float]], None]
 
 
@@ -45,7 +47,7 @@ class Curves:
         self.log(step, values)
 
     def write(self, folder: Path | str) -> None:
-        """Write curves.csv (a row a step, a column a value) and curves.png (a panel for each group of values)."""
+        """Write curves.csv (a row a step, a column a value) and curves.png (a panel for values to compare)."""
         self._flush()  # the last steps, where `every` does not divide their number
         folder = Path(folder)
         names = sorted({name for row in self.rows.values() for name in row})
@@ -64,30 +66,30 @@ class Curves:
         matplotlib.use("Agg")
         import matplotlib.pyplot as plt
 
-        panels: dict[str, list[str]] = {}
+        panels: dict[str, dict[str, str]] = {}  # title -> {label: name}
         for name in names:
-            panels.setdefault(name.split("/", 1)[1], []).append(name)
+            group, value = name.split("/", 1)
+            title, label = (value, group) if group in COMPARED else (group, value)
+            panels.setdefault(title, {})[label] = name
         if not panels:  # an autoencoder taken over as it is, say
-            panels["nothing was trained"] = []
+            panels["nothing was trained"] = {}
         columns = min(3, len(panels))
         lines = -(-len(panels) // columns)
         figure, axes = plt.subplots(lines, columns, figsize=(4.5 * columns, 3 * lines), squeeze=False)
         for axis in axes.flat[len(panels) :]:
             axis.set_visible(False)
         for axis, (title, members) in zip(axes.flat, sorted(panels.items()), strict=False):
-            for name in members:
-                points = [(step, row[name]) for step, row in sorted(self.rows.items()) if name in row]
-                axis.plot(
-                    *zip(*points, strict=True), label=name.split("/", 1)[0], marker="." if len(points) < 30 else ""
-                )
             axis.set(title=title, xlabel="step")
             axis.grid(alpha=0.3)
-            if not members:
-                continue
-            axis.legend(fontsize="small")
-            values = [row[name] for name in members for row in self.rows.values() if name in row]
-            if min(values) > 0 and max(values) > 20 * min(values):
-                axis.set_yscale("log")
+            for label, name in members.items():
+                steps, values = zip(
+                    *[(k, row[name]) for k, row in sorted(self.rows.items()) if name in row], strict=True
+                )
+                axis.plot(steps, values, label=label, marker="." if len(steps) < 30 else "")
+                if 0 < min(values) < max(values) / 20 and values[-1] < values[0]:  # it falls, and far
+                    axis.set_yscale("log")
+            if members:
+                axis.legend(fontsize="small")
         figure.tight_layout()
         with whole(path) as beside:
             figure.savefig(beside, format="png", dpi=100, metadata={"Software": None})

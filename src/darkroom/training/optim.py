@@ -2,15 +2,19 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
 from torch import nn
 
 
-class OptimizerSection(Protocol):
-    """How parameters name what an `OptimizerConfig` holds."""
+class OptimizerConfig(Protocol):
+    """AdamW (Loshchilov & Hutter 2019) and its schedule, as a section of the parameters describes them.
+
+    learning_rate: the peak rate.
+    lr_schedule: after `warmup_steps` of linear rise, "constant", or "cosine" down to zero at the last step.
+    clip_norm: the gradient's largest norm, or None.
+    """
 
     @property
     def learning_rate(self) -> float: ...
@@ -26,41 +30,11 @@ class OptimizerSection(Protocol):
     def clip_norm(self) -> float | None: ...
 
 
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW (Loshchilov & Hutter 2019) and its schedule.
-
-    learning_rate: the peak rate.
-    schedule: after `warmup_steps` of linear rise, "constant", or "cosine" down to zero at the last step.
-    clip_norm: the gradient's largest norm, or None.
-    """
-
-    learning_rate: float
-    betas: tuple[float, float]
-    weight_decay: float
-    warmup_steps: int
-    schedule: Literal["constant", "cosine"]
-    clip_norm: float | None
-
-    @classmethod
-    def of(cls, section: OptimizerSection) -> "OptimizerConfig":
-        """The optimiser a section of the parameters describes."""
-        first, second = section.betas
-        return cls(
-            learning_rate=section.learning_rate,
-            betas=(first, second),
-            weight_decay=section.weight_decay,
-            warmup_steps=section.warmup_steps,
-            schedule=section.lr_schedule,
-            clip_norm=section.clip_norm,
-        )
-
-
 def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
     """The learning rate of step `step` (from 0) of `total_steps`."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
-    if config.schedule == "constant":
+    if config.lr_schedule == "constant":
         return config.learning_rate
     done = (step - config.warmup_steps) / max(total_steps - config.warmup_steps, 1)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
@@ -69,8 +43,9 @@ def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float
 def make_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
     """AdamW over `parameters`; weight decay acts on matrices and kernels, not on biases, norms and scalars."""
     parameters = [p for p in parameters if p.requires_grad]
+    first, second = config.betas
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(first, second), fused=True)
