@@ -105,7 +105,7 @@ def _train(
         if step % p.validate_every == 0 or step == p.steps:
             curves.record(step, retrieval(held_out_task, ema.network))
 
-    phase = Phase("", list(towers.parameters()), p, training.loss)
+    phase = Phase("", towers, p, training.loss)
     hooks: list[Hook] = [curves, held_out, training.search]
     train([phase], ema, steps=p.steps, batch_size=p.batch_size, accumulation=1, hooks=hooks, description="text encoder")
     return ema.network.text_model, retrieval(held_out_task, ema.network)

@@ -40,7 +40,7 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
             measured = judge.accuracy(ema.network, held_out)
             curves.record(step, {f"held_out/{name}": value for name, value in measured.items()})
 
-    phase = Phase("", list(judge.network.parameters()), p, judge.loss)
+    phase = Phase("", judge.network, p, judge.loss)
     hooks: list[Hook] = [curves, accuracy]
     train([phase], ema, steps=p.steps, batch_size=p.batch_size, accumulation=1, hooks=hooks, description="evaluator")
     curves.write(REPORT)

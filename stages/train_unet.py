@@ -64,7 +64,7 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
             run.picture(grid, "samples", step)
             save_png(REPORT / "samples.png", grid)
 
-    phase = Phase("", list(unet.parameters()), p, task.loss)
+    phase = Phase("", unet, p, task.loss)
     train(
         [phase],
         ema,

@@ -67,11 +67,10 @@ def _train(p: TrainVAE, data: Prepared, device: torch.device, curves: Curves) ->
         vae = channels_last(AutoencoderKL(shape).to(device))
         loss = _loss(p, channels, device)
     task = VAETask(vae, loss, pictures.images, len(pictures), Setting(p.batch_size, p.seed, p.precision, device))
-    phases = [Phase("", list(vae.parameters()), p, task.loss)]
+    phases = [Phase("", vae, p, task.loss)]
     if p.adversarial is not None and loss.discriminator is not None:
-        critic, start = list(loss.discriminator.parameters()), p.adversarial.start_step
-        config = p.adversarial
-        phases.append(Phase("discriminator", critic, config, task.discriminator_loss, start))
+        config, start = p.adversarial, p.adversarial.start_step
+        phases.append(Phase("discriminator", loss.discriminator, config, task.discriminator_loss, start))
     ema, best = EMA(vae, p.ema_half_life), Best()
 
     def held_out_loss(step: int, values: Mapping[str, float]) -> None:

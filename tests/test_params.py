@@ -15,8 +15,8 @@ from darkroom.params_sections import CHANNELS_PER_GROUP
 ROOT = Path(__file__).parents[1]
 SOUND = (ROOT / "recipes" / "scenes.yaml").read_text(encoding="utf-8")
 CRITIC = (
-    "{weight: 0.5, start_step: 10, channels: 16, n_layers: 2, learning_rate: 0.01, betas: [0.5, 0.9], "
-    "weight_decay: 0.0, warmup_steps: 0, lr_schedule: constant, clip_norm: null}"
+    "{weight: 0.5, start_step: 10, channels: 16, n_layers: 2, optimizer: adamw, learning_rate: 0.01, "
+    "betas: [0.5, 0.9], weight_decay: 0.0, warmup_steps: 0, lr_schedule: constant, clip_norm: null}"
 )
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from darkroom.core.choices import Precision
+from darkroom.core.choices import OptimizerName, Precision
 
 Count = Annotated[int, Field(ge=1, le=100_000_000)]
 Whole = Annotated[int, Field(ge=0, le=100_000_000)]
@@ -36,8 +36,9 @@ def at_most(key: str, value: int, limit_key: str, limit: int) -> None:
 
 
 class Optimizer(Section):
-    """AdamW and its schedule; see training.optim.OptimizerConfig."""
+    """The optimiser and its schedule; see training.optim.OptimizerConfig."""
 
+    optimizer: OptimizerName
     learning_rate: Rate
     betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
     weight_decay: Annotated[float, Field(ge=0, le=1)]

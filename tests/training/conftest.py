@@ -27,7 +27,13 @@ def optimizer() -> Callable[..., OptimizerConfig]:
     """AdamW at a constant rate; name what differs."""
 
     def make(**changes: object) -> OptimizerConfig:
-        usual = {"learning_rate": 1e-2, "betas": [0.9, 0.99], "weight_decay": 0.0, "warmup_steps": 0}
+        usual = {
+            "optimizer": "adamw",
+            "learning_rate": 1e-2,
+            "betas": [0.9, 0.99],
+            "weight_decay": 0.0,
+            "warmup_steps": 0,
+        }
         return Optimizer.model_validate({**usual, "lr_schedule": "constant", "clip_norm": None, **changes})
 
     return make

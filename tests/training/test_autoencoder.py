@@ -121,8 +121,8 @@ def test_the_critic_begins_at_its_step(
         seen.append(set(values))
 
     phases = [
-        Phase("", list(task.vae.parameters()), optimizer(), task.loss),
-        Phase("discriminator", list(critic.parameters()), optimizer(), task.discriminator_loss, start=2),
+        Phase("", task.vae, optimizer(), task.loss),
+        Phase("discriminator", critic, optimizer(), task.discriminator_loss, start=2),
     ]
     train(phases, EMA(task.vae, 50), steps=4, batch_size=8, accumulation=1, hooks=[watch], description="vae")
     assert torch.equal(opinions[0], opinions[2])
@@ -137,7 +137,7 @@ def test_trained_twice_the_weights_are_the_same(
 ) -> None:
     def trained() -> Tensor:
         task = make_task(replace(setting, precision="bf16"))
-        phase = Phase("", list(task.vae.parameters()), optimizer(), task.loss)
+        phase = Phase("", task.vae, optimizer(), task.loss)
         train([phase], EMA(task.vae, 50), steps=3, batch_size=8, accumulation=1, hooks=[], description="vae")
         return flat(task.vae)
 
@@ -151,7 +151,7 @@ def test_training_makes_pictures_liker(setting: Setting, optimizer: Make) -> Non
     plain = colours[:, :, None, None].expand(3, 3, 16, 16)
     task = VAETask(make_vae(), VAELoss("l1", 1e-4), lambda rows: plain[rows], 3, setting)
     before = validate(task.vae, task.images, 3, 2, CPU)
-    phase = Phase("", list(task.vae.parameters()), optimizer(), task.loss)
+    phase = Phase("", task.vae, optimizer(), task.loss)
     train([phase], EMA(task.vae, 50), steps=30, batch_size=8, accumulation=1, hooks=[], description="vae")
     after = validate(task.vae, task.images, 3, 2, CPU)
     assert after["held_out/l1"] < 0.7 * before["held_out/l1"]

@@ -65,7 +65,7 @@ def two_headed() -> tuple[Classifier, Tensor, Tensor]:
 def test_a_classifier_learns_to_read(setting: Setting, optimizer: Make) -> None:
     network, pictures, labels = two_headed()
     task = ClassifierTask(network, lambda i: pictures[i], labels, setting)
-    phase = Phase("", list(network.parameters()), optimizer(learning_rate=3e-3), task.loss)
+    phase = Phase("", network, optimizer(learning_rate=3e-3), task.loss)
     train([phase], EMA(network, 100), steps=40, batch_size=8, accumulation=1, hooks=[], description="judge")
     found = label_accuracy(network, task.images, labels, ["bright", "colour"], 7, CPU)
     assert found == {"bright": 1.0, "colour": 1.0}
@@ -96,7 +96,7 @@ def test_without_labels_a_network_learns_which_way_up(setting: Setting, optimize
     pictures = torch.zeros(16, 1, 8, 8, dtype=torch.uint8)
     pictures[:, :, :3] = 255  # a bright sky
     task = RotationTask(network, lambda i: pictures[i], 16, setting)
-    phase = Phase("", list(network.parameters()), optimizer(learning_rate=3e-3), task.loss)
+    phase = Phase("", network, optimizer(learning_rate=3e-3), task.loss)
     train([phase], EMA(network, 100), steps=25, batch_size=8, accumulation=1, hooks=[], description="judge")
     assert rotation_accuracy(network, task.images, 16, 5, CPU) == 1.0
 

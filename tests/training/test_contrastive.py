@@ -70,7 +70,7 @@ def task(setting: Setting) -> ContrastiveTask:
 
 def test_words_and_pictures_find_each_other(task: ContrastiveTask, optimizer: Callable[..., OptimizerConfig]) -> None:
     before = retrieval(task, task.towers)
-    phase = Phase("", list(task.towers.parameters()), optimizer(learning_rate=3e-3), task.loss)
+    phase = Phase("", task.towers, optimizer(learning_rate=3e-3), task.loss)
     train([phase], EMA(task.towers, 100), steps=40, batch_size=8, accumulation=1, hooks=[], description="towers")
     after = retrieval(task, task.towers)
     assert after["held_out/accuracy"] == 1.0
@@ -109,7 +109,7 @@ def test_confusable_captions_fill_the_batches_from_their_step_on(
     searched: list[int] = []
     search = hard.search
     monkeypatch.setattr(hard, "search", lambda step: (searched.append(step), search(step)))
-    phase = Phase("", list(task.towers.parameters()), optimizer(), task.loss)
+    phase = Phase("", task.towers, optimizer(), task.loss)
     train(
         [phase], EMA(task.towers, 100), steps=6, batch_size=8, accumulation=1, hooks=[task.search], description="towers"
     )

@@ -39,7 +39,7 @@ class Regression:
         seen: list[dict[str, float]] = []
         self.ema = EMA(self.network, 20)
         train(
-            [Phase("", list(self.network.parameters()), config, more.pop("loss", self.loss))],  # type: ignore[arg-type]
+            [Phase("", self.network, config, more.pop("loss", self.loss))],  # type: ignore[arg-type]
             self.ema,
             steps=steps,
             batch_size=10,
@@ -136,8 +136,8 @@ def test_a_phase_waits_for_its_start_and_names_its_values(optimizer: Make) -> No
     seen = []
     train(
         [
-            Phase("", list(first.network.parameters()), optimizer(), first.loss),
-            Phase("critic", list(second.network.parameters()), optimizer(), second.loss, start=3),
+            Phase("", first.network, optimizer(), first.loss),
+            Phase("critic", second.network, optimizer(), second.loss, start=3),
         ],
         EMA(first.network, 20),
         steps=5,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from darkroom.training.optim import OptimizerConfig, learning_rate, make_optimizer
+from darkroom.training.optim import OptimizerConfig, learning_rate, make_optimizers
 
 Make = Callable[..., OptimizerConfig]
 
@@ -30,19 +30,31 @@ def test_a_warm_up_as_long_as_the_training_has_no_cosine(optimizer: Make) -> Non
     assert [learning_rate(config, step, 4) for step in range(4)] == pytest.approx([0.1, 0.2, 0.3, 0.4])
 
 
-def test_weights_decay_but_biases_norms_and_scalars_do_not(optimizer: Make) -> None:
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_weights_decay_but_biases_norms_and_scalars_do_not(optimizer: Make, name: str) -> None:
     network = nn.Sequential(nn.Conv2d(2, 2, 3), nn.GroupNorm(1, 2), nn.Linear(2, 2))
     for parameter in network.parameters():
         nn.init.ones_(parameter)
         parameter.grad = torch.zeros_like(parameter)
-    make_optimizer(optimizer(learning_rate=0.1, weight_decay=0.5), network.parameters()).step()
+    for one in make_optimizers(optimizer(optimizer=name, learning_rate=0.1, weight_decay=0.5), network):
+        one.step()
     for parameter in network.parameters():
         expected = 1 - 0.1 * 0.5 if parameter.ndim > 1 else 1.0  # Loshchilov & Hutter 2019, algorithm 2
         assert torch.allclose(parameter, torch.full_like(parameter, expected))
 
 
-def test_frozen_parameters_are_left_out(optimizer: Make) -> None:
-    layer = nn.Linear(2, 2)
-    layer.bias.requires_grad_(False)
-    groups = make_optimizer(optimizer(), layer.parameters()).param_groups
-    assert sum(len(group["params"]) for group in groups) == 1
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_each_parameter_is_moved_by_one_optimiser_and_frozen_ones_by_none(optimizer: Make, name: str) -> None:
+    network = nn.Sequential(nn.Embedding(3, 2), nn.Linear(2, 2), nn.Conv2d(2, 2, 3), nn.GroupNorm(1, 2))
+    frozen = network[1].bias
+    frozen.requires_grad_(False)
+    optimizers = make_optimizers(optimizer(optimizer=name), network)
+    moved = [id(p) for one in optimizers for group in one.param_groups for p in group["params"]]
+    assert sorted(moved) == sorted(id(p) for p in network.parameters() if p is not frozen)
+
+
+def test_muon_takes_matrices_and_kernels_but_no_tables_biases_and_norms(optimizer: Make) -> None:
+    network = nn.Sequential(nn.Embedding(3, 2), nn.Linear(2, 2), nn.Conv2d(2, 2, 3), nn.GroupNorm(1, 2))
+    muon = make_optimizers(optimizer(optimizer="muon"), network)[1]
+    taken = [p for group in muon.param_groups for p in group["params"]]
+    assert [id(p) for p in taken] == [id(network[1].weight), id(network[2].weight)]

@@ -120,7 +120,7 @@ def test_trained_twice_the_weights_are_the_same_bytes(
         here.setting = replace(here.setting, precision=precision)
         unet = here.unet()
         task, ema = here.task(unet), EMA(unet, 50)
-        phase = Phase("", list(unet.parameters()), optimizer(), task.loss)
+        phase = Phase("", unet, optimizer(), task.loss)
         train([phase], ema, steps=3, batch_size=8, accumulation=2, hooks=[], description="unet")
         return flat(unet), flat(ema.network)
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 ScheduleName = Literal["linear", "scaled_linear", "cosine"]
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
+OptimizerName = Literal["adamw", "muon"]
 Weighting = Literal["uniform", "min_snr"]
 SamplerName = Literal["ddpm", "ddim", "euler", "heun", "dpmpp_2m"]
 Spacing = Literal["leading", "linspace", "trailing"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import Progress
 from darkroom.training.ema import EMA
-from darkroom.training.optim import OptimizerConfig, learning_rate, make_optimizer
+from darkroom.training.optim import OptimizerConfig, learning_rate, make_optimizers
 
 
 class Loss(Protocol):
@@ -29,18 +29,18 @@ class Phase:
     """One optimisation problem of a step; most networks have one, a VAE with a discriminator two.
 
     name: put before its values' names in the log; empty for the main one.
-    parameters: what its optimiser moves, from step `start` on.
+    network: what its optimisers move, from step `start` on.
     """
 
     name: str
-    parameters: Sequence[nn.Parameter]
+    network: nn.Module
     config: OptimizerConfig
     loss: Loss
     start: int = 0
-    optimizer: torch.optim.Optimizer = field(init=False)
+    optimizers: Sequence[torch.optim.Optimizer] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.optimizer = make_optimizer(self.config, self.parameters)
+        self.optimizers = make_optimizers(self.config, self.network)
 
     def run(self, step: int, steps: int, parts: Sequence[slice], batch_size: int) -> dict[str, float]:
         """One update from the gradients summed over `parts` of the batch.
@@ -49,7 +49,7 @@ class Phase:
             DarkroomError: a loss or the gradient's norm is not finite; nothing has been updated.
         """
         rate = learning_rate(self.config, step, steps)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         values: dict[str, float] = {}
         for rows in parts:
             share = (rows.stop - rows.start) / batch_size
@@ -58,16 +58,17 @@ class Phase:
             for name, term in terms.items():
                 values[name] = values.get(name, 0.0) + float(term.detach()) * share
         limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, limit))
+        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), limit))
         for name, value in [*sorted(values.items(), key=lambda item: item[0] == "loss"), ("gradient norm", norm)]:
             if not math.isfinite(value):
                 raise DarkroomError(
                     f"step {step}: {name} is {value} at learning rate {rate:g}; stopped before the update: "
                     "lower the learning rate, or use precision fp32"
                 )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
         values |= {"gradient_norm": norm, "learning_rate": rate}
         return {f"{self.name}_{name}" if self.name else name: value for name, value in values.items()}
 

@@ -1,21 +1,28 @@
-"""AdamW with a learning rate that is a pure function of the step."""
+"""AdamW or Muon, with a learning rate that is a pure function of the step."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import torch
 from torch import nn
 
+from darkroom.core.choices import OptimizerName
+from darkroom.training.muon import Muon
+
 
 class OptimizerConfig(Protocol):
-    """AdamW (Loshchilov & Hutter 2019) and its schedule, as a section of the parameters describes them.
+    """The optimiser and its schedule, as a section of the parameters describes them.
 
-    learning_rate: the peak rate.
+    optimizer: "adamw" (Loshchilov & Hutter 2019), or "muon" for the matrices and kernels, with AdamW for the rest.
+    learning_rate: the peak rate, of both.
+    betas: of AdamW.
     lr_schedule: after `warmup_steps` of linear rise, "constant", or "cosine" down to zero at the last step.
     clip_norm: the gradient's largest norm, or None.
     """
 
+    @property
+    def optimizer(self) -> OptimizerName: ...
     @property
     def learning_rate(self) -> float: ...
     @property
@@ -40,12 +47,20 @@ def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def make_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
-    """AdamW over `parameters`; weight decay acts on matrices and kernels, not on biases, norms and scalars."""
-    parameters = [p for p in parameters if p.requires_grad]
+def make_optimizers(config: OptimizerConfig, network: nn.Module) -> list[torch.optim.Optimizer]:
+    """What moves the parameters of `network` that are not frozen.
+
+    Weight decay acts on matrices and kernels, not on biases, norms and scalars. Muon takes matrices and kernels too,
+    but no tables of embeddings, where each row is a thing of its own.
+    """
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    tables = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
+    hidden = [p for p in parameters if config.optimizer == "muon" and p.ndim > 1 and id(p) not in tables]
+    taken = {id(p) for p in hidden}
     first, second = config.betas
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim > 1 and id(p) not in taken], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(first, second), fused=True)
+    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(first, second), fused=True)
+    return [adamw, Muon(hidden, config.learning_rate, config.weight_decay)] if hidden else [adamw]
