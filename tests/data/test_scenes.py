@@ -1,5 +1,6 @@
 """Scenes are what their captions and labels say, drawn cleanly, and depend on nothing but their own index."""
 
+import itertools
 import re
 from collections import Counter
 
@@ -8,7 +9,7 @@ import pytest
 
 from darkroom.data.sources.scenes import COLORS, HEADS, LAYOUTS, RADII, SHAPES, Scene, Scenes
 from darkroom.data.sources.scenes_captions import RELATION_WORDS, SIZE_WORDS
-from darkroom.data.sources.scenes_drawing import Background, Thing, draw
+from darkroom.data.sources.scenes_drawing import DISTANCES, Background, Thing, draw
 
 SOURCE = Scenes(600, 50, 50, 200, seed=3)
 NAMES = [head.name for head in HEADS]
@@ -98,7 +99,7 @@ def _nearest_color(picture: np.ndarray) -> np.ndarray:
 
 def test_pictures_show_what_the_labels_say(scenes: list[Scene], pictures: np.ndarray) -> None:
     """From pixels alone: the colours, where they lie to each other, and that large is larger."""
-    areas: dict[tuple[str, str], list[int]] = {}
+    widths: dict[tuple[str, str], list[int]] = {}
     for scene, picture in zip(scenes, pictures, strict=True):
         truth, found = labels(scene), _nearest_color(picture)
         colors = [c for c in (truth["first.color"], truth["second.color"]) if c]
@@ -108,14 +109,16 @@ def test_pictures_show_what_the_labels_say(scenes: list[Scene], pictures: np.nda
             continue
         spots = [np.argwhere(found == list(COLORS).index(c)) for c in colors]
         for which, spot in zip(("first", "second"), spots, strict=False):
-            areas.setdefault((truth[f"{which}.shape"], truth[f"{which}.size"]), []).append(len(spot))
+            widths.setdefault((truth[f"{which}.shape"], truth[f"{which}.size"]), []).append(
+                int(np.ptp(spot, axis=0).max())
+            )
         if len(spots) == 2:
             down, right = spots[1].mean(0) - spots[0].mean(0)
             along, across = (right, down) if truth["layout"] == "horizontal" else (down, right)
             assert along > 8, scene.caption
             assert abs(across) < along / 2, scene.caption
     for shape in SHAPES:
-        assert min(areas[shape, "large"]) > 1.25 * max(areas[shape, "small"]), shape
+        assert min(widths[shape, "large"]) > max(widths[shape, "small"]) + 1, shape
 
 
 def test_things_lie_inside_and_apart(scenes: list[Scene]) -> None:
@@ -181,3 +184,10 @@ def test_shapes_differ_by_many_pixels_even_small() -> None:
     for i in range(len(SHAPES)):
         for k in range(i):
             assert np.abs(drawn[i] - drawn[k]).mean(-1).sum() > 12, (SHAPES[i], SHAPES[k])
+
+
+def test_any_two_shapes_differ_in_three_tenths_of_their_square() -> None:
+    steps = (np.arange(400, dtype=np.float32) + 0.5) / 200 - 1
+    inside = {name: distance(*np.meshgrid(steps, steps)) < 0 for name, distance in DISTANCES.items()}
+    for one, other in itertools.combinations(inside, 2):
+        assert (inside[one] ^ inside[other]).mean() > 0.3, (one, other)
