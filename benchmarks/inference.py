@@ -1,0 +1,108 @@
+"""Text to image, Darkroom against diffusers: the same folder, steps, guidance and precision, in turns.
+
+python benchmarks/inference.py                      the default model at batch 1 and 16, and a random one of SD 1.x's size
+python benchmarks/inference.py --skip-large         without the latter, which takes 8 GiB and some minutes
+
+Prints the table that benchmarks/README.md shows.
+"""
+
+import argparse
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from side_by_side import Measured, compare, serve
+
+PROMPT = "a small red circle above a large blue square"
+NAMES = ("darkroom", "diffusers")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table."""
+
+    name: str
+    folder: Path
+    batch: int
+    size: int
+    steps: int
+    precision: str
+    rounds: int
+
+
+def work(library: str, case: Case) -> None:
+    """In the worker: load the model and draw on demand."""
+    import torch
+
+    prompts, seeds = [PROMPT] * case.batch, list(range(case.batch))
+    if library == "darkroom":
+        from darkroom import Pipeline
+
+        ours = Pipeline.from_pretrained(case.folder, device="cpu", precision=case.precision)  # type: ignore[arg-type]
+        size = {"height": case.size, "width": case.size}
+        how = {"num_inference_steps": case.steps, "guidance_scale": 5.0, "sampler": "ddim"}
+        serve(lambda: ours.text_to_image(prompts, seeds=seeds, **how, **size))  # type: ignore[arg-type]
+        return
+    from diffusers import StableDiffusionPipeline
+
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[case.precision]
+    theirs = StableDiffusionPipeline.from_pretrained(case.folder, torch_dtype=dtype, safety_checker=None)
+    theirs.set_progress_bar_config(disable=True)
+
+    def draw() -> None:
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        size = {"height": case.size, "width": case.size}
+        theirs(prompts, num_inference_steps=case.steps, guidance_scale=5.0, generator=generators, **size)
+
+    serve(draw)
+
+
+def measure(case: Case) -> dict[str, Measured]:
+    """Both libraries on one case."""
+    given = [str(case.folder), str(case.batch), str(case.size), str(case.steps), case.precision]
+    commands = {name: [sys.executable, __file__, "--worker", name, *given] for name in NAMES}
+    return compare(commands, case.rounds)
+
+
+def report(case: Case, found: dict[str, Measured]) -> None:
+    """A row of the table."""
+    ours, theirs = (found[name] for name in NAMES)
+    print(
+        f"| {case.name} | {case.batch} | {case.precision} | {case.batch / ours.seconds:.3g} | "
+        f"{case.batch / theirs.seconds:.3g} | {theirs.seconds / ours.seconds:.2f} | {ours.peak_mib:.0f} | "
+        f"{theirs.peak_mib:.0f} |",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Measure all cases."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pipeline", type=Path, default=Path("artifacts/pipeline"))
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--skip-large", action="store_true")
+    parser.add_argument("--worker", nargs=6, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.worker:
+        library, folder, batch, size, steps, precision = given.worker
+        work(library, Case("", Path(folder), int(batch), int(size), int(steps), precision, 0))
+        return
+    print("| model | batch | precision | images/s | diffusers | ratio | peak MiB | diffusers |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    for batch in (1, 16):
+        for precision in ("fp32", "bf16"):
+            case = Case("default, 32²", given.pipeline, batch, 32, given.steps, precision, given.rounds)
+            report(case, measure(case))
+    if given.skip_large:
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = random_sd(Path(scratch))
+        for precision in ("fp32", "bf16"):
+            case = Case("SD 1.x size, 256²", folder, 1, 256, 4, precision, 3)
+            report(case, measure(case))
+
+
+if __name__ == "__main__":
+    main()
