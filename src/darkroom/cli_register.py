@@ -19,13 +19,15 @@ def register(
 
     \b
     darkroom register
-    export MLFLOW_TRACKING_URI=sqlite:///.mlflow/mlflow.db
-    mlflow models serve -m "models:/darkroom@candidate" --env-manager local --port 5001
+    MLFLOW_TRACKING_URI=sqlite:///.mlflow/mlflow.db \\
+      mlflow models serve -m "models:/darkroom@candidate" --env-manager local --port 5001
     curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \\
       -d '{"dataframe_records": [{"prompt": "a green star"}], "params": {"seed": 7}}'
 
     The answer is {"predictions": [{"image": PNG file in base64}]}. A row with an `image` (a PNG file in base64) is
-    drawn from that picture, changed by as much as the parameter `strength` says.
+    drawn from that picture, changed by as much as the parameter `strength` says. The other parameters:
+    num_inference_steps, guidance_scale, sampler, seed (of the first row; the next ones have seed + 1, + 2, …) and
+    negative_prompt.
     """
     from darkroom.tracking.store import is_on
 

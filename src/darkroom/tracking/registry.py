@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.core.artifact import content_hash
-from darkroom.tracking.store import VALUE_LENGTH, Store, check_answers, location
+from darkroom.core.errors import DarkroomError
+from darkroom.tracking.store import VALUE_LENGTH, Store, check_answers, first_line, location
 
 MODEL, ALIAS = "darkroom", "candidate"
 MADE_AT = "artifacts/pipeline"  # where the run that assembled a pipeline noted its content
@@ -59,19 +60,24 @@ def register(folder: Path, description: Description) -> Registered:
     The version belongs to the run that assembled the pipeline; where no run is known, to one made for it.
 
     Raises:
-        DarkroomError: there is no such folder, or the store does not answer or open.
+        DarkroomError: there is no such folder, or the store does not answer, open, or take it.
     """
     digest = content_hash(folder)
     check_answers(location())
     store = Store()
-    version = store.find_version(MODEL, digest)
-    new = version is None
-    if version is None:
-        store.client.update_registered_model(MODEL, ABOUT)
-        version = _add_version(store, folder, digest, description)
-    named = str(store.client.get_registered_model(MODEL).aliases.get(ALIAS)) != version
-    if named:
-        store.client.set_registered_model_alias(MODEL, ALIAS, version)
+    try:
+        version = store.find_version(MODEL, digest)
+        new = version is None
+        if version is None:
+            store.client.update_registered_model(MODEL, ABOUT)
+            version = _add_version(store, folder, digest, description)
+        named = str(store.client.get_registered_model(MODEL).aliases.get(ALIAS)) != version
+        if named:
+            store.client.set_registered_model_alias(MODEL, ALIAS, version)
+    except (store.mlflow.exceptions.MlflowException, OSError) as error:
+        raise DarkroomError(
+            f"{folder}: could not be registered in {store.address} ({first_line(error)}); try darkroom register again"
+        ) from error
     page = f"{store.web_address()}/{store.model_link(MODEL, version)}"
     return Registered(version, new, named, page, store.address)
 
@@ -79,7 +85,7 @@ def register(folder: Path, description: Description) -> Registered:
 def _add_version(store: Store, folder: Path, digest: str, description: Description) -> str:
     now = time.time_ns() // 1_000_000
     maker = store.find_maker(MADE_AT, digest)
-    run = maker[0] if maker else store.create_run("register", now, {}, {f"in.{MADE_AT}": digest})
+    run = maker[0] if maker else store.create_run("register", now, {}, {f"in.{MADE_AT}": digest, "stage": "register"})
     try:
         model = store.client.create_logged_model(
             store.experiment,

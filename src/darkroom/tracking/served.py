@@ -19,8 +19,6 @@ from PIL import Image
 
 from darkroom.core.errors import DarkroomError
 
-ARTIFACT = "pipeline"  # the folder's name among the model's artifacts
-
 
 class ServedPipeline(PythonModel):  # type: ignore[misc]
     """Rows with a prompt, and if wished a picture to start from, in; PNG files in base64 out."""
@@ -30,7 +28,8 @@ class ServedPipeline(PythonModel):  # type: ignore[misc]
         from darkroom import Pipeline
         from darkroom.core import device
 
-        self.pipeline = Pipeline.from_pretrained(context.artifacts[ARTIFACT], device=device.start())
+        (folder,) = context.artifacts.values()
+        self.pipeline = Pipeline.from_pretrained(folder, device=device.start())
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """A picture for each row; that of row i is drawn from `seed` + i."""
@@ -58,9 +57,9 @@ class ServedPipeline(PythonModel):  # type: ignore[misc]
                 continue
             more: dict[str, Any] = {"seeds": [seed + place for place in places], **how}
             if places is given:
-                more |= {"image": [starts[place] for place in places]} | (
-                    {} if strength is None else {"strength": strength}
-                )
+                more["image"] = [starts[place] for place in places]
+                if strength is not None:
+                    more["strength"] = strength
             pictures = self._draw(method, [rows[place]["prompt"] for place in places], more)
             drawn |= dict(zip(places, pictures, strict=True))
         return [drawn[place] for place in starts]
@@ -87,7 +86,7 @@ def _decoded(text: Any, place: int) -> Image.Image | None:
         return None
     try:
         with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as picture:
-            return picture.convert("RGB" if picture.mode not in ("1", "L", "I", "I;16", "LA") else "L")
+            return picture.copy()
     except (binascii.Error, TypeError, ValueError):
         raise DarkroomError(f"image of row {place}: not base64; send the bytes of a PNG file in base64") from None
     except (OSError, SyntaxError, Image.DecompressionBombError):
