@@ -107,6 +107,7 @@ def test_a_version_belongs_to_the_run_that_assembled_it_and_has_its_metrics(
     assert version.run_id == run.id
     model = client.get_logged_model(version.source.removeprefix("models:/"))
     assert model.source_run_id == run.id
+    assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "darkroom", "version": version.version}]
     assert {metric.key: metric.value for metric in model.metrics} == {
         "alignment.test.exact_match": 0.25,
         "fidelity.fid": 2.5,

@@ -1,5 +1,6 @@
 """The assembled pipeline in MLflow's model registry, as a model that `mlflow models serve` answers requests with."""
 
+import json
 import os
 import tempfile
 import time
@@ -107,14 +108,16 @@ def _add_version(store: Store, folder: Path, digest: str, description: Descripti
                 tags={"content": digest},
                 description=description.card[:VALUE_LENGTH],
                 model_id=model.model_id,
-            )
+            ).version
+        links = json.dumps([{"name": MODEL, "version": version}])  # by which the model's own page shows its version
+        store.client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": links})
     except BaseException:
         if not maker:
             store.end_run(run, "FAILED")
         raise
     if not maker:
         store.end_run(run, "FINISHED")
-    return str(version.version)
+    return str(version)
 
 
 def _log_metrics(store: Store, run: str, model: str, now: int, metrics: Mapping[str, float]) -> None:
