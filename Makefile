@@ -10,9 +10,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help:  ## list these commands
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
-repro: setup  ## train whatever is out of date, end to end; RECIPE=name writes that recipe to params.yaml first
+repro: setup  ## train whatever is out of date, end to end, and register it; RECIPE=name writes that recipe to params.yaml first
 	$(if $(RECIPE),$(BIN)/darkroom recipe use $(RECIPE))
 	$(BIN)/dvc repro
+	$(BIN)/darkroom register
 
 ui: setup  ## look at runs, pictures and models in the browser (MLflow)
 	$(BIN)/darkroom ui

@@ -11,6 +11,7 @@ from darkroom.data.latents import read_info
 from darkroom.data.prepared import Prepared
 from darkroom.diffusion.generate import Sampling
 from darkroom.evaluation import pictures
+from darkroom.evaluation.card import write_card
 from darkroom.evaluation.drawing import draw
 from darkroom.evaluation.features import Judge
 from darkroom.evaluation.report import Examiner, as_json, key_figures
@@ -35,9 +36,11 @@ MADE_FROM = (
     (EVALUATOR, PREPARED),
 )
 
+TRAINED = ("train_vae", "setup_text_encoder", "train_unet")  # whose parameters the model card names
+
 
 def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float | str]:
-    """Refuse parts that do not belong together, put them together, draw held-out captions, measure, show."""
+    """Refuse parts that do not belong together, put them together, draw held-out captions, measure, show, describe."""
     p, data = params.evaluate, Prepared.open(PREPARED)
     for artifact, source in MADE_FROM:
         check_made_from(artifact, source)
@@ -76,6 +79,8 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
         sweep = {"guidance_sweep": p.guidance_sweep, "n_sweep": p.n_sweep}
         pictures.show(folder, pipeline, drawn, examiner.verdicts, n_grid=p.n_grid, **sweep)
     write_json(REPORT / "metrics.json", metrics)
+    trained = {stage: getattr(params, stage).model_dump() for stage in TRAINED}
+    write_card(PIPELINE, data.info, metrics, trained, example=drawn["test"].prompts[0])
     return key_figures(metrics)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from darkroom import __version__
+from darkroom.cli_register import register
 from darkroom.core.choices import SamplerName
 from darkroom.core.errors import DarkroomError
 
@@ -36,6 +37,7 @@ params = typer.Typer(help="The parameters in params.yaml: check.", no_args_is_he
 data = typer.Typer(help="Data from outside the project: scan.", no_args_is_help=True)
 for name, group in {"recipe": recipe, "params": params, "data": data}.items():
     app.add_typer(group, name=name)
+app.command()(register)
 
 
 @app.command(no_args_is_help=True)

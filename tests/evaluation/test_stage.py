@@ -20,6 +20,7 @@ from darkroom.core.weights import WEIGHTS, write_network
 from darkroom.data.prepare import Preparation, prepare
 from darkroom.data.prepared import Prepared
 from darkroom.data.sources.scenes import Scenes
+from darkroom.evaluation.card import read_card
 from darkroom.nn.evaluator import Classifier, ClassifierConfig
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "scenes.yaml"
@@ -102,6 +103,12 @@ def test_everything_is_measured_and_shown_and_twice_the_same(project: Path, eval
         assert gif.n_frames == 1 + 2
     recorded = json.loads(Path("artifacts/pipeline/provenance.json").read_text())["inputs"]
     assert recorded["artifacts/unet"] == content_hash("artifacts/unet")
+    card = read_card(Path("artifacts/pipeline"))
+    assert card.metrics == figures
+    assert card.example == Prepared.open("data/prepared").split("test").captions[0]
+    assert content_hash("data/prepared") in card.text
+    assert "train_unet" in card.text
+    assert str(project) not in card.text
 
     before = [content_hash(path) for path in ("artifacts/pipeline", "reports/evaluation")]
     run(evaluate)

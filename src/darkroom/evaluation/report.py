@@ -105,13 +105,18 @@ def as_json(value: Any) -> Any:
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
-def key_figures(metrics: Mapping[str, Any], of: str = "") -> dict[str, float]:
-    """The values of all estimates, by their place: {"alignment.test.exact_match": …}; single attributes left out."""
-    figures: dict[str, float] = {}
+def estimates(metrics: Mapping[str, Any], of: str = "") -> dict[str, Mapping[str, Any]]:
+    """All {value, low, high, n}, by their place: {"alignment.test.exact_match": …}; single attributes left out."""
+    found: dict[str, Mapping[str, Any]] = {}
     for name, value in metrics.items():
         if isinstance(value, Mapping) and not name.startswith("by_"):
             if set(value) == {"value", "low", "high", "n"}:
-                figures[of + name] = value["value"]
+                found[of + name] = value
             else:
-                figures |= key_figures(value, f"{of}{name}.")
-    return figures
+                found |= estimates(value, f"{of}{name}.")
+    return found
+
+
+def key_figures(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The values of all `estimates`."""
+    return {name: figure["value"] for name, figure in estimates(metrics).items()}

@@ -18,7 +18,7 @@ from darkroom.core.artifact import content_hash
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking.note import Account, markdown, readable_size
 from darkroom.tracking.sender import Event, Sender
-from darkroom.tracking.store import Metric, Store, check_answers, first_line, location
+from darkroom.tracking.store import Metric, Store, check_answers, first_line, is_on, location
 
 COPY_MIB = 64.0  # larger files are named in the run, not copied into it; DARKROOM_TRACKING_COPY_MIB changes it
 DATA_COPY_MIB = 1.0
@@ -160,7 +160,7 @@ def stage_run(
     Raises:
         DarkroomError: an input is missing, the store does not answer, or it cannot be opened.
     """
-    tracked = _is_on()
+    tracked = is_on()
     if tracked:
         check_answers(location())
     commit, dirty = _commit() if tracked else ("", False)
@@ -187,13 +187,6 @@ def stage_run(
 
 def _now() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _is_on() -> bool:
-    value = os.environ.get("DARKROOM_TRACKING", "on")
-    if value not in ("on", "off"):
-        raise DarkroomError(f"DARKROOM_TRACKING = {value!r}: give on or off")
-    return value == "on"
 
 
 def _commit() -> tuple[str, bool]:

@@ -24,6 +24,7 @@ BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # what MLflow takes in on
 ARTIFACT_PATHS = (  # where MLflow's database holds absolute paths of artifacts
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
@@ -48,6 +49,14 @@ def project_root() -> Path:
 def location() -> str:
     """The address of the store: MLFLOW_TRACKING_URI, or the project's own database."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_root() / FOLDER / 'mlflow.db'}"
+
+
+def is_on() -> bool:
+    """Whether anything is to be recorded: not where DARKROOM_TRACKING says off."""
+    value = os.environ.get("DARKROOM_TRACKING", "on")
+    if value not in ("on", "off"):
+        raise DarkroomError(f"DARKROOM_TRACKING = {value!r}: give on or off")
+    return value == "on"
 
 
 def is_server(address: str) -> bool:
@@ -85,6 +94,7 @@ class Store:
     def __init__(self) -> None:
         self.address = location()
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         try:
@@ -109,13 +119,13 @@ class Store:
             ) from error
 
     def _open(self, mlflow: Any, artifacts: str | None) -> None:
-        self._entities: Any = mlflow.entities
-        self._client: Any = mlflow.MlflowClient(tracking_uri=self.address, registry_uri=self.address)
-        found = self._client.get_experiment_by_name(EXPERIMENT)
+        self.mlflow, self._entities = mlflow, mlflow.entities
+        self.client: Any = mlflow.MlflowClient(tracking_uri=self.address, registry_uri=self.address)
+        found = self.client.get_experiment_by_name(EXPERIMENT)
         self.experiment: str = (
             found.experiment_id
             if found
-            else self._client.create_experiment(
+            else self.client.create_experiment(
                 EXPERIMENT, artifact_location=artifacts, tags={"mlflow.experimentKind": "custom_model_development"}
             )
         )
@@ -143,13 +153,13 @@ class Store:
 
     def create_run(self, name: str, began: int, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         """Note a run that began at `began` (milliseconds since 1970) and return its id."""
-        run: str = self._client.create_run(self.experiment, began, _shortened(tags), name).info.run_id
+        run: str = self.client.create_run(self.experiment, began, _shortened(tags), name).info.run_id
         entries = [
             self._entities.Param(key, (value if isinstance(value, str) else json.dumps(value))[:VALUE_LENGTH])
             for key, value in params.items()
         ]
         for first in range(0, len(entries), BATCH["params"]):
-            self._client.log_batch(run, params=entries[first : first + BATCH["params"]])
+            self.client.log_batch(run, params=entries[first : first + BATCH["params"]])
         return run
 
     def log_inputs(self, run: str, hashes: Mapping[str, str]) -> None:
@@ -164,31 +174,31 @@ class Store:
             for path, digest in hashes.items()
         ]
         if datasets:
-            self._client.log_inputs(run, datasets=datasets)
+            self.client.log_inputs(run, datasets=datasets)
 
     def set_tags(self, run: str, tags: Mapping[str, str]) -> None:
         """Set tags of a run."""
         entries = [self._entities.RunTag(key, value) for key, value in _shortened(tags).items()]
         for first in range(0, len(entries), BATCH["tags"]):
-            self._client.log_batch(run, tags=entries[first : first + BATCH["tags"]])
+            self.client.log_batch(run, tags=entries[first : first + BATCH["tags"]])
 
     def log_metrics(self, run: str, metrics: Sequence[Metric]) -> None:
         """Add values to a run's curves; what no name may hold becomes "_", or MLflow would refuse the whole batch."""
         entries = [self._entities.Metric(NOT_IN_NAMES.sub("_", m.name), m.value, m.time, m.step) for m in metrics]
         for first in range(0, len(entries), BATCH["metrics"]):
-            self._client.log_batch(run, metrics=entries[first : first + BATCH["metrics"]])
+            self.client.log_batch(run, metrics=entries[first : first + BATCH["metrics"]])
 
     def log_file(self, run: str, file: Path, folder: str = ".") -> None:
         """Copy a file into a folder of a run's artifacts."""
-        self._client.log_artifact(run, str(file), None if folder == "." else folder)
+        self.client.log_artifact(run, str(file), None if folder == "." else folder)
 
     def log_picture_at(self, run: str, picture: Any, name: str, step: int) -> None:
         """Add a PIL picture to the row of pictures that a run's page shows with a slider over the steps."""
-        self._client.log_image(run, picture, key=name, step=step, synchronous=True)
+        self.client.log_image(run, picture, key=name, step=step, synchronous=True)
 
     def find_maker(self, path: str, digest: str) -> tuple[str, str] | None:
         """Id and name of the latest finished run that wrote `path` with this content."""
-        found = self._client.search_runs(
+        found = self.client.search_runs(
             [self.experiment],
             f"tags.`out.{path}` = '{digest}' and attributes.status = 'FINISHED'",
             max_results=1,
@@ -201,21 +211,25 @@ class Store:
 
         Where the weights were copied into the run, the version points there; else it refers to DVC's copy.
         """
-        if not self._client.search_registered_models(f"name = '{model}'", max_results=1):
-            self._client.create_registered_model(model)
-        found = self._client.search_model_versions(f"name = '{model}' and tags.content = '{digest}'", max_results=1)
-        if found:
-            return str(found[0].version)
-        artifacts = self._client.get_run(run).info.artifact_uri
+        if found := self.find_version(model, digest):
+            return found
+        artifacts = self.client.get_run(run).info.artifact_uri
         source = f"{artifacts}/{path}" if copied else by_reference(path, digest)
-        version = self._client.create_model_version(
+        version = self.client.create_model_version(
             model, source, run_id=run, tags={"content": digest}, description=f"{path}, content `{digest}`"
         )
         return str(version.version)
 
+    def find_version(self, model: str, digest: str) -> str | None:
+        """The version of `model` with this content; makes the model, still without versions, where there is none."""
+        if not self.client.search_registered_models(f"name = '{model}'", max_results=1):
+            self.client.create_registered_model(model)
+        found = self.client.search_model_versions(f"name = '{model}' and tags.content = '{digest}'", max_results=1)
+        return str(found[0].version) if found else None
+
     def end_run(self, run: str, status: str) -> None:
         """Close a run as FINISHED, FAILED or KILLED."""
-        self._client.set_terminated(run, status)
+        self.client.set_terminated(run, status)
 
 
 def _follow_project(folder: Path) -> None:

@@ -1,0 +1,175 @@
+"""The assembled pipeline in MLflow's model registry, as a model that `mlflow models serve` answers requests with."""
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from darkroom.core.artifact import content_hash
+from darkroom.core.errors import DarkroomError
+from darkroom.tracking.store import VALUE_LENGTH, Store, check_answers, first_line, location
+
+MODEL, ALIAS = "darkroom", "candidate"
+MADE_AT = "artifacts/pipeline"  # where the run that assembled a pipeline noted its content
+CODE = Path(__file__).with_name("served.py")
+STRENGTH = 0.8  # of image to image, unless a request says otherwise
+ABOUT = f"""\
+Pictures drawn by a Darkroom pipeline: a prompt in, a PNG file out. Each version is one content of `{MADE_AT}`, and its
+description the model card; `{ALIAS}` is the one registered last. Serve it where Darkroom is installed:
+
+```
+mlflow models serve -m "models:/{MODEL}@{ALIAS}" --env-manager local
+```
+
+(`darkroom-pipeline` keeps the same folder for every execution of `evaluate`, as it keeps all stages' weights; it cannot
+be served.)
+"""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is registered with a pipeline.
+
+    card: Markdown. example: a prompt. defaults: of num_inference_steps, guidance_scale and sampler.
+    """
+
+    card: str
+    example: str
+    metrics: Mapping[str, float]
+    defaults: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version of the model, whether it is new, whether the alias had to be given to it, and its page."""
+
+    version: str
+    new: bool
+    named: bool
+    page: str
+    store: str
+
+
+def register(folder: Path, description: Description) -> Registered:
+    """Register the pipeline in `folder` as the candidate: as a new version, unless there is one of the same content.
+
+    The version belongs to the run that assembled the pipeline; where no run is known, to one made for it.
+
+    Raises:
+        DarkroomError: there is no such folder, or the store does not answer, open, or take it.
+    """
+    digest = content_hash(folder)
+    check_answers(location())
+    store = Store()
+    try:
+        version = store.find_version(MODEL, digest)
+        new = version is None
+        if version is None:
+            store.client.update_registered_model(MODEL, ABOUT)
+            version = _add_version(store, folder, digest, description)
+        named = str(store.client.get_registered_model(MODEL).aliases.get(ALIAS)) != version
+        if named:
+            store.client.set_registered_model_alias(MODEL, ALIAS, version)
+    except (store.mlflow.exceptions.MlflowException, OSError) as error:
+        raise DarkroomError(
+            f"{folder}: could not be registered in {store.address} ({first_line(error)}); try darkroom register again"
+        ) from error
+    page = f"{store.web_address()}/{store.model_link(MODEL, version)}"
+    return Registered(version, new, named, page, store.address)
+
+
+def _add_version(store: Store, folder: Path, digest: str, description: Description) -> str:
+    now = time.time_ns() // 1_000_000
+    maker = store.find_maker(MADE_AT, digest)
+    run = maker[0] if maker else store.create_run("register", now, {}, {f"in.{MADE_AT}": digest, "stage": "register"})
+    try:
+        model = store.client.create_logged_model(
+            store.experiment,
+            name=MODEL,
+            source_run_id=run,
+            params={name: str(value) for name, value in description.defaults.items()},
+            tags={"content": digest, "mlflow.note.content": description.card[:VALUE_LENGTH]},
+        )
+        with tempfile.TemporaryDirectory() as beside:
+            _save(store, Path(beside) / "model", folder, run, model, description)
+            store.client.log_model_artifacts(model.model_id, str(Path(beside) / "model"))
+        store.client.finalize_logged_model(model.model_id, "READY")
+        _log_metrics(store, run, model.model_id, now, description.metrics)
+        with _address_in_environment(store.address):
+            version = store.client.create_model_version(
+                MODEL,
+                f"models:/{model.model_id}",
+                run_id=run,
+                tags={"content": digest},
+                description=description.card[:VALUE_LENGTH],
+                model_id=model.model_id,
+            ).version
+        links = json.dumps([{"name": MODEL, "version": version}])  # by which the model's own page shows its version
+        store.client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": links})
+    except BaseException:
+        if not maker:
+            store.end_run(run, "FAILED")
+        raise
+    if not maker:
+        store.end_run(run, "FINISHED")
+    return str(version)
+
+
+def _log_metrics(store: Store, run: str, model: str, now: int, metrics: Mapping[str, float]) -> None:
+    """Have the run name the model as made by it, and the model the metrics."""
+    entities = store.mlflow.entities
+    store.client.log_outputs(run, [entities.LoggedModelOutput(model, step=0)])
+    values = [entities.Metric(name, value, now, 0, model_id=model, run_id=run) for name, value in metrics.items()]
+    store.client.log_batch(run, values)
+
+
+@contextmanager
+def _address_in_environment(address: str) -> Iterator[None]:
+    """To find out where a model lies, MLflow asks the store named there, whichever store its client was opened on."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ["MLFLOW_TRACKING_URI"] = address
+    try:
+        yield
+    finally:
+        del os.environ["MLFLOW_TRACKING_URI"]
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+def _save(store: Store, place: Path, folder: Path, run: str, model: Any, description: Description) -> None:
+    """Write the model's folder: the code that serves, the pipeline, signature and example."""
+    import pandas as pd  # type: ignore[import-untyped]
+
+    types, models, defaults = store.mlflow.types, store.mlflow.models, description.defaults
+    text, number, whole = types.DataType.string, types.DataType.double, types.DataType.long
+    signature = models.ModelSignature(
+        inputs=types.Schema([types.ColSpec(text, "prompt"), types.ColSpec(text, "image", required=False)]),
+        outputs=types.Schema([types.ColSpec(text, "image")]),
+        params=types.ParamSchema(
+            [
+                types.ParamSpec("num_inference_steps", whole, defaults["num_inference_steps"]),
+                types.ParamSpec("guidance_scale", number, defaults["guidance_scale"]),
+                types.ParamSpec("sampler", text, defaults["sampler"]),
+                types.ParamSpec("seed", whole, 0),
+                types.ParamSpec("strength", number, STRENGTH),
+                types.ParamSpec("negative_prompt", text, ""),
+            ]
+        ),
+    )
+    model_file = models.Model(
+        artifact_path=model.artifact_location, run_id=run, model_uuid=model.model_id, model_id=model.model_id
+    )
+    store.mlflow.pyfunc.save_model(
+        place,
+        python_model=str(CODE),
+        artifacts={"pipeline": str(folder)},
+        signature=signature,
+        input_example=(pd.DataFrame({"prompt": [description.example]}), {"seed": 0}),
+        pip_requirements=[],  # no package index has this Darkroom: it is served where it is installed
+        mlflow_model=model_file,
+    )

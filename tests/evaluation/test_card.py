@@ -1,0 +1,107 @@
+"""The model card: what it says is what the artifacts say."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from darkroom.core.artifact import write_json
+from darkroom.core.errors import DarkroomError
+from darkroom.data.prepared import Info
+from darkroom.evaluation.card import CARD, read_card, write_card
+from darkroom.inference.pipeline import Pipeline
+
+SCENES = Info("scenes", 16, 3, {"test": 50, "train": 4321}, (), (), {"words": 98}, (), captions=True)
+TRAINED = {
+    "train_vae": {"mode": "pretrained", "steps": 77, "learning_rate": 0.5},
+    "train_unet": {"steps": 1400, "batch_size": 96, "learning_rate": 0.002, "precision": "bf16", "seed": 3},
+}
+METRICS: dict[str, Any] = {
+    "alignment": {
+        "test": {
+            "exact_match": {"value": 0.25, "low": 0.125, "high": 0.5, "n": 50},
+            "by_attribute": {
+                "size": {"value": 0.9, "low": 0.8, "high": 0.95, "n": 50},
+                "shape": {"value": 0.4, "low": 0.3, "high": 0.5, "n": 50},
+            },
+        }
+    },
+    "fidelity": {"features": "judge (64 features)", "kid": {"value": 2.5e-5, "low": 0.0, "high": 1.0, "n": 50}},
+}
+
+
+def card(folder: Path, data: Info = SCENES, example: str = "a red circle") -> str:
+    write_card(folder, data, METRICS, TRAINED, example)
+    return (folder / CARD).read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def folder(parts: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """artifacts/pipeline of the current project, with a past."""
+    monkeypatch.chdir(tmp_path)
+    parts.assembled(Path("artifacts"))
+    write_json("artifacts/pipeline/provenance.json", {"inputs": {"artifacts/unet": "1.dir", "artifacts/vae": "2.dir"}})
+    write_json("artifacts/unet/provenance.json", {"inputs": {"data/latents": "3.dir"}})
+    write_json("data/latents/provenance.json", {"inputs": {"artifacts/vae": "2.dir", "data/prepared": "4.dir"}})
+    return Path("artifacts/pipeline")
+
+
+def test_it_says_what_the_artifacts_say(folder: Path) -> None:
+    said = card(folder)
+    assert "| train | 4321 |" in said
+    assert "98 distinct words" in said
+    pipeline = Pipeline.from_pretrained(folder, device="cpu")
+    for name, network in (("unet", pipeline.unet), ("vae", pipeline.vae)):
+        assert f"| {name} | {sum(p.numel() for p in network.parameters()):,} |" in said  # type: ignore[attr-defined]
+    assert "| `alignment.test.exact_match` | 0.25 | [0.125, 0.5] | 50 |" in said
+    assert "`shape` is drawn right least often: 0.4 [0.3, 0.5]" in said
+    assert "| train_unet | train | 1400 | 96 | – | 0.002 | bf16 | 3 |" in said
+    assert "| train_vae | pretrained | – | – | – | – | – | – |" in said, "settings that trained nothing"
+    hashes = re.findall(r"\| `([\w/]+)` \| `(\d\.dir)` \|", said)
+    assert hashes == [
+        ("artifacts/unet", "1.dir"),
+        ("artifacts/vae", "2.dir"),
+        ("data/latents", "3.dir"),
+        ("data/prepared", "4.dir"),
+    ]
+
+
+def test_the_hub_and_darkroom_read_its_front_matter(folder: Path) -> None:
+    hub = pytest.importorskip("huggingface_hub", reason="the Hub's own reader comes with the test extras")
+    facts = hub.ModelCard(card(folder, example='a "red": circle —\n- green')).data
+    assert (facts.license, facts.pipeline_tag, facts.library_name) == ("apache-2.0", "text-to-image", "diffusers")
+    measured = {result.metric_type: result.metric_value for result in facts.eval_results}
+    assert measured == {"alignment.test.exact_match": 0.25, "fidelity.kid": 2.5e-5}
+    read = read_card(folder)
+    assert read.metrics == measured
+    assert read.example == 'a "red": circle —\n- green'
+    assert read.text.startswith("# Darkroom: scenes at 16 × 16\n")
+
+
+def test_of_data_from_outside_it_does_not_make_up_a_licence(folder: Path) -> None:
+    said = card(folder, replace(SCENES, source="captioned_folder"))
+    assert "license: unknown" in said
+    assert "Settle it before publishing" in said
+    assert "apache" not in said
+
+
+def test_what_diffusers_cannot_load_is_not_offered_to_it(parts: ModuleType, tmp_path: Path) -> None:
+    said = card(parts.assembled(tmp_path / "class", kind="class"), example="two")
+    assert "library_name: darkroom" in said
+    assert "classes and no other: zero, one, two" in said
+    said = card(parts.assembled(tmp_path / "none", kind="none", autoencoder="identity"), example="")
+    assert "pipeline_tag: unconditional-image-generation" in said
+    assert "StableDiffusionPipeline" not in said
+    assert read_card(tmp_path / "none" / "pipeline").example == ""
+
+
+def test_a_card_of_somebody_else_is_named(folder: Path) -> None:
+    with pytest.raises(DarkroomError, match=r"artifacts/pipeline/README.md: no such model card; run dvc repro"):
+        read_card(folder)
+    for text in ("", "# Mine", "---\nlicense: mit\n---\n# Mine\n", "---\n[\n---\n"):
+        (folder / CARD).write_text(text)
+        with pytest.raises(DarkroomError, match=r"README.md: not the model card that evaluate wrote"):
+            read_card(folder)
