@@ -141,7 +141,7 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
         cli.main()
     said = capsys.readouterr().out
     assert 'mlflow models serve -m "models:/darkroom@candidate" --env-manager local' in said
-    assert '"dataframe_records": [{"prompt": "a green star"}]' in said
+    assert '"dataframe_records": [{"prompt": "a green ring"}]' in said
 
 
 def test_nothing_is_registered_where_nothing_is_tracked(
