@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from darkroom.core.artifact import CONFIG, PROVENANCE, provenance, read_json, whole, write_json
+from darkroom.core.artifact import CONFIG, PROVENANCE, content_hash, read_json, whole, write_json
 from darkroom.core.choices import Precision, PredictionType
 from darkroom.core.errors import DarkroomError
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, WEIGHTS
@@ -183,7 +183,7 @@ def write_imported(model: Model, source: Path, destination: Path) -> PipelineInf
     with whole(destination) as folder:
         write_folder(model, folder)
         info.write(folder)
-        write_json(folder / PROVENANCE, {"inputs": {source.name: provenance(source)["inputs"][source.as_posix()]}})
+        write_json(folder / PROVENANCE, {"inputs": {source.name: content_hash(source)}})
     return info
 
 

@@ -84,6 +84,11 @@ class Model:
         self.tokenizer.max_length = min(self.tokenizer.max_length, self.text.max_position_embeddings)
 
     @property
+    def parts(self) -> tuple[Weights, Weights, Weights]:
+        """The weights of the U-Net, the autoencoder and the text encoder."""
+        return self.unet_weights, self.vae_weights, self.text_weights
+
+    @property
     def image_size(self) -> int:
         """Pixels of a side of the pictures that the model is made for."""
         assert self.unet.sample_size is not None
@@ -95,6 +100,15 @@ def shapes_of(config: Config) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         network = NETWORKS[type(config)](config)
     return {key: tuple(value.shape) for key, value in network.state_dict().items()}
+
+
+def weights_in_memory(network: nn.Module) -> Weights:
+    """Those of a network that is there, to be written."""
+    tensors = {key: value.detach().cpu() for key, value in network.state_dict().items()}
+    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+    return Weights(
+        Checkpoint(Path(type(network).__name__), shapes, tensors.__getitem__), {k: k for k in tensors}, shapes
+    )
 
 
 def weights_of(config: Config, file: Checkpoint, keys: dict[str, str], found: dict[str, tuple[int, ...]]) -> Weights:

@@ -115,15 +115,25 @@ def write_single_file(model: Model, path: Path, dtype: Dtype = "fp32") -> None:
     """
     _check_shape(model)
     parts = _parts(model.unet, model.vae, model.text)
-    weights = (model.unet_weights, model.vae_weights, model.text_weights)
     tensors = {}
-    for part, source in zip(parts, weights, strict=True):
+    for part, source in zip(parts, model.parts, strict=True):
         for key in source.keys:
             value = converted(source.tensor(key), dtype, key, source.file.path)
             if part.prefix == VAE:
                 value = convolved(key, value)
             tensors[part.prefix + renamed(key, part.rules)] = value
     save_tensors(path, tensors)
+
+
+def unsaid(model: Model) -> list[str]:
+    """What of the model is not as in Stable Diffusion 1.x and cannot be said by a single file."""
+    given = {
+        **{f"process.{key}": (value, PROCESS[key]) for key, value in model.process.items()},
+        "prediction_type": (model.prediction_type, "epsilon"),
+        "scaling_factor": (model.scaling_factor, SCALING_FACTOR),
+        "image_size": (model.image_size, IMAGE_SIZE),
+    }
+    return [f"{key} = {value}" for key, (value, usual) in given.items() if value != usual]
 
 
 def names(unet: UNetConfig, vae: AutoencoderKLConfig, text: CLIPTextConfig) -> list[dict[str, str]]:
