@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -76,20 +77,18 @@ def test_the_averaged_copy_and_the_schedule_of_a_published_file_are_passed_over(
     assert torch.equal(model.unet_weights.tensor("conv_in.weight"), stem)
 
 
-def test_a_ckpt_is_the_same_model_as_its_safetensors(tiny: Path, tmp_path: Path) -> None:
+def test_a_ckpt_is_the_same_model_as_its_safetensors(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As training wrote them: the weights in state_dict, and beside it a mention of a class that is not installed."""
-    mentioned = type("ModelCheckpoint", (), {"__module__": "pytorch_lightning.callbacks.model_checkpoint"})
-    saved = tmp_path / "model.ckpt"
-    import sys
-
-    package = ModuleType("pytorch_lightning.callbacks.model_checkpoint")
-    package.ModelCheckpoint = mentioned  # type: ignore[attr-defined]
-    sys.modules[package.__name__] = package
-    try:
+    name, saved = "pytorch_lightning.callbacks.model_checkpoint", tmp_path / "model.ckpt"
+    mentioned = type("ModelCheckpoint", (), {"__module__": name})
+    with monkeypatch.context() as patch:
+        for package in ("pytorch_lightning", "pytorch_lightning.callbacks", name):
+            patch.setitem(sys.modules, package, ModuleType(package))
+        patch.setattr(sys.modules[name], "ModelCheckpoint", mentioned, raising=False)
         callbacks = {mentioned: {"best_model_score": None}}
         torch.save({"state_dict": load_tensors(tiny), "global_step": 470000, "callbacks": callbacks}, saved)
-    finally:
-        del sys.modules[package.__name__]
     found, expected = read_model(saved, tiny.parent / "tokenizer"), read_model(tiny)
     assert found.unet == expected.unet
     for ours, theirs in zip(found.parts, expected.parts, strict=True):

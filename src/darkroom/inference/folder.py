@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from darkroom.core.artifact import CONFIG, PROVENANCE, content_hash, read_json, whole, write_json
+from darkroom.core.artifact import CONFIG, PIPELINE, PROVENANCE, content_hash, read_json, whole, write_json
 from darkroom.core.choices import Precision, PredictionType
 from darkroom.core.errors import DarkroomError
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, WEIGHTS
@@ -35,7 +35,6 @@ from darkroom.nn.text import CLIPTextConfig
 from darkroom.nn.unet import UNetConfig
 from darkroom.nn.vae import AutoencoderKLConfig
 
-PIPELINE = "pipeline.json"
 FORMAT = 1
 
 

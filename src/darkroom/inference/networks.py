@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import torch
 
+from darkroom.core.artifact import PIPELINE
 from darkroom.data.tokenizer import CLIPTokenizer
-from darkroom.inference.folder import PIPELINE, PipelineInfo
+from darkroom.inference.folder import PipelineInfo
 from darkroom.interop.diffusers import INDEX, TEXT_ENCODER, TOKENIZER, UNET, VAE, read_text_encoder, read_unet, read_vae
 from darkroom.interop.model import build
 from darkroom.interop.source import read_model
