@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from darkroom.core.choices import PredictionType
 from darkroom.core.errors import DarkroomError
@@ -95,10 +96,30 @@ class Model:
         return int(self.unet.sample_size * 2 ** (len(self.vae.block_out_channels) - 1))
 
 
+class _NoNumbers(TorchFunctionMode):
+    """Leaves out the draws of initial weights, which are replaced anyway.
+
+    On the meta device, too, they would be carried out, for which PyTorch imports its compiler: ten seconds.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") == "normal_":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+def _unmade(config: Config) -> nn.Module:
+    """The network without memory for its weights."""
+    with torch.device("meta"), _NoNumbers():
+        return NETWORKS[type(config)](config)
+
+
 def shapes_of(config: Config) -> dict[str, tuple[int, ...]]:
     """{our name: shape} of every weight of a network, without making it."""
-    with torch.device("meta"):
-        network = NETWORKS[type(config)](config)
+    network = _unmade(config)
     return {key: tuple(value.shape) for key, value in network.state_dict().items()}
 
 
@@ -133,8 +154,7 @@ def _same_numbers(name: str, shape: tuple[int, ...], names: dict[str, str], want
 
 def build(config: Config, weights: Weights, device: torch.device) -> Any:
     """The network with its weights, on `device`, in eval mode and frozen; its weights are in memory once."""
-    with torch.device("meta"):
-        network = NETWORKS[type(config)](config)
+    network = _unmade(config)
     network.load_state_dict(weights.tensors(), assign=True)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.to(device).eval().requires_grad_(False)

@@ -10,8 +10,10 @@ from darkroom.core.errors import DarkroomError
 from darkroom.data.tokenizer import BOS, EOS, WORD_END, CLIPTokenizer
 
 VOCAB, MERGES, TOKENIZER_CONFIG = "vocab.json", "merges.txt", "tokenizer_config.json"
+WHOLE = "tokenizer.json"
 BPE_FILE = "bpe_simple_vocab_16e6.txt.gz"
 CONTEXT = 77  # tokens of a text in CLIP
+MOST = 1024  # some files say 10^30 for "no limit"
 N_MERGES = 49152 - 256 - 2  # of that many lines in the list, CLIP's vocabulary takes these
 
 
@@ -24,9 +26,9 @@ def read_tokenizer(path: Path) -> CLIPTokenizer:
     if path.is_file():
         return _from_merges(path)
     if (path / VOCAB).is_file() and (path / MERGES).is_file():
-        if (path / TOKENIZER_CONFIG).is_file() and "model_max_length" in read_json(path / TOKENIZER_CONFIG):
-            return CLIPTokenizer.read(path)
-        return CLIPTokenizer.read(path, CONTEXT)
+        return CLIPTokenizer.read(path, _max_length(path))
+    if (path / WHOLE).is_file():
+        return _from_whole(path)
     if (path / BPE_FILE).is_file():
         return _from_merges(path / BPE_FILE)
     raise DarkroomError(f"{path}: no tokenizer here; give a folder with {VOCAB} and {MERGES}, or {BPE_FILE}")
@@ -39,12 +41,27 @@ def find_tokenizer(beside: Path) -> Path:
         DarkroomError: neither, and what to do.
     """
     for folder in (beside.parent / "tokenizer", beside.parent):
-        if (folder / VOCAB).is_file() or (folder / BPE_FILE).is_file():
+        if any((folder / name).is_file() for name in (VOCAB, WHOLE, BPE_FILE)):
             return folder
     raise DarkroomError(
         f"{beside}: a single file holds no tokenizer; put {VOCAB} and {MERGES}, or {BPE_FILE}, beside it, or name "
         "their folder: tokenizer=FOLDER, --tokenizer FOLDER"
     )
+
+
+def _max_length(folder: Path) -> int:
+    file = folder / TOKENIZER_CONFIG
+    return min(int(read_json(file).get("model_max_length", CONTEXT)), MOST) if file.is_file() else CONTEXT
+
+
+def _from_whole(folder: Path) -> CLIPTokenizer:
+    """tokenizer.json, all that transformers 5 writes."""
+    model = read_json(folder / WHOLE).get("model", {})
+    vocab, pairs = model.get("vocab", {}), model.get("merges", [])
+    merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in pairs]
+    if model.get("end_of_word_suffix") != WORD_END or BOS not in vocab or any(len(pair) != 2 for pair in merges):
+        raise DarkroomError(f"{folder / WHOLE}: is no CLIP tokenizer; give one with {VOCAB} and {MERGES}")
+    return CLIPTokenizer(vocab, [(pair[0], pair[1]) for pair in merges], _max_length(folder))
 
 
 def _from_merges(path: Path) -> CLIPTokenizer:
