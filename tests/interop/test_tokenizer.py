@@ -18,10 +18,12 @@ SCRIPTS = [
     (0x2000, 0x2070), (0x20A0, 0x2400), (0x3040, 0x3100), (0x4E00, 0x4F00), (0xAC00, 0xAD00), (0xFE00, 0xFE10),
     (0x1F1E6, 0x1F200), (0x1F300, 0x1F6FF), (0x1D400, 0x1D500), (0, 0x20),
 ]  # fmt: skip
-WORDS = (
-    "a photo of the red circle's Don't we'll I'VE they're you'd 3rd 12,345.67 naïve Ünïcödé ''s ... !!! $100 #tag @me "
-    "e\u0301 \u212b ß ſs İstanbul 日本語 한국어 مرحبا 👩‍👩‍👧 🏳️‍🌈 <|endoftext|> <|STARTOFTEXT|> <|startoftext|> <|EndOfText|> 's 'S"
-).split(" ")
+SAID = (
+    "a photo of the red circle's Don't we'll I'VE they're you'd 3rd 12,345.67 naïve Ünïcödé ''s ... !!! $100 #tag @me",
+    "e\u0301 \u212b ß ſs İstanbul 日本語 한국어 مرحبا 👩‍👩‍👧 🏳️‍🌈",
+    "<|endoftext|> <|STARTOFTEXT|> <|startoftext|> <|EndOfText|> 's 'S",
+)
+WORDS = " ".join(SAID).split(" ")
 
 
 def strings() -> list[str]:
@@ -60,7 +62,7 @@ def test_ids_are_those_of_transformers(transformers: Any, published: Path) -> No
 
 
 def test_the_list_of_merges_is_the_same_tokenizer(published: Path, tmp_path: Path) -> None:
-    """OpenAI's file: a line about the version, then the merges; the bytes come in CLIP's order, printable ones first."""
+    """OpenAI's file: a line about the version, then the merges; CLIP numbers printable bytes first."""
     lines = (published / "merges.txt").read_text().splitlines()
     with gzip.open(tmp_path / BPE_FILE, "wt", encoding="utf-8") as file:
         file.write("\n".join(['"bpe_simple_vocab_16e6.txt#version: 0.2', *lines[1:]]) + "\n")
