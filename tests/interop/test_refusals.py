@@ -110,7 +110,7 @@ def test_damaged_and_disguised_files_are_refused_and_run_nothing(
         "disguise.safetensors": "is a pickle that calls itself safetensors",
         "zip.safetensors": "is a pickle that calls itself safetensors",
         "code.ckpt": "which is never run; fetch the model as .safetensors",
-        "old.ckpt": "not a readable checkpoint",
+        "old.ckpt": "holds more than weights, which is never read",
         "nothing.ckpt": "holds no weights",
         "list.ckpt": "holds no weights",
         "short.ckpt": "not a readable checkpoint",

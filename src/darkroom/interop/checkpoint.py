@@ -1,5 +1,6 @@
 """Tensors in files of other tools, safely: safetensors, and PyTorch checkpoints without their code."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from darkroom.core.errors import DarkroomError
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how PyTorch's checkpoints begin, since 1.6 and before
 SAFETENSORS, CHECKPOINTS = (".safetensors",), (".ckpt", ".pt", ".pth", ".bin")
+CODE = re.compile(r"(?:Unsupported global: GLOBAL|Unsupported class|unsupported GLOBAL) (\S+)")  # PyTorch's words
 SHOWN = 6  # keys that a message names
 
 
@@ -85,10 +87,13 @@ def _pickled(path: Path) -> Checkpoint:
         with torch.serialization.safe_globals(MENTIONED):
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a torn file fails in many ways
-        wanted = _line(error).partition("Unsupported ")[2].partition(" was not")[0]
-        if wanted:
+        if code := CODE.search(_line(error)):
             raise DarkroomError(
-                f"{path}: holds code ({wanted}), which is never run; fetch the model as .safetensors"
+                f"{path}: holds code ({code[1]}), which is never run; fetch the model as .safetensors"
+            ) from None
+        if "Weights only load failed" in str(error):  # what follows advises to run what is in the file
+            raise DarkroomError(
+                f"{path}: holds more than weights, which is never read; fetch it as .safetensors"
             ) from None
         raise DarkroomError(f"{path}: not a readable checkpoint ({_line(error)}); fetch it again") from None
     tensors = _tensors(found)
