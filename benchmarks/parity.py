@@ -1,9 +1,9 @@
-"""Whether our networks are those of diffusers and transformers at Stable Diffusion 1.x's full size, with random weights.
+"""Whether our networks are those of diffusers and transformers at Stable Diffusion 1.x's size, with random weights.
 
     python benchmarks/parity.py [unet] [vae] [text]
 
-Prints the norm of the difference over the norm of the reference, in fp32 and under bf16 autocast. One network at a time,
-and its weights once for both: under 12 GiB. Exit status 1 when a bound is exceeded.
+Prints the norm of the difference over the norm of the reference, in fp32 and under bf16 autocast. One network at a
+time, its weights once in memory for both: under 12 GiB. Exit status 1 when a bound is exceeded.
 """
 
 import sys
