@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from darkroom.core.artifact import CONFIG, PROVENANCE, provenance, save_tensors, whole, write_json
+from darkroom.core.artifact import CONFIG, PROVENANCE, content_hash, provenance, save_tensors, whole, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import seeded
 from darkroom.core.weights import WEIGHTS
@@ -26,9 +26,11 @@ from darkroom.training.ema import EMA
 from darkroom.training.hard_negatives import HardNegativesConfig
 from darkroom.training.loop import Hook, Phase, train
 from darkroom.training.setting import Setting
+from darkroom.training.trained import read_pretrained_text_encoder
 
 PREPARED, ARTIFACT = Path("data/prepared"), Path("artifacts/text_encoder")
 CONDITIONING, REPORT = Path("data/conditioning"), Path("reports/setup_text_encoder")
+TOKENIZER = "tokenizer"  # in the artifact, and beside the encoder of an imported model
 SPLITS = ("train", "validation")  # what training reads; evaluation embeds its own prompts
 
 
@@ -36,19 +38,28 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
     """Make the conditions as `mode` says and cache them for every picture that training sees."""
     p, data = params.setup_text_encoder, Prepared.open(PREPARED)
     splits = {name: data.split(name) for name in SPLITS}
-    curves, figures = Curves.over(p.steps, run.metrics), dict[str, float]()
+    curves, figures = Curves.over(p.steps, run.metrics), dict[str, float | str]()
     texts: list[str] = []
+    sources = [PREPARED]
     with whole(ARTIFACT) as folder:
         folder.mkdir()
-        if p.mode == "clip":
+        if p.mode in ("clip", "pretrained"):
             texts, index = distinct({name: split.captions for name, split in splits.items()})
-            tokenizer = CLIPTokenizer.train(splits["train"].captions, p.text.vocab_size, p.text.max_length)
-            encoder, figures = _train(p, splits, tokenizer, tokenizer(texts), index, device, curves)
+            if p.pretrained_path is not None:
+                sources += [Path(p.pretrained_path), Path(p.pretrained_path).parent / TOKENIZER]
+                encoder = read_pretrained_text_encoder(sources[1], device)
+                tokenizer = CLIPTokenizer.read(sources[2])
+                figures = {f"pretrained: {path.name}": content_hash(path) for path in sources[1:]}
+            else:
+                tokenizer = CLIPTokenizer.train(splits["train"].captions, p.text.vocab_size, p.text.max_length)
+                encoder, measured = _train(p, splits, tokenizer, tokenizer(texts), index, device, curves)
+                figures = dict(measured)
             embeddings, null = (embed_captions(encoder, tokenizer(t), device) for t in (texts, [""]))
             null = null[0] if p.null_condition == "empty_prompt" else torch.zeros_like(null[0])
-            info = ConditioningInfo("text", p.null_condition, p.text.max_length, p.text.hidden_size, [])
+            dim = encoder.config.hidden_size
+            info = ConditioningInfo("text", p.null_condition, tokenizer.max_length, dim, [])
             conditioning = Conditioning(info, index, embeddings, null)
-            tokenizer.write(folder / "tokenizer")
+            tokenizer.write(folder / TOKENIZER)
             save_tensors(folder / WEIGHTS, encoder.state_dict())
             network = asdict(encoder.config)
             figures |= {"distinct_captions": len(texts), "vocabulary": len(tokenizer.vocab)}
@@ -58,7 +69,7 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
             conditioning, network = Conditioning(info, index, None, None), {}
             figures = {"classes": len(info.classes)}
         write_json(folder / CONFIG, {**asdict(info), "network": network})
-        write_json(folder / PROVENANCE, provenance(PREPARED))
+        write_json(folder / PROVENANCE, provenance(*sources))
     with whole(CONDITIONING) as folder:
         conditioning.write(folder, texts)
         write_json(folder / PROVENANCE, provenance(PREPARED, ARTIFACT))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from darkroom.core.artifact import provenance, write_json
+from darkroom.core.artifact import content_hash, provenance, write_json
 from darkroom.core.device import channels_last
 from darkroom.core.rng import seeded
 from darkroom.core.tensors import save_png
@@ -24,6 +24,7 @@ from darkroom.training.best import Best
 from darkroom.training.curves import Curves
 from darkroom.training.ema import EMA
 from darkroom.training.loop import Phase, train
+from darkroom.training.pretrained_unet import read_pretrained_unet
 from darkroom.training.previews import preview
 from darkroom.training.setting import Setting
 from darkroom.training.unet import UNetTask
@@ -37,8 +38,11 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
     p = params.train_unet
     conditioning, latents = Conditioning.read(CONDITIONING), Latents.read(LATENTS, "train")
     shape = _shape(p, latents.shape, conditioning)
-    with seeded(p.seed, "unet"):
-        unet = channels_last(UNet2DConditionModel(shape).to(device))
+    if p.init_from is not None:
+        unet = channels_last(read_pretrained_unet(Path(p.init_from), shape, device))
+    else:
+        with seeded(p.seed, "unet"):
+            unet = channels_last(UNet2DConditionModel(shape).to(device))
     task = UNetTask(
         unet,
         Objective(DiscreteVP(**p.process.model_dump()), p.prediction_type, p.weighting),
@@ -76,7 +80,11 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
     )
     best.restore(ema.network)
     curves.write(REPORT)
-    figures = {"held_out_loss": best.value, "best_step": best.step}
+    figures: dict[str, float | str] = {"held_out_loss": best.value, "best_step": best.step}
+    sources = [LATENTS, CONDITIONING]
+    if p.init_from is not None:
+        sources.append(Path(p.init_from))
+        figures["init_from"] = content_hash(p.init_from)
     write_json(REPORT / "metrics.json", figures)
     config = {
         "network": asdict(shape),
@@ -85,7 +93,7 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
         "condition": asdict(conditioning.info),
         "latents": asdict(read_info(LATENTS)),
     }
-    write_network(ARTIFACT, DIFFUSERS_WEIGHTS, ema.network, config, provenance(LATENTS, CONDITIONING))
+    write_network(ARTIFACT, DIFFUSERS_WEIGHTS, ema.network, config, provenance(*sources))
     return figures
 
 

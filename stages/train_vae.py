@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from darkroom.core.artifact import provenance, write_json
+from darkroom.core.artifact import content_hash, provenance, write_json
 from darkroom.core.device import channels_last
+from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import seeded
 from darkroom.core.tensors import image_grid, save_png
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
@@ -40,22 +41,42 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
         "scaling_factor": None,
     }
     vae: Autoencoder
+    sources = [PREPARED]
     if p.mode == "identity":
         vae = IdentityAutoencoder()
     elif p.pretrained_path is not None:
         vae, config["scaling_factor"] = read_pretrained_autoencoder(Path(p.pretrained_path), device)
+        sources.append(Path(p.pretrained_path))
+        _check_fits(p, vae, data.info.channels)
     else:
         vae = _train(p, data, device, curves)
     if isinstance(vae, AutoencoderKL):
         config["network"] = asdict(vae.config)
     held_out = data.split("validation")
-    figures = validate(vae, held_out.images, len(held_out), p.batch_size, device)
+    figures: dict[str, float | str] = dict(validate(vae, held_out.images, len(held_out), p.batch_size, device))
+    if p.pretrained_path is not None:
+        figures["pretrained"] = content_hash(p.pretrained_path)
     write_json(REPORT / "metrics.json", figures)
     curves.write(REPORT)
     pairs = image_grid(comparison(vae, held_out.images(range(min(len(held_out), 16))), device), columns=8)
     save_png(REPORT / "reconstructions.png", pairs, scale=3)
-    write_network(ARTIFACT, DIFFUSERS_WEIGHTS, vae, config, provenance(PREPARED))
+    write_network(ARTIFACT, DIFFUSERS_WEIGHTS, vae, config, provenance(*sources))
     return figures
+
+
+def _check_fits(p: TrainVAE, vae: AutoencoderKL, channels: int) -> None:
+    """Refuse a pretrained autoencoder that the parameters describe otherwise."""
+    c = vae.config
+    for key, said, found in (
+        ("block_out_channels", list(p.block_out_channels), list(c.block_out_channels)),
+        ("latent_channels", p.latent_channels, c.latent_channels),
+        ("layers_per_block", p.layers_per_block, c.layers_per_block),
+        ("norm_num_groups", p.norm_num_groups, c.norm_num_groups),
+    ):
+        if said != found:
+            raise DarkroomError(f"train_vae.{key} = {said}, but {p.pretrained_path} has {found}; they must agree")
+    if c.in_channels != channels:
+        raise DarkroomError(f"prepare_data.channels = {channels}, but {p.pretrained_path} takes {c.in_channels}")
 
 
 def _train(p: TrainVAE, data: Prepared, device: torch.device, curves: Curves) -> AutoencoderKL:

@@ -163,7 +163,7 @@ ONE_FAULT = {
     ),
     "pretrained without a path": (
         ("train_vae", "mode", "mode: pretrained"),
-        "train_vae.pretrained_path does not go with mode = 'pretrained'; give the autoencoder's folder",
+        "train_vae.pretrained_path does not go with mode = 'pretrained'; give the imported part's folder",
     ),
     "a path that is not used": (
         ("train_vae", "pretrained_path", "pretrained_path: elsewhere"),

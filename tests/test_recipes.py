@@ -18,6 +18,7 @@ from darkroom.params import OutsideSource, ScenesSource, load, problems
 from darkroom.params_sections import TextEncoder
 
 ROOT = Path(__file__).parents[1]
+YOUR_OWN_DATA = {"sd15-finetune", "sd15-finetune-tiny"}  # whose manifest `darkroom data scan` writes
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 
@@ -89,7 +90,8 @@ def test_a_recipe_asks_for_no_more_than_its_data_have(file: Path) -> None:
     elif isinstance(source, OutsideSource):
         assert p.evaluate.n_novel == 0
         assert source.manifest is not None
-        assert Manifest.load(ROOT / source.manifest).files
+        if file.stem not in YOUR_OWN_DATA:
+            assert Manifest.load(ROOT / source.manifest).files
 
 
 def test_the_manifest_of_mnist_is_that_of_the_real_files() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from darkroom import __version__
+from darkroom import __version__, cli_interop
 from darkroom.cli_register import register
 from darkroom.core.choices import SamplerName
 from darkroom.core.errors import DarkroomError
@@ -204,6 +204,9 @@ def ui(port: Annotated[int | None, typer.Option(min=1, max=65535, help="[default
 def version() -> None:
     """Print the version."""
     print(f"darkroom {__version__}")
+
+
+cli_interop.register(app)
 
 
 def _slug(prompt: str) -> str:

@@ -1,5 +1,6 @@
 """What every section of params.yaml builds on: bounded numbers, strict models, checks across keys, training."""
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -33,6 +34,22 @@ def at_most(key: str, value: int, limit_key: str, limit: int) -> None:
     """Refuse a value above another one."""
     if value > limit:
         raise ValueError(f"{key} = {value} is above {limit_key} = {limit}; lower it, or raise {limit_key}")
+
+
+def pretrained(mode: str, path: str | None) -> None:
+    """Refuse a pretrained_path that does not go with the section's mode."""
+    if (mode == "pretrained") != (path is not None):
+        wanted = "the imported part's folder" if mode == "pretrained" else "null"
+        raise ValueError(f"pretrained_path does not go with mode = {mode!r}; give {wanted}")
+    within_project("pretrained_path", path)
+
+
+def within_project(key: str, path: str | None) -> None:
+    """Refuse a path that means something on one machine alone."""
+    if path is not None and Path(path).is_absolute():
+        raise ValueError(
+            f"{key} = {path!r} is absolute; take it in with darkroom import SOURCE artifacts/imported/NAME"
+        )
 
 
 class Optimizer(Section):

@@ -29,6 +29,8 @@ from darkroom.params_base import (
     Whole,
     at_most,
     divides,
+    pretrained,
+    within_project,
 )
 
 
@@ -137,9 +139,7 @@ class TrainVAE(Training):
     def _check(self) -> Self:
         for i, channels in enumerate(self.block_out_channels):
             divides(f"block_out_channels.{i}", channels, self.norm_num_groups, "norm_num_groups")
-        if (self.mode == "pretrained") != (self.pretrained_path is not None):
-            wanted = "the autoencoder's folder" if self.mode == "pretrained" else "null"
-            raise ValueError(f"pretrained_path does not go with mode = {self.mode!r}; give {wanted}")
+        pretrained(self.mode, self.pretrained_path)
         if self.adversarial is not None:
             at_most("adversarial.start_step", self.adversarial.start_step, "steps", self.steps)
         return self
@@ -207,7 +207,8 @@ class HardNegatives(Section):
 class SetupTextEncoder(Training):
     """Where the conditions come from."""
 
-    mode: Literal["clip", "class", "none"]
+    mode: Literal["clip", "pretrained", "class", "none"]
+    pretrained_path: str | None
     null_condition: NullCondition
     text: TextEncoder
     image: ImageTower
@@ -216,6 +217,7 @@ class SetupTextEncoder(Training):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        pretrained(self.mode, self.pretrained_path)
         if self.hard_negatives is not None:
             divides("batch_size", self.batch_size, self.hard_negatives.group_size, "hard_negatives.group_size")
         return self
@@ -275,8 +277,9 @@ class Sampling(Section):
 
 
 class TrainUNet(Training):
-    """The latent U-Net."""
+    """The latent U-Net; init_from: the unet folder of an imported model, whose shape is then that of `unet`."""
 
+    init_from: str | None
     accumulation: Annotated[int, Field(ge=1, le=4096)]
     unet: UNet
     process: Process
@@ -291,6 +294,7 @@ class TrainUNet(Training):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        within_project("init_from", self.init_from)
         at_most("accumulation", self.accumulation, "batch_size", self.batch_size)
         steps, times = self.sampling.num_inference_steps, self.process.num_train_timesteps
         at_most("sampling.num_inference_steps", steps, "process.num_train_timesteps", times)

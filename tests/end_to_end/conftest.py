@@ -64,3 +64,9 @@ def quick_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(project / "recipes" / "scenes-quick.yaml", project / "params.yaml")
     _dvc_in(project)("repro")
     return project
+
+
+@pytest.fixture(scope="session")
+def copied_project() -> Callable[[Path], None]:
+    """Copies the project to a folder."""
+    return copy_project

@@ -23,6 +23,8 @@ CONFIGS = [
     TINY,
     CLIPTextConfig(50, 30, 20, 1, 5, 7, "gelu", 1e-6, bos_token_id=48, eos_token_id=49, pad_token_id=3),
     CLIPTextConfig(60, 32, 128, 3, 1, 77, "quick_gelu", 1e-5, bos_token_id=58, eos_token_id=59, pad_token_id=59),
+    CLIPTextConfig(49, 21, 17, 4, 3, 5, "quick_gelu", 1e-3, bos_token_id=0, eos_token_id=48, pad_token_id=48),
+    CLIPTextConfig(50, 2, 1, 2, 2, 3, "gelu", 1e-5, bos_token_id=49, eos_token_id=48, pad_token_id=0),
 ]
 
 

@@ -52,8 +52,20 @@ CLASSES = UNetConfig(  # no text: the transformers attend to the picture
     num_class_embeds=11,
 )
 STABLE = UNetConfig(block_out_channels=(32, 32, 64, 64), cross_attention_dim=24)  # Stable Diffusion 1.x, narrower
-CONFIGS = [TINY, UNEQUAL, CLASSES, STABLE]
-IDS = ["tiny", "unequal", "classes", "stable"]
+ONE_LEVEL = UNetConfig(  # nothing to halve; many blocks, more channels in than out
+    sample_size=5,
+    in_channels=5,
+    out_channels=1,
+    down_block_types=("CrossAttnDownBlock2D",),
+    up_block_types=("CrossAttnUpBlock2D",),
+    block_out_channels=(14,),
+    layers_per_block=3,
+    cross_attention_dim=3,
+    attention_head_dim=7,
+    norm_num_groups=7,
+)
+CONFIGS = [TINY, UNEQUAL, CLASSES, STABLE, ONE_LEVEL]
+IDS = ["tiny", "unequal", "classes", "stable", "one level"]
 
 
 def inputs(config, n=3):

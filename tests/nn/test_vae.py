@@ -15,6 +15,10 @@ CONFIGS = [
     AutoencoderKLConfig(block_out_channels=(32, 64, 64, 64)),  # Stable Diffusion's, narrower
     AutoencoderKLConfig(1, 1, latent_channels=3, block_out_channels=(8, 20), layers_per_block=1, norm_num_groups=4),
     AutoencoderKLConfig(3, 3, latent_channels=8, block_out_channels=(12,), layers_per_block=3, norm_num_groups=3),
+    AutoencoderKLConfig(
+        1, 3, latent_channels=1, block_out_channels=(6, 18, 12, 6), layers_per_block=2, norm_num_groups=6
+    ),
+    AutoencoderKLConfig(4, 2, latent_channels=16, block_out_channels=(10, 5), layers_per_block=1, norm_num_groups=5),
 ]
 
 

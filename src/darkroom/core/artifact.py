@@ -17,6 +17,7 @@ from darkroom.core.errors import DarkroomError
 
 CONFIG = "config.json"
 PROVENANCE = "provenance.json"
+PIPELINE = "pipeline.json"  # of a folder that holds a whole model
 
 
 @contextmanager

@@ -32,14 +32,17 @@ def write_network(
         write_json(beside / PROVENANCE, origin)
 
 
-def load_weights(network: Network, file: Path, device: torch.device) -> Network:
+def load_weights(network: Network, file: Path, device: torch.device, prefix: str = "") -> Network:
     """Load weights strictly; the network comes back on `device`, in eval mode and frozen.
+
+    Args:
+        prefix: with which all names in the file begin.
 
     Raises:
         DarkroomError: names the file and what does not fit.
     """
     try:
-        network.load_state_dict(load_tensors(file))
+        network.load_state_dict({key.removeprefix(prefix): value for key, value in load_tensors(file).items()})
     except RuntimeError as error:
         raise DarkroomError(f"{file}: does not fit its config.json: {' '.join(str(error).split())[:300]}") from None
     return network.to(device).eval().requires_grad_(False)

@@ -53,8 +53,8 @@ class CLIPTokenizer:
         return cls({token: i for i, token in enumerate(tokens)}, merges, max_length)
 
     @classmethod
-    def read(cls, folder: Path | str) -> "CLIPTokenizer":
-        """Read the vocab.json, merges.txt and tokenizer_config.json of a folder.
+    def read(cls, folder: Path | str, max_length: int | None = None) -> "CLIPTokenizer":
+        """Read the vocab.json and merges.txt of a folder; max_length is tokenizer_config.json's unless given.
 
         Raises:
             DarkroomError: a file is missing, or is none of a CLIP tokenizer.
@@ -68,7 +68,8 @@ class CLIPTokenizer:
         merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
         if BOS not in vocab or EOS not in vocab or any(len(pair) != 2 for pair in merges):
             raise DarkroomError(f"{folder}: not a CLIP tokenizer ({BOS} or {EOS} missing, or merges.txt malformed)")
-        max_length = read_json(folder / "tokenizer_config.json")["model_max_length"]
+        if max_length is None:
+            max_length = int(read_json(folder / "tokenizer_config.json")["model_max_length"])
         return cls(vocab, [(pair[0], pair[1]) for pair in merges], max_length)
 
     def write(self, folder: Path) -> None:
@@ -120,7 +121,7 @@ def _frame(model: models.Model) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
     return tokenizer

@@ -19,6 +19,8 @@ class Sampling:
     num_inference_steps: int
     guidance_scale: float
     spacing: Spacing
+    steps_offset: int = 0
+    set_alpha_to_one: bool = True
 
 
 def generate(

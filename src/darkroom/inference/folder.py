@@ -10,22 +10,32 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from darkroom.core.artifact import CONFIG, PROVENANCE, read_json, whole, write_json
+from darkroom.core.artifact import CONFIG, PIPELINE, PROVENANCE, content_hash, read_json, whole, write_json
 from darkroom.core.choices import Precision, PredictionType
 from darkroom.core.errors import DarkroomError
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, WEIGHTS
 from darkroom.data.conditioning import ConditioningInfo
 from darkroom.data.latents import LatentsInfo
 from darkroom.diffusion.generate import Sampling
+from darkroom.interop.configs import text_config, unet_config, vae_config
+from darkroom.interop.diffusers import (
+    TEXT_ENCODER,
+    TEXT_PREFIX,
+    TOKENIZER,
+    UNET,
+    VAE,
+    folder_weights,
+    write_folder,
+    write_network,
+    write_scheduler,
+)
+from darkroom.interop.model import Model
+from darkroom.interop.scheduler import scheduler_config
 from darkroom.nn.text import CLIPTextConfig
 from darkroom.nn.unet import UNetConfig
 from darkroom.nn.vae import AutoencoderKLConfig
 
-PIPELINE = "pipeline.json"
 FORMAT = 1
-UNET, VAE, TEXT_ENCODER, TOKENIZER, SCHEDULER = "unet", "vae", "text_encoder", "tokenizer", "scheduler"
-DIFFUSERS_FORMAT = "0.35.0"  # the version whose formats are written, whichever version, if any, is installed
-BETA_SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,22 @@ class PipelineInfo:
         except (KeyError, TypeError) as error:
             raise DarkroomError(f"{path}: does not describe a pipeline ({error}); assemble it again") from None
 
+    @classmethod
+    def of(cls, model: Model) -> "PipelineInfo":
+        """The description of a model that other tools have made; drawn in fp32 unless asked otherwise."""
+        return cls(
+            channels=model.vae.out_channels,
+            image_size=model.image_size,
+            autoencoder="kl",
+            process=model.process,
+            prediction_type=model.prediction_type,
+            condition=ConditioningInfo("text", "empty_prompt", model.tokenizer.max_length, model.text.hidden_size, []),
+            scaling_factor=model.scaling_factor,
+            scaling="imported",
+            sampling=model.sampling,
+            precision="fp32",
+        )
+
     def write(self, folder: Path) -> None:
         """Write pipeline.json into `folder`."""
         value = asdict(self)
@@ -131,77 +157,44 @@ def assemble(
     )
     with whole(destination) as folder:
         folder.mkdir()
-        network = UNetConfig(**trained["network"]).to_diffusers()
-        _network(folder / UNET, unet / DIFFUSERS_WEIGHTS, {**network, **_class("UNet2DConditionModel")})
+        shape = UNetConfig(**trained["network"])
+        weights = folder_weights(shape, unet, DIFFUSERS_WEIGHTS)
+        write_network(folder / UNET, DIFFUSERS_WEIGHTS, unet_config(shape), weights)
         if info.autoencoder == "kl":
-            network = {**AutoencoderKLConfig(**autoencoder["network"]).to_diffusers(), **_class("AutoencoderKL")}
-            extra = {"sample_size": image_size, "scaling_factor": latents.scaling_factor}
-            _network(folder / VAE, vae / DIFFUSERS_WEIGHTS, {**network, **extra})
+            kl = AutoencoderKLConfig(**autoencoder["network"])
+            weights = folder_weights(kl, vae, DIFFUSERS_WEIGHTS)
+            write_network(folder / VAE, DIFFUSERS_WEIGHTS, vae_config(kl, image_size, latents.scaling_factor), weights)
         if info.condition.kind == "text":
-            _network(folder / TEXT_ENCODER, text_encoder / WEIGHTS, _transformers(encoder["network"]))
+            text = CLIPTextConfig(**encoder["network"])
+            weights = folder_weights(text, text_encoder, WEIGHTS)
+            write_network(folder / TEXT_ENCODER, WEIGHTS, text_config(text), weights, prefix=TEXT_PREFIX)
             shutil.copytree(text_encoder / TOKENIZER, folder / TOKENIZER)
         if info.for_diffusers:
-            write_json(folder / SCHEDULER / "scheduler_config.json", _scheduler(info))
-            write_json(folder / "model_index.json", _model_index())
+            write_scheduler(folder, scheduler_config(info.process, info.prediction_type, info.sampling))
         info.write(folder)
         write_json(folder / PROVENANCE, origin)
     return info
 
 
-def _network(folder: Path, weights: Path, config: dict[str, Any]) -> None:
-    folder.mkdir()
-    shutil.copyfile(weights, folder / weights.name)
-    write_json(folder / CONFIG, config)
+def write_imported(model: Model, source: Path, destination: Path) -> PipelineInfo:
+    """Write a model of another tool as a pipeline, whole or not at all; its parts serve as pretrained ones."""
+    info = PipelineInfo.of(model)
+    with whole(destination) as folder:
+        write_folder(model, folder)
+        info.write(folder)
+        write_json(folder / PROVENANCE, {"inputs": {source.name: content_hash(source)}})
+    return info
 
 
-def _class(name: str) -> dict[str, str]:
-    return {"_class_name": name, "_diffusers_version": DIFFUSERS_FORMAT}
-
-
-def _transformers(network: dict[str, Any]) -> dict[str, Any]:
-    """config.json of a CLIPTextModel."""
-    config = CLIPTextConfig(**network)
-    return {
-        **asdict(config),
-        "architectures": ["CLIPTextModel"],
-        "model_type": "clip_text_model",
-        "projection_dim": config.hidden_size,
-        "attention_dropout": 0.0,
-    }
-
-
-def _scheduler(info: PipelineInfo) -> dict[str, Any]:
-    """A DDIMScheduler that walks our levels, exactly where the spacing is trailing; it ends at the clean picture.
-
-    StableDiffusionPipeline insists on steps_offset 1, which only the leading spacing reads.
-    """
-    return {
-        **_class("DDIMScheduler"),
-        "num_train_timesteps": info.process["num_train_timesteps"],
-        "beta_start": info.process["beta_start"],
-        "beta_end": info.process["beta_end"],
-        "beta_schedule": BETA_SCHEDULES[info.process["schedule"]],
-        "prediction_type": info.prediction_type,
-        "timestep_spacing": info.sampling.spacing,
-        "steps_offset": 1,
-        "clip_sample": False,
-        "set_alpha_to_one": True,
-        "rescale_betas_zero_snr": False,
-        "thresholding": False,
-        "trained_betas": None,
-    }
-
-
-def _model_index() -> dict[str, Any]:
-    return {
-        **_class("StableDiffusionPipeline"),
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "scheduler": ["diffusers", "DDIMScheduler"],
-        "safety_checker": [None, None],
-        "feature_extractor": [None, None],
-        "image_encoder": [None, None],
-        "requires_safety_checker": False,
-    }
+def check_exportable(folder: Path) -> None:
+    """Refuse a pipeline that diffusers cannot express, naming what is in the way."""
+    if not (folder / PIPELINE).is_file():
+        return
+    info = PipelineInfo.read(folder)
+    if info.autoencoder != "kl":
+        raise DarkroomError(f"{folder / PIPELINE}: autoencoder = {info.autoencoder!r}: diffusers' pipeline needs 'kl'")
+    for key, value, wanted in (("kind", info.condition.kind, "text"), ("null", info.condition.null, "empty_prompt")):
+        if value != wanted:
+            raise DarkroomError(
+                f"{folder / PIPELINE}: condition.{key} = {value!r}: diffusers' pipeline has only {wanted!r}"
+            )

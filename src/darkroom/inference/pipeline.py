@@ -24,7 +24,7 @@ from darkroom.diffusion.grids import level_grid
 from darkroom.diffusion.samplers import SAMPLERS, OnStep, ignore_step
 from darkroom.diffusion.schedule import DiscreteVP
 from darkroom.inference.folder import PipelineInfo
-from darkroom.inference.networks import read_autoencoder, read_text_encoder, read_unet
+from darkroom.inference.networks import read_parts
 from darkroom.inference.prompts import ClassPrompts, NoPrompts, Prompts, TextPrompts
 from darkroom.nn.identity import Autoencoder
 from darkroom.nn.text import CLIPTextModel
@@ -50,28 +50,39 @@ class Pipeline:
 
     @classmethod
     def from_pretrained(
-        cls, path: Path | str, *, device: torch.device | str = "auto", precision: Precision | None = None
+        cls,
+        path: Path | str,
+        *,
+        device: torch.device | str = "auto",
+        precision: Precision | None = None,
+        tokenizer: Path | str | None = None,
+        config: Path | str | None = None,
     ) -> "Pipeline":
-        """Load the pipeline in folder `path`.
+        """Load the model at `path`: a pipeline made here, a diffusers folder, or a Stable Diffusion 1.x single file.
 
         Args:
+            path: the folder, or a .safetensors or .ckpt file, no code of which is ever run.
             device: "auto" takes CUDA, then MPS, then the CPU.
-            precision: "fp32" or "bf16" in place of the pipeline's own.
+            precision: "fp32" or "bf16" in place of the pipeline's own; other tools' models are drawn in fp32.
+            tokenizer: for a single file, the folder of vocab.json and merges.txt, or bpe_simple_vocab_16e6.txt.gz; by
+                default what lies beside the file.
+            config: for a single file, a diffusers folder whose configurations and scheduler hold for it; by default
+                Stable Diffusion 1.x's.
 
         Raises:
-            DarkroomError: the folder is missing, is no pipeline, or is incomplete.
+            DarkroomError: nothing is there, it is another kind of model (and which), or it is incomplete.
         """
-        folder = Path(path)
         device = resolve_device(device) if isinstance(device, str) else device
-        info = PipelineInfo.read(folder)
+        places = (None if place is None else Path(place) for place in (tokenizer, config))
+        parts = read_parts(Path(path), device, *places)
         return cls(
-            path=folder,
-            info=info,
-            unet=read_unet(folder, device),
-            vae=read_autoencoder(folder, info.autoencoder, device),
-            text=read_text_encoder(folder, device) if info.condition.kind == "text" else None,
+            path=Path(path),
+            info=parts.info,
+            unet=parts.unet,
+            vae=parts.vae,
+            text=parts.text,
             device=device,
-            precision=precision or info.precision,
+            precision=precision or parts.info.precision,
         )
 
     @cached_property

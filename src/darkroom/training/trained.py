@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from darkroom.core.artifact import CONFIG, read_json
+from darkroom.core.artifact import CONFIG, PIPELINE, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, WEIGHTS, load_weights, read_network
 from darkroom.nn.identity import Autoencoder, IdentityAutoencoder
@@ -21,18 +21,49 @@ def read_autoencoder(folder: Path, device: torch.device) -> Autoencoder:
     return read_network(folder, DIFFUSERS_WEIGHTS, lambda c: AutoencoderKL(AutoencoderKLConfig(**c)), device)
 
 
-def read_pretrained_autoencoder(folder: Path, device: torch.device) -> tuple[AutoencoderKL, float | None]:
-    """A diffusers AutoencoderKL folder, and the scaling factor it was made for.
+def imported_config(folder: Path) -> dict[str, Any]:
+    """config.json of a network in a folder that `darkroom import` wrote, where it is complete and known to be ours.
 
     Raises:
-        DarkroomError: the folder or its config.json does not describe an AutoencoderKL.
+        DarkroomError: the folder is no part of such a one.
     """
-    config: dict[str, Any] = read_json(folder / CONFIG)
+    if not (folder.parent / PIPELINE).is_file():
+        raise DarkroomError(
+            f"{folder}: is no part of an imported model; take one in with darkroom import SOURCE {folder.parent}"
+        )
+    values: dict[str, Any] = read_json(folder / CONFIG)
+    return values
+
+
+def known(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """The values that a configuration's dataclass has fields for."""
+    return {field.name: values[field.name] for field in fields(kind)}
+
+
+def read_pretrained_autoencoder(folder: Path, device: torch.device) -> tuple[AutoencoderKL, float]:
+    """vae/ of an imported model, frozen, and the scaling factor it was made for.
+
+    Raises:
+        DarkroomError: the folder is no such thing.
+    """
+    config = imported_config(folder)
     if config.get("_class_name") != "AutoencoderKL":
         raise DarkroomError(f"{folder / CONFIG}: _class_name is {config.get('_class_name')!r}, not AutoencoderKL")
-    known = {f.name: config[f.name] for f in fields(AutoencoderKLConfig) if f.name in config}
-    vae = load_weights(AutoencoderKL(AutoencoderKLConfig(**known)), folder / DIFFUSERS_WEIGHTS, device)
-    return vae, config.get("scaling_factor")
+    network = AutoencoderKL(AutoencoderKLConfig(**known(AutoencoderKLConfig, config)))
+    return load_weights(network, folder / DIFFUSERS_WEIGHTS, device), float(config["scaling_factor"])
+
+
+def read_pretrained_text_encoder(folder: Path, device: torch.device) -> CLIPTextModel:
+    """text_encoder/ of an imported model, frozen.
+
+    Raises:
+        DarkroomError: the folder is no such thing.
+    """
+    config = imported_config(folder)
+    if config.get("architectures") != ["CLIPTextModel"]:
+        raise DarkroomError(f"{folder / CONFIG}: architectures is {config.get('architectures')!r}, not CLIPTextModel")
+    network = CLIPTextModel(CLIPTextConfig(**known(CLIPTextConfig, config)))
+    return load_weights(network, folder / WEIGHTS, device, prefix="text_model.")
 
 
 def read_text_encoder(folder: Path, device: torch.device) -> CLIPTextModel:

@@ -1,0 +1,129 @@
+"""A random Stable Diffusion 1.x checkpoint of ten megabytes, and captioned pictures to fine-tune it on.
+
+It has all that a published one has, under the same names: a U-Net, an autoencoder and a text encoder of the same kinds
+of layers, only narrower and shallower; EMA copies, the schedule's buffers, position_ids; a tokenizer beside it. The
+recipe sd15-finetune-tiny says how to use it.
+
+    python recipes/make_tiny_sd15.py [CHECKPOINT_FOLDER] [PICTURE_FOLDER]
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from darkroom.core.artifact import load_tensors, save_tensors
+from darkroom.core.rng import seeded
+from darkroom.data.sources.base import Sample
+from darkroom.data.sources.scenes import Scenes
+from darkroom.data.tokenizer import CLIPTokenizer
+from darkroom.diffusion.schedule import DiscreteVP
+from darkroom.interop.configs import SCALING_FACTOR
+from darkroom.interop.model import Model, weights_in_memory
+from darkroom.interop.single_file import PROCESS, SAMPLING, write_single_file
+from darkroom.interop.tokenizer import CONTEXT
+from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
+from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
+from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
+
+CHECKPOINT, PICTURES = Path("artifacts/tiny-sd15"), Path("data/raw/tiny-sd15")
+N_PICTURES, SIZE = 96, 64
+VOCABULARY, WIDTH = 700, 64
+UNET = UNetConfig(
+    sample_size=128,
+    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    block_out_channels=(32, 64),
+    layers_per_block=1,
+    cross_attention_dim=WIDTH,
+)
+VAE = AutoencoderKLConfig(block_out_channels=(32, 32, 64), layers_per_block=1)
+
+
+def make(pictures: list[Sample]) -> Model:
+    """The model, its tokenizer learnt from the captions."""
+    tokenizer = CLIPTokenizer.train([p.caption for p in pictures], VOCABULARY, CONTEXT)
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer.vocab),
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=1,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.eos_token_id,
+    )
+    with seeded(0, "tiny sd15"):
+        networks = [randomise(n) for n in (UNet2DConditionModel(UNET), AutoencoderKL(VAE), CLIPTextModel(text))]
+    unet_weights, vae_weights, text_weights = map(weights_in_memory, networks)
+    return Model(
+        unet=UNET,
+        vae=VAE,
+        text=text,
+        unet_weights=unet_weights,
+        vae_weights=vae_weights,
+        text_weights=text_weights,
+        tokenizer=tokenizer,
+        scaling_factor=SCALING_FACTOR,
+        process=PROCESS,
+        prediction_type="epsilon",
+        sampling=SAMPLING,
+    )
+
+
+def randomise(network: nn.Module) -> nn.Module:
+    """No layer is silent, and activations stay mild."""
+    with torch.no_grad():
+        for key, p in network.named_parameters():
+            if p.ndim > 1:
+                p.normal_(std=0.7 / p[0].numel() ** 0.5)
+            elif key.endswith("bias"):
+                p.normal_(std=0.1)
+    return network
+
+
+def published_extras(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What published files hold besides the weights."""
+    unet = "model.diffusion_model."
+    copies = {
+        "model_ema." + key.removeprefix("model.").replace(".", ""): value + 1
+        for key, value in tensors.items()
+        if key.startswith(unet)
+    }
+    alphas = DiscreteVP(**PROCESS).alphas_cumprod.float()
+    text = "cond_stage_model.transformer.text_model.embeddings.position_ids"
+    return {
+        **copies,
+        "model_ema.decay": torch.tensor(0.9999),
+        "model_ema.num_updates": torch.tensor(470000, dtype=torch.int32),
+        "alphas_cumprod": alphas,
+        "alphas_cumprod_prev": torch.cat([torch.ones(1), alphas[:-1]]),
+        "betas": 1 - alphas / torch.cat([torch.ones(1), alphas[:-1]]),
+        "sqrt_alphas_cumprod": alphas.sqrt(),
+        "sqrt_one_minus_alphas_cumprod": (1 - alphas).sqrt(),
+        text: torch.arange(CONTEXT)[None],
+    }
+
+
+def main(checkpoint: Path = CHECKPOINT, pictures: Path = PICTURES) -> None:
+    """Write DIR/model.safetensors, DIR/tokenizer/ and the captioned pictures."""
+    drawn = [sample for sample in Scenes(N_PICTURES, 0, 0, 0, seed=0, image_size=SIZE) if isinstance(sample, Sample)]
+    pictures.mkdir(parents=True, exist_ok=True)
+    for i, sample in enumerate(drawn):
+        assert not isinstance(sample.image, bytes | Image.Image)
+        Image.fromarray(sample.image).save(pictures / f"{i:03d}.png")
+        (pictures / f"{i:03d}.txt").write_text(sample.caption, encoding="utf-8")
+    model, file = make(drawn), checkpoint / "model.safetensors"
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    write_single_file(model, file)
+    tensors = load_tensors(file)
+    save_tensors(file, {**tensors, **published_extras(tensors)})
+    if not (checkpoint / "tokenizer").exists():
+        model.tokenizer.write(checkpoint / "tokenizer")
+    print(f"{file}: {len(tensors)} weights; {pictures}: {len(drawn)} pictures")
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))

@@ -1,0 +1,114 @@
+"""The commands that bring models in from other tools and take them there: import, export."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from darkroom.core.errors import DarkroomError
+
+if TYPE_CHECKING:
+    from darkroom.interop.model import Model
+
+PIPELINE = Path("artifacts/pipeline")
+Tokenizer = Annotated[
+    Path | None,
+    typer.Option(help="Folder of vocab.json and merges.txt, or bpe_simple_vocab_16e6.txt.gz. [default: beside SOURCE]"),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        help="Diffusers folder whose configurations hold for a single file. [default: Stable Diffusion 1.x's]"
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command("import", no_args_is_help=True)(import_model)
+    app.command("export", no_args_is_help=True)(export_model)
+
+
+def import_model(
+    source: Annotated[Path, typer.Argument(help="A .safetensors or .ckpt file, or a diffusers folder.")],
+    destination: Annotated[
+        Path, typer.Argument(metavar="DEST", help="Folder to write, such as artifacts/imported/sd15.")
+    ],
+    tokenizer: Tokenizer = None,
+    config: Config = None,
+) -> None:
+    """Take in a Stable Diffusion 1.x model: every key used once, every shape checked, fp32.
+
+    DEST is a pipeline like artifacts/pipeline. Its parts are what params.yaml can start from: DEST/vae as
+    train_vae.pretrained_path, DEST/text_encoder as setup_text_encoder.pretrained_path, DEST/unet as
+    train_unet.init_from.
+
+    \b
+    darkroom import v1-5-pruned.safetensors artifacts/imported/sd15 --tokenizer clip-vit-large-patch14
+    darkroom import stable-diffusion-v1-5/ artifacts/imported/sd15
+    """
+    from darkroom.core.artifact import content_hash
+    from darkroom.inference.folder import write_imported
+    from darkroom.interop.source import read_model
+
+    _check_apart(source, destination)
+    model = read_model(source, tokenizer, config)
+    write_imported(model, source, destination)
+    print(f"{destination}: {_described(model)}, {content_hash(destination)}")
+
+
+def export_model(
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="Folder or .safetensors file to write.")],
+    format: Annotated[
+        Literal["diffusers", "single-file"], typer.Option(help="A diffusers folder, or the one file of SD 1.x.")
+    ] = "diffusers",
+    dtype: Annotated[Literal["fp32", "fp16", "bf16"], typer.Option(help="Of the weights.")] = "fp32",
+    pipeline: Annotated[Path, typer.Option(help="Folder of the pipeline to export.")] = PIPELINE,
+) -> None:
+    """Write a pipeline for other tools: a diffusers folder, or a single file with the names of Stable Diffusion 1.x.
+
+    \b
+    darkroom export my-model
+    darkroom export my-model.safetensors --format single-file --dtype fp16
+    """
+    from darkroom.core.artifact import whole
+    from darkroom.inference.folder import PipelineInfo, check_exportable
+    from darkroom.interop.diffusers import write_folder
+    from darkroom.interop.single_file import unsaid, write_single_file
+    from darkroom.interop.source import read_model
+
+    _check_apart(pipeline, destination)
+    if (destination.suffix == ".safetensors") != (format == "single-file"):
+        raise DarkroomError(
+            f"{destination}: --format {format} writes "
+            + (
+                "a file; give a name that ends in .safetensors"
+                if format == "single-file"
+                else "a folder; give its name"
+            )
+        )
+    if not pipeline.exists():
+        PipelineInfo.read(pipeline)  # says what to do
+    check_exportable(pipeline)
+    model = read_model(pipeline)
+    with whole(destination) as beside:
+        if format == "diffusers":
+            write_folder(model, beside, dtype)
+        else:
+            write_single_file(model, beside, dtype)
+    print(f"{destination}: {_described(model)}, {dtype}")
+    if format == "single-file" and (silent := unsaid(model)):
+        print(f"{destination}: cannot say {', '.join(silent)}; readers need --config FOLDER, one that export wrote")
+
+
+def _described(model: "Model") -> str:
+    numbers = [sum(math.prod(shape) for shape in part.shapes.values()) for part in model.parts]
+    names = ("U-Net", "autoencoder", "text encoder")
+    return ", ".join(f"{name} {number / 1e6:.1f} M" for name, number in zip(names, numbers, strict=True))
+
+
+def _check_apart(source: Path, destination: Path) -> None:
+    here, there = source.resolve(), destination.resolve()
+    if here == there or here.is_relative_to(there) or there.is_relative_to(here):
+        raise DarkroomError(f"{destination}: overlaps {source}, which it would overwrite; give another place")

@@ -1,0 +1,172 @@
+"""A latent diffusion model of the Stable Diffusion 1.x family, as files of other tools describe it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from darkroom.core.choices import PredictionType
+from darkroom.core.errors import DarkroomError
+from darkroom.data.tokenizer import CLIPTokenizer
+from darkroom.diffusion.generate import Sampling
+from darkroom.interop.checkpoint import Checkpoint, check_keys
+from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
+from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
+from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
+
+Dtype = Literal["fp32", "fp16", "bf16"]
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+Config = UNetConfig | AutoencoderKLConfig | CLIPTextConfig
+NETWORKS: dict[type, Callable[[Any], nn.Module]] = {
+    UNetConfig: UNet2DConditionModel,
+    AutoencoderKLConfig: AutoencoderKL,
+    CLIPTextConfig: CLIPTextModel,
+}
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where the weights of one network lie: checked to be there and of the right shapes, read one by one.
+
+    keys: {our name: name in the file}; convolved and linear shapes of the same numbers are one.
+    """
+
+    file: Checkpoint
+    keys: dict[str, str]
+    shapes: dict[str, tuple[int, ...]]
+
+    def tensor(self, key: str) -> Tensor:
+        """The weight of our name, fp32, in our shape."""
+        return self.file.float32(self.keys[key]).reshape(self.shapes[key])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of them."""
+        return {key: self.tensor(key) for key in self.keys}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A whole model. process: arguments of DiscreteVP. sampling: how pictures are drawn unless asked otherwise."""
+
+    unet: UNetConfig
+    vae: AutoencoderKLConfig
+    text: CLIPTextConfig
+    unet_weights: Weights
+    vae_weights: Weights
+    text_weights: Weights
+    tokenizer: CLIPTokenizer
+    scaling_factor: float
+    process: dict[str, Any]
+    prediction_type: PredictionType
+    sampling: Sampling
+
+    def __post_init__(self) -> None:
+        if self.text.hidden_size != self.unet.cross_attention_dim:
+            raise DarkroomError(
+                f"{self.unet_weights.file.path}: cross_attention_dim = {self.unet.cross_attention_dim}, but the text "
+                f"encoder's hidden_size = {self.text.hidden_size}; they do not belong together"
+            )
+        if (most := max(self.tokenizer.vocab.values())) >= self.text.vocab_size:
+            raise DarkroomError(
+                f"{self.text_weights.file.path}: the text encoder knows {self.text.vocab_size} tokens, the tokenizer "
+                f"{most + 1}; give its own"
+            )
+        if self.vae.latent_channels != self.unet.in_channels:
+            raise DarkroomError(
+                f"{self.unet_weights.file.path}: in_channels = {self.unet.in_channels}, but the autoencoder's "
+                f"latent_channels = {self.vae.latent_channels}; only text to image models are read, no inpainting ones"
+            )
+
+        self.tokenizer.max_length = min(self.tokenizer.max_length, self.text.max_position_embeddings)
+
+    @property
+    def parts(self) -> tuple[Weights, Weights, Weights]:
+        """The weights of the U-Net, the autoencoder and the text encoder."""
+        return self.unet_weights, self.vae_weights, self.text_weights
+
+    @property
+    def image_size(self) -> int:
+        """Pixels of a side of the pictures that the model is made for."""
+        assert self.unet.sample_size is not None
+        return int(self.unet.sample_size * 2 ** (len(self.vae.block_out_channels) - 1))
+
+
+class _NoNumbers(TorchFunctionMode):
+    """Leaves out the draws of initial weights, which are replaced anyway.
+
+    On the meta device, too, they would be carried out, for which PyTorch imports its compiler: ten seconds.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") == "normal_":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+def _unmade(config: Config) -> nn.Module:
+    """The network without memory for its weights."""
+    with torch.device("meta"), _NoNumbers():
+        return NETWORKS[type(config)](config)
+
+
+def shapes_of(config: Config) -> dict[str, tuple[int, ...]]:
+    """{our name: shape} of every weight of a network, without making it."""
+    network = _unmade(config)
+    return {key: tuple(value.shape) for key, value in network.state_dict().items()}
+
+
+def weights_in_memory(network: nn.Module) -> Weights:
+    """Those of a network that is there, to be written."""
+    tensors = {key: value.detach().cpu() for key, value in network.state_dict().items()}
+    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+    return Weights(
+        Checkpoint(Path(type(network).__name__), shapes, tensors.__getitem__), {k: k for k in tensors}, shapes
+    )
+
+
+def weights_of(config: Config, file: Checkpoint, keys: dict[str, str], found: dict[str, tuple[int, ...]]) -> Weights:
+    """The weights of the network of `config` in `file`, of which `keys` are named {our name: name there}.
+
+    Raises:
+        DarkroomError: not exactly the network's weights, or not of their shapes.
+    """
+    wanted = shapes_of(config)
+    theirs = {keys.get(key, key): shape for key, shape in wanted.items()}
+    names = {name: key for key, name in keys.items()}
+    same = {key: theirs[key] if _same_numbers(key, shape, names, wanted) else shape for key, shape in found.items()}
+    check_keys(file.path, theirs, same)
+    return Weights(file, keys, wanted)
+
+
+def _same_numbers(name: str, shape: tuple[int, ...], names: dict[str, str], wanted: dict[str, tuple[int, ...]]) -> bool:
+    """A linear layer of the autoencoder's attention that is held as a 1x1 convolution."""
+    expected = wanted.get(names.get(name, ""))
+    return expected is not None and len(expected) == 2 and shape == (*expected, 1, 1)
+
+
+def build(config: Config, weights: Weights, device: torch.device) -> Any:
+    """The network with its weights, on `device`, in eval mode and frozen; its weights are in memory once."""
+    network = _unmade(config)
+    network.load_state_dict(weights.tensors(), assign=True)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.to(device).eval().requires_grad_(False)
+
+
+def converted(value: Tensor, dtype: Dtype, key: str, path: Path) -> Tensor:
+    """A weight in the number type of an export.
+
+    Raises:
+        DarkroomError: fp16 cannot hold it.
+    """
+    out = value.to(DTYPES[dtype])
+    if dtype == "fp16" and bool((out.isinf() & value.isfinite()).any()):
+        raise DarkroomError(f"{path}: {key} is too large for fp16; export with --dtype bf16 or fp32")
+    return out.contiguous()

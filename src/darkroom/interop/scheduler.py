@@ -1,0 +1,142 @@
+"""scheduler_config.json of a diffusers folder: the process a model was trained on, and how it is sampled."""
+
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+from darkroom.core.choices import PredictionType, Spacing
+from darkroom.core.errors import DarkroomError
+from darkroom.diffusion.generate import Sampling
+from darkroom.interop.configs import tagged
+
+SCHEDULER, SCHEDULER_CONFIG = "scheduler", "scheduler_config.json"
+SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
+STEPS, GUIDANCE_SCALE = 50, 7.5  # what StableDiffusionPipeline does unless told otherwise
+
+
+class Kind(NamedTuple):
+    """A scheduler class.
+
+    sampler: ours. spacing: the class's own, where the file says none. ends_clean: its last step ends at the clean
+    picture, unless set_alpha_to_one says otherwise. own: what it says besides the process. refused: kinds of prediction
+    that the class does not take.
+    """
+
+    sampler: str
+    spacing: Spacing
+    ends_clean: bool
+    own: dict[str, Any]
+    refused: tuple[str, ...] = ()
+
+
+PLAIN = {"clip_sample": False, "thresholding": False, "rescale_betas_zero_snr": False}
+SCHEDULERS = {
+    "DDIMScheduler": Kind("ddim", "leading", True, {**PLAIN, "set_alpha_to_one": True}),
+    "PNDMScheduler": Kind("pndm", "leading", False, {"skip_prk_steps": True, "set_alpha_to_one": False}, ("sample",)),
+    "DDPMScheduler": Kind("ddpm", "leading", True, {**PLAIN, "variance_type": "fixed_small"}),
+    "EulerDiscreteScheduler": Kind("euler", "linspace", True, {"final_sigmas_type": "zero"}),
+    "EulerAncestralDiscreteScheduler": Kind("euler_ancestral", "linspace", True, {}, ("sample",)),
+    "HeunDiscreteScheduler": Kind("heun", "linspace", True, {}),
+    "DPMSolverMultistepScheduler": Kind(
+        "dpmpp_2m", "linspace", True, {"algorithm_type": "dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"}
+    ),
+}
+SDE = {"dpmsolver++": "dpmpp_2m", "sde-dpmsolver++": "dpmpp_2m_sde"}  # algorithm_type of DPMSolverMultistepScheduler
+
+# What would change the pictures and is not done here: each of these keys is absent or has this value.
+NEUTRAL: dict[str, Any] = {
+    "trained_betas": None,
+    "clip_sample": False,
+    "thresholding": False,
+    "rescale_betas_zero_snr": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+    "use_flow_sigmas": False,
+    "use_lu_lambdas": False,
+    "interpolation_type": "linear",
+    "timestep_type": "discrete",
+    "final_sigmas_type": "zero",
+    "sigma_min": None,
+    "sigma_max": None,
+    "solver_order": 2,
+    "solver_type": "midpoint",
+    "euler_at_final": False,
+}
+
+
+def read_scheduler(folder: Path) -> tuple[dict[str, Any], PredictionType, Sampling]:
+    """(process, prediction type, sampling) of a diffusers folder; steps and guidance are Stable Diffusion's usual ones.
+
+    Raises:
+        DarkroomError: the file is missing or says something that is not done here; names the key.
+    """
+    path = folder / SCHEDULER / SCHEDULER_CONFIG
+    values = tagged(path, tuple(SCHEDULERS))
+    kind = SCHEDULERS[values["_class_name"]]
+
+    def choice(key: str, default: str, allowed: tuple[str, ...]) -> str:
+        value = values.get(key, default)
+        if value not in allowed:
+            raise DarkroomError(f"{path}: {key} = {value!r} is not supported, only {', '.join(allowed)}")
+        return str(value)
+
+    for key, neutral in NEUTRAL.items():
+        default = True if key == "clip_sample" and "clip_sample" in kind.own else neutral  # the classes' own default
+        if values.get(key, default) != neutral:
+            raise DarkroomError(f"{path}: {key} = {values.get(key, default)!r} is not supported, only {neutral!r}")
+    if missing := [key for key in ("beta_start", "beta_end") if key not in values]:
+        raise DarkroomError(f"{path}: lacks {', '.join(missing)}; give a complete folder")
+    process = {
+        "schedule": SCHEDULES[choice("beta_schedule", "linear", tuple(SCHEDULES))],
+        "beta_start": values["beta_start"],
+        "beta_end": values["beta_end"],
+        "num_train_timesteps": values.get("num_train_timesteps", 1000),
+    }
+    prediction: Any = choice("prediction_type", "epsilon", get_args(PredictionType))
+    sampling: dict[str, Any] = {
+        "sampler": kind.sampler,
+        "num_inference_steps": STEPS,
+        "guidance_scale": GUIDANCE_SCALE,
+        "spacing": choice("timestep_spacing", kind.spacing, get_args(Spacing)),
+        "steps_offset": values.get("steps_offset", 0),
+        "set_alpha_to_one": values.get("set_alpha_to_one", kind.ends_clean),
+    }
+    if kind.sampler == "dpmpp_2m":
+        sampling["sampler"] = SDE[choice("algorithm_type", "dpmsolver++", tuple(SDE))]
+    if values.get("use_karras_sigmas"):
+        sampling["karras"] = True
+    return process, prediction, Sampling(**sampling)
+
+
+def scheduler_config(process: dict[str, Any], prediction_type: str, sampling: Sampling) -> dict[str, Any]:
+    """What `read_scheduler` reads: the class of the sampler, or DDIM's where that class does not take the prediction.
+
+    StableDiffusionPipeline insists on steps_offset 1, which only the leading spacing reads.
+    """
+    name = next(
+        (
+            name
+            for name, kind in SCHEDULERS.items()
+            if sampling.sampler in (kind.sampler, SDE.get(f"sde-{kind.own.get('algorithm_type')}"))
+            and prediction_type not in kind.refused
+        ),
+        "DDIMScheduler",
+    )
+    own = dict(SCHEDULERS[name].own)
+    if "set_alpha_to_one" in own:
+        own["set_alpha_to_one"] = sampling.set_alpha_to_one
+    if "algorithm_type" in own:
+        own["algorithm_type"] = next(key for key, sampler in SDE.items() if sampler == sampling.sampler)
+    if getattr(sampling, "karras", False):
+        own["use_karras_sigmas"] = True
+    return {
+        "_class_name": name,
+        "num_train_timesteps": process["num_train_timesteps"],
+        "beta_start": process["beta_start"],
+        "beta_end": process["beta_end"],
+        "beta_schedule": next(theirs for theirs, ours in SCHEDULES.items() if ours == process["schedule"]),
+        "trained_betas": None,
+        "prediction_type": prediction_type,
+        "timestep_spacing": sampling.spacing,
+        "steps_offset": sampling.steps_offset if sampling.spacing == "leading" else 1,
+        **own,
+    }

@@ -1,0 +1,269 @@
+"""A Stable Diffusion 1.x model in one file, under the names of CompVis' code, read strictly and written."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from darkroom.core.artifact import save_tensors
+from darkroom.core.errors import DarkroomError
+from darkroom.data.tokenizer import CLIPTokenizer
+from darkroom.diffusion.generate import Sampling
+from darkroom.interop.checkpoint import Checkpoint, open_checkpoint, some
+from darkroom.interop.configs import SCALING_FACTOR, read_text_config, read_unet_config, read_vae_config
+from darkroom.interop.diffusers import TEXT_ENCODER, TOKENIZER
+from darkroom.interop.diffusers import UNET as UNET_FOLDER
+from darkroom.interop.diffusers import VAE as VAE_FOLDER
+from darkroom.interop.model import Config, Dtype, Model, Weights, converted, shapes_of, weights_of
+from darkroom.interop.names import TEXT, UNET, VAE, Rules, convolved, renamed, text_rules, unet_rules, vae_rules
+from darkroom.interop.scheduler import GUIDANCE_SCALE, STEPS, read_scheduler
+from darkroom.interop.tokenizer import find_tokenizer, read_tokenizer
+from darkroom.nn.text import CLIPTextConfig
+from darkroom.nn.unet import UNetConfig
+from darkroom.nn.vae import AutoencoderKLConfig
+
+IMAGE_SIZE = 512
+PROCESS = {"schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
+SAMPLING = Sampling("ddim", STEPS, GUIDANCE_SCALE, "leading", steps_offset=1, set_alpha_to_one=False)
+HEAD_DIM = 64  # of CLIP's text encoders
+
+# What published files hold besides the model's weights.
+IGNORED = re.compile(
+    r"model_ema\..*"  # a second copy of the U-Net, averaged; the first one is read
+    r"|(sqrt_)?(one_minus_)?alphas_cumprod(_prev)?|betas|log_one_minus_alphas_cumprod|sqrt_recip(m1)?_alphas_cumprod"
+    r"|posterior_(variance|log_variance_clipped|mean_coef[12])|logvar|scale_factor|lvlb_weights"  # the schedule
+    r"|cond_stage_model\.(transformer\.)?(text_model\.embeddings\.position_ids|logit_scale|text_projection(\.weight)?)"
+    r"|first_stage_model\.(loss|model_ema)\..*"  # the autoencoder's training
+    r"|global_step|denoiser\.(log_)?sigmas"
+)
+
+# What other files are, by the beginning of a key that only they have.
+FOREIGN = {
+    "conditioner.embedders.": "a Stable Diffusion XL checkpoint",
+    "cond_stage_model.model.": "a Stable Diffusion 2.x checkpoint",
+    "model.diffusion_model.joint_blocks.": "a Stable Diffusion 3 checkpoint",
+    "model.diffusion_model.double_blocks.": "a Flux checkpoint",
+    "double_blocks.": "a Flux checkpoint",
+    "control_model.": "a ControlNet",
+    "lora_": "a LoRA, which is no model of its own",
+    "down_blocks.": "a U-Net of a diffusers folder; give the whole folder",
+    "decoder.up.": "an autoencoder alone",
+    "encoder.down_blocks.": "an autoencoder of a diffusers folder; give the whole folder",
+    "text_model.": "a text encoder alone",
+}
+
+
+@dataclass(frozen=True)
+class _Part:
+    prefix: str
+    rules: Rules
+    config: Config
+
+
+def read_single_file(path: Path, tokenizer: Path | None = None, config: Path | None = None) -> Model:
+    """Everything but the weights themselves, which are checked and read when they are needed.
+
+    Args:
+        tokenizer: its folder or file; by default what lies beside the file.
+        config: a diffusers folder whose configurations, scheduler and tokenizer hold for this file; by default those of
+            Stable Diffusion 1.x, with the widths and depths that the weights have.
+
+    Raises:
+        DarkroomError: the file is no Stable Diffusion 1.x model, and what it is instead; or keys are missing, left over
+            or of another shape.
+    """
+    file = open_checkpoint(path)
+    _check_kind(file)
+    found = {key: shape for key, shape in file.shapes.items() if not IGNORED.fullmatch(key)}
+    if tokenizer is None and config is not None:
+        tokenizer = config / TOKENIZER
+    words = read_tokenizer(tokenizer or find_tokenizer(path))
+    process, prediction, sampling, factor = dict[str, Any](PROCESS), "epsilon", SAMPLING, SCALING_FACTOR
+    if config is None:
+        vae = _vae_config(file)
+        unet, text = _unet_config(file, IMAGE_SIZE // 2 ** (len(vae.block_out_channels) - 1)), _text_config(file, words)
+    else:
+        unet, (vae, factor) = read_unet_config(config / UNET_FOLDER), read_vae_config(config / VAE_FOLDER)
+        text = read_text_config(config / TEXT_ENCODER, words.bos_token_id, words.eos_token_id)
+        process, prediction, sampling = read_scheduler(config)
+    weights = [_weights(part, file, found) for part in _parts(unet, vae, text)]
+    claimed = {name for part in weights for name in part.keys.values()}
+    if left := sorted(found.keys() - claimed):
+        raise DarkroomError(f"{path}: {len(left)} keys are not of Stable Diffusion 1.x ({some(left)}); remove them")
+    return Model(
+        unet=unet,
+        vae=vae,
+        text=text,
+        unet_weights=weights[0],
+        vae_weights=weights[1],
+        text_weights=weights[2],
+        tokenizer=words,
+        scaling_factor=factor,
+        process=process,
+        prediction_type=prediction,  # type: ignore[arg-type]
+        sampling=sampling,
+    )
+
+
+def write_single_file(model: Model, path: Path, dtype: Dtype = "fp32") -> None:
+    """Write the model's weights to `path` (which the caller makes appear whole).
+
+    The file says neither process nor prediction nor scaling factor: who reads it alone takes Stable Diffusion 1.x's.
+
+    Raises:
+        DarkroomError: the network is not shaped as Stable Diffusion 1.x; names the key.
+    """
+    _check_shape(model)
+    parts = _parts(model.unet, model.vae, model.text)
+    tensors = {}
+    for part, source in zip(parts, model.parts, strict=True):
+        for key in source.keys:
+            value = converted(source.tensor(key), dtype, key, source.file.path)
+            if part.prefix == VAE:
+                value = convolved(key, value)
+            tensors[part.prefix + renamed(key, part.rules)] = value
+    save_tensors(path, tensors)
+
+
+def unsaid(model: Model) -> list[str]:
+    """What of the model is not as in Stable Diffusion 1.x and cannot be said by a single file."""
+    given = {
+        **{f"process.{key}": (value, PROCESS[key]) for key, value in model.process.items()},
+        "prediction_type": (model.prediction_type, "epsilon"),
+        "scaling_factor": (model.scaling_factor, SCALING_FACTOR),
+        "image_size": (model.image_size, IMAGE_SIZE),
+    }
+    return [f"{key} = {value}" for key, (value, usual) in given.items() if value != usual]
+
+
+def names(unet: UNetConfig, vae: AutoencoderKLConfig, text: CLIPTextConfig) -> list[dict[str, str]]:
+    """{our name: name in a single file} of the U-Net, the autoencoder and the text encoder."""
+    return [
+        {key: part.prefix + renamed(key, part.rules) for key in shapes_of(part.config)}
+        for part in _parts(unet, vae, text)
+    ]
+
+
+def _parts(unet: UNetConfig, vae: AutoencoderKLConfig, text: CLIPTextConfig) -> list[_Part]:
+    return [
+        _Part(UNET, unet_rules(unet), unet),
+        _Part(VAE, vae_rules(vae), vae),
+        _Part(TEXT, text_rules(text), text),
+    ]
+
+
+def _weights(part: _Part, file: Checkpoint, found: dict[str, tuple[int, ...]]) -> Weights:
+    keys = {key: part.prefix + renamed(key, part.rules) for key in shapes_of(part.config)}
+    own = {key: shape for key, shape in found.items() if key.startswith(part.prefix)}
+    return weights_of(part.config, file, keys, own)
+
+
+def _check_kind(file: Checkpoint) -> None:
+    for start, what in FOREIGN.items():
+        if any(key.startswith(start) for key in file.shapes):
+            raise DarkroomError(f"{file.path}: is {what}, not a Stable Diffusion 1.x model")
+    for prefix, what in ((UNET, "U-Net"), (VAE, "autoencoder"), (TEXT, "text encoder")):
+        if not any(key.startswith(prefix) for key in file.shapes):
+            raise DarkroomError(f"{file.path}: is no Stable Diffusion 1.x model: it holds no {what} ({prefix}*)")
+
+
+def _shape(file: Checkpoint, key: str) -> tuple[int, ...]:
+    if key not in file.shapes:
+        raise DarkroomError(f"{file.path}: is no whole Stable Diffusion 1.x model: {key} is missing")
+    return file.shapes[key]
+
+
+def _numbers(file: Checkpoint, pattern: str) -> list[tuple[int, ...]]:
+    """The numbers that a pattern finds in the keys, sorted."""
+    matches = (re.match(pattern, key) for key in file.shapes)
+    return sorted({tuple(map(int, match.groups())) for match in matches if match})
+
+
+def _unet_config(file: Checkpoint, sample_size: int) -> UNetConfig:
+    """Widths and depths from the weights; the rest, which they do not show, is Stable Diffusion 1.x's."""
+    blocks = _numbers(file, re.escape(UNET) + r"input_blocks\.(\d+)\.")
+    levels = len(_numbers(file, re.escape(UNET) + r"input_blocks\.(\d+)\.0\.op\.")) + 1
+    layers, left = divmod(len(blocks), levels)
+    if left or layers < 2:
+        raise DarkroomError(f"{file.path}: input_blocks: {len(blocks)} blocks in {levels} levels are not equally deep")
+    first = [1 + i * layers for i in range(levels)]  # the first block of each level, and its last on the way up
+    last = [(i + 1) * layers - 1 for i in range(levels)]
+    has = {key for key in file.shapes if key.endswith(".1.norm.weight")}
+    down = tuple(f"{UNET}input_blocks.{n}.1.norm.weight" in has for n in first)
+    up = tuple(f"{UNET}output_blocks.{n}.1.norm.weight" in has for n in last)
+    context = next((shape for key, shape in file.shapes.items() if key.endswith("attn2.to_k.weight")), None)
+    if context is None:
+        raise DarkroomError(f"{file.path}: is no Stable Diffusion 1.x model: its U-Net attends to no text (attn2)")
+    stem = _shape(file, f"{UNET}input_blocks.0.0.weight")
+    return UNetConfig(
+        sample_size=sample_size,
+        in_channels=stem[1],
+        out_channels=_shape(file, f"{UNET}out.2.weight")[0],
+        down_block_types=tuple("CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in down),
+        up_block_types=tuple("CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in up),
+        block_out_channels=tuple(_shape(file, f"{UNET}input_blocks.{n}.0.in_layers.2.weight")[0] for n in first),
+        layers_per_block=layers - 1,
+        cross_attention_dim=context[1],
+    )
+
+
+def _vae_config(file: Checkpoint) -> AutoencoderKLConfig:
+    levels = len(_numbers(file, re.escape(VAE) + r"encoder\.down\.(\d+)\."))
+    layers = len(_numbers(file, re.escape(VAE) + r"encoder\.down\.0\.block\.(\d+)\."))
+    return AutoencoderKLConfig(
+        in_channels=_shape(file, f"{VAE}encoder.conv_in.weight")[1],
+        out_channels=_shape(file, f"{VAE}decoder.conv_out.weight")[0],
+        latent_channels=_shape(file, f"{VAE}post_quant_conv.weight")[0],
+        block_out_channels=tuple(_shape(file, f"{VAE}encoder.down.{i}.block.0.conv1.weight")[0] for i in range(levels)),
+        layers_per_block=layers,
+    )
+
+
+def _text_config(file: Checkpoint, words: CLIPTokenizer) -> CLIPTextConfig:
+    vocabulary, width = _shape(file, f"{TEXT}embeddings.token_embedding.weight")
+    if width % HEAD_DIM:
+        raise DarkroomError(f"{file.path}: the text encoder's width of {width} is no multiple of CLIP's {HEAD_DIM}")
+    if len(words.vocab) != vocabulary:
+        raise DarkroomError(
+            f"{file.path}: the text encoder knows {vocabulary} tokens, the tokenizer {len(words.vocab)}; give its own"
+        )
+    return CLIPTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=_shape(file, f"{TEXT}encoder.layers.0.mlp.fc1.weight")[0],
+        num_hidden_layers=len(_numbers(file, re.escape(TEXT) + r"encoder\.layers\.(\d+)\.")),
+        num_attention_heads=width // HEAD_DIM,
+        max_position_embeddings=_shape(file, f"{TEXT}embeddings.position_embedding.weight")[0],
+        bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.eos_token_id,
+    )
+
+
+def _check_shape(model: Model) -> None:
+    """What a single file cannot say must be as in Stable Diffusion 1.x, or who reads it would get another network."""
+    unet = {
+        "attention_head_dim": 8,
+        "transformer_layers_per_block": 1,
+        "norm_num_groups": 32,
+        "norm_eps": 1e-5,
+        "num_class_embeds": None,
+        "flip_sin_to_cos": True,
+        "freq_shift": 0,
+        "use_linear_projection": False,
+    }
+    heads = model.text.hidden_size // HEAD_DIM
+    text = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "num_attention_heads": heads}
+    parts = (
+        ("unet", model.unet, unet),
+        ("vae", model.vae, {"norm_num_groups": 32}),
+        ("text_encoder", model.text, text),
+    )
+    for part, config, wanted in parts:
+        for key, value in wanted.items():
+            found = getattr(config, key)
+            if {value} != (set(found) if isinstance(found, tuple) else {found}):
+                raise DarkroomError(
+                    f"{part}.{key} = {found}: a single file cannot say so, and Stable Diffusion 1.x has {value}; "
+                    "export with --format diffusers"
+                )

@@ -1,0 +1,51 @@
+"""Fine-tuning Stable Diffusion 1.x, from import to export, as the recipe's header says."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from darkroom.core.artifact import content_hash, load_tensors
+
+COMMAND = "import sys; from darkroom.cli import main; sys.argv[0] = 'darkroom'; main()"
+IMPORTED = "artifacts/imported/tiny-sd15"
+
+
+@pytest.mark.slow
+def test_import_prepare_cache_train_evaluate_export(
+    tmp_path: Path, copied_project: Callable[[Path], None], dvc_in: Callable[[Path], Any]
+) -> None:
+    project = tmp_path / "darkroom"
+    project.mkdir()
+    copied_project(project)
+
+    def python(*arguments: str) -> None:
+        subprocess.run([sys.executable, *arguments], cwd=project, check=True, capture_output=True)
+
+    python("recipes/make_tiny_sd15.py")
+    python("-c", COMMAND, "import", "artifacts/tiny-sd15/model.safetensors", IMPORTED)
+    python("-c", COMMAND, "recipe", "use", "sd15-finetune-tiny")
+    python("-c", COMMAND, "data", "scan")
+    dvc_in(project)("repro")
+    python("-c", COMMAND, "export", "out.safetensors", "--format", "single-file")
+
+    imported, artifacts = project / IMPORTED, project / "artifacts"
+    for part, artifact in (("vae", "vae"), ("text_encoder", "text_encoder"), ("unet", "unet")):
+        recorded = json.loads((artifacts / artifact / "provenance.json").read_text())["inputs"]
+        assert recorded[f"{IMPORTED}/{part}"] == content_hash(imported / part)
+    latents = json.loads((project / "data" / "latents" / "config.json").read_text())
+    assert (latents["scaling"], latents["scaling_factor"]) == ("imported", 0.18215)
+    before, after = (
+        load_tensors(project / file) for file in ("artifacts/tiny-sd15/model.safetensors", "out.safetensors")
+    )
+    frozen = [key for key in after if not key.startswith("model.diffusion_model.")]
+    trained = [key for key in after if key.startswith("model.diffusion_model.")]
+    assert all(bool((before[key] == after[key]).all()) for key in frozen)
+    moved = [float((before[key] - after[key]).norm() / before[key].norm()) for key in trained]
+    assert 0 < max(moved) < 0.1  # at 1e-5, a few steps from where it began
+    metrics = json.loads((project / "reports" / "train_unet" / "metrics.json").read_text())
+    assert metrics["init_from"] == content_hash(imported / "unet")
