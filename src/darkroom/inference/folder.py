@@ -171,7 +171,7 @@ def _transformers(network: dict[str, Any]) -> dict[str, Any]:
 
 
 def _scheduler(info: PipelineInfo) -> dict[str, Any]:
-    """A DDIMScheduler that walks our levels, exactly where the spacing is trailing; it ends at the clean picture.
+    """A DDIMScheduler that walks our levels, exactly where the spacing is trailing.
 
     StableDiffusionPipeline insists on steps_offset 1, which only the leading spacing reads.
     """
@@ -185,7 +185,7 @@ def _scheduler(info: PipelineInfo) -> dict[str, Any]:
         "timestep_spacing": info.sampling.spacing,
         "steps_offset": 1,
         "clip_sample": False,
-        "set_alpha_to_one": True,
+        "set_alpha_to_one": info.sampling.set_alpha_to_one,
         "rescale_betas_zero_snr": False,
         "thresholding": False,
         "trained_betas": None,
