@@ -78,6 +78,22 @@ def test_a_single_picture_is_found_in_any_number_of_steps(
     torch.testing.assert_close(found, torch.full_like(x, 0.4), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["ddim", "heun", "dpmpp_2m"])
+def test_a_walk_out_of_pure_noise_stays_where_the_pictures_are(
+    name: SamplerName, gaussian: Any, draw: Callable[..., Tensor]
+) -> None:
+    """A cosine schedule begins at sigma / alpha = 20,000; a network is imprecise there."""
+    world = gaussian(0.4, 0.3)
+
+    def denoise(x: Tensor, level: Level, condition: Condition) -> Tensor:
+        return world.denoise(x, level, condition) + (0.1 if level.alpha < 1e-3 else 0.0)
+
+    levels = level_grid(DiscreteVP("cosine", 0.0001, 0.02, 1000), 20, "trailing")
+    found = walk(name, denoise, draw(8, 1, 4, 4), levels)
+    assert float(found.mean()) == pytest.approx(0.4, abs=0.15)
+    assert 0.15 < float(found.std()) < 0.6
+
+
 def test_ddim_and_eulers_method_are_one_rule(gaussian: Any, draw: Callable[..., Tensor]) -> None:
     """Euler's method on d(x / alpha) / d(sigma / alpha) = eps (Song et al. 2021, section 4.3)."""
     world, x, levels = gaussian(0.4, 0.3), draw(1, 1, 4, 4), even_levels(5)

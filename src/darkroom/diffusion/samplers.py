@@ -22,6 +22,8 @@ AtLevel = Callable[[Tensor, Level], Tensor]  # (x, level) -> x0, the condition a
 Noise = Callable[[int], Tensor]  # step -> Gaussian noise shaped like x
 OnStep = Callable[[int, Tensor, Tensor], None]  # (step, x after the step, x0 of the step)
 
+PURE_NOISE = 1000.0  # sigma / alpha; linear schedules begin at 15 to 160, a cosine schedule at 20,000
+
 
 def _eps(x: Tensor, x0: Tensor, level: Level) -> Tensor:
     return (x - level.alpha * x0) / level.sigma
@@ -48,11 +50,15 @@ def _first_order(
 
 
 def _heun(d: AtLevel, x: Tensor, levels: Sequence[Level], noise: Noise, on: OnStep) -> Tensor:
-    """Heun's method in x / alpha over sigma / alpha (Karras et al. 2022, algorithm 1); Euler's into sigma 0."""
+    """Heun's method in x / alpha over sigma / alpha (Karras et al. 2022, algorithm 1); Euler's into sigma 0.
+
+    Also Euler's out of (almost) pure noise: there sigma / alpha falls by orders of magnitude in one step, and half of
+    that times a small change of slope would drown the picture.
+    """
     for i, (now, after) in enumerate(pairwise(levels)):
         x0 = d(x, now)
         slope = _eps(x, x0, now)
-        if after.sigma > 0:
+        if after.sigma > 0 and now.sigma < PURE_NOISE * now.alpha:
             guess = after.alpha * x0 + after.sigma * slope
             slope = (slope + _eps(guess, d(guess, after), after)) / 2
         change = after.sigma / after.alpha - now.sigma / now.alpha
