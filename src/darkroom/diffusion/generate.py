@@ -108,8 +108,12 @@ def generate(
         noise: step -> Gaussian noise shaped like start, for the samplers that add some.
     """
     levels = how.levels(denoiser.schedule, denoiser.prediction_type)
-    x = start if how.initial_scale == "one" else levels[0].sigma * start
-    return walk(denoiser, how, x, levels, condition, null, noise, on_step)
+    return walk(denoiser, how, begin(how, levels, start), levels, condition, null, noise, on_step)
+
+
+def begin(how: Sampling, levels: list[Level], start: Tensor) -> Tensor:
+    """The x at levels[0] that stands for pure noise, of the unit noise `start`."""
+    return start if how.initial_scale == "one" else levels[0].sigma * start
 
 
 def walk(
