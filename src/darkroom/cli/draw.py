@@ -15,6 +15,7 @@ from darkroom.core.errors import DarkroomError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from darkroom.inference.film import Film
     from darkroom.inference.pipeline import Pipeline
     from darkroom.inference.record import Record
 
@@ -183,16 +184,15 @@ def _develop(model: "Pipeline", record: "Record", out: Path, grid: bool, gif: Pa
 
     from darkroom.core.progress import Progress
     from darkroom.core.tensors import image_grid
-    from darkroom.inference.film import DENOISED, Film
 
     batches, many = record.batches(), len(record.prompts) > 1
     pictures: list[Tensor] = []
-    film = Film(model, batches[0].prompts[:DENOISED])
-    with Progress(len(batches) * record.sampling.num_inference_steps, "generate") as bar:
+    film = None if gif is None else _film(model, batches[0].prompts)
+    with Progress(len(batches) * record.sampling.num_inference_steps, "draw") as bar:
 
         def watch(step: int, x: Tensor, x0: Tensor) -> None:
             bar.update()
-            if gif is not None and not pictures:
+            if film is not None and not pictures:
                 film.watch(step, x, x0)
 
         written = []
@@ -205,10 +205,16 @@ def _develop(model: "Pipeline", record: "Record", out: Path, grid: bool, gif: Pa
     if many and grid:
         record.save(out, image_grid(torch.stack(pictures), record.columns))
         written.append(out)
-    if gif is not None:
+    if film is not None and gif is not None:
         film.save(gif)
         written.append(gif)
     print(*written, sep="\n")
+
+
+def _film(model: "Pipeline", prompts: list[str]) -> "Film":
+    from darkroom.inference.film import DENOISED, Film
+
+    return Film(model, prompts[:DENOISED])
 
 
 def _model(folder: Path, precision: str | None = None) -> "Pipeline":
