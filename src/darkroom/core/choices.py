@@ -6,6 +6,7 @@ ScheduleName = Literal["linear", "scaled_linear", "cosine"]
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 Weighting = Literal["uniform", "min_snr"]
 SamplerName = Literal["ddpm", "ddim", "euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2m_sde", "pndm"]
+EPSILON_ONLY: tuple[SamplerName, ...] = ("pndm",)  # samplers defined on a predicted epsilon alone
 Spacing = Literal["leading", "linspace", "trailing"]
 Variance = Literal["beta_tilde", "beta"]
 InitialScale = Literal["one", "sigma"]

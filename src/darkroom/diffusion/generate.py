@@ -7,7 +7,7 @@ from typing import get_args
 
 from torch import Tensor
 
-from darkroom.core.choices import InitialScale, PredictionType, SamplerName, Spacing, Variance
+from darkroom.core.choices import EPSILON_ONLY, InitialScale, PredictionType, SamplerName, Spacing, Variance
 from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.denoiser import Condition, Denoise, Denoiser
 from darkroom.diffusion.grids import level_grid, shortened
@@ -74,10 +74,10 @@ class Sampling:
         Raises:
             DarkroomError: a number of steps out of range, or a sampler that is not defined for this prediction.
         """
-        if self.sampler == "pndm" and prediction_type != "epsilon":
+        if self.sampler in EPSILON_ONLY and prediction_type != "epsilon":
             raise DarkroomError(
-                "sampler = 'pndm': extrapolates the network's own output, which must be epsilon; this model's "
-                f"prediction_type is {prediction_type!r}: choose dpmpp_2m or another"
+                f"sampler = {self.sampler!r}: extrapolates the network's own output, which must be epsilon; "
+                f"this model's prediction_type is {prediction_type!r}: choose dpmpp_2m or another"
             )
         levels = level_grid(
             schedule,
