@@ -1,7 +1,7 @@
 """Text to image, Darkroom against diffusers: the same folder, steps, guidance and precision, in turns.
 
-python benchmarks/inference.py                      the default model at batch 1 and 16, and a random one of SD 1.x's size
-python benchmarks/inference.py --skip-large         without the latter, which takes 8 GiB and some minutes
+    python benchmarks/inference.py                the default model at batch 1 and 16, and a random one of SD 1.x's size
+    python benchmarks/inference.py --skip-large   without the latter, which takes some 12 GiB and minutes
 
 Prints the table that benchmarks/README.md shows.
 """
@@ -56,6 +56,41 @@ def work(library: str, case: Case) -> None:
         theirs(prompts, num_inference_steps=case.steps, guidance_scale=5.0, generator=generators, **size)
 
     serve(draw)
+
+
+def random_sd(folder: Path) -> Path:
+    """A diffusers folder of a model of Stable Diffusion 1.x's size with random weights."""
+    from darkroom.core.rng import seeded
+    from darkroom.data.tokenizer import CLIPTokenizer
+    from darkroom.interop.configs import SCALING_FACTOR
+    from darkroom.interop.diffusers import write_folder
+    from darkroom.interop.model import Model, weights_in_memory
+    from darkroom.interop.single_file import PROCESS, SAMPLING
+    from darkroom.interop.tokenizer import CONTEXT
+    from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
+    from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
+    from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
+
+    words = CLIPTokenizer.train([PROMPT], 1024, CONTEXT)
+    special = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id}
+    unet, vae, text = UNetConfig(), AutoencoderKLConfig(), CLIPTextConfig(**special, pad_token_id=words.eos_token_id)
+    with seeded(0, "random"):
+        weights = [weights_in_memory(n) for n in (UNet2DConditionModel(unet), AutoencoderKL(vae), CLIPTextModel(text))]
+    model = Model(
+        unet=unet,
+        vae=vae,
+        text=text,
+        unet_weights=weights[0],
+        vae_weights=weights[1],
+        text_weights=weights[2],
+        tokenizer=words,
+        scaling_factor=SCALING_FACTOR,
+        process=PROCESS,
+        prediction_type="epsilon",
+        sampling=SAMPLING,
+    )
+    write_folder(model, folder / "random-sd")
+    return folder / "random-sd"
 
 
 def measure(case: Case) -> dict[str, Measured]:

@@ -1,6 +1,7 @@
 """What all tests share: few threads, and the peers that results are held against."""
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from darkroom import cli
 from darkroom.core.vision import torchvision
 
 torch.set_num_threads(min(2, torch.get_num_threads()))  # OMP_NUM_THREADS=1 leaves room for others
@@ -47,3 +49,18 @@ def load() -> Callable[[Path], ModuleType]:
 def parts(load: Callable[[Path], ModuleType]) -> ModuleType:
     """tests/inference/parts.py: makers of tiny artifacts."""
     return load(Path(__file__).with_name("inference") / "parts.py")
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """darkroom ARGUMENTS -> its exit status."""
+
+    def call(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["darkroom", *arguments])
+        try:
+            cli.main()
+        except SystemExit as left:
+            return int(left.code or 0)
+        return 0
+
+    return call

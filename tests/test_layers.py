@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "inference": {"core", "nn", "diffusion", "data", "interop"},
     "evaluation": {"core", "nn", "diffusion", "data", "interop", "inference"},
     "tracking": {"core"},
+    "cli": {"interop", "evaluation", "core", "data", "inference", "params", "recipes", "tracking"},
     "params": {"core", "params_base", "params_faults", "params_sections"},
 }
 # Cannot change a byte of an output: errors, messages, tracking, and how a stage is started.

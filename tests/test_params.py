@@ -211,6 +211,11 @@ ONE_FAULT = {
         ("cache_latents", "scaling", "scaling: imported"),
         "cache_latents.scaling = 'imported', but train_vae.mode = 'train' brings no factor; use measured",
     ),
+    "a sampler for another prediction": (
+        ("evaluate", "sampler", "sampler: pndm"),
+        "evaluate.sampling.sampler = 'pndm' needs train_unet.prediction_type = 'epsilon', not 'v_prediction'; "
+        "use dpmpp_2m",
+    ),
 }
 
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 import yaml
 from pydantic import ValidationError, model_validator
 
+from darkroom.core.choices import EPSILON_ONLY
 from darkroom.core.errors import DarkroomError
 from darkroom.params_base import Optimizer, Section, at_most, divides
 from darkroom.params_faults import explain
@@ -91,6 +92,13 @@ class Params(Section):
             )
         times, steps = self.train_unet.process.num_train_timesteps, self.evaluate.sampling.num_inference_steps
         at_most("evaluate.sampling.num_inference_steps", steps, "train_unet.process.num_train_timesteps", times)
+        prediction = self.train_unet.prediction_type
+        for key, how in (("train_unet", self.train_unet.sampling), ("evaluate", self.evaluate.sampling)):
+            if how.sampler in EPSILON_ONLY and prediction != "epsilon":
+                raise ValueError(
+                    f"{key}.sampling.sampler = {how.sampler!r} needs train_unet.prediction_type = 'epsilon', "
+                    f"not {prediction!r}; use dpmpp_2m"
+                )
         return self
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from darkroom.core.choices import Spacing
 from darkroom.core.errors import DarkroomError
-from darkroom.diffusion.grids import level_grid, timesteps
+from darkroom.diffusion.grids import level_grid, shortened, timesteps
 from darkroom.diffusion.schedule import CLEAN, DiscreteVP
 
 # Lin et al. 2024, table 2: 10 of 1000 steps, which the paper counts from 1.
@@ -51,3 +51,61 @@ def test_a_grid_falls_from_noise_to_the_clean_picture(spacing: Spacing, n: int) 
 def test_impossible_numbers_of_steps_are_refused(n: int) -> None:
     with pytest.raises(DarkroomError, match=rf"num_inference_steps = {n}: give 1 to 1000"):
         timesteps(n, 1000, "trailing", 0)
+
+
+@pytest.mark.parametrize("spacing", get_args(Spacing))
+def test_the_times_of_the_dpm_solvers_of_diffusers(spacing: Spacing, diffusers: Any) -> None:
+    scheduler = diffusers.DPMSolverMultistepScheduler(timestep_spacing=spacing, steps_offset=1)
+    scheduler.set_timesteps(20)
+    found = timesteps(20, 1000, spacing, 1, omit_last=True)
+    assert found == pytest.approx(scheduler.timesteps.tolist(), abs=0.5 if spacing == "linspace" else 0)
+
+
+@pytest.mark.parametrize("n", [1, 5, 20])
+def test_karras_spacing_is_that_of_diffusers(n: int, diffusers: Any) -> None:
+    betas = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    scheduler = diffusers.EulerDiscreteScheduler(
+        **betas, timestep_spacing="leading", steps_offset=1, use_karras_sigmas=True
+    )
+    scheduler.set_timesteps(n)
+    schedule = DiscreteVP("scaled_linear", 0.00085, 0.012, 1000)
+    levels = level_grid(schedule, n, "leading", 1, karras=True)
+    assert [level.sigma / level.alpha for level in levels] == pytest.approx(scheduler.sigmas.tolist(), rel=1e-4)
+    assert all(level.alpha**2 + level.sigma**2 == pytest.approx(1) for level in levels)
+    assert [schedule.timestep(level) for level in levels[:-1]] == pytest.approx(scheduler.timesteps.tolist(), abs=0.01)
+
+
+def test_a_walk_may_end_at_the_first_training_time() -> None:
+    schedule = DiscreteVP("linear", 0.0001, 0.02, 1000)
+    clean = level_grid(schedule, 20, "leading", 1)
+    assert level_grid(schedule, 20, "leading", 1, set_alpha_to_one=False) == [*clean[:-1], schedule.level(0)]
+
+
+@pytest.mark.parametrize(
+    ("n", "how"),
+    [(20, {"set_alpha_to_one": False}), (1000, {"steps_offset": 1})],
+    ids=["ends where it stands", "pushed beyond the end"],
+)
+def test_two_steps_at_one_level_are_refused(n: int, how: dict[str, Any]) -> None:
+    with pytest.raises(DarkroomError, match="two steps stand at one level"):
+        level_grid(DiscreteVP("linear", 0.0001, 0.02, 1000), n, "leading", **how)
+
+
+@pytest.mark.parametrize("karras", [False, True])
+@pytest.mark.parametrize("spacing", get_args(Spacing))
+def test_every_strength_is_a_start_of_its_own(spacing: Spacing, karras: bool) -> None:
+    schedule = DiscreteVP("linear", 0.0001, 0.02, 1000)
+    levels = level_grid(schedule, 20, spacing, 1, karras=karras)
+    assert shortened(schedule, levels, 1.0) == levels
+    for k in range(1, 21):
+        assert shortened(schedule, levels, k / 20) == levels[-k - 1 :]
+    starts = []
+    for strength in (0.001, 0.02, 0.06, 0.31, 0.5, 0.52, 0.97, 0.999):
+        left = shortened(schedule, levels, strength)
+        sigmas = [level.sigma for level in left]
+        assert sigmas == sorted(set(sigmas), reverse=True)
+        assert left[-1] == CLEAN
+        assert strength * 20 <= len(left) - 1 < strength * 20 + 1
+        starts.append(sigmas[0])
+    assert starts == sorted(starts)
+    assert len(set(starts)) >= len(starts) - (spacing == "linspace")  # whose last step starts at the first time

@@ -6,11 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from darkroom.diffusion.denoiser import Condition
+from darkroom.core.choices import PredictionType
+from darkroom.core.errors import DarkroomError
+from darkroom.diffusion.denoiser import Condition, Denoiser
 from darkroom.diffusion.guidance import drop_condition, dropout_mask, guided
 from darkroom.diffusion.schedule import DiscreteVP, Level
 
-LEVEL = DiscreteVP("cosine", 0.0001, 0.02, 1000).level(400)
+SCHEDULE = DiscreteVP("cosine", 0.0001, 0.02, 1000)
+LEVEL = SCHEDULE.level(400)
 WANTED, NULL = Condition(class_ids=torch.tensor([1, 2])), Condition(class_ids=torch.tensor([9, 9]))
 
 
@@ -48,6 +51,32 @@ def test_guiding_x0_is_guiding_epsilon(scale: float, draw: Callable[..., Tensor]
     eps = scale * network.eps(x, WANTED.class_ids) + (1 - scale) * network.eps(x, NULL.class_ids)
     expected = (x - LEVEL.sigma * eps) / LEVEL.alpha
     torch.testing.assert_close(guided(network, NULL, scale)(x, LEVEL, WANTED), expected)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_rescaled_guidance_has_the_spread_of_the_conditional_output(
+    prediction_type: PredictionType, draw: Callable[..., Tensor]
+) -> None:
+    """Lin et al. 2024, eq. 14-16, on what the network answers."""
+
+    def network(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        assert condition.class_ids is not None
+        return torch.sin(x * condition.class_ids.view(-1, 1, 1, 1)).float()
+
+    denoiser, x = Denoiser(network, SCHEDULE, prediction_type), draw(2, 1, 4, 4).float()
+    wanted, null = (denoiser.output(x, LEVEL, condition) for condition in (WANTED, NULL))
+    plain = null + 3.0 * (wanted - null)
+    for rescale in (0.0, 0.7, 1.0):
+        shrunk = plain * (wanted.std(dim=(1, 2, 3)) / plain.std(dim=(1, 2, 3))).view(-1, 1, 1, 1)
+        expected = denoiser.x0(rescale * shrunk + (1 - rescale) * plain, x, LEVEL)
+        found = guided(denoiser, NULL, 3.0, rescale)(x, LEVEL, WANTED)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert guided(denoiser, NULL, 1.0, 0.7) is denoiser  # without guidance there is nothing to bring back
+
+
+def test_guidance_is_rescaled_only_where_the_networks_output_is_known() -> None:
+    with pytest.raises(DarkroomError, match=r"guidance_rescale = 0\.7: is defined on a network's output"):
+        guided(Network(), NULL, 3.0, 0.7)
 
 
 def test_both_halves_are_one_batch_joined_once(monkeypatch: pytest.MonkeyPatch, draw: Callable[..., Tensor]) -> None:

@@ -14,12 +14,15 @@ from darkroom.diffusion.denoiser import Condition, Denoise, Denoiser
 from darkroom.diffusion.generate import Sampling, generate
 from darkroom.diffusion.grids import level_grid
 from darkroom.diffusion.prediction import target
-from darkroom.diffusion.samplers import ignore_step, sample
+from darkroom.diffusion.samplers import ADAMS_BASHFORTH, ignore_step, sample
 from darkroom.diffusion.schedule import CLEAN, DiscreteVP, Level
 
 SAMPLERS = get_args(SamplerName)
-DETERMINISTIC = [name for name in SAMPLERS if name != "ddpm"]
-ORDER = {"ddim": 1, "euler": 1, "heun": 2, "dpmpp_2m": 2}
+STOCHASTIC = {"ddpm", "euler_ancestral", "dpmpp_2m_sde"}
+DETERMINISTIC = [name for name in SAMPLERS if name not in STOCHASTIC]
+ORDER = {"ddim": 1, "euler": 1, "heun": 2, "dpmpp_2m": 2, "pndm": 2}
+VARIANCE_ORDER = {"ddpm": 1, "euler_ancestral": 1, "dpmpp_2m_sde": 2}
+CALLS = {name: {"heun": 2 * 6 - 1, "pndm": 6 + 1}.get(name, 6) for name in SAMPLERS}
 SCHEDULE = DiscreteVP("linear", 0.0001, 0.02, 1000)
 
 
@@ -75,6 +78,22 @@ def test_a_single_picture_is_found_in_any_number_of_steps(
     torch.testing.assert_close(found, torch.full_like(x, 0.4), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["ddim", "heun", "dpmpp_2m"])
+def test_a_walk_out_of_pure_noise_stays_where_the_pictures_are(
+    name: SamplerName, gaussian: Any, draw: Callable[..., Tensor]
+) -> None:
+    """A cosine schedule begins at sigma / alpha = 20,000; a network is imprecise there."""
+    world = gaussian(0.4, 0.3)
+
+    def denoise(x: Tensor, level: Level, condition: Condition) -> Tensor:
+        return world.denoise(x, level, condition) + (0.1 if level.alpha < 1e-3 else 0.0)
+
+    levels = level_grid(DiscreteVP("cosine", 0.0001, 0.02, 1000), 20, "trailing")
+    found = walk(name, denoise, draw(8, 1, 4, 4), levels)
+    assert float(found.mean()) == pytest.approx(0.4, abs=0.15)
+    assert 0.15 < float(found.std()) < 0.6
+
+
 def test_ddim_and_eulers_method_are_one_rule(gaussian: Any, draw: Callable[..., Tensor]) -> None:
     """Euler's method on d(x / alpha) / d(sigma / alpha) = eps (Song et al. 2021, section 4.3)."""
     world, x, levels = gaussian(0.4, 0.3), draw(1, 1, 4, 4), even_levels(5)
@@ -112,23 +131,79 @@ def test_a_ddpm_step_draws_from_the_posterior() -> None:
     assert carried * now.sigma**2 == pytest.approx(now.alpha / after.alpha * after.sigma**2)
 
 
-def test_ddpm_gives_samples_of_the_right_spread(gaussian: Any, draw: Callable[..., Tensor]) -> None:
-    world, n = gaussian(0.4, 0.3), 20_000
-    levels = level_grid(SCHEDULE, 250, "trailing")
-    found = sample(
-        "ddpm",
-        world.denoise,
-        draw(n, 1, 1, 1),
-        levels,
-        Condition(),
-        lambda step: draw(n, 1, 1, 1, seed=1 + step),
-        ignore_step,
-    )
-    assert float(found.mean()) == pytest.approx(0.4, abs=0.01)
-    assert float(found.std()) == pytest.approx(0.3, rel=0.04)
+def spread(name: SamplerName, world: Any, levels: list[Level], **own: Any) -> float:
+    """The standard deviation a sampler ends with in a world of mean 0, where it is linear in the noises it is given.
+
+    The first row of x is the start and row i + 2 the noise of step i, each alone: the walk's response to each.
+    """
+    n = len(levels)
+    rows = torch.eye(n, dtype=torch.float64).view(n, n, 1, 1)
+    x = rows[:1] * world.variance(levels[0]) ** 0.5
+    end = sample(name, world.denoise, x, levels, Condition(), lambda i: rows[i + 1 : i + 2], ignore_step, **own)
+    return float(end.norm())
 
 
-@pytest.mark.parametrize(("name", "calls"), [("ddpm", 6), ("ddim", 6), ("euler", 6), ("heun", 11), ("dpmpp_2m", 6)])
+@pytest.mark.parametrize("name", sorted(STOCHASTIC))
+def test_the_spread_of_noisy_walks_converges_with_the_order_of_the_method(name: SamplerName, gaussian: Any) -> None:
+    world, errors = gaussian(0.0, 0.6), []
+    for n in (32, 64, 128):
+        levels = even_levels(n)
+        errors.append(abs(spread(name, world, levels) / world.variance(levels[-1]) ** 0.5 - 1))
+    orders = [math.log2(coarse / fine) for coarse, fine in pairwise(errors)]
+    assert orders == pytest.approx([VARIANCE_ORDER[name]] * 2, abs=0.15), errors
+    assert errors[-1] < (3e-2 if VARIANCE_ORDER[name] == 1 else 1e-3)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10])
+def test_each_published_variance_is_exact_for_its_own_world(steps: int, gaussian: Any) -> None:
+    """beta-tilde for a single picture, beta for pictures of unit variance (Ho et al. 2020, section 3.2)."""
+    levels = [SCHEDULE.level(900 - 800 * i / steps) for i in range(steps + 1)]
+    one, unit = gaussian(0.0, 0.0), gaussian(0.0, 1.0)
+    assert spread("ddpm", one, levels, variance="beta_tilde") == pytest.approx(levels[-1].sigma)
+    assert spread("ddpm", unit, levels, variance="beta") == pytest.approx(1)
+    assert spread("ddpm", one, levels, variance="beta") > 1.001 * levels[-1].sigma
+    assert spread("ddpm", unit, levels, variance="beta_tilde") < 0.999
+
+
+@pytest.mark.parametrize("variance", ["beta_tilde", "beta"])
+def test_ddpm_gives_pictures_of_the_right_spread(variance: Any, gaussian: Any) -> None:
+    levels = level_grid(SCHEDULE, 1000, "leading")
+    assert spread("ddpm", gaussian(0.0, 0.3), levels, variance=variance) == pytest.approx(0.3, rel=0.02)
+
+
+def test_ancestral_sampling_is_ddim_with_full_noise_and_the_first_order_of_the_sde_solver(
+    gaussian: Any, draw: Callable[..., Tensor]
+) -> None:
+    world, x, levels = gaussian(0.4, 0.3), draw(1, 1, 4, 4), even_levels(5)
+
+    def end(name: SamplerName, levels: list[Level], **own: Any) -> Tensor:
+        noise = [draw(1, 1, 4, 4, seed=1 + step) for step in range(5)]
+        return sample(name, world.denoise, x, levels, Condition(), noise.__getitem__, ignore_step, **own)
+
+    expected = end("ddpm", levels)
+    assert torch.equal(end("euler_ancestral", levels), expected)
+    assert torch.equal(end("ddim", levels, eta=1.0), expected)
+    assert not torch.allclose(end("ddim", levels, eta=0.5), expected, atol=0.05)
+    assert torch.equal(end("ddim", levels, eta=0.0), walk("ddim", world.denoise, x, levels))
+    torch.testing.assert_close(end("dpmpp_2m_sde", levels[:2]), end("ddpm", levels[:2]))
+
+
+def test_eta_goes_from_the_flow_to_ddpm(gaussian: Any) -> None:
+    """Of a single picture, every eta keeps the marginals (Song et al. 2021, lemma 1)."""
+    levels = even_levels(5)
+    for eta in (0.0, 0.3, 1.0):
+        assert spread("ddim", gaussian(0.0, 0.0), levels, eta=eta) == pytest.approx(levels[-1].sigma)
+
+
+def test_multistep_weights_are_exact_on_polynomials() -> None:
+    """Adams and Bashforth: k weights integrate polynomials of degree k - 1 over the step ahead."""
+    for weights in ADAMS_BASHFORTH:
+        for degree in range(len(weights)):
+            area = sum(w * (-k) ** degree for k, w in enumerate(weights))
+            assert area == pytest.approx(1 / (degree + 1))
+
+
+@pytest.mark.parametrize(("name", "calls"), CALLS.items())
 def test_every_step_is_shown_and_the_network_asked_no_more_than_needed(
     name: SamplerName, calls: int, gaussian: Any, draw: Callable[..., Tensor]
 ) -> None:
@@ -168,7 +243,7 @@ def test_noise_and_condition_reach_the_samplers_unchanged(draw: Callable[..., Te
     assert steps == [0, 1, 2]  # the last step ends at the clean picture, which needs none
 
 
-@pytest.mark.parametrize("name", DETERMINISTIC)
+@pytest.mark.parametrize("name", ["ddim", "euler", "heun", "dpmpp_2m"])
 def test_generating_walks_the_grid_with_guidance(name: SamplerName, gaussian: Any, draw: Callable[..., Tensor]) -> None:
     world, wanted, null = gaussian(0.0, 0.5), Condition(class_ids=torch.ones(2)), Condition(class_ids=torch.zeros(2))
 

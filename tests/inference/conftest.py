@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import pytest
+import torch
 
 from darkroom.inference.pipeline import Pipeline
+from darkroom.nn.unet import UNet2DConditionModel
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +23,17 @@ def make(parts: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Callabl
         return made[str(how)]
 
     return pipeline
+
+
+@pytest.fixture
+def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The batch sizes with which the U-Net is called."""
+    sizes: list[int] = []
+    forward = UNet2DConditionModel.forward
+
+    def counting(self: UNet2DConditionModel, sample: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        sizes.append(len(sample))
+        return forward(self, sample, *args, **kwargs)
+
+    monkeypatch.setattr(UNet2DConditionModel, "forward", counting)
+    return sizes

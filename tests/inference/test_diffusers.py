@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,19 @@ LINEAR = {"schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012,
 PROMPTS = ["a small red circle", "a large blue square", "a small red circle, and much that is said beyond the end"]
 
 
+@pytest.fixture(scope="module")
+def opened(diffusers: Any, transformers: Any) -> Callable[[Pipeline], Any]:
+    """diffusers' pipeline of the same folder, loaded once."""
+
+    @cache
+    def load(path: Path) -> Any:
+        theirs = diffusers.StableDiffusionPipeline.from_pretrained(path, local_files_only=True)
+        theirs.set_progress_bar_config(disable=True)
+        return theirs
+
+    return lambda ours: load(ours.path)
+
+
 @pytest.mark.parametrize(
     "how",
     [
@@ -22,12 +37,9 @@ PROMPTS = ["a small red circle", "a large blue square", "a small red circle, and
     ],
     ids=["cosine v", "scaled linear eps, grey", "linear x0"],
 )
-def test_diffusers_draws_the_same_pictures(
-    how: dict[str, Any], make: Callable[..., Pipeline], diffusers: Any, transformers: Any
-) -> None:
+def test_diffusers_draws_the_same_pictures(how: dict[str, Any], make: Callable[..., Pipeline], opened: Any) -> None:
     ours = make(**how)
-    theirs = diffusers.StableDiffusionPipeline.from_pretrained(ours.path, local_files_only=True)
-    theirs.set_progress_bar_config(disable=True)
+    theirs = opened(ours)
     seeds = [0, 1, 2]
     start = ours.start(seeds)
     sampling = Sampling("ddim", 10, 5.0, "trailing")
@@ -42,3 +54,59 @@ def test_diffusers_draws_the_same_pictures(
     assert ours_drawn.shape == pictures.shape
     assert float((ours_drawn - pictures).abs().max()) <= 1.01 / 255
     assert pictures.std() > 0.05
+
+
+# The same explicit configuration on both sides: Stable Diffusion's own for all five, and what else is a convention.
+GIVEN = {"timestep_spacing": "leading", "steps_offset": 1}
+DDIM = {**GIVEN, "clip_sample": False, "set_alpha_to_one": False}
+PNDM = {**GIVEN, "skip_prk_steps": True, "set_alpha_to_one": False}
+OURS = {"spacing": "leading", "steps_offset": 1}
+LOW = {"set_alpha_to_one": False}
+EVALUATIONS = {"ddim": 20, "euler": 20, "heun": 39, "dpmpp_2m": 20, "pndm": 21}
+CASES = {
+    "ddim": ("ddim", OURS | LOW, "DDIMScheduler", DDIM),
+    "euler": ("euler", OURS, "EulerDiscreteScheduler", GIVEN),
+    "heun": ("heun", OURS, "HeunDiscreteScheduler", GIVEN),
+    "dpmpp_2m": ("dpmpp_2m", OURS | {"omit_last": True}, "DPMSolverMultistepScheduler", GIVEN),
+    "pndm": ("pndm", OURS | LOW, "PNDMScheduler", PNDM),
+    "rescaled": ("ddim", OURS | {"guidance_rescale": 0.7}, "DDIMScheduler", {**DDIM, "set_alpha_to_one": True}),
+    "karras": ("euler", OURS | {"karras": True}, "EulerDiscreteScheduler", {**GIVEN, "use_karras_sigmas": True}),
+    "trailing": (
+        "heun",
+        {"spacing": "trailing", "initial_scale": "sigma"},
+        "HeunDiscreteScheduler",
+        {"timestep_spacing": "trailing"},
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "prediction_type"),
+    [(case, "v_prediction") for case in CASES if case != "pndm"] + [(case, "epsilon") for case in EVALUATIONS],
+)
+def test_every_shared_sampler_walks_to_the_latents_of_diffusers(
+    case: str, prediction_type: Any, make: Callable[..., Pipeline], forwards: list[int], diffusers: Any, opened: Any
+) -> None:
+    sampler, own, scheduler, config = CASES[case]
+    ours = make(prediction_type=prediction_type, process=LINEAR)
+    theirs = opened(ours)
+    betas = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    theirs.scheduler = getattr(diffusers, scheduler)(**betas, prediction_type=prediction_type, **config)
+    seeds = [0, 1]
+    start = ours.start(seeds)
+    how = Sampling(sampler, 20, 5.0, **own)
+    found = ours.latents(ours.prompts(PROMPTS[:2]), slice(0, 2), start, how, seeds)
+    assert forwards == [4] * EVALUATIONS[sampler]  # both halves of the guidance in one batch
+    expected = theirs(
+        PROMPTS[:2],
+        num_inference_steps=20,
+        guidance_scale=5.0,
+        guidance_rescale=how.guidance_rescale,
+        latents=start.clone(),
+        height=16,
+        width=16,
+        output_type="latent",
+    ).images
+    spread = max(1.0, float(expected.std()))  # a random network's epsilon cancels no noise: its latents reach 30
+    assert -10 * math.log10(float((found - expected).square().mean()) / spread**2) >= 100
+    assert float(expected.std()) > 0.1

@@ -58,15 +58,19 @@ def conform(image: Image.Image | Pixels, image_size: int, channels: int, resize:
     Raises:
         UnusablePictureError: pixels without a defined range (32-bit integers beyond 16 bits, floating point).
     """
-    picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    picture = with_channels(Image.fromarray(image) if isinstance(image, np.ndarray) else image, channels)
+    if picture.size != (image_size, image_size):
+        picture = RESIZES[resize](picture, image_size)
+    return np.asarray(picture)
+
+
+def with_channels(picture: Image.Image, channels: int) -> Image.Image:
+    """A picture in mode L (channels 1) or RGB (3), see `conform`."""
     picture = _to_eight_bits(picture)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    picture = picture.convert("L" if channels == 1 else "RGB")
-    if picture.size != (image_size, image_size):
-        picture = RESIZES[resize](picture, image_size)
-    return np.asarray(picture)
+    return picture.convert("L" if channels == 1 else "RGB")
 
 
 def _to_eight_bits(picture: Image.Image) -> Image.Image:

@@ -53,5 +53,13 @@ class Denoiser:
     prediction_type: PredictionType
 
     def __call__(self, x: Tensor, level: Level, condition: Condition) -> Tensor:
+        return self.x0(self.output(x, level, condition), x, level)
+
+    def output(self, x: Tensor, level: Level, condition: Condition) -> Tensor:
+        """What the network itself answers, float32 (N, C, H, W)."""
         t = torch.full((x.shape[0],), self.schedule.timestep(level), device=x.device)
-        return to_x0(self.prediction_type, self.network(x, t, condition).float(), x, level)
+        return self.network(x, t, condition).float()
+
+    def x0(self, output: Tensor, x: Tensor, level: Level) -> Tensor:
+        """The x0 that an output at (x, level) stands for."""
+        return to_x0(self.prediction_type, output, x, level)

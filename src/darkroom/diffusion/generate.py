@@ -1,26 +1,94 @@
 """From noise to samples: a grid of levels, a guided denoiser, a sampler."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
 from torch import Tensor
 
-from darkroom.core.choices import SamplerName, Spacing
-from darkroom.diffusion.denoiser import Condition, Denoiser
-from darkroom.diffusion.grids import level_grid
+from darkroom.core.choices import EPSILON_ONLY, InitialScale, PredictionType, SamplerName, Spacing, Variance
+from darkroom.core.errors import DarkroomError
+from darkroom.diffusion.denoiser import Condition, Denoise, Denoiser
+from darkroom.diffusion.grids import level_grid, shortened
 from darkroom.diffusion.guidance import guided
 from darkroom.diffusion.samplers import Noise, OnStep, ignore_step, sample
+from darkroom.diffusion.schedule import DiscreteVP, Level
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample: which rule, in how many steps, at which times, with how much guidance (1 = none)."""
+    """How to sample: which rule, in how many steps, at which times, with how much guidance (1 = none).
+
+    spacing, steps_offset, omit_last, set_alpha_to_one, karras: see `level_grid`.
+    initial_scale: the walk begins with noise of spread "one", or of the first level's "sigma", as diffusers' Euler and
+        Heun do for trailing and linspace.
+    eta: of ddim, 0 to 1. variance: of ddpm's noise, beta-tilde or beta (Ho et al. 2020, section 3.2).
+    guidance_rescale: see `guided`.
+
+    Raises:
+        DarkroomError: an unknown name, a number out of range, or a choice that the sampler does not take.
+    """
 
     sampler: SamplerName
     num_inference_steps: int
     guidance_scale: float
     spacing: Spacing
     steps_offset: int = 0
+    omit_last: bool = False
     set_alpha_to_one: bool = True
+    karras: bool = False
+    initial_scale: InitialScale = "one"
+    eta: float = 0.0
+    variance: Variance = "beta_tilde"
+    guidance_rescale: float = 0.0
+
+    def __post_init__(self) -> None:
+        for key, choices in {
+            "sampler": SamplerName,
+            "spacing": Spacing,
+            "initial_scale": InitialScale,
+            "variance": Variance,
+        }.items():
+            if (value := getattr(self, key)) not in get_args(choices):
+                raise DarkroomError(f"{key} = {value!r}: unknown; choose from {', '.join(get_args(choices))}")
+        if not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 0):
+            raise DarkroomError(f"guidance_scale = {self.guidance_scale}: give 0 or more; 1 is no guidance")
+        if self.steps_offset < 0:
+            raise DarkroomError(f"steps_offset = {self.steps_offset}: give 0 or more")
+        for key in ("eta", "guidance_rescale"):
+            if not 0 <= (value := getattr(self, key)) <= 1:
+                raise DarkroomError(f"{key} = {value}: give a number from 0 to 1")
+        if self.eta and self.sampler != "ddim":
+            raise DarkroomError(f"eta = {self.eta}: is ddim's alone; sampler = {self.sampler!r} takes 0")
+        if self.variance != "beta_tilde" and self.sampler != "ddpm":
+            raise DarkroomError(
+                f"variance = {self.variance!r}: is ddpm's alone; sampler = {self.sampler!r} takes 'beta_tilde'"
+            )
+        if self.karras and self.sampler == "pndm":
+            raise DarkroomError("karras = True: pndm takes steps evenly spaced in time; choose another sampler")
+
+    def levels(self, schedule: DiscreteVP, prediction_type: PredictionType, strength: float = 1.0) -> list[Level]:
+        """The levels to walk; of all of them, only the share `strength` in (0, 1], see `shortened`.
+
+        Raises:
+            DarkroomError: a number of steps out of range, or a sampler that is not defined for this prediction.
+        """
+        if self.sampler in EPSILON_ONLY and prediction_type != "epsilon":
+            raise DarkroomError(
+                f"sampler = {self.sampler!r}: extrapolates the network's own output, which must be epsilon; "
+                f"this model's prediction_type is {prediction_type!r}: choose dpmpp_2m or another"
+            )
+        levels = level_grid(
+            schedule,
+            self.num_inference_steps,
+            self.spacing,
+            self.steps_offset,
+            omit_last=self.omit_last,
+            set_alpha_to_one=self.set_alpha_to_one,
+            karras=self.karras,
+        )
+        return levels if strength == 1 else shortened(schedule, levels, strength)
 
 
 def generate(
@@ -39,6 +107,30 @@ def generate(
         condition, null: of N samples each.
         noise: step -> Gaussian noise shaped like start, for the samplers that add some.
     """
-    levels = level_grid(denoiser.schedule, how.num_inference_steps, how.spacing)
-    denoise = guided(denoiser, null, how.guidance_scale)
-    return sample(how.sampler, denoise, start, levels, condition, noise, on_step)
+    levels = how.levels(denoiser.schedule, denoiser.prediction_type)
+    return walk(denoiser, how, begin(how, levels, start), levels, condition, null, noise, on_step)
+
+
+def begin(how: Sampling, levels: list[Level], start: Tensor) -> Tensor:
+    """The x at levels[0] that stands for pure noise, of the unit noise `start`."""
+    return start if how.initial_scale == "one" else levels[0].sigma * start
+
+
+def walk(
+    denoiser: Denoiser,
+    how: Sampling,
+    x: Tensor,
+    levels: list[Level],
+    condition: Condition,
+    null: Condition,
+    noise: Noise,
+    on_step: OnStep = ignore_step,
+    amend: Callable[[Denoise], Denoise] = lambda denoise: denoise,
+) -> Tensor:
+    """Take x (N, C, H, W), a sample at levels[0], to levels[-1]; see `generate`.
+
+    Args:
+        amend: what to make of the guided denoiser, such as one that knows a part of the picture.
+    """
+    denoise = amend(guided(denoiser, null, how.guidance_scale, how.guidance_rescale))
+    return sample(how.sampler, denoise, x, levels, condition, noise, on_step, eta=how.eta, variance=how.variance)

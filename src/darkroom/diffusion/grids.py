@@ -1,16 +1,28 @@
 """The levels a sampler walks through. Where libraries differ is here, as data: spacing, offset, last level."""
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
 from darkroom.core.choices import Spacing
 from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.schedule import CLEAN, DiscreteVP, Level
 
+KARRAS_RHO = 7.0  # Karras et al. 2022, section 3
+SAME = 1e-6  # of a step: positions closer than this to a level of the grid stand on it
 
-def timesteps(num_inference_steps: int, num_train_timesteps: int, spacing: Spacing, steps_offset: int) -> list[float]:
+
+def timesteps(
+    num_inference_steps: int, num_train_timesteps: int, spacing: Spacing, steps_offset: int, omit_last: bool = False
+) -> list[float]:
     """Descending training times (num_inference_steps), as in table 2 of Lin et al. 2024 ("Common diffusion noise
     schedules and sample steps are flawed"): trailing starts at the last time, leading ends at `steps_offset`, linspace
     takes both ends.
+
+    Args:
+        omit_last: for leading and linspace, one time more is laid out and the last left out, as diffusers does for the
+            DPM solvers.
 
     Raises:
         DarkroomError: the number of steps is not in [1, num_train_timesteps].
@@ -21,15 +33,69 @@ def timesteps(num_inference_steps: int, num_train_timesteps: int, spacing: Spaci
     if spacing == "trailing":
         times = np.round(np.arange(total, 0, -total / n))[:n] - 1
     elif spacing == "leading":
-        times = (np.arange(n) * (total // n))[::-1] + steps_offset
+        laid = n + omit_last
+        times = (np.arange(laid) * (total // laid))[::-1][:n] + steps_offset
     else:
-        times = np.linspace(0, total - 1, n)[::-1]
+        times = np.linspace(0, total - 1, n + omit_last)[::-1][:n]
     return [float(t) for t in np.clip(times, 0, total - 1)]
 
 
 def level_grid(
-    schedule: DiscreteVP, num_inference_steps: int, spacing: Spacing = "trailing", steps_offset: int = 0
+    schedule: DiscreteVP,
+    num_inference_steps: int,
+    spacing: Spacing = "trailing",
+    steps_offset: int = 0,
+    *,
+    omit_last: bool = False,
+    set_alpha_to_one: bool = True,
+    karras: bool = False,
 ) -> list[Level]:
-    """The num_inference_steps + 1 levels from noise to the clean image."""
-    times = timesteps(num_inference_steps, schedule.num_train_timesteps, spacing, steps_offset)
-    return [*(schedule.level(t) for t in times), CLEAN]
+    """The num_inference_steps + 1 levels from noise to the clean image.
+
+    Args:
+        set_alpha_to_one: end at the clean image; otherwise at the first training time, which is nearly clean.
+        karras: between the first and the last of the times, space sigma / alpha by eq. 5 of Karras et al. 2022.
+
+    Raises:
+        DarkroomError: a number of steps out of range, or two levels that would coincide.
+    """
+    times = timesteps(num_inference_steps, schedule.num_train_timesteps, spacing, steps_offset, omit_last)
+    levels = [schedule.level(t) for t in times]
+    if karras:
+        levels = _karras(levels)
+    last = CLEAN if set_alpha_to_one else schedule.level(0)
+    if len(set(times)) < len(times) or levels[-1] == last:
+        raise DarkroomError(
+            f"steps_offset = {steps_offset}, set_alpha_to_one = {set_alpha_to_one} with {num_inference_steps} "
+            f"{spacing} steps of {schedule.num_train_timesteps}: two steps stand at one level; change one of them"
+        )
+    return [*levels, last]
+
+
+def shortened(schedule: DiscreteVP, levels: Sequence[Level], strength: float) -> list[Level]:
+    """The last part of a walk, for a start that is a noisy picture instead of noise.
+
+    The share `strength` in (0, 1] of the walk is left, in steps as long as the whole walk's or slightly shorter, so
+    that every strength is a start of its own: k / n leaves exactly the last k of n steps, other values start at a time
+    between two steps'.
+    """
+    n = len(levels) - 1
+    steps = max(1, math.ceil(strength * n - SAME))
+    positions = [n - strength * n * (steps - i) / steps for i in range(steps)]
+    return [*(_between(schedule, levels, position) for position in positions), levels[-1]]
+
+
+def _between(schedule: DiscreteVP, levels: Sequence[Level], position: float) -> Level:
+    """The level at a fractional position of the walk; training times are interpolated."""
+    low = math.floor(position + SAME)
+    share = position - low
+    if share < SAME:
+        return levels[low]
+    return schedule.level((1 - share) * schedule.timestep(levels[low]) + share * schedule.timestep(levels[low + 1]))
+
+
+def _karras(levels: Sequence[Level]) -> list[Level]:
+    n, power = len(levels), 1 / KARRAS_RHO
+    first, last = (float(level.sigma / level.alpha) ** power for level in (levels[0], levels[-1]))
+    ratios = [(first + i / max(n - 1, 1) * (last - first)) ** KARRAS_RHO for i in range(n)]
+    return [Level((1 + s**2) ** -0.5, s * (1 + s**2) ** -0.5) for s in ratios]

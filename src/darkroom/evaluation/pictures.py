@@ -3,19 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image
 from torch import Tensor
 
-from darkroom.core.artifact import whole
 from darkroom.core.sheet import Plate, sheet, table
 from darkroom.core.tensors import save_png, to_float, to_pil
 from darkroom.evaluation.drawing import Drawn
 from darkroom.evaluation.reconstruction import psnr
+from darkroom.inference.film import DENOISED, Film
 from darkroom.inference.pipeline import Pipeline
 
 COLUMNS = 4
-DENOISED = 6  # captions in the animation
-FRAME, HOLD = 120, 3000  # milliseconds a step is shown, and the result
 
 
 def show(
@@ -67,32 +64,8 @@ def sweep(pipeline: Pipeline, drawn: Drawn, scales: Sequence[float], n: int, pat
 
 
 def denoising(pipeline: Pipeline, drawn: Drawn, path: Path) -> None:
-    """An animation: the latents at each step, decoded, beside the picture the model expects there.
-
-    All frames show the same range, [-1, 1]; the last one stays for a while.
-    """
+    """The first few captions drawn again, as an animation."""
     n = min(DENOISED, len(drawn))
-    seeds, prompts, captions = drawn.seeds[:n], drawn.prompts[:n], drawn.captions[:n]
-    walk, expected = [pipeline.start(seeds)], []
-
-    def watch(step: int, x: Tensor, x0: Tensor) -> None:
-        walk.append(x)
-        expected.append(x0)
-
-    pipeline.text_to_image(prompts, seeds=seeds, batch_size=n, on_step=watch)
-    frames = []
-    for step, states in enumerate(zip(walk, [*expected, walk[-1]], strict=True)):
-        pairs = zip(*(map(to_pil, pipeline.decode(latents)) for latents in states), strict=True)
-        plates = [Plate(pair, caption) for pair, caption in zip(pairs, captions, strict=True)]
-        heading = f"step {step:2d} of {len(expected)}   left: the picture so far   right: what is expected of it"
-        frames.append(sheet(plates, COLUMNS - 1, heading))
-    _save_gif(frames, path)
-
-
-def _save_gif(frames: list[Image.Image], path: Path) -> None:
-    durations = [FRAME] * (len(frames) - 1) + [HOLD]
-    frames = [  # rare colours first, then k-means: without visible steps, and the paper keeps its shade
-        frame.quantize(method=Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE) for frame in frames
-    ]
-    with whole(path) as beside:
-        frames[0].save(beside, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    film = Film(pipeline, drawn.captions[:n], pipeline.start(drawn.seeds[:n]))
+    pipeline.text_to_image(drawn.prompts[:n], seeds=drawn.seeds[:n], batch_size=n, on_step=film.watch)
+    film.save(path)

@@ -1,36 +1,38 @@
-"""Text to pictures."""
+"""A whole model: text to pictures, pictures to pictures, and parts of pictures anew."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal, Unpack, overload
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from darkroom.core.artifact import content_hash
-from darkroom.core.choices import Precision, SamplerName
+from darkroom.core.choices import Precision
 from darkroom.core.device import autocast, resolve_device
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import randn_each
-from darkroom.core.tensors import to_pil, to_uint8
+from darkroom.core.tensors import to_float, to_pil, to_uint8
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.denoiser import Condition, Denoiser
 from darkroom.diffusion.generate import Sampling, generate
-from darkroom.diffusion.grids import level_grid
-from darkroom.diffusion.samplers import SAMPLERS, OnStep, ignore_step
+from darkroom.diffusion.samplers import OnStep, ignore_step
 from darkroom.diffusion.schedule import DiscreteVP
+from darkroom.inference import memory
+from darkroom.inference.editing import Given, Picture, as_mask, as_pictures, check_strength, edited, kept, padded
 from darkroom.inference.folder import PipelineInfo
 from darkroom.inference.networks import read_parts
+from darkroom.inference.options import Options, Request, request, sampling
 from darkroom.inference.prompts import ClassPrompts, NoPrompts, Prompts, TextPrompts
 from darkroom.nn.identity import Autoencoder
 from darkroom.nn.text import CLIPTextModel
 from darkroom.nn.unet import UNet2DConditionModel
 
-BATCH_SIZE = 64
+STRENGTH = 0.6  # of image to image: keeps where things are and lets them change
+Output = Literal["pil", "tensor"]
 
 
 @dataclass(frozen=True)
@@ -95,13 +97,10 @@ class Pipeline:
         self,
         prompt: str | Sequence[str],
         *,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        sampler: SamplerName | None = None,
-        seeds: Sequence[int] | None = None,
+        height: int | None = None,
+        width: int | None = None,
         output: Literal["pil"] = "pil",
-        on_step: OnStep = ignore_step,
-        batch_size: int = BATCH_SIZE,
+        **options: Unpack[Options],
     ) -> list[Image.Image]: ...
 
     @overload
@@ -109,13 +108,10 @@ class Pipeline:
         self,
         prompt: str | Sequence[str],
         *,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        sampler: SamplerName | None = None,
-        seeds: Sequence[int] | None = None,
+        height: int | None = None,
+        width: int | None = None,
         output: Literal["tensor"],
-        on_step: OnStep = ignore_step,
-        batch_size: int = BATCH_SIZE,
+        **options: Unpack[Options],
     ) -> Tensor: ...
 
     @torch.no_grad()
@@ -123,67 +119,158 @@ class Pipeline:
         self,
         prompt: str | Sequence[str],
         *,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        sampler: SamplerName | None = None,
-        seeds: Sequence[int] | None = None,
-        output: Literal["pil", "tensor"] = "pil",
-        on_step: OnStep = ignore_step,
-        batch_size: int = BATCH_SIZE,
+        height: int | None = None,
+        width: int | None = None,
+        output: Output = "pil",
+        **options: Unpack[Options],
     ) -> list[Image.Image] | Tensor:
         """One picture per prompt.
 
         Args:
             prompt: captions; names of classes for a class-conditional model; "" for an unconditional one.
-            num_inference_steps, guidance_scale, sampler: in place of the pipeline's own; guidance 1 is the conditional
-                model itself, at half the work.
-            seeds: one per picture, by default 0, 1, 2, …; a picture depends on its own prompt and seed alone. A single
-                prompt is drawn once for each.
+            height, width: pixels, of any number, in place of the size the model was trained on.
             output: "pil" for a list of pictures, "tensor" for uint8 (N, C, H, W).
-            on_step: called after each step of each batch with (step, latents, the x0 they were based on), scaled.
-            batch_size: pictures drawn at once.
+            options: see `Options`.
 
         Raises:
             DarkroomError: no prompt, as many seeds as there are not prompts, an unknown sampler, an unknown class,
-                or a number of steps or a scale out of range.
+                or a number of steps, a size or a scale out of range.
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        seeds = list(range(len(prompts))) if seeds is None else list(seeds)
-        how = self.sampling(num_inference_steps, guidance_scale, sampler)
-        if not prompts:
-            raise DarkroomError("prompt: none given; give at least one text")
-        if isinstance(prompt, str):
-            prompts = prompts * len(seeds)
-        if len(seeds) != len(prompts):
-            raise DarkroomError(f"seeds: {len(seeds)} given for {len(prompts)} prompts; give one for each")
-        if batch_size < 1:
-            raise DarkroomError(f"batch_size = {batch_size}: give 1 or more")
-        encoded, parts = self.prompts(prompts), []
-        for first in range(0, len(prompts), batch_size):
-            rows = slice(first, first + batch_size)
-            parts.append(self.decode(self.latents(encoded, rows, self.start(seeds[rows]), how, seeds[rows], on_step)))
-        pictures = torch.cat(parts)
-        return pictures if output == "tensor" else [to_pil(picture) for picture in pictures]
+        asked = self._request(prompt, options)
+        size = (self.info.image_size if height is None else height, self.info.image_size if width is None else width)
+        for key, side in zip(("height", "width"), size, strict=True):
+            if side < 1:
+                raise DarkroomError(f"{key} = {side}: give 1 or more pixels")
+        return _as(output, self._draw(asked, size))
 
-    def sampling(
+    @overload
+    def image_to_image(
         self,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        sampler: SamplerName | None = None,
-    ) -> Sampling:
+        prompt: str | Sequence[str],
+        image: Picture | Sequence[Image.Image],
+        *,
+        strength: float = STRENGTH,
+        output: Literal["pil"] = "pil",
+        **options: Unpack[Options],
+    ) -> list[Image.Image]: ...
+
+    @overload
+    def image_to_image(
+        self,
+        prompt: str | Sequence[str],
+        image: Picture | Sequence[Image.Image],
+        *,
+        strength: float = STRENGTH,
+        output: Literal["tensor"],
+        **options: Unpack[Options],
+    ) -> Tensor: ...
+
+    @torch.no_grad()
+    def image_to_image(
+        self,
+        prompt: str | Sequence[str],
+        image: Picture | Sequence[Image.Image],
+        *,
+        strength: float = STRENGTH,
+        output: Output = "pil",
+        **options: Unpack[Options],
+    ) -> list[Image.Image] | Tensor:
+        """Given pictures, redrawn to show the prompts.
+
+        Args:
+            image: one picture for all prompts or one for each, of any one size; see `as_pictures`.
+            strength: 0 gives the picture back (through the autoencoder), 1 draws a new one from noise; between, the
+                picture is made noisy and the last part of the walk, strength * num_inference_steps steps, is drawn.
+            prompt, output, options: see `text_to_image`.
+
+        Raises:
+            DarkroomError: as `text_to_image`; a strength outside [0, 1]; pictures that cannot be used.
+        """
+        pictures = as_pictures(image, self.info.channels)
+        asked = self._request(prompt, options, pictures)
+        given = Given(self.encode(pictures), check_strength(strength))
+        return _as(output, self._draw(asked, pictures.shape[2:], given))
+
+    @overload
+    def inpaint(
+        self,
+        prompt: str | Sequence[str],
+        image: Picture | Sequence[Image.Image],
+        mask: Picture,
+        *,
+        strength: float = 1.0,
+        output: Literal["pil"] = "pil",
+        **options: Unpack[Options],
+    ) -> list[Image.Image]: ...
+
+    @overload
+    def inpaint(
+        self,
+        prompt: str | Sequence[str],
+        image: Picture | Sequence[Image.Image],
+        mask: Picture,
+        *,
+        strength: float = 1.0,
+        output: Literal["tensor"],
+        **options: Unpack[Options],
+    ) -> Tensor: ...
+
+    @torch.no_grad()
+    def inpaint(
+        self,
+        prompt: str | Sequence[str],
+        image: Picture | Sequence[Image.Image],
+        mask: Picture,
+        *,
+        strength: float = 1.0,
+        output: Output = "pil",
+        **options: Unpack[Options],
+    ) -> list[Image.Image] | Tensor:
+        """Given pictures, redrawn where the mask is white; every other pixel stays exactly as it is.
+
+        Args:
+            image, strength: see `image_to_image`. mask: one for all pictures, of their size; see `as_mask`.
+            prompt: what the whole picture is to show, not only its new part.
+
+        Raises:
+            DarkroomError: as `image_to_image`; a mask of another size.
+        """
+        pictures = as_pictures(image, self.info.channels)
+        size = (pictures.shape[2], pictures.shape[3])
+        wanted = as_mask(mask, size)
+        asked = self._request(prompt, options, pictures)
+        keep = kept(wanted, self.multiple, self.vae.downscale).to(self.device)
+        given = Given(self.encode(pictures), check_strength(strength), keep)
+        return _as(output, torch.where(wanted, self._draw(asked, size, given), pictures))
+
+    def _request(self, prompt: str | Sequence[str], options: Options, pictures: Tensor | None = None) -> Request:
+        """The request, checked against the model."""
+        asked = request(prompt, options, self.info.sampling, 1 if pictures is None else len(pictures))
+        asked.how.levels(self.schedule, self.info.prediction_type)
+        if pictures is not None and len(pictures) not in (1, len(asked.prompts)):
+            raise DarkroomError(
+                f"image: {len(pictures)} given for {len(asked.prompts)} prompts; give one for all or one for each"
+            )
+        return asked
+
+    def _draw(self, asked: Request, size: Sequence[int], given: Given | None = None) -> Tensor:
+        """uint8 (N, C, *size), batch by batch; drawn larger where the networks need it, and cropped."""
+        height, width = size
+        prompts, parts = self.prompts(asked.prompts, asked.negatives), []
+        for rows in asked.batches:
+            seeds = asked.seeds[rows]
+            start, own = self.start(seeds, height, width), given
+            if given is not None:
+                latents = given.latents.expand(len(asked.seeds), -1, -1, -1)[rows]
+                own = replace(given, latents=latents)
+            latents = self.latents(prompts, rows, start, asked.how, seeds, asked.on_step, own)
+            parts.append(self.decode(latents)[:, :, :height, :width])
+        return torch.cat(parts)
+
+    def sampling(self, **options: Unpack[Options]) -> Sampling:
         """The pipeline's own way of sampling, with what is given in its place; checked, see `text_to_image`."""
-        how = self.info.sampling
-        if num_inference_steps is not None:
-            how = replace(how, num_inference_steps=num_inference_steps)
-        if guidance_scale is not None:
-            how = replace(how, guidance_scale=guidance_scale)
-        if sampler is not None:
-            how = replace(how, sampler=sampler)
-        if how.sampler not in SAMPLERS:
-            raise DarkroomError(f"sampler = {how.sampler!r}: unknown; choose from {', '.join(SAMPLERS)}")
-        if not (math.isfinite(how.guidance_scale) and how.guidance_scale >= 0):
-            raise DarkroomError(f"guidance_scale = {how.guidance_scale}: give 0 or more; 1 is no guidance")
-        level_grid(self.schedule, how.num_inference_steps, how.spacing)
+        how = sampling(options, self.info.sampling)
+        how.levels(self.schedule, self.info.prediction_type)
         return how
 
     @cached_property
@@ -191,20 +278,25 @@ class Pipeline:
         """The noise schedule the U-Net was trained on."""
         return DiscreteVP(**self.info.process)
 
-    def prompts(self, prompts: Sequence[str]) -> Prompts:
-        """The prompts, encoded once. For errors see `text_to_image`."""
+    @property
+    def multiple(self) -> int:
+        """What the sides of a picture in pixels must be divisible by; others are padded, and cropped back."""
+        return int(self.vae.downscale * 2 ** (len(self.unet.config.block_out_channels) - 1))
+
+    def prompts(self, prompts: Sequence[str], negatives: Sequence[str] | None = None) -> Prompts:
+        """The prompts, encoded once; negatives: as many, or None. For errors see `text_to_image`."""
         condition = self.info.condition
         if condition.kind == "class":
-            return ClassPrompts(prompts, condition.classes, self.device)
+            return ClassPrompts(prompts, negatives, condition.classes, self.device)
         if self.text is None or condition.null is None:
-            return NoPrompts(prompts)
-        return TextPrompts(prompts, *self.text, condition.null, self.device)
+            return NoPrompts([*prompts, *(negatives or ())])
+        return TextPrompts(prompts, negatives, *self.text, condition.null, self.device)
 
-    def start(self, seeds: Sequence[int]) -> Tensor:
-        """The noise (N, c, h, w) that pictures of these seeds begin with."""
-        c = self.unet.config
-        side = self.info.image_size // self.vae.downscale
-        return randn_each((c.in_channels, side, side), list(seeds), "latents").to(self.device)
+    def start(self, seeds: Sequence[int], height: int | None = None, width: int | None = None) -> Tensor:
+        """The noise (N, c, h, w) that pictures of these seeds begin with, for pictures of at least this size."""
+        sides = (self.info.image_size if side is None else side for side in (height, width))
+        h, w = (-(-side // self.multiple) * self.multiple // self.vae.downscale for side in sides)
+        return randn_each((self.unet.config.in_channels, h, w), list(seeds), "latents").to(self.device)
 
     @torch.no_grad()
     def latents(
@@ -215,8 +307,12 @@ class Pipeline:
         how: Sampling,
         seeds: Sequence[int],
         on_step: OnStep = ignore_step,
+        given: Given | None = None,
     ) -> Tensor:
-        """Scaled latents (N, c, h, w) of the prompts in `rows`, from the noise `start` (N, c, h, w), as one batch."""
+        """Scaled latents (N, c, h, w) of the prompts in `rows`, from the noise `start` (N, c, h, w), as one batch.
+
+        given: what there is besides the noise; None: nothing.
+        """
 
         def network(x: Tensor, t: Tensor, c: Condition) -> Tensor:
             with autocast(self.device, self.precision):
@@ -229,14 +325,26 @@ class Pipeline:
         with autocast(self.device, self.precision):
             condition, null = prompts.conditions(self.unet, rows)
         denoiser = Denoiser(network, self.schedule, self.info.prediction_type)
-        return generate(denoiser, how, start, condition, null, noise, on_step)
+        if given is None:
+            return generate(denoiser, how, start, condition, null, noise, on_step)
+        return edited(denoiser, how, given, start, condition, null, noise, on_step)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents (N, c, h, w) -> pictures, uint8 (N, C, H, W) on the CPU."""
-        return to_uint8(self.vae.decode(latents.float() / self.info.scaling_factor)).cpu()
+        """Scaled latents (N, c, h, w) -> pictures, uint8 (N, C, H, W) on the CPU; large ones with little memory."""
+        return to_uint8(memory.decode(self.vae, latents.float() / self.info.scaling_factor)).cpu()
+
+    @torch.no_grad()
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Pictures uint8 (N, C, H, W) of any size -> the mean of their scaled latents (N, c, h, w)."""
+        images = padded(to_float(pictures), self.multiple).to(self.device)
+        return memory.encode(self.vae, images) * self.info.scaling_factor
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
         """Pictures in [-1, 1] (N, C, H, W) through the autoencoder and back, uint8, from the posterior's mean."""
         return to_uint8(self.vae.decode(self.vae.encode(images.to(self.device)).mean)).cpu()
+
+
+def _as(output: Output, pictures: Tensor) -> list[Image.Image] | Tensor:
+    return pictures if output == "tensor" else [to_pil(picture) for picture in pictures]

@@ -29,18 +29,26 @@ class TextPrompts:
     """Distinct prompts embedded once.
 
     Args:
+        negatives: what guidance leads away from, one for each prompt; None: the null condition.
         null: "empty_prompt" or "zeros", as the U-Net was trained.
     """
 
     def __init__(
-        self, prompts: Sequence[str], tokenizer: CLIPTokenizer, encoder: CLIPTextModel, null: str, device: torch.device
+        self,
+        prompts: Sequence[str],
+        negatives: Sequence[str] | None,
+        tokenizer: CLIPTokenizer,
+        encoder: CLIPTextModel,
+        null: str,
+        device: torch.device,
     ) -> None:
-        texts = list(dict.fromkeys(prompts))
+        texts = list(dict.fromkeys([*prompts, *(negatives or ())]))
         for text in texts:
             if dropped := tokenizer.cut(text):
                 log.warning("prompt cut after %d tokens; not seen: %r", tokenizer.max_length, dropped)
-        row = {text: i for i, text in enumerate(texts)}
+        row = {text: i for i, text in enumerate(texts, 1)}
         self.rows = torch.tensor([row[text] for text in prompts])
+        self.null_rows = torch.tensor([row[text] for text in negatives]) if negatives else torch.zeros_like(self.rows)
         ids = tokenizer(["", *texts]).to(device)
         embedded = torch.cat(
             [encoder(part).last_hidden_state for part in torch.split(ids, EMBED_BATCH)]
@@ -50,32 +58,35 @@ class TextPrompts:
 
     def conditions(self, unet: UNet2DConditionModel, rows: slice) -> tuple[Condition, Condition]:
         """Keys and values are computed for the batch's distinct prompts alone."""
-        distinct, which = torch.unique(self.rows[rows], return_inverse=True)
-        device = self.embeddings.device
-        prepared = unet.prepare_context(torch.cat([self.null, self.embeddings[distinct.to(device)]]))
-        null = torch.zeros_like(which).to(device)
-        return Condition(select_context(prepared, which.to(device) + 1)), Condition(select_context(prepared, null))
+        n, device = len(self.rows[rows]), self.embeddings.device
+        used, which = torch.unique(torch.cat([self.rows[rows], self.null_rows[rows]]), return_inverse=True)
+        prepared = unet.prepare_context(torch.cat([self.null, self.embeddings])[used.to(device)])
+        which = which.to(device)
+        return Condition(select_context(prepared, which[:n])), Condition(select_context(prepared, which[n:]))
 
 
 class ClassPrompts:
-    """Names of classes; the null condition is the id behind the last class.
+    """Names of classes; the null condition is the id behind the last class, or negatives are classes too.
 
     Raises:
         DarkroomError: a prompt is no class.
     """
 
-    def __init__(self, prompts: Sequence[str], classes: Sequence[str], device: torch.device) -> None:
+    def __init__(
+        self, prompts: Sequence[str], negatives: Sequence[str] | None, classes: Sequence[str], device: torch.device
+    ) -> None:
         ids = {name: i for i, name in enumerate(classes)}
-        for prompt in prompts:
+        for prompt in (*prompts, *(negatives or ())):
             if prompt not in ids:
                 raise DarkroomError(f"prompt {prompt!r} is no class of this model; its classes: {', '.join(classes)}")
         self.ids: Tensor = torch.tensor([ids[prompt] for prompt in prompts], device=device)
-        self.null = len(classes)
+        self.nulls = torch.full_like(self.ids, len(classes))
+        if negatives:
+            self.nulls = torch.tensor([ids[prompt] for prompt in negatives], device=device)
 
     def conditions(self, unet: UNet2DConditionModel, rows: slice) -> tuple[Condition, Condition]:
         """Ids; the embedding is the U-Net's."""
-        ids = self.ids[rows]
-        return Condition(class_ids=ids), Condition(class_ids=torch.full_like(ids, self.null))
+        return Condition(class_ids=self.ids[rows]), Condition(class_ids=self.nulls[rows])
 
 
 class NoPrompts:

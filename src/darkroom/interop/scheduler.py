@@ -18,7 +18,8 @@ class Kind(NamedTuple):
 
     sampler: ours. spacing: the class's own, where the file says none. ends_clean: its last step ends at the clean
     picture, unless set_alpha_to_one says otherwise. own: what it says besides the process. refused: kinds of prediction
-    that the class does not take.
+    that the class does not take. omits_last: but for trailing spacing, see `level_grid`. from_sigma: but for leading
+    spacing, it begins with noise of the first level's sigma, see `Sampling`.
     """
 
     sampler: str
@@ -26,6 +27,15 @@ class Kind(NamedTuple):
     ends_clean: bool
     own: dict[str, Any]
     refused: tuple[str, ...] = ()
+    omits_last: bool = False
+    from_sigma: bool = False
+
+    def conventions(self, spacing: str) -> dict[str, Any]:
+        """What the class does without saying so, in the words of `Sampling`."""
+        return {
+            "omit_last": self.omits_last and spacing != "trailing",
+            "initial_scale": "sigma" if self.from_sigma and spacing != "leading" else "one",
+        }
 
 
 PLAIN = {"clip_sample": False, "thresholding": False, "rescale_betas_zero_snr": False}
@@ -33,11 +43,15 @@ SCHEDULERS = {
     "DDIMScheduler": Kind("ddim", "leading", True, {**PLAIN, "set_alpha_to_one": True}),
     "PNDMScheduler": Kind("pndm", "leading", False, {"skip_prk_steps": True, "set_alpha_to_one": False}, ("sample",)),
     "DDPMScheduler": Kind("ddpm", "leading", True, {**PLAIN, "variance_type": "fixed_small"}),
-    "EulerDiscreteScheduler": Kind("euler", "linspace", True, {"final_sigmas_type": "zero"}),
-    "EulerAncestralDiscreteScheduler": Kind("euler_ancestral", "linspace", True, {}, ("sample",)),
-    "HeunDiscreteScheduler": Kind("heun", "linspace", True, {}),
+    "EulerDiscreteScheduler": Kind("euler", "linspace", True, {"final_sigmas_type": "zero"}, from_sigma=True),
+    "EulerAncestralDiscreteScheduler": Kind("euler_ancestral", "linspace", True, {}, ("sample",), from_sigma=True),
+    "HeunDiscreteScheduler": Kind("heun", "linspace", True, {}, from_sigma=True),
     "DPMSolverMultistepScheduler": Kind(
-        "dpmpp_2m", "linspace", True, {"algorithm_type": "dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"}
+        "dpmpp_2m",
+        "linspace",
+        True,
+        {"algorithm_type": "dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
+        omits_last=True,
     ),
 }
 SDE = {"dpmsolver++": "dpmpp_2m", "sde-dpmsolver++": "dpmpp_2m_sde"}  # algorithm_type of DPMSolverMultistepScheduler
@@ -92,23 +106,25 @@ def read_scheduler(folder: Path) -> tuple[dict[str, Any], PredictionType, Sampli
         "num_train_timesteps": values.get("num_train_timesteps", 1000),
     }
     prediction: Any = choice("prediction_type", "epsilon", get_args(PredictionType))
+    spacing = choice("timestep_spacing", kind.spacing, get_args(Spacing))
     sampling: dict[str, Any] = {
         "sampler": kind.sampler,
         "num_inference_steps": STEPS,
         "guidance_scale": GUIDANCE_SCALE,
-        "spacing": choice("timestep_spacing", kind.spacing, get_args(Spacing)),
+        "spacing": spacing,
         "steps_offset": values.get("steps_offset", 0),
         "set_alpha_to_one": values.get("set_alpha_to_one", kind.ends_clean),
+        "karras": bool(values.get("use_karras_sigmas")),
+        **kind.conventions(spacing),
     }
     if kind.sampler == "dpmpp_2m":
         sampling["sampler"] = SDE[choice("algorithm_type", "dpmsolver++", tuple(SDE))]
-    if values.get("use_karras_sigmas"):
-        sampling["karras"] = True
     return process, prediction, Sampling(**sampling)
 
 
 def scheduler_config(process: dict[str, Any], prediction_type: str, sampling: Sampling) -> dict[str, Any]:
-    """What `read_scheduler` reads: the class of the sampler, or DDIM's where that class does not take the prediction.
+    """What `read_scheduler` reads: the class of the sampler, or DDIM's where that class does not take the prediction or
+    walks otherwise.
 
     StableDiffusionPipeline insists on steps_offset 1, which only the leading spacing reads.
     """
@@ -118,6 +134,7 @@ def scheduler_config(process: dict[str, Any], prediction_type: str, sampling: Sa
             for name, kind in SCHEDULERS.items()
             if sampling.sampler in (kind.sampler, SDE.get(f"sde-{kind.own.get('algorithm_type')}"))
             and prediction_type not in kind.refused
+            and all(getattr(sampling, key) == value for key, value in kind.conventions(sampling.spacing).items())
         ),
         "DDIMScheduler",
     )
@@ -126,7 +143,7 @@ def scheduler_config(process: dict[str, Any], prediction_type: str, sampling: Sa
         own["set_alpha_to_one"] = sampling.set_alpha_to_one
     if "algorithm_type" in own:
         own["algorithm_type"] = next(key for key, sampler in SDE.items() if sampler == sampling.sampler)
-    if getattr(sampling, "karras", False):
+    if sampling.karras and name != "DDIMScheduler":
         own["use_karras_sigmas"] = True
     return {
         "_class_name": name,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-PIPELINE = Path("artifacts/pipeline")
+from darkroom.cli.options import PIPELINE
 
 
 def register(

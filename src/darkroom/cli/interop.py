@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from darkroom.cli.options import PIPELINE
 from darkroom.core.errors import DarkroomError
 
 if TYPE_CHECKING:
     from darkroom.interop.model import Model
 
-PIPELINE = Path("artifacts/pipeline")
 Tokenizer = Annotated[
     Path | None,
     typer.Option(help="Folder of vocab.json and merges.txt, or bpe_simple_vocab_16e6.txt.gz. [default: beside SOURCE]"),
@@ -22,12 +22,6 @@ Config = Annotated[
         help="Diffusers folder whose configurations hold for a single file. [default: Stable Diffusion 1.x's]"
     ),
 ]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    app.command("import", no_args_is_help=True)(import_model)
-    app.command("export", no_args_is_help=True)(export_model)
 
 
 def import_model(

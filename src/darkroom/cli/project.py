@@ -1,112 +1,20 @@
-"""The command line, `darkroom`. What is heavy is imported by the command that needs it, so that --help is quick."""
+"""Commands about the project: recipes, parameters, data, runs."""
 
-import math
-import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from darkroom import __version__, cli_interop
-from darkroom.cli_register import register
-from darkroom.core.choices import SamplerName
+from darkroom import __version__
 from darkroom.core.errors import DarkroomError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from darkroom.data.manifest import Files, Manifest
     from darkroom.params import OutsideSource
 
-PIPELINE, SAMPLES = Path("artifacts/pipeline"), Path("samples")
-MAX_PICTURES, BATCH = 256, 64
-MAX_SLUG = 60  # letters of a prompt that a file name takes
-INTERRUPTED = 130
-
-app = typer.Typer(
-    help="Train latent diffusion models from scratch, stage by stage, and draw with them.",
-    epilog="Training itself is `make repro` (all stages that are out of date) or `dvc repro STAGE`.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
 recipe = typer.Typer(help="Complete sets of parameters under names: list, show, use.", no_args_is_help=True)
 params = typer.Typer(help="The parameters in params.yaml: check.", no_args_is_help=True)
 data = typer.Typer(help="Data from outside the project: scan.", no_args_is_help=True)
-for name, group in {"recipe": recipe, "params": params, "data": data}.items():
-    app.add_typer(group, name=name)
-app.command()(register)
-
-
-@app.command(no_args_is_help=True)
-def generate(
-    prompt: Annotated[str, typer.Argument(help="What the picture is to show, in the words of the training captions.")],
-    n: Annotated[int, typer.Option("-n", min=1, max=MAX_PICTURES, help="How many pictures.")] = 1,
-    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps. [default: the pipeline's]")] = None,
-    guidance_scale: Annotated[
-        float | None,
-        typer.Option(min=0, help="How hard the prompt is pressed; 1 is no guidance. [default: the pipeline's]"),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first picture; the next ones have seed + 1, + 2, …")] = 0,
-    sampler: Annotated[SamplerName | None, typer.Option(help="[default: the pipeline's]")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="PNG file to write. [default: samples/, named after the prompt]")
-    ] = None,
-    pipeline: Annotated[Path, typer.Option(help="Folder of the trained pipeline.")] = PIPELINE,
-) -> None:
-    """Draw pictures of a prompt with the trained pipeline.
-
-    One picture goes to --out. Of several, --out shows all in a grid, and each lies beside it under its number. Every
-    file says in its PNG metadata how it was made; the same seed gives the same picture again.
-
-    \b
-    darkroom generate "a small red circle above a large blue square"
-    darkroom generate "a green star" -n 4 --steps 50 --guidance-scale 3 --out stars.png
-    darkroom generate "a handwritten seven" --seed 12 --sampler dpmpp_2m --steps 10
-    """
-    out = out or SAMPLES / f"{_slug(prompt)}.png"
-    if out.suffix.lower() != ".png":
-        raise DarkroomError(f"--out = {out}: give a name that ends in .png")
-    import torch
-
-    from darkroom import Pipeline
-    from darkroom.core import device
-    from darkroom.core.progress import Progress
-    from darkroom.core.tensors import image_grid, to_pil
-
-    model = Pipeline.from_pretrained(pipeline, device=device.start())
-    how = model.sampling(steps, guidance_scale, sampler)
-    seeds = [seed + i for i in range(n)]
-    batches = [slice(first, first + BATCH) for first in range(0, n, BATCH)]
-    pictures: list[torch.Tensor] = []
-    with Progress(len(batches) * how.num_inference_steps, "generate") as bar:
-        for rows in batches:
-            pictures += model.text_to_image(
-                [prompt] * len(seeds[rows]),
-                num_inference_steps=steps,
-                guidance_scale=guidance_scale,
-                sampler=sampler,
-                seeds=seeds[rows],
-                output="tensor",
-                on_step=lambda *_: bar.update(),
-            )
-    facts = {
-        "prompt": prompt,
-        "steps": how.num_inference_steps,
-        "guidance_scale": how.guidance_scale,
-        "sampler": how.sampler,
-        "model": model.model_hash,
-        "Software": f"Darkroom {__version__}",
-    }
-    if n == 1:
-        _save(out, to_pil(pictures[0]), {**facts, "seed": seed})
-        return
-    for i, (picture, own) in enumerate(zip(pictures, seeds, strict=True), 1):
-        _save(out.with_stem(f"{out.stem}-{i}"), to_pil(picture), {**facts, "seed": own})
-    grid = image_grid(torch.stack(pictures), columns=math.ceil(math.sqrt(n)))
-    _save(out, to_pil(grid), {**facts, "seed": f"{seeds[0]} to {seeds[-1]}"})
 
 
 @recipe.command("list")
@@ -191,7 +99,6 @@ def data_scan(
     print(f"{found.path}: {len(found.files)} files, {size / 2**20:.1f} MiB, {changes}; commit it")
 
 
-@app.command()
 def ui(port: Annotated[int | None, typer.Option(min=1, max=65535, help="[default: 5050]")] = None) -> None:
     """Serve the runs, pictures and models of this project in MLflow's user interface, on this machine only."""
     from darkroom.tracking.store import UI_PORT
@@ -200,18 +107,9 @@ def ui(port: Annotated[int | None, typer.Option(min=1, max=65535, help="[default
     serve(UI_PORT if port is None else port)
 
 
-@app.command()
 def version() -> None:
     """Print the version."""
     print(f"darkroom {__version__}")
-
-
-cli_interop.register(app)
-
-
-def _slug(prompt: str) -> str:
-    """A prompt as a file name: its letters and digits, joined by hyphens."""
-    return re.sub(r"\W+", "-", prompt.lower())[:MAX_SLUG].strip("-_") or "picture"
 
 
 def _params_file(which: str) -> Path:
@@ -248,31 +146,3 @@ def _changes(found: "Manifest") -> str:
         "gone": len(before.keys() - found.files.keys()),
     }
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "unchanged"
-
-
-def _save(path: Path, picture: "Image", facts: dict[str, object]) -> None:
-    """Write a PNG with text metadata and say where."""
-    from PIL.PngImagePlugin import PngInfo
-
-    from darkroom.core.artifact import whole
-
-    info = PngInfo()
-    for key, value in facts.items():
-        info.add_text(key, str(value))
-    try:
-        with whole(path) as beside:
-            picture.save(beside, format="PNG", pnginfo=info)
-    except OSError as error:
-        raise DarkroomError(f"{path}: cannot be written ({error.strerror}); give another --out") from None
-    print(path)
-
-
-def main() -> None:
-    """Run the command line: an error the user can mend is one line on stderr and exit status 1."""
-    try:
-        app()
-    except DarkroomError as error:
-        print(f"darkroom: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)

@@ -1,0 +1,38 @@
+"""The command line, `darkroom`. What is heavy is imported by the command that needs it, so that --help is quick."""
+
+import sys
+
+import typer
+
+from darkroom.cli import draw, interop, project, registry
+from darkroom.core.errors import DarkroomError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    help="Train latent diffusion models from scratch, stage by stage, and draw with them.",
+    epilog="Training itself is `make repro` (all stages that are out of date) or `dvc repro STAGE`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (draw.generate, draw.img2img, draw.inpaint, draw.regenerate):
+    app.command(no_args_is_help=True)(command)
+app.command("import", no_args_is_help=True)(interop.import_model)
+app.command("export", no_args_is_help=True)(interop.export_model)
+for name, group in {"recipe": project.recipe, "params": project.params, "data": project.data}.items():
+    app.add_typer(group, name=name)
+for command in (registry.register, project.ui, project.version):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line: an error the user can mend is one line on stderr and exit status 1."""
+    try:
+        app()
+    except DarkroomError as error:
+        print(f"darkroom: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,259 @@
+"""Commands that draw pictures."""
+
+import math
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from darkroom.cli.options import PIPELINE, Options, with_options
+from darkroom.core.errors import DarkroomError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from darkroom.inference.film import Film
+    from darkroom.inference.pipeline import Pipeline
+    from darkroom.inference.record import Record
+
+SAMPLES = Path("samples")
+BATCH = 64
+MAX_SLUG = 60  # letters of a prompt that a file name takes
+
+Prompt = Annotated[
+    str | None,
+    typer.Argument(help="What the picture is to show, in the words of the training captions.", show_default=False),
+]
+Start = Annotated[Path, typer.Argument(help="Picture to start from, of any size.", show_default=False)]
+
+
+@with_options
+def generate(
+    options: Options,
+    prompt: Prompt = None,
+    height: Annotated[int | None, typer.Option(min=1, help="Pixels. [default: as in training]")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Pixels. [default: as in training]")] = None,
+) -> None:
+    """Draw pictures of a prompt with the trained pipeline.
+
+    One picture goes to --out. Of several, --out shows all in a grid, and each lies beside it under its number. Every
+    file says in its PNG metadata how it was made: `darkroom regenerate` makes it again.
+
+    \b
+    darkroom generate "a small red circle above a large blue square"
+    darkroom generate "a green ring" -n 4 --steps 50 --guidance-scale 3 --out rings.png
+    darkroom generate "a handwritten seven" --seed 12 --sampler dpmpp_2m --steps 10
+    darkroom generate --prompts captions.txt --no-grid --gif drawing.gif
+    """
+    _draw(prompt, options, height=height, width=width)
+
+
+@with_options
+def img2img(
+    options: Options,
+    image: Start,
+    prompt: Prompt = None,
+    strength: Annotated[float | None, typer.Option(help="0 keeps the picture, 1 forgets it. [default: 0.6]")] = None,
+) -> None:
+    """Redraw a picture so that it shows a prompt.
+
+    \b
+    darkroom img2img scene.png "a small green circle above a large blue square"
+    darkroom img2img scene.png "a large yellow star" --strength 0.8 -n 4 --out rings.png
+    """
+    _draw(prompt, options, strength=strength, image=image)
+
+
+@with_options
+def inpaint(
+    options: Options,
+    image: Start,
+    mask: Annotated[Path, typer.Argument(help="Picture of the same size, white where new pixels are wanted.")],
+    prompt: Prompt = None,
+    strength: Annotated[float | None, typer.Option(help="0 keeps what is there, 1 forgets it. [default: 1]")] = None,
+) -> None:
+    """Redraw the masked part of a picture; the rest stays as it is, to the pixel. The prompt tells the whole picture.
+
+    \b
+    darkroom inpaint scene.png mask.png "a small red circle above a large yellow star"
+    darkroom inpaint scene.png mask.png "a green square below a red circle" -n 4 --sampler ddpm --steps 50
+    """
+    _draw(prompt, options, strength=strength, image=image, mask=mask)
+
+
+def regenerate(
+    picture: Annotated[Path, typer.Argument(help="PNG written by generate, img2img or inpaint.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="PNG file to write. [default: beside PICTURE, -again added to its name]")
+    ] = None,
+    pipeline: Annotated[Path, typer.Option(help="Folder of the pipeline that drew it.")] = PIPELINE,
+) -> None:
+    """Make a picture again, from what it says of itself, with the batch it came from.
+
+    With the same device, threads, instruction set and library versions the file comes out the same to the byte.
+    Otherwise it is said what differs, and by how much the pictures do.
+
+    \b
+    darkroom regenerate samples/a-green-star.png
+    """
+    import torch
+
+    from darkroom.core.progress import Progress
+    from darkroom.inference.editing import as_pictures
+    from darkroom.inference.record import Record, differences, open_picture, profile
+
+    record = Record.read(picture)
+    model = _model(pipeline, record.precision)
+    if model.model_hash != record.model:
+        raise DarkroomError(
+            f"{picture}: was drawn by the pipeline {record.model}, but {pipeline} is {model.model_hash}; "
+            "name the folder that drew it with --pipeline"
+        )
+    now = profile(model)
+    for line in differences(record.profile, now):
+        print(f"darkroom: another execution profile: {line}", file=sys.stderr)
+    steps = len(record.batches()) * record.sampling.num_inference_steps
+    with Progress(steps, "regenerate") as bar:
+        again = record.again(model, lambda *_: bar.update())
+    out = _png(out or picture.with_stem(f"{picture.stem}-again"))
+    replace(record, profile=now).save(out, again)
+    before = as_pictures(open_picture(picture), len(again))[0]
+    apart = int((before.int() - again.int()).abs().max()) if before.shape == again.shape else None
+    same = out.read_bytes() == picture.read_bytes()
+    said = "the same file, to the byte" if same else "the same pixels" if torch.equal(before, again) else None
+    print(f"{out}: {said or f'differs, by {apart} grey levels at most'}")
+
+
+def _draw(
+    prompt: str | None,
+    o: Options,
+    *,
+    height: int | None = None,
+    width: int | None = None,
+    strength: float | None = None,
+    image: Path | None = None,
+    mask: Path | None = None,
+) -> None:
+    """Draw, save and say what was written; arguments as the user gave them."""
+    prompts = _prompts(prompt, o.prompts)
+    out = _png(o.out or SAMPLES / f"{_slug(prompts[0])}.png")
+    if o.gif is not None and o.gif.suffix.lower() != ".gif":
+        raise DarkroomError(f"--gif = {o.gif}: give a name that ends in .gif")
+    from darkroom.core.artifact import content_hash
+    from darkroom.inference.pipeline import STRENGTH
+    from darkroom.inference.record import Record, open_picture, profile
+
+    inputs = {name: (path, open_picture(path)) for name, path in (("image", image), ("mask", mask)) if path}
+    model = _model(o.pipeline)
+    how = model.sampling(
+        num_inference_steps=o.steps,
+        guidance_scale=o.guidance_scale,
+        guidance_rescale=o.guidance_rescale,
+        sampler=o.sampler,
+    )
+    rest: dict[str, Any] = {"spacing": o.spacing, "karras": o.karras, "eta": o.eta}
+    how = model.sampling(sampling=replace(how, **{key: value for key, value in rest.items() if value is not None}))
+    wanted = [one for one in prompts for _ in range(o.n)]
+    record = Record(
+        prompts=wanted,
+        seeds=[o.seed + i for i in range(len(wanted))],
+        sampling=how,
+        batch_size=BATCH,
+        model=model.model_hash,
+        precision=model.precision,
+        profile=profile(model),
+        negative_prompt=o.negative_prompt,
+        height=height,
+        width=width,
+        strength=None if image is None else strength if strength is not None else 1.0 if mask else STRENGTH,
+        columns=math.ceil(math.sqrt(len(wanted))),
+        sources={name: {"name": path.name, "md5": content_hash(path)} for name, (path, _) in inputs.items()},
+        image=_bare(inputs["image"][1], model.info.channels) if "image" in inputs else None,
+        mask=_bare(inputs["mask"][1], 1) if "mask" in inputs else None,
+    )
+    _develop(model, record, out, o.grid, o.gif)
+
+
+def _develop(model: "Pipeline", record: "Record", out: Path, grid: bool, gif: Path | None) -> None:
+    """Draw batch by batch, saving each picture as soon as it is there; then the grid, and the film of the first."""
+    import torch
+    from torch import Tensor
+
+    from darkroom.core.progress import Progress
+    from darkroom.core.tensors import image_grid
+
+    batches, many = record.batches(), len(record.prompts) > 1
+    pictures: list[Tensor] = []
+    film = None if gif is None else _film(model, batches[0].prompts)
+    with Progress(len(batches) * record.sampling.num_inference_steps, "draw") as bar:
+
+        def watch(step: int, x: Tensor, x0: Tensor) -> None:
+            bar.update()
+            if film is not None and not pictures:
+                film.watch(step, x, x0)
+
+        written = []
+        for batch in batches:
+            for i, picture in enumerate(batch.draw(model, watch)):
+                pictures.append(picture)
+                path = out.with_stem(f"{out.stem}-{len(pictures)}") if many else out
+                replace(batch, index=i).save(path, picture)
+                written.append(path)
+    if many and grid:
+        record.save(out, image_grid(torch.stack(pictures), record.columns))
+        written.append(out)
+    if film is not None and gif is not None:
+        film.save(gif)
+        written.append(gif)
+    print(*written, sep="\n")
+
+
+def _film(model: "Pipeline", prompts: list[str]) -> "Film":
+    from darkroom.inference.film import DENOISED, Film
+
+    return Film(model, prompts[:DENOISED])
+
+
+def _model(folder: Path, precision: str | None = None) -> "Pipeline":
+    from darkroom import Pipeline
+    from darkroom.core import device
+
+    return Pipeline.from_pretrained(folder, device=device.start(), precision=precision)  # type: ignore[arg-type]
+
+
+def _bare(picture: "Image", channels: int) -> "Image":
+    """A picture as the model takes it, which is what its record keeps."""
+    from darkroom.core.tensors import to_pil
+    from darkroom.inference.editing import as_pictures
+
+    return to_pil(as_pictures(picture, channels)[0])
+
+
+def _prompts(prompt: str | None, file: Path | None) -> list[str]:
+    """The prompts, given one way or the other."""
+    if (prompt is None) == (file is None):
+        raise DarkroomError("prompt: give either PROMPT or --prompts FILE")
+    if file is None:
+        return [prompt or ""]
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DarkroomError(f"--prompts = {file}: cannot be read as text ({error}); name another file") from None
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise DarkroomError(f"--prompts = {file}: holds no prompt; write one a line")
+    return found
+
+
+def _png(path: Path) -> Path:
+    if path.suffix.lower() != ".png":
+        raise DarkroomError(f"--out = {path}: give a name that ends in .png")
+    return path
+
+
+def _slug(prompt: str) -> str:
+    """A prompt as a file name: its letters and digits, joined by hyphens."""
+    return re.sub(r"\W+", "-", prompt.lower())[:MAX_SLUG].strip("-_") or "picture"

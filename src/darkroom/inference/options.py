@@ -1,0 +1,107 @@
+"""What every way of drawing can be asked for, and a request that has been checked."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypedDict
+
+from darkroom.core.choices import SamplerName
+from darkroom.core.errors import DarkroomError
+from darkroom.diffusion.generate import Sampling
+from darkroom.diffusion.samplers import OnStep, ignore_step
+
+BATCH_SIZE = 64
+
+
+class Options(TypedDict, total=False):
+    """How to draw; what is left out, or None, is as the pipeline does it.
+
+    negative_prompt: what guidance leads away from, one for all pictures or one for each, in place of the model's null
+        condition; the prompt itself cancels the guidance.
+    num_inference_steps, guidance_scale, guidance_rescale, sampler: see `Sampling`; guidance 1 is the conditional model
+        itself, at half the work.
+    sampling: everything `Sampling` says at once; the four above still go before it.
+    seeds: one per picture, by default 0, 1, 2, …; a picture depends on its own prompt and seed alone. A single prompt
+        is drawn once for each.
+    on_step: called after each step of each batch with (step, latents, the x0 they were based on), scaled.
+    batch_size: pictures drawn at once.
+    """
+
+    negative_prompt: str | Sequence[str] | None
+    num_inference_steps: int | None
+    guidance_scale: float | None
+    guidance_rescale: float | None
+    sampler: SamplerName | None
+    sampling: Sampling | None
+    seeds: Sequence[int] | None
+    on_step: OnStep
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """A checked request: as many prompts, seeds and, if there are any, negatives as pictures."""
+
+    prompts: list[str]
+    negatives: list[str] | None
+    seeds: list[int]
+    how: Sampling
+    on_step: OnStep
+    batch_size: int
+
+    @property
+    def batches(self) -> Iterator[slice]:
+        """The pictures drawn together."""
+        for first in range(0, len(self.prompts), self.batch_size):
+            yield slice(first, first + self.batch_size)
+
+
+def request(prompt: str | Sequence[str], options: Options, default: Sampling, pictures: int = 1) -> Request:
+    """Check a request and fill it in.
+
+    Args:
+        pictures: how many a single prompt without seeds is drawn.
+
+    Raises:
+        DarkroomError: no prompt, numbers of prompts, seeds or negative prompts that do not match, or what `Sampling`
+            refuses.
+    """
+    if unknown := options.keys() - Options.__annotations__.keys():
+        raise TypeError(
+            f"unknown options: {', '.join(sorted(unknown))}; there are {', '.join(Options.__annotations__)}"
+        )
+    how = sampling(options, default)
+    asked = options.get("seeds")
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if not prompts:
+        raise DarkroomError("prompt: none given; give at least one text")
+    if isinstance(prompt, str):
+        prompts = prompts * (pictures if asked is None else len(asked))
+    seeds = list(range(len(prompts))) if asked is None else list(asked)
+    if not seeds:
+        raise DarkroomError("seeds: none given; give one for each picture")
+    if len(seeds) != len(prompts):
+        raise DarkroomError(f"seeds: {len(seeds)} given for {len(prompts)} prompts; give one for each")
+    negative = options.get("negative_prompt")
+    negatives = None if negative is None else list(negative)
+    if isinstance(negative, str):
+        negatives = [negative] * len(prompts)
+    if negatives is not None and len(negatives) != len(prompts):
+        raise DarkroomError(
+            f"negative_prompt: {len(negatives)} given for {len(prompts)} pictures; give one for all or one for each"
+        )
+    batch_size = options.get("batch_size", BATCH_SIZE)
+    if batch_size < 1:
+        raise DarkroomError(f"batch_size = {batch_size}: give 1 or more")
+    return Request(prompts, negatives, seeds, how, options.get("on_step", ignore_step), batch_size)
+
+
+def sampling(options: Options, default: Sampling) -> Sampling:
+    """The way of sampling that options ask for."""
+    values: dict[str, Any] = {
+        "num_inference_steps": options.get("num_inference_steps"),
+        "guidance_scale": options.get("guidance_scale"),
+        "guidance_rescale": options.get("guidance_rescale"),
+        "sampler": options.get("sampler"),
+    }
+    given = {key: value for key, value in values.items() if value is not None}
+    return replace(options.get("sampling") or default, **given)

@@ -1,0 +1,243 @@
+"""The drawing commands, on a pipeline of tiny random networks."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import darkroom
+from darkroom.inference.record import Record
+
+Run = Callable[..., int]
+Said = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def folder(parts: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(parts.assembled(tmp_path_factory.mktemp("drawn")))
+
+
+@pytest.fixture
+def place(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the trained pipeline where the commands look for it, a picture and a mask; the current one."""
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / "pipeline").symlink_to(folder)
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "scene.png")
+    mask = np.zeros((16, 16), np.uint8)
+    mask[4:12, 6:14] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DARKROOM_THREADS", str(torch.get_num_threads()))
+    monkeypatch.setenv("DARKROOM_DETERMINISTIC", "0")
+    return tmp_path
+
+
+def facts(path: Path | str) -> dict[str, str]:
+    with Image.open(path) as picture:
+        picture.load()
+        return dict(picture.text)  # type: ignore[attr-defined]
+
+
+def pixels(path: Path | str) -> Any:
+    with Image.open(path) as picture:
+        return np.asarray(picture).astype(int)
+
+
+def test_a_picture_is_named_after_its_prompt_and_says_how_it_was_made(place: Path, run: Run, capsys: Said) -> None:
+    assert run("generate", "A small, red circle — above é blue square!", "--seed", "7") == 0
+    path = "samples/a-small-red-circle-above-é-blue-square.png"
+    assert capsys.readouterr().out == f"{path}\n"
+    found = facts(path)
+    record = json.loads(found.pop("darkroom"))
+    assert len(found.pop("model")) == 32 + len(".dir")
+    assert found == {
+        "prompt": "A small, red circle — above é blue square!",
+        "seed": "7",
+        "steps": "4",
+        "guidance_scale": "3.0",
+        "sampler": "ddim",
+        "Software": f"Darkroom {darkroom.__version__}",
+    }
+    assert record["profile"]["threads"] == str(torch.get_num_threads())
+    assert str(place) not in json.dumps(record)
+    before = Path(path).read_bytes()
+    assert run("generate", "A small, red circle — above é blue square!", "--seed", "7") == 0
+    assert Path(path).read_bytes() == before
+
+
+def test_several_pictures_are_a_grid_and_a_file_each(place: Path, run: Run, capsys: Said) -> None:
+    options = ("--steps", "2", "--guidance-scale", "0", "--sampler", "heun", "--out", "deep/stars.png")
+    assert run("generate", "stars", "-n", "3", "--seed", "40", *options, "--gif", "deep/stars.gif") == 0
+    written = [f"deep/stars{which}" for which in ("-1.png", "-2.png", "-3.png", ".png", ".gif")]
+    assert capsys.readouterr().out.splitlines() == written
+    assert [facts(path)["seed"] for path in written[:4]] == ["40", "41", "42", "40 to 42"]
+    assert {facts(path)["steps"] for path in written[:4]} == {"2"}
+    assert {facts(path)["guidance_scale"] for path in written[:4]} == {"0.0"}
+    grid = pixels("deep/stars.png")
+    assert grid.shape == (2 * 18 + 2, 2 * 18 + 2, 3)
+    assert np.array_equal(grid[2:18, 20:36], pixels("deep/stars-2.png"))
+    assert (grid[20:36, 20:36] == 255).all()
+    with Image.open("deep/stars.gif") as film:
+        assert film.n_frames == 2  # type: ignore[attr-defined]
+
+
+def test_prompts_from_a_file(place: Path, run: Run, capsys: Said) -> None:
+    Path("captions.txt").write_text("a small red circle\n\n  a large blue square \n")
+    assert run("generate", "--prompts", "captions.txt", "-n", "2", "--steps", "1", "--no-grid", "--out", "x.png") == 0
+    assert capsys.readouterr().out.split() == [f"x-{i}.png" for i in (1, 2, 3, 4)]
+    assert [facts(f"x-{i}.png")["prompt"] for i in (1, 2, 3, 4)] == ["a small red circle"] * 2 + [
+        "a large blue square"
+    ] * 2
+    assert [facts(f"x-{i}.png")["seed"] for i in (1, 2, 3, 4)] == ["0", "1", "2", "3"]
+
+
+def test_a_prompt_without_letters_has_a_name_too(place: Path, run: Run) -> None:
+    assert run("generate", "?!", "--steps", "1") == 0
+    assert Path("samples/picture.png").exists()
+    assert run("generate", "x/../../y " + "z" * 300, "--steps", "1") == 0
+    assert Path(f"samples/x-y-{'z' * 56}.png").exists()
+
+
+COMMANDS = {
+    "generate": ("generate", "a red circle", "--negative-prompt", "a square", "--height", "20", "--sampler", "ddpm"),
+    "img2img": ("img2img", "scene.png", "a red circle", "--strength", "0.55", "--spacing", "leading"),
+    "inpaint": ("inpaint", "scene.png", "mask.png", "a red circle", "--eta", "0.5"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_picture_is_made_again_to_the_byte_without_what_it_was_made_from(
+    command: str, place: Path, run: Run, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("darkroom.cli.draw.BATCH", 2)
+    assert run(*COMMANDS[command], "-n", "3", "--out", "x.png") == 0
+    Path("scene.png").unlink()
+    Path("mask.png").unlink()
+    for name in ("x", "x-1", "x-3"):
+        assert run("regenerate", f"{name}.png") == 0
+        said = capsys.readouterr()
+        assert said.out.splitlines()[-1] == f"{name}-again.png: the same file, to the byte"
+        assert "profile" not in said.err
+        assert Path(f"{name}-again.png").read_bytes() == Path(f"{name}.png").read_bytes()
+
+
+def test_under_another_profile_it_is_said_what_differs(
+    place: Path, run: Run, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("generate", "a red circle", "--out", "x.png") == 0
+    monkeypatch.setenv("DARKROOM_DETERMINISTIC", "1")
+    assert run("regenerate", "x.png", "--out", "y.png") == 0
+    said = capsys.readouterr()
+    assert "darkroom: another execution profile: deterministic: false -> true\n" in said.err
+    assert said.out.splitlines()[-1].startswith("y.png: ")
+    assert np.abs(pixels("x.png") - pixels("y.png")).max() <= 1
+    torch.use_deterministic_algorithms(False)
+
+
+def test_another_pipeline_is_refused_naming_both(place: Path, run: Run, capsys: Said) -> None:
+    assert run("generate", "a red circle", "--steps", "1", "--out", "x.png") == 0
+    shutil.copytree("artifacts/pipeline", "other")
+    changed = Path("other/provenance.json")
+    changed.write_text(changed.read_text() + " ")
+    assert run("regenerate", "x.png", "--pipeline", "other") == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert facts("x.png")["model"] in said
+    assert said.startswith("darkroom: x.png: was drawn by the pipeline ")
+    assert "but other is " in said
+    assert not Path("x-again.png").exists()
+
+
+def test_inpainting_leaves_what_is_not_masked(place: Path, run: Run) -> None:
+    assert run("inpaint", "scene.png", "mask.png", "a red circle", "--out", "x.png") == 0
+    changed = (pixels("x.png") != pixels("scene.png")).any(axis=2)
+    wanted = pixels("mask.png") > 0
+    assert not changed[~wanted].any()
+    assert changed[wanted].mean() > 0.9
+
+
+def write_bad_inputs() -> None:
+    Path("text.png").write_text("no picture")
+    Path("torn.png").write_bytes(Path("scene.png").read_bytes()[:200])
+    Path("empty.txt").write_text("\n \n")
+    Path("taken").write_text("")
+    Image.new("L", (8, 16)).save("small.png")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("generate stars --out stars.jpg", "--out = stars.jpg: give a name that ends in .png"),
+        ("generate stars --out taken/stars.png --steps 1", "taken/stars.png: cannot be written ("),
+        ("generate stars --gif film.png", "--gif = film.png: give a name that ends in .gif"),
+        ("generate stars --pipeline gone", "gone: no such pipeline; make it with dvc repro"),
+        ("generate --steps 2", "prompt: give either PROMPT or --prompts FILE"),
+        ("generate stars --prompts empty.txt", "prompt: give either PROMPT or --prompts FILE"),
+        ("generate --prompts empty.txt", "--prompts = empty.txt: holds no prompt; write one a line"),
+        ("generate --prompts gone.txt", "--prompts = gone.txt: cannot be read as text"),
+        ("generate stars --steps 1001", "num_inference_steps = 1001: give 1 to 1000"),
+        ("generate stars --sampler pndm", "sampler = 'pndm': extrapolates the network's own output"),
+        ("generate stars --sampler heun --eta 0.5", "eta = 0.5: is ddim's alone"),
+        ("img2img gone.png stars", "gone.png: cannot be read (No such file or directory); name a picture"),
+        ("img2img text.png stars", "text.png: not a picture of a known format"),
+        ("img2img torn.png stars", "torn.png: truncated picture; name another picture"),
+        ("img2img scene.png stars --strength 1.5", "strength = 1.5: give a number from 0"),
+        ("img2img scene.png stars --strength nan", "strength = nan: give a number from 0"),
+        ("inpaint scene.png gone.png stars", "gone.png: cannot be read (No such file or directory)"),
+        (
+            "inpaint scene.png small.png stars",
+            "mask: 8 x 16 pixels for a picture of 16 x 16; give one of the same size",
+        ),
+        ("regenerate scene.png", "scene.png: does not say how it was made; give a PNG as darkroom wrote it"),
+        ("regenerate gone.png", "gone.png: cannot be read"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said_in_one_line(
+    command: str, message: str, place: Path, run: Run, capsys: Said
+) -> None:
+    write_bad_inputs()
+    assert run(*command.split()) == 1
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1].startswith(f"darkroom: {message}")
+    assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize(
+    "options", ["-n 0", "--steps 0", "--guidance-scale -1", "--seed -1", "--sampler ddin", "--eta 2"]
+)
+def test_what_an_option_does_not_take_is_said(options: str, place: Path, run: Run, capsys: Said) -> None:
+    assert run("generate", "stars", *options.split()) == 2
+    assert options.split()[0] in capsys.readouterr().err
+
+
+def test_a_damaged_record_is_refused(place: Path, run: Run, capsys: Said) -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    for text in ("{", "{}", '{"format": 1, "sampling": 3}'):
+        info = PngInfo()
+        info.add_text("darkroom", text)
+        Image.new("RGB", (4, 4)).save("x.png", pnginfo=info)
+        assert run("regenerate", "x.png") == 1
+        assert "x.png: its record is damaged" in capsys.readouterr().err
+
+
+def test_a_record_reads_back_as_it_was_written(place: Path, run: Run) -> None:
+    assert run(*COMMANDS["inpaint"], "--out", "x.png") == 0
+    record = Record.read(Path("x.png"))
+    assert record.index == 0
+    assert record.strength == 1.0
+    assert {name: source["name"] for name, source in record.sources.items()} == {
+        "image": "scene.png",
+        "mask": "mask.png",
+    }
+    assert record.image is not None
+    assert record.mask is not None
+    assert np.array_equal(np.asarray(record.image), pixels("scene.png"))
+    assert np.array_equal(np.asarray(record.mask), pixels("mask.png"))
