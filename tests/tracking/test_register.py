@@ -285,26 +285,23 @@ def test_bad_input_is_answered_with_what_is_wrong_and_no_traceback(
     assert "Traceback" not in json.dumps(answer)
 
 
-@pytest.mark.skipif(not hasattr(Pipeline, "image_to_image"), reason="Pipeline.image_to_image is missing")
 def test_a_prompt_and_a_picture_are_answered_with_the_picture_changed(ask: Call, made: Path) -> None:
     pipeline = Pipeline.from_pretrained(made, device="cpu")
     (start,) = pipeline.text_to_image([PROMPT], seeds=[3])
     rows = [{"prompt": "a large blue square"}, {"prompt": PROMPT, "image": png(start)}]
     status, answer = ask(rows, seed=5, strength=0.5, num_inference_steps=4)
     assert status == 200, answer
-    draw: Any = pipeline.image_to_image  # type: ignore[attr-defined]
-    (expected,) = draw([PROMPT], image=[start], strength=0.5, seeds=[6], num_inference_steps=4)
+    (expected,) = pipeline.image_to_image([PROMPT], [start], strength=0.5, seeds=[6], num_inference_steps=4)
     assert picture(answer, 1).tobytes() == expected.tobytes()
     (plain,) = pipeline.text_to_image(["a large blue square"], seeds=[5], num_inference_steps=4)
     assert picture(answer, 0).tobytes() == plain.tobytes()
 
 
-def test_what_the_installed_darkroom_cannot_do_is_refused_by_name(ask: Call, made: Path) -> None:
-    if "negative_prompt" not in inspect.signature(Pipeline.text_to_image).parameters:
-        status, answer = ask([{"prompt": PROMPT}], negative_prompt="a square")
-        assert status == 400
-        assert "negative_prompt: text_to_image of the Darkroom installed here does not know it" in answer["message"]
-    if not hasattr(Pipeline, "image_to_image"):
-        status, answer = ask([{"prompt": PROMPT, "image": png(Image.new("RGB", (16, 16)))}])
-        assert status == 400
-        assert "image_to_image: the Darkroom installed here has no such method" in answer["message"]
+def test_a_negative_prompt_reaches_the_pipeline(ask: Call, made: Path) -> None:
+    status, answer = ask([{"prompt": PROMPT}], seed=2, negative_prompt="a large blue square")
+    assert status == 200, answer
+    pipeline = Pipeline.from_pretrained(made, device="cpu")
+    (expected,) = pipeline.text_to_image([PROMPT], seeds=[2], negative_prompt="a large blue square")
+    assert picture(answer, 0).tobytes() == expected.tobytes()
+    (without,) = pipeline.text_to_image([PROMPT], seeds=[2])
+    assert expected.tobytes() != without.tobytes()

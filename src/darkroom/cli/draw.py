@@ -62,7 +62,7 @@ def img2img(
 
     \b
     darkroom img2img scene.png "a small green circle above a large blue square"
-    darkroom img2img scene.png "a large yellow star" --strength 0.8 -n 4 --out rings.png
+    darkroom img2img scene.png "a large yellow ring" --strength 0.8 -n 4 --out rings.png
     """
     _draw(prompt, options, strength=strength, image=image)
 
@@ -78,7 +78,7 @@ def inpaint(
     """Redraw the masked part of a picture; the rest stays as it is, to the pixel. The prompt tells the whole picture.
 
     \b
-    darkroom inpaint scene.png mask.png "a small red circle above a large yellow star"
+    darkroom inpaint scene.png mask.png "a small red circle above a large yellow ring"
     darkroom inpaint scene.png mask.png "a green square below a red circle" -n 4 --sampler ddpm --steps 50
     """
     _draw(prompt, options, strength=strength, image=image, mask=mask)
@@ -97,7 +97,7 @@ def regenerate(
     Otherwise it is said what differs, and by how much the pictures do.
 
     \b
-    darkroom regenerate samples/a-green-star.png
+    darkroom regenerate samples/a-green-ring.png
     """
     import torch
 

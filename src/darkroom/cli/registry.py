@@ -36,6 +36,7 @@ def register(
         return
     from darkroom.evaluation.card import read_card
     from darkroom.inference.folder import PipelineInfo
+    from darkroom.inference.pipeline import STRENGTH
     from darkroom.tracking import registry
 
     sampling, card = PipelineInfo.read(pipeline).sampling, read_card(pipeline)
@@ -45,7 +46,10 @@ def register(
             card.text,
             card.example,
             card.metrics,
-            {name: getattr(sampling, name) for name in ("num_inference_steps", "guidance_scale", "sampler")},
+            {
+                **{name: getattr(sampling, name) for name in ("num_inference_steps", "guidance_scale", "sampler")},
+                "strength": STRENGTH,
+            },
         ),
     )
     version = f"{pipeline}: is version {done.version} of the model {registry.MODEL}"

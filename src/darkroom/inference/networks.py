@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 
 from darkroom.core.artifact import PIPELINE
+from darkroom.core.choices import Precision
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.inference.folder import PipelineInfo
 from darkroom.interop.diffusers import INDEX, TEXT_ENCODER, TOKENIZER, UNET, VAE, read_text_encoder, read_unet, read_vae
@@ -25,10 +26,13 @@ class Parts(NamedTuple):
     text: tuple[CLIPTokenizer, CLIPTextModel] | None
 
 
-def read_parts(path: Path, device: torch.device, tokenizer: Path | None, config: Path | None) -> Parts:
+def read_parts(
+    path: Path, device: torch.device, precision: Precision | None, tokenizer: Path | None, config: Path | None
+) -> Parts:
     """Read what lies at `path`, strictly.
 
     Args:
+        precision: of the U-Net, in place of the description's.
         tokenizer, config: see interop.source.read_model; for models of other tools.
 
     Raises:
@@ -36,9 +40,10 @@ def read_parts(path: Path, device: torch.device, tokenizer: Path | None, config:
     """
     if path.is_file() or ((path / INDEX).is_file() and not (path / PIPELINE).is_file()):
         model = read_model(path, tokenizer, config)
+        info = PipelineInfo.of(model)
         return Parts(
-            PipelineInfo.of(model),
-            build(model.unet, model.unet_weights, device),
+            info,
+            build(model.unet, model.unet_weights, device, precision or info.precision),
             build(model.vae, model.vae_weights, device),
             (model.tokenizer, build(model.text, model.text_weights, device)),
         )
@@ -50,4 +55,4 @@ def read_parts(path: Path, device: torch.device, tokenizer: Path | None, config:
     if info.condition.kind == "text":
         words = CLIPTokenizer.read(path / TOKENIZER)
         text = words, read_text_encoder(path / TEXT_ENCODER, words, device)
-    return Parts(info, read_unet(path / UNET, device), vae, text)
+    return Parts(info, read_unet(path / UNET, device, precision or info.precision), vae, text)

@@ -76,7 +76,7 @@ class Pipeline:
         """
         device = resolve_device(device) if isinstance(device, str) else device
         places = (None if place is None else Path(place) for place in (tokenizer, config))
-        parts = read_parts(Path(path), device, *places)
+        parts = read_parts(Path(path), device, precision, *places)
         return cls(
             path=Path(path),
             info=parts.info,

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from darkroom.core.artifact import CONFIG, save_tensors, write_json
+from darkroom.core.choices import Precision
 from darkroom.core.errors import DarkroomError
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, WEIGHTS
 from darkroom.data.tokenizer import CLIPTokenizer
@@ -91,10 +92,10 @@ def folder_weights(config: Config, folder: Path, name: str) -> Weights:
     return weights_of(config, checkpoint, keys, found)
 
 
-def read_unet(folder: Path, device: torch.device) -> UNet2DConditionModel:
-    """A diffusers UNet2DConditionModel, frozen, on `device`."""
+def read_unet(folder: Path, device: torch.device, precision: Precision) -> UNet2DConditionModel:
+    """A diffusers UNet2DConditionModel, frozen, on `device`; precision: see `build`."""
     config = read_unet_config(folder)
-    network: UNet2DConditionModel = build(config, folder_weights(config, folder, DIFFUSERS_WEIGHTS), device)
+    network: UNet2DConditionModel = build(config, folder_weights(config, folder, DIFFUSERS_WEIGHTS), device, precision)
     return network
 
 

@@ -1,6 +1,6 @@
 """A latent diffusion model of the Stable Diffusion 1.x family, as files of other tools describe it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from darkroom.core.choices import PredictionType
+from darkroom.core.choices import Precision, PredictionType
 from darkroom.core.errors import DarkroomError
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.generate import Sampling
@@ -44,9 +44,9 @@ class Weights:
         """The weight of our name, fp32, in our shape."""
         return self.file.float32(self.keys[key]).reshape(self.shapes[key])
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All of them."""
-        return {key: self.tensor(key) for key in self.keys}
+    def tensors(self, halved: Set[str] = frozenset()) -> dict[str, Tensor]:
+        """All of them; those named in `halved` in bf16."""
+        return {key: self.tensor(key).to(torch.bfloat16 if key in halved else torch.float32) for key in self.keys}
 
 
 @dataclass(frozen=True)
@@ -152,10 +152,16 @@ def _same_numbers(name: str, shape: tuple[int, ...], names: dict[str, str], want
     return expected is not None and len(expected) == 2 and shape == (*expected, 1, 1)
 
 
-def build(config: Config, weights: Weights, device: torch.device) -> Any:
-    """The network with its weights, on `device`, in eval mode and frozen; its weights are in memory once."""
+def build(config: Config, weights: Weights, device: torch.device, precision: Precision = "fp32") -> Any:
+    """The network with its weights, on `device`, in eval mode and frozen; its weights are in memory once.
+
+    precision: bf16 keeps those of convolutions and linear layers as autocast would round them anew at every call; the
+        network is then to be run under autocast.
+    """
     network = _unmade(config)
-    network.load_state_dict(weights.tensors(), assign=True)
+    layers = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    halved = {f"{name}.{kind}" for name in layers for kind in ("weight", "bias") if precision == "bf16"}
+    network.load_state_dict(weights.tensors(halved), assign=True)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.to(device).eval().requires_grad_(False)
 

@@ -17,7 +17,6 @@ from darkroom.tracking.store import VALUE_LENGTH, Store, check_answers, first_li
 MODEL, ALIAS = "darkroom", "candidate"
 MADE_AT = "artifacts/pipeline"  # where the run that assembled a pipeline noted its content
 CODE = Path(__file__).with_name("served.py")
-STRENGTH = 0.8  # of image to image, unless a request says otherwise
 ABOUT = f"""\
 Pictures drawn by a Darkroom pipeline: a prompt in, a PNG file out. Each version is one content of `{MADE_AT}`, and its
 description the model card; `{ALIAS}` is the one registered last. Serve it where Darkroom is installed:
@@ -35,7 +34,7 @@ be served.)
 class Description:
     """What is registered with a pipeline.
 
-    card: Markdown. example: a prompt. defaults: of num_inference_steps, guidance_scale and sampler.
+    card: Markdown. example: a prompt. defaults: of num_inference_steps, guidance_scale, sampler, strength.
     """
 
     card: str
@@ -156,7 +155,7 @@ def _save(store: Store, place: Path, folder: Path, run: str, model: Any, descrip
                 types.ParamSpec("guidance_scale", number, defaults["guidance_scale"]),
                 types.ParamSpec("sampler", text, defaults["sampler"]),
                 types.ParamSpec("seed", whole, 0),
-                types.ParamSpec("strength", number, STRENGTH),
+                types.ParamSpec("strength", number, defaults["strength"]),
                 types.ParamSpec("negative_prompt", text, ""),
             ]
         ),

@@ -8,7 +8,6 @@ import base64
 import binascii
 import io
 import math
-from inspect import signature
 from typing import Any
 
 import pandas as pd  # type: ignore[import-untyped]
@@ -60,20 +59,9 @@ class ServedPipeline(PythonModel):  # type: ignore[misc]
                 more["image"] = [starts[place] for place in places]
                 if strength is not None:
                     more["strength"] = strength
-            pictures = self._draw(method, [rows[place]["prompt"] for place in places], more)
+            pictures = getattr(self.pipeline, method)([rows[place]["prompt"] for place in places], **more)
             drawn |= dict(zip(places, pictures, strict=True))
         return [drawn[place] for place in starts]
-
-    def _draw(self, method: str, prompts: list[str], how: dict[str, Any]) -> list[Image.Image]:
-        """Call the pipeline; what the installed Darkroom cannot do is refused by name."""
-        draw = getattr(self.pipeline, method, None)
-        if draw is None:
-            raise DarkroomError(f"{method}: the Darkroom installed here has no such method; install a newer one")
-        for name in how:
-            if name not in signature(draw).parameters:
-                raise DarkroomError(f"{name}: {method} of the Darkroom installed here does not know it; leave it out")
-        pictures: list[Image.Image] = draw(prompts, **how)
-        return pictures
 
 
 def _decoded(text: Any, place: int) -> Image.Image | None:
