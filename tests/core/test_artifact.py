@@ -55,6 +55,16 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path: Path, kind: 
     assert listing(tmp_path) == ["thing"]
 
 
+def test_a_file_does_not_replace_a_folder(tmp_path: Path) -> None:
+    path = tmp_path / "thing"
+    path.mkdir()
+    (path / "part").write_text("old")
+    with pytest.raises(DarkroomError, match="is a folder, and a file is to be written"), whole(path) as beside:
+        beside.write_text("new")
+    assert (path / "part").read_text() == "old"
+    assert listing(tmp_path) == ["thing"]
+
+
 def test_a_new_folder_replaces_the_old_one_altogether(tmp_path: Path) -> None:
     path = tmp_path / "folder"
     for name in ("old", "new"):

@@ -1,7 +1,6 @@
 """`darkroom register`, and the registered model over real HTTP, as `mlflow models serve` serves it."""
 
 import base64
-import inspect
 import io
 import json
 import os

@@ -7,6 +7,7 @@ from torch import nn
 from darkroom.core.rng import generator
 from darkroom.training.muon import MOMENTUM, RMS, Muon, orthogonalise
 
+ROUNDING = 0.04  # of a few products in bf16
 SHAPES = [(16, 16), (16, 24), (24, 16), (16, 80), (80, 16)]
 
 
@@ -20,17 +21,17 @@ def test_singular_values_come_close_to_one_and_directions_stay(shape: tuple[int,
     for before, after in zip(given, found, strict=True):
         u, _, v = torch.linalg.svd(before, full_matrices=False)
         inside = u.mT @ after @ v.mT
-        assert torch.allclose(inside, torch.diag(inside.diagonal()), atol=1e-4)
+        assert (inside - torch.diag(inside.diagonal())).norm() < ROUNDING * inside.norm()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_way_over_products_gives_what_the_plain_iteration_gives(shape: tuple[int, int]) -> None:
+def test_bf16_gives_what_the_iteration_gives_in_double_precision(shape: tuple[int, int]) -> None:
     given = torch.randn(2, *shape, generator=generator(1, "matrices"), dtype=torch.float64)
     x = given / (given.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
         product = x @ x.mT
         x = 3.4445 * x + (-4.7750 * product + 2.0315 * product @ product) @ x
-    assert torch.allclose(orthogonalise(given.float()), x.float(), atol=2e-4)
+    assert (orthogonalise(given.float()) - x).norm() < ROUNDING * x.norm()
 
 
 def test_a_step_has_the_rms_of_adamws_and_follows_nesterovs_momentum() -> None:

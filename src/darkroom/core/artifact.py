@@ -25,6 +25,9 @@ def whole(path: Path | str) -> Iterator[Path]:
     """A path beside `path` to write a file or folder to; it takes its place when the block succeeds.
 
     What stood there before stays until its replacement is complete; when the block fails, nothing is left behind.
+
+    Raises:
+        DarkroomError: nothing was written, or a file that would replace a folder.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +37,9 @@ def whole(path: Path | str) -> Iterator[Path]:
         yield beside
         if not beside.exists():
             raise DarkroomError(f"{path}: nothing was written for it")
-        if beside.is_dir() or path.is_dir():
+        if beside.is_file() and path.is_dir():
+            raise DarkroomError(f"{path}: is a folder, and a file is to be written; give the name of a file")
+        if beside.is_dir():
             _remove(path)
         beside.replace(path)
     finally:

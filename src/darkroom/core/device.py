@@ -123,7 +123,7 @@ def channels_last(network: Network) -> Network:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Run in `precision` ("fp32" or "bf16"): bf16 computes convolutions and products in bfloat16, weights stay fp32."""
+    """Run in `precision` ("fp32" or "bf16"): bf16 computes convolutions and products in bfloat16."""
     if precision == "fp32":
         return nullcontext()
     if precision == "bf16":

@@ -100,17 +100,14 @@ class CLIPTokenizer:
             row[: len(ids)] = torch.tensor(ids)
         return rows
 
-    def lengths(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, start and end included, before any cut."""
-        return [len(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
-
     def cut(self, text: str) -> str:
-        """What `__call__` drops of a text that is too long: its last words; empty for a text that fits."""
+        """What `__call__` drops of a text that is too long: its last words, the one it cuts through included, as they
+        are written; empty for a text that fits."""
         encoding = self._tokenizer.encode(text)
         if len(encoding.ids) <= self.max_length:
             return ""
-        normalized = self._tokenizer.normalizer.normalize_str(text)
-        return str(normalized[encoding.offsets[self.max_length - 1][0] :]).strip()
+        first = encoding.word_ids.index(encoding.word_ids[self.max_length - 1])
+        return text[encoding.offsets[first][0] :].strip()
 
 
 def _frame(model: models.Model) -> Tokenizer:

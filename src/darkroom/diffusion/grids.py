@@ -53,7 +53,8 @@ def level_grid(
     """The num_inference_steps + 1 levels from noise to the clean image.
 
     Args:
-        set_alpha_to_one: end at the clean image; otherwise at the first training time, which is nearly clean.
+        set_alpha_to_one: end at the clean image; otherwise at the first training time, which is nearly clean, unless
+            that is a step already.
         karras: between the first and the last of the times, space sigma / alpha by eq. 5 of Karras et al. 2022.
 
     Raises:
@@ -63,7 +64,7 @@ def level_grid(
     levels = [schedule.level(t) for t in times]
     if karras:
         levels = _karras(levels)
-    last = CLEAN if set_alpha_to_one else schedule.level(0)
+    last = CLEAN if set_alpha_to_one or times[-1] == 0 else schedule.level(0)
     if len(set(times)) < len(times) or levels[-1] == last:
         raise DarkroomError(
             f"steps_offset = {steps_offset}, set_alpha_to_one = {set_alpha_to_one} with {num_inference_steps} "
@@ -77,11 +78,12 @@ def shortened(schedule: DiscreteVP, levels: Sequence[Level], strength: float) ->
 
     The share `strength` in (0, 1] of the walk is left, in steps as long as the whole walk's or slightly shorter, so
     that every strength is a start of its own: k / n leaves exactly the last k of n steps, other values start at a time
-    between two steps'.
+    between two steps'. What is less than a few millionths of a step is taken for that.
     """
     n = len(levels) - 1
-    steps = max(1, math.ceil(strength * n - SAME))
-    positions = [n - strength * n * (steps - i) / steps for i in range(steps)]
+    left = max(strength * n, 4 * SAME)
+    steps = max(1, math.ceil(left - SAME))
+    positions = [n - left * (steps - i) / steps for i in range(steps)]
     return [*(_between(schedule, levels, position) for position in positions), levels[-1]]
 
 

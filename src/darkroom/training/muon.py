@@ -19,32 +19,14 @@ EPSILON = 1e-7
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """Matrices (B, m, n) with all singular values moved close to 1, by a Newton-Schulz iteration.
-
-    Far from square, the iteration runs on the products X X^T (m, m) alone and X is multiplied once.
-    """
-    x = matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + EPSILON)
-    x = _on_products(x) if x.shape[2] >= 2 * x.shape[1] else _on_matrices(x)
-    return x.mT if matrices.shape[1] > matrices.shape[2] else x
-
-
-def _on_matrices(x: Tensor) -> Tensor:
+    """Matrices (B, m, n) with all singular values moved close to 1, by a Newton-Schulz iteration in bf16."""
     a, b, c = COEFFICIENTS
+    x = matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
+    x = (x / (x.norm(dim=(1, 2), keepdim=True) + EPSILON)).bfloat16()
     for _ in range(ITERATIONS):
         product = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(product, product, product, beta=b, alpha=c), x, beta=a)
-    return x
-
-
-def _on_products(x: Tensor) -> Tensor:
-    a, b, c = COEFFICIENTS
-    product, identity = x @ x.mT, torch.eye(x.shape[1], device=x.device)
-    factor = identity.expand(len(x), -1, -1)
-    for _ in range(ITERATIONS):
-        step = torch.baddbmm(b * product + a * identity, product, product, alpha=c)
-        factor, product = step @ factor, step @ product @ step
-    return factor @ x
+    return (x.mT if matrices.shape[1] > matrices.shape[2] else x).to(matrices.dtype)
 
 
 class Muon(torch.optim.Optimizer):
@@ -73,23 +55,25 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            alike: dict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    alike[parameter.shape[0], parameter[0].numel()].append(parameter)
-            for shape, parameters in alike.items():
-                updates = orthogonalise(torch.stack([self._direction(p).reshape(shape) for p in parameters]))
-                rate = group["lr"] * RMS * max(shape) ** 0.5
-                for parameter, update in zip(parameters, updates, strict=True):
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.sub_(update.reshape(parameter.shape), alpha=rate)
+            parameters = [p for p in group["params"] if p.grad is not None]
+            alike: dict[tuple[int, int], list[int]] = defaultdict(list)
+            for i, parameter in enumerate(parameters):
+                alike[parameter.shape[0], parameter[0].numel()].append(i)
+            directions = self._directions(parameters)
+            for shape, members in alike.items():
+                updates = orthogonalise(torch.stack([directions[i].reshape(shape) for i in members]))
+                updates *= group["lr"] * RMS * max(shape) ** 0.5
+                moved = [parameters[i] for i in members]
+                torch._foreach_mul_(moved, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_sub_(moved, [u.reshape(p.shape) for p, u in zip(moved, updates, strict=True)])
         return loss
 
-    def _direction(self, parameter: nn.Parameter) -> Tensor:
-        """Nesterov's momentum."""
-        assert parameter.grad is not None
-        state = self.state[parameter]
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        momentum: Tensor = state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
-        return parameter.grad.lerp(momentum, MOMENTUM)
+    def _directions(self, parameters: list[nn.Parameter]) -> list[Tensor]:
+        """Nesterov's momentum of each parameter's gradient."""
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+        momenta = [self.state[parameter]["momentum"] for parameter in parameters]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        return list(torch._foreach_lerp(gradients, momenta, MOMENTUM))

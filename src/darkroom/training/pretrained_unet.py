@@ -23,8 +23,8 @@ def read_pretrained_unet(folder: Path, wanted: UNetConfig, device: torch.device)
     if config.get("_class_name") != "UNet2DConditionModel":
         found = config.get("_class_name")
         raise DarkroomError(f"{folder / CONFIG}: _class_name is {found!r}, not UNet2DConditionModel")
-    shape = UNetConfig(**{**known(UNetConfig, config), "sample_size": wanted.sample_size})
-    for key, value in known(UNetConfig, vars(wanted)).items():
+    shape = UNetConfig(**{**known(UNetConfig, config, folder), "sample_size": wanted.sample_size})
+    for key, value in vars(wanted).items():
         if (found := getattr(shape, key)) != value:
             raise DarkroomError(
                 f"{SHAPE}.{key} = {_listed(value)}, but train_unet.init_from = {folder} has {_listed(found)}; "

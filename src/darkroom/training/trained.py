@@ -35,9 +35,16 @@ def imported_config(folder: Path) -> dict[str, Any]:
     return values
 
 
-def known(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """The values that a configuration's dataclass has fields for."""
-    return {field.name: values[field.name] for field in fields(kind)}
+def known(kind: Any, values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Of the values in a folder's config.json those that a configuration's dataclass has fields for.
+
+    Raises:
+        DarkroomError: one is missing.
+    """
+    names = [field.name for field in fields(kind)]
+    if missing := [name for name in names if name not in values]:
+        raise DarkroomError(f"{folder / CONFIG}: lacks {', '.join(missing)}; import the model again")
+    return {name: values[name] for name in names}
 
 
 def read_pretrained_autoencoder(folder: Path, device: torch.device) -> tuple[AutoencoderKL, float]:
@@ -49,7 +56,7 @@ def read_pretrained_autoencoder(folder: Path, device: torch.device) -> tuple[Aut
     config = imported_config(folder)
     if config.get("_class_name") != "AutoencoderKL":
         raise DarkroomError(f"{folder / CONFIG}: _class_name is {config.get('_class_name')!r}, not AutoencoderKL")
-    network = AutoencoderKL(AutoencoderKLConfig(**known(AutoencoderKLConfig, config)))
+    network = AutoencoderKL(AutoencoderKLConfig(**known(AutoencoderKLConfig, config, folder)))
     return load_weights(network, folder / DIFFUSERS_WEIGHTS, device), float(config["scaling_factor"])
 
 
@@ -62,7 +69,7 @@ def read_pretrained_text_encoder(folder: Path, device: torch.device) -> CLIPText
     config = imported_config(folder)
     if config.get("architectures") != ["CLIPTextModel"]:
         raise DarkroomError(f"{folder / CONFIG}: architectures is {config.get('architectures')!r}, not CLIPTextModel")
-    network = CLIPTextModel(CLIPTextConfig(**known(CLIPTextConfig, config)))
+    network = CLIPTextModel(CLIPTextConfig(**known(CLIPTextConfig, config, folder)))
     return load_weights(network, folder / WEIGHTS, device, prefix="text_model.")
 
 
