@@ -44,6 +44,9 @@ def work(library: str, case: Case) -> None:
         how = {"num_inference_steps": case.steps, "guidance_scale": 5.0, "sampler": "ddim"}
         serve(lambda: ours.text_to_image(prompts, seeds=seeds, **how, **size))  # type: ignore[arg-type]
         return
+    from darkroom.core.vision import torchvision
+
+    torchvision("datasets")  # before diffusers imports it: beside a CPU build of PyTorch it needs the help
     from diffusers import StableDiffusionPipeline
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[case.precision]
