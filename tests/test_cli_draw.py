@@ -38,9 +38,9 @@ def place(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DARKROOM_THREADS", str(torch.get_num_threads()))
     monkeypatch.setenv("DARKROOM_DETERMINISTIC", "0")
-    before = torch.are_deterministic_algorithms_enabled()
+    before = torch.get_deterministic_debug_mode()
     yield tmp_path
-    torch.use_deterministic_algorithms(before)
+    torch.set_deterministic_debug_mode(before)
 
 
 def facts(path: Path | str) -> dict[str, str]:
