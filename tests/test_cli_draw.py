@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 import darkroom
+from darkroom.inference.defaults import INPAINT_STRENGTH
 from darkroom.inference.record import Record
 
 Run = Callable[..., int]
@@ -25,7 +26,7 @@ def folder(parts: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with the trained pipeline where the commands look for it, a picture and a mask; the current one."""
     (tmp_path / "artifacts").mkdir()
     (tmp_path / "artifacts" / "pipeline").symlink_to(folder)
@@ -37,7 +38,9 @@ def place(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DARKROOM_THREADS", str(torch.get_num_threads()))
     monkeypatch.setenv("DARKROOM_DETERMINISTIC", "0")
-    return tmp_path
+    before = torch.get_deterministic_debug_mode()
+    yield tmp_path
+    torch.set_deterministic_debug_mode(before)
 
 
 def facts(path: Path | str) -> dict[str, str]:
@@ -117,7 +120,7 @@ COMMANDS = {
 def test_a_picture_is_made_again_to_the_byte_without_what_it_was_made_from(
     command: str, place: Path, run: Run, capsys: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("darkroom.cli.draw.BATCH", 2)
+    monkeypatch.setattr("darkroom.cli.draw.BATCH_SIZE", 2)
     assert run(*COMMANDS[command], "-n", "3", "--out", "x.png") == 0
     Path("scene.png").unlink()
     Path("mask.png").unlink()
@@ -139,7 +142,6 @@ def test_under_another_profile_it_is_said_what_differs(
     assert "darkroom: another execution profile: deterministic: false -> true\n" in said.err
     assert said.out.splitlines()[-1].startswith("y.png: ")
     assert np.abs(pixels("x.png") - pixels("y.png")).max() <= 1
-    torch.use_deterministic_algorithms(False)
 
 
 def test_another_pipeline_is_refused_naming_both(place: Path, run: Run, capsys: Said) -> None:
@@ -163,11 +165,69 @@ def test_inpainting_leaves_what_is_not_masked(place: Path, run: Run) -> None:
     assert changed[wanted].mean() > 0.9
 
 
+def test_a_mask_may_be_painted_on_nothing(place: Path, run: Run) -> None:
+    levels = pixels("mask.png").astype(np.uint8)
+    Image.fromarray(np.dstack([np.full((16, 16, 3), 255, np.uint8), levels])).save("painted.png")
+    for mask in ("mask", "painted"):
+        assert run("inpaint", "scene.png", f"{mask}.png", "a red circle", "--out", f"by-{mask}.png") == 0
+    assert np.array_equal(pixels("by-mask.png"), pixels("by-painted.png"))
+
+
+def test_the_steps_that_are_taken_are_counted(place: Path, run: Run, capsys: Said) -> None:
+    assert run("img2img", "scene.png", "a red circle", "--strength", "0.5", "-n", "2", "--out", "x.png") == 0
+    assert "draw: 2/2 steps" in capsys.readouterr().err
+    assert run("regenerate", "x-2.png") == 0
+    assert "regenerate: 2/2 steps" in capsys.readouterr().err
+
+
+def test_options_are_taken_together(parts: ModuleType, place: Path, run: Run, capsys: Said) -> None:
+    folder: Path = parts.assembled(Path("other"), prediction_type="epsilon")
+    said = json.loads((folder / "pipeline.json").read_text())
+    said["sampling"] |= {"sampler": "euler", "karras": True}
+    (folder / "pipeline.json").write_text(json.dumps(said))
+    command = ("generate", "stars", "--pipeline", str(folder), "--out", "x.png", "--sampler", "pndm")
+    assert run(*command) == 1
+    assert "karras = True: pndm takes steps evenly spaced" in capsys.readouterr().err
+    assert run(*command, "--no-karras") == 0
+    sampling = Record.read(Path("x.png")).sampling
+    assert (sampling.sampler, sampling.karras) == ("pndm", False)
+
+
+def test_the_noise_of_ddpm_is_chosen(place: Path, run: Run) -> None:
+    for variance in ("beta", "beta_tilde"):
+        command = ("generate", "stars", "--sampler", "ddpm", "--variance", variance, "--out", f"{variance}.png")
+        assert run(*command) == 0
+        assert Record.read(Path(f"{variance}.png")).sampling.variance == variance
+    assert not np.array_equal(pixels("beta.png"), pixels("beta_tilde.png"))
+
+
+def test_a_picture_that_a_png_cannot_carry_is_refused_before_drawing(
+    place: Path, run: Run, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PngImagePlugin, "MAX_TEXT_MEMORY", 1000)
+    assert run("img2img", "scene.png", "a red circle", "--out", "x.png") == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("darkroom: image: ")
+    assert said.endswith("1,000 at most; give a smaller picture")
+    assert not Path("x.png").exists()
+
+
+def test_a_place_is_refused_before_drawing(place: Path, run: Run, capsys: Said) -> None:
+    assert run("generate", "stars", "--steps", "1", "--out", "x.png") == 0
+    write_bad_inputs()
+    capsys.readouterr()
+    for command in ("generate stars --gif taken/f.gif", "regenerate x.png --out taken/deep/x.png"):
+        assert run(*command.split()) == 1
+        (said,) = capsys.readouterr().err.splitlines()  # and no progress
+        assert said.endswith(": taken is a file, not a folder; give another place")
+
+
 def write_bad_inputs() -> None:
     Path("text.png").write_text("no picture")
     Path("torn.png").write_bytes(Path("scene.png").read_bytes()[:200])
     Path("empty.txt").write_text("\n \n")
     Path("taken").write_text("")
+    Path("folder.png").mkdir(exist_ok=True)
     Image.new("L", (8, 16)).save("small.png")
 
 
@@ -175,7 +235,10 @@ def write_bad_inputs() -> None:
     ("command", "message"),
     [
         ("generate stars --out stars.jpg", "--out = stars.jpg: give a name that ends in .png"),
-        ("generate stars --out taken/stars.png --steps 1", "taken/stars.png: cannot be written ("),
+        ("generate stars --out taken/stars.png", "--out = taken/stars.png: taken is a file, not a folder"),
+        ("generate stars --out folder.png", "--out = folder.png: is a folder; give another name"),
+        ("generate stars --gif taken/f.gif", "--gif = taken/f.gif: taken is a file, not a folder"),
+        ("export taken/model", "taken: File exists; mend that or name another place"),
         ("generate stars --gif film.png", "--gif = film.png: give a name that ends in .gif"),
         ("generate stars --pipeline gone", "gone: no such pipeline; make it with dvc repro"),
         ("generate --steps 2", "prompt: give either PROMPT or --prompts FILE"),
@@ -185,11 +248,14 @@ def write_bad_inputs() -> None:
         ("generate stars --steps 1001", "num_inference_steps = 1001: give 1 to 1000"),
         ("generate stars --sampler pndm", "sampler = 'pndm': extrapolates the network's own output"),
         ("generate stars --sampler heun --eta 0.5", "eta = 0.5: is ddim's alone"),
+        ("generate stars --variance beta", "variance = 'beta': is ddpm's alone"),
         ("img2img gone.png stars", "gone.png: cannot be read (No such file or directory); name a picture"),
         ("img2img text.png stars", "text.png: not a picture of a known format"),
         ("img2img torn.png stars", "torn.png: truncated picture; name another picture"),
         ("img2img scene.png stars --strength 1.5", "strength = 1.5: give a number from 0"),
         ("img2img scene.png stars --strength nan", "strength = nan: give a number from 0"),
+        ("img2img scene.png stars --strength 0 --gif f.gif", "--gif = f.gif: of --strength 0, which takes no step,"),
+        ("inpaint scene.png mask.png stars --strength 0 --gif f.gif", "--gif = f.gif: of --strength 0, which takes no"),
         ("inpaint scene.png gone.png stars", "gone.png: cannot be read (No such file or directory)"),
         (
             "inpaint scene.png small.png stars",
@@ -232,7 +298,7 @@ def test_a_record_reads_back_as_it_was_written(place: Path, run: Run) -> None:
     assert run(*COMMANDS["inpaint"], "--out", "x.png") == 0
     record = Record.read(Path("x.png"))
     assert record.index == 0
-    assert record.strength == 1.0
+    assert record.strength == INPAINT_STRENGTH
     assert {name: source["name"] for name, source in record.sources.items()} == {
         "image": "scene.png",
         "mask": "mask.png",

@@ -25,6 +25,12 @@ def make(parts: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Callabl
     return pipeline
 
 
+@pytest.fixture(scope="session")
+def apart() -> Callable[[torch.Tensor, torch.Tensor], int]:
+    """The largest difference between two pictures, in grey levels."""
+    return lambda a, b: int((a.int() - b.int()).abs().max())
+
+
 @pytest.fixture
 def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The batch sizes with which the U-Net is called."""

@@ -3,23 +3,21 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from darkroom.core.errors import DarkroomError
 from darkroom.inference import memory
+from darkroom.inference.editing import as_mask
 from darkroom.inference.options import Options
 from darkroom.inference.pipeline import Pipeline
 
 PROMPTS = ["a small red circle", "a large blue square", "a small green square"]
 SAMPLERS = ["ddim", "ddpm", "heun", "dpmpp_2m_sde"]
 Make = Callable[..., Pipeline]
-
-
-def apart(a: torch.Tensor, b: torch.Tensor) -> int:
-    """The largest difference in grey levels."""
-    return int((a.int() - b.int()).abs().max())
+Apart = Callable[[torch.Tensor, torch.Tensor], int]
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -46,7 +44,9 @@ def test_strength_0_is_the_round_trip_and_1_a_new_picture(make: Make, scene: tor
     assert torch.equal(new, pipeline.text_to_image(PROMPTS[0], output="tensor"))
 
 
-def test_every_strength_between_is_defined_and_its_own(make: Make, scene: torch.Tensor, forwards: list[int]) -> None:
+def test_every_strength_between_is_defined_and_its_own(
+    make: Make, scene: torch.Tensor, forwards: list[int], apart: Apart
+) -> None:
     pipeline, drawn = make(), []
     steps = {0.001: 1, 0.25: 1, 0.3: 2, 0.5: 2, 0.75: 3, 0.99: 4}
     for strength, calls in steps.items():
@@ -57,7 +57,7 @@ def test_every_strength_between_is_defined_and_its_own(make: Make, scene: torch.
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_pictures_drawn_from_pictures_do_not_depend_on_their_batch(sampler: Any, make: Make) -> None:
+def test_pictures_drawn_from_pictures_do_not_depend_on_their_batch(sampler: Any, make: Make, apart: Apart) -> None:
     pipeline, scenes = make(), noise(3, 3, 16, 16)
     how: Any = {"sampler": sampler, "output": "tensor", "strength": 0.7}
     together = pipeline.image_to_image(PROMPTS, scenes, seeds=[0, 1, 2], batch_size=2, **how)
@@ -102,8 +102,22 @@ def test_masks_of_no_pixel_and_of_all(make: Make, scene: torch.Tensor) -> None:
     pipeline = make()
     nothing = pipeline.inpaint("a", scene, torch.zeros(16, 16, dtype=torch.bool), output="tensor")
     assert torch.equal(nothing[0], scene)
-    every = pipeline.inpaint("a", scene, torch.full((1, 16, 16), 255, dtype=torch.uint8), output="tensor")
+    white = torch.full((1, 16, 16), 255, dtype=torch.uint8)
+    every = pipeline.inpaint("a", scene, white, strength=1, output="tensor")
     assert torch.equal(every, pipeline.text_to_image("a", output="tensor"))
+
+
+def test_a_mask_painted_on_nothing_asks_for_what_is_painted(mask: torch.Tensor) -> None:
+    levels = mask.numpy().astype(np.uint8) * 255
+    white = np.full((16, 16, 3), 255, np.uint8)
+    painted = Image.fromarray(np.dstack([white, levels]))  # what cannot be seen is white as well
+    palette = Image.fromarray(levels // 255)
+    palette.putpalette([255] * 6)
+    palette.info["transparency"] = 0
+    half = Image.fromarray(np.dstack([white, levels // 2 + 1]))  # as light as grey that asks
+    deep = Image.fromarray(levels.astype(np.uint16) * 257)
+    for picture in (Image.fromarray(levels), painted, painted.convert("LA"), palette, half, deep):
+        assert torch.equal(as_mask(picture, (16, 16))[0, 0], mask), picture.mode
 
 
 @pytest.mark.parametrize("size", [(16, 24), (9, 21), (1, 1)])
@@ -138,7 +152,7 @@ def test_pictures_of_any_mode_are_taken(make: Make) -> None:
             assert drawn.size == (16, 12)
 
 
-def test_a_negative_prompt_leads_away_and_the_prompt_itself_cancels_guidance(make: Make) -> None:
+def test_a_negative_prompt_leads_away_and_the_prompt_itself_cancels_guidance(make: Make, apart: Apart) -> None:
     pipeline = make()
     plain = pipeline.text_to_image(PROMPTS, guidance_scale=1, output="tensor")
     cancelled = pipeline.text_to_image(PROMPTS, guidance_scale=6, negative_prompt=PROMPTS, output="tensor")
@@ -153,7 +167,7 @@ def test_a_negative_prompt_leads_away_and_the_prompt_itself_cancels_guidance(mak
     assert apart(plain, classes.text_to_image("one", negative_prompt="one", output="tensor")) <= 1
 
 
-def test_rescaled_guidance_is_another_picture_and_none_without_guidance(make: Make) -> None:
+def test_rescaled_guidance_is_another_picture_and_none_without_guidance(make: Make, apart: Apart) -> None:
     pipeline, how = make(), {"output": "tensor", "guidance_rescale": 1.0}
     plain = pipeline.text_to_image(PROMPTS, guidance_scale=9, output="tensor")
     assert apart(plain, pipeline.text_to_image(PROMPTS, guidance_scale=9, **how)) > 5
@@ -188,6 +202,16 @@ def test_bad_requests_are_refused_in_one_line(method: str, call: dict[str, Any],
     with pytest.raises(DarkroomError, match=message) as caught:
         getattr(make(), method)("a", **{**given, **call})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["image_to_image", "inpaint"])
+def test_a_bad_strength_is_refused_before_any_work(
+    method: str, make: Make, scene: torch.Tensor, mask: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pipeline, "encode", lambda *_: pytest.fail("the picture was encoded"))
+    pictures = (scene,) if method == "image_to_image" else (scene, mask)
+    with pytest.raises(DarkroomError, match=r"strength = 1\.5"):
+        getattr(make(), method)("a", *pictures, strength=1.5)
 
 
 def test_an_unknown_option_is_a_mistake_in_the_program(make: Make) -> None:

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,13 @@ from darkroom.nn.unet import UNet2DConditionModel
 
 PROMPTS = ["a small red circle", "a large blue square", "a small green square", "a small red circle"]
 Make = Callable[..., Pipeline]
-
-
-def apart(a: torch.Tensor, b: torch.Tensor) -> int:
-    """The largest difference in grey levels."""
-    return int((a.int() - b.int()).abs().max())
+Apart = Callable[[torch.Tensor, torch.Tensor], int]
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
-def test_a_picture_depends_on_its_own_prompt_and_seed_and_not_on_its_batch(sampler: Any, make: Make) -> None:
+def test_a_picture_depends_on_its_own_prompt_and_seed_and_not_on_its_batch(
+    sampler: Any, make: Make, apart: Apart
+) -> None:
     pipeline = make()
     how = {"sampler": sampler, "output": "tensor"}
     together = pipeline.text_to_image(PROMPTS, seeds=[0, 1, 2, 3], **how)
@@ -38,7 +37,7 @@ def test_a_picture_depends_on_its_own_prompt_and_seed_and_not_on_its_batch(sampl
     assert apart(together[0], other[0]) > 20  # the same seed, another prompt
 
 
-def test_the_default_seeds_count_from_zero_which_is_a_seed(make: Make) -> None:
+def test_the_default_seeds_count_from_zero_which_is_a_seed(make: Make, apart: Apart) -> None:
     pipeline = make()
     default = pipeline.text_to_image(PROMPTS[:2], output="tensor")
     assert torch.equal(default, pipeline.text_to_image(PROMPTS[:2], seeds=[0, 1], output="tensor"))
@@ -55,7 +54,7 @@ def test_pictures_come_as_pil_of_the_same_pixels(make: Make) -> None:
         assert picture.getpixel((3, 5)) in (tuple(tensor[0, :, 5, 3].tolist()), int(tensor[0, 0, 5, 3]))
 
 
-def test_guidance_one_is_the_conditional_model_at_half_the_work(make: Make, forwards: list[int]) -> None:
+def test_guidance_one_is_the_conditional_model_at_half_the_work(make: Make, forwards: list[int], apart: Apart) -> None:
     pipeline = make()
     plain = pipeline.text_to_image(PROMPTS, guidance_scale=1.0, output="tensor")
     assert forwards == [4] * 4
@@ -82,7 +81,7 @@ def test_keys_and_values_are_made_once_a_run_and_for_distinct_prompts_only(
     assert sizes == [1 + 3]  # the null, and three distinct prompts
 
 
-def test_guidance_uses_the_null_the_pipeline_states(make: Make) -> None:
+def test_guidance_uses_the_null_the_pipeline_states(make: Make, apart: Apart) -> None:
     empty, zeros = make(), make(null="zeros")
     assert torch.equal(empty.unet.conv_in.weight, zeros.unet.conv_in.weight)
     text = empty.prompts(["", "a small red circle"])
@@ -103,14 +102,14 @@ def test_guidance_uses_the_null_the_pipeline_states(make: Make) -> None:
     assert not (zeros.path / "model_index.json").exists()  # diffusers starts from the empty prompt
 
 
-def test_guidance_of_the_empty_prompt_changes_nothing(make: Make) -> None:
+def test_guidance_of_the_empty_prompt_changes_nothing(make: Make, apart: Apart) -> None:
     """With the empty prompt both halves are the same, so the scale has nothing to enlarge."""
     pipeline = make()
     drawn = [pipeline.text_to_image("", guidance_scale=g, output="tensor") for g in (1.0, 7.0)]
     assert apart(*drawn) <= 1
 
 
-def test_classes_are_asked_for_by_name(make: Make) -> None:
+def test_classes_are_asked_for_by_name(make: Make, apart: Apart) -> None:
     pipeline = make(kind="class")
     drawn = pipeline.text_to_image(["zero", "two"], seeds=[0, 0], output="tensor")
     assert apart(drawn[0], drawn[1]) > 5
@@ -136,13 +135,26 @@ def test_pixels_need_no_autoencoder(make: Make) -> None:
     assert not (pipeline.path / "model_index.json").exists()
 
 
-def test_bf16_draws_nearly_the_same_and_keeps_to_its_seed(make: Make) -> None:
+def test_bf16_draws_nearly_the_same_and_keeps_to_its_seed(make: Make, apart: Apart) -> None:
     exact, fast = make(), make(precision="bf16")
     drawn = [p.text_to_image(PROMPTS, output="tensor") for p in (exact, fast)]
     difference = (drawn[0].float() - drawn[1].float()).abs().mean()
     assert 0 < difference < 6
     alone = torch.cat([fast.text_to_image(p, seeds=[s], output="tensor") for s, p in enumerate(PROMPTS)])
     assert apart(drawn[1], alone) <= 1
+
+
+@pytest.mark.parametrize("kind", ["text", "class"])
+def test_bf16_weights_are_what_autocast_makes_of_fp32_ones_to_the_bit(kind: str, make: Make) -> None:
+    kept = make(kind=kind, precision="bf16")
+    rounded = replace(make(kind=kind), precision="bf16")
+    assert kept.unet.conv_in.weight.dtype == torch.bfloat16
+    assert rounded.unet.conv_in.weight.dtype == torch.float32
+    prompts = {"text": PROMPTS[:2], "class": ["zero", "two"]}[kind]
+    latents = [
+        p.latents(p.prompts(prompts), slice(0, 2), p.start([0, 1]), p.sampling(), [0, 1]) for p in (kept, rounded)
+    ]
+    assert torch.equal(*latents)
 
 
 def test_a_long_prompt_is_cut_and_the_words_not_seen_are_named(make: Make, caplog: pytest.LogCaptureFixture) -> None:

@@ -18,8 +18,10 @@ from types import ModuleType
 from typing import Any
 
 import mlflow
+import numpy as np
 import pytest
 from PIL import Image
+from PIL.ExifTags import Base
 
 from darkroom import Pipeline, cli
 from darkroom.core.artifact import content_hash
@@ -34,6 +36,7 @@ METRICS = {
     "alignment": {"test": {"exact_match": {"value": 0.25, "low": 0.125, "high": 0.5, "n": 5}}},
     "fidelity": {"features": "a judge", "fid": {"value": 2.5, "low": 2.0, "high": 3.0, "n": 5}},
 }
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n%%EOF\n"
 ClientOf = Callable[[Path], mlflow.MlflowClient]
 Call = Callable[..., tuple[int, dict[str, Any]]]
 
@@ -266,7 +269,8 @@ def test_a_prompt_is_answered_with_the_picture_the_pipeline_draws(ask: Call, mad
     ("rows", "params", "said"),
     [
         ([{"prompt": PROMPT, "image": "not base64!"}], {}, "image of row 0: not base64"),
-        ([{"prompt": PROMPT, "image": base64.b64encode(b"text").decode()}], {}, "image of row 0: not a readable"),
+        ([{"prompt": PROMPT, "image": base64.b64encode(b"text").decode()}], {}, "image of row 0: not a picture of a"),
+        ([{"prompt": PROMPT, "image": base64.b64encode(EPS).decode()}], {}, "image of row 0: not a picture of a"),
         ([{"prompt": PROMPT}], {"sampler": "ddin"}, "sampler = 'ddin': unknown; choose from"),
         ([{"prompt": PROMPT}], {"num_inference_steps": 0}, "num_inference_steps = 0"),
         ([{"prompt": PROMPT}], {"seed": -1}, "seed = -1: give 0 or more"),
@@ -294,6 +298,22 @@ def test_a_prompt_and_a_picture_are_answered_with_the_picture_changed(ask: Call,
     assert picture(answer, 1).tobytes() == expected.tobytes()
     (plain,) = pipeline.text_to_image(["a large blue square"], seeds=[5], num_inference_steps=4)
     assert picture(answer, 0).tobytes() == plain.tobytes()
+
+
+def test_a_photograph_lying_on_its_side_is_drawn_from_upright(ask: Call, made: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[Base.Orientation] = 6  # to be turned by a quarter, clockwise
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="JPEG", exif=exif)
+    text = base64.b64encode(file.getvalue()).decode()
+    status, answer = ask([{"prompt": PROMPT, "image": text}], strength=0.5)
+    assert status == 200, answer
+    with Image.open(file) as lying:
+        upright = lying.transpose(Image.Transpose.ROTATE_270)
+    (expected,) = Pipeline.from_pretrained(made, device="cpu").image_to_image([PROMPT], [upright], strength=0.5)
+    assert picture(answer).size == (12, 16)
+    assert picture(answer).tobytes() == expected.tobytes()
 
 
 def test_a_negative_prompt_reaches_the_pipeline(ask: Call, made: Path) -> None:

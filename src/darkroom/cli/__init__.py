@@ -1,6 +1,7 @@
 """The command line, `darkroom`. What is heavy is imported by the command that needs it, so that --help is quick."""
 
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -32,7 +33,20 @@ def main() -> None:
     try:
         app()
     except DarkroomError as error:
-        print(f"darkroom: {error}", file=sys.stderr)
-        sys.exit(1)
+        _fail(str(error))
+    except OSError as error:
+        _fail(_place(error))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"darkroom: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _place(error: OSError) -> str:
+    """What the system refused, in one line: a place that is taken, gone, full or somebody else's."""
+    if error.filename is None or error.strerror is None:
+        return " ".join(str(error).split()) or type(error).__name__
+    return f"{error.filename}: {error.strerror}; mend that or name another place"

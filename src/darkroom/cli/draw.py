@@ -1,6 +1,7 @@
 """Commands that draw pictures."""
 
 import math
+import os
 import re
 import sys
 from dataclasses import replace
@@ -11,16 +12,14 @@ import typer
 
 from darkroom.cli.options import PIPELINE, Options, with_options
 from darkroom.core.errors import DarkroomError
+from darkroom.inference.defaults import BATCH_SIZE, INPAINT_STRENGTH, STRENGTH
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from darkroom.inference.film import Film
     from darkroom.inference.pipeline import Pipeline
     from darkroom.inference.record import Record
 
 SAMPLES = Path("samples")
-BATCH = 64
 MAX_SLUG = 60  # letters of a prompt that a file name takes
 
 Prompt = Annotated[
@@ -56,7 +55,7 @@ def img2img(
     options: Options,
     image: Start,
     prompt: Prompt = None,
-    strength: Annotated[float | None, typer.Option(help="0 keeps the picture, 1 forgets it. [default: 0.6]")] = None,
+    strength: Annotated[float, typer.Option(help="0 keeps the picture, 1 forgets it.")] = STRENGTH,
 ) -> None:
     """Redraw a picture so that it shows a prompt.
 
@@ -73,7 +72,7 @@ def inpaint(
     image: Start,
     mask: Annotated[Path, typer.Argument(help="Picture of the same size, white where new pixels are wanted.")],
     prompt: Prompt = None,
-    strength: Annotated[float | None, typer.Option(help="0 keeps what is there, 1 forgets it. [default: 1]")] = None,
+    strength: Annotated[float, typer.Option(help="0 keeps what is there, 1 forgets it.")] = INPAINT_STRENGTH,
 ) -> None:
     """Redraw the masked part of a picture; the rest stays as it is, to the pixel. The prompt tells the whole picture.
 
@@ -106,6 +105,7 @@ def regenerate(
     from darkroom.inference.record import Record, differences, open_picture, profile
 
     record = Record.read(picture)
+    out = _place("--out", out or picture.with_stem(f"{picture.stem}-again"), ".png")
     model = _model(pipeline, record.precision)
     if model.model_hash != record.model:
         raise DarkroomError(
@@ -115,10 +115,8 @@ def regenerate(
     now = profile(model)
     for line in differences(record.profile, now):
         print(f"darkroom: another execution profile: {line}", file=sys.stderr)
-    steps = len(record.batches()) * record.sampling.num_inference_steps
-    with Progress(steps, "regenerate") as bar:
+    with Progress(record.steps(model), "regenerate") as bar:
         again = record.again(model, lambda *_: bar.update())
-    out = _png(out or picture.with_stem(f"{picture.stem}-again"))
     replace(record, profile=now).save(out, again)
     before = as_pictures(open_picture(picture), len(again))[0]
     apart = int((before.int() - again.int()).abs().max()) if before.shape == again.shape else None
@@ -137,44 +135,53 @@ def _draw(
     image: Path | None = None,
     mask: Path | None = None,
 ) -> None:
-    """Draw, save and say what was written; arguments as the user gave them."""
+    """Draw, save and say what was written; arguments as the user gave them, strength with a picture alone."""
     prompts = _prompts(prompt, o.prompts)
-    out = _png(o.out or SAMPLES / f"{_slug(prompts[0])}.png")
-    if o.gif is not None and o.gif.suffix.lower() != ".gif":
-        raise DarkroomError(f"--gif = {o.gif}: give a name that ends in .gif")
+    out = _place("--out", o.out or SAMPLES / f"{_slug(prompts[0])}.png", ".png")
+    gif = None if o.gif is None else _place("--gif", o.gif, ".gif")
+    if gif is not None and strength == 0:
+        raise DarkroomError(f"--gif = {gif}: of --strength 0, which takes no step, there is no film; leave one out")
     from darkroom.core.artifact import content_hash
-    from darkroom.inference.pipeline import STRENGTH
+    from darkroom.core.tensors import to_pil
+    from darkroom.inference.editing import as_pictures, check_strength, mask_levels
     from darkroom.inference.record import Record, open_picture, profile
 
+    if strength is not None:
+        check_strength(strength)
     inputs = {name: (path, open_picture(path)) for name, path in (("image", image), ("mask", mask)) if path}
     model = _model(o.pipeline)
-    how = model.sampling(
-        num_inference_steps=o.steps,
-        guidance_scale=o.guidance_scale,
-        guidance_rescale=o.guidance_rescale,
-        sampler=o.sampler,
-    )
-    rest: dict[str, Any] = {"spacing": o.spacing, "karras": o.karras, "eta": o.eta}
-    how = model.sampling(sampling=replace(how, **{key: value for key, value in rest.items() if value is not None}))
+    asked: dict[str, Any] = {
+        "num_inference_steps": o.steps,
+        "guidance_scale": o.guidance_scale,
+        "guidance_rescale": o.guidance_rescale,
+        "sampler": o.sampler,
+        "spacing": o.spacing,
+        "karras": o.karras,
+        "eta": o.eta,
+        "variance": o.variance,
+    }
+    given = {key: value for key, value in asked.items() if value is not None}
+    how = model.sampling(sampling=replace(model.info.sampling, **given))
     wanted = [one for one in prompts for _ in range(o.n)]
     record = Record(
         prompts=wanted,
         seeds=[o.seed + i for i in range(len(wanted))],
         sampling=how,
-        batch_size=BATCH,
+        batch_size=BATCH_SIZE,
         model=model.model_hash,
         precision=model.precision,
         profile=profile(model),
         negative_prompt=o.negative_prompt,
         height=height,
         width=width,
-        strength=None if image is None else strength if strength is not None else 1.0 if mask else STRENGTH,
+        strength=strength,
         columns=math.ceil(math.sqrt(len(wanted))),
         sources={name: {"name": path.name, "md5": content_hash(path)} for name, (path, _) in inputs.items()},
-        image=_bare(inputs["image"][1], model.info.channels) if "image" in inputs else None,
-        mask=_bare(inputs["mask"][1], 1) if "mask" in inputs else None,
+        image=to_pil(as_pictures(inputs["image"][1], model.info.channels)[0]) if "image" in inputs else None,
+        mask=to_pil(mask_levels(inputs["mask"][1])) if "mask" in inputs else None,
     )
-    _develop(model, record, out, o.grid, o.gif)
+    record.check_fits()
+    _develop(model, record, out, o.grid, gif)
 
 
 def _develop(model: "Pipeline", record: "Record", out: Path, grid: bool, gif: Path | None) -> None:
@@ -188,7 +195,7 @@ def _develop(model: "Pipeline", record: "Record", out: Path, grid: bool, gif: Pa
     batches, many = record.batches(), len(record.prompts) > 1
     pictures: list[Tensor] = []
     film = None if gif is None else _film(model, batches[0].prompts)
-    with Progress(len(batches) * record.sampling.num_inference_steps, "draw") as bar:
+    with Progress(record.steps(model), "draw") as bar:
 
         def watch(step: int, x: Tensor, x0: Tensor) -> None:
             bar.update()
@@ -224,14 +231,6 @@ def _model(folder: Path, precision: str | None = None) -> "Pipeline":
     return Pipeline.from_pretrained(folder, device=device.start(), precision=precision)  # type: ignore[arg-type]
 
 
-def _bare(picture: "Image", channels: int) -> "Image":
-    """A picture as the model takes it, which is what its record keeps."""
-    from darkroom.core.tensors import to_pil
-    from darkroom.inference.editing import as_pictures
-
-    return to_pil(as_pictures(picture, channels)[0])
-
-
 def _prompts(prompt: str | None, file: Path | None) -> list[str]:
     """The prompts, given one way or the other."""
     if (prompt is None) == (file is None):
@@ -248,9 +247,17 @@ def _prompts(prompt: str | None, file: Path | None) -> list[str]:
     return found
 
 
-def _png(path: Path) -> Path:
-    if path.suffix.lower() != ".png":
-        raise DarkroomError(f"--out = {path}: give a name that ends in .png")
+def _place(option: str, path: Path, suffix: str) -> Path:
+    """The path itself, refused before anything is drawn where no such file could be written."""
+    if path.suffix.lower() != suffix:
+        raise DarkroomError(f"{option} = {path}: give a name that ends in {suffix}")
+    if path.is_dir():
+        raise DarkroomError(f"{option} = {path}: is a folder; give another name")
+    above = next(place for place in path.parents if place.exists())
+    if not above.is_dir():
+        raise DarkroomError(f"{option} = {path}: {above} is a file, not a folder; give another place")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise DarkroomError(f"{option} = {path}: {above} may not be written to; give another place")
     return path
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from darkroom.core.choices import SamplerName, Spacing
+from darkroom.core.choices import SamplerName, Spacing, Variance
 
 MAX_PICTURES = 256  # of one prompt
 PIPELINE = Path("artifacts/pipeline")
@@ -32,14 +32,21 @@ class Options:
     ] = None
     guidance_rescale: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Against the glare of much guidance: 0 is off, 0.7 is usual. [default: 0]"),
+        typer.Option(
+            min=0, max=1, help="Against the glare of much guidance: 0 is off, 0.7 is usual. [default: the pipeline's]"
+        ),
     ] = None
     sampler: Annotated[SamplerName | None, typer.Option(help="[default: the pipeline's]")] = None
     spacing: Annotated[Spacing | None, typer.Option(help="Where the steps lie. [default: the pipeline's]")] = None
     karras: Annotated[
         bool | None, typer.Option("--karras/--no-karras", help="Smaller steps at the end. [default: the pipeline's]")
     ] = None
-    eta: Annotated[float | None, typer.Option(min=0, max=1, help="Noise that ddim adds. [default: 0]")] = None
+    eta: Annotated[float | None, typer.Option(min=0, max=1, help="Noise that ddim adds. [default: the pipeline's]")] = (
+        None
+    )
+    variance: Annotated[
+        Variance | None, typer.Option(help="Spread of the noise that ddpm adds. [default: the pipeline's]")
+    ] = None
     seed: Annotated[int, typer.Option(min=0, help="Of the first picture; the next ones have seed + 1, + 2, …")] = 0
     out: Annotated[Path | None, typer.Option(help="PNG file to write. [default: samples/, named after the prompt]")] = (
         None

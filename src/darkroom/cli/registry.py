@@ -35,8 +35,8 @@ def register(
         print("DARKROOM_TRACKING=off: nothing is registered")
         return
     from darkroom.evaluation.card import read_card
+    from darkroom.inference.defaults import STRENGTH
     from darkroom.inference.folder import PipelineInfo
-    from darkroom.inference.pipeline import STRENGTH
     from darkroom.tracking import registry
 
     sampling, card = PipelineInfo.read(pipeline).sampling, read_card(pipeline)

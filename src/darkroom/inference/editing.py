@@ -65,17 +65,16 @@ def edited(
     return torch.where(keep, known, walk(denoiser, how, x, levels, condition, null, noise, on_step, knowing))
 
 
-def check_strength(strength: float) -> float:
-    """The strength itself.
+def check_strength(strength: float) -> None:
+    """Refuse a strength that is not in [0, 1].
 
     Raises:
-        DarkroomError: it is not in [0, 1].
+        DarkroomError: names it and the range.
     """
     if not (math.isfinite(strength) and 0 <= strength <= 1):
         raise DarkroomError(
             f"strength = {strength}: give a number from 0 (the picture as it is) to 1 (a new one from noise)"
         )
-    return strength
 
 
 def as_pictures(image: Picture | Sequence[Image.Image], channels: int) -> Tensor:
@@ -111,7 +110,7 @@ def as_mask(mask: Picture, size: tuple[int, int]) -> Tensor:
     """Where new pixels are asked for: bool (1, 1, H, W).
 
     Args:
-        mask: a PIL picture, white where new pixels are wanted, or a tensor (H, W) or (1, H, W), bool or uint8.
+        mask: a PIL picture, see `mask_levels`, or a tensor (H, W) or (1, H, W), bool or uint8.
         size: (H, W) of the picture.
 
     Raises:
@@ -123,11 +122,23 @@ def as_mask(mask: Picture, size: tuple[int, int]) -> Tensor:
             raise DarkroomError(f"mask: a tensor {tuple(mask.shape)} of {mask.dtype}; give bool or uint8 (H, W)")
         wanted = values.clone() if values.dtype == torch.bool else values >= MASKED
     else:
-        wanted = as_pictures(mask, 1)[0, 0] >= MASKED
+        wanted = mask_levels(mask)[0] >= MASKED
     if wanted.shape != size:
         (h, w), (height, width) = wanted.shape, size
         raise DarkroomError(f"mask: {w} x {h} pixels for a picture of {width} x {height}; give one of the same size")
     return wanted.cpu()[None, None]
+
+
+def mask_levels(mask: Image.Image) -> Tensor:
+    """The grey levels of a mask, uint8 (1, H, W), light where new pixels are wanted; transparent is laid on black.
+
+    Raises:
+        DarkroomError: pixels without a defined range.
+    """
+    if mask.has_transparency_data and not mask.mode.startswith(("I", "F")):  # those are grey alone
+        mask = mask.convert("RGBA")
+        mask = Image.alpha_composite(Image.new("RGBA", mask.size, "black"), mask)
+    return as_pictures(mask, 1)[0]
 
 
 def padded(pictures: Tensor, multiple: int) -> Tensor:

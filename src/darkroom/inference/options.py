@@ -2,14 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
+
+from PIL import Image
+from torch import Tensor
 
 from darkroom.core.choices import SamplerName
 from darkroom.core.errors import DarkroomError
+from darkroom.core.tensors import to_pil
 from darkroom.diffusion.generate import Sampling
 from darkroom.diffusion.samplers import OnStep, ignore_step
+from darkroom.inference.defaults import BATCH_SIZE
 
-BATCH_SIZE = 64
+Output = Literal["pil", "tensor"]
 
 
 class Options(TypedDict, total=False):
@@ -105,3 +110,8 @@ def sampling(options: Options, default: Sampling) -> Sampling:
     }
     given = {key: value for key, value in values.items() if value is not None}
     return replace(options.get("sampling") or default, **given)
+
+
+def answer(output: Output, pictures: Tensor) -> list[Image.Image] | Tensor:
+    """Pictures uint8 (N, C, H, W) in the form asked for."""
+    return pictures if output == "tensor" else [to_pil(picture) for picture in pictures]

@@ -15,24 +15,22 @@ from darkroom.core.choices import Precision
 from darkroom.core.device import autocast, resolve_device
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import randn_each
-from darkroom.core.tensors import to_float, to_pil, to_uint8
+from darkroom.core.tensors import to_float, to_uint8
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.denoiser import Condition, Denoiser
 from darkroom.diffusion.generate import Sampling, generate
 from darkroom.diffusion.samplers import OnStep, ignore_step
 from darkroom.diffusion.schedule import DiscreteVP
 from darkroom.inference import memory
+from darkroom.inference.defaults import INPAINT_STRENGTH, STRENGTH
 from darkroom.inference.editing import Given, Picture, as_mask, as_pictures, check_strength, edited, kept, padded
 from darkroom.inference.folder import PipelineInfo
 from darkroom.inference.networks import read_parts
-from darkroom.inference.options import Options, Request, request, sampling
+from darkroom.inference.options import Options, Output, Request, answer, request, sampling
 from darkroom.inference.prompts import ClassPrompts, NoPrompts, Prompts, TextPrompts
 from darkroom.nn.identity import Autoencoder
 from darkroom.nn.text import CLIPTextModel
 from darkroom.nn.unet import UNet2DConditionModel
-
-STRENGTH = 0.6  # of image to image: keeps where things are and lets them change
-Output = Literal["pil", "tensor"]
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ class Pipeline:
         for key, side in zip(("height", "width"), size, strict=True):
             if side < 1:
                 raise DarkroomError(f"{key} = {side}: give 1 or more pixels")
-        return _as(output, self._draw(asked, size))
+        return answer(output, self._draw(asked, size))
 
     @overload
     def image_to_image(
@@ -186,10 +184,11 @@ class Pipeline:
         Raises:
             DarkroomError: as `text_to_image`; a strength outside [0, 1]; pictures that cannot be used.
         """
+        check_strength(strength)
         pictures = as_pictures(image, self.info.channels)
         asked = self._request(prompt, options, pictures)
-        given = Given(self.encode(pictures), check_strength(strength))
-        return _as(output, self._draw(asked, pictures.shape[2:], given))
+        given = Given(self.encode(pictures), strength)
+        return answer(output, self._draw(asked, pictures.shape[2:], given))
 
     @overload
     def inpaint(
@@ -198,7 +197,7 @@ class Pipeline:
         image: Picture | Sequence[Image.Image],
         mask: Picture,
         *,
-        strength: float = 1.0,
+        strength: float = INPAINT_STRENGTH,
         output: Literal["pil"] = "pil",
         **options: Unpack[Options],
     ) -> list[Image.Image]: ...
@@ -210,7 +209,7 @@ class Pipeline:
         image: Picture | Sequence[Image.Image],
         mask: Picture,
         *,
-        strength: float = 1.0,
+        strength: float = INPAINT_STRENGTH,
         output: Literal["tensor"],
         **options: Unpack[Options],
     ) -> Tensor: ...
@@ -222,7 +221,7 @@ class Pipeline:
         image: Picture | Sequence[Image.Image],
         mask: Picture,
         *,
-        strength: float = 1.0,
+        strength: float = INPAINT_STRENGTH,
         output: Output = "pil",
         **options: Unpack[Options],
     ) -> list[Image.Image] | Tensor:
@@ -235,13 +234,14 @@ class Pipeline:
         Raises:
             DarkroomError: as `image_to_image`; a mask of another size.
         """
+        check_strength(strength)
         pictures = as_pictures(image, self.info.channels)
         size = (pictures.shape[2], pictures.shape[3])
         wanted = as_mask(mask, size)
         asked = self._request(prompt, options, pictures)
         keep = kept(wanted, self.multiple, self.vae.downscale).to(self.device)
-        given = Given(self.encode(pictures), check_strength(strength), keep)
-        return _as(output, torch.where(wanted, self._draw(asked, size, given), pictures))
+        given = Given(self.encode(pictures), strength, keep)
+        return answer(output, torch.where(wanted, self._draw(asked, size, given), pictures))
 
     def _request(self, prompt: str | Sequence[str], options: Options, pictures: Tensor | None = None) -> Request:
         """The request, checked against the model."""
@@ -344,7 +344,3 @@ class Pipeline:
     def reconstruct(self, images: Tensor) -> Tensor:
         """Pictures in [-1, 1] (N, C, H, W) through the autoencoder and back, uint8, from the posterior's mean."""
         return to_uint8(self.vae.decode(self.vae.encode(images.to(self.device)).mean)).cpu()
-
-
-def _as(output: Output, pictures: Tensor) -> list[Image.Image] | Tensor:
-    return pictures if output == "tensor" else [to_pil(picture) for picture in pictures]

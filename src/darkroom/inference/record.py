@@ -1,17 +1,14 @@
 """How a picture was made, kept inside its PNG: enough to make it again, with the batch it came from."""
 
-import base64
-import binascii
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import torch
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from PIL import Image, PngImagePlugin
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from darkroom import __version__
@@ -24,10 +21,13 @@ from darkroom.data.images import UnusablePictureError, decode
 from darkroom.diffusion.generate import Sampling
 from darkroom.diffusion.samplers import OnStep, ignore_step
 from darkroom.inference.options import Options
+from darkroom.inference.packing import packed, unpacked
 from darkroom.inference.pipeline import Pipeline
 
 KEY, INPUTS = "darkroom", ("image", "mask")  # names of the PNG's text chunks, the inputs' after "darkroom:"
 FORMAT = 1
+Count = Annotated[int, Field(ge=1)]
+Index = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,21 @@ class Record:
     model: content hash of the pipeline. profile: see `execution_profile`.
     """
 
-    prompts: list[str]
-    seeds: list[int]
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    prompts: Annotated[list[str], Field(min_length=1)]
+    seeds: list[Index]
     sampling: Sampling
-    batch_size: int
+    batch_size: Count
     model: str
     precision: Precision
     profile: dict[str, str]
     negative_prompt: str | None = None
-    height: int | None = None
-    width: int | None = None
-    strength: float | None = None
-    index: int | None = None
-    columns: int = 1
+    height: Count | None = None
+    width: Count | None = None
+    strength: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    index: Index | None = None
+    columns: Count = 1
     sources: dict[str, dict[str, str]] = field(default_factory=dict)
     image: Image.Image | None = None
     mask: Image.Image | None = None
@@ -62,6 +64,14 @@ class Record:
         firsts = range(0, len(self.prompts), self.batch_size)
         rows = [slice(first, first + self.batch_size) for first in firsts]
         return [replace(self, prompts=self.prompts[r], seeds=self.seeds[r]) for r in rows]
+
+    def steps(self, pipeline: Pipeline) -> int:
+        """How many steps `on_step` is told of, over all batches."""
+        if self.strength == 0:
+            return 0
+        share = 1.0 if self.strength is None else self.strength
+        levels = self.sampling.levels(pipeline.schedule, pipeline.info.prediction_type, share)
+        return len(self.batches()) * (len(levels) - 1)
 
     def draw(self, pipeline: Pipeline, on_step: OnStep = ignore_step) -> Tensor:
         """The pictures of one batch, uint8 (N, C, H, W)."""
@@ -85,21 +95,28 @@ class Record:
         pictures = torch.cat([batch.draw(pipeline, on_step) for batch in self.batches()])
         return image_grid(pictures, self.columns) if self.index is None else pictures[self.index]
 
+    def check_fits(self) -> None:
+        """Refuse a record that is too long for a PNG: written, it could not be read again.
+
+        Raises:
+            DarkroomError: names both sizes.
+        """
+        size, most = sum(map(len, self._texts().values())), PngImagePlugin.MAX_TEXT_MEMORY
+        if size > most:
+            raise DarkroomError(
+                f"image: {size:,} bytes would go with each picture that is drawn, for it to be made again, and a PNG "
+                f"is read with {most:,} at most; give a smaller picture"
+            )
+
     def save(self, path: Path, picture: Tensor) -> None:
         """Write `picture`, uint8 (C, H, W), as a PNG with this record.
 
         Raises:
             DarkroomError: the file cannot be written.
         """
-        info = PngInfo()
-        for key, value in self._facts().items():
+        info = PngImagePlugin.PngInfo()
+        for key, value in self._texts().items():
             info.add_text(key, value)
-        values = {f: v for f, v in vars(self).items() if f not in INPUTS}
-        values |= {"sampling": asdict(self.sampling), "format": FORMAT}
-        info.add_text(KEY, json.dumps(values, sort_keys=True))
-        for name in INPUTS:
-            if (given := getattr(self, name)) is not None:
-                info.add_text(f"{KEY}:{name}", _packed(given))
         try:
             with whole(path) as beside:
                 to_pil(picture).save(beside, format="PNG", pnginfo=info)
@@ -111,22 +128,50 @@ class Record:
         """The record in a PNG.
 
         Raises:
-            DarkroomError: there is no such file, it is no PNG of this program, or one of another format.
+            DarkroomError: there is no such file, it is no PNG of this program, one of another format, or damaged.
         """
         texts = open_picture(path).info
         if KEY not in texts:
             raise DarkroomError(f"{path}: does not say how it was made; give a PNG as darkroom wrote it")
         try:
             values = json.loads(texts[KEY])
-            if values.pop("format") != FORMAT:
-                raise DarkroomError(f"{path}: its record has another format than {FORMAT}; install another version")
-            values["sampling"] = Sampling(**values["sampling"])
-            inputs: dict[str, Any] = {
-                name: _unpacked(texts[f"{KEY}:{name}"]) for name in INPUTS if f"{KEY}:{name}" in texts
-            }
-            return cls(**values, **inputs)
-        except (KeyError, TypeError, ValueError, AttributeError, UnusablePictureError) as error:
-            raise DarkroomError(f"{path}: its record is damaged ({error}); give the file as it was written") from None
+            if (written := values.pop("format")) == FORMAT:
+                inputs = {name: unpacked(texts[f"{KEY}:{name}"]) for name in INPUTS if f"{KEY}:{name}" in texts}
+                record = TypeAdapter(cls).validate_python({**values, **inputs})
+                record._check_agrees()
+                return record
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            RecursionError,
+            UnusablePictureError,
+            DarkroomError,
+        ) as error:
+            raise DarkroomError(
+                f"{path}: its record is damaged ({_reason(error)}); give the file as it was written"
+            ) from None
+        raise DarkroomError(f"{path}: its record has format {written!r}, not {FORMAT}; install another version")
+
+    def _check_agrees(self) -> None:
+        """Raise ValueError where one field contradicts another."""
+        if len(self.seeds) != len(self.prompts):
+            raise ValueError(f"{len(self.seeds)} seeds for {len(self.prompts)} prompts")
+        if self.index is not None and self.index >= len(self.prompts):
+            raise ValueError(f"index = {self.index} of {len(self.prompts)} pictures")
+        if (self.strength is None) != (self.image is None):
+            raise ValueError("of image and strength one is missing")
+        if self.mask is not None and self.image is None:
+            raise ValueError("a mask without an image")
+
+    def _texts(self) -> dict[str, str]:
+        """The PNG's text chunks."""
+        values = {f: v for f, v in vars(self).items() if f not in INPUTS}
+        values |= {"sampling": asdict(self.sampling), "format": FORMAT}
+        given = {f"{KEY}:{name}": picture for name in INPUTS if (picture := getattr(self, name)) is not None}
+        inputs = {key: packed(picture) for key, picture in given.items()}
+        return {**self._facts(), KEY: json.dumps(values, sort_keys=True), **inputs}
 
     def _facts(self) -> dict[str, str]:
         """The essence, in words for any picture viewer."""
@@ -173,16 +218,9 @@ def open_picture(path: Path) -> Image.Image:
         raise DarkroomError(f"{path}: {error}; name another picture") from None
 
 
-def _packed(picture: Image.Image) -> str:
-    data = io.BytesIO()
-    bare = picture.copy()
-    bare.info = {}
-    bare.save(data, format="PNG")
-    return base64.b64encode(data.getvalue()).decode()
-
-
-def _unpacked(text: str) -> Image.Image:
-    try:
-        return decode(base64.b64decode(text, validate=True))
-    except binascii.Error as error:
-        raise ValueError(error) from None
+def _reason(error: Exception) -> str:
+    """What is wrong, in one line."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    fault = error.errors()[0]
+    return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"

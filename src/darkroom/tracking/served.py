@@ -4,9 +4,6 @@ It holds no more than the way from a request to `darkroom.Pipeline` and back. Da
 the model is served.
 """
 
-import base64
-import binascii
-import io
 import math
 from typing import Any
 
@@ -17,6 +14,8 @@ from mlflow.pyfunc import PythonModel
 from PIL import Image
 
 from darkroom.core.errors import DarkroomError
+from darkroom.data.images import UnusablePictureError
+from darkroom.inference.packing import packed, unpacked
 
 
 class ServedPipeline(PythonModel):  # type: ignore[misc]
@@ -37,7 +36,7 @@ class ServedPipeline(PythonModel):  # type: ignore[misc]
             pictures = self._pictures(model_input.to_dict("records"), **given)
         except DarkroomError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
-        return pd.DataFrame({"image": [_encoded(picture) for picture in pictures]})
+        return pd.DataFrame({"image": [packed(picture) for picture in pictures]})
 
     def _pictures(
         self, rows: list[dict[str, Any]], seed: int = 0, strength: float | None = None, **how: Any
@@ -47,7 +46,7 @@ class ServedPipeline(PythonModel):  # type: ignore[misc]
         for place, row in enumerate(rows):
             if not isinstance(row["prompt"], str):
                 raise DarkroomError(f"prompt of row {place} = {row['prompt']!r}: give a text")
-        starts = {place: _decoded(row.get("image"), place) for place, row in enumerate(rows)}
+        starts = {place: _start(row.get("image"), place) for place, row in enumerate(rows)}
         plain = [place for place, start in starts.items() if start is None]
         given = [place for place, start in starts.items() if start is not None]
         drawn: dict[int, Image.Image] = {}
@@ -64,27 +63,18 @@ class ServedPipeline(PythonModel):  # type: ignore[misc]
         return [drawn[place] for place in starts]
 
 
-def _decoded(text: Any, place: int) -> Image.Image | None:
-    """A picture in base64; None where a row has none.
+def _start(text: Any, place: int) -> Image.Image | None:
+    """A row's picture to start from; None where it has none.
 
     Raises:
-        DarkroomError: it is not base64, or not of a picture.
+        DarkroomError: it cannot be used.
     """
     if text is None or text == "" or (isinstance(text, float) and math.isnan(text)):
         return None
     try:
-        with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as picture:
-            return picture.copy()
-    except (binascii.Error, TypeError, ValueError):
-        raise DarkroomError(f"image of row {place}: not base64; send the bytes of a PNG file in base64") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError):
-        raise DarkroomError(f"image of row {place}: not a readable picture; send a PNG file in base64") from None
-
-
-def _encoded(picture: Image.Image) -> str:
-    file = io.BytesIO()
-    picture.save(file, format="PNG")
-    return base64.b64encode(file.getvalue()).decode()
+        return unpacked(text)
+    except UnusablePictureError as error:
+        raise DarkroomError(f"image of row {place}: {error}; send a picture file in base64, such as a PNG") from None
 
 
 set_model(ServedPipeline())
