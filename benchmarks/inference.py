@@ -120,6 +120,7 @@ def main() -> None:
     parser.add_argument("--pipeline", type=Path, default=Path("artifacts/pipeline"))
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--skip-large", action="store_true")
     parser.add_argument("--worker", nargs=6, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -129,7 +130,7 @@ def main() -> None:
         return
     print("| model | batch | precision | images/s | diffusers | ratio | peak MiB | diffusers |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
-    for batch in (1, 16):
+    for batch in given.batches:
         for precision in ("fp32", "bf16"):
             case = Case("default, 32²", given.pipeline, batch, 32, given.steps, precision, given.rounds)
             report(case, measure(case))
