@@ -1,6 +1,5 @@
 """Fine-tuning Stable Diffusion 1.x, from import to export, as the recipe's header says."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from darkroom.core.artifact import content_hash, load_tensors
+from darkroom.core.artifact import content_hash, load_tensors, read_json, write_json
 
 COMMAND = "import sys; from darkroom.cli import main; sys.argv[0] = 'darkroom'; main()"
 IMPORTED = "artifacts/imported/tiny-sd15"
+FACTOR = 0.25  # not Stable Diffusion's own, which stands in wherever nothing is said
 
 
 @pytest.mark.slow
@@ -27,7 +27,10 @@ def test_import_prepare_cache_train_evaluate_export(
         subprocess.run([sys.executable, *arguments], cwd=project, check=True, capture_output=True)
 
     python("recipes/make_tiny_sd15.py")
-    python("-c", COMMAND, "import", "artifacts/tiny-sd15/model.safetensors", IMPORTED)
+    python("-c", COMMAND, "import", "artifacts/tiny-sd15/model.safetensors", "config")
+    config = project / "config" / "vae" / "config.json"
+    write_json(config, read_json(config) | {"scaling_factor": FACTOR})
+    python("-c", COMMAND, "import", "artifacts/tiny-sd15/model.safetensors", IMPORTED, "--config", "config")
     python("-c", COMMAND, "recipe", "use", "sd15-finetune-tiny")
     python("-c", COMMAND, "data", "scan")
     dvc_in(project)("repro")
@@ -35,10 +38,11 @@ def test_import_prepare_cache_train_evaluate_export(
 
     imported, artifacts = project / IMPORTED, project / "artifacts"
     for part, artifact in (("vae", "vae"), ("text_encoder", "text_encoder"), ("unet", "unet")):
-        recorded = json.loads((artifacts / artifact / "provenance.json").read_text())["inputs"]
+        recorded = read_json(artifacts / artifact / "provenance.json")["inputs"]
         assert recorded[f"{IMPORTED}/{part}"] == content_hash(imported / part)
-    latents = json.loads((project / "data" / "latents" / "config.json").read_text())
-    assert (latents["scaling"], latents["scaling_factor"]) == ("imported", 0.18215)
+    latents = read_json(project / "data" / "latents" / "config.json")
+    assert (latents["scaling"], latents["scaling_factor"]) == ("imported", FACTOR)
+    assert read_json(artifacts / "pipeline" / "pipeline.json")["scaling_factor"] == FACTOR
     before, after = (
         load_tensors(project / file) for file in ("artifacts/tiny-sd15/model.safetensors", "out.safetensors")
     )
@@ -47,5 +51,5 @@ def test_import_prepare_cache_train_evaluate_export(
     assert all(bool((before[key] == after[key]).all()) for key in frozen)
     moved = [float((before[key] - after[key]).norm() / before[key].norm()) for key in trained]
     assert 0 < max(moved) < 0.1  # at 1e-5, a few steps from where it began
-    metrics = json.loads((project / "reports" / "train_unet" / "metrics.json").read_text())
+    metrics = read_json(project / "reports" / "train_unet" / "metrics.json")
     assert metrics["init_from"] == content_hash(imported / "unet")

@@ -69,6 +69,14 @@ def test_it_says_what_the_artifacts_say(folder: Path) -> None:
     ]
 
 
+def test_it_says_neither_when_nor_where_it_was_written(folder: Path, tmp_path: Path) -> None:
+    said = card(folder)
+    assert not re.search(r"\b(19|20)\d\d\b|\b\d\d?:\d\d\b", said), "a year, a time of day"
+    assert not re.search(r"(^|[^\w.)\]])(/|~/|[A-Za-z]:\\|file:)\w", said, re.MULTILINE), "an absolute path"
+    assert card(tmp_path / folder) == said
+    assert str(tmp_path) not in said
+
+
 def test_the_hub_and_darkroom_read_its_front_matter(folder: Path) -> None:
     hub = pytest.importorskip("huggingface_hub", reason="the Hub's own reader comes with the test extras")
     facts = hub.ModelCard(card(folder, example='a "red": circle —\n- green')).data

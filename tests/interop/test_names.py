@@ -7,7 +7,7 @@ import torch
 
 from darkroom.interop.model import shapes_of
 from darkroom.interop.names import modern
-from darkroom.interop.single_file import IGNORED, names
+from darkroom.interop.single_file import IGNORED, parts_of
 from darkroom.nn.text import CLIPTextConfig
 from darkroom.nn.unet import UNetConfig
 from darkroom.nn.vae import AutoencoderKLConfig
@@ -41,14 +41,14 @@ SHAPES = {  # (U-Net, autoencoder); the first is Stable Diffusion 1.x itself
 
 @pytest.mark.parametrize(("unet", "vae"), SHAPES.values(), ids=SHAPES)
 def test_every_weight_has_one_name_and_no_two_the_same(unet: UNetConfig, vae: AutoencoderKLConfig) -> None:
-    theirs = [name for part in names(unet, vae, TEXT) for name in part.values()]
+    theirs = [name for part in parts_of(unet, vae, TEXT) for name in part.names.values()]
     assert len(theirs) == len(set(theirs))
     assert len(theirs) == sum(len(shapes_of(config)) for config in (unet, vae, TEXT))
     assert not [name for name in theirs if IGNORED.fullmatch(name)]
 
 
 def test_stable_diffusion_has_as_many_weights_as_it_has() -> None:
-    unet, vae, text = names(UNetConfig(), AutoencoderKLConfig(), CLIPTextConfig())
+    unet, vae, text = (p.names for p in parts_of(UNetConfig(), AutoencoderKLConfig(), CLIPTextConfig()))
     assert (len(unet), len(vae), len(text)) == (686, 248, 196)
     assert unet["up_blocks.3.resnets.2.conv_shortcut.weight"] == (
         "model.diffusion_model.output_blocks.11.0.skip_connection.weight"
@@ -65,7 +65,7 @@ def test_diffusers_reads_our_names_as_the_same_weights(
 ) -> None:
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 
-    unet_names, vae_names, _ = names(unet, vae, TEXT)
+    unet_names, vae_names, _ = (part.names for part in parts_of(unet, vae, TEXT))
     marks = {name: torch.full((1,), float(i)) for i, name in enumerate([*unet_names.values(), *vae_names.values()])}
     for found, convert, config in (
         (unet_names, convert_ldm_unet_checkpoint, unet.to_diffusers()),

@@ -63,6 +63,10 @@ EDITS: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], str]] =
         lambda t: {**t, f"{UNET}input_blocks.0.0.weight": torch.ones(32, 9, 3, 3)},
         "in_channels = 9, but the autoencoder's latent_channels = 4",
     ),
+    "a variance predicted too": (
+        lambda t: {**t, f"{UNET}out.2.weight": torch.ones(8, 32, 3, 3), f"{UNET}out.2.bias": torch.ones(8)},
+        "out_channels = 8, but in_channels = 4",
+    ),
     "whole numbers": (
         lambda t: {**t, f"{UNET}out.2.bias": torch.ones(4, dtype=torch.int32)},
         "conv_out.bias is of type int32",
@@ -167,6 +171,21 @@ FOLDERS = {
         {"prediction_type": "flow"},
         "prediction_type = 'flow'",
     ),
+    "runge-kutta": (
+        "scheduler/scheduler_config.json",
+        {"_class_name": "PNDMScheduler", "skip_prk_steps": False},
+        "skip_prk_steps = False is not supported, only True",
+    ),
+    "runge-kutta, unsaid": (
+        "scheduler/scheduler_config.json",
+        {"_class_name": "PNDMScheduler"},
+        "skip_prk_steps = False is not supported, only True",
+    ),
+    "learned variance": (
+        "scheduler/scheduler_config.json",
+        {"_class_name": "DDPMScheduler", "variance_type": "learned"},
+        "variance_type = 'learned' is not supported, only fixed_small, fixed_large",
+    ),
     "another pipeline": (
         "model_index.json",
         {"_class_name": "StableDiffusionXLPipeline"},
@@ -209,10 +228,46 @@ def test_commands_overwrite_nothing_they_read(
     for arguments in (
         ("import", str(folder), str(folder)),
         ("import", str(tiny), str(tiny.parent)),
+        ("import", str(tiny), str(folder), "--config", str(folder)),
+        ("import", str(tiny), str(folder), "--tokenizer", str(folder / "tokenizer")),
         ("export", str(folder / "new"), "--pipeline", str(folder)),
     ):
         status, said = command(*arguments)
         assert status == 1
         assert "overlaps" in said
+    assert read_model(folder).parts
     status, said = command("export", str(folder.parent / "out"), "--format", "single-file", "--pipeline", str(folder))
     assert (status, "give a name that ends in .safetensors" in said) == (1, True)
+
+
+def test_commands_replace_models_and_nothing_else(
+    tiny: Path, made_folder: Path, tmp_path: Path, command: Callable[..., tuple[int, str]]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    for kept in (tmp_path / "mine" / "config.json", tmp_path / "note"):
+        kept.write_text("years of work")
+    (tmp_path / "folder.safetensors").mkdir()
+    single = ("--format", "single-file")
+    for name, options, message in (
+        ("mine", (), "is a folder of other things (no model_index.json, no pipeline.json), which would be lost"),
+        ("note", (), "is a file; give another name"),
+        ("folder.safetensors", single, "is a folder; give another name"),
+    ):
+        place = str(tmp_path / name)
+        done = [command("export", place, *options, "--pipeline", str(made_folder))]
+        if not options:
+            done.append(command("import", str(tiny), place))
+        for status, said in done:
+            assert (status, said.count("\n"), "Traceback" in said) == (1, 1, False), said
+            assert f"{place}: {message}" in said
+    status, said = command("import", str(tiny), ".")
+    assert (status, "would be replaced as a whole" in said) == (1, True)
+    assert (tmp_path / "mine" / "config.json").read_text() == (tmp_path / "note").read_text() == "years of work"
+    assert (tmp_path / "folder.safetensors").is_dir()
+
+    (tmp_path / "empty").mkdir()
+    for _ in ("into an empty folder", "over a model"):
+        assert command("import", str(tiny), str(tmp_path / "empty"))[0] == 0
+        assert command("export", str(tmp_path / "empty.safetensors"), *single, "--pipeline", str(made_folder))[0] == 0
+    assert command("export", str(tmp_path / "empty"), "--pipeline", str(made_folder))[0] == 0
+    assert not (tmp_path / "empty" / "pipeline.json").exists()

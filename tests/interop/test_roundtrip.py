@@ -28,8 +28,10 @@ def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
 
 
 def bytes_of(folder: Path) -> dict[str, str]:
-    found = [folder] if folder.is_file() else sorted(folder.rglob("*.safetensors"))
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in found}
+    """{path in the folder: hash} of the weights of its three networks."""
+    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*.safetensors")}
+    assert {name.split("/")[0] for name in files} == {"unet", "vae", "text_encoder"}
+    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])

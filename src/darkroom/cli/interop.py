@@ -46,7 +46,7 @@ def import_model(
     from darkroom.inference.folder import write_imported
     from darkroom.interop.source import read_model
 
-    _check_apart(source, destination)
+    _check_place(destination, source, tokenizer, config)
     model = read_model(source, tokenizer, config)
     write_imported(model, source, destination)
     print(f"{destination}: {_described(model)}, {content_hash(destination)}")
@@ -72,7 +72,6 @@ def export_model(
     from darkroom.interop.single_file import unsaid, write_single_file
     from darkroom.interop.source import read_model
 
-    _check_apart(pipeline, destination)
     if (destination.suffix == ".safetensors") != (format == "single-file"):
         raise DarkroomError(
             f"{destination}: --format {format} writes "
@@ -82,6 +81,7 @@ def export_model(
                 else "a folder; give its name"
             )
         )
+    _check_place(destination, pipeline, file=format == "single-file")
     if not pipeline.exists():
         PipelineInfo.read(pipeline)  # says what to do
     check_exportable(pipeline)
@@ -102,7 +102,28 @@ def _described(model: "Model") -> str:
     return ", ".join(f"{name} {number / 1e6:.1f} M" for name, number in zip(names, numbers, strict=True))
 
 
-def _check_apart(source: Path, destination: Path) -> None:
-    here, there = source.resolve(), destination.resolve()
-    if here == there or here.is_relative_to(there) or there.is_relative_to(here):
-        raise DarkroomError(f"{destination}: overlaps {source}, which it would overwrite; give another place")
+def _check_place(destination: Path, *sources: Path | None, file: bool = False) -> None:
+    """Refuse to write where something would be lost: over what is read, or over a folder that holds no model.
+
+    file: whether a file will be written there, not a folder.
+    """
+    from darkroom.core.artifact import PIPELINE as DESCRIPTION
+    from darkroom.interop.diffusers import INDEX
+
+    if destination.name in ("", ".."):
+        raise DarkroomError(f"{destination}: would be replaced as a whole; name a folder in it")
+    there = destination.resolve()
+    for source in filter(None, sources):
+        here = source.resolve()
+        if here.is_relative_to(there) or there.is_relative_to(here):
+            raise DarkroomError(f"{destination}: overlaps {source}, which it would overwrite; give another place")
+    if not destination.exists():
+        return
+    if destination.is_dir() == file:
+        raise DarkroomError(f"{destination}: is a {'folder' if file else 'file'}; give another name")
+    model = any((destination / name).is_file() for name in (INDEX, DESCRIPTION))
+    if not (file or model) and any(destination.iterdir()):
+        raise DarkroomError(
+            f"{destination}: is a folder of other things (no {INDEX}, no {DESCRIPTION}), which would be lost; "
+            "give another place, or empty it"
+        )

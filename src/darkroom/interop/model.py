@@ -3,7 +3,7 @@
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,6 @@ NETWORKS: dict[type, Callable[[Any], nn.Module]] = {
     AutoencoderKLConfig: AutoencoderKL,
     CLIPTextConfig: CLIPTextModel,
 }
-AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,11 @@ class Model:
                 f"{self.unet_weights.file.path}: in_channels = {self.unet.in_channels}, but the autoencoder's "
                 f"latent_channels = {self.vae.latent_channels}; only text to image models are read, no inpainting ones"
             )
-
+        if self.unet.out_channels != self.unet.in_channels:
+            raise DarkroomError(
+                f"{self.unet_weights.file.path}: out_channels = {self.unet.out_channels}, but in_channels = "
+                f"{self.unet.in_channels}; networks that predict a variance too are not read"
+            )
         self.tokenizer.max_length = min(self.tokenizer.max_length, self.text.max_position_embeddings)
 
     @property

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from darkroom.core.choices import PredictionType, Spacing
+from darkroom.core.choices import PredictionType, Spacing, Variance
 from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.generate import Sampling
 from darkroom.interop.configs import tagged
@@ -55,6 +55,7 @@ SCHEDULERS = {
     ),
 }
 SDE = {"dpmsolver++": "dpmpp_2m", "sde-dpmsolver++": "dpmpp_2m_sde"}  # algorithm_type of DPMSolverMultistepScheduler
+VARIANCES: dict[str, Variance] = {"fixed_small": "beta_tilde", "fixed_large": "beta"}  # variance_type of DDPMScheduler
 
 # What would change the pictures and is not done here: each of these keys is absent or has this value.
 NEUTRAL: dict[str, Any] = {
@@ -75,6 +76,7 @@ NEUTRAL: dict[str, Any] = {
     "solver_type": "midpoint",
     "euler_at_final": False,
 }
+SILENT = {"clip_sample": True, "skip_prk_steps": False}  # what a class that has the key does where the file is silent
 
 
 def read_scheduler(folder: Path) -> tuple[dict[str, Any], PredictionType, Sampling]:
@@ -93,10 +95,11 @@ def read_scheduler(folder: Path) -> tuple[dict[str, Any], PredictionType, Sampli
             raise DarkroomError(f"{path}: {key} = {value!r} is not supported, only {', '.join(allowed)}")
         return str(value)
 
-    for key, neutral in NEUTRAL.items():
-        default = True if key == "clip_sample" and "clip_sample" in kind.own else neutral  # the classes' own default
-        if values.get(key, default) != neutral:
-            raise DarkroomError(f"{path}: {key} = {values.get(key, default)!r} is not supported, only {neutral!r}")
+    wanted = {**NEUTRAL, "skip_prk_steps": True} if kind.sampler == "pndm" else NEUTRAL
+    for key, neutral in wanted.items():
+        value = values.get(key, SILENT.get(key, neutral) if key in kind.own else neutral)
+        if value != neutral:
+            raise DarkroomError(f"{path}: {key} = {value!r} is not supported, only {neutral!r}")
     if missing := [key for key in ("beta_start", "beta_end") if key not in values]:
         raise DarkroomError(f"{path}: lacks {', '.join(missing)}; give a complete folder")
     process = {
@@ -119,6 +122,8 @@ def read_scheduler(folder: Path) -> tuple[dict[str, Any], PredictionType, Sampli
     }
     if kind.sampler == "dpmpp_2m":
         sampling["sampler"] = SDE[choice("algorithm_type", "dpmsolver++", tuple(SDE))]
+    if kind.sampler == "ddpm":
+        sampling["variance"] = VARIANCES[choice("variance_type", "fixed_small", tuple(VARIANCES))]
     return process, prediction, Sampling(**sampling)
 
 
@@ -143,6 +148,8 @@ def scheduler_config(process: dict[str, Any], prediction_type: str, sampling: Sa
         own["set_alpha_to_one"] = sampling.set_alpha_to_one
     if "algorithm_type" in own:
         own["algorithm_type"] = next(key for key, sampler in SDE.items() if sampler == sampling.sampler)
+    if "variance_type" in own:
+        own["variance_type"] = next(theirs for theirs, ours in VARIANCES.items() if ours == sampling.variance)
     if sampling.karras and name != "DDIMScheduler":
         own["use_karras_sigmas"] = True
     return {

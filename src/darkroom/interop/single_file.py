@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,17 @@ FOREIGN = {
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
+    """One network in a single file: with what its names begin there, and the rules for the rest."""
+
     prefix: str
     rules: Rules
     config: Config
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """{our name: name in the file} of every weight."""
+        return {key: self.prefix + renamed(key, self.rules) for key in shapes_of(self.config)}
 
 
 def read_single_file(path: Path, tokenizer: Path | None = None, config: Path | None = None) -> Model:
@@ -86,7 +94,7 @@ def read_single_file(path: Path, tokenizer: Path | None = None, config: Path | N
         unet, (vae, factor) = read_unet_config(config / UNET_FOLDER), read_vae_config(config / VAE_FOLDER)
         text = read_text_config(config / TEXT_ENCODER, words.bos_token_id, words.eos_token_id)
         process, prediction, sampling = read_scheduler(config)
-    weights = [_weights(part, file, found) for part in _parts(unet, vae, text)]
+    weights = [_weights(part, file, found) for part in parts_of(unet, vae, text)]
     claimed = {name for part in weights for name in part.keys.values()}
     if left := sorted(found.keys() - claimed):
         raise DarkroomError(f"{path}: {len(left)} keys are not of Stable Diffusion 1.x ({some(left)}); remove them")
@@ -114,14 +122,11 @@ def write_single_file(model: Model, path: Path, dtype: Dtype = "fp32") -> None:
         DarkroomError: the network is not shaped as Stable Diffusion 1.x; names the key.
     """
     _check_shape(model)
-    parts = _parts(model.unet, model.vae, model.text)
     tensors = {}
-    for part, source in zip(parts, model.parts, strict=True):
-        for key in source.keys:
+    for part, source in zip(parts_of(model.unet, model.vae, model.text), model.parts, strict=True):
+        for key, name in part.names.items():
             value = converted(source.tensor(key), dtype, key, source.file.path)
-            if part.prefix == VAE:
-                value = convolved(key, value)
-            tensors[part.prefix + renamed(key, part.rules)] = value
+            tensors[name] = convolved(key, value) if part.prefix == VAE else value
     save_tensors(path, tensors)
 
 
@@ -136,26 +141,18 @@ def unsaid(model: Model) -> list[str]:
     return [f"{key} = {value}" for key, (value, usual) in given.items() if value != usual]
 
 
-def names(unet: UNetConfig, vae: AutoencoderKLConfig, text: CLIPTextConfig) -> list[dict[str, str]]:
-    """{our name: name in a single file} of the U-Net, the autoencoder and the text encoder."""
-    return [
-        {key: part.prefix + renamed(key, part.rules) for key in shapes_of(part.config)}
-        for part in _parts(unet, vae, text)
-    ]
+def parts_of(unet: UNetConfig, vae: AutoencoderKLConfig, text: CLIPTextConfig) -> tuple[Part, Part, Part]:
+    """The U-Net, the autoencoder and the text encoder in a single file."""
+    return (
+        Part(UNET, unet_rules(unet), unet),
+        Part(VAE, vae_rules(vae), vae),
+        Part(TEXT, text_rules(text), text),
+    )
 
 
-def _parts(unet: UNetConfig, vae: AutoencoderKLConfig, text: CLIPTextConfig) -> list[_Part]:
-    return [
-        _Part(UNET, unet_rules(unet), unet),
-        _Part(VAE, vae_rules(vae), vae),
-        _Part(TEXT, text_rules(text), text),
-    ]
-
-
-def _weights(part: _Part, file: Checkpoint, found: dict[str, tuple[int, ...]]) -> Weights:
-    keys = {key: part.prefix + renamed(key, part.rules) for key in shapes_of(part.config)}
+def _weights(part: Part, file: Checkpoint, found: dict[str, tuple[int, ...]]) -> Weights:
     own = {key: shape for key, shape in found.items() if key.startswith(part.prefix)}
-    return weights_of(part.config, file, keys, own)
+    return weights_of(part.config, file, part.names, own)
 
 
 def _check_kind(file: Checkpoint) -> None:
