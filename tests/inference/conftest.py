@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from darkroom.inference.pipeline import Pipeline
-from darkroom.nn.unet import UNet2DConditionModel
+from darkroom.nn.frozen import FrozenUNet
 
 
 @pytest.fixture(scope="session")
@@ -35,11 +35,11 @@ def apart() -> Callable[[torch.Tensor, torch.Tensor], int]:
 def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The batch sizes with which the U-Net is called."""
     sizes: list[int] = []
-    forward = UNet2DConditionModel.forward
+    call = FrozenUNet.__call__
 
-    def counting(self: UNet2DConditionModel, sample: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def counting(self: FrozenUNet, sample: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         sizes.append(len(sample))
-        return forward(self, sample, *args, **kwargs)
+        return call(self, sample, *args, **kwargs)
 
-    monkeypatch.setattr(UNet2DConditionModel, "forward", counting)
+    monkeypatch.setattr(FrozenUNet, "__call__", counting)
     return sizes

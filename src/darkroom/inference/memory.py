@@ -1,4 +1,7 @@
-"""The autoencoder on large pictures: one at a time, and in overlapping tiles above a size, so that memory stays low."""
+"""The autoencoder on large pictures: one at a time, and in overlapping tiles above a size, so that memory stays low.
+
+Results are float32, also where the autoencoder runs under autocast.
+"""
 
 from collections.abc import Callable
 
@@ -37,7 +40,7 @@ def encode(vae: Autoencoder, pictures: Tensor, at_once: int = AT_ONCE, whole: in
 def _through(network: Through, x: Tensor, pixels: int, at_once: int, whole: int, tile: int, overlap: int) -> Tensor:
     if pixels > whole:
         return torch.cat([_tiled(network, one, tile, overlap) for one in torch.split(x, 1)])
-    return torch.cat([network(part) for part in torch.split(x, max(1, at_once // pixels))])
+    return torch.cat([network(part).float() for part in torch.split(x, max(1, at_once // pixels))])
 
 
 def _tiled(network: Through, x: Tensor, tile: int, overlap: int) -> Tensor:
@@ -45,7 +48,7 @@ def _tiled(network: Through, x: Tensor, tile: int, overlap: int) -> Tensor:
     out = weights = torch.empty(0)
     for top in _starts(x.shape[2], tile, overlap):
         for left in _starts(x.shape[3], tile, overlap):
-            part = network(x[:, :, top : top + tile, left : left + tile])
+            part = network(x[:, :, top : top + tile, left : left + tile]).float()
             up, down = _ratio(part.shape[2], min(tile, x.shape[2]))
             if not out.numel():
                 out = part.new_zeros(1, part.shape[1], x.shape[2] * up // down, x.shape[3] * up // down)

@@ -12,6 +12,7 @@ from darkroom.inference.folder import PipelineInfo
 from darkroom.interop.diffusers import INDEX, TEXT_ENCODER, TOKENIZER, UNET, VAE, read_text_encoder, read_unet, read_vae
 from darkroom.interop.model import build
 from darkroom.interop.source import read_model
+from darkroom.nn.frozen import DrawingUNet, FrozenUNet
 from darkroom.nn.identity import Autoencoder, IdentityAutoencoder
 from darkroom.nn.text import CLIPTextModel
 from darkroom.nn.unet import UNet2DConditionModel
@@ -21,7 +22,7 @@ class Parts(NamedTuple):
     """A pipeline's description and its frozen networks; text: None for a model without prompts."""
 
     info: PipelineInfo
-    unet: UNet2DConditionModel
+    unet: DrawingUNet
     vae: Autoencoder
     text: tuple[CLIPTokenizer, CLIPTextModel] | None
 
@@ -43,7 +44,7 @@ def read_parts(
         info = PipelineInfo.of(model)
         return Parts(
             info,
-            build(model.unet, model.unet_weights, device, precision or info.precision),
+            _for_drawing(build(model.unet, model.unet_weights, device, precision or info.precision), device),
             build(model.vae, model.vae_weights, device),
             (model.tokenizer, build(model.text, model.text_weights, device)),
         )
@@ -55,4 +56,9 @@ def read_parts(
     if info.condition.kind == "text":
         words = CLIPTokenizer.read(path / TOKENIZER)
         text = words, read_text_encoder(path / TEXT_ENCODER, words, device)
-    return Parts(info, read_unet(path / UNET, device, precision or info.precision), vae, text)
+    unet = _for_drawing(read_unet(path / UNET, device, precision or info.precision), device)
+    return Parts(info, unet, vae, text)
+
+
+def _for_drawing(unet: UNet2DConditionModel, device: torch.device) -> DrawingUNet:
+    return FrozenUNet(unet) if device.type == "cpu" else unet

@@ -28,21 +28,21 @@ from darkroom.inference.folder import PipelineInfo
 from darkroom.inference.networks import read_parts
 from darkroom.inference.options import Options, Output, Request, answer, request, sampling
 from darkroom.inference.prompts import ClassPrompts, NoPrompts, Prompts, TextPrompts
+from darkroom.nn.frozen import DrawingUNet
 from darkroom.nn.identity import Autoencoder
 from darkroom.nn.text import CLIPTextModel
-from darkroom.nn.unet import UNet2DConditionModel
 
 
 @dataclass(frozen=True)
 class Pipeline:
     """A trained model: tokenizer, text encoder, U-Net and autoencoder, with the process it was trained on.
 
-    precision: of the U-Net; text and pictures are always encoded and decoded in fp32.
+    precision: of the U-Net and of decoding; text and given pictures are always encoded in fp32.
     """
 
     path: Path
     info: PipelineInfo
-    unet: UNet2DConditionModel
+    unet: DrawingUNet
     vae: Autoencoder
     text: tuple[CLIPTokenizer, CLIPTextModel] | None
     device: torch.device
@@ -332,7 +332,9 @@ class Pipeline:
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (N, c, h, w) -> pictures, uint8 (N, C, H, W) on the CPU; large ones with little memory."""
-        return to_uint8(memory.decode(self.vae, latents.float() / self.info.scaling_factor)).cpu()
+        with autocast(self.device, self.precision):
+            pictures = memory.decode(self.vae, latents.float() / self.info.scaling_factor)
+        return to_uint8(pictures).cpu()
 
     @torch.no_grad()
     def encode(self, pictures: Tensor) -> Tensor:

@@ -6,11 +6,12 @@ conv_in ─ down 0 ─ down 1 ─ … ─ mid ─ … ─ up 1 ─ up 0 ─ conv
 A level is a row of ResNet blocks; in a CrossAttn level each is followed by a transformer, and so is the middle.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import repeat
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, cat, nn
 
@@ -248,6 +249,31 @@ class UNet2DConditionModel(nn.Module):
             if isinstance(module, BasicTransformerBlock)
         ]
 
+    def check_condition(self, context: Sequence[KeysValues] | None, class_labels: Tensor | None) -> None:
+        """Refuse a condition that is missing, or that this network does not take.
+
+        Raises:
+            DarkroomError: names the key of the configuration.
+        """
+        c = self.config
+        if (context is None) != (c.cross_attention_dim is None):
+            raise DarkroomError(
+                f"cross_attention_dim = {c.cross_attention_dim}, but the context is {_presence(context)}"
+            )
+        if (class_labels is None) != (self.class_embedding is None):
+            raise DarkroomError(
+                f"num_class_embeds = {c.num_class_embeds}, but class labels are {_presence(class_labels)}"
+            )
+
+    def time_features(self, timestep: Tensor, class_labels: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """SiLU of the embedding (N, 4 * width) of the times and classes, which every ResNet block projects."""
+        c = self.config
+        emb = timestep_embedding(timestep, c.block_out_channels[0], c.flip_sin_to_cos, c.freq_shift)
+        temb: Tensor = self.time_embedding(emb.to(dtype))
+        if self.class_embedding is not None:
+            temb = temb + self.class_embedding(class_labels)
+        return F.silu(temb)
+
     def forward(
         self, sample: Tensor, timestep: Tensor, context: Context | None = None, class_labels: Tensor | None = None
     ) -> Tensor:
@@ -265,22 +291,8 @@ class UNet2DConditionModel(nn.Module):
         Raises:
             DarkroomError: a condition is missing, or is one this network does not take.
         """
-        c = self.config
-        if (context is None) != (c.cross_attention_dim is None):
-            raise DarkroomError(
-                f"cross_attention_dim = {c.cross_attention_dim}, but the context is {_presence(context)}"
-            )
-        if (class_labels is None) != (self.class_embedding is None):
-            raise DarkroomError(
-                f"num_class_embeds = {c.num_class_embeds}, but class labels are {_presence(class_labels)}"
-            )
-
-        emb = timestep_embedding(timestep, c.block_out_channels[0], c.flip_sin_to_cos, c.freq_shift)
-        temb = self.time_embedding(emb.to(sample.dtype))  # (N, 4 * width)
-        if self.class_embedding is not None:
-            temb = temb + self.class_embedding(class_labels)
-        temb = F.silu(temb)
-
+        self.check_condition(context, class_labels)
+        temb = self.time_features(timestep, class_labels, sample.dtype)
         keys_values: Iterator[KeysValues | None] = repeat(None) if context is None else iter(context)
         x = self.conv_in(sample)
         skips = [x]
