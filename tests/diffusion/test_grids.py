@@ -57,8 +57,7 @@ def test_impossible_numbers_of_steps_are_refused(n: int) -> None:
 def test_the_times_of_the_dpm_solvers_of_diffusers(spacing: Spacing, diffusers: Any) -> None:
     scheduler = diffusers.DPMSolverMultistepScheduler(timestep_spacing=spacing, steps_offset=1)
     scheduler.set_timesteps(20)
-    found = timesteps(20, 1000, spacing, 1, omit_last=True)
-    assert found == pytest.approx(scheduler.timesteps.tolist(), abs=0.5 if spacing == "linspace" else 0)
+    assert timesteps(20, 1000, spacing, 1, omit_last=True) == scheduler.timesteps.tolist()
 
 
 @pytest.mark.parametrize("n", [1, 5, 20])

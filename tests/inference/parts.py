@@ -30,7 +30,9 @@ SAMPLING = Sampling("ddim", 4, 3.0, "trailing")
 COSINE = {"schedule": "cosine", "beta_start": 0.0001, "beta_end": 0.02, "num_train_timesteps": 1000}
 
 
-def assembled(folder: Path, channels: int = 3, precision: str = "fp32", **how: Any) -> Path:
+def assembled(
+    folder: Path, channels: int = 3, precision: str = "fp32", sampling: Sampling = SAMPLING, **how: Any
+) -> Path:
     """A pipeline of random networks, none of whose layers is silent; how: as `write_parts` takes it."""
     latents = write_parts(folder, channels=channels, **how)
     assemble(
@@ -41,7 +43,7 @@ def assembled(folder: Path, channels: int = 3, precision: str = "fp32", **how: A
         latents=latents,
         image_channels=channels,
         image_size=SIZE,
-        sampling=SAMPLING,
+        sampling=sampling,
         precision=precision,
         origin={"inputs": {}},
     )

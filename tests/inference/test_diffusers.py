@@ -1,15 +1,26 @@
 """The assembled folder is a diffusers folder that draws our pictures."""
 
+import inspect
+import itertools
 import math
+import shutil
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, get_args
 
 import pytest
+import torch
+from torch import Tensor
 
+from darkroom.core.choices import Spacing
+from darkroom.core.rng import randn_each
 from darkroom.diffusion.generate import Sampling
 from darkroom.inference.pipeline import Pipeline
+from darkroom.interop.diffusers import write_scheduler
+from darkroom.interop.scheduler import GUIDANCE_SCALE, SCHEDULERS, STEPS
 
 LINEAR = {"schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
 PROMPTS = ["a small red circle", "a large blue square", "a small red circle, and much that is said beyond the end"]
@@ -107,6 +118,77 @@ def test_every_shared_sampler_walks_to_the_latents_of_diffusers(
         width=16,
         output_type="latent",
     ).images
-    spread = max(1.0, float(expected.std()))  # a random network's epsilon cancels no noise: its latents reach 30
-    assert -10 * math.log10(float((found - expected).square().mean()) / spread**2) >= 100
+    assert decibels(found, expected) >= 100
     assert float(expected.std()) > 0.1
+
+
+def decibels(found: Tensor, expected: Tensor) -> float:
+    """How close latents are: a random network's epsilon cancels no noise, so they reach 30."""
+    spread = max(1.0, float(expected.std()))
+    return -10 * math.log10(float((found - expected).square().mean()) / spread**2)
+
+
+# What a scheduler's file says besides class, process and spacing, and the spacings to try; None: it names none.
+# `fixed_large` is left out: diffusers adds its noise once more after the last step.
+SPACINGS = get_args(Spacing)
+NEEDED: dict[str, dict[str, Any]] = {
+    "DDIMScheduler": {"clip_sample": False},
+    "DDPMScheduler": {"clip_sample": False},
+    "PNDMScheduler": {"skip_prk_steps": True},
+}
+FORMERLY = {"skip_prk_steps": True, "set_alpha_to_one": False, "clip_sample": False}
+SAID: dict[str, tuple[str, dict[str, Any], tuple[str | None, ...]]] = {
+    **{name: (name, NEEDED.get(name, {}), (None, *SPACINGS)) for name in SCHEDULERS},
+    "Euler, Karras": ("EulerDiscreteScheduler", {"use_karras_sigmas": True}, SPACINGS),
+    "Heun, Karras": ("HeunDiscreteScheduler", {"use_karras_sigmas": True}, SPACINGS),
+    "DPMSolver, SDE": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, SPACINGS),
+    "Euler, once PNDM": ("EulerDiscreteScheduler", FORMERLY, ("leading",)),
+    "DDIM, once Euler": ("DDIMScheduler", {"clip_sample": False, "use_karras_sigmas": True}, ("leading",)),
+}
+
+
+@pytest.fixture(scope="module")
+def bare(parts: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers folder without a word of ours. Leave it as it is."""
+    folder: Path = parts.assembled(tmp_path_factory.mktemp("bare"), prediction_type="epsilon", process=LINEAR)
+    (folder / "pipeline.json").unlink()
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # that the folder's offset is replaced
+@pytest.mark.parametrize(
+    ("case", "spacing"),
+    [
+        (case, spacing)
+        for case, (name, _, spacings) in SAID.items()
+        for spacing in spacings
+        if not (SCHEDULERS[name].strides and spacing == "linspace")  # refused
+    ],
+)
+def test_a_folder_is_walked_as_diffusers_walks_it(
+    case: str, spacing: str | None, bare: Path, tmp_path: Path, diffusers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both sides open it with nothing told of the scheduler; where steps add noise, both are given the same."""
+    folder, (name, said, _) = shutil.copytree(bare, tmp_path / "model"), SAID[case]
+    process = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    spaced = {} if spacing is None else {"timestep_spacing": spacing}
+    write_scheduler(folder, {"_class_name": name, **process, **said, **spaced})
+    ours = Pipeline.from_pretrained(folder, device="cpu")
+    theirs = diffusers.StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    theirs.set_progress_bar_config(disable=True)
+    seeds, steps = [0, 1], itertools.count()
+    start, how = ours.start(seeds), ours.sampling(num_inference_steps=20)
+    found = ours.latents(ours.prompts(PROMPTS[:2]), slice(0, 2), start, how, seeds)
+
+    def noise(shape: torch.Size, **_: Any) -> Tensor:
+        return randn_each(tuple(shape[1:]), seeds, "step", next(steps))
+
+    monkeypatch.setattr(sys.modules[type(theirs.scheduler).__module__], "randn_tensor", noise, raising=False)
+    call = {"latents": start.clone(), "height": 16, "width": 16, "output_type": "latent"}
+    expected = theirs(PROMPTS[:2], num_inference_steps=20, **call).images
+    assert decibels(found, expected) >= 100
+
+
+def test_as_many_steps_and_as_much_guidance_as_diffusers_takes_unless_told(diffusers: Any) -> None:
+    told = inspect.signature(diffusers.StableDiffusionPipeline.__call__).parameters
+    assert (told["num_inference_steps"].default, told["guidance_scale"].default) == (STEPS, GUIDANCE_SCALE)

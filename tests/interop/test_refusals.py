@@ -1,6 +1,7 @@
 """Bad files: one line each that says what it is, exit status 1, and nothing written."""
 
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from darkroom.core.artifact import load_tensors, save_tensors
 from darkroom.core.errors import DarkroomError
+from darkroom.interop.checkpoint import open_checkpoint
 from darkroom.interop.source import read_model
 
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer.text_model."
@@ -186,6 +188,25 @@ FOLDERS = {
         {"_class_name": "DDPMScheduler", "variance_type": "learned"},
         "variance_type = 'learned' is not supported, only fixed_small, fixed_large",
     ),
+    **{
+        f"linspace for {name}": (
+            "scheduler/scheduler_config.json",
+            {"_class_name": f"{name}Scheduler", "timestep_spacing": "linspace", "skip_prk_steps": True},
+            f"timestep_spacing = 'linspace' is not supported with {name}Scheduler, whose steps are all of one whole "
+            "length and do not lead from one of these times to the next; give trailing or leading",
+        )
+        for name in ("DDIM", "PNDM", "DDPM")
+    },
+    "karras for dpm": (
+        "scheduler/scheduler_config.json",
+        {"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": True},
+        "use_karras_sigmas = True is not supported, only False",
+    ),
+    "clipped times": (
+        "scheduler/scheduler_config.json",
+        {"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -5.1},
+        "lambda_min_clipped = -5.1 is not supported, only -inf",
+    ),
     "another pipeline": (
         "model_index.json",
         {"_class_name": "StableDiffusionXLPipeline"},
@@ -271,3 +292,35 @@ def test_commands_replace_models_and_nothing_else(
         assert command("export", str(tmp_path / "empty.safetensors"), *single, "--pipeline", str(made_folder))[0] == 0
     assert command("export", str(tmp_path / "empty"), "--pipeline", str(made_folder))[0] == 0
     assert not (tmp_path / "empty" / "pipeline.json").exists()
+
+
+@pytest.mark.parametrize("how", ["another size", "another time", "another content", "gone"])
+def test_a_file_that_changes_while_it_is_read_is_refused(how: str, tmp_path: Path) -> None:
+    """Weights are read one by one; a model of two files' weights would be none."""
+    file = tmp_path / "model.safetensors"
+    save_tensors(file, {"a": torch.ones(2), "b": torch.full((2,), 2.0)})
+    opened, state = open_checkpoint(file), file.stat()
+    assert torch.equal(opened.read("a"), torch.ones(2))
+    if how == "another size":
+        save_tensors(file, {"a": torch.ones(2), "b": torch.zeros(3)})
+        os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+    elif how == "another time":
+        save_tensors(file, {"a": torch.ones(2), "b": torch.zeros(2)})
+        os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    elif how == "another content":
+        save_tensors(file, {"a": torch.ones(2), "c": torch.zeros(2)})
+        os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+    else:
+        file.unlink()
+    with pytest.raises(DarkroomError, match=r"model\.safetensors: has changed since it was opened; .* begin again"):
+        opened.read("b")
+
+
+def test_what_was_read_does_not_change_with_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    save_tensors(file, {"a": torch.ones(2)})
+    found = open_checkpoint(file).read("a")
+    with file.open("r+b") as place:  # in place, as a mapping would see it
+        place.seek(-8, os.SEEK_END)
+        place.write(bytes(8))
+    assert torch.equal(found, torch.ones(2))

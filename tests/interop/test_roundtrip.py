@@ -15,6 +15,7 @@ from torch import Tensor
 
 from darkroom.core.artifact import content_hash, load_tensors, save_tensors
 from darkroom.core.errors import DarkroomError
+from darkroom.diffusion.generate import Sampling
 from darkroom.inference.folder import PipelineInfo, write_imported
 from darkroom.inference.pipeline import Pipeline
 from darkroom.interop.diffusers import write_folder
@@ -190,12 +191,18 @@ def test_our_own_pipeline_travels_to_a_folder_and_back(parts: ModuleType, tmp_pa
         ({"kind": "class"}, r"condition\.kind = 'class': diffusers' pipeline has only 'text'"),
         ({"null": "zeros"}, r"condition\.null = 'zeros'"),
         ({"autoencoder": "identity"}, "autoencoder = 'identity'"),
+        (
+            {"sampling": Sampling("ddim", 4, 3.0, "linspace")},
+            r"pipeline\.json: sampling\.spacing = 'linspace' would be walked by DDIMScheduler, .*; draw with trailing",
+        ),
+        ({"sampling": Sampling("heun", 4, 3.0, "leading")}, r"pipeline\.json: sampling\.steps_offset = 0 becomes 1 in"),
     ],
 )
 def test_what_diffusers_cannot_express_is_named(
-    how: dict[str, str], message: str, parts: ModuleType, tmp_path: Path, command: Callable[..., tuple[int, str]]
+    how: dict[str, Any], message: str, parts: ModuleType, tmp_path: Path, command: Callable[..., tuple[int, str]]
 ) -> None:
     ours = parts.assembled(tmp_path / "ours", **how)
+    assert not (ours / "model_index.json").exists()
     status, said = command("export", str(tmp_path / "out"), "--pipeline", str(ours))
     assert status == 1
     with pytest.raises(DarkroomError, match=message):

@@ -1,14 +1,16 @@
 """What a folder says of sampling is what was said."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from darkroom.core.artifact import write_json
+from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.generate import Sampling
 from darkroom.interop.diffusers import write_scheduler
-from darkroom.interop.scheduler import GUIDANCE_SCALE, SCHEDULER, SCHEDULER_CONFIG, STEPS, read_scheduler
+from darkroom.interop.scheduler import GUIDANCE_SCALE, SCHEDULER, SCHEDULER_CONFIG, SCHEDULERS, STEPS, read_scheduler
 from darkroom.interop.scheduler import scheduler_config as written
 
 PROCESS = {"schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
@@ -21,7 +23,7 @@ SAMPLINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "EulerAncestralDiscreteScheduler": ("euler_ancestral", "trailing", {"initial_scale": "sigma"}),
     "HeunDiscreteScheduler": ("heun", "leading", {}),
     "DPMSolverMultistepScheduler": ("dpmpp_2m", "linspace", {"omit_last": True}),
-    "DPMSolverMultistepScheduler, of the SDE": ("dpmpp_2m_sde", "trailing", {"karras": True}),
+    "DPMSolverMultistepScheduler, of the SDE": ("dpmpp_2m_sde", "trailing", {}),
 }
 
 
@@ -35,6 +37,50 @@ def test_sampling_is_read_as_it_was_written(name: str, tmp_path: Path) -> None:
     assert read_scheduler(tmp_path) == (PROCESS, "epsilon", how)
 
 
+OTHERWISE: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "a scale that Euler's class does not begin with": ("euler", "trailing", {}),
+    "an end that Euler's class does not have": ("euler", "leading", {"set_alpha_to_one": False}),
+    "times that the DPM solvers' class leaves out": ("dpmpp_2m", "leading", {}),
+    "Karras' sigmas, which the DPM solvers' class lays elsewhere": ("dpmpp_2m", "trailing", {"karras": True}),
+    "Karras' sigmas, which DDPM's class does not know": ("ddpm", "trailing", {"karras": True}),
+}
+
+
+@pytest.mark.parametrize("case", OTHERWISE)
+def test_what_a_class_would_walk_otherwise_is_written_as_ddim(case: str) -> None:
+    sampler, spacing, own = OTHERWISE[case]
+    how = Sampling(sampler, STEPS, GUIDANCE_SCALE, spacing, steps_offset=1, **own)  # type: ignore[arg-type]
+    config = written(PROCESS, "epsilon", how)
+    assert config["_class_name"] == "DDIMScheduler"
+    assert config["set_alpha_to_one"] == how.set_alpha_to_one
+    assert "use_karras_sigmas" not in config
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "pndm", "ddpm", "euler"])  # the last for want of Euler's initial scale
+def test_linspace_is_not_written_for_a_class_of_even_strides(sampler: Any) -> None:
+    how = Sampling(sampler, STEPS, GUIDANCE_SCALE, "linspace", set_alpha_to_one=sampler != "pndm")
+    name = "DDIM" if sampler == "euler" else sampler.upper()
+    with pytest.raises(DarkroomError, match=rf"sampling\.spacing = 'linspace' would be walked by {name}Scheduler, .*"):
+        written(PROCESS, "epsilon", how)
+
+
+def test_an_offset_that_diffusers_would_replace_is_not_written() -> None:
+    how = Sampling("ddim", STEPS, GUIDANCE_SCALE, "leading", steps_offset=0)
+    with pytest.raises(DarkroomError, match=r"sampling\.steps_offset = 0 becomes 1 .* draw with 1, or with trailing"):
+        written(PROCESS, "epsilon", how)
+    for unread in ("trailing", 7), ("leading", 1):
+        how = Sampling("ddim", STEPS, GUIDANCE_SCALE, *unread)  # type: ignore[arg-type]
+        assert written(PROCESS, "epsilon", how)["steps_offset"] == 1
+
+
+@pytest.mark.parametrize("name", ["DDIMScheduler", "EulerDiscreteScheduler"])
+@pytest.mark.parametrize("said", [{}, {"steps_offset": 0}])
+def test_the_offset_read_is_the_one_that_diffusers_takes(name: str, said: dict[str, int], tmp_path: Path) -> None:
+    config = {"_class_name": name, "beta_start": 0.1, "beta_end": 0.2, "clip_sample": False, **said}
+    write_json(tmp_path / SCHEDULER / SCHEDULER_CONFIG, config | {"timestep_spacing": "leading"})
+    assert read_scheduler(tmp_path)[2].steps_offset == 1
+
+
 @pytest.mark.parametrize(
     ("said", "variance"),
     [({"variance_type": "fixed_small"}, "beta_tilde"), ({"variance_type": "fixed_large"}, "beta"), ({}, "beta_tilde")],
@@ -46,9 +92,24 @@ def test_the_two_variances_of_ddpm_bear_their_names(said: dict[str, str], varian
     assert read_scheduler(tmp_path)[2].variance == variance
 
 
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_what_diffusers_writes_of_a_class_is_read(name: str, tmp_path: Path, diffusers: Any) -> None:
+    """It writes all that a class can be told, such as a lower limit of -Infinity."""
+    own = {"clip_sample": False, "skip_prk_steps": True}
+    taken = inspect.signature(getattr(diffusers, name)).parameters
+    theirs = getattr(diffusers, name)(**{key: value for key, value in own.items() if key in taken})
+    theirs.save_pretrained(tmp_path / SCHEDULER)
+    process, prediction, how = read_scheduler(tmp_path)
+    assert process["beta_end"] == theirs.config.beta_end
+    assert (prediction, how.sampler) == ("epsilon", SCHEDULERS[name].sampler)
+
+
 def test_a_key_that_only_another_class_reads_is_passed_over(tmp_path: Path) -> None:
     """diffusers carries such keys along when one scheduler is made from the configuration of another."""
     how = Sampling("ddim", STEPS, GUIDANCE_SCALE, "leading", steps_offset=1)
-    config = written(PROCESS, "epsilon", how) | {"skip_prk_steps": False, "variance_type": "learned"}
-    write_json(tmp_path / SCHEDULER / SCHEDULER_CONFIG, config)
+    alien = {"skip_prk_steps": False, "variance_type": "learned", "use_karras_sigmas": True}
+    write_json(tmp_path / SCHEDULER / SCHEDULER_CONFIG, written(PROCESS, "epsilon", how) | alien)
+    assert read_scheduler(tmp_path)[2] == how
+    how = Sampling("euler", STEPS, GUIDANCE_SCALE, "leading", steps_offset=1)
+    write_json(tmp_path / SCHEDULER / SCHEDULER_CONFIG, written(PROCESS, "epsilon", how) | {"set_alpha_to_one": False})
     assert read_scheduler(tmp_path)[2] == how

@@ -21,8 +21,8 @@ def timesteps(
     takes both ends.
 
     Args:
-        omit_last: for leading and linspace, one time more is laid out and the last left out, as diffusers does for the
-            DPM solvers.
+        omit_last: for leading and linspace, one time more is laid out and the last left out, and linspace's are rounded
+            to whole times, as diffusers does for the DPM solvers.
 
     Raises:
         DarkroomError: the number of steps is not in [1, num_train_timesteps].
@@ -36,7 +36,8 @@ def timesteps(
         laid = n + omit_last
         times = (np.arange(laid) * (total // laid))[::-1][:n] + steps_offset
     else:
-        times = np.linspace(0, total - 1, n + omit_last)[::-1][:n]
+        laid_out = np.linspace(0, total - 1, n + omit_last)[::-1][:n]
+        times = np.round(laid_out) if omit_last else laid_out
     return [float(t) for t in np.clip(times, 0, total - 1)]
 
 

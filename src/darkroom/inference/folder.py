@@ -30,7 +30,7 @@ from darkroom.interop.diffusers import (
     write_scheduler,
 )
 from darkroom.interop.model import Model
-from darkroom.interop.scheduler import scheduler_config
+from darkroom.interop.scheduler import obstacle, scheduler_config
 from darkroom.nn.text import CLIPTextConfig
 from darkroom.nn.unet import UNetConfig
 from darkroom.nn.vae import AutoencoderKLConfig
@@ -115,10 +115,11 @@ class PipelineInfo:
     def for_diffusers(self) -> bool:
         """Whether diffusers' StableDiffusionPipeline draws the same pictures.
 
-        Its guidance starts from the empty prompt, and it knows no pictures without an autoencoder.
+        Its guidance starts from the empty prompt, it knows no pictures without an autoencoder, and it cannot stand at
+        all times.
         """
         text = self.condition.kind == "text" and self.condition.null == "empty_prompt"
-        return text and self.autoencoder == "kl"
+        return text and self.autoencoder == "kl" and not obstacle(self.prediction_type, self.sampling)
 
 
 def assemble(
@@ -198,3 +199,5 @@ def check_exportable(folder: Path) -> None:
             raise DarkroomError(
                 f"{folder / PIPELINE}: condition.{key} = {value!r}: diffusers' pipeline has only {wanted!r}"
             )
+    if found := obstacle(info.prediction_type, info.sampling):
+        raise DarkroomError(f"{folder / PIPELINE}: sampling.{found}")

@@ -14,6 +14,7 @@ from darkroom.core.errors import DarkroomError
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how PyTorch's checkpoints begin, since 1.6 and before
 SAFETENSORS, CHECKPOINTS = (".safetensors",), (".ckpt", ".pt", ".pth", ".bin")
+UNREADABLE = (SafetensorError, OSError, ValueError)  # what a file that is no safetensors, or gone, ends in
 CODE = re.compile(r"(?:Unsupported global: GLOBAL|Unsupported class|unsupported GLOBAL) (\S+)")  # PyTorch's words
 SHOWN = 6  # keys that a message names
 
@@ -30,7 +31,8 @@ MENTIONED: list[Any] = [(_Inert, "pytorch_lightning.callbacks.model_checkpoint.M
 class Checkpoint:
     """The tensors of a file: shapes at once, values when asked for.
 
-    shapes: {key: shape}. read: key -> its tensor, of the file's own dtype.
+    shapes: {key: shape}. read: key -> its tensor, of the file's own dtype; a DarkroomError where the file is no longer
+    the one that was opened.
     """
 
     path: Path
@@ -75,11 +77,29 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 def _safetensors(path: Path) -> Checkpoint:
     try:
-        file: Any = safe_open(path, framework="pt")
-        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118, it is no mapping
-    except (SafetensorError, OSError, ValueError) as error:
+        opened = _state(path)
+        with safe_open(path, framework="pt") as file:
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118, no mapping
+    except UNREADABLE as error:
         raise DarkroomError(f"{path}: not a readable safetensors file ({_line(error)}); fetch it again") from None
-    return Checkpoint(path, shapes, file.get_tensor)
+
+    def read(key: str) -> Tensor:
+        """A copy; with it the file's mapping ends, whose pages would stay in memory beside what is made of them."""
+        try:
+            if _state(path) == opened:
+                with safe_open(path, framework="pt") as file:
+                    tensor: Tensor = file.get_tensor(key).clone()
+                    return tensor
+        except UNREADABLE:
+            pass
+        raise DarkroomError(f"{path}: has changed since it was opened; leave it as it is, and begin again")
+
+    return Checkpoint(path, shapes, read)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def _pickled(path: Path) -> Checkpoint:

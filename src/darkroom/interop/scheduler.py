@@ -1,5 +1,6 @@
 """scheduler_config.json of a diffusers folder: the process a model was trained on, and how it is sampled."""
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -11,46 +12,68 @@ from darkroom.interop.configs import tagged
 SCHEDULER, SCHEDULER_CONFIG = "scheduler", "scheduler_config.json"
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
 STEPS, GUIDANCE_SCALE = 50, 7.5  # what StableDiffusionPipeline does unless told otherwise
+STEPS_OFFSET = 1  # StableDiffusionPipeline puts it in the place of any other, which only the leading spacing reads
 
 
 class Kind(NamedTuple):
     """A scheduler class.
 
     sampler: ours. spacing: the class's own, where the file says none. ends_clean: its last step ends at the clean
-    picture, unless set_alpha_to_one says otherwise. own: what it says besides the process. refused: kinds of prediction
-    that the class does not take. omits_last: but for trailing spacing, see `level_grid`. from_sigma: but for leading
-    spacing, it begins with noise of the first level's sigma, see `Sampling`.
+    picture, unless set_alpha_to_one says otherwise. own: what it says besides the process. needed: what it must say, or
+    it walks as none here. refused: kinds of prediction that the class does not take. strides: it goes on by a whole
+    number of times, the same at each step (DDPM's class did up to some version), as linspace's times do not lie.
+    omits_last: but for trailing spacing, see `level_grid`. from_sigma: but for leading spacing, it begins with noise of
+    the first level's sigma, see `Sampling`.
     """
 
     sampler: str
     spacing: Spacing
     ends_clean: bool
     own: dict[str, Any]
+    needed: tuple[tuple[str, Any], ...] = ()
     refused: tuple[str, ...] = ()
+    strides: bool = False
     omits_last: bool = False
     from_sigma: bool = False
 
     def conventions(self, spacing: str) -> dict[str, Any]:
         """What the class does without saying so, in the words of `Sampling`."""
-        return {
+        silent: dict[str, Any] = {
             "omit_last": self.omits_last and spacing != "trailing",
             "initial_scale": "sigma" if self.from_sigma and spacing != "leading" else "one",
         }
+        if "set_alpha_to_one" not in self.own:
+            silent["set_alpha_to_one"] = self.ends_clean
+        if "use_karras_sigmas" not in self.own:
+            silent["karras"] = False
+        return silent
 
 
 PLAIN = {"clip_sample": False, "thresholding": False, "rescale_betas_zero_snr": False}
+SIGMAS = {"final_sigmas_type": "zero", "use_karras_sigmas": False}
 SCHEDULERS = {
-    "DDIMScheduler": Kind("ddim", "leading", True, {**PLAIN, "set_alpha_to_one": True}),
-    "PNDMScheduler": Kind("pndm", "leading", False, {"skip_prk_steps": True, "set_alpha_to_one": False}, ("sample",)),
-    "DDPMScheduler": Kind("ddpm", "leading", True, {**PLAIN, "variance_type": "fixed_small"}),
-    "EulerDiscreteScheduler": Kind("euler", "linspace", True, {"final_sigmas_type": "zero"}, from_sigma=True),
-    "EulerAncestralDiscreteScheduler": Kind("euler_ancestral", "linspace", True, {}, ("sample",), from_sigma=True),
-    "HeunDiscreteScheduler": Kind("heun", "linspace", True, {}, from_sigma=True),
+    "DDIMScheduler": Kind("ddim", "leading", True, {**PLAIN, "set_alpha_to_one": True}, strides=True),
+    "PNDMScheduler": Kind(
+        "pndm",
+        "leading",
+        False,
+        {"skip_prk_steps": True, "set_alpha_to_one": False},
+        needed=(("skip_prk_steps", True),),
+        refused=("sample",),
+        strides=True,
+    ),
+    "DDPMScheduler": Kind("ddpm", "leading", True, {**PLAIN, "variance_type": "fixed_small"}, strides=True),
+    "EulerDiscreteScheduler": Kind("euler", "linspace", True, SIGMAS, from_sigma=True),
+    "EulerAncestralDiscreteScheduler": Kind(
+        "euler_ancestral", "linspace", True, {}, refused=("sample",), from_sigma=True
+    ),
+    "HeunDiscreteScheduler": Kind("heun", "linspace", True, {"use_karras_sigmas": False}, from_sigma=True),
     "DPMSolverMultistepScheduler": Kind(
         "dpmpp_2m",
         "linspace",
         True,
         {"algorithm_type": "dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
+        needed=(("use_karras_sigmas", False), ("lambda_min_clipped", -math.inf)),  # which move its times elsewhere
         omits_last=True,
     ),
 }
@@ -76,6 +99,7 @@ NEUTRAL: dict[str, Any] = {
     "solver_type": "midpoint",
     "euler_at_final": False,
 }
+UNEVEN = "whose steps are all of one whole length and do not lead from one of these times to the next"
 SILENT = {"clip_sample": True, "skip_prk_steps": False}  # what a class that has the key does where the file is silent
 
 
@@ -95,8 +119,7 @@ def read_scheduler(folder: Path) -> tuple[dict[str, Any], PredictionType, Sampli
             raise DarkroomError(f"{path}: {key} = {value!r} is not supported, only {', '.join(allowed)}")
         return str(value)
 
-    wanted = {**NEUTRAL, "skip_prk_steps": True} if kind.sampler == "pndm" else NEUTRAL
-    for key, neutral in wanted.items():
+    for key, neutral in {**NEUTRAL, **dict(kind.needed)}.items():
         value = values.get(key, SILENT.get(key, neutral) if key in kind.own else neutral)
         if value != neutral:
             raise DarkroomError(f"{path}: {key} = {value!r} is not supported, only {neutral!r}")
@@ -110,12 +133,17 @@ def read_scheduler(folder: Path) -> tuple[dict[str, Any], PredictionType, Sampli
     }
     prediction: Any = choice("prediction_type", "epsilon", get_args(PredictionType))
     spacing = choice("timestep_spacing", kind.spacing, get_args(Spacing))
+    if kind.strides and spacing == "linspace":
+        raise DarkroomError(
+            f"{path}: timestep_spacing = 'linspace' is not supported with {values['_class_name']}, {UNEVEN}; give "
+            "trailing or leading, or a class such as EulerDiscreteScheduler"
+        )
     sampling: dict[str, Any] = {
         "sampler": kind.sampler,
         "num_inference_steps": STEPS,
         "guidance_scale": GUIDANCE_SCALE,
         "spacing": spacing,
-        "steps_offset": values.get("steps_offset", 0),
+        "steps_offset": STEPS_OFFSET,
         "set_alpha_to_one": values.get("set_alpha_to_one", kind.ends_clean),
         "karras": bool(values.get("use_karras_sigmas")),
         **kind.conventions(spacing),
@@ -127,22 +155,29 @@ def read_scheduler(folder: Path) -> tuple[dict[str, Any], PredictionType, Sampli
     return process, prediction, Sampling(**sampling)
 
 
+def obstacle(prediction_type: str, sampling: Sampling) -> str:
+    """What of `Sampling` keeps StableDiffusionPipeline from the same times, whatever the scheduler: the key, its value
+    and the remedy; empty if nothing does."""
+    if sampling.spacing == "linspace" and SCHEDULERS[name := _class_of(prediction_type, sampling)].strides:
+        return f"spacing = 'linspace' would be walked by {name}, {UNEVEN}; draw with trailing or leading"
+    if sampling.spacing == "leading" and sampling.steps_offset != STEPS_OFFSET:
+        return (
+            f"steps_offset = {sampling.steps_offset} becomes {STEPS_OFFSET} in StableDiffusionPipeline, which matters "
+            f"for spacing = 'leading'; draw with {STEPS_OFFSET}, or with trailing"
+        )
+    return ""
+
+
 def scheduler_config(process: dict[str, Any], prediction_type: str, sampling: Sampling) -> dict[str, Any]:
     """What `read_scheduler` reads: the class of the sampler, or DDIM's where that class does not take the prediction or
     walks otherwise.
 
-    StableDiffusionPipeline insists on steps_offset 1, which only the leading spacing reads.
+    Raises:
+        DarkroomError: there is an `obstacle`.
     """
-    name = next(
-        (
-            name
-            for name, kind in SCHEDULERS.items()
-            if sampling.sampler in (kind.sampler, SDE.get(f"sde-{kind.own.get('algorithm_type')}"))
-            and prediction_type not in kind.refused
-            and all(getattr(sampling, key) == value for key, value in kind.conventions(sampling.spacing).items())
-        ),
-        "DDIMScheduler",
-    )
+    if found := obstacle(prediction_type, sampling):
+        raise DarkroomError(f"sampling.{found}")
+    name = _class_of(prediction_type, sampling)
     own = dict(SCHEDULERS[name].own)
     if "set_alpha_to_one" in own:
         own["set_alpha_to_one"] = sampling.set_alpha_to_one
@@ -150,8 +185,8 @@ def scheduler_config(process: dict[str, Any], prediction_type: str, sampling: Sa
         own["algorithm_type"] = next(key for key, sampler in SDE.items() if sampler == sampling.sampler)
     if "variance_type" in own:
         own["variance_type"] = next(theirs for theirs, ours in VARIANCES.items() if ours == sampling.variance)
-    if sampling.karras and name != "DDIMScheduler":
-        own["use_karras_sigmas"] = True
+    if "use_karras_sigmas" in own:
+        own["use_karras_sigmas"] = sampling.karras
     return {
         "_class_name": name,
         "num_train_timesteps": process["num_train_timesteps"],
@@ -161,6 +196,19 @@ def scheduler_config(process: dict[str, Any], prediction_type: str, sampling: Sa
         "trained_betas": None,
         "prediction_type": prediction_type,
         "timestep_spacing": sampling.spacing,
-        "steps_offset": sampling.steps_offset if sampling.spacing == "leading" else 1,
+        "steps_offset": STEPS_OFFSET,
         **own,
     }
+
+
+def _class_of(prediction_type: str, sampling: Sampling) -> str:
+    return next(
+        (
+            name
+            for name, kind in SCHEDULERS.items()
+            if sampling.sampler in (kind.sampler, SDE.get(f"sde-{kind.own.get('algorithm_type')}"))
+            and prediction_type not in kind.refused
+            and all(getattr(sampling, key) == value for key, value in kind.conventions(sampling.spacing).items())
+        ),
+        "DDIMScheduler",
+    )
