@@ -156,7 +156,7 @@ def _same_numbers(name: str, shape: tuple[int, ...], names: dict[str, str], want
 
 
 def build(config: Config, weights: Weights, device: torch.device, precision: Precision = "fp32") -> Any:
-    """The network with its weights, on `device`, in eval mode and frozen; its weights are in memory once.
+    """The network with its weights, on `device`, in eval mode and frozen; on the CPU those not yet used are on disk.
 
     precision: bf16 keeps those of convolutions and linear layers as autocast would round them anew at every call; the
         network is then to be run under autocast.
@@ -165,7 +165,6 @@ def build(config: Config, weights: Weights, device: torch.device, precision: Pre
     layers = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     halved = {f"{name}.{kind}" for name in layers for kind in ("weight", "bias") if precision == "bf16"}
     network.load_state_dict(weights.tensors(halved), assign=True)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.to(device).eval().requires_grad_(False)
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darkroom.nn.attention import GEGLU, Attention, BasicTransformerBlock, KeysValues, Transformer2DModel, attend
-from darkroom.nn.layers import Downsample2D, ResnetBlock2D, Upsample2D
+from darkroom.nn.layers import Downsample2D, ResnetBlock2D, Upsample2D, silu_
 from darkroom.nn.unet import Context, UNet2DConditionModel, UNetConfig
 
 PACKED_LINEAR = 2**17  # entries of a float32 weight from which oneDNN's product is quicker than the BLAS library's
@@ -99,7 +99,7 @@ class FrozenUNet:
                 x = layer(torch.cat((x, skips.pop()), dim=1), time, keys_values)
             for conv in upsample:
                 x = conv(F.interpolate(x, size=skips[-1].shape[2:], mode="nearest"))
-        return self._conv_out(F.silu(self._norm_out(x), inplace=True))
+        return self._conv_out(silu_(self._norm_out(x)))
 
     def _layers(self, block: nn.Module, side: int) -> list[TimedLayer]:
         """The ResNet blocks of a level, each with the transformer behind it, if it has one."""
@@ -125,9 +125,9 @@ class FrozenUNet:
         transformer = None if behind is None else _transformer(behind)
 
         def run(x: Tensor, time: Tensor, context: Iterator[KeysValues | None]) -> Tensor:
-            h = F.silu(norm1(x), inplace=True)
+            h = silu_(norm1(x))
             h = conv1(h, time[0, own]) if len(time) == 1 else conv1(h, None).add_(time[:, own, None, None])
-            h = conv2(F.silu(norm2(h), inplace=True)).add_(x if shortcut is None else shortcut(x))
+            h = conv2(silu_(norm2(h))).add_(x if shortcut is None else shortcut(x))
             return h if transformer is None else transformer(h, context)
 
         return run

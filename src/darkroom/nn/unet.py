@@ -23,6 +23,7 @@ from darkroom.nn.layers import (
     TimestepEmbedding,
     Upsample2D,
     check_divisible,
+    silu_,
     timestep_embedding,
 )
 
@@ -301,7 +302,7 @@ class UNet2DConditionModel(nn.Module):
         x = self.mid_block(x, temb, keys_values)
         for block in self.up_blocks:
             x = block(x, temb, keys_values, skips)
-        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(x)))
+        out: Tensor = self.conv_out(silu_(self.conv_norm_out(x)))
         return out
 
 

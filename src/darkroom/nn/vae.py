@@ -4,12 +4,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darkroom.core.errors import DarkroomError
 from darkroom.nn.attention import SpatialAttention
-from darkroom.nn.layers import Downsample2D, ResnetBlock2D, Upsample2D, check_divisible, zero_
+from darkroom.nn.layers import Downsample2D, ResnetBlock2D, Upsample2D, check_divisible, silu_, zero_
 
 EPS = 1e-6  # of every group norm of the VAE
 LOGVAR_RANGE = (-30.0, 20.0)
@@ -119,7 +118,7 @@ class _Encoder(nn.Module):
         for block in self.down_blocks:
             h = block(h)
         h = self.mid_block(h)
-        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(h)))
+        out: Tensor = self.conv_out(silu_(self.conv_norm_out(h)))
         return out
 
 
@@ -140,7 +139,7 @@ class _Decoder(nn.Module):
         h = self.mid_block(self.conv_in(z))
         for block in self.up_blocks:
             h = block(h)
-        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(h)))
+        out: Tensor = self.conv_out(silu_(self.conv_norm_out(h)))
         return out
 
 
