@@ -65,10 +65,8 @@ def random_sd(folder: Path) -> Path:
     """A diffusers folder of a model of Stable Diffusion 1.x's size with random weights."""
     from darkroom.core.rng import seeded
     from darkroom.data.tokenizer import CLIPTokenizer
-    from darkroom.interop.configs import SCALING_FACTOR
     from darkroom.interop.diffusers import write_folder
-    from darkroom.interop.model import Model, weights_in_memory
-    from darkroom.interop.single_file import PROCESS, SAMPLING
+    from darkroom.interop.single_file import in_memory
     from darkroom.interop.tokenizer import CONTEXT
     from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
     from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
@@ -76,23 +74,10 @@ def random_sd(folder: Path) -> Path:
 
     words = CLIPTokenizer.train([PROMPT], 1024, CONTEXT)
     special = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id}
-    unet, vae, text = UNetConfig(), AutoencoderKLConfig(), CLIPTextConfig(**special, pad_token_id=words.eos_token_id)
+    text = CLIPTextConfig(**special, pad_token_id=words.eos_token_id)
     with seeded(0, "random"):
-        weights = [weights_in_memory(n) for n in (UNet2DConditionModel(unet), AutoencoderKL(vae), CLIPTextModel(text))]
-    model = Model(
-        unet=unet,
-        vae=vae,
-        text=text,
-        unet_weights=weights[0],
-        vae_weights=weights[1],
-        text_weights=weights[2],
-        tokenizer=words,
-        scaling_factor=SCALING_FACTOR,
-        process=PROCESS,
-        prediction_type="epsilon",
-        sampling=SAMPLING,
-    )
-    write_folder(model, folder / "random-sd")
+        networks = UNet2DConditionModel(UNetConfig()), AutoencoderKL(AutoencoderKLConfig()), CLIPTextModel(text)
+    write_folder(in_memory(*networks, words), folder / "random-sd")
     return folder / "random-sd"
 
 

@@ -20,9 +20,8 @@ from darkroom.data.sources.base import Sample
 from darkroom.data.sources.scenes import Scenes
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.schedule import DiscreteVP
-from darkroom.interop.configs import SCALING_FACTOR
-from darkroom.interop.model import Model, weights_in_memory
-from darkroom.interop.single_file import PROCESS, SAMPLING, write_single_file
+from darkroom.interop.model import Model
+from darkroom.interop.single_file import PROCESS, in_memory, write_single_file
 from darkroom.interop.tokenizer import CONTEXT
 from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
 from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
@@ -56,24 +55,13 @@ def make(pictures: list[Sample]) -> Model:
         pad_token_id=tokenizer.eos_token_id,
     )
     with seeded(0, "tiny sd15"):
-        networks = [randomise(n) for n in (UNet2DConditionModel(UNET), AutoencoderKL(VAE), CLIPTextModel(text))]
-    unet_weights, vae_weights, text_weights = map(weights_in_memory, networks)
-    return Model(
-        unet=UNET,
-        vae=VAE,
-        text=text,
-        unet_weights=unet_weights,
-        vae_weights=vae_weights,
-        text_weights=text_weights,
-        tokenizer=tokenizer,
-        scaling_factor=SCALING_FACTOR,
-        process=PROCESS,
-        prediction_type="epsilon",
-        sampling=SAMPLING,
-    )
+        networks = UNet2DConditionModel(UNET), AutoencoderKL(VAE), CLIPTextModel(text)
+        for network in networks:
+            randomise(network)
+    return in_memory(*networks, tokenizer)
 
 
-def randomise(network: nn.Module) -> nn.Module:
+def randomise(network: nn.Module) -> None:
     """No layer is silent, and activations stay mild."""
     with torch.no_grad():
         for key, p in network.named_parameters():
@@ -81,7 +69,6 @@ def randomise(network: nn.Module) -> nn.Module:
                 p.normal_(std=0.7 / p[0].numel() ** 0.5)
             elif key.endswith("bias"):
                 p.normal_(std=0.1)
-    return network
 
 
 def published_extras(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -39,7 +39,8 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
     conditioning, latents = Conditioning.read(CONDITIONING), Latents.read(LATENTS, "train")
     shape = _shape(p, latents.shape, conditioning)
     if p.init_from is not None:
-        unet = channels_last(read_pretrained_unet(Path(p.init_from), shape, device))
+        trained_for = (p.process.model_dump(), p.prediction_type)
+        unet = channels_last(read_pretrained_unet(Path(p.init_from), shape, device, *trained_for))
     else:
         with seeded(p.seed, "unet"):
             unet = channels_last(UNet2DConditionModel(shape).to(device))

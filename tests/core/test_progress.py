@@ -52,6 +52,15 @@ def test_work_done_in_an_earlier_session_does_not_count_for_the_rate(clock: list
     assert lines()[0] == "train: 95/100 steps  1/s  5 s left"
 
 
+def test_nothing_left_to_do_takes_no_time(clock: list[float], lines: Lines) -> None:
+    with Progress(0, "embed", "caption"):
+        pass
+    assert lines() == ["embed: 0/0 captions  0/s  0 s"]
+    with Progress(100, "train") as bar:
+        bar.start_at(100)
+    assert lines() == ["train: 100/100 steps  0/s  0 s"]
+
+
 def test_work_that_failed_does_not_claim_its_end(clock: list[float], lines: Lines) -> None:
     def fail() -> None:
         with Progress(3, "train"):

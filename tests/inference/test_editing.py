@@ -1,6 +1,7 @@
 """The laws of drawing from pictures, of sizes, negatives and options."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -60,8 +61,8 @@ def test_every_strength_between_is_defined_and_its_own(
 def test_pictures_drawn_from_pictures_do_not_depend_on_their_batch(sampler: Any, make: Make, apart: Apart) -> None:
     pipeline, scenes = make(), noise(3, 3, 16, 16)
     how: Any = {"sampler": sampler, "output": "tensor", "strength": 0.7}
-    together = pipeline.image_to_image(PROMPTS, scenes, seeds=[0, 1, 2], batch_size=2, **how)
-    alone = [pipeline.image_to_image(PROMPTS[i], scenes[i], seeds=[i], **how) for i in range(3)]
+    together = pipeline.image_to_image(PROMPTS, scenes, seeds=[7, 40, 2], batch_size=2, **how)
+    alone = [pipeline.image_to_image(PROMPTS[i], scenes[i], seeds=[s], **how) for i, s in enumerate([7, 40, 2])]
     assert apart(together, torch.cat(alone)) <= 1
 
 
@@ -251,3 +252,34 @@ def test_tiles_of_a_network_without_norms_give_what_the_whole_gives() -> None:
     z = torch.randn(2, 4, 700, 300, generator=torch.Generator().manual_seed(0))
     vae: Any = Enlarging()
     torch.testing.assert_close(memory.decode(vae, z, whole=1), vae.decode(z), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("upright", [False, True])
+@pytest.mark.parametrize("way", ["decode", "encode"])
+def test_a_tile_fades_into_the_next(way: str, upright: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles that are as unlike as can be, each of one grey: over the overlap no step is larger than one share of it."""
+
+    class Counting:
+        downscale = 2
+        tiles = 0
+
+        def decode(self, z: torch.Tensor) -> torch.Tensor:
+            self.tiles += 1
+            return torch.full((1, 3, 2 * z.shape[2], 2 * z.shape[3]), float(self.tiles))
+
+        def encode(self, pictures: torch.Tensor) -> Any:
+            self.tiles += 1
+            sides = pictures.shape[2] // 2, pictures.shape[3] // 2
+            return SimpleNamespace(mean=torch.full((1, 4, *sides), float(self.tiles)))
+
+    monkeypatch.setattr(memory, "TILE", 32)
+    monkeypatch.setattr(memory, "OVERLAP", 8)
+    vae: Any = Counting()
+    given, overlap = (torch.zeros(1, 4, 16, 48), 8) if way == "decode" else (torch.zeros(1, 3, 32, 96), 4)
+    found = getattr(memory, way)(vae, given.mT if upright else given, whole=1)
+    line = found[0, 0, :, 0] if upright else found[0, 0, 0]
+    assert vae.tiles == 4  # three would not overlap
+    assert (float(line[0]), float(line[-1])) == (1, 4)
+    steps = line.diff()
+    assert float(steps.min()) >= -1e-6
+    assert float(steps.max()) <= 1 / (overlap + 1) + 1e-6

@@ -126,9 +126,9 @@ def test_a_folder_that_diffusers_wrote_is_read_bit_by_bit(
         assert same(ours.tensors(), before.tensors())
 
 
-def test_a_folder_as_published_is_read_in_spite_of_its_age(folder: Path) -> None:
+def test_a_folder_as_published_is_read_in_spite_of_its_age(folder: Path, made_folder: Path) -> None:
     """Old names of the autoencoder's attention, position_ids, end token 2, configurations without new keys."""
-    expected = read_model(folder)
+    expected = read_model(made_folder)
     vae = load_tensors(folder / "vae" / "diffusion_pytorch_model.safetensors")
     old = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
     for new, name in old.items():

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from darkroom.core.artifact import content_hash, load_tensors, read_json, save_tensors, write_json
+from darkroom.core.choices import PredictionType
 from darkroom.core.errors import DarkroomError
 from darkroom.data.prepared import PreparedWriter, Row
 from darkroom.inference.folder import write_imported
@@ -82,10 +83,16 @@ def wanted(made: Path) -> UNetConfig:
 @pytest.fixture(scope="module")
 def readers(wanted: UNetConfig) -> Readers:
     return {
-        "unet": lambda folder: read_pretrained_unet(folder, wanted, CPU),
+        "unet": lambda folder: read_pretrained_unet(folder, wanted, CPU, *made_for(folder)),
         "vae": lambda folder: read_pretrained_autoencoder(folder, CPU),
         "text_encoder": lambda folder: read_pretrained_text_encoder(folder, CPU),
     }
+
+
+def made_for(unet: Path) -> tuple[dict[str, Any], PredictionType]:
+    """The process and the kind of prediction that an imported U-Net was trained for."""
+    pipeline = read_json(unet.parent / "pipeline.json") if (unet.parent / "pipeline.json").is_file() else {}
+    return pipeline.get("process", {"schedule": "linear"}), pipeline.get("prediction_type", "epsilon")
 
 
 def holds(network: nn.Module, file: Path) -> bool:
@@ -99,7 +106,7 @@ def same(found: dict[str, Tensor], held: dict[str, Tensor]) -> bool:
 
 
 def test_the_unet_comes_ready_to_be_trained(made: Path, wanted: UNetConfig) -> None:
-    network = read_pretrained_unet(made / "unet", wanted, CPU)
+    network = read_pretrained_unet(made / "unet", wanted, CPU, *made_for(made / "unet"))
     assert holds(network, made / "unet" / "diffusion_pytorch_model.safetensors")
     assert network.training
     assert all(p.requires_grad for p in network.parameters())
@@ -177,7 +184,61 @@ def test_a_unet_that_the_parameters_describe_otherwise_is_refused(
     key: str, value: Any, message: str, made: Path, wanted: UNetConfig
 ) -> None:
     with pytest.raises(DarkroomError, match=rf"train_unet\.unet\.{message}"):
-        read_pretrained_unet(made / "unet", replace(wanted, **{key: value}), CPU)
+        read_pretrained_unet(made / "unet", replace(wanted, **{key: value}), CPU, *made_for(made / "unet"))
+
+
+BETAS = {"beta_start": 0.0001, "beta_end": 0.02}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "said"),
+    [
+        ({}, {}, []),
+        ({"prediction_type": "epsilon"}, {}, ["train_unet.prediction_type = 'v_prediction', but {} says 'epsilon'"]),
+        (
+            {"process": {"schedule": "scaled_linear", "num_train_timesteps": 1000, **BETAS}},
+            {"schedule": "linear", "num_train_timesteps": 500, "beta_end": 0.01},
+            [
+                "train_unet.process.schedule = 'linear', but {} says 'scaled_linear'",
+                "train_unet.process.beta_end = 0.01, but {} says 0.02",
+                "train_unet.process.num_train_timesteps = 500, but {} says 1000",
+            ],
+        ),
+        ({}, {"beta_start": 0.001, "beta_end": 0.1}, []),  # which a cosine schedule ignores
+        (
+            {"process": None},
+            {},
+            [f"train_unet.process.{key} = " for key in ("schedule", *BETAS, "num_train_timesteps")],
+        ),
+    ],
+    ids=["as it was trained", "another prediction", "another process", "betas of no meaning", "a silent file"],
+)
+def test_a_process_or_prediction_that_is_not_the_imported_models_is_warned_of(
+    theirs: dict[str, Any],
+    ours: dict[str, Any],
+    said: list[str],
+    imported: Path,
+    wanted: UNetConfig,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    process, prediction = made_for(imported / "unet")
+    file = imported / "pipeline.json"
+    write_json(file, read_json(file) | theirs)
+    read_pretrained_unet(imported / "unet", wanted, CPU, process | ours, prediction)
+    assert {record.levelname for record in caplog.records} <= {"WARNING"}
+    for found, begins in zip(sorted(caplog.messages), sorted(said), strict=True):
+        assert found.startswith(begins.format(file))
+
+
+@pytest.mark.parametrize("value", [None, "big"])
+def test_an_autoencoder_that_says_no_scaling_factor_is_refused(value: str | None, imported: Path) -> None:
+    file = imported / "vae" / "config.json"
+    config = {key: v for key, v in read_json(file).items() if key != "scaling_factor"}
+    write_json(file, config if value is None else config | {"scaling_factor": value})
+    with pytest.raises(
+        DarkroomError, match=rf"vae/config\.json: scaling_factor is {value!r}, not .*; import the model"
+    ):
+        read_pretrained_autoencoder(imported / "vae", CPU)
 
 
 def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -56,9 +56,9 @@ class Progress:
         now = time.monotonic()
         self._last_line = now
         rate = (self.done - self._first_done) / max(now - self._start, 1e-9)
-        left = (self.total - self.done) / rate if rate > 0 else float("inf")
+        left = self.total - self.done
         shown = "".join(f"  {k} {v:.4g}" for k, v in values.items())
-        eta = f"{left:.0f} s left" if left > 0 else f"{now - self._start:.0f} s"
+        eta = f"{left / rate if rate > 0 else float('inf'):.0f} s left" if left > 0 else f"{now - self._start:.0f} s"
         print(
             f"{self.description}: {self.done}/{self.total} {self.unit}s  {rate:.4g}/s  {eta}{shown}",
             file=sys.stderr,

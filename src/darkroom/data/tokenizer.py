@@ -15,6 +15,7 @@ from torch import Tensor
 from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
 
+VOCAB, MERGES, WHOLE, TOKENIZER_CONFIG = "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 WORDS = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
@@ -60,25 +61,25 @@ class CLIPTokenizer:
             DarkroomError: a file is missing, or is none of a CLIP tokenizer.
         """
         folder = Path(folder)
-        vocab = read_json(folder / "vocab.json")
+        vocab = read_json(folder / VOCAB)
         try:
-            lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+            lines = (folder / MERGES).read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
-            raise DarkroomError(f"{folder / 'merges.txt'}: no such file; make the tokenizer again") from None
+            raise DarkroomError(f"{folder / MERGES}: no such file; make the tokenizer again") from None
         merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
         if BOS not in vocab or EOS not in vocab or any(len(pair) != 2 for pair in merges):
-            raise DarkroomError(f"{folder}: not a CLIP tokenizer ({BOS} or {EOS} missing, or merges.txt malformed)")
+            raise DarkroomError(f"{folder}: not a CLIP tokenizer ({BOS} or {EOS} missing, or {MERGES} malformed)")
         if max_length is None:
-            max_length = int(read_json(folder / "tokenizer_config.json")["model_max_length"])
+            max_length = int(read_json(folder / TOKENIZER_CONFIG)["model_max_length"])
         return cls(vocab, [(pair[0], pair[1]) for pair in merges], max_length)
 
     def write(self, folder: Path) -> None:
         """Write the files that transformers' CLIPTokenizer and CLIPTokenizerFast read."""
         folder.mkdir(parents=True)
         text = json.dumps(self.vocab, ensure_ascii=False) + "\n"
-        (folder / "vocab.json").write_text(text, encoding="utf-8")
+        (folder / VOCAB).write_text(text, encoding="utf-8")
         lines = ["#version: 0.2", *(" ".join(pair) for pair in self.merges)]
-        (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (folder / MERGES).write_text("\n".join(lines) + "\n", encoding="utf-8")
         special = {"bos_token": BOS, "eos_token": EOS, "pad_token": EOS, "unk_token": EOS}
         config = {
             **special,
@@ -88,9 +89,9 @@ class CLIPTokenizer:
             "model_max_length": self.max_length,
             "tokenizer_class": "CLIPTokenizer",
         }
-        write_json(folder / "tokenizer_config.json", config)
+        write_json(folder / TOKENIZER_CONFIG, config)
         write_json(folder / "special_tokens_map.json", special)
-        self._tokenizer.save(str(folder / "tokenizer.json"))
+        self._tokenizer.save(str(folder / WHOLE))
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Token ids (N, max_length) int64: start, text, end, then more ends. Longer texts are cut, their end kept."""

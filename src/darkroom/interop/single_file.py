@@ -15,13 +15,13 @@ from darkroom.interop.configs import SCALING_FACTOR, read_text_config, read_unet
 from darkroom.interop.diffusers import TEXT_ENCODER, TOKENIZER
 from darkroom.interop.diffusers import UNET as UNET_FOLDER
 from darkroom.interop.diffusers import VAE as VAE_FOLDER
-from darkroom.interop.model import Config, Dtype, Model, Weights, converted, shapes_of, weights_of
+from darkroom.interop.model import Config, Dtype, Model, Weights, converted, shapes_of, weights_in_memory, weights_of
 from darkroom.interop.names import TEXT, UNET, VAE, Rules, convolved, renamed, text_rules, unet_rules, vae_rules
 from darkroom.interop.scheduler import GUIDANCE_SCALE, STEPS, read_scheduler
 from darkroom.interop.tokenizer import find_tokenizer, read_tokenizer
-from darkroom.nn.text import CLIPTextConfig
-from darkroom.nn.unet import UNetConfig
-from darkroom.nn.vae import AutoencoderKLConfig
+from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
+from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
+from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
 
 IMAGE_SIZE = 512
 PROCESS = {"schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
@@ -128,6 +128,23 @@ def write_single_file(model: Model, path: Path, dtype: Dtype = "fp32") -> None:
             value = converted(source.tensor(key), dtype, key, source.file.path)
             tensors[name] = convolved(key, value) if part.prefix == VAE else value
     save_tensors(path, tensors)
+
+
+def in_memory(unet: UNet2DConditionModel, vae: AutoencoderKL, text: CLIPTextModel, tokenizer: CLIPTokenizer) -> Model:
+    """Networks that are there, as a model to be written; all else is Stable Diffusion 1.x's."""
+    return Model(
+        unet=unet.config,
+        vae=vae.config,
+        text=text.config,
+        unet_weights=weights_in_memory(unet),
+        vae_weights=weights_in_memory(vae),
+        text_weights=weights_in_memory(text),
+        tokenizer=tokenizer,
+        scaling_factor=SCALING_FACTOR,
+        process=dict(PROCESS),
+        prediction_type="epsilon",
+        sampling=SAMPLING,
+    )
 
 
 def unsaid(model: Model) -> list[str]:

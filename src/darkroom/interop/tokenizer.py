@@ -7,10 +7,8 @@ from tokenizers import pre_tokenizers
 
 from darkroom.core.artifact import read_json
 from darkroom.core.errors import DarkroomError
-from darkroom.data.tokenizer import BOS, EOS, WORD_END, CLIPTokenizer
+from darkroom.data.tokenizer import BOS, EOS, MERGES, TOKENIZER_CONFIG, VOCAB, WHOLE, WORD_END, CLIPTokenizer
 
-VOCAB, MERGES, TOKENIZER_CONFIG = "vocab.json", "merges.txt", "tokenizer_config.json"
-WHOLE = "tokenizer.json"
 BPE_FILE = "bpe_simple_vocab_16e6.txt.gz"
 CONTEXT = 77  # tokens of a text in CLIP
 MOST = 1024  # some files say 10^30 for "no limit"

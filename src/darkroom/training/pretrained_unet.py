@@ -1,20 +1,34 @@
 """Starting the U-Net from imported weights."""
 
+import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from darkroom.core.artifact import CONFIG
+from darkroom.core.artifact import CONFIG, PIPELINE, read_json
+from darkroom.core.choices import PredictionType
 from darkroom.core.errors import DarkroomError
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, load_weights
 from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
 from darkroom.training.trained import imported_config, known
 
 SHAPE = "train_unet.unet"
+BETAS = ("beta_start", "beta_end")  # which a cosine schedule ignores
+log = logging.getLogger("darkroom")
 
 
-def read_pretrained_unet(folder: Path, wanted: UNetConfig, device: torch.device) -> UNet2DConditionModel:
+def read_pretrained_unet(
+    folder: Path,
+    wanted: UNetConfig,
+    device: torch.device,
+    process: dict[str, Any],
+    prediction_type: PredictionType,
+) -> UNet2DConditionModel:
     """unet/ of an imported model, ready to be trained further, for latents of the side that `wanted` has.
+
+    A process (arguments of DiscreteVP) or kind of prediction that is not the imported model's is warned of, no error:
+    the network can learn another.
 
     Raises:
         DarkroomError: the folder is no such thing, or its network is not the one wanted; names the first key.
@@ -31,7 +45,19 @@ def read_pretrained_unet(folder: Path, wanted: UNetConfig, device: torch.device)
                 "they must agree"
             )
     network = load_weights(UNet2DConditionModel(shape), folder / DIFFUSERS_WEIGHTS, device)
+    _compare(folder.parent / PIPELINE, process, prediction_type)
     return network.train().requires_grad_(True)
+
+
+def _compare(file: Path, process: dict[str, Any], prediction_type: PredictionType) -> None:
+    imported = read_json(file)
+    theirs = imported.get("process") or {}
+    ignored = BETAS if theirs.get("schedule") == process["schedule"] == "cosine" else ()
+    pairs = {f"process.{key}": (value, theirs.get(key)) for key, value in process.items() if key not in ignored}
+    pairs["prediction_type"] = (prediction_type, imported.get("prediction_type"))
+    for key, (value, found) in pairs.items():
+        if value != found:
+            log.warning("train_unet.%s = %r, but %s says %r; the network must learn it anew", key, value, file, found)
 
 
 def _listed(value: object) -> object:

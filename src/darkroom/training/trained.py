@@ -51,13 +51,18 @@ def read_pretrained_autoencoder(folder: Path, device: torch.device) -> tuple[Aut
     """vae/ of an imported model, frozen, and the scaling factor it was made for.
 
     Raises:
-        DarkroomError: the folder is no such thing.
+        DarkroomError: the folder is no such thing, or its config.json says no scaling factor.
     """
     config = imported_config(folder)
     if config.get("_class_name") != "AutoencoderKL":
         raise DarkroomError(f"{folder / CONFIG}: _class_name is {config.get('_class_name')!r}, not AutoencoderKL")
+    if not isinstance(factor := config.get("scaling_factor"), int | float):
+        raise DarkroomError(
+            f"{folder / CONFIG}: scaling_factor is {factor!r}, not the number that the latents are multiplied by; "
+            "import the model again"
+        )
     network = AutoencoderKL(AutoencoderKLConfig(**known(AutoencoderKLConfig, config, folder)))
-    return load_weights(network, folder / DIFFUSERS_WEIGHTS, device), float(config["scaling_factor"])
+    return load_weights(network, folder / DIFFUSERS_WEIGHTS, device), float(factor)
 
 
 def read_pretrained_text_encoder(folder: Path, device: torch.device) -> CLIPTextModel:
