@@ -3,12 +3,14 @@
     python benchmarks/inference.py                the default model at batch 1 and 16, and a random one of SD 1.x's size
     python benchmarks/inference.py --skip-large   without the latter, which takes some 12 GiB and minutes
 
-Prints the table that benchmarks/README.md shows.
+Prints the table that benchmarks/README.md shows, and at Stable Diffusion 1.x's size the peak memory of a 512² picture,
+for which there are bounds: exit status 1 when one is exceeded.
 """
 
 import argparse
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from side_by_side import Measured, compare, serve
 
 PROMPT = "a small red circle above a large blue square"
 NAMES = ("darkroom", "diffusers")
+PEAK_MIB = {"fp32": 8192, "bf16": 5120}  # the bounds of a 512² picture
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,10 @@ def random_sd(folder: Path) -> Path:
     return folder / "random-sd"
 
 
-def measure(case: Case) -> dict[str, Measured]:
-    """Both libraries on one case."""
+def measure(case: Case, names: Sequence[str] = NAMES) -> dict[str, Measured]:
+    """The libraries on one case."""
     given = [str(case.folder), str(case.batch), str(case.size), str(case.steps), case.precision]
-    commands = {name: [sys.executable, __file__, "--worker", name, *given] for name in NAMES}
+    commands = {name: [sys.executable, __file__, "--worker", name, *given] for name in names}
     return compare(commands, case.rounds)
 
 
@@ -99,8 +102,8 @@ def report(case: Case, found: dict[str, Measured]) -> None:
     )
 
 
-def main() -> None:
-    """Measure all cases."""
+def main() -> int:
+    """Measure all cases; the number of bounds exceeded."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pipeline", type=Path, default=Path("artifacts/pipeline"))
     parser.add_argument("--steps", type=int, default=20)
@@ -112,7 +115,7 @@ def main() -> None:
     if given.worker:
         library, folder, batch, size, steps, precision = given.worker
         work(library, Case("", Path(folder), int(batch), int(size), int(steps), precision, 0))
-        return
+        return 0
     print("| model | batch | precision | images/s | diffusers | ratio | peak MiB | diffusers |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for batch in given.batches:
@@ -120,13 +123,19 @@ def main() -> None:
             case = Case("default, 32²", given.pipeline, batch, 32, given.steps, precision, given.rounds)
             report(case, measure(case))
     if given.skip_large:
-        return
+        return 0
+    exceeded = 0
     with tempfile.TemporaryDirectory() as scratch:
         folder = random_sd(Path(scratch))
         for precision in ("fp32", "bf16"):
             case = Case("SD 1.x size, 256²", folder, 1, 256, 4, precision, 3)
             report(case, measure(case))
+        for precision, bound in PEAK_MIB.items():
+            found = measure(Case("", folder, 1, 512, 1, precision, 1), ["darkroom"])["darkroom"]
+            print(f"512², {precision}: peak {found.peak_mib:.0f} MiB, at most {bound} wanted", flush=True)
+            exceeded += found.peak_mib > bound
+    return exceeded
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(min(main(), 1))

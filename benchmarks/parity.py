@@ -3,7 +3,7 @@
     python benchmarks/parity.py [unet] [vae] [text]
 
 Prints the norm of the difference over the norm of the reference, in fp32 and under bf16 autocast. One network at a
-time, its weights once in memory for both: under 12 GiB. Exit status 1 when a bound is exceeded.
+time: under 12 GiB. Exit status 1 when a bound is exceeded.
 """
 
 import sys
@@ -15,8 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from darkroom.core.choices import Precision
 from darkroom.core.vision import torchvision
 from darkroom.interop.model import build, weights_in_memory
+from darkroom.nn.frozen import FrozenUNet
 from darkroom.nn.text import CLIPTextConfig
 from darkroom.nn.unet import UNetConfig
 from darkroom.nn.vae import AutoencoderKLConfig
@@ -24,7 +26,7 @@ from darkroom.nn.vae import AutoencoderKLConfig
 FP32, BF16 = 1e-5, 2e-2  # the bounds
 SIDE = 16  # of the latents; the pictures are eight times larger
 Outputs = dict[str, Tensor]
-Pair = tuple[Callable[[], Outputs], Callable[[], Outputs]]  # ours, theirs
+Pair = tuple[Callable[[Precision], Outputs], Callable[[], Outputs]]  # ours, theirs
 
 
 def unet(diffusers: Any, transformers: Any) -> Pair:
@@ -33,10 +35,17 @@ def unet(diffusers: Any, transformers: Any) -> Pair:
     theirs = random(diffusers.UNet2DConditionModel(**config.to_diffusers()))
     ours = build(config, weights_in_memory(theirs), torch.device("cpu"))
     x, t, words = torch.randn(2, 4, SIDE, SIDE), torch.tensor([7.0, 981.0]), torch.randn(2, 77, 768)
-    return (
-        lambda: {"noise": ours(x, t, ours.prepare_context(words))},
-        lambda: {"noise": theirs(x, t, words).sample},
-    )
+    both: tuple[Precision, ...] = ("fp32", "bf16")
+    drawing = {p: FrozenUNet(build(config, weights_in_memory(theirs), torch.device("cpu"), p)) for p in both}
+
+    def found(precision: Precision) -> Outputs:
+        for_drawing = drawing[precision]
+        return {
+            "noise": ours(x, t, ours.prepare_context(words)),
+            "noise, drawing": for_drawing(x, t, for_drawing.prepare_context(words)).float(),
+        }
+
+    return found, lambda: dict.fromkeys(("noise", "noise, drawing"), theirs(x, t, words).sample)
 
 
 def vae(diffusers: Any, transformers: Any) -> Pair:
@@ -50,7 +59,7 @@ def vae(diffusers: Any, transformers: Any) -> Pair:
         moments = theirs.encode(x).latent_dist
         return {"mean": moments.mean, "logvar": moments.logvar, "picture": theirs.decode(z).sample}
 
-    return lambda: {**ours.encode(x)._asdict(), "picture": ours.decode(z)}, reference
+    return lambda precision: {**ours.encode(x)._asdict(), "picture": ours.decode(z)}, reference
 
 
 def text(diffusers: Any, transformers: Any) -> Pair:
@@ -65,7 +74,7 @@ def text(diffusers: Any, transformers: Any) -> Pair:
         output = theirs(ids)
         return {"states": output.last_hidden_state, "pooled": output.pooler_output}
 
-    return lambda: dict(zip(("states", "pooled"), ours(ids), strict=True)), reference
+    return lambda precision: dict(zip(("states", "pooled"), ours(ids), strict=True)), reference
 
 
 def random(network: Any) -> Any:
@@ -93,9 +102,9 @@ def main(names: list[str]) -> int:
         torch.manual_seed(0)
         ours, theirs = NETWORKS[name](diffusers, transformers)
         began = time.monotonic()
-        expected, found = theirs(), ours()
+        expected, found = theirs(), ours("fp32")
         with torch.autocast("cpu", torch.bfloat16):
-            rough = ours()
+            rough = ours("bf16")
         for key, value in expected.items():
             exact, low = (float((f[key].float() - value).norm() / value.norm()) for f in (found, rough))
             beyond += (exact > FP32) + (low > BF16)
