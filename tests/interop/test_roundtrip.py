@@ -18,9 +18,14 @@ from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.generate import Sampling
 from darkroom.inference.folder import PipelineInfo, write_imported
 from darkroom.inference.pipeline import Pipeline
-from darkroom.interop.diffusers import write_folder
+from darkroom.interop.diffusers import read_vae, write_folder
+from darkroom.interop.model import Weights
 from darkroom.interop.single_file import unsaid, write_single_file
 from darkroom.interop.source import read_model
+
+
+def numbers(weights: Weights) -> dict[str, Tensor]:
+    return {key: weights.tensor(key) for key in weights.keys}
 
 
 def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
@@ -95,7 +100,7 @@ def test_a_ckpt_is_the_same_model_as_its_safetensors(
     found, expected = read_model(saved, tiny.parent / "tokenizer"), read_model(tiny)
     assert found.unet == expected.unet
     for ours, theirs in zip(found.parts, expected.parts, strict=True):
-        assert same(ours.tensors(), theirs.tensors())
+        assert same(numbers(ours), numbers(theirs))
 
 
 def test_diffusers_loads_the_folder_and_the_file_with_our_weights(
@@ -106,7 +111,7 @@ def test_diffusers_loads_the_folder_and_the_file_with_our_weights(
     file = diffusers.StableDiffusionPipeline.from_single_file(str(tiny), config=str(made_folder), local_files_only=True)
     for theirs in (folder, file):
         for name, weights in zip(("unet", "vae", "text_encoder"), model.parts, strict=True):
-            assert same(weights.tensors(), getattr(theirs, name).state_dict())
+            assert same(numbers(weights), getattr(theirs, name).state_dict())
         assert theirs.vae.config.scaling_factor == 0.18215
         assert theirs.scheduler.config.set_alpha_to_one is False
         assert theirs.scheduler.config.steps_offset == 1
@@ -123,7 +128,7 @@ def test_a_folder_that_diffusers_wrote_is_read_bit_by_bit(
     for key in ("unet", "vae", "text", "scaling_factor", "process", "prediction_type", "sampling"):
         assert getattr(found, key) == getattr(expected, key), key
     for ours, before in zip(found.parts, expected.parts, strict=True):
-        assert same(ours.tensors(), before.tensors())
+        assert same(numbers(ours), numbers(before))
 
 
 def test_a_folder_as_published_is_read_in_spite_of_its_age(folder: Path, made_folder: Path) -> None:
@@ -152,7 +157,7 @@ def test_a_folder_as_published_is_read_in_spite_of_its_age(folder: Path, made_fo
     assert (found.unet, found.vae, found.text) == (expected.unet, expected.vae, expected.text)
     assert (found.scaling_factor, found.tokenizer.max_length) == (0.18215, 77)
     for ours, before in zip(found.parts, expected.parts, strict=True):
-        assert same(ours.tensors(), before.tensors())
+        assert same(numbers(ours), numbers(before))
 
 
 def test_file_folder_and_import_draw_the_same_picture(tiny: Path, made_folder: Path, tmp_path: Path) -> None:
@@ -213,3 +218,16 @@ def test_what_diffusers_cannot_express_is_named(
 def test_a_shape_that_a_single_file_cannot_say_is_named(parts: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(DarkroomError, match=r"unet\.attention_head_dim = 2: a single file cannot say so"):
         write_single_file(read_model(parts.assembled(tmp_path)), tmp_path / "model.safetensors")
+
+
+def test_the_encoder_is_read_when_it_is_first_needed(made_folder: Path) -> None:
+    vae, _ = read_vae(made_folder / "vae", torch.device("cpu"))
+    encoder = list(vae.encoder.parameters())
+    assert all(p.is_meta for p in encoder)
+    vae.decode(torch.zeros(1, 4, 4, 4))
+    assert all(p.is_meta for p in vae.encoder.parameters())
+    picture = torch.rand(1, 3, 32, 32)
+    first = vae.encode(picture).mean
+    assert not any(p.is_meta or p.requires_grad for p in vae.encoder.parameters())
+    assert torch.equal(first, vae.encode(picture).mean)
+    assert len(encoder) > 0

@@ -11,13 +11,12 @@ from darkroom.core.device import channels_last
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.inference.folder import PipelineInfo
 from darkroom.interop.diffusers import INDEX, TEXT_ENCODER, TOKENIZER, UNET, VAE, read_text_encoder, read_unet, read_vae
-from darkroom.interop.model import build
+from darkroom.interop.model import build, build_vae
 from darkroom.interop.source import read_model
 from darkroom.nn.frozen import DrawingUNet, FrozenUNet
 from darkroom.nn.identity import Autoencoder, IdentityAutoencoder
 from darkroom.nn.text import CLIPTextModel
 from darkroom.nn.unet import UNet2DConditionModel
-from darkroom.nn.vae import AutoencoderKL
 
 
 class Parts(NamedTuple):
@@ -47,13 +46,13 @@ def read_parts(
         return Parts(
             info,
             _for_drawing(build(model.unet, model.unet_weights, device, precision or info.precision), device),
-            _for_decoding(build(model.vae, model.vae_weights, device)),
+            build_vae(model.vae, model.vae_weights, device),
             (model.tokenizer, build(model.text, model.text_weights, device)),
         )
     info = PipelineInfo.read(path)
     vae: Autoencoder = IdentityAutoencoder()
     if info.autoencoder == "kl":
-        vae = _for_decoding(read_vae(path / VAE, device)[0])
+        vae = read_vae(path / VAE, device)[0]
     text = None
     if info.condition.kind == "text":
         words = CLIPTokenizer.read(path / TOKENIZER)
@@ -64,8 +63,3 @@ def read_parts(
 
 def _for_drawing(unet: UNet2DConditionModel, device: torch.device) -> DrawingUNet:
     return FrozenUNet(unet) if device.type == "cpu" else channels_last(unet)
-
-
-def _for_decoding(vae: AutoencoderKL) -> AutoencoderKL:
-    channels_last(vae.decoder)  # the encoder may never be used, and then need not be read
-    return vae

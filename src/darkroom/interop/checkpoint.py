@@ -84,11 +84,11 @@ def _safetensors(path: Path) -> Checkpoint:
         raise DarkroomError(f"{path}: not a readable safetensors file ({_line(error)}); fetch it again") from None
 
     def read(key: str) -> Tensor:
-        """Mapped by itself: what is made of it does not keep the file in memory, and what is not used is not read."""
+        """A copy; with it the file's mapping ends, whose pages would stay in memory beside what is made of them."""
         try:
             if _state(path) == opened:
                 with safe_open(path, framework="pt") as file:
-                    tensor: Tensor = file.get_tensor(key)
+                    tensor: Tensor = file.get_tensor(key).clone()
                     return tensor
         except UNREADABLE:
             pass

@@ -21,7 +21,7 @@ from darkroom.interop.configs import (
     unet_config,
     vae_config,
 )
-from darkroom.interop.model import Config, Dtype, Model, Weights, build, converted, weights_of
+from darkroom.interop.model import Config, Dtype, Model, Weights, build, build_vae, converted, weights_of
 from darkroom.interop.names import modern
 from darkroom.interop.scheduler import SCHEDULER, SCHEDULER_CONFIG, read_scheduler, scheduler_config
 from darkroom.interop.tokenizer import read_tokenizer
@@ -100,10 +100,9 @@ def read_unet(folder: Path, device: torch.device, precision: Precision) -> UNet2
 
 
 def read_vae(folder: Path, device: torch.device) -> tuple[AutoencoderKL, float]:
-    """A diffusers AutoencoderKL, frozen, on `device`, and its scaling factor."""
+    """A diffusers AutoencoderKL, frozen, on `device`, and its scaling factor; see `build_vae`."""
     config, scaling_factor = read_vae_config(folder)
-    network: AutoencoderKL = build(config, folder_weights(config, folder, DIFFUSERS_WEIGHTS), device)
-    return network, scaling_factor
+    return build_vae(config, folder_weights(config, folder, DIFFUSERS_WEIGHTS), device), scaling_factor
 
 
 def read_text_encoder(folder: Path, tokenizer: CLIPTokenizer, device: torch.device) -> CLIPTextModel:

@@ -1,6 +1,6 @@
 """A latent diffusion model of the Stable Diffusion 1.x family, as files of other tools describe it."""
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from darkroom.core.choices import Precision, PredictionType
+from darkroom.core.device import channels_last
 from darkroom.core.errors import DarkroomError
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.generate import Sampling
@@ -42,10 +43,6 @@ class Weights:
     def tensor(self, key: str) -> Tensor:
         """The weight of our name, fp32, in our shape."""
         return self.file.float32(self.keys[key]).reshape(self.shapes[key])
-
-    def tensors(self, halved: Set[str] = frozenset()) -> dict[str, Tensor]:
-        """All of them; those named in `halved` in bf16."""
-        return {key: self.tensor(key).to(torch.bfloat16 if key in halved else torch.float32) for key in self.keys}
 
 
 @dataclass(frozen=True)
@@ -155,17 +152,44 @@ def _same_numbers(name: str, shape: tuple[int, ...], names: dict[str, str], want
     return expected is not None and len(expected) == 2 and shape == (*expected, 1, 1)
 
 
-def build(config: Config, weights: Weights, device: torch.device, precision: Precision = "fp32") -> Any:
-    """The network with its weights, on `device`, in eval mode and frozen; on the CPU those not yet used are on disk.
+def build(
+    config: Config, weights: Weights, device: torch.device, precision: Precision = "fp32", later: str | None = None
+) -> Any:
+    """The network with its weights, on `device`, in eval mode and frozen; its weights are in memory once.
 
-    precision: bf16 keeps those of convolutions and linear layers as autocast would round them anew at every call; the
-        network is then to be run under autocast.
+    Args:
+        precision: bf16 keeps those of convolutions and linear layers as autocast would round them anew at every call;
+            the network is then to be run under autocast.
+        later: a part of the network whose weights are read when it is first called, which may be never.
     """
     network = _unmade(config)
     layers = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     halved = {f"{name}.{kind}" for name in layers for kind in ("weight", "bias") if precision == "bf16"}
-    network.load_state_dict(weights.tensors(halved), assign=True)
-    return network.to(device).eval().requires_grad_(False)
+
+    def fill(part: nn.Module, prefix: str, keys: Iterable[str]) -> None:
+        types = {True: torch.bfloat16, False: torch.float32}
+        values = {key.removeprefix(prefix): weights.tensor(key).to(device, types[key in halved]) for key in keys}
+        part.load_state_dict(values, strict=False, assign=True)
+        part.requires_grad_(False)
+
+    deferred = [] if later is None else [key for key in weights.keys if key.startswith(f"{later}.")]
+    fill(network, "", weights.keys.keys() - deferred)
+    if later is not None:
+        part = network.get_submodule(later)
+
+        def read(*_: object) -> None:
+            fill(part, f"{later}.", deferred)
+            handle.remove()
+
+        handle = part.register_forward_pre_hook(read)
+    return network.eval()
+
+
+def build_vae(config: AutoencoderKLConfig, weights: Weights, device: torch.device) -> AutoencoderKL:
+    """The autoencoder, see `build`; its encoder, a third of it, is read when the first picture is encoded."""
+    vae: AutoencoderKL = build(config, weights, device, later="encoder")
+    channels_last(vae.decoder)
+    return vae
 
 
 def converted(value: Tensor, dtype: Dtype, key: str, path: Path) -> Tensor:
