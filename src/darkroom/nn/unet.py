@@ -16,6 +16,7 @@ from torch import Tensor, cat, nn
 
 from darkroom.core.errors import DarkroomError
 from darkroom.nn.attention import BasicTransformerBlock, KeysValues, Transformer2DModel
+from darkroom.nn.denoising import Context, DenoisingNetwork
 from darkroom.nn.layers import (
     Downsample2D,
     ResnetBlock2D,
@@ -27,8 +28,6 @@ from darkroom.nn.layers import (
 
 DOWN_BLOCKS = {"DownBlock2D": False, "CrossAttnDownBlock2D": True}  # name -> has transformers
 UP_BLOCKS = {"UpBlock2D": False, "CrossAttnUpBlock2D": True}
-
-Context = list[KeysValues]
 
 
 @dataclass(frozen=True)
@@ -180,8 +179,10 @@ class _MidBlock(nn.Module):
         return out
 
 
-class UNet2DConditionModel(nn.Module):
+class UNet2DConditionModel(DenoisingNetwork):
     """Noisy latents, a timestep and a condition -> a prediction of their shape (of what, is not its business)."""
+
+    config: UNetConfig
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -220,6 +221,11 @@ class UNet2DConditionModel(nn.Module):
         return lambda: Transformer2DModel(
             width, c.heads[level], context_dim, c.depths[level], c.norm_num_groups, c.use_linear_projection
         )
+
+    @property
+    def multiple(self) -> int:
+        """Every level but the first halves the sides."""
+        return int(2 ** (len(self.config.block_out_channels) - 1))
 
     def prepare_context(self, encoder_hidden_states: Tensor) -> Context:
         """The keys and values of every cross-attention, in the order in which `forward` uses them.
