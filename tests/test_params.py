@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from darkroom.core.errors import DarkroomError
+from darkroom.nn.layer_norm_unet import TIMES
 from darkroom.nn.layers import GROUP_WIDTH
 from darkroom.params import load, problems
+from darkroom.params_networks import TABLE_ROWS
 from darkroom.params_sections import CHANNELS_PER_GROUP
 
 ROOT = Path(__file__).parents[1]
@@ -285,8 +287,9 @@ def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path) -> None:
     assert load(tmp_path / "params.yaml").train_unet.learning_rate == 0.001
 
 
-def test_the_group_width_of_the_networks_is_known() -> None:
+def test_what_the_networks_have_built_in_is_known() -> None:
     assert CHANNELS_PER_GROUP == GROUP_WIDTH
+    assert TABLE_ROWS == TIMES
 
 
 def test_a_bad_value_stops_a_stage_before_it_touches_anything(tmp_path: Path) -> None:

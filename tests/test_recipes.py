@@ -15,6 +15,7 @@ from darkroom.nn.text import CLIPTextConfig
 from darkroom.nn.unet import UNetConfig
 from darkroom.nn.vae import AutoencoderKLConfig
 from darkroom.params import OutsideSource, ScenesSource, load, problems
+from darkroom.params_networks import UNet2DCondition
 from darkroom.params_sections import TextEncoder
 
 ROOT = Path(__file__).parents[1]
@@ -47,21 +48,26 @@ def test_the_networks_of_a_recipe_can_be_built(file: Path) -> None:
     vae = AutoencoderKLConfig(channels, channels, v.latent_channels, widths, v.layers_per_block, v.norm_num_groups)
     if v.adversarial is not None:
         DiscriminatorConfig(channels, v.adversarial.channels, v.adversarial.n_layers)
-    unet = UNetConfig(
-        down_block_types=tuple(u.down_block_types),
-        up_block_types=tuple(u.up_block_types),
-        block_out_channels=tuple(u.block_out_channels),
-        layers_per_block=u.layers_per_block,
-        cross_attention_dim=p.setup_text_encoder.text.hidden_size,
-        attention_head_dim=u.attention_head_dim,
-        transformer_layers_per_block=u.transformer_layers_per_block,
-        norm_num_groups=u.norm_num_groups,
-    )
+    if u.kind == "unet_2d_condition":
+        _check_unet(u, p.setup_text_encoder.text.hidden_size)
     for tower in (p.setup_text_encoder.image, p.train_evaluator.image):
         ConvTowerConfig(channels, tower.width, tower.depth)
     for text in (p.setup_text_encoder.text, p.train_evaluator.text):
         assert _text(text).hidden_size == text.hidden_size
     assert len(vae.block_out_channels) > 1
+
+
+def _check_unet(u: UNet2DCondition, cross_attention_dim: int) -> None:
+    unet = UNetConfig(
+        down_block_types=tuple(u.down_block_types),
+        up_block_types=tuple(u.up_block_types),
+        block_out_channels=tuple(u.block_out_channels),
+        layers_per_block=u.layers_per_block,
+        cross_attention_dim=cross_attention_dim,
+        attention_head_dim=u.attention_head_dim,
+        transformer_layers_per_block=u.transformer_layers_per_block,
+        norm_num_groups=u.norm_num_groups,
+    )
     assert unet.heads == (u.attention_head_dim,) * len(u.block_out_channels)
 
 

@@ -5,23 +5,28 @@ from typing import NamedTuple
 
 import torch
 
-from darkroom.core.artifact import PIPELINE
+from darkroom.core.artifact import CONFIG, PIPELINE, read_json
 from darkroom.core.choices import Precision
+from darkroom.core.device import channels_last
+from darkroom.core.errors import DarkroomError
+from darkroom.core.weights import DIFFUSERS_WEIGHTS, load_weights
 from darkroom.data.tokenizer import CLIPTokenizer
-from darkroom.inference.folder import PipelineInfo
+from darkroom.inference.folder import DIFFUSERS_KIND, PipelineInfo
 from darkroom.interop.diffusers import INDEX, TEXT_ENCODER, TOKENIZER, UNET, VAE, read_text_encoder, read_unet, read_vae
 from darkroom.interop.model import build
 from darkroom.interop.source import read_model
+from darkroom.nn.denoising import DenoisingNetwork
 from darkroom.nn.identity import Autoencoder, IdentityAutoencoder
+from darkroom.nn.kinds import KIND, from_json, kind_of
+from darkroom.nn.kinds import build as build_denoiser
 from darkroom.nn.text import CLIPTextModel
-from darkroom.nn.unet import UNet2DConditionModel
 
 
 class Parts(NamedTuple):
     """A pipeline's description and its frozen networks; text: None for a model without prompts."""
 
     info: PipelineInfo
-    unet: UNet2DConditionModel
+    unet: DenoisingNetwork
     vae: Autoencoder
     text: tuple[CLIPTokenizer, CLIPTextModel] | None
 
@@ -55,4 +60,13 @@ def read_parts(
     if info.condition.kind == "text":
         words = CLIPTokenizer.read(path / TOKENIZER)
         text = words, read_text_encoder(path / TEXT_ENCODER, words, device)
-    return Parts(info, read_unet(path / UNET, device, precision or info.precision), vae, text)
+    return Parts(info, _read_denoiser(path / UNET, info, device, precision or info.precision), vae, text)
+
+
+def _read_denoiser(folder: Path, info: PipelineInfo, device: torch.device, precision: Precision) -> DenoisingNetwork:
+    if info.network == DIFFUSERS_KIND:
+        return read_unet(folder, device, precision)
+    config = from_json(read_json(folder / CONFIG), folder / CONFIG)
+    if kind_of(config) != info.network:
+        raise DarkroomError(f"{folder / CONFIG}: {KIND} = {kind_of(config)!r}, but {PIPELINE} says {info.network!r}")
+    return channels_last(load_weights(build_denoiser(config), folder / DIFFUSERS_WEIGHTS, device))

@@ -50,17 +50,20 @@ def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float
 def make_optimizers(config: OptimizerConfig, network: nn.Module) -> list[torch.optim.Optimizer]:
     """What moves the parameters of `network` that are not frozen.
 
-    Weight decay acts on matrices and kernels, not on biases, norms and scalars. Muon takes matrices and kernels too,
-    but no tables of embeddings, where each row is a thing of its own.
+    Weight decay acts on matrices and kernels, not on biases, norms (of whole feature maps too) and scalars. Muon takes
+    matrices and kernels too, but no tables of embeddings, where each row is a thing of its own.
     """
     parameters = [p for p in network.parameters() if p.requires_grad]
+    norms = {id(p) for m in network.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()}
     tables = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
-    hidden = [p for p in parameters if config.optimizer == "muon" and p.ndim > 1 and id(p) not in tables]
+    matrices = [p for p in parameters if p.ndim > 1 and id(p) not in norms]
+    hidden = [p for p in matrices if config.optimizer == "muon" and id(p) not in tables]
+    others = {id(p) for p in parameters} - {id(p) for p in matrices}
     taken = {id(p) for p in hidden}
     first, second = config.betas
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1 and id(p) not in taken], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in matrices if id(p) not in taken], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if id(p) in others], "weight_decay": 0.0},
     ]
     adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(first, second), fused=True)
     return [adamw, Muon(hidden, config.learning_rate, config.weight_decay)] if hidden else [adamw]

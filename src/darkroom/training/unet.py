@@ -1,4 +1,4 @@
-"""Training the denoising U-Net on cached latents and cached conditions; neither VAE nor text encoder is in memory."""
+"""Training the denoising network on cached latents and cached conditions; neither VAE nor text encoder is in memory."""
 
 from collections.abc import Mapping
 
@@ -13,14 +13,14 @@ from darkroom.data.latents import Latents
 from darkroom.diffusion.denoiser import Condition
 from darkroom.diffusion.guidance import drop_condition, dropout_mask
 from darkroom.diffusion.objective import Objective
-from darkroom.nn.unet import UNet2DConditionModel
+from darkroom.nn.denoising import DenoisingNetwork
 from darkroom.training.setting import Setting
 
 LEVEL_BINS = 4  # held-out loss is reported for so many equal ranges of the training times
 
 
-def condition_for(unet: UNet2DConditionModel, given: Tensor | None, device: torch.device) -> Condition:
-    """Raw conditions, embeddings (N, L, D), class ids (N,) or None, in the form the U-Net takes them."""
+def condition_for(unet: DenoisingNetwork, given: Tensor | None, device: torch.device) -> Condition:
+    """Raw conditions, embeddings (N, L, D), class ids (N,) or None, in the form the network takes them."""
     if given is None:
         return Condition()
     given = given.to(device)
@@ -40,7 +40,7 @@ class UNetTask:
 
     def __init__(
         self,
-        unet: UNet2DConditionModel,
+        unet: DenoisingNetwork,
         objective: Objective,
         train: Latents,
         held_out: Latents,
@@ -69,7 +69,7 @@ class UNetTask:
             given = drop_condition(given, self.conditioning.null, mask)
         return {"loss": self._losses(self.unet, self.train.sample(samples, posterior), eps, t, given).mean()}
 
-    def _losses(self, unet: UNet2DConditionModel, x0: Tensor, eps: Tensor, t: Tensor, given: Tensor | None) -> Tensor:
+    def _losses(self, unet: DenoisingNetwork, x0: Tensor, eps: Tensor, t: Tensor, given: Tensor | None) -> Tensor:
         device = self.setting.device
 
         def network(x: Tensor, t: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class UNetTask:
         return self.objective.loss(network, x0.to(device), eps.to(device), t.to(device))
 
     @torch.no_grad()
-    def validate(self, unet: UNet2DConditionModel) -> dict[str, float]:
+    def validate(self, unet: DenoisingNetwork) -> dict[str, float]:
         """The mean loss on held-out samples, in all and by range of times; the same noise and times at every call."""
         n, seed = min(len(self.held_out), self.max_held_out), self.setting.seed
         shape = (n, *self.held_out.shape)
