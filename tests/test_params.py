@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 SOUND = (ROOT / "recipes" / "scenes.yaml").read_text(encoding="utf-8")
 CRITIC = (
     "{weight: 0.5, start_step: 10, channels: 16, n_layers: 2, optimizer: adamw, learning_rate: 0.01, "
-    "betas: [0.5, 0.9], weight_decay: 0.0, warmup_steps: 0, lr_schedule: constant, clip_norm: null}"
+    "betas: [0.5, 0.9], weight_decay: 0.0, warmup_steps: 0, lr_schedule: constant, lr_decay: null, clip_norm: null}"
 )
 
 
@@ -178,6 +178,18 @@ ONE_FAULT = {
     "a critic that never starts": (
         ("train_vae", "adversarial", f"adversarial: {CRITIC.replace('start_step: 10', 'start_step: 99999999')}"),
         "train_vae.adversarial.start_step = 99999999 is above steps = {p.train_vae.steps}; lower it, or raise steps",
+    ),
+    "a decay that is not used": (
+        ("train_unet", "lr_decay", "lr_decay: {factor: 0.98, every: 59, floor: 0.2}"),
+        "train_unet.lr_decay does not go with lr_schedule = 'cosine'; give null",
+    ),
+    "a decay that is missing": (
+        ("train_evaluator", "lr_schedule", "lr_schedule: exponential"),
+        "train_evaluator.lr_decay does not go with lr_schedule = 'exponential'; give factor, every and floor",
+    ),
+    "a decay that grows": (
+        ("train_vae", "lr_decay", "lr_decay: {factor: 1.02, every: 59, floor: 0.2}"),
+        "train_vae.lr_decay.factor = 1.02: give a number > 0 and < 1",
     ),
     "a critic that sees nothing": (
         ("train_vae", "adversarial", f"adversarial: {CRITIC.replace('n_layers: 2', 'n_layers: 4')}"),

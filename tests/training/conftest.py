@@ -34,7 +34,9 @@ def optimizer() -> Callable[..., OptimizerConfig]:
             "weight_decay": 0.0,
             "warmup_steps": 0,
         }
-        return Optimizer.model_validate({**usual, "lr_schedule": "constant", "clip_norm": None, **changes})
+        return Optimizer.model_validate(
+            {**usual, "lr_schedule": "constant", "lr_decay": None, "clip_norm": None, **changes}
+        )
 
     return make
 

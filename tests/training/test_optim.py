@@ -30,6 +30,25 @@ def test_a_warm_up_as_long_as_the_training_has_no_cosine(optimizer: Make) -> Non
     assert [learning_rate(config, step, 4) for step in range(4)] == pytest.approx([0.1, 0.2, 0.3, 0.4])
 
 
+def test_an_exponential_decay_falls_in_stairs_to_its_floor(optimizer: Make) -> None:
+    """lr * max(0.2, 0.98 ** epoch), at the first and the last step of each epoch."""
+    every, epochs = 59, 100
+    decay = {"factor": 0.98, "every": every, "floor": 0.2}
+    config = optimizer(learning_rate=1e-3, lr_schedule="exponential", lr_decay=decay)
+    total = every * epochs
+    for epoch in range(epochs):
+        expected = 1e-3 * max(0.2, 0.98**epoch)
+        for step in (epoch * every, (epoch + 1) * every - 1):
+            assert learning_rate(config, step, total) == pytest.approx(expected, rel=1e-12)
+    assert learning_rate(config, total - 1, total) == pytest.approx(2e-4)
+
+
+def test_a_decay_begins_after_the_warm_up(optimizer: Make) -> None:
+    decay = {"factor": 0.5, "every": 2, "floor": 0.0}
+    config = optimizer(learning_rate=0.4, warmup_steps=2, lr_schedule="exponential", lr_decay=decay)
+    assert [learning_rate(config, step, 9) for step in range(7)] == pytest.approx([0.2, 0.4, 0.4, 0.4, 0.2, 0.2, 0.1])
+
+
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_weights_decay_but_biases_norms_and_scalars_do_not(optimizer: Make, name: str) -> None:
     network = nn.Sequential(nn.Conv2d(2, 2, 3), nn.GroupNorm(1, 2), nn.Linear(2, 2), nn.LayerNorm((2, 3, 3)))
