@@ -171,6 +171,15 @@ ONE_FAULT = {
         ("train_vae", "pretrained_path", "pretrained_path: elsewhere"),
         "train_vae.pretrained_path does not go with mode = 'train'; give null",
     ),
+    "no autoencoder without a range": (
+        ("train_vae", "mode", "mode: identity"),
+        "train_vae.identity_range does not go with mode = 'identity'; "
+        "give [-1.0, 1.0], or the range that pictures are to have",
+    ),
+    "a range that is not used": (
+        ("train_vae", "identity_range", "identity_range: [-1.0, 1.0]"),
+        "train_vae.identity_range does not go with mode = 'train'; give null",
+    ),
     "a warm-up longer than the training": (
         ("train_vae", "warmup_steps", "warmup_steps: 999999"),
         "train_vae.warmup_steps = 999999 is above steps = {p.train_vae.steps}; lower it, or raise steps",

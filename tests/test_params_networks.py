@@ -15,7 +15,7 @@ from darkroom.params_networks import LayerNormUNet, ScoreUNet
 ROOT = Path(__file__).parents[1]
 PIXELS = {  # of the default recipe, what pictures of 28 pixels without an autoencoder need
     "prepare_data": {"image_size": 28},
-    "train_vae": {"mode": "identity"},
+    "train_vae": {"mode": "identity", "identity_range": [0.0, 1.0]},
     "setup_text_encoder": {"mode": "none"},
 }
 CLASSES = {"prepare_data": {"source": {"kind": "image_folder", "root": "set", "manifest": None, "caption": ""}}}
@@ -85,6 +85,11 @@ FAULTS: dict[str, tuple[dict[str, Any], list[dict[str, Any]], str]] = {
         [{"train_unet": {"process": {"num_train_timesteps": 2000}}}],
         "train_unet.process.num_train_timesteps = 2000 is above the 1000 times that "
         "train_unet.unet.kind = 'layer_norm_unet' knows; lower it",
+    ),
+    "a negative for the pictures": (
+        SCORE,
+        [{"train_vae": {"identity_range": [1.0, 0.0]}}],
+        "train_vae.identity_range = [1.0, 0.0] does not rise; give black, then white",
     ),
     "imported weights of another network": (
         SCORE,

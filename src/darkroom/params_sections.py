@@ -122,10 +122,11 @@ class Adversarial(Optimizer):
 
 
 class TrainVAE(Training):
-    """The KL autoencoder."""
+    """The KL autoencoder; identity_range: what black and white are where there is none (mode identity)."""
 
     mode: Literal["train", "pretrained", "identity"]
     pretrained_path: str | None
+    identity_range: Annotated[list[Annotated[float, Field(ge=-100, le=100)]], Field(min_length=2, max_length=2)] | None
     latent_channels: Annotated[int, Field(ge=1, le=64)]
     block_out_channels: Annotated[list[Channels], Field(min_length=1, max_length=8)]
     layers_per_block: Annotated[int, Field(ge=1, le=8)]
@@ -141,6 +142,11 @@ class TrainVAE(Training):
         for i, channels in enumerate(self.block_out_channels):
             divides(f"block_out_channels.{i}", channels, self.norm_num_groups, "norm_num_groups")
         pretrained(self.mode, self.pretrained_path)
+        if (self.mode == "identity") != (self.identity_range is not None):
+            wanted = "null" if self.identity_range else "[-1.0, 1.0], or the range that pictures are to have"
+            raise ValueError(f"identity_range does not go with mode = {self.mode!r}; give {wanted}")
+        if self.identity_range is not None and self.identity_range[0] >= self.identity_range[1]:
+            raise ValueError(f"identity_range = {self.identity_range} does not rise; give black, then white")
         if self.adversarial is not None:
             at_most("adversarial.start_step", self.adversarial.start_step, "steps", self.steps)
         return self

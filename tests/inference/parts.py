@@ -57,6 +57,7 @@ def write_parts(
     process: dict[str, Any] = COSINE,
     channels: int = 3,
     autoencoder: str = "kl",
+    identity_range: tuple[float, float] = (-1.0, 1.0),
     size: int = SIZE,
     network: DenoiserConfig | None = None,
 ) -> LatentsInfo:
@@ -68,7 +69,10 @@ def write_parts(
     if autoencoder == "identity":
         latent = (channels, size, size)
         (folder / "vae").mkdir(parents=True)
-        write_json(folder / "vae" / CONFIG, {"kind": "identity", "network": {}, "scaling_factor": None})
+        write_json(
+            folder / "vae" / CONFIG,
+            {"kind": "identity", "network": {}, "identity_range": identity_range, "scaling_factor": None},
+        )
     else:
         _vae(folder / "vae", channels)
         latent = (4, size // 2, size // 2)
@@ -113,7 +117,7 @@ def awake(network: Any) -> Any:
 
 def _vae(folder: Path, channels: int) -> None:
     shape = AutoencoderKLConfig(channels, channels, 4, (8, 16), 1, 4)
-    config = {"kind": "kl", "network": asdict(shape), "scaling_factor": None}
+    config = {"kind": "kl", "network": asdict(shape), "identity_range": None, "scaling_factor": None}
     write_network(folder, DIFFUSERS_WEIGHTS, awake(AutoencoderKL(shape)), config, {"inputs": {}})
 
 

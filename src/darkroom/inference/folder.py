@@ -56,7 +56,8 @@ class PipelineInfo:
     """What pipeline.json says.
 
     image_size: pixels of a side. network: the denoiser's kind, see nn.kinds.
-    autoencoder: "kl", or "identity" where latents are the pictures (no vae folder).
+    autoencoder: "kl", or "identity" where latents are the pictures (no vae folder), whose black and white are then
+        identity_range; None with a VAE.
     process: arguments of DiscreteVP. scaling_factor, scaling: see LatentsInfo.
     sampling, precision: how pictures are drawn unless asked otherwise.
     """
@@ -65,6 +66,7 @@ class PipelineInfo:
     image_size: int
     network: NetworkKind
     autoencoder: str
+    identity_range: tuple[float, float] | None
     process: dict[str, Any]
     prediction_type: PredictionType
     condition: ConditioningInfo
@@ -94,6 +96,7 @@ class PipelineInfo:
                 image_size=value["image"]["size"],
                 network=value["network"],
                 autoencoder=value["autoencoder"],
+                identity_range=_range(value["identity_range"]),
                 process=value["process"],
                 prediction_type=value["prediction_type"],
                 condition=ConditioningInfo(**value["condition"]),
@@ -102,7 +105,7 @@ class PipelineInfo:
                 sampling=Sampling(**value["sampling"]),
                 precision=value["precision"],
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise DarkroomError(f"{path}: does not describe a pipeline ({error}); assemble it again") from None
 
     @classmethod
@@ -113,6 +116,7 @@ class PipelineInfo:
             image_size=model.image_size,
             network=DIFFUSERS_KIND,
             autoencoder="kl",
+            identity_range=None,
             process=model.process,
             prediction_type=model.prediction_type,
             condition=ConditioningInfo("text", "empty_prompt", model.tokenizer.max_length, model.text.hidden_size, []),
@@ -166,6 +170,7 @@ def assemble(
         image_size=image_size,
         network=kind_of(denoiser),
         autoencoder=autoencoder["kind"],
+        identity_range=_range(autoencoder["identity_range"]),
         process=trained["process"],
         prediction_type=trained["prediction_type"],
         condition=ConditioningInfo(**trained["condition"]),
@@ -195,6 +200,13 @@ def assemble(
         info.write(folder)
         write_json(folder / PROVENANCE, origin)
     return info
+
+
+def _range(ends: list[float] | None) -> tuple[float, float] | None:
+    if ends is None:
+        return None
+    black, white = ends
+    return float(black), float(white)
 
 
 def _write_denoiser(folder: Path, config: DenoiserConfig, weights: Path) -> None:

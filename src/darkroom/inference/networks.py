@@ -53,8 +53,10 @@ def read_parts(
             (model.tokenizer, build(model.text, model.text_weights, device)),
         )
     info = PipelineInfo.read(path)
-    vae: Autoencoder = IdentityAutoencoder()
-    if info.autoencoder == "kl":
+    vae: Autoencoder
+    if info.identity_range is not None:
+        vae = IdentityAutoencoder(*info.identity_range)
+    else:
         vae, _ = read_vae(path / VAE, device)
     text = None
     if info.condition.kind == "text":
