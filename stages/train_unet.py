@@ -56,6 +56,7 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
         Latents.read(LATENTS, "validation"),
         conditioning,
         condition_dropout=p.condition_dropout,
+        horizontal_flip=p.horizontal_flip,
         max_held_out=p.held_out,
         setting=Setting(p.batch_size, p.seed, p.precision, device),
     )

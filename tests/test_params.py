@@ -234,6 +234,11 @@ ONE_FAULT = {
         ("cache_latents", "scaling", "scaling: imported"),
         "cache_latents.scaling = 'imported', but train_vae.mode = 'train' brings no factor; use measured",
     ),
+    "mirrored latents": (
+        ("train_unet", "horizontal_flip", "horizontal_flip: true"),
+        "train_unet.horizontal_flip = true needs train_vae.mode = 'identity', not 'train': "
+        "a picture's latents, mirrored, are not those of the mirrored picture; use false",
+    ),
     "a sampler for another prediction": (
         ("evaluate", "sampler", "sampler: pndm"),
         "evaluate.sampling.sampler = 'pndm' needs train_unet.prediction_type = 'epsilon', not 'v_prediction'; "

@@ -28,6 +28,7 @@ FAULTS: dict[str, tuple[dict[str, Any], list[dict[str, Any]], str]] = {
     "sound score_unet of classes": (TRANSFORMER, [CLASSES, {"setup_text_encoder": {"mode": "class"}}], ""),
     "sound layer_norm_unet": (LAYERS, [], ""),
     "sound batch_norm_unet": (BATCHES, [], ""),
+    "sound flips": (SCORE, [{"train_unet": {"horizontal_flip": True}}], ""),
     "kind": (
         {"kind": "score"},
         [],

@@ -87,6 +87,11 @@ class Params(Section):
                 f"cache_latents.scaling = 'imported', but train_vae.mode = {mode!r} brings no factor; use measured"
             )
         self.train_unet.unet.check_mode(self.setup_text_encoder.mode)
+        if self.train_unet.horizontal_flip and self.train_vae.mode != "identity":
+            raise ValueError(
+                f"train_unet.horizontal_flip = true needs train_vae.mode = 'identity', not {self.train_vae.mode!r}: "
+                "a picture's latents, mirrored, are not those of the mirrored picture; use false"
+            )
         times, steps = self.train_unet.process.num_train_timesteps, self.evaluate.sampling.num_inference_steps
         at_most("evaluate.sampling.num_inference_steps", steps, "train_unet.process.num_train_timesteps", times)
         if self.train_unet.unet.kind == "layer_norm_unet" and times > TABLE_ROWS:

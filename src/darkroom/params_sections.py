@@ -264,6 +264,7 @@ class TrainUNet(Training):
     prediction_type: PredictionType
     weighting: Weighting
     condition_dropout: Probability
+    horizontal_flip: bool
     validate_every: Count
     held_out: Count
     sample_every: Count

@@ -16,6 +16,7 @@ from darkroom.diffusion.objective import Objective
 from darkroom.nn.denoising import DenoisingNetwork
 from darkroom.training.setting import Setting
 
+FLIPPED = 0.5  # share of the samples, where samples are mirrored at all
 LEVEL_BINS = 4  # held-out loss is reported for so many equal ranges of the training times
 
 
@@ -30,11 +31,13 @@ def condition_for(unet: DenoisingNetwork, given: Tensor | None, device: torch.de
 class UNetTask:
     """The denoising loss of Ho et al. 2020 (eq. 14, generalised by `Objective`) with condition dropout.
 
-    Everything random about sample i of step k (which sample, posterior noise, time, noise, dropout) is a pure function
-    of (seed, purpose, k, i).
+    Everything random about sample i of step k (which sample, posterior noise, time, noise, dropout, flip) is a pure
+    function of (seed, purpose, k, i).
 
     Args:
         condition_dropout: the probability that a sample sees the null condition.
+        horizontal_flip: half of the training samples, at random, are mirrored left to right. Only for latents that are
+            pictures: those of an autoencoder are not those of the mirrored picture.
         max_held_out: how many held-out samples the validation loss is measured on.
     """
 
@@ -47,12 +50,14 @@ class UNetTask:
         conditioning: Conditioning,
         *,
         condition_dropout: float,
+        horizontal_flip: bool,
         max_held_out: int,
         setting: Setting,
     ) -> None:
         self.unet, self.objective = unet, objective
         self.train, self.held_out, self.conditioning = train, held_out, conditioning
-        self.condition_dropout, self.max_held_out, self.setting = condition_dropout, max_held_out, setting
+        self.condition_dropout, self.horizontal_flip = condition_dropout, horizontal_flip
+        self.max_held_out, self.setting = max_held_out, setting
 
     def loss(self, step: int, rows: slice) -> Mapping[str, Tensor]:
         """The loss of `rows` of step `step`'s batch."""
@@ -67,7 +72,11 @@ class UNetTask:
             mask = dropout_mask(n, self.condition_dropout, generator(seed, "dropout", step))[rows]
             assert self.conditioning.null is not None
             given = drop_condition(given, self.conditioning.null, mask)
-        return {"loss": self._losses(self.unet, self.train.sample(samples, posterior), eps, t, given).mean()}
+        x0 = self.train.sample(samples, posterior)
+        if self.horizontal_flip:
+            mirrored = torch.rand(n, generator=generator(seed, "flip", step))[rows] < FLIPPED
+            x0 = torch.where(mirrored.view(-1, 1, 1, 1), x0.flip(3), x0)
+        return {"loss": self._losses(self.unet, x0, eps, t, given).mean()}
 
     def _losses(self, unet: DenoisingNetwork, x0: Tensor, eps: Tensor, t: Tensor, given: Tensor | None) -> Tensor:
         device = self.setting.device
