@@ -120,6 +120,10 @@ ONE_FAULT = {
         "did you mean v_prediction?",
     ),
     "choice of numbers": (("prepare_data", "channels", "channels: 4"), "prepare_data.channels = 4: give 1 or 3"),
+    "choice of a split": (
+        ("prepare_data", "validation_from", "validation_from: validation"),
+        "prepare_data.validation_from = 'validation': give train or test",
+    ),
     "kind": (
         ("prepare_data", "kind", "kind: scene"),
         "prepare_data.source.kind = 'scene': give scenes or torchvision or image_folder or captioned_folder or "

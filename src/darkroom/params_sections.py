@@ -96,6 +96,7 @@ class PrepareData(Section):
     resize: Literal["crop", "pad", "squash"]
     validation_fraction: Annotated[float, Field(gt=0, lt=0.5)]
     test_fraction: Annotated[float, Field(gt=0, lt=0.5)]
+    validation_from: Literal["train", "test"]
     limit: Count | None
     max_bad_fraction: Probability
 
