@@ -39,6 +39,7 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
         resize=p.resize,
         validation_fraction=p.validation_fraction,
         test_fraction=p.test_fraction,
+        validation_from=p.validation_from,
         max_bad_fraction=p.max_bad_fraction,
         limit=p.limit,
         seed=p.seed,

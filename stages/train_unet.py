@@ -11,12 +11,17 @@ from darkroom.core.device import channels_last
 from darkroom.core.rng import seeded
 from darkroom.core.tensors import save_png
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
-from darkroom.data.conditioning import Conditioning
+from darkroom.data.conditioning import Conditioning, ConditioningInfo
 from darkroom.data.latents import Latents, read_info, read_preview
 from darkroom.diffusion.generate import Sampling
 from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.schedule import DiscreteVP
-from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
+from darkroom.nn.batch_norm_unet import BatchNormUNetConfig
+from darkroom.nn.denoising import DenoisingNetwork
+from darkroom.nn.kinds import DenoiserConfig, build, to_json
+from darkroom.nn.layer_norm_unet import LayerNormUNetConfig
+from darkroom.nn.score_unet import ScoreUNetConfig
+from darkroom.nn.unet import UNetConfig
 from darkroom.params import Params, TrainUNet
 from darkroom.stage import run_stage
 from darkroom.tracking import Run
@@ -37,13 +42,14 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
     """Train with condition dropout; hand on the averaged weights of the best held-out loss."""
     p = params.train_unet
     conditioning, latents = Conditioning.read(CONDITIONING), Latents.read(LATENTS, "train")
-    shape = _shape(p, latents.shape, conditioning)
-    if p.init_from is not None:
+    shape = _shape(p, latents.shape, conditioning.info)
+    unet: DenoisingNetwork
+    if p.init_from is not None and isinstance(shape, UNetConfig):
         trained_for = (p.process.model_dump(), p.prediction_type)
         unet = channels_last(read_pretrained_unet(Path(p.init_from), shape, device, *trained_for))
     else:
         with seeded(p.seed, "unet"):
-            unet = channels_last(UNet2DConditionModel(shape).to(device))
+            unet = channels_last(build(shape).to(device))
     task = UNetTask(
         unet,
         Objective(DiscreteVP(**p.process.model_dump()), p.prediction_type, p.weighting),
@@ -51,6 +57,7 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
         Latents.read(LATENTS, "validation"),
         conditioning,
         condition_dropout=p.condition_dropout,
+        horizontal_flip=p.horizontal_flip,
         max_held_out=p.held_out,
         setting=Setting(p.batch_size, p.seed, p.precision, device),
     )
@@ -88,7 +95,7 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
         figures["init_from"] = content_hash(p.init_from)
     write_json(REPORT / "metrics.json", figures)
     config = {
-        "network": asdict(shape),
+        "network": to_json(shape),
         "process": p.process.model_dump(),
         "prediction_type": p.prediction_type,
         "condition": asdict(conditioning.info),
@@ -98,12 +105,19 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
     return figures
 
 
-def _shape(p: TrainUNet, latent: tuple[int, ...], conditioning: Conditioning) -> UNetConfig:
-    condition, u = conditioning.info, p.unet
+def _shape(p: TrainUNet, latent: tuple[int, ...], condition: ConditioningInfo) -> DenoiserConfig:
+    """The network that the parameters ask for, in the size that the data need."""
+    channels, side, u = latent[0], latent[-1], p.unet
+    if u.kind == "score_unet":
+        return ScoreUNetConfig(u.variant, side, channels, len(condition.classes) or None)
+    if u.kind == "layer_norm_unet":
+        return LayerNormUNetConfig(side, channels)
+    if u.kind == "batch_norm_unet":
+        return BatchNormUNetConfig(channels, tuple(u.widths))
     return UNetConfig(
-        sample_size=latent[-1],
-        in_channels=latent[0],
-        out_channels=latent[0],
+        sample_size=side,
+        in_channels=channels,
+        out_channels=channels,
         down_block_types=tuple(u.down_block_types),
         up_block_types=tuple(u.up_block_types),
         block_out_channels=tuple(u.block_out_channels),

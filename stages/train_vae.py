@@ -38,12 +38,13 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
     config: dict[str, Any] = {
         "kind": "identity" if p.mode == "identity" else "kl",
         "network": {},
+        "identity_range": p.identity_range,
         "scaling_factor": None,
     }
     vae: Autoencoder
     sources = [PREPARED]
-    if p.mode == "identity":
-        vae = IdentityAutoencoder()
+    if p.identity_range is not None:
+        vae = IdentityAutoencoder(*p.identity_range)
     elif p.pretrained_path is not None:
         vae, config["scaling_factor"] = read_pretrained_autoencoder(Path(p.pretrained_path), device)
         sources.append(Path(p.pretrained_path))

@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 
 from darkroom.core.errors import DarkroomError
+from darkroom.nn.layer_norm_unet import TIMES
 from darkroom.nn.layers import GROUP_WIDTH
 from darkroom.params import load, problems
+from darkroom.params_networks import TABLE_ROWS
 from darkroom.params_sections import CHANNELS_PER_GROUP
 
 ROOT = Path(__file__).parents[1]
 SOUND = (ROOT / "recipes" / "scenes.yaml").read_text(encoding="utf-8")
 CRITIC = (
     "{weight: 0.5, start_step: 10, channels: 16, n_layers: 2, optimizer: adamw, learning_rate: 0.01, "
-    "betas: [0.5, 0.9], weight_decay: 0.0, warmup_steps: 0, lr_schedule: constant, clip_norm: null}"
+    "betas: [0.5, 0.9], weight_decay: 0.0, warmup_steps: 0, lr_schedule: constant, lr_decay: null, clip_norm: null}"
 )
 
 
@@ -118,6 +120,10 @@ ONE_FAULT = {
         "did you mean v_prediction?",
     ),
     "choice of numbers": (("prepare_data", "channels", "channels: 4"), "prepare_data.channels = 4: give 1 or 3"),
+    "choice of a split": (
+        ("prepare_data", "validation_from", "validation_from: validation"),
+        "prepare_data.validation_from = 'validation': give train or test",
+    ),
     "kind": (
         ("prepare_data", "kind", "kind: scene"),
         "prepare_data.source.kind = 'scene': give scenes or torchvision or image_folder or captioned_folder or "
@@ -169,6 +175,15 @@ ONE_FAULT = {
         ("train_vae", "pretrained_path", "pretrained_path: elsewhere"),
         "train_vae.pretrained_path does not go with mode = 'train'; give null",
     ),
+    "no autoencoder without a range": (
+        ("train_vae", "mode", "mode: identity"),
+        "train_vae.identity_range does not go with mode = 'identity'; "
+        "give [-1.0, 1.0], or the range that pictures are to have",
+    ),
+    "a range that is not used": (
+        ("train_vae", "identity_range", "identity_range: [-1.0, 1.0]"),
+        "train_vae.identity_range does not go with mode = 'train'; give null",
+    ),
     "a warm-up longer than the training": (
         ("train_vae", "warmup_steps", "warmup_steps: 999999"),
         "train_vae.warmup_steps = 999999 is above steps = {p.train_vae.steps}; lower it, or raise steps",
@@ -176,6 +191,18 @@ ONE_FAULT = {
     "a critic that never starts": (
         ("train_vae", "adversarial", f"adversarial: {CRITIC.replace('start_step: 10', 'start_step: 99999999')}"),
         "train_vae.adversarial.start_step = 99999999 is above steps = {p.train_vae.steps}; lower it, or raise steps",
+    ),
+    "a decay that is not used": (
+        ("train_unet", "lr_decay", "lr_decay: {factor: 0.98, every: 59, floor: 0.2}"),
+        "train_unet.lr_decay does not go with lr_schedule = 'cosine'; give null",
+    ),
+    "a decay that is missing": (
+        ("train_evaluator", "lr_schedule", "lr_schedule: exponential"),
+        "train_evaluator.lr_decay does not go with lr_schedule = 'exponential'; give factor, every and floor",
+    ),
+    "a decay that grows": (
+        ("train_vae", "lr_decay", "lr_decay: {factor: 1.02, every: 59, floor: 0.2}"),
+        "train_vae.lr_decay.factor = 1.02: give a number > 0 and < 1",
     ),
     "a critic that sees nothing": (
         ("train_vae", "adversarial", f"adversarial: {CRITIC.replace('n_layers: 2', 'n_layers: 4')}"),
@@ -210,6 +237,11 @@ ONE_FAULT = {
     "a scale that nobody brings": (
         ("cache_latents", "scaling", "scaling: imported"),
         "cache_latents.scaling = 'imported', but train_vae.mode = 'train' brings no factor; use measured",
+    ),
+    "mirrored latents": (
+        ("train_unet", "horizontal_flip", "horizontal_flip: true"),
+        "train_unet.horizontal_flip = true needs train_vae.mode = 'identity', not 'train': "
+        "a picture's latents, mirrored, are not those of the mirrored picture; use false",
     ),
     "a sampler for another prediction": (
         ("evaluate", "sampler", "sampler: pndm"),
@@ -285,8 +317,9 @@ def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path) -> None:
     assert load(tmp_path / "params.yaml").train_unet.learning_rate == 0.001
 
 
-def test_the_group_width_of_the_networks_is_known() -> None:
+def test_what_the_networks_have_built_in_is_known() -> None:
     assert CHANNELS_PER_GROUP == GROUP_WIDTH
+    assert TABLE_ROWS == TIMES
 
 
 def test_a_bad_value_stops_a_stage_before_it_touches_anything(tmp_path: Path) -> None:

@@ -3,22 +3,42 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
 
+from darkroom.data.conditioning import ConditioningInfo
 from darkroom.data.manifest import Manifest, scan
 from darkroom.data.sources.torchvision_sets import Torchvision
 from darkroom.nn.discriminator import DiscriminatorConfig
 from darkroom.nn.image import ConvTowerConfig
+from darkroom.nn.kinds import build
 from darkroom.nn.text import CLIPTextConfig
 from darkroom.nn.unet import UNetConfig
 from darkroom.nn.vae import AutoencoderKLConfig
-from darkroom.params import OutsideSource, ScenesSource, load, problems
+from darkroom.params import OutsideSource, ScenesSource, problems
+from darkroom.params import load as params
+from darkroom.params_networks import UNet2DCondition
 from darkroom.params_sections import TextEncoder
 
 ROOT = Path(__file__).parents[1]
-YOUR_OWN_DATA = {"sd15-finetune", "sd15-finetune-tiny"}  # whose manifest `darkroom data scan` writes
+YOUR_OWN_DATA = {  # whose manifest `darkroom data scan` writes
+    "fashion-ddpm",
+    "photos-ddpm",
+    "photos-ddpm-small",
+    "sd15-finetune",
+    "sd15-finetune-tiny",
+}
+PARAMETERS = {  # of the denoisers, as published
+    "fashion-ddpm": 606_852,
+    "mnist-score-concat": 1_115_425,
+    "mnist-score-residual": 1_022_977,
+    "mnist-score-transformer": 2_045_185,
+    "photos-ddpm": 62_438_883,
+}
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 
@@ -41,27 +61,46 @@ def test_the_default_recipe_is_the_params_file() -> None:
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
 def test_the_networks_of_a_recipe_can_be_built(file: Path) -> None:
     """The networks check their own shapes; a params file must be refused before they would be."""
-    p = load(file)
+    p = params(file)
     v, u, channels = p.train_vae, p.train_unet.unet, p.prepare_data.channels
     widths = tuple(v.block_out_channels)
     vae = AutoencoderKLConfig(channels, channels, v.latent_channels, widths, v.layers_per_block, v.norm_num_groups)
     if v.adversarial is not None:
         DiscriminatorConfig(channels, v.adversarial.channels, v.adversarial.n_layers)
+    if u.kind == "unet_2d_condition":
+        _check_unet(u, p.setup_text_encoder.text.hidden_size)
+    for tower in (p.setup_text_encoder.image, p.train_evaluator.image):
+        ConvTowerConfig(channels, tower.width, tower.depth)
+    for text in (p.setup_text_encoder.text, p.train_evaluator.text):
+        assert _text(text).hidden_size == text.hidden_size
+    assert (len(vae.block_out_channels) > 1) == (v.mode != "identity")
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_denoiser_of_a_published_system_has_the_published_number_of_weights(
+    name: str, load: Callable[[Path], ModuleType]
+) -> None:
+    p = params(ROOT / "recipes" / f"{name}.yaml")
+    classes = [str(i) for i in range(10)] if p.setup_text_encoder.mode == "class" else []
+    condition = ConditioningInfo("class" if classes else "none", None, 0, 0, classes)
+    latent = (p.prepare_data.channels, p.prepare_data.image_size, p.prepare_data.image_size)
+    stage = load(ROOT / "stages" / "train_unet.py")
+    with torch.device("meta"):
+        network = build(stage._shape(p.train_unet, latent, condition))
+    assert sum(weight.numel() for weight in network.parameters()) == PARAMETERS[name]
+
+
+def _check_unet(u: UNet2DCondition, cross_attention_dim: int) -> None:
     unet = UNetConfig(
         down_block_types=tuple(u.down_block_types),
         up_block_types=tuple(u.up_block_types),
         block_out_channels=tuple(u.block_out_channels),
         layers_per_block=u.layers_per_block,
-        cross_attention_dim=p.setup_text_encoder.text.hidden_size,
+        cross_attention_dim=cross_attention_dim,
         attention_head_dim=u.attention_head_dim,
         transformer_layers_per_block=u.transformer_layers_per_block,
         norm_num_groups=u.norm_num_groups,
     )
-    for tower in (p.setup_text_encoder.image, p.train_evaluator.image):
-        ConvTowerConfig(channels, tower.width, tower.depth)
-    for text in (p.setup_text_encoder.text, p.train_evaluator.text):
-        assert _text(text).hidden_size == text.hidden_size
-    assert len(vae.block_out_channels) > 1
     assert unet.heads == (u.attention_head_dim,) * len(u.block_out_channels)
 
 
@@ -81,7 +120,7 @@ def _text(t: TextEncoder) -> CLIPTextConfig:
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
 def test_a_recipe_asks_for_no_more_than_its_data_have(file: Path) -> None:
-    p = load(file)
+    p = params(file)
     source = p.prepare_data.source
     if isinstance(source, ScenesSource):
         assert p.evaluate.n_test <= source.n_test
@@ -98,7 +137,7 @@ def test_the_manifest_of_mnist_is_that_of_the_real_files() -> None:
     root = os.environ.get("DARKROOM_DATA")
     if not root or not (Path(root) / "MNIST").is_dir():
         pytest.skip("DARKROOM_DATA names no folder with MNIST")
-    source = load(ROOT / "recipes" / "mnist.yaml").prepare_data.source
+    source = params(ROOT / "recipes" / "mnist.yaml").prepare_data.source
     assert isinstance(source, OutsideSource)
     assert source.manifest is not None
     files = Torchvision("MNIST", source.root, "", download=False).files

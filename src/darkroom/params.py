@@ -14,6 +14,7 @@ from darkroom.core.choices import EPSILON_ONLY
 from darkroom.core.errors import DarkroomError
 from darkroom.params_base import Optimizer, Section, at_most, divides
 from darkroom.params_faults import explain
+from darkroom.params_networks import TABLE_ROWS
 from darkroom.params_sections import (
     CacheLatents,
     CaptionedFolderSource,
@@ -67,12 +68,7 @@ class Params(Section):
     def _check_sizes(self) -> Self:
         size, factor = self.prepare_data.image_size, self.train_vae.downscale
         divides("prepare_data.image_size", size, factor, "the downscale factor of train_vae.block_out_channels")
-        latent, levels = size // factor, len(self.train_unet.unet.block_out_channels)
-        if latent % 2 ** (levels - 1):
-            raise ValueError(
-                f"train_unet.unet.block_out_channels has {levels} entries, but the latents' side of {latent} cannot be "
-                f"halved {levels - 1} times; give fewer, or another prepare_data.image_size"
-            )
+        self.train_unet.unet.check_side(size // factor)
         adversarial = self.train_vae.adversarial
         if adversarial is not None and size < 3 * 2**adversarial.n_layers:
             raise ValueError(
@@ -90,8 +86,19 @@ class Params(Section):
             raise ValueError(
                 f"cache_latents.scaling = 'imported', but train_vae.mode = {mode!r} brings no factor; use measured"
             )
+        self.train_unet.unet.check_mode(self.setup_text_encoder.mode)
+        if self.train_unet.horizontal_flip and self.train_vae.mode != "identity":
+            raise ValueError(
+                f"train_unet.horizontal_flip = true needs train_vae.mode = 'identity', not {self.train_vae.mode!r}: "
+                "a picture's latents, mirrored, are not those of the mirrored picture; use false"
+            )
         times, steps = self.train_unet.process.num_train_timesteps, self.evaluate.sampling.num_inference_steps
         at_most("evaluate.sampling.num_inference_steps", steps, "train_unet.process.num_train_timesteps", times)
+        if self.train_unet.unet.kind == "layer_norm_unet" and times > TABLE_ROWS:
+            raise ValueError(
+                f"train_unet.process.num_train_timesteps = {times} is above the {TABLE_ROWS} times that "
+                "train_unet.unet.kind = 'layer_norm_unet' knows; lower it"
+            )
         prediction = self.train_unet.prediction_type
         for key, how in (("train_unet", self.train_unet.sampling), ("evaluate", self.evaluate.sampling)):
             if how.sampler in EPSILON_ONLY and prediction != "epsilon":

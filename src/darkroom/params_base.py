@@ -52,6 +52,14 @@ def within_project(key: str, path: str | None) -> None:
         )
 
 
+class LRDecay(Section):
+    """The rate times max(floor, factor ** decays), where a decay comes every so many steps after the warm-up."""
+
+    factor: Annotated[float, Field(gt=0, lt=1)]
+    every: Count
+    floor: Probability
+
+
 class Optimizer(Section):
     """The optimiser and its schedule; see training.optim.OptimizerConfig."""
 
@@ -60,8 +68,16 @@ class Optimizer(Section):
     betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
     weight_decay: Annotated[float, Field(ge=0, le=1)]
     warmup_steps: Whole
-    lr_schedule: Literal["constant", "cosine"]
+    lr_schedule: Literal["constant", "cosine", "exponential"]
+    lr_decay: LRDecay | None
     clip_norm: Annotated[float, Field(gt=0, le=1e6)] | None
+
+    @model_validator(mode="after")
+    def _check_decay(self) -> Self:
+        if (self.lr_schedule == "exponential") != (self.lr_decay is not None):
+            wanted = "factor, every and floor" if self.lr_decay is None else "null"
+            raise ValueError(f"lr_decay does not go with lr_schedule = {self.lr_schedule!r}; give {wanted}")
+        return self
 
 
 class Training(Optimizer):

@@ -32,6 +32,7 @@ from darkroom.params_base import (
     pretrained,
     within_project,
 )
+from darkroom.params_networks import UNet
 
 
 class ScenesSource(Section):
@@ -95,6 +96,7 @@ class PrepareData(Section):
     resize: Literal["crop", "pad", "squash"]
     validation_fraction: Annotated[float, Field(gt=0, lt=0.5)]
     test_fraction: Annotated[float, Field(gt=0, lt=0.5)]
+    validation_from: Literal["train", "test"]
     limit: Count | None
     max_bad_fraction: Probability
 
@@ -121,10 +123,11 @@ class Adversarial(Optimizer):
 
 
 class TrainVAE(Training):
-    """The KL autoencoder."""
+    """The KL autoencoder; identity_range: what black and white are where there is none (mode identity)."""
 
     mode: Literal["train", "pretrained", "identity"]
     pretrained_path: str | None
+    identity_range: Annotated[list[Annotated[float, Field(ge=-100, le=100)]], Field(min_length=2, max_length=2)] | None
     latent_channels: Annotated[int, Field(ge=1, le=64)]
     block_out_channels: Annotated[list[Channels], Field(min_length=1, max_length=8)]
     layers_per_block: Annotated[int, Field(ge=1, le=8)]
@@ -140,6 +143,11 @@ class TrainVAE(Training):
         for i, channels in enumerate(self.block_out_channels):
             divides(f"block_out_channels.{i}", channels, self.norm_num_groups, "norm_num_groups")
         pretrained(self.mode, self.pretrained_path)
+        if (self.mode == "identity") != (self.identity_range is not None):
+            wanted = "null" if self.identity_range else "[-1.0, 1.0], or the range that pictures are to have"
+            raise ValueError(f"identity_range does not go with mode = {self.mode!r}; give {wanted}")
+        if self.identity_range is not None and self.identity_range[0] >= self.identity_range[1]:
+            raise ValueError(f"identity_range = {self.identity_range} does not rise; give black, then white")
         if self.adversarial is not None:
             at_most("adversarial.start_step", self.adversarial.start_step, "steps", self.steps)
         return self
@@ -223,35 +231,6 @@ class SetupTextEncoder(Training):
         return self
 
 
-DownBlock = Literal["DownBlock2D", "CrossAttnDownBlock2D"]
-UpBlock = Literal["UpBlock2D", "CrossAttnUpBlock2D"]
-
-
-class UNet(Section):
-    """diffusers' UNet2DConditionModel; attention_head_dim is, as there, the number of heads."""
-
-    down_block_types: list[DownBlock]
-    up_block_types: list[UpBlock]
-    block_out_channels: Annotated[list[Channels], Field(min_length=1, max_length=8)]
-    layers_per_block: Annotated[int, Field(ge=1, le=8)]
-    transformer_layers_per_block: Annotated[int, Field(ge=1, le=16)]
-    attention_head_dim: Annotated[int, Field(ge=1, le=128)]
-    norm_num_groups: Count
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        levels = len(self.block_out_channels)
-        for key in ("down_block_types", "up_block_types"):
-            if len(getattr(self, key)) != levels:
-                raise ValueError(f"{key} has not {levels} entries, one per level as block_out_channels; give so many")
-        for i, channels in enumerate(self.block_out_channels):
-            divides(f"block_out_channels.{i}", channels, self.norm_num_groups, "norm_num_groups")
-            blocks = self.down_block_types[i] + self.up_block_types[-1 - i]
-            if i == levels - 1 or "CrossAttn" in blocks:  # the middle, as wide as the last level, attends too
-                divides(f"block_out_channels.{i}", channels, self.attention_head_dim, "attention_head_dim")
-        return self
-
-
 class Process(Section):
     """The noise schedule."""
 
@@ -277,7 +256,7 @@ class Sampling(Section):
 
 
 class TrainUNet(Training):
-    """The latent U-Net; init_from: the unet folder of an imported model, whose shape is then that of `unet`."""
+    """The denoiser; init_from: the unet folder of an imported model, whose shape is then that of `unet`."""
 
     init_from: str | None
     accumulation: Annotated[int, Field(ge=1, le=4096)]
@@ -286,6 +265,7 @@ class TrainUNet(Training):
     prediction_type: PredictionType
     weighting: Weighting
     condition_dropout: Probability
+    horizontal_flip: bool
     validate_every: Count
     held_out: Count
     sample_every: Count
@@ -295,6 +275,8 @@ class TrainUNet(Training):
     @model_validator(mode="after")
     def _check(self) -> Self:
         within_project("init_from", self.init_from)
+        if self.init_from is not None and self.unet.kind != "unet_2d_condition":
+            raise ValueError(f"init_from does not go with unet.kind = {self.unet.kind!r}; give null")
         at_most("accumulation", self.accumulation, "batch_size", self.batch_size)
         steps, times = self.sampling.num_inference_steps, self.process.num_train_timesteps
         at_most("sampling.num_inference_steps", steps, "process.num_train_timesteps", times)

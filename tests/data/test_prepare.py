@@ -61,6 +61,47 @@ def test_official_test_kept_validation_carved(tmp_path: Path, listed: type, how:
     assert sum(info.splits.values()) == 405
 
 
+def test_validation_may_be_carved_from_the_official_test_split(
+    tmp_path: Path, listed: type, how: How, pixels: Pixels
+) -> None:
+    items = [*samples(pixels, 400, "test"), *samples(pixels, 300, "train", 390)]  # 390 to 399 are in test too
+    info = prepare(listed(items), tmp_path / "out", how(validation_from="test"))
+    assert info.splits["train"] == 290
+    assert info.duplicates == 10
+    assert info.splits["validation"] + info.splits["test"] == 400
+    assert abs(info.splits["validation"] - 80) < 35
+    found = pictures(tmp_path / "out")
+    assert not found["train"] & (found["validation"] | found["test"])
+    assert not found["validation"] & found["test"]
+    carved = {pixels(i).transpose(2, 0, 1).tobytes() for i in range(400)}
+    assert found["validation"] | found["test"] == carved
+    prepare(listed(items), tmp_path / "usual", how())
+    assert found["validation"] < pictures(tmp_path / "usual")["test"]
+
+
+def test_equal_pictures_of_the_test_split_fall_together(tmp_path: Path, listed: type, how: How, pixels: Pixels) -> None:
+    items = [*samples(pixels, 50, "test"), *samples(pixels, 50, "test"), *samples(pixels, 20, "train", 50)]
+    info = prepare(listed(items), tmp_path / "out", how(validation_from="test"))
+    assert info.splits == {name: 2 * len(images) for name, images in pictures(tmp_path / "out").items()} | {"train": 20}
+    assert info.splits["validation"] + info.splits["test"] == 100
+
+
+@pytest.mark.parametrize("split", ["validation", "train", None])
+def test_validation_is_carved_from_a_test_split_that_there_is(
+    split: str | None, tmp_path: Path, listed: type, how: How, pixels: Pixels
+) -> None:
+    official = [] if split != "validation" else samples(pixels, 9, "test", 100)
+    said = "a validation split" if split == "validation" else "no test split"
+    with pytest.raises(
+        DarkroomError, match=rf"validation_from = 'test', but the source has {said} of its own; use train"
+    ):
+        prepare(listed([*official, *samples(pixels, 60, split)]), tmp_path / "out", how(validation_from="test"))
+    # A small test split leaves validation empty: nothing of train takes its place.
+    few = [*samples(pixels, 1, "test"), *samples(pixels, 60, "train", 1)]
+    with pytest.raises(DarkroomError, match=r"split (validation|test): none of 61 pictures"):
+        prepare(listed(few), tmp_path / "out", how(validation_from="test"))
+
+
 def test_without_an_official_test_split_one_is_carved(tmp_path: Path, listed: type, how: How, pixels: Pixels) -> None:
     for name, split in (("train", "train"), ("none", None)):
         prepare(listed(samples(pixels, 60, split)), tmp_path / name, how())

@@ -34,7 +34,7 @@ def made(parts: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
-        how = Preparation(SIZE, 3, "crop", 0.1, 0.1, 0.01, seed=0)
+        how = Preparation(SIZE, 3, "crop", 0.1, 0.1, "train", 0.01, seed=0)
         prepare(Scenes(40, 8, N_TEST, N_NOVEL, 0, SIZE), Path("data/prepared"), how)
         latents = parts.write_parts(Path("artifacts"), size=SIZE)
         heads = Prepared.open("data/prepared").info.heads

@@ -35,11 +35,11 @@ def apart() -> Callable[[torch.Tensor, torch.Tensor], int]:
 def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The batch sizes with which the U-Net is called."""
     sizes: list[int] = []
-    call = FrozenUNet.__call__
+    call = FrozenUNet.forward
 
     def counting(self: FrozenUNet, sample: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         sizes.append(len(sample))
         return call(self, sample, *args, **kwargs)
 
-    monkeypatch.setattr(FrozenUNet, "__call__", counting)
+    monkeypatch.setattr(FrozenUNet, "forward", counting)
     return sizes

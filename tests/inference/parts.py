@@ -14,8 +14,9 @@ from darkroom.data.latents import LatentsInfo
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.generate import Sampling
 from darkroom.inference.folder import assemble
+from darkroom.nn.kinds import DenoiserConfig, build, to_json
 from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
-from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
+from darkroom.nn.unet import UNetConfig
 from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
 
 CAPTIONS = [
@@ -31,10 +32,15 @@ COSINE = {"schedule": "cosine", "beta_start": 0.0001, "beta_end": 0.02, "num_tra
 
 
 def assembled(
-    folder: Path, channels: int = 3, precision: str = "fp32", sampling: Sampling = SAMPLING, **how: Any
+    folder: Path,
+    channels: int = 3,
+    precision: str = "fp32",
+    sampling: Sampling = SAMPLING,
+    size: int = SIZE,
+    **how: Any,
 ) -> Path:
     """A pipeline of random networks, none of whose layers is silent; how: as `write_parts` takes it."""
-    latents = write_parts(folder, channels=channels, **how)
+    latents = write_parts(folder, channels=channels, size=size, **how)
     assemble(
         folder / "pipeline",
         unet=folder / "unet",
@@ -42,7 +48,7 @@ def assembled(
         text_encoder=folder / "text_encoder",
         latents=latents,
         image_channels=channels,
-        image_size=SIZE,
+        image_size=size,
         sampling=sampling,
         precision=precision,
         origin={"inputs": {}},
@@ -58,19 +64,27 @@ def write_parts(
     process: dict[str, Any] = COSINE,
     channels: int = 3,
     autoencoder: str = "kl",
+    identity_range: tuple[float, float] = (-1.0, 1.0),
     size: int = SIZE,
+    network: DenoiserConfig | None = None,
 ) -> LatentsInfo:
-    """vae, text_encoder and unet in `folder`, and the description of the latents they share."""
-    condition, network = _text_encoder(folder / "text_encoder", kind, null)
+    """vae, text_encoder and unet in `folder`, and the description of the latents they share.
+
+    network: a denoiser of another kind, in the place of a UNet2DConditionModel that suits the rest.
+    """
+    condition, encoder = _text_encoder(folder / "text_encoder", kind, null)
     if autoencoder == "identity":
         latent = (channels, size, size)
         (folder / "vae").mkdir(parents=True)
-        write_json(folder / "vae" / CONFIG, {"kind": "identity", "network": {}, "scaling_factor": None})
+        write_json(
+            folder / "vae" / CONFIG,
+            {"kind": "identity", "network": {}, "identity_range": identity_range, "scaling_factor": None},
+        )
     else:
         _vae(folder / "vae", channels)
         latent = (4, size // 2, size // 2)
     latents = LatentsInfo(0.7, "measured", latent, autoencoder == "identity", {"train": 1})
-    shape = UNetConfig(
+    shape: DenoiserConfig = network or UNetConfig(
         sample_size=latent[-1],
         in_channels=latent[0],
         out_channels=latent[0],
@@ -84,14 +98,16 @@ def write_parts(
         num_class_embeds=len(CLASSES) + 1 if kind == "class" else None,
     )
     config = {
-        "network": asdict(shape),
+        "network": to_json(shape),
         "process": process,
         "prediction_type": prediction_type,
         "condition": asdict(condition),
         "latents": asdict(latents),
     }
-    write_network(folder / "unet", DIFFUSERS_WEIGHTS, awake(UNet2DConditionModel(shape)), config, {"inputs": {}})
-    write_json(folder / "text_encoder" / CONFIG, {**asdict(condition), "network": network})
+    with seeded(0, "unet"):
+        unet = build(shape)
+    write_network(folder / "unet", DIFFUSERS_WEIGHTS, awake(unet) if network is None else unet, config, {"inputs": {}})
+    write_json(folder / "text_encoder" / CONFIG, {**asdict(condition), "network": encoder})
     return latents
 
 
@@ -108,7 +124,7 @@ def awake(network: Any) -> Any:
 
 def _vae(folder: Path, channels: int) -> None:
     shape = AutoencoderKLConfig(channels, channels, 4, (8, 16), 1, 4)
-    config = {"kind": "kl", "network": asdict(shape), "scaling_factor": None}
+    config = {"kind": "kl", "network": asdict(shape), "identity_range": None, "scaling_factor": None}
     write_network(folder, DIFFUSERS_WEIGHTS, awake(AutoencoderKL(shape)), config, {"inputs": {}})
 
 

@@ -137,6 +137,19 @@ def test_pixels_need_no_autoencoder(make: Make) -> None:
     assert not (pipeline.path / "model_index.json").exists()
 
 
+def test_pixels_have_the_range_they_were_trained_in(make: Make, apart: Apart) -> None:
+    wide, narrow = make(autoencoder="identity"), make(autoencoder="identity", identity_range=(0.0, 1.0))
+    levels = torch.arange(3 * 256).remainder(256).to(torch.uint8).view(1, 3, 16, 16)
+    scale = narrow.info.scaling_factor
+    assert narrow.info.identity_range == (0.0, 1.0)
+    assert torch.allclose(narrow.encode(levels) / scale, (wide.encode(levels) / scale + 1) / 2, atol=1e-6)
+    for pipeline in (wide, narrow):
+        assert torch.equal(pipeline.decode(pipeline.encode(levels)), levels)
+    assert torch.equal(narrow.decode(torch.zeros(1, 3, 16, 16)), torch.zeros_like(levels))
+    drawn = [pipeline.text_to_image(PROMPTS[0], output="tensor") for pipeline in (wide, narrow)]
+    assert apart(*drawn) > 20  # the same network and noise, read otherwise
+
+
 def test_bf16_draws_nearly_the_same_and_keeps_to_its_seed(make: Make, apart: Apart) -> None:
     exact, fast = make(), make(precision="bf16")
     drawn = [p.text_to_image(PROMPTS, output="tensor") for p in (exact, fast)]

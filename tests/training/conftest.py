@@ -34,7 +34,9 @@ def optimizer() -> Callable[..., OptimizerConfig]:
             "weight_decay": 0.0,
             "warmup_steps": 0,
         }
-        return Optimizer.model_validate({**usual, "lr_schedule": "constant", "clip_norm": None, **changes})
+        return Optimizer.model_validate(
+            {**usual, "lr_schedule": "constant", "lr_decay": None, "clip_norm": None, **changes}
+        )
 
     return make
 
@@ -94,7 +96,9 @@ class World:
         with seeded(0, "unet"):
             return UNet2DConditionModel(config)
 
-    def task(self, unet: UNet2DConditionModel | None = None, condition_dropout: float = 0.1) -> UNetTask:
+    def task(
+        self, unet: UNet2DConditionModel | None = None, condition_dropout: float = 0.1, horizontal_flip: bool = False
+    ) -> UNetTask:
         """A task; without a network, on one with random weights throughout."""
         if unet is None:
             unet = self.unet()
@@ -106,6 +110,7 @@ class World:
             self.latents("validation"),
             self.conditioning(),
             condition_dropout=condition_dropout,
+            horizontal_flip=horizontal_flip,
             max_held_out=20,
             setting=self.setting,
         )

@@ -169,15 +169,15 @@ def test_likeness_is_measured_over_all_pictures_in_any_batches() -> None:
         "held_out/psnr": float(10 * (4 / (0.1 * x).square().mean()).log10()),
     }
     for batch_size in (1, 5, 12):
-        assert validate(Greyer(), images, N, batch_size, CPU) == pytest.approx(expected, rel=1e-4)
-    assert validate(IdentityAutoencoder(), images, N, 5, CPU) == {
+        assert validate(Greyer(-1, 1), images, N, batch_size, CPU) == pytest.approx(expected, rel=1e-4)
+    assert validate(IdentityAutoencoder(-1, 1), images, N, 5, CPU) == {
         "held_out/l1": 0.0,
         "held_out/psnr": pytest.approx(126, abs=0.1),
     }
 
 
 def test_comparisons_show_each_picture_beside_its_reconstruction() -> None:
-    pairs = comparison(IdentityAutoencoder(), IMAGES[:3], CPU)
+    pairs = comparison(IdentityAutoencoder(-1, 1), IMAGES[:3], CPU)
     assert torch.equal(pairs, IMAGES[:3].repeat_interleave(2, dim=0))
 
 

@@ -80,6 +80,37 @@ def test_dropping_all_or_nothing_is_exact(kind: str, world: Callable[[str], Any]
     assert all(a != b for a, b in zip(last[0], after[0], strict=True))
 
 
+class Watched:
+    """In the place of an objective: remembers the clean samples."""
+
+    def draw_times(self, n: int, generator: torch.Generator) -> Tensor:
+        return torch.zeros(n, dtype=torch.int64)
+
+    def loss(self, network: Any, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        self.x0 = x0
+        return torch.zeros(len(x0))
+
+
+def clean_samples(task: Any, step: int, rows: slice = ALL) -> Tensor:
+    task.loss(step, rows)
+    return task.objective.x0
+
+
+def test_half_of_the_samples_are_mirrored_each_by_a_function_of_its_own_step_and_place(
+    world: Callable[[str], Any],
+) -> None:
+    plain, flipping = (world("none").task(horizontal_flip=flip) for flip in (False, True))
+    assert flipping.validate(flipping.unet) == plain.validate(plain.unet)
+    plain.objective, flipping.objective = Watched(), Watched()
+    mirrored = []
+    for step in range(40):
+        for x, y in zip(clean_samples(plain, step), clean_samples(flipping, step), strict=True):
+            mirrored.append(torch.equal(y, x.flip(2)))
+            assert mirrored[-1] or torch.equal(y, x)
+    assert 130 < sum(mirrored) < 190  # of 320
+    assert torch.equal(clean_samples(flipping, 7, slice(3, 6)), clean_samples(flipping, 7)[3:6])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_held_out_loss_is_the_same_at_every_call_and_tells_the_levels_apart(
     kind: str, world: Callable[[str], Any]
@@ -100,6 +131,7 @@ def test_held_out_loss_is_the_same_at_every_call_and_tells_the_levels_apart(
         task.held_out,
         task.conditioning,
         condition_dropout=0.9,
+        horizontal_flip=True,
         max_held_out=20,
         setting=replace(task.setting, batch_size=3),
     )

@@ -5,6 +5,7 @@ import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,8 @@ class Preparation:
     image_size: pixels, square. channels: 1 or 3. resize: crop, pad or squash (see images.conform).
     validation_fraction, test_fraction: carved from pictures without an official split, by the hash of their pixels;
     a fraction whose split the source has officially is not carved.
+    validation_from: "train", or "test" where validation is to be carved from the official test split, so that training
+    keeps every picture of its own.
     max_bad_fraction: the largest share of items that may be unusable.
     limit: the most pictures a split may have; which ones stay depends on their pixels and `seed`.
     """
@@ -35,6 +38,7 @@ class Preparation:
     resize: str
     validation_fraction: float
     test_fraction: float
+    validation_from: Literal["train", "test"]
     max_bad_fraction: float
     seed: int
     limit: int | None = None
@@ -47,7 +51,8 @@ def prepare(source: Source, out: Path | str, how: Preparation) -> Info:
     is dropped and counted; where there is no official split, equal pixels have equal hashes and so fall together.
 
     Raises:
-        DarkroomError: no pictures, too many bad ones, or a split that would stay empty.
+        DarkroomError: no pictures, too many bad ones, a split that would stay empty, or no official test split to carve
+            validation from.
     """
     about = source.description
     with whole(out) as folder:
@@ -114,6 +119,9 @@ class _Dealer:
         if rank < self._last:
             raise ValueError(f"a source gave {name} after {SPLIT_ORDER[self._last]}; the order is {SPLIT_ORDER}")
         self._last = rank
+        place = int.from_bytes(fingerprint[:8], "big") / 2**64  # uniform in [0, 1), fixed for these pixels
+        if self.how.validation_from == "test":
+            name = self._carved_from_test(name, place)
         held_out = self._official.get(fingerprint, name)
         if held_out != name:
             self.duplicates += 1
@@ -122,13 +130,24 @@ class _Dealer:
             self._official[fingerprint] = name
             self._seen.add(name)
             return name
-        place = int.from_bytes(fingerprint[:8], "big") / 2**64  # uniform in [0, 1), fixed for these pixels
         for carved, fraction in (("test", self.how.test_fraction), ("validation", self.how.validation_fraction)):
             if carved not in self._seen:
                 if place < fraction:
                     return carved
                 place -= fraction
         return "train"
+
+    def _carved_from_test(self, name: str, place: float) -> str:
+        """The split of a picture that the source gives as `name`, where validation comes from the test split."""
+        if name == "test":
+            self._seen |= {"test", "validation"}
+            return "validation" if place < self.how.validation_fraction else "test"
+        wrong = {"validation": "has a validation", "train": "" if "test" in self._seen else "has no test"}.get(name)
+        if wrong:
+            raise DarkroomError(
+                f"prepare_data.validation_from = 'test', but the source {wrong} split of its own; use train"
+            )
+        return name
 
 
 class _Fewest:

@@ -1,8 +1,8 @@
 """artifacts/pipeline: one folder that holds a whole model.
 
 pipeline.json says everything about the model; beside it lie the networks in the folders, names and configurations of
-diffusers and transformers. Where diffusers can express the model, scheduler/ and model_index.json make the folder one
-that its StableDiffusionPipeline loads.
+diffusers and transformers; only a denoiser that diffusers does not know has a config.json of our own. Where diffusers
+can express the model, scheduler/ and model_index.json make the folder one that its StableDiffusionPipeline loads.
 """
 
 import shutil
@@ -10,10 +10,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from darkroom.core.artifact import CONFIG, PIPELINE, PROVENANCE, content_hash, read_json, whole, write_json
-from darkroom.core.choices import Precision, PredictionType
+import torch
+
+from darkroom.core.artifact import (
+    CONFIG,
+    PIPELINE,
+    PROVENANCE,
+    content_hash,
+    read_json,
+    save_tensors,
+    whole,
+    write_json,
+)
+from darkroom.core.choices import NetworkKind, Precision, PredictionType
 from darkroom.core.errors import DarkroomError
-from darkroom.core.weights import DIFFUSERS_WEIGHTS, WEIGHTS
+from darkroom.core.weights import DIFFUSERS_WEIGHTS, WEIGHTS, load_weights
 from darkroom.data.conditioning import ConditioningInfo
 from darkroom.data.latents import LatentsInfo
 from darkroom.diffusion.generate import Sampling
@@ -31,25 +42,31 @@ from darkroom.interop.diffusers import (
 )
 from darkroom.interop.model import Model
 from darkroom.interop.scheduler import obstacle, scheduler_config
+from darkroom.nn.kinds import DenoiserConfig, build, from_json, kind_of, to_json
 from darkroom.nn.text import CLIPTextConfig
 from darkroom.nn.unet import UNetConfig
 from darkroom.nn.vae import AutoencoderKLConfig
 
 FORMAT = 1
+DIFFUSERS_KIND: NetworkKind = "unet_2d_condition"  # of denoisers, the one that diffusers has
 
 
 @dataclass(frozen=True)
 class PipelineInfo:
     """What pipeline.json says.
 
-    image_size: pixels of a side. autoencoder: "kl", or "identity" where latents are the pictures (no vae folder).
+    image_size: pixels of a side. network: the denoiser's kind, see nn.kinds.
+    autoencoder: "kl", or "identity" where latents are the pictures (no vae folder), whose black and white are then
+        identity_range; None with a VAE.
     process: arguments of DiscreteVP. scaling_factor, scaling: see LatentsInfo.
     sampling, precision: how pictures are drawn unless asked otherwise.
     """
 
     channels: int
     image_size: int
+    network: NetworkKind
     autoencoder: str
+    identity_range: tuple[float, float] | None
     process: dict[str, Any]
     prediction_type: PredictionType
     condition: ConditioningInfo
@@ -77,7 +94,9 @@ class PipelineInfo:
             return cls(
                 channels=value["image"]["channels"],
                 image_size=value["image"]["size"],
+                network=value["network"],
                 autoencoder=value["autoencoder"],
+                identity_range=_range(value["identity_range"]),
                 process=value["process"],
                 prediction_type=value["prediction_type"],
                 condition=ConditioningInfo(**value["condition"]),
@@ -86,7 +105,7 @@ class PipelineInfo:
                 sampling=Sampling(**value["sampling"]),
                 precision=value["precision"],
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise DarkroomError(f"{path}: does not describe a pipeline ({error}); assemble it again") from None
 
     @classmethod
@@ -95,7 +114,9 @@ class PipelineInfo:
         return cls(
             channels=model.vae.out_channels,
             image_size=model.image_size,
+            network=DIFFUSERS_KIND,
             autoencoder="kl",
+            identity_range=None,
             process=model.process,
             prediction_type=model.prediction_type,
             condition=ConditioningInfo("text", "empty_prompt", model.tokenizer.max_length, model.text.hidden_size, []),
@@ -115,11 +136,12 @@ class PipelineInfo:
     def for_diffusers(self) -> bool:
         """Whether diffusers' StableDiffusionPipeline draws the same pictures.
 
-        Its guidance starts from the empty prompt, it knows no pictures without an autoencoder, and it cannot stand at
-        all times.
+        Its guidance starts from the empty prompt, it knows one kind of network and no pictures without an autoencoder,
+        and it cannot stand at all times.
         """
         text = self.condition.kind == "text" and self.condition.null == "empty_prompt"
-        return text and self.autoencoder == "kl" and not obstacle(self.prediction_type, self.sampling)
+        known = self.autoencoder == "kl" and self.network == DIFFUSERS_KIND
+        return text and known and not obstacle(self.prediction_type, self.sampling)
 
 
 def assemble(
@@ -144,10 +166,13 @@ def assemble(
         origin: what provenance.json says, see core.artifact.provenance.
     """
     trained, autoencoder, encoder = (read_json(folder / CONFIG) for folder in (unet, vae, text_encoder))
+    denoiser = from_json(trained["network"], unet / CONFIG)
     info = PipelineInfo(
         channels=image_channels,
         image_size=image_size,
+        network=kind_of(denoiser),
         autoencoder=autoencoder["kind"],
+        identity_range=_range(autoencoder["identity_range"]),
         process=trained["process"],
         prediction_type=trained["prediction_type"],
         condition=ConditioningInfo(**trained["condition"]),
@@ -158,9 +183,11 @@ def assemble(
     )
     with whole(destination) as folder:
         folder.mkdir()
-        shape = UNetConfig(**trained["network"])
-        weights = folder_weights(shape, unet, DIFFUSERS_WEIGHTS)
-        write_network(folder / UNET, DIFFUSERS_WEIGHTS, unet_config(shape), weights)
+        if isinstance(denoiser, UNetConfig):
+            weights = folder_weights(denoiser, unet, DIFFUSERS_WEIGHTS)
+            write_network(folder / UNET, DIFFUSERS_WEIGHTS, unet_config(denoiser), weights)
+        else:
+            _write_denoiser(folder / UNET, denoiser, unet / DIFFUSERS_WEIGHTS)
         if info.autoencoder == "kl":
             kl = AutoencoderKLConfig(**autoencoder["network"])
             weights = folder_weights(kl, vae, DIFFUSERS_WEIGHTS)
@@ -175,6 +202,21 @@ def assemble(
         info.write(folder)
         write_json(folder / PROVENANCE, origin)
     return info
+
+
+def _range(ends: list[float] | None) -> tuple[float, float] | None:
+    if ends is None:
+        return None
+    black, white = ends
+    return float(black), float(white)
+
+
+def _write_denoiser(folder: Path, config: DenoiserConfig, weights: Path) -> None:
+    """A denoiser that diffusers does not know; weights: a file that must hold exactly its own."""
+    network = load_weights(build(config), weights, torch.device("cpu"))
+    folder.mkdir()
+    save_tensors(folder / DIFFUSERS_WEIGHTS, network.state_dict())
+    write_json(folder / CONFIG, to_json(config))
 
 
 def write_imported(model: Model, source: Path, destination: Path) -> PipelineInfo:
@@ -192,6 +234,10 @@ def check_exportable(folder: Path) -> None:
     if not (folder / PIPELINE).is_file():
         return
     info = PipelineInfo.read(folder)
+    if info.network != DIFFUSERS_KIND:
+        raise DarkroomError(
+            f"{folder / PIPELINE}: network = {info.network!r}: diffusers' pipeline needs {DIFFUSERS_KIND!r}"
+        )
     if info.autoencoder != "kl":
         raise DarkroomError(f"{folder / PIPELINE}: autoencoder = {info.autoencoder!r}: diffusers' pipeline needs 'kl'")
     for key, value, wanted in (("kind", info.condition.kind, "text"), ("null", info.condition.null, "empty_prompt")):

@@ -5,16 +5,21 @@ from typing import NamedTuple
 
 import torch
 
-from darkroom.core.artifact import PIPELINE
+from darkroom.core.artifact import CONFIG, PIPELINE, read_json
 from darkroom.core.choices import Precision
 from darkroom.core.device import channels_last
+from darkroom.core.errors import DarkroomError
+from darkroom.core.weights import DIFFUSERS_WEIGHTS, load_weights
 from darkroom.data.tokenizer import CLIPTokenizer
-from darkroom.inference.folder import PipelineInfo
+from darkroom.inference.folder import DIFFUSERS_KIND, PipelineInfo
 from darkroom.interop.diffusers import INDEX, TEXT_ENCODER, TOKENIZER, UNET, VAE, read_text_encoder, read_unet, read_vae
 from darkroom.interop.model import build, build_vae
 from darkroom.interop.source import read_model
-from darkroom.nn.frozen import DrawingUNet, FrozenUNet
+from darkroom.nn.denoising import DenoisingNetwork
+from darkroom.nn.frozen import FrozenUNet
 from darkroom.nn.identity import Autoencoder, IdentityAutoencoder
+from darkroom.nn.kinds import KIND, from_json, kind_of
+from darkroom.nn.kinds import build as build_denoiser
 from darkroom.nn.text import CLIPTextModel
 from darkroom.nn.unet import UNet2DConditionModel
 
@@ -23,7 +28,7 @@ class Parts(NamedTuple):
     """A pipeline's description and its frozen networks; text: None for a model without prompts."""
 
     info: PipelineInfo
-    unet: DrawingUNet
+    unet: DenoisingNetwork
     vae: Autoencoder
     text: tuple[CLIPTokenizer, CLIPTextModel] | None
 
@@ -50,16 +55,26 @@ def read_parts(
             (model.tokenizer, build(model.text, model.text_weights, device)),
         )
     info = PipelineInfo.read(path)
-    vae: Autoencoder = IdentityAutoencoder()
-    if info.autoencoder == "kl":
-        vae = read_vae(path / VAE, device)[0]
+    vae: Autoencoder
+    if info.identity_range is not None:
+        vae = IdentityAutoencoder(*info.identity_range)
+    else:
+        vae, _ = read_vae(path / VAE, device)
     text = None
     if info.condition.kind == "text":
         words = CLIPTokenizer.read(path / TOKENIZER)
         text = words, read_text_encoder(path / TEXT_ENCODER, words, device)
-    unet = _for_drawing(read_unet(path / UNET, device, precision or info.precision), device)
-    return Parts(info, unet, vae, text)
+    return Parts(info, _read_denoiser(path / UNET, info, device, precision or info.precision), vae, text)
 
 
-def _for_drawing(unet: UNet2DConditionModel, device: torch.device) -> DrawingUNet:
+def _for_drawing(unet: UNet2DConditionModel, device: torch.device) -> DenoisingNetwork:
     return FrozenUNet(unet) if device.type == "cpu" else channels_last(unet)
+
+
+def _read_denoiser(folder: Path, info: PipelineInfo, device: torch.device, precision: Precision) -> DenoisingNetwork:
+    if info.network == DIFFUSERS_KIND:
+        return _for_drawing(read_unet(folder, device, precision), device)
+    config = from_json(read_json(folder / CONFIG), folder / CONFIG)
+    if kind_of(config) != info.network:
+        raise DarkroomError(f"{folder / CONFIG}: {KIND} = {kind_of(config)!r}, but {PIPELINE} says {info.network!r}")
+    return channels_last(load_weights(build_denoiser(config), folder / DIFFUSERS_WEIGHTS, device))

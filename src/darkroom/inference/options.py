@@ -100,6 +100,23 @@ def request(prompt: str | Sequence[str], options: Options, default: Sampling, pi
     return Request(prompts, negatives, seeds, how, options.get("on_step", ignore_step), batch_size)
 
 
+def check_size(size: Sequence[int], fixed_side: int | None, downscale: int) -> None:
+    """Refuse pictures of a size (height, width) in pixels that cannot be drawn.
+
+    Args:
+        fixed_side: the one side that the network's latents have, or None. downscale: pixels of a side of a latent.
+
+    Raises:
+        DarkroomError: no pixel, or another size than the network's only one.
+    """
+    for key, side in zip(("height", "width"), size, strict=True):
+        if side < 1:
+            raise DarkroomError(f"{key} = {side}: give 1 or more pixels")
+        if fixed_side is not None and side != fixed_side * downscale:
+            only = fixed_side * downscale
+            raise DarkroomError(f"{key} = {side}: this model's network takes {only} x {only} pixels alone; give those")
+
+
 def sampling(options: Options, default: Sampling) -> Sampling:
     """The way of sampling that options ask for."""
     values: dict[str, Any] = {

@@ -26,9 +26,9 @@ from darkroom.inference.defaults import INPAINT_STRENGTH, STRENGTH
 from darkroom.inference.editing import Given, Picture, as_mask, as_pictures, check_strength, edited, kept, padded
 from darkroom.inference.folder import PipelineInfo
 from darkroom.inference.networks import read_parts
-from darkroom.inference.options import Options, Output, Request, answer, request, sampling
+from darkroom.inference.options import Options, Output, Request, answer, check_size, request, sampling
 from darkroom.inference.prompts import ClassPrompts, NoPrompts, Prompts, TextPrompts
-from darkroom.nn.frozen import DrawingUNet
+from darkroom.nn.denoising import DenoisingNetwork
 from darkroom.nn.identity import Autoencoder
 from darkroom.nn.text import CLIPTextModel
 
@@ -42,7 +42,7 @@ class Pipeline:
 
     path: Path
     info: PipelineInfo
-    unet: DrawingUNet
+    unet: DenoisingNetwork
     vae: Autoencoder
     text: tuple[CLIPTokenizer, CLIPTextModel] | None
     device: torch.device
@@ -132,13 +132,11 @@ class Pipeline:
 
         Raises:
             DarkroomError: no prompt, as many seeds as there are not prompts, an unknown sampler, an unknown class,
-                or a number of steps, a size or a scale out of range.
+                or a number of steps, a size or a scale out of range, or that the network cannot draw.
         """
         asked = self._request(prompt, options)
         size = (self.info.image_size if height is None else height, self.info.image_size if width is None else width)
-        for key, side in zip(("height", "width"), size, strict=True):
-            if side < 1:
-                raise DarkroomError(f"{key} = {side}: give 1 or more pixels")
+        check_size(size, self.unet.fixed_side, self.vae.downscale)
         return answer(output, self._draw(asked, size))
 
     @overload
@@ -186,6 +184,7 @@ class Pipeline:
         """
         check_strength(strength)
         pictures = as_pictures(image, self.info.channels)
+        check_size(pictures.shape[2:], self.unet.fixed_side, self.vae.downscale)
         asked = self._request(prompt, options, pictures)
         given = Given(self.encode(pictures), strength)
         return answer(output, self._draw(asked, pictures.shape[2:], given))
@@ -236,6 +235,7 @@ class Pipeline:
         """
         check_strength(strength)
         pictures = as_pictures(image, self.info.channels)
+        check_size(pictures.shape[2:], self.unet.fixed_side, self.vae.downscale)
         size = (pictures.shape[2], pictures.shape[3])
         wanted = as_mask(mask, size)
         asked = self._request(prompt, options, pictures)
@@ -281,7 +281,7 @@ class Pipeline:
     @property
     def multiple(self) -> int:
         """What the sides of a picture in pixels must be divisible by; others are padded, and cropped back."""
-        return int(self.vae.downscale * 2 ** (len(self.unet.config.block_out_channels) - 1))
+        return self.vae.downscale * self.unet.multiple
 
     def prompts(self, prompts: Sequence[str], negatives: Sequence[str] | None = None) -> Prompts:
         """The prompts, encoded once; negatives: as many, or None. For errors see `text_to_image`."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from darkroom.core.errors import DarkroomError
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.denoiser import Condition
-from darkroom.nn.frozen import DrawingUNet
+from darkroom.nn.denoising import DenoisingNetwork
 from darkroom.nn.text import CLIPTextModel
 from darkroom.nn.unet import select_context
 
@@ -21,7 +21,7 @@ log = logging.getLogger("darkroom")
 class Prompts(Protocol):
     """The prompts of one call, ready to condition any of its batches."""
 
-    def conditions(self, unet: DrawingUNet, rows: slice) -> tuple[Condition, Condition]:
+    def conditions(self, unet: DenoisingNetwork, rows: slice) -> tuple[Condition, Condition]:
         """(condition, null) of the prompts in `rows`, prepared once for all steps of a batch."""
         ...
 
@@ -57,7 +57,7 @@ class TextPrompts:
         self.null = embedded[:1] if null == "empty_prompt" else torch.zeros_like(embedded[:1])
         self.embeddings = embedded[1:]
 
-    def conditions(self, unet: DrawingUNet, rows: slice) -> tuple[Condition, Condition]:
+    def conditions(self, unet: DenoisingNetwork, rows: slice) -> tuple[Condition, Condition]:
         """Keys and values are computed for the batch's distinct prompts alone."""
         n, device = len(self.rows[rows]), self.embeddings.device
         used, which = torch.unique(torch.cat([self.rows[rows], self.null_rows[rows]]), return_inverse=True)
@@ -85,7 +85,7 @@ class ClassPrompts:
         if negatives:
             self.nulls = torch.tensor([ids[prompt] for prompt in negatives], device=device)
 
-    def conditions(self, unet: DrawingUNet, rows: slice) -> tuple[Condition, Condition]:
+    def conditions(self, unet: DenoisingNetwork, rows: slice) -> tuple[Condition, Condition]:
         """Ids; the embedding is the U-Net's."""
         return Condition(class_ids=self.ids[rows]), Condition(class_ids=self.nulls[rows])
 
@@ -101,6 +101,6 @@ class NoPrompts:
         if said := next(filter(None, prompts), None):
             raise DarkroomError(f"prompt {said!r}: this model was trained without captions; give the empty prompt ''")
 
-    def conditions(self, unet: DrawingUNet, rows: slice) -> tuple[Condition, Condition]:
+    def conditions(self, unet: DenoisingNetwork, rows: slice) -> tuple[Condition, Condition]:
         """Nothing, twice."""
         return Condition(), Condition()

@@ -5,7 +5,7 @@ are one product, and so are the two halves of a gated layer. A batch has one tim
 to a ResNet block is part of the bias of the block's convolution.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import repeat
 from typing import Any
 
@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darkroom.nn.attention import GEGLU, Attention, BasicTransformerBlock, KeysValues, Transformer2DModel, attend
+from darkroom.nn.denoising import Context, DenoisingNetwork
 from darkroom.nn.layers import Downsample2D, ResnetBlock2D, Upsample2D, silu_
-from darkroom.nn.unet import Context, UNet2DConditionModel, UNetConfig
+from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
 
 PACKED_LINEAR = 2**17  # entries of a float32 weight from which oneDNN's product is quicker than the BLAS library's
 FUSED_BELOW = 64  # batch times heads below which bfloat16 attention is quicker in PyTorch's fused kernel
@@ -27,7 +28,7 @@ TimedLayer = Callable[[Tensor, Tensor, Iterator[KeysValues | None]], Tensor]  # 
 Level = tuple[list[TimedLayer], list[Layer]]  # its layers, and what halves or doubles the sides behind them
 
 
-class FrozenUNet:
+class FrozenUNet(DenoisingNetwork):
     """A UNet2DConditionModel that is no longer trained, on the CPU.
 
     It agrees with the network it is made of up to rounding, and takes that network's weights over one by one: none is
@@ -37,8 +38,11 @@ class FrozenUNet:
         unet: its convolutions and linear layers in float32, or in bfloat16, in which this then computes.
     """
 
+    config: UNetConfig
+
     def __init__(self, unet: UNet2DConditionModel) -> None:
-        self.config: UNetConfig = unet.config
+        super().__init__()
+        self.config = unet.config
         self._unet = unet  # keeps what is not replaced: embeddings of time and class, keys and values of the context
         self._dtype = unet.conv_in.weight.dtype
         self._projections: list[tuple[Tensor, Tensor]] = []  # of the time to each ResNet block
@@ -60,16 +64,17 @@ class FrozenUNet:
         self._project = _linear(torch.cat(weights), torch.cat(biases))
         self._projections = []
 
+    @property
+    def multiple(self) -> int:
+        """See UNet2DConditionModel."""
+        return self._unet.multiple
+
     def prepare_context(self, encoder_hidden_states: Tensor) -> Context:
         """See UNet2DConditionModel."""
         return self._unet.prepare_context(encoder_hidden_states)
 
-    def __call__(
-        self,
-        sample: Tensor,
-        timestep: Tensor,
-        context: Sequence[KeysValues] | None = None,
-        class_labels: Tensor | None = None,
+    def forward(
+        self, sample: Tensor, timestep: Tensor, context: Context | None = None, class_labels: Tensor | None = None
     ) -> Tensor:
         """One prediction, see UNet2DConditionModel.forward; autocast has no say in it."""
         self._unet.check_condition(context, class_labels)
@@ -77,7 +82,7 @@ class FrozenUNet:
             return self._predict(sample, timestep, context, class_labels)
 
     def _predict(
-        self, sample: Tensor, timestep: Tensor, context: Sequence[KeysValues] | None, class_labels: Tensor | None
+        self, sample: Tensor, timestep: Tensor, context: Context | None, class_labels: Tensor | None
     ) -> Tensor:
         if class_labels is None and bool((timestep == timestep[0]).all()):
             timestep = timestep[:1]
@@ -131,9 +136,6 @@ class FrozenUNet:
             return h if transformer is None else transformer(h, context)
 
         return run
-
-
-DrawingUNet = UNet2DConditionModel | FrozenUNet
 
 
 def _modules(block: nn.Module, name: str) -> list[nn.Module]:

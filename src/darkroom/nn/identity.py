@@ -7,17 +7,26 @@ from darkroom.nn.vae import LOGVAR_RANGE, AutoencoderKL, Moments
 
 
 class IdentityAutoencoder(nn.Module):
-    """The interface of AutoencoderKL without a network: the posterior is a point, the picture."""
+    """The interface of AutoencoderKL without a network: the posterior is a point, the picture.
+
+    Args:
+        black, white: what the latents of -1 and 1 are; everything between lies between.
+    """
 
     downscale = 1
 
+    def __init__(self, black: float, white: float) -> None:
+        super().__init__()
+        self.scale, self.shift = (white - black) / 2, (white + black) / 2
+
     def encode(self, x: Tensor) -> Moments:
-        """Pictures (N, C, H, W) -> moments of the same shape, of the least variance there is."""
-        return Moments(x, torch.full_like(x, LOGVAR_RANGE[0]))
+        """Pictures (N, C, H, W) in [-1, 1] -> moments of the same shape, of the least variance there is."""
+        mean = x * self.scale + self.shift
+        return Moments(mean, torch.full_like(x, LOGVAR_RANGE[0]))
 
     def decode(self, z: Tensor) -> Tensor:
-        """Latents (N, C, H, W) -> the same, as pictures."""
-        return z
+        """Latents (N, C, H, W) -> pictures of the same shape; those outside the range are not clamped."""
+        return (z - self.shift) / self.scale
 
 
 Autoencoder = AutoencoderKL | IdentityAutoencoder

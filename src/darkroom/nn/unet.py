@@ -6,7 +6,7 @@ conv_in ─ down 0 ─ down 1 ─ … ─ mid ─ … ─ up 1 ─ up 0 ─ conv
 A level is a row of ResNet blocks; in a CrossAttn level each is followed by a transformer, and so is the middle.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import repeat
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor, cat, nn
 
 from darkroom.core.errors import DarkroomError
 from darkroom.nn.attention import BasicTransformerBlock, KeysValues, Transformer2DModel
+from darkroom.nn.denoising import Context, DenoisingNetwork
 from darkroom.nn.layers import (
     Downsample2D,
     ResnetBlock2D,
@@ -29,8 +30,6 @@ from darkroom.nn.layers import (
 
 DOWN_BLOCKS = {"DownBlock2D": False, "CrossAttnDownBlock2D": True}  # name -> has transformers
 UP_BLOCKS = {"UpBlock2D": False, "CrossAttnUpBlock2D": True}
-
-Context = list[KeysValues]
 
 
 @dataclass(frozen=True)
@@ -182,8 +181,10 @@ class _MidBlock(nn.Module):
         return out
 
 
-class UNet2DConditionModel(nn.Module):
+class UNet2DConditionModel(DenoisingNetwork):
     """Noisy latents, a timestep and a condition -> a prediction of their shape (of what, is not its business)."""
+
+    config: UNetConfig
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -223,6 +224,11 @@ class UNet2DConditionModel(nn.Module):
             width, c.heads[level], context_dim, c.depths[level], c.norm_num_groups, c.use_linear_projection
         )
 
+    @property
+    def multiple(self) -> int:
+        """Every level but the first halves the sides."""
+        return int(2 ** (len(self.config.block_out_channels) - 1))
+
     def prepare_context(self, encoder_hidden_states: Tensor) -> Context:
         """The keys and values of every cross-attention, in the order in which `forward` uses them.
 
@@ -250,7 +256,7 @@ class UNet2DConditionModel(nn.Module):
             if isinstance(module, BasicTransformerBlock)
         ]
 
-    def check_condition(self, context: Sequence[KeysValues] | None, class_labels: Tensor | None) -> None:
+    def check_condition(self, context: Context | None, class_labels: Tensor | None) -> None:
         """Refuse a condition that is missing, or that this network does not take.
 
         Raises:

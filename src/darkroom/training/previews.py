@@ -9,13 +9,13 @@ from darkroom.core.tensors import image_grid, to_pil, to_uint8
 from darkroom.data.latents import PreviewMap
 from darkroom.diffusion.denoiser import Condition, Denoiser
 from darkroom.diffusion.generate import Sampling, generate
-from darkroom.nn.unet import UNet2DConditionModel
+from darkroom.nn.denoising import DenoisingNetwork
 from darkroom.training.unet import UNetTask, condition_for
 
 SIDE = 96  # least pixels per preview
 
 
-def preview(unet: UNet2DConditionModel, task: UNetTask, to_rgb: PreviewMap, how: Sampling, n: int) -> Image.Image:
+def preview(unet: DenoisingNetwork, task: UNetTask, to_rgb: PreviewMap, how: Sampling, n: int) -> Image.Image:
     """A grid of n samples for the conditions of the first n held-out pictures."""
     conditioning, device = task.conditioning, task.setting.device
     shape = task.train.shape

@@ -16,8 +16,9 @@ from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
 
 def read_autoencoder(folder: Path, device: torch.device) -> Autoencoder:
     """artifacts/vae as a frozen network."""
-    if read_json(folder / CONFIG)["kind"] == "identity":
-        return IdentityAutoencoder()
+    config = read_json(folder / CONFIG)
+    if config["kind"] == "identity":
+        return IdentityAutoencoder(*config["identity_range"])
     return read_network(folder, DIFFUSERS_WEIGHTS, lambda c: AutoencoderKL(AutoencoderKLConfig(**c)), device)
 
 

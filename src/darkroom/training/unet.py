@@ -1,4 +1,4 @@
-"""Training the denoising U-Net on cached latents and cached conditions; neither VAE nor text encoder is in memory."""
+"""Training the denoising network on cached latents and cached conditions; neither VAE nor text encoder is in memory."""
 
 from collections.abc import Mapping
 
@@ -13,14 +13,15 @@ from darkroom.data.latents import Latents
 from darkroom.diffusion.denoiser import Condition
 from darkroom.diffusion.guidance import drop_condition, dropout_mask
 from darkroom.diffusion.objective import Objective
-from darkroom.nn.unet import UNet2DConditionModel
+from darkroom.nn.denoising import DenoisingNetwork
 from darkroom.training.setting import Setting
 
+FLIPPED = 0.5  # share of the samples, where samples are mirrored at all
 LEVEL_BINS = 4  # held-out loss is reported for so many equal ranges of the training times
 
 
-def condition_for(unet: UNet2DConditionModel, given: Tensor | None, device: torch.device) -> Condition:
-    """Raw conditions, embeddings (N, L, D), class ids (N,) or None, in the form the U-Net takes them."""
+def condition_for(unet: DenoisingNetwork, given: Tensor | None, device: torch.device) -> Condition:
+    """Raw conditions, embeddings (N, L, D), class ids (N,) or None, in the form the network takes them."""
     if given is None:
         return Condition()
     given = given.to(device)
@@ -30,29 +31,33 @@ def condition_for(unet: UNet2DConditionModel, given: Tensor | None, device: torc
 class UNetTask:
     """The denoising loss of Ho et al. 2020 (eq. 14, generalised by `Objective`) with condition dropout.
 
-    Everything random about sample i of step k (which sample, posterior noise, time, noise, dropout) is a pure function
-    of (seed, purpose, k, i).
+    Everything random about sample i of step k (which sample, posterior noise, time, noise, dropout, flip) is a pure
+    function of (seed, purpose, k, i).
 
     Args:
         condition_dropout: the probability that a sample sees the null condition.
+        horizontal_flip: half of the training samples, at random, are mirrored left to right. Only for latents that are
+            pictures: those of an autoencoder are not those of the mirrored picture.
         max_held_out: how many held-out samples the validation loss is measured on.
     """
 
     def __init__(
         self,
-        unet: UNet2DConditionModel,
+        unet: DenoisingNetwork,
         objective: Objective,
         train: Latents,
         held_out: Latents,
         conditioning: Conditioning,
         *,
         condition_dropout: float,
+        horizontal_flip: bool,
         max_held_out: int,
         setting: Setting,
     ) -> None:
         self.unet, self.objective = unet, objective
         self.train, self.held_out, self.conditioning = train, held_out, conditioning
-        self.condition_dropout, self.max_held_out, self.setting = condition_dropout, max_held_out, setting
+        self.condition_dropout, self.horizontal_flip = condition_dropout, horizontal_flip
+        self.max_held_out, self.setting = max_held_out, setting
 
     def loss(self, step: int, rows: slice) -> Mapping[str, Tensor]:
         """The loss of `rows` of step `step`'s batch."""
@@ -67,9 +72,13 @@ class UNetTask:
             mask = dropout_mask(n, self.condition_dropout, generator(seed, "dropout", step))[rows]
             assert self.conditioning.null is not None
             given = drop_condition(given, self.conditioning.null, mask)
-        return {"loss": self._losses(self.unet, self.train.sample(samples, posterior), eps, t, given).mean()}
+        x0 = self.train.sample(samples, posterior)
+        if self.horizontal_flip:
+            mirrored = torch.rand(n, generator=generator(seed, "flip", step))[rows] < FLIPPED
+            x0 = torch.where(mirrored.view(-1, 1, 1, 1), x0.flip(3), x0)
+        return {"loss": self._losses(self.unet, x0, eps, t, given).mean()}
 
-    def _losses(self, unet: UNet2DConditionModel, x0: Tensor, eps: Tensor, t: Tensor, given: Tensor | None) -> Tensor:
+    def _losses(self, unet: DenoisingNetwork, x0: Tensor, eps: Tensor, t: Tensor, given: Tensor | None) -> Tensor:
         device = self.setting.device
 
         def network(x: Tensor, t: Tensor) -> Tensor:
@@ -81,7 +90,7 @@ class UNetTask:
         return self.objective.loss(network, x0.to(device), eps.to(device), t.to(device))
 
     @torch.no_grad()
-    def validate(self, unet: UNet2DConditionModel) -> dict[str, float]:
+    def validate(self, unet: DenoisingNetwork) -> dict[str, float]:
         """The mean loss on held-out samples, in all and by range of times; the same noise and times at every call."""
         n, seed = min(len(self.held_out), self.max_held_out), self.setting.seed
         shape = (n, *self.held_out.shape)

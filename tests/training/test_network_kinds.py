@@ -1,0 +1,111 @@
+"""Training networks of every kind: what is frozen stays, norms with a memory keep it, the same seeds the same bytes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from darkroom.core.device import channels_last
+from darkroom.core.rng import generator, seeded
+from darkroom.data.latents import Latents, PreviewMap
+from darkroom.diffusion.generate import Sampling
+from darkroom.nn.batch_norm_unet import BatchNormUNetConfig
+from darkroom.nn.denoising import DenoisingNetwork
+from darkroom.nn.kinds import DenoiserConfig, build
+from darkroom.nn.layer_norm_unet import LayerNormUNetConfig
+from darkroom.nn.score_unet import ScoreUNetConfig
+from darkroom.training.ema import EMA
+from darkroom.training.loop import Phase, train
+from darkroom.training.optim import OptimizerConfig
+from darkroom.training.previews import preview
+
+N = 24
+KINDS: dict[str, tuple[DenoiserConfig, str, int]] = {  # with the condition and the side of what it is trained on
+    "score": (ScoreUNetConfig("concat", 20), "none", 20),
+    "score of classes": (ScoreUNetConfig("transformer", 20, num_classes=3), "class", 20),
+    "layer norm": (LayerNormUNetConfig(12), "none", 12),
+    "batch norm": (BatchNormUNetConfig(1, (8, 16)), "none", 8),
+}
+Optimizers = Callable[..., OptimizerConfig]
+
+
+@pytest.fixture
+def task(world: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A task on pictures of one channel, with a network of this kind."""
+
+    def make(name: str) -> Any:
+        config, condition, side = KINDS[name]
+        with seeded(0, "unet"):
+            network = channels_last(build(config))
+        made = world(condition).task(network, condition_dropout=0.3)
+        for split in ("train", "held_out"):
+            mean = torch.rand(N, 1, side, side, generator=generator(0, split)).half()
+            setattr(made, split, Latents(mean, None, 1.0))
+        return made
+
+    return make
+
+
+def trained(task: Any, config: OptimizerConfig, steps: int = 3) -> EMA[DenoisingNetwork]:
+    ema = EMA(task.unet, 50)
+    phase = Phase("", task.unet, config, task.loss)
+    train([phase], ema, steps=steps, batch_size=8, accumulation=1, hooks=[], description="unet")
+    return ema
+
+
+def state(network: DenoisingNetwork) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("optimizer_name", ["adamw", "muon"])
+def test_everything_learns_but_what_is_frozen(
+    name: str, optimizer_name: str, task: Callable[[str], Any], optimizer: Optimizers
+) -> None:
+    here = task(name)
+    before = state(here.unet)
+    ema = trained(here, optimizer(optimizer=optimizer_name, weight_decay=0.1))
+    frozen = {n for n, p in here.unet.named_parameters() if not p.requires_grad}
+    assert frozen <= {"frequencies", "times"}
+    frozen |= {n for n in before if n.endswith(("norm2.weight", "norm2.bias")) and n.startswith("transformers")}  # idle
+    for network in (here.unet, ema.network):
+        for weight, value in network.state_dict().items():
+            assert torch.equal(value, before[weight]) == (weight in frozen), weight
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_trained_twice_the_weights_are_the_same_bytes(
+    name: str, task: Callable[[str], Any], optimizer: Optimizers
+) -> None:
+    first, second = (state(trained(task(name), optimizer()).network) for _ in range(2))
+    assert all(torch.equal(first[weight], second[weight]) for weight in first)
+
+
+def test_the_average_carries_the_memory_of_batch_norms_and_is_never_in_training_mode(
+    task: Callable[[str], Any], optimizer: Optimizers
+) -> None:
+    here = task("batch norm")
+    ema = trained(here, optimizer())
+    pairs = list(zip(here.unet.buffers(), ema.network.buffers(), strict=True))
+    assert len(pairs) > 3
+    assert all(torch.equal(now, average) for now, average in pairs)
+    before = state(ema.network)
+    first, second = (here.validate(ema.network) for _ in range(2))
+    preview(ema.network, here, PreviewMap(torch.ones(1, 1), torch.zeros(1)), Sampling("ddim", 2, 1.0, "trailing"), 2)
+    assert first == second
+    assert not any(module.training for module in ema.network.modules())
+    assert all(torch.equal(before[name], value) for name, value in ema.network.state_dict().items())
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_preview_of_pictures_of_one_channel_is_grey(name: str, task: Callable[[str], Any]) -> None:
+    here = task(name)
+    here.unet.eval()
+    picture = preview(
+        here.unet, here, PreviewMap(torch.ones(1, 1), torch.zeros(1)), Sampling("ddim", 2, 2.0, "trailing"), 4
+    )
+    assert picture.mode == "L"
+    side = here.train.shape[-1]
+    assert picture.width == 2 * side * (96 // side) + 3 * 2
