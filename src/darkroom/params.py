@@ -10,9 +10,9 @@ from typing import Any, Self
 import yaml
 from pydantic import ValidationError, model_validator
 
-from darkroom.core.choices import EPSILON_ONLY
 from darkroom.core.errors import DarkroomError
-from darkroom.params_base import Optimizer, Section, at_most, divides
+from darkroom.params_base import Optimizer, Section, divides
+from darkroom.params_diffusion import check_sampling
 from darkroom.params_faults import explain
 from darkroom.params_sections import (
     CacheLatents,
@@ -90,15 +90,9 @@ class Params(Section):
             raise ValueError(
                 f"cache_latents.scaling = 'imported', but train_vae.mode = {mode!r} brings no factor; use measured"
             )
-        times, steps = self.train_unet.process.num_train_timesteps, self.evaluate.sampling.num_inference_steps
-        at_most("evaluate.sampling.num_inference_steps", steps, "train_unet.process.num_train_timesteps", times)
-        prediction = self.train_unet.prediction_type
-        for key, how in (("train_unet", self.train_unet.sampling), ("evaluate", self.evaluate.sampling)):
-            if how.sampler in EPSILON_ONLY and prediction != "epsilon":
-                raise ValueError(
-                    f"{key}.sampling.sampler = {how.sampler!r} needs train_unet.prediction_type = 'epsilon', "
-                    f"not {prediction!r}; use dpmpp_2m"
-                )
+        trained = self.train_unet
+        for section, how in (("train_unet", trained.sampling), ("evaluate", self.evaluate.sampling)):
+            check_sampling(section, how, trained.process, trained.prediction_type)
         return self
 
 

@@ -7,13 +7,22 @@ from typing import get_args
 
 from torch import Tensor
 
-from darkroom.core.choices import EPSILON_ONLY, InitialScale, PredictionType, SamplerName, Spacing, Variance
+from darkroom.core.choices import (
+    EPSILON_ONLY,
+    NOISE_PREDICTIONS,
+    InitialScale,
+    PredictionType,
+    SamplerName,
+    Spacing,
+    Variance,
+)
 from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.denoiser import Condition, Denoise, Denoiser
 from darkroom.diffusion.grids import level_grid, shortened
 from darkroom.diffusion.guidance import guided
+from darkroom.diffusion.process import Process, check_prediction
 from darkroom.diffusion.samplers import Noise, OnStep, ignore_step, sample
-from darkroom.diffusion.schedule import DiscreteVP, Level
+from darkroom.diffusion.schedule import Level
 
 
 @dataclass(frozen=True)
@@ -21,8 +30,8 @@ class Sampling:
     """How to sample: which rule, in how many steps, at which times, with how much guidance (1 = none).
 
     spacing, steps_offset, omit_last, set_alpha_to_one, karras: see `level_grid`.
-    initial_scale: the walk begins with noise of spread "one", or of the first level's "sigma", as diffusers' Euler and
-        Heun do for trailing and linspace.
+    initial_scale: the walk begins with noise of spread "one" (times the process', which is 1 but for variance-exploding
+        ones), or of the first level's "sigma", as diffusers' Euler and Heun do for trailing and linspace.
     eta: of ddim, 0 to 1. variance: of ddpm's noise, beta-tilde or beta (Ho et al. 2020, section 3.2).
     guidance_rescale: see `guided`.
 
@@ -68,13 +77,15 @@ class Sampling:
         if self.karras and self.sampler == "pndm":
             raise DarkroomError("karras = True: pndm takes steps evenly spaced in time; choose another sampler")
 
-    def levels(self, schedule: DiscreteVP, prediction_type: PredictionType, strength: float = 1.0) -> list[Level]:
+    def levels(self, schedule: Process, prediction_type: PredictionType, strength: float = 1.0) -> list[Level]:
         """The levels to walk; of all of them, only the share `strength` in (0, 1], see `shortened`.
 
         Raises:
-            DarkroomError: a number of steps out of range, or a sampler that is not defined for this prediction.
+            DarkroomError: a number of steps out of range, or a sampler, prediction or spacing that does not go with the
+                others or with the process.
         """
-        if self.sampler in EPSILON_ONLY and prediction_type != "epsilon":
+        check_prediction(schedule, prediction_type)
+        if self.sampler in EPSILON_ONLY and prediction_type not in NOISE_PREDICTIONS:
             raise DarkroomError(
                 f"sampler = {self.sampler!r}: extrapolates the network's own output, which must be epsilon; "
                 f"this model's prediction_type is {prediction_type!r}: choose dpmpp_2m or another"
@@ -108,12 +119,13 @@ def generate(
         noise: step -> Gaussian noise shaped like start, for the samplers that add some.
     """
     levels = how.levels(denoiser.schedule, denoiser.prediction_type)
-    return walk(denoiser, how, begin(how, levels, start), levels, condition, null, noise, on_step)
+    x = begin(how, denoiser.schedule, levels, start)
+    return walk(denoiser, how, x, levels, condition, null, noise, on_step)
 
 
-def begin(how: Sampling, levels: list[Level], start: Tensor) -> Tensor:
+def begin(how: Sampling, schedule: Process, levels: list[Level], start: Tensor) -> Tensor:
     """The x at levels[0] that stands for pure noise, of the unit noise `start`."""
-    return start if how.initial_scale == "one" else levels[0].sigma * start
+    return (schedule.spread if how.initial_scale == "one" else levels[0].sigma) * start
 
 
 def walk(

@@ -19,8 +19,8 @@ from darkroom.core.tensors import to_float, to_uint8
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.denoiser import Condition, Denoiser
 from darkroom.diffusion.generate import Sampling, generate
+from darkroom.diffusion.process import Process, process_of
 from darkroom.diffusion.samplers import OnStep, ignore_step
-from darkroom.diffusion.schedule import DiscreteVP
 from darkroom.inference import memory
 from darkroom.inference.defaults import INPAINT_STRENGTH, STRENGTH
 from darkroom.inference.editing import Given, Picture, as_mask, as_pictures, check_strength, edited, kept, padded
@@ -274,9 +274,9 @@ class Pipeline:
         return how
 
     @cached_property
-    def schedule(self) -> DiscreteVP:
-        """The noise schedule the U-Net was trained on."""
-        return DiscreteVP(**self.info.process)
+    def schedule(self) -> Process:
+        """The noise process the U-Net was trained on."""
+        return process_of(self.info.process)
 
     @property
     def multiple(self) -> int:
