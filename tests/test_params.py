@@ -282,6 +282,22 @@ PROCESS_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         "sampling.spacing = 'leading' needs discrete times, which train_unet.process.kind = 've' has not; "
         "use linspace or trailing",
     ),
+    "a corrector of another sampler": (
+        {"sampling.snr": 0.2},
+        "sampling.snr = 0.2 is predictor_corrector's alone; sampler = 'dpmpp_2m' takes 0.16",
+    ),
+    "an equation that ends early": (
+        {"sampling.sampler": "ode"},
+        "sampling.spacing = 'trailing' does not go with sampler = 'ode'; use linspace",
+    ),
+    "an equation without length": (
+        {"sampling.sampler": "ode", "sampling.spacing": "linspace", "sampling.num_inference_steps": 1},
+        "sampling.num_inference_steps = 1 does not go with sampler = 'ode'; use 2 or more",
+    ),
+    "a history without a beginning": (
+        {"process": FLOW, "prediction_type": "sample", "sampling.sampler": "pndm"},
+        "sampling.sampler = 'pndm' needs train_unet.prediction_type = 'epsilon', not 'sample'; use dpmpp_2m",
+    ),
     "a variance of another sampler": (
         {"sampling.variance": "beta"},
         "sampling.variance = 'beta' is ddpm's alone; sampler = 'dpmpp_2m' takes beta_tilde",
@@ -315,6 +331,8 @@ def test_a_fault_of_the_process_is_said_in_one_line(changes: dict[str, Any], sai
         {"process": {**VP, "num_train_timesteps": 300, "scale_betas": True}, "loss": "l1"},
         {"process": {**VP, "schedule": "sigmoid", "rescale_betas_zero_snr": True}, "weighting": "p2"},
         {"sampling.sampler": "ddpm", "sampling.variance": "beta"},
+        {"sampling.sampler": "predictor_corrector", "sampling.snr": 0.2},
+        {"process": VE, "prediction_type": "score", "sampling.sampler": "ode", "sampling.spacing": "linspace"},
     ],
 )
 def test_every_kind_of_process_can_be_asked_for(changes: dict[str, Any], tmp_path: Path) -> None:

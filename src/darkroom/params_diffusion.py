@@ -8,6 +8,7 @@ from darkroom.core.choices import (
     CONTINUOUS_SPACINGS,
     EPSILON_ONLY,
     NOISE_PREDICTIONS,
+    OWN,
     USUAL_TIMES,
     LossName,
     PredictionType,
@@ -73,30 +74,37 @@ class Sampling(Section):
     guidance_scale: Annotated[float, Field(ge=0, le=100)]
     spacing: Spacing
     variance: Variance
+    snr: Annotated[float, Field(gt=0, lt=1)]
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.variance != "beta_tilde" and self.sampler != "ddpm":
-            raise ValueError(
-                f"variance = {self.variance!r} is ddpm's alone; sampler = {self.sampler!r} takes beta_tilde"
-            )
+        for key in ("variance", "snr"):
+            owner, other = OWN[key]
+            if (value := getattr(self, key)) != other and self.sampler != owner:
+                raise ValueError(f"{key} = {value!r} is {owner}'s alone; sampler = {self.sampler!r} takes {other}")
+        if self.sampler == "ode" and self.spacing != "linspace":
+            raise ValueError(f"spacing = {self.spacing!r} does not go with sampler = 'ode'; use linspace")
+        if self.sampler == "ode" and self.num_inference_steps < 2:
+            raise ValueError("num_inference_steps = 1 does not go with sampler = 'ode'; use 2 or more")
         return self
 
 
 def check_objective(process: Process, prediction: PredictionType, weighting: Weighting, loss: LossName) -> None:
     """Refuse an objective that the process does not allow, or a weighting of another loss; keys are train_unet's."""
-    noise_alone = {
-        "flow": "process.kind = 'flow'",
-        "vp": "process.rescale_betas_zero_snr = true" if getattr(process, "rescale_betas_zero_snr", False) else None,
-        "ve": None,
-    }[process.kind]
-    if noise_alone is not None and prediction in NOISE_PREDICTIONS:
+    if prediction in NOISE_PREDICTIONS and (cause := _noise_alone(process)) is not None:
         raise ValueError(
-            f"prediction_type = {prediction!r} does not go with {noise_alone}, which ends in noise alone; "
+            f"prediction_type = {prediction!r} does not go with process.{cause}, which ends in noise alone; "
             "use v_prediction, sample or flow_prediction"
         )
     if weighting != "uniform" and loss != "l2":
         raise ValueError(f"weighting = {weighting!r} does not go with loss = {loss!r}; use l2, or weighting uniform")
+
+
+def _noise_alone(process: Process) -> str | None:
+    """What makes a process end where nothing is left of the picture, if it does."""
+    if isinstance(process, VPProcess):
+        return "rescale_betas_zero_snr = true" if process.rescale_betas_zero_snr else None
+    return "kind = 'flow'" if isinstance(process, FlowProcess) else None
 
 
 def check_sampling(section: str, how: Sampling, process: Process, prediction: PredictionType) -> None:

@@ -9,7 +9,27 @@ OptimizerName = Literal["adamw", "muon"]
 Weighting = Literal["uniform", "min_snr", "p2", "edm"]
 LossName = Literal["l2", "l1"]
 Reduction = Literal["mean", "sum"]
-SamplerName = Literal["ddpm", "ddim", "euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2m_sde", "pndm"]
+SamplerName = Literal[
+    "ddpm",
+    "ddim",
+    "euler",
+    "euler_ancestral",
+    "heun",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "pndm",
+    "euler_maruyama",
+    "predictor_corrector",
+    "ode",
+]
+SNR = 0.16  # of predictor_corrector: Song et al. 2021, for variance-exploding processes
+TOLERANCE = 1e-5  # of ode
+OWN: dict[str, tuple[SamplerName, float | str]] = {  # options of one sampler alone, with what all others take
+    "eta": ("ddim", 0.0),
+    "variance": ("ddpm", "beta_tilde"),
+    "snr": ("predictor_corrector", SNR),
+    "tolerance": ("ode", TOLERANCE),
+}
 EPSILON_ONLY: tuple[SamplerName, ...] = ("pndm",)  # samplers defined on a predicted noise alone
 Spacing = Literal["leading", "linspace", "trailing"]
 CONTINUOUS_SPACINGS: tuple[Spacing, ...] = ("linspace", "trailing")  # that need no discrete times

@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import get_args
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 from torch import Tensor
 
 from darkroom.core.choices import (
     EPSILON_ONLY,
     NOISE_PREDICTIONS,
+    OWN,
+    SNR,
+    TOLERANCE,
     InitialScale,
     PredictionType,
     SamplerName,
@@ -32,7 +35,9 @@ class Sampling:
     spacing, steps_offset, omit_last, set_alpha_to_one, karras: see `level_grid`.
     initial_scale: the walk begins with noise of spread "one" (times the process', which is 1 but for variance-exploding
         ones), or of the first level's "sigma", as diffusers' Euler and Heun do for trailing and linspace.
-    eta: of ddim, 0 to 1. variance: of ddpm's noise, beta-tilde or beta (Ho et al. 2020, section 3.2).
+    eta: of ddim, 0 to 1. variance: of ddpm's noise, beta-tilde or beta (Ho et al. 2020, section 3.2). snr: of
+        predictor_corrector, of the corrector's steps. tolerance: of ode, which takes as many evaluations as that asks
+        for, and num_inference_steps only to show how it gets on.
     guidance_rescale: see `guided`.
 
     Raises:
@@ -50,6 +55,8 @@ class Sampling:
     initial_scale: InitialScale = "one"
     eta: float = 0.0
     variance: Variance = "beta_tilde"
+    snr: float = SNR
+    tolerance: float = TOLERANCE
     guidance_rescale: float = 0.0
 
     def __post_init__(self) -> None:
@@ -68,14 +75,31 @@ class Sampling:
         for key in ("eta", "guidance_rescale"):
             if not 0 <= (value := getattr(self, key)) <= 1:
                 raise DarkroomError(f"{key} = {value}: give a number from 0 to 1")
-        if self.eta and self.sampler != "ddim":
-            raise DarkroomError(f"eta = {self.eta}: is ddim's alone; sampler = {self.sampler!r} takes 0")
-        if self.variance != "beta_tilde" and self.sampler != "ddpm":
+        for key in ("snr", "tolerance"):
+            if not 0 < (value := getattr(self, key)) < 1:
+                raise DarkroomError(f"{key} = {value}: give a number between 0 and 1")
+        for key, (owner, other) in OWN.items():
+            if (value := getattr(self, key)) != other and self.sampler != owner:
+                raise DarkroomError(
+                    f"{key} = {value!r}: is {owner}'s alone; sampler = {self.sampler!r} takes {other!r}"
+                )
+        if self.sampler == "ode" and (self.spacing != "linspace" or self.omit_last or self.num_inference_steps < 2):
             raise DarkroomError(
-                f"variance = {self.variance!r}: is ddpm's alone; sampler = {self.sampler!r} takes 'beta_tilde'"
+                f"spacing = {self.spacing!r}, num_inference_steps = {self.num_inference_steps}: ode goes from the last "
+                "time to the first; give linspace, with 2 steps or more"
             )
         if self.karras and self.sampler == "pndm":
             raise DarkroomError("karras = True: pndm takes steps evenly spaced in time; choose another sampler")
+
+    def changed(self, **values: Any) -> "Sampling":
+        """Another way of sampling; options that were the old sampler's alone do not outlive it.
+
+        Raises:
+            DarkroomError: see the class.
+        """
+        sampler = values.get("sampler", self.sampler)
+        kept = {key: other for key, (owner, other) in OWN.items() if sampler != self.sampler == owner}
+        return replace(self, **{**kept, **values})
 
     def levels(self, schedule: Process, prediction_type: PredictionType, strength: float = 1.0) -> list[Level]:
         """The levels to walk; of all of them, only the share `strength` in (0, 1], see `shortened`.
@@ -145,4 +169,6 @@ def walk(
         amend: what to make of the guided denoiser, such as one that knows a part of the picture.
     """
     denoise = amend(guided(denoiser, null, how.guidance_scale, how.guidance_rescale))
-    return sample(how.sampler, denoise, x, levels, condition, noise, on_step, eta=how.eta, variance=how.variance)
+    own = {key: getattr(how, key) for key in OWN}
+    at_ratio = denoiser.schedule.at_ratio
+    return sample(how.sampler, denoise, x, levels, condition, noise, on_step, at_ratio=at_ratio, **own)

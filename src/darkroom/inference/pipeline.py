@@ -26,7 +26,7 @@ from darkroom.inference.defaults import INPAINT_STRENGTH, STRENGTH
 from darkroom.inference.editing import Given, Picture, as_mask, as_pictures, check_strength, edited, kept, padded
 from darkroom.inference.folder import PipelineInfo
 from darkroom.inference.networks import read_parts
-from darkroom.inference.options import Options, Output, Request, answer, request, sampling
+from darkroom.inference.options import Options, Output, Request, Tally, answer, request, sampling
 from darkroom.inference.prompts import ClassPrompts, NoPrompts, Prompts, TextPrompts
 from darkroom.nn.identity import Autoencoder
 from darkroom.nn.text import CLIPTextModel
@@ -263,7 +263,7 @@ class Pipeline:
             if given is not None:
                 latents = given.latents.expand(len(asked.seeds), -1, -1, -1)[rows]
                 own = replace(given, latents=latents)
-            latents = self.latents(prompts, rows, start, asked.how, seeds, asked.on_step, own)
+            latents = self.latents(prompts, rows, start, asked.how, seeds, asked.on_step, own, asked.tally)
             parts.append(self.decode(latents)[:, :, :height, :width])
         return torch.cat(parts)
 
@@ -308,13 +308,16 @@ class Pipeline:
         seeds: Sequence[int],
         on_step: OnStep = ignore_step,
         given: Given | None = None,
+        tally: Tally | None = None,
     ) -> Tensor:
         """Scaled latents (N, c, h, w) of the prompts in `rows`, from the noise `start` (N, c, h, w), as one batch.
 
-        given: what there is besides the noise; None: nothing.
+        given: what there is besides the noise; None: nothing. tally: counts the evaluations of the network.
         """
+        tally = tally or Tally()
 
         def network(x: Tensor, t: Tensor, c: Condition) -> Tensor:
+            tally.evaluations += 1
             with autocast(self.device, self.precision):
                 output: Tensor = self.unet(x, t, c.context, c.class_ids)
             return output
