@@ -19,7 +19,7 @@ from darkroom.core.rng import seeded
 from darkroom.data.sources.base import Sample
 from darkroom.data.sources.scenes import Scenes
 from darkroom.data.tokenizer import CLIPTokenizer
-from darkroom.diffusion.schedule import DiscreteVP
+from darkroom.diffusion.process import process_of
 from darkroom.interop.model import Model
 from darkroom.interop.single_file import PROCESS, in_memory, write_single_file
 from darkroom.interop.tokenizer import CONTEXT
@@ -79,7 +79,7 @@ def published_extras(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         for key, value in tensors.items()
         if key.startswith(unet)
     }
-    alphas = DiscreteVP(**PROCESS).alphas_cumprod.float()
+    alphas = process_of(PROCESS).alphas_cumprod.float()
     text = "cond_stage_model.transformer.text_model.embeddings.position_ids"
     return {
         **copies,

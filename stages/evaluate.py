@@ -72,7 +72,11 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
             "evaluator": examiner.itself(test),
             "fidelity": examiner.fidelity(drawn["test"], data.split("train")),
             "vae": examiner.autoencoder(pipeline, test),
-            "sampling": {**asdict(pipeline.info.sampling), "precision": p.precision},
+            "sampling": {
+                **asdict(pipeline.info.sampling),
+                "precision": p.precision,
+                "network_evaluations": drawn["test"].evaluations,
+            },
         }
     )
     with whole(REPORT / "pictures") as folder:

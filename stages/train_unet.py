@@ -15,7 +15,7 @@ from darkroom.data.conditioning import Conditioning, ConditioningInfo
 from darkroom.data.latents import Latents, read_info, read_preview
 from darkroom.diffusion.generate import Sampling
 from darkroom.diffusion.objective import Objective
-from darkroom.diffusion.schedule import DiscreteVP
+from darkroom.diffusion.process import process_of
 from darkroom.nn.batch_norm_unet import BatchNormUNetConfig
 from darkroom.nn.denoising import DenoisingNetwork
 from darkroom.nn.kinds import DenoiserConfig, build, to_json
@@ -52,7 +52,7 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
             unet = channels_last(build(shape).to(device))
     task = UNetTask(
         unet,
-        Objective(DiscreteVP(**p.process.model_dump()), p.prediction_type, p.weighting),
+        Objective(process_of(p.process.model_dump()), p.prediction_type, p.weighting, p.loss, p.reduction),
         latents,
         Latents.read(LATENTS, "validation"),
         conditioning,

@@ -10,9 +10,9 @@ from typing import Any, Self
 import yaml
 from pydantic import ValidationError, model_validator
 
-from darkroom.core.choices import EPSILON_ONLY
 from darkroom.core.errors import DarkroomError
 from darkroom.params_base import Optimizer, Section, at_most, divides
+from darkroom.params_diffusion import check_sampling
 from darkroom.params_faults import explain
 from darkroom.params_networks import TABLE_ROWS
 from darkroom.params_sections import (
@@ -86,26 +86,18 @@ class Params(Section):
             raise ValueError(
                 f"cache_latents.scaling = 'imported', but train_vae.mode = {mode!r} brings no factor; use measured"
             )
-        self.train_unet.unet.check_mode(self.setup_text_encoder.mode)
-        if self.train_unet.horizontal_flip and self.train_vae.mode != "identity":
+        trained = self.train_unet
+        trained.unet.check_mode(self.setup_text_encoder.mode)
+        if trained.horizontal_flip and self.train_vae.mode != "identity":
             raise ValueError(
                 f"train_unet.horizontal_flip = true needs train_vae.mode = 'identity', not {self.train_vae.mode!r}: "
                 "a picture's latents, mirrored, are not those of the mirrored picture; use false"
             )
-        times, steps = self.train_unet.process.num_train_timesteps, self.evaluate.sampling.num_inference_steps
-        at_most("evaluate.sampling.num_inference_steps", steps, "train_unet.process.num_train_timesteps", times)
-        if self.train_unet.unet.kind == "layer_norm_unet" and times > TABLE_ROWS:
-            raise ValueError(
-                f"train_unet.process.num_train_timesteps = {times} is above the {TABLE_ROWS} times that "
-                "train_unet.unet.kind = 'layer_norm_unet' knows; lower it"
-            )
-        prediction = self.train_unet.prediction_type
-        for key, how in (("train_unet", self.train_unet.sampling), ("evaluate", self.evaluate.sampling)):
-            if how.sampler in EPSILON_ONLY and prediction != "epsilon":
-                raise ValueError(
-                    f"{key}.sampling.sampler = {how.sampler!r} needs train_unet.prediction_type = 'epsilon', "
-                    f"not {prediction!r}; use dpmpp_2m"
-                )
+        if trained.unet.kind == "layer_norm_unet" and trained.process.kind == "vp":
+            times = "train_unet.process.num_train_timesteps"
+            at_most(times, trained.process.num_train_timesteps, "the rows of layer_norm_unet's table", TABLE_ROWS)
+        for section, how in (("train_unet", trained.sampling), ("evaluate", self.evaluate.sampling)):
+            check_sampling(section, how, trained.process, trained.prediction_type)
         return self
 
 

@@ -1,7 +1,7 @@
 """Faults of a params file in words: one line a fault."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -38,7 +38,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
             yield f"{key} is missing; add it ({EXAMPLE})"
         elif kind in UNKNOWN:
             value = f" = {_short(fault['input'])}" if kind == "extra_forbidden" else ""
-            yield f"{key}{value} is an unknown key; {_nearest(parts, model)}"
+            yield f"{key}{value} is an unknown key; {_nearest(fault['loc'], model)}"
         elif kind == "value_error":  # a check of our own, which begins with a key relative to its section
             yield f"{key}.{context['error']}" if key else str(context["error"])
         elif kind == "union_tag_not_found":
@@ -120,19 +120,27 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _nearest(parts: Key, model: type[BaseModel]) -> str:
-    known = sorted({key for owner in _models_at(parts[:-1], model) for key in owner.model_fields})
-    close = difflib.get_close_matches(str(parts[-1]), known, n=1)
+def _nearest(location: Sequence[str | int], model: type[BaseModel]) -> str:
+    known = sorted({key for owner in _models_at(location[:-1], model) for key in owner.model_fields})
+    close = difflib.get_close_matches(str(location[-1]), known, n=1)
     return f"did you mean {close[0]}?" if close else f"remove it; known keys: {', '.join(known)}"
 
 
-def _models_at(parts: Key, model: type[BaseModel]) -> Models:
-    """The models that may stand at a key; several where there is a choice, as of a source's kind."""
+def _models_at(parts: Sequence[str | int], model: type[BaseModel]) -> Models:
+    """The models that may stand at a key; several where there is a choice, as of a source's kind, and none is named."""
     here = [model]
     for part in parts:
+        if chosen := _of_kind(part, here):
+            here = chosen
+            continue
         fields = [owner.model_fields[part] for owner in here if part in owner.model_fields]
         here = [found for field in fields for found in _models_in(field.annotation)]
     return here
+
+
+def _of_kind(part: str | int, owners: Models) -> Models:
+    """Where there is a choice: those that a part of pydantic's location chooses, if it does."""
+    return [owner for owner in owners if part in _kinds(owner)] if len(owners) > 1 else []
 
 
 def _models_in(annotation: Any) -> Models:
@@ -145,12 +153,10 @@ def _key(location: tuple[int | str, ...], model: type[BaseModel]) -> Key:
     """The key as written in the file: pydantic's location without the chosen kind of a union."""
     parts: Key = []
     for part in location:
-        owners = _models_at(parts, model)
-        kinds = {kind for owner in owners if "kind" in owner.model_fields for kind in _kinds(owner)}
-        if not (len(owners) > 1 and part in kinds):
+        if not _of_kind(part, _models_at(parts, model)):
             parts.append(part)
     return parts
 
 
 def _kinds(owner: type[BaseModel]) -> tuple[Any, ...]:
-    return get_args(owner.model_fields["kind"].annotation)
+    return get_args(owner.model_fields["kind"].annotation) if "kind" in owner.model_fields else ()

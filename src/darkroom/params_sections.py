@@ -7,15 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from darkroom.core.choices import (
-    NullCondition,
-    Precision,
-    PredictionType,
-    SamplerName,
-    ScheduleName,
-    Spacing,
-    Weighting,
-)
+from darkroom.core.choices import LossName, NullCondition, Precision, PredictionType, Reduction, Weighting
 from darkroom.params_base import (
     CHANNELS_PER_GROUP,
     Channels,
@@ -32,6 +24,7 @@ from darkroom.params_base import (
     pretrained,
     within_project,
 )
+from darkroom.params_diffusion import Process, Sampling, check_objective
 from darkroom.params_networks import UNet
 
 
@@ -231,30 +224,6 @@ class SetupTextEncoder(Training):
         return self
 
 
-class Process(Section):
-    """The noise schedule."""
-
-    schedule: ScheduleName
-    beta_start: Annotated[float, Field(gt=0, lt=1)]
-    beta_end: Annotated[float, Field(gt=0, lt=1)]
-    num_train_timesteps: Annotated[int, Field(ge=2, le=100_000)]
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.beta_start > self.beta_end:
-            raise ValueError(f"beta_start = {self.beta_start} is above beta_end = {self.beta_end}; lower it")
-        return self
-
-
-class Sampling(Section):
-    """How pictures are drawn unless asked otherwise."""
-
-    sampler: SamplerName
-    num_inference_steps: Count
-    guidance_scale: Annotated[float, Field(ge=0, le=100)]
-    spacing: Spacing
-
-
 class TrainUNet(Training):
     """The denoiser; init_from: the unet folder of an imported model, whose shape is then that of `unet`."""
 
@@ -264,6 +233,8 @@ class TrainUNet(Training):
     process: Process
     prediction_type: PredictionType
     weighting: Weighting
+    loss: LossName
+    reduction: Reduction
     condition_dropout: Probability
     horizontal_flip: bool
     validate_every: Count
@@ -278,8 +249,7 @@ class TrainUNet(Training):
         if self.init_from is not None and self.unet.kind != "unet_2d_condition":
             raise ValueError(f"init_from does not go with unet.kind = {self.unet.kind!r}; give null")
         at_most("accumulation", self.accumulation, "batch_size", self.batch_size)
-        steps, times = self.sampling.num_inference_steps, self.process.num_train_timesteps
-        at_most("sampling.num_inference_steps", steps, "process.num_train_timesteps", times)
+        check_objective(self.process, self.prediction_type, self.weighting, self.loss)
         return self
 
 

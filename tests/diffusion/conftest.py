@@ -1,5 +1,7 @@
-"""A world in which the best denoiser is known: pictures whose every element is drawn from one Gaussian."""
+"""A world in which the best denoiser is known, pictures whose every element is drawn from one Gaussian, and the
+processes that samplers walk through it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -7,8 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from darkroom.diffusion.continuous import VE, Flow
 from darkroom.diffusion.denoiser import Condition
-from darkroom.diffusion.schedule import Level
+from darkroom.diffusion.process import Process
+from darkroom.diffusion.schedule import DiscreteVP, Level
+
+PROCESSES: dict[str, Process] = {
+    "vp": DiscreteVP("linear", 0.0001, 0.02, 1000),
+    "zero snr": DiscreteVP("linear", 0.0001, 0.02, 1000, rescale_betas_zero_snr=True),
+    "ve": VE(25.0, 1e-3),
+    "flow": Flow(0.001),
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,19 @@ class Gaussian:
 @pytest.fixture
 def gaussian() -> type[Gaussian]:
     return Gaussian
+
+
+@pytest.fixture(params=PROCESSES.values(), ids=PROCESSES)
+def process(request: pytest.FixtureRequest) -> Process:
+    """One of each kind."""
+    made: Process = request.param
+    return made
+
+
+@pytest.fixture
+def even_levels() -> Callable[[int, Process], list[Level]]:
+    """n steps of a process evenly spaced in log(alpha / sigma), from -2 to 2: between two noisy levels."""
+    return lambda n, process: [process.at_ratio(math.exp(2 - 4 * i / n)) for i in range(n + 1)]
 
 
 @pytest.fixture

@@ -6,8 +6,11 @@ import pytest
 
 from darkroom.core.choices import Spacing
 from darkroom.core.errors import DarkroomError
+from darkroom.diffusion.continuous import VE, Flow
 from darkroom.diffusion.grids import level_grid, shortened, timesteps
-from darkroom.diffusion.schedule import CLEAN, DiscreteVP
+from darkroom.diffusion.schedule import CLEAN, DiscreteVP, Level
+
+CONTINUOUS = [VE(25.0, 1e-5), Flow(0.001)]
 
 # Lin et al. 2024, table 2: 10 of 1000 steps, which the paper counts from 1.
 TABLE = {
@@ -112,3 +115,65 @@ def test_every_strength_is_a_start_of_its_own(spacing: Spacing, karras: bool) ->
     assert starts == sorted(starts)
     within_the_last = 2 if spacing == "linspace" else 0  # whose last step starts at the first time
     assert len(set(starts)) >= len(starts) - within_the_last
+
+
+@pytest.mark.parametrize("process", CONTINUOUS)
+@pytest.mark.parametrize("spacing", ["linspace", "trailing"])
+@pytest.mark.parametrize("n", [1, 2, 7, 500])
+def test_a_continuous_grid_has_as_many_noisy_levels_as_steps(process: VE | Flow, spacing: Any, n: int) -> None:
+    levels = level_grid(process, n, spacing)
+    times = [process.timestep(level) for level in levels]
+    last = process.earliest if spacing == "linspace" and n > 1 else 1000 / n
+    assert times == pytest.approx([*(1000 - (1000 - last) * i / max(n - 1, 1) for i in range(n)), 0])
+    assert levels[0] == process.level(1000)
+    assert levels[-1] == CLEAN
+
+
+@pytest.mark.parametrize("process", CONTINUOUS)
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"spacing": "leading"}, "spacing = 'leading': is laid out on discrete times, which .*; choose linspace or tr"),
+        ({"steps_offset": 1}, "steps_offset = 1: is about discrete times, which this process has not; give 0"),
+        ({"omit_last": True}, "omit_last = True: is about discrete times, which this process has not; give False"),
+        ({"set_alpha_to_one": False}, "set_alpha_to_one = False: is about discrete times, .*; give True"),
+        ({"num_inference_steps": 0}, "num_inference_steps = 0: give 1 or more"),
+    ],
+)
+def test_conventions_of_discrete_times_are_refused(process: VE | Flow, how: dict[str, Any], message: str) -> None:
+    with pytest.raises(DarkroomError, match=message):
+        level_grid(process, **{"num_inference_steps": 10, "spacing": "trailing", **how})
+
+
+@pytest.mark.parametrize("n", [1, 5, 20])
+def test_karras_spacing_of_a_variance_exploding_process_is_the_published_formula(n: int) -> None:
+    levels = level_grid(CONTINUOUS[0], n, "linspace", karras=True)
+    plain = level_grid(CONTINUOUS[0], n, "linspace")
+    high, low = (float(plain[i].sigma) ** (1 / 7) for i in (0, -2))
+    expected = [(high + i / max(n - 1, 1) * (low - high)) ** 7 for i in range(n)]
+    assert [level.sigma for level in levels[:-1]] == pytest.approx(expected)
+    assert {level.alpha for level in levels} == {1}
+
+
+@pytest.mark.parametrize("process", [CONTINUOUS[1], DiscreteVP("cosine", 0.1, 0.2, 1000, rescale_betas_zero_snr=True)])
+def test_karras_spacing_needs_an_end(process: Any) -> None:
+    with pytest.raises(DarkroomError, match="karras = True: spaces sigma / alpha, which has no end"):
+        level_grid(process, 10, "trailing", karras=True)
+
+
+def test_a_grid_without_terminal_signal_starts_at_noise_alone() -> None:
+    schedule = DiscreteVP("linear", 0.0001, 0.02, 1000, rescale_betas_zero_snr=True)
+    for spacing in ("trailing", "linspace"):
+        assert level_grid(schedule, 20, spacing)[0] == Level(0.0, 1.0)
+
+
+@pytest.mark.parametrize("process", CONTINUOUS)
+@pytest.mark.parametrize("spacing", ["linspace", "trailing"])
+def test_a_strength_is_a_share_of_continuous_time_too(process: VE | Flow, spacing: Any) -> None:
+    levels = level_grid(process, 20, spacing)
+    assert shortened(process, levels, 1.0) == levels
+    assert shortened(process, levels, 0.5) == levels[-11:]
+    between = shortened(process, levels, 0.525)  # half a step more, in eleven steps
+    assert len(between) == 12
+    halfway = (process.timestep(levels[9]) + process.timestep(levels[10])) / 2
+    assert process.timestep(between[0]) == pytest.approx(halfway)

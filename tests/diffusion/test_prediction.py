@@ -1,4 +1,4 @@
-"""epsilon, v and sample are three ways of saying one thing."""
+"""epsilon, v, x0, the score and the flow's velocity are five ways of saying one thing, on every process."""
 
 from collections.abc import Callable
 from typing import Any, get_args
@@ -8,21 +8,24 @@ import torch
 from torch import Tensor
 
 from darkroom.core.choices import PredictionType
+from darkroom.diffusion.continuous import VE, Flow
 from darkroom.diffusion.denoiser import Condition, Denoiser
 from darkroom.diffusion.prediction import loss_scale, target, to_x0
+from darkroom.diffusion.process import Process
 from darkroom.diffusion.schedule import DiscreteVP, Level
 
 PREDICTIONS = get_args(PredictionType)
-SCHEDULE = DiscreteVP("cosine", 0.0001, 0.02, 1000)
-TIMES = [0, 100, 500, 900]
+PROCESSES = [DiscreteVP("cosine", 0.0001, 0.02, 1000), VE(25.0, 1e-5), Flow(0.001)]
+TIMES = [1, 100, 500, 900]
 
 
+@pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)
 @pytest.mark.parametrize("t", TIMES)
 def test_the_right_answer_leads_back_to_x0(
-    prediction_type: PredictionType, t: int, draw: Callable[..., Tensor]
+    process: Process, prediction_type: PredictionType, t: int, draw: Callable[..., Tensor]
 ) -> None:
-    level, x0, eps = SCHEDULE.level(t), draw(2, 1, 4, 4), draw(2, 1, 4, 4, seed=1)
+    level, x0, eps = process.level(t), draw(2, 1, 4, 4), draw(2, 1, 4, 4, seed=1)
     x = level.alpha * x0 + level.sigma * eps
     answer = target(prediction_type, x0, eps, level)
     torch.testing.assert_close(to_x0(prediction_type, answer, x, level), x0, rtol=1e-9, atol=1e-9)
@@ -36,14 +39,32 @@ def test_v_is_the_velocity_on_the_circle(draw: Callable[..., Tensor]) -> None:
     torch.testing.assert_close(target("v_prediction", x0, eps, Level(phi.cos(), phi.sin())), derivative)
 
 
+def test_the_score_is_the_gradient_of_the_log_density(gaussian: Any, draw: Callable[..., Tensor]) -> None:
+    """Of a Gaussian world, times sigma; eps is the mean noise there."""
+    world, x, level = gaussian(0.3, 0.5), draw(8), PROCESSES[1].level(700)
+    score = -(x - 0.3) / world.variance(level)
+    x0 = world.denoise(x, level, Condition())
+    torch.testing.assert_close(target("score", x0, (x - x0) / level.sigma, level), level.sigma * score)
+
+
+def test_the_flows_velocity_is_that_of_its_path(draw: Callable[..., Tensor]) -> None:
+    x0, eps, t = draw(8), draw(8, seed=1), torch.tensor(0.3, dtype=torch.float64)
+    _, derivative = torch.func.jvp(lambda t: (1 - t) * x0 + t * eps, (t,), (torch.ones_like(t),))
+    torch.testing.assert_close(target("flow_prediction", x0, eps, Level(0.7, 0.3)), derivative)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("t", TIMES)
-def test_one_denoiser_in_three_words_denoises_alike(t: int, gaussian: Any, draw: Callable[..., Tensor]) -> None:
-    world, x, level = gaussian(0.3, 0.5), draw(2, 1, 4, 4).float(), SCHEDULE.level(t)
+def test_one_denoiser_in_five_words_denoises_alike(
+    process: Process, t: int, gaussian: Any, draw: Callable[..., Tensor]
+) -> None:
+    world, level = gaussian(0.3, 0.5), process.level(t)
+    x = level.alpha * 0.3 + world.variance(level) ** 0.5 * draw(2, 1, 4, 4).float()
 
     def network(prediction_type: PredictionType) -> Callable[[Tensor, Tensor, Any], Tensor]:
         def answer(x: Tensor, times: Tensor, condition: Any) -> Tensor:
             assert times.tolist() == pytest.approx([t] * len(x), abs=1e-3)
-            here = SCHEDULE.level(float(times[0]))
+            here = process.level(float(times[0]))
             x0 = world.denoise(x.double(), here, condition)
             return target(prediction_type, x0, (x - here.alpha * x0) / here.sigma, here)
 
@@ -51,20 +72,20 @@ def test_one_denoiser_in_three_words_denoises_alike(t: int, gaussian: Any, draw:
 
     expected = world.denoise(x, level, Condition())
     for prediction_type in PREDICTIONS:
-        found = Denoiser(network(prediction_type), SCHEDULE, prediction_type)(x, level, Condition())
+        found = Denoiser(network(prediction_type), process, prediction_type)(x, level, Condition())
         torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)
 @pytest.mark.parametrize("t", TIMES)
 def test_an_error_of_x0_counts_in_each_of_them_as_loss_scale_says(
-    prediction_type: PredictionType, t: int, draw: Callable[..., Tensor]
+    process: Process, prediction_type: PredictionType, t: int, draw: Callable[..., Tensor]
 ) -> None:
-    level, x, x0, off = SCHEDULE.level(t), draw(64), draw(64, seed=1), 0.1 * draw(64, seed=2)
+    level, x, x0, off = process.level(t), draw(64), draw(64, seed=1), 0.1 * draw(64, seed=2)
 
     def answer(x0: Tensor) -> Tensor:
         return target(prediction_type, x0, (x - level.alpha * x0) / level.sigma, level)
 
-    snr = torch.tensor(level.alpha**2 / level.sigma**2, dtype=torch.float64)
     counted = (answer(x0 + off) - answer(x0)).square().mean() / off.square().mean()
-    torch.testing.assert_close(counted, loss_scale(prediction_type, snr), rtol=1e-8, atol=0)
+    assert float(counted) == pytest.approx(float(loss_scale(prediction_type, level)), rel=1e-5)

@@ -9,45 +9,49 @@ import pytest
 import torch
 from torch import Tensor
 
-from darkroom.core.choices import SamplerName, Spacing
+from darkroom.core.choices import CONTINUOUS_SPACINGS, EPSILON_ONLY, SamplerName, Spacing
 from darkroom.diffusion.denoiser import Condition, Denoise, Denoiser
 from darkroom.diffusion.generate import Sampling, generate
 from darkroom.diffusion.grids import level_grid
 from darkroom.diffusion.prediction import target
+from darkroom.diffusion.process import Process, starts_without_signal
 from darkroom.diffusion.samplers import ADAMS_BASHFORTH, ignore_step, sample
 from darkroom.diffusion.schedule import CLEAN, DiscreteVP, Level
 
 SAMPLERS = get_args(SamplerName)
-STOCHASTIC = {"ddpm", "euler_ancestral", "dpmpp_2m_sde"}
-DETERMINISTIC = [name for name in SAMPLERS if name not in STOCHASTIC]
 ORDER = {"ddim": 1, "euler": 1, "heun": 2, "dpmpp_2m": 2, "pndm": 2}
-VARIANCE_ORDER = {"ddpm": 1, "euler_ancestral": 1, "dpmpp_2m_sde": 2}
-CALLS = {name: {"heun": 2 * 6 - 1, "pndm": 6 + 1}.get(name, 6) for name in SAMPLERS}
+CALLS = {name: {"heun": 2 * 6 - 1, "pndm": 6 + 1, "predictor_corrector": 2 * 6}.get(name, 6) for name in SAMPLERS}
 SCHEDULE = DiscreteVP("linear", 0.0001, 0.02, 1000)
+
+# Where the walk of `test_a_walk_ends_where_it_ended_before` ends.
+BEFORE = {
+    "ddpm": [-0.240892728705, -0.67136327765, -0.667179755514, -0.217146475918],
+    "ddim": [-0.867823859832, -0.445133812023, 0.445133812023, 0.867823859832],
+    "euler": [-0.867823859832, -0.445133812023, 0.445133812023, 0.867823859832],
+    "euler_ancestral": [-0.240892728705, -0.67136327765, -0.667179755514, -0.217146475918],
+    "heun": [-0.902706539592, -0.547718995474, 0.547718995474, 0.902706539592],
+    "dpmpp_2m": [-0.89070443385, -0.487229223121, 0.487229223121, 0.89070443385],
+    "dpmpp_2m_sde": [-0.229000261361, -0.736518267372, -0.733274947584, -0.205247838598],
+    "pndm": [-0.834394427275, -0.55739286856, 0.55739286856, 0.834394427275],
+}
 
 
 def no_noise(step: int) -> Tensor:
     raise AssertionError("a deterministic sampler asked for noise")
 
 
-def walk(name: SamplerName, denoise: Denoise, x: Tensor, levels: list[Level]) -> Tensor:
-    return sample(name, denoise, x, levels, Condition(), no_noise, ignore_step)
+def walk(name: SamplerName, denoise: Denoise, x: Tensor, levels: list[Level], process: Process = SCHEDULE) -> Tensor:
+    return sample(name, denoise, x, levels, Condition(), no_noise, ignore_step, at_ratio=process.at_ratio)
 
 
-def even_levels(n: int, first: float = -2.0, last: float = 2.0) -> list[Level]:
-    """n steps evenly spaced in log(alpha / sigma), between two noisy levels."""
-    log_snrs = [2 * (first + (last - first) * i / n) for i in range(n + 1)]
-    return [Level((1 / (1 + math.exp(-s))) ** 0.5, (1 / (1 + math.exp(s))) ** 0.5) for s in log_snrs]
-
-
-@pytest.mark.parametrize("name", DETERMINISTIC)
+@pytest.mark.parametrize("name", ORDER)
 def test_the_error_falls_with_the_order_of_the_method(
-    name: SamplerName, gaussian: Any, draw: Callable[..., Tensor]
+    name: SamplerName, process: Process, gaussian: Any, draw: Callable[..., Tensor], even_levels: Any
 ) -> None:
     world, x = gaussian(0.4, 1.0), draw(1, 1, 4, 4)
     errors = []
     for n in (32, 64, 128):
-        levels = even_levels(n)
+        levels = even_levels(n, process)
         exact = world.flow(x, levels[0], levels[-1])
         errors.append(float((walk(name, world.denoise, x, levels) - exact).norm() / exact.norm()))
     orders = [math.log2(coarse / fine) for coarse, fine in pairwise(errors)]
@@ -55,26 +59,35 @@ def test_the_error_falls_with_the_order_of_the_method(
     assert errors[-1] < (2e-2 if ORDER[name] == 1 else 1e-3)
 
 
-@pytest.mark.parametrize("name", DETERMINISTIC)
+@pytest.mark.parametrize("name", [*ORDER, "ode"])
 @pytest.mark.parametrize("spacing", get_args(Spacing))
 def test_a_whole_walk_ends_where_the_flow_ends(
-    name: SamplerName, spacing: Spacing, gaussian: Any, draw: Callable[..., Tensor]
+    name: SamplerName, spacing: Spacing, process: Process, gaussian: Any, draw: Callable[..., Tensor]
 ) -> None:
-    world, x = gaussian(0.4, 0.3), draw(1, 1, 4, 4)
-    levels = level_grid(SCHEDULE, 200, spacing)
+    if spacing not in CONTINUOUS_SPACINGS and not isinstance(process, DiscreteVP):
+        pytest.skip("no such times")
+    if name in EPSILON_ONLY and starts_without_signal(process):
+        pytest.skip("no epsilon")
+    levels, world = level_grid(process, 200, spacing), gaussian(0.4, 0.3)
+    x = process.spread * draw(1, 1, 4, 4)
     exact = world.flow(x, levels[0], CLEAN)
-    found = walk(name, world.denoise, x, levels)
-    assert float((found - exact).norm() / exact.norm()) < 0.03
+    found = walk(name, world.denoise, x, levels, process)
+    assert float((found - exact).norm() / exact.norm()) < 0.04
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("steps", [1, 2, 10])
 def test_a_single_picture_is_found_in_any_number_of_steps(
-    name: SamplerName, steps: int, gaussian: Any, draw: Callable[..., Tensor]
+    name: SamplerName, steps: int, process: Process, gaussian: Any, draw: Callable[..., Tensor]
 ) -> None:
-    world, x = gaussian(0.4, 0.0), draw(2, 1, 4, 4)
-    levels = level_grid(SCHEDULE, steps, "trailing")
-    found = sample(name, world.denoise, x, levels, Condition(), lambda step: draw(2, 1, 4, 4, seed=step), ignore_step)
+    if name in EPSILON_ONLY and starts_without_signal(process):
+        pytest.skip("no epsilon")
+    world, x, levels = gaussian(0.4, 0.0), draw(2, 1, 4, 4), level_grid(process, steps, "trailing")
+
+    def noise(number: int) -> Tensor:
+        return draw(2, 1, 4, 4, seed=number)
+
+    found = sample(name, world.denoise, x, levels, Condition(), noise, ignore_step, at_ratio=process.at_ratio)
     torch.testing.assert_close(found, torch.full_like(x, 0.4), rtol=0, atol=1e-12)
 
 
@@ -94,9 +107,24 @@ def test_a_walk_out_of_pure_noise_stays_where_the_pictures_are(
     assert 0.15 < float(found.std()) < 0.6
 
 
-def test_ddim_and_eulers_method_are_one_rule(gaussian: Any, draw: Callable[..., Tensor]) -> None:
+@pytest.mark.parametrize("name", BEFORE)
+def test_a_walk_ends_where_it_ended_before(name: SamplerName) -> None:
+    """Pictures that were drawn once are drawn again by later versions."""
+    x = torch.linspace(-2, 2, 4, dtype=torch.float64).view(1, 1, 2, 2)
+
+    def noise(number: int) -> Tensor:
+        return torch.cos((number + 1) * x)
+
+    def denoise(x: Tensor, level: Level, condition: Condition) -> Tensor:
+        return torch.tanh(level.alpha * x)
+
+    end = sample(name, denoise, x, level_grid(SCHEDULE, 6, "trailing"), Condition(), noise, ignore_step)
+    assert end.flatten().tolist() == pytest.approx(BEFORE[name], abs=1e-10)
+
+
+def test_ddim_and_eulers_method_are_one_rule(gaussian: Any, draw: Callable[..., Tensor], even_levels: Any) -> None:
     """Euler's method on d(x / alpha) / d(sigma / alpha) = eps (Song et al. 2021, section 4.3)."""
-    world, x, levels = gaussian(0.4, 0.3), draw(1, 1, 4, 4), even_levels(5)
+    world, x, levels = gaussian(0.4, 0.3), draw(1, 1, 4, 4), even_levels(5, SCHEDULE)
     scaled, s = x / levels[0].alpha, levels[0].sigma / levels[0].alpha
     for now, after in pairwise(levels):
         here = scaled * now.alpha
@@ -104,95 +132,6 @@ def test_ddim_and_eulers_method_are_one_rule(gaussian: Any, draw: Callable[..., 
         scaled, s = scaled + (after.sigma / after.alpha - s) * eps, after.sigma / after.alpha
     for name in ("ddim", "euler"):
         torch.testing.assert_close(walk(name, world.denoise, x, levels), scaled * levels[-1].alpha)
-
-
-def test_a_ddpm_step_draws_from_the_posterior() -> None:
-    """Of a known x0: the marginal keeps its variance and the chain its covariance (Ho et al. 2020, eq. 4 and 6-7)."""
-    levels = [SCHEDULE.level(t) for t in (900, 400)]
-    now, after = levels
-    mean = 0.4
-
-    def step(x: float, noise: float) -> float:
-        values = sample(
-            "ddpm",
-            lambda x, level, condition: torch.full_like(x, mean),
-            torch.full((1, 1, 1, 1), x, dtype=torch.float64),
-            levels,
-            Condition(),
-            lambda i: torch.full((1, 1, 1, 1), noise, dtype=torch.float64),
-            ignore_step,
-        )
-        return float(values)
-
-    centre = step(now.alpha * mean, 0.0)
-    carried, added = step(now.alpha * mean + 1, 0.0) - centre, step(now.alpha * mean, 1.0) - centre
-    assert centre == pytest.approx(after.alpha * mean)
-    assert carried**2 * now.sigma**2 + added**2 == pytest.approx(after.sigma**2)
-    assert carried * now.sigma**2 == pytest.approx(now.alpha / after.alpha * after.sigma**2)
-
-
-def spread(name: SamplerName, world: Any, levels: list[Level], **own: Any) -> float:
-    """The standard deviation a sampler ends with in a world of mean 0, where it is linear in the noises it is given.
-
-    The first row of x is the start and row i + 2 the noise of step i, each alone: the walk's response to each.
-    """
-    n = len(levels)
-    rows = torch.eye(n, dtype=torch.float64).view(n, n, 1, 1)
-    x = rows[:1] * world.variance(levels[0]) ** 0.5
-    end = sample(name, world.denoise, x, levels, Condition(), lambda i: rows[i + 1 : i + 2], ignore_step, **own)
-    return float(end.norm())
-
-
-@pytest.mark.parametrize("name", sorted(STOCHASTIC))
-def test_the_spread_of_noisy_walks_converges_with_the_order_of_the_method(name: SamplerName, gaussian: Any) -> None:
-    world, errors = gaussian(0.0, 0.6), []
-    for n in (32, 64, 128):
-        levels = even_levels(n)
-        errors.append(abs(spread(name, world, levels) / world.variance(levels[-1]) ** 0.5 - 1))
-    orders = [math.log2(coarse / fine) for coarse, fine in pairwise(errors)]
-    assert orders == pytest.approx([VARIANCE_ORDER[name]] * 2, abs=0.15), errors
-    assert errors[-1] < (3e-2 if VARIANCE_ORDER[name] == 1 else 1e-3)
-
-
-@pytest.mark.parametrize("steps", [1, 2, 10])
-def test_each_published_variance_is_exact_for_its_own_world(steps: int, gaussian: Any) -> None:
-    """beta-tilde for a single picture, beta for pictures of unit variance (Ho et al. 2020, section 3.2)."""
-    levels = [SCHEDULE.level(900 - 800 * i / steps) for i in range(steps + 1)]
-    one, unit = gaussian(0.0, 0.0), gaussian(0.0, 1.0)
-    assert spread("ddpm", one, levels, variance="beta_tilde") == pytest.approx(levels[-1].sigma)
-    assert spread("ddpm", unit, levels, variance="beta") == pytest.approx(1)
-    assert spread("ddpm", one, levels, variance="beta") > 1.001 * levels[-1].sigma
-    assert spread("ddpm", unit, levels, variance="beta_tilde") < 0.999
-
-
-@pytest.mark.parametrize("variance", ["beta_tilde", "beta"])
-def test_ddpm_gives_pictures_of_the_right_spread(variance: Any, gaussian: Any) -> None:
-    levels = level_grid(SCHEDULE, 1000, "leading")
-    assert spread("ddpm", gaussian(0.0, 0.3), levels, variance=variance) == pytest.approx(0.3, rel=0.02)
-
-
-def test_ancestral_sampling_is_ddim_with_full_noise_and_the_first_order_of_the_sde_solver(
-    gaussian: Any, draw: Callable[..., Tensor]
-) -> None:
-    world, x, levels = gaussian(0.4, 0.3), draw(1, 1, 4, 4), even_levels(5)
-
-    def end(name: SamplerName, levels: list[Level], **own: Any) -> Tensor:
-        noise = [draw(1, 1, 4, 4, seed=1 + step) for step in range(5)]
-        return sample(name, world.denoise, x, levels, Condition(), noise.__getitem__, ignore_step, **own)
-
-    expected = end("ddpm", levels)
-    assert torch.equal(end("euler_ancestral", levels), expected)
-    assert torch.equal(end("ddim", levels, eta=1.0), expected)
-    assert not torch.allclose(end("ddim", levels, eta=0.5), expected, atol=0.05)
-    assert torch.equal(end("ddim", levels, eta=0.0), walk("ddim", world.denoise, x, levels))
-    torch.testing.assert_close(end("dpmpp_2m_sde", levels[:2]), end("ddpm", levels[:2]))
-
-
-def test_eta_goes_from_the_flow_to_ddpm(gaussian: Any) -> None:
-    """Of a single picture, every eta keeps the marginals (Song et al. 2021, lemma 1)."""
-    levels = even_levels(5)
-    for eta in (0.0, 0.3, 1.0):
-        assert spread("ddim", gaussian(0.0, 0.0), levels, eta=eta) == pytest.approx(levels[-1].sigma)
 
 
 def test_multistep_weights_are_exact_on_polynomials() -> None:
@@ -222,8 +161,9 @@ def test_every_step_is_shown_and_the_network_asked_no_more_than_needed(
         Condition(),
         lambda step: draw(1, 1, 2, 2, seed=step),
         lambda step, x, x0: seen.append((step, x)),
+        at_ratio=SCHEDULE.at_ratio,
     )
-    assert len(asked) == calls
+    assert len(asked) == calls or (name == "ode" and len(asked) < 100)
     assert [step for step, _ in seen] == list(range(6))
     assert torch.equal(seen[-1][1], found)
 
@@ -264,3 +204,18 @@ def test_generating_walks_the_grid_with_guidance(name: SamplerName, gaussian: An
             return without + scale * (with_condition - without)
 
         torch.testing.assert_close(found, walk(name, by_hand, start, levels), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "ode"])
+def test_a_sample_does_not_depend_on_its_batch(name: SamplerName, gaussian: Any, draw: Callable[..., Tensor]) -> None:
+    world, levels = gaussian(0.4, 0.3), level_grid(SCHEDULE, 8, "trailing")
+
+    def end(rows: slice) -> Tensor:
+        def noise(number: int) -> Tensor:
+            return draw(3, 1, 4, 4, seed=number)[rows]
+
+        start = (draw(3, 1, 4, 4) * torch.tensor([0.1, 1.0, 10.0]).view(3, 1, 1, 1))[rows]
+        return sample(name, world.denoise, start, levels, Condition(), noise, ignore_step)
+
+    alone = torch.cat([end(slice(i, i + 1)) for i in range(3)])
+    torch.testing.assert_close(end(slice(0, 3)), alone, rtol=1e-12, atol=1e-12)

@@ -1,5 +1,6 @@
-"""The noise schedules: diffusers' numbers, and times and levels as two names of one thing."""
+"""The discrete noise schedules: diffusers' numbers, and times and levels as two names of one thing."""
 
+import math
 from itertools import pairwise
 from typing import Any, get_args
 
@@ -7,15 +8,20 @@ import pytest
 import torch
 
 from darkroom.core.choices import ScheduleName
+from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.schedule import CLEAN, DiscreteVP, Level
 
 SCHEDULES = get_args(ScheduleName)
-BETAS = {"linear": (0.0001, 0.02), "scaled_linear": (0.00085, 0.012), "cosine": (0.0001, 0.02)}
-DIFFUSERS_NAMES = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}
+BETAS = dict.fromkeys(SCHEDULES, (0.0001, 0.02)) | {"scaled_linear": (0.00085, 0.012)}
+DIFFUSERS_NAMES = {name: name for name in SCHEDULES} | {"cosine": "squaredcos_cap_v2"}
 
 
-def make(name: ScheduleName, n: int = 1000) -> DiscreteVP:
-    return DiscreteVP(name, *BETAS[name], n)
+# sqrt(alpha_bar) of a published model with 300 times and betas from 1e-4 to 0.02, at times 0, 30, ..., 270.
+OF_300_TIMES = [0.9999, 0.9831, 0.9380, 0.8684, 0.7801, 0.6800, 0.5750, 0.4717, 0.3754, 0.2898]
+
+
+def make(name: ScheduleName, n: int = 1000, **how: bool) -> DiscreteVP:
+    return DiscreteVP(name, *BETAS[name], n, **how)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -65,3 +71,57 @@ def test_levels_beyond_the_schedule_have_its_outermost_times() -> None:
     assert schedule.timestep(Level(0.0, 1.0)) == 999
     assert schedule.timestep(Level(0.9999999, 1e-4)) == 0
     assert schedule.timestep(Level(1e-9, 1.0)) == 999
+
+
+def test_a_published_schedule_of_300_times() -> None:
+    schedule = make("linear", 300)
+    assert [float(schedule.level(t).alpha) for t in range(0, 300, 30)] == pytest.approx(OF_300_TIMES, abs=5e-5)
+    assert schedule.level(299).alpha == pytest.approx(0.219, abs=1e-3)  # far from noise alone
+
+
+@pytest.mark.parametrize("name", [name for name in SCHEDULES if name != "cosine"])
+@pytest.mark.parametrize("n", [100, 300, 1000])
+def test_scaled_betas_end_in_as_much_noise_as_1000_times_do(name: ScheduleName, n: int) -> None:
+    scaled, full = make(name, n, scale_betas=True), make(name)
+    assert torch.equal(make(name, 1000, scale_betas=True).alphas_cumprod, full.alphas_cumprod)
+    few, many = (math.log(float(schedule.level(schedule.latest).alpha)) for schedule in (scaled, full))
+    assert few == pytest.approx(many, rel=10 / n)
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "message"),
+    [
+        ("linear", 20, r"scale_betas = True: beta_end = 0\.02 becomes 1\.0 with num_train_timesteps = 20"),
+        ("cosine", 300, "scale_betas = True: the cosine schedule reads no betas"),
+    ],
+)
+def test_betas_that_cannot_be_scaled_are_refused(name: ScheduleName, n: int, message: str) -> None:
+    with pytest.raises(DarkroomError, match=message):
+        make(name, n, scale_betas=True)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_without_terminal_signal_is_that_of_diffusers(name: ScheduleName, diffusers: Any) -> None:
+    from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
+
+    start, end = BETAS[name]
+    theirs = diffusers.DDPMScheduler(beta_start=start, beta_end=end, beta_schedule=DIFFUSERS_NAMES[name])
+    expected = (1 - rescale_zero_terminal_snr(theirs.betas)).cumprod(0)
+    found = make(name, rescale_betas_zero_snr=True).alphas_cumprod
+    assert found[-1] == 0
+    assert float(found[0]) == pytest.approx(float(make(name).alphas_cumprod[0]), rel=1e-12)
+    torch.testing.assert_close(found.float(), expected, rtol=2e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_without_terminal_signal_time_and_level_are_still_each_others_inverse(name: ScheduleName) -> None:
+    schedule = make(name, rescale_betas_zero_snr=True)
+    assert schedule.level(999) == Level(0.0, 1.0)
+    assert schedule.timestep(Level(0.0, 1.0)) == 999
+    times = [0.0, 17.5, 500.0, 997.25, 998.0, 998.5, 998.999]
+    levels = [schedule.level(t) for t in times]
+    assert [schedule.timestep(level) for level in levels] == pytest.approx(times, abs=1e-6)
+    assert all(a.alpha > b.alpha > 0 for a, b in pairwise(levels))
+    assert schedule.level(998.999999).alpha == pytest.approx(0, abs=1e-6)  # no leap into the last time
+    last = schedule.at(torch.tensor([999]))
+    assert (float(last.alpha), float(last.sigma)) == (0, 1)

@@ -28,7 +28,15 @@ CAPTIONS = [
 CLASSES = ["zero", "one", "two"]
 SIZE, MAX_LENGTH, WIDTH = 16, 12, 32
 SAMPLING = Sampling("ddim", 4, 3.0, "trailing")
-COSINE = {"schedule": "cosine", "beta_start": 0.0001, "beta_end": 0.02, "num_train_timesteps": 1000}
+COSINE = {
+    "kind": "vp",
+    "schedule": "cosine",
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "num_train_timesteps": 1000,
+    "scale_betas": False,
+    "rescale_betas_zero_snr": False,
+}
 
 
 def assembled(

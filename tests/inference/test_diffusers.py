@@ -21,8 +21,8 @@ from darkroom.diffusion.generate import Sampling
 from darkroom.inference.pipeline import Pipeline
 from darkroom.interop.diffusers import write_scheduler
 from darkroom.interop.scheduler import GUIDANCE_SCALE, SCHEDULERS, STEPS
+from darkroom.interop.single_file import PROCESS as LINEAR
 
-LINEAR = {"schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
 PROMPTS = ["a small red circle", "a large blue square", "a small red circle, and much that is said beyond the end"]
 
 

@@ -12,8 +12,8 @@ from darkroom.diffusion.generate import Sampling
 from darkroom.interop.diffusers import write_scheduler
 from darkroom.interop.scheduler import GUIDANCE_SCALE, SCHEDULER, SCHEDULER_CONFIG, SCHEDULERS, STEPS, read_scheduler
 from darkroom.interop.scheduler import scheduler_config as written
+from darkroom.interop.single_file import PROCESS
 
-PROCESS = {"schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
 SAMPLINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "DDIMScheduler": ("ddim", "leading", {"set_alpha_to_one": False}),
     "PNDMScheduler": ("pndm", "leading", {"set_alpha_to_one": False}),

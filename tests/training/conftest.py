@@ -105,7 +105,7 @@ class World:
             randomise(unet)
         return UNetTask(
             unet,
-            Objective(DiscreteVP("cosine", 0.0001, 0.02, 1000), "v_prediction", "min_snr"),
+            Objective(DiscreteVP("cosine", 0.0001, 0.02, 1000), "v_prediction", "min_snr", "l2", "mean"),
             self.latents(),
             self.latents("validation"),
             self.conditioning(),

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from darkroom.core.rng import batch_indices, generator, seeded
 from darkroom.core.tensors import to_float
 from darkroom.data.latents import Latents
+from darkroom.diffusion.continuous import VE, Flow
+from darkroom.diffusion.objective import Objective
 from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
 from darkroom.training.autoencoder import encode
 from darkroom.training.ema import EMA
@@ -109,6 +111,21 @@ def test_half_of_the_samples_are_mirrored_each_by_a_function_of_its_own_step_and
             assert mirrored[-1] or torch.equal(y, x)
     assert 130 < sum(mirrored) < 190  # of 320
     assert torch.equal(clean_samples(flipping, 7, slice(3, 6)), clean_samples(flipping, 7)[3:6])
+
+
+@pytest.mark.parametrize(
+    ("process", "prediction_type"), [(VE(25.0, 1e-5), "score"), (Flow(0.001), "flow_prediction")], ids=["ve", "flow"]
+)
+def test_a_process_in_continuous_time_is_learnt_and_measured_like_any_other(
+    process: Any, prediction_type: Any, world: Callable[[str], Any]
+) -> None:
+    task = world("class").task()
+    task.objective = Objective(process, prediction_type, "uniform", "l1", "sum")
+    assert value(task) > 0
+    found = task.validate(task.unet)
+    by_time = [found[f"held_out_by_time/{r}_percent"] for r in ("00_to_25", "25_to_50", "50_to_75", "75_to_100")]
+    assert found["held_out/loss"] == pytest.approx(sum(by_time) / 4, rel=1e-4)  # 20 samples, 5 in each quarter
+    assert task.validate(task.unet) == found
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -159,9 +159,11 @@ def _draw(
         "karras": o.karras,
         "eta": o.eta,
         "variance": o.variance,
+        "snr": o.snr,
+        "tolerance": o.tolerance,
     }
     given = {key: value for key, value in asked.items() if value is not None}
-    how = model.sampling(sampling=replace(model.info.sampling, **given))
+    how = model.sampling(sampling=model.info.sampling.changed(**given))
     wanted = [one for one in prompts for _ in range(o.n)]
     record = Record(
         prompts=wanted,
@@ -191,7 +193,9 @@ def _develop(model: "Pipeline", record: "Record", out: Path, grid: bool, gif: Pa
 
     from darkroom.core.progress import Progress
     from darkroom.core.tensors import image_grid
+    from darkroom.inference.options import Tally
 
+    tally = Tally()
     batches, many = record.batches(), len(record.prompts) > 1
     pictures: list[Tensor] = []
     film = None if gif is None else _film(model, batches[0].prompts)
@@ -204,7 +208,7 @@ def _develop(model: "Pipeline", record: "Record", out: Path, grid: bool, gif: Pa
 
         written = []
         for batch in batches:
-            for i, picture in enumerate(batch.draw(model, watch)):
+            for i, picture in enumerate(batch.draw(model, watch, tally)):
                 pictures.append(picture)
                 path = out.with_stem(f"{out.stem}-{len(pictures)}") if many else out
                 replace(batch, index=i).save(path, picture)
@@ -215,6 +219,8 @@ def _develop(model: "Pipeline", record: "Record", out: Path, grid: bool, gif: Pa
     if film is not None and gif is not None:
         film.save(gif)
         written.append(gif)
+    if record.sampling.sampler == "ode":
+        print(f"darkroom: ode: {tally.evaluations} evaluations of the network", file=sys.stderr)
     print(*written, sep="\n")
 
 

@@ -47,6 +47,13 @@ class Options:
     variance: Annotated[
         Variance | None, typer.Option(help="Spread of the noise that ddpm adds. [default: the pipeline's]")
     ] = None
+    snr: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Size of predictor_corrector's corrections. [default: the pipeline's]"),
+    ] = None
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, max=1, help="How exact ode is to be. [default: the pipeline's]")
+    ] = None
     seed: Annotated[int, typer.Option(min=0, help="Of the first picture; the next ones have seed + 1, + 2, …")] = 0
     out: Annotated[Path | None, typer.Option(help="PNG file to write. [default: samples/, named after the prompt]")] = (
         None

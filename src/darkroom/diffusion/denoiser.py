@@ -9,7 +9,8 @@ from torch import Tensor
 
 from darkroom.core.choices import PredictionType
 from darkroom.diffusion.prediction import to_x0
-from darkroom.diffusion.schedule import DiscreteVP, Level
+from darkroom.diffusion.process import Process
+from darkroom.diffusion.schedule import Level
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,11 @@ class Denoise(Protocol):
 class Denoiser:
     """A network trained to predict `prediction_type` on `schedule`, as a `Denoise`.
 
-    network: (x, t, condition) -> prediction, with t (N,) float, the training times.
+    network: (x, t, condition) -> prediction, with t (N,) float, the times of the process.
     """
 
     network: Callable[[Tensor, Tensor, Any], Tensor]
-    schedule: DiscreteVP
+    schedule: Process
     prediction_type: PredictionType
 
     def __call__(self, x: Tensor, level: Level, condition: Condition) -> Tensor:

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from darkroom.core.choices import Spacing
+from darkroom.core.choices import CONTINUOUS_SPACINGS, Spacing
 from darkroom.core.errors import DarkroomError
+from darkroom.diffusion.continuous import Continuous
+from darkroom.diffusion.process import Process, starts_without_signal
 from darkroom.diffusion.schedule import CLEAN, DiscreteVP, Level
 
 KARRAS_RHO = 7.0  # Karras et al. 2022, section 3
@@ -41,8 +43,37 @@ def timesteps(
     return [float(t) for t in np.clip(times, 0, total - 1)]
 
 
+def continuous_times(process: Continuous, num_inference_steps: int, spacing: Spacing) -> list[float]:
+    """Descending times (num_inference_steps) of a continuous process: linspace from its latest to its earliest, both
+    taken; trailing in equal steps from its latest, one step short of 0.
+
+    Raises:
+        DarkroomError: no step, or a spacing that is laid out on discrete times.
+    """
+    n = num_inference_steps
+    if n < 1:
+        raise DarkroomError(f"num_inference_steps = {n}: give 1 or more")
+    if spacing not in CONTINUOUS_SPACINGS:
+        raise DarkroomError(
+            f"spacing = {spacing!r}: is laid out on discrete times, which this process has not; "
+            f"choose {' or '.join(CONTINUOUS_SPACINGS)}"
+        )
+    last = process.earliest if spacing == "linspace" else process.latest / n
+    return [float(t) for t in np.linspace(process.latest, last, n)]
+
+
+def _check_plain(**conventions: bool | int) -> None:
+    """Refuse conventions about discrete times where there are none."""
+    plain = {"steps_offset": 0, "omit_last": False, "set_alpha_to_one": True}
+    for key, value in conventions.items():
+        if value != plain[key]:
+            raise DarkroomError(
+                f"{key} = {value}: is about discrete times, which this process has not; give {plain[key]}"
+            )
+
+
 def level_grid(
-    schedule: DiscreteVP,
+    schedule: Process,
     num_inference_steps: int,
     spacing: Spacing = "trailing",
     steps_offset: int = 0,
@@ -59,22 +90,29 @@ def level_grid(
         karras: between the first and the last of the times, space sigma / alpha by eq. 5 of Karras et al. 2022.
 
     Raises:
-        DarkroomError: a number of steps out of range, or two levels that would coincide.
+        DarkroomError: a number of steps out of range, two levels that would coincide, or what the process does not
+            know: of a continuous one, offsets and omissions; of one that starts without signal, Karras' spacing.
     """
-    times = timesteps(num_inference_steps, schedule.num_train_timesteps, spacing, steps_offset, omit_last)
+    if isinstance(schedule, DiscreteVP):
+        times = timesteps(num_inference_steps, schedule.num_train_timesteps, spacing, steps_offset, omit_last)
+    else:
+        _check_plain(steps_offset=steps_offset, omit_last=omit_last, set_alpha_to_one=set_alpha_to_one)
+        times = continuous_times(schedule, num_inference_steps, spacing)
     levels = [schedule.level(t) for t in times]
     if karras:
-        levels = _karras(levels)
+        if starts_without_signal(schedule):
+            raise DarkroomError("karras = True: spaces sigma / alpha, which has no end for this process; give False")
+        levels = _karras(schedule, levels)
     last = CLEAN if set_alpha_to_one or times[-1] == 0 else schedule.level(0)
     if len(set(times)) < len(times) or levels[-1] == last:
         raise DarkroomError(
             f"steps_offset = {steps_offset}, set_alpha_to_one = {set_alpha_to_one} with {num_inference_steps} "
-            f"{spacing} steps of {schedule.num_train_timesteps}: two steps stand at one level; change one of them"
+            f"{spacing} steps of {schedule.latest + 1:g}: two steps stand at one level; change one of them"
         )
     return [*levels, last]
 
 
-def shortened(schedule: DiscreteVP, levels: Sequence[Level], strength: float) -> list[Level]:
+def shortened(schedule: Process, levels: Sequence[Level], strength: float) -> list[Level]:
     """The last part of a walk, for a start that is a noisy picture instead of noise.
 
     The share `strength` in (0, 1] of the walk is left, in steps as long as the whole walk's or slightly shorter, so
@@ -88,7 +126,7 @@ def shortened(schedule: DiscreteVP, levels: Sequence[Level], strength: float) ->
     return [*(_between(schedule, levels, position) for position in positions), levels[-1]]
 
 
-def _between(schedule: DiscreteVP, levels: Sequence[Level], position: float) -> Level:
+def _between(schedule: Process, levels: Sequence[Level], position: float) -> Level:
     """The level at a fractional position of the walk; training times are interpolated."""
     low = math.floor(position + SAME)
     share = position - low
@@ -97,8 +135,8 @@ def _between(schedule: DiscreteVP, levels: Sequence[Level], position: float) -> 
     return schedule.level((1 - share) * schedule.timestep(levels[low]) + share * schedule.timestep(levels[low + 1]))
 
 
-def _karras(levels: Sequence[Level]) -> list[Level]:
+def _karras(schedule: Process, levels: Sequence[Level]) -> list[Level]:
     n, power = len(levels), 1 / KARRAS_RHO
     first, last = (float(level.sigma / level.alpha) ** power for level in (levels[0], levels[-1]))
     ratios = [(first + i / max(n - 1, 1) * (last - first)) ** KARRAS_RHO for i in range(n)]
-    return [Level((1 + s**2) ** -0.5, s * (1 + s**2) ** -0.5) for s in ratios]
+    return [schedule.at_ratio(ratio) for ratio in ratios]

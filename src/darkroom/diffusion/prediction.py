@@ -2,15 +2,19 @@
 
 With x = alpha * x0 + sigma * eps:
 
-    epsilon       eps                             DDPM (Ho et al. 2020), eq. 14
-    v_prediction  alpha * eps - sigma * x0        progressive distillation (Salimans & Ho 2022), appendix D
-    sample        x0
+    epsilon          eps                        DDPM (Ho et al. 2020), eq. 14
+    v_prediction     alpha * eps - sigma * x0   progressive distillation (Salimans & Ho 2022), appendix D
+    sample           x0
+    score            -eps                       sigma times the score, grad log p(x) (Song et al. 2021)
+    flow_prediction  eps - x0                   rectified flow (Liu et al. 2022), eq. 1, from the picture to the noise
 
-The names are those of diffusers' schedulers.
+The score is predicted as sigma * score, which is of one size at every level: published networks that divide their
+output by sigma themselves are such networks without the division. The other names are those of diffusers' schedulers.
 """
 
 from typing import assert_never
 
+import torch
 from torch import Tensor
 
 from darkroom.core.choices import PredictionType
@@ -25,26 +29,38 @@ def target(prediction_type: PredictionType, x0: Tensor, eps: Tensor, level: Leve
         return level.alpha * eps - level.sigma * x0
     if prediction_type == "sample":
         return x0
+    if prediction_type == "score":
+        return -eps
+    if prediction_type == "flow_prediction":
+        return eps - x0
     assert_never(prediction_type)
 
 
 def to_x0(prediction_type: PredictionType, output: Tensor, x: Tensor, level: Level) -> Tensor:
-    """The x0 that the network's `output` at (x, level) stands for; epsilon needs alpha > 0."""
+    """The x0 that the network's `output` at (x, level) stands for; epsilon and score need alpha > 0."""
     if prediction_type == "epsilon":
         return (x - level.sigma * output) / level.alpha
     if prediction_type == "v_prediction":
         return (level.alpha * x - level.sigma * output) / (level.alpha**2 + level.sigma**2)
     if prediction_type == "sample":
         return output
+    if prediction_type == "score":
+        return (x + level.sigma * output) / level.alpha
+    if prediction_type == "flow_prediction":
+        return (x - level.sigma * output) / (level.alpha + level.sigma)
     assert_never(prediction_type)
 
 
-def loss_scale(prediction_type: PredictionType, snr: Tensor) -> Tensor:
-    """How many times the squared error of x0 the squared error of the prediction is, at signal-to-noise ratio `snr`."""
-    if prediction_type == "epsilon":
+def loss_scale(prediction_type: PredictionType, level: Level) -> Tensor:
+    """How many times the squared error of x0 the squared error of the prediction is; shaped like the level's."""
+    alpha, sigma = torch.as_tensor(level.alpha), torch.as_tensor(level.sigma)
+    snr = (alpha / sigma).square()
+    if prediction_type == "epsilon" or prediction_type == "score":
         return snr
     if prediction_type == "v_prediction":
-        return snr + 1
+        return (alpha.square() + sigma.square()) * (snr + 1)
     if prediction_type == "sample":
-        return snr.new_ones(snr.shape)
+        return torch.ones_like(snr)
+    if prediction_type == "flow_prediction":
+        return (1 + alpha / sigma).square()
     assert_never(prediction_type)

@@ -1,4 +1,4 @@
-"""Noise levels and the schedules that order them: x = alpha * x0 + sigma * eps."""
+"""Noise levels, x = alpha * x0 + sigma * eps, and the schedules of discrete times that order them."""
 
 import math
 from typing import NamedTuple, assert_never
@@ -6,7 +6,8 @@ from typing import NamedTuple, assert_never
 import torch
 from torch import Tensor
 
-from darkroom.core.choices import ScheduleName
+from darkroom.core.choices import USUAL_TIMES, ScheduleName
+from darkroom.core.errors import DarkroomError
 
 
 class Level(NamedTuple):
@@ -34,6 +35,8 @@ def _betas(schedule: ScheduleName, beta_start: float, beta_end: float, n: int) -
 
         t = torch.arange(n + 1, dtype=torch.float64) / n
         return (1 - alpha_bar(t[1:]) / alpha_bar(t[:-1])).clamp(max=0.999)
+    if schedule == "sigmoid":  # GeoDiff (Xu et al. 2022); linear between -6 and 6
+        return beta_start + (beta_end - beta_start) * torch.sigmoid(torch.linspace(-6, 6, n, dtype=torch.float64))
     assert_never(schedule)
 
 
@@ -41,30 +44,71 @@ class DiscreteVP:
     """The variance-preserving chain of DDPM: alpha^2 + sigma^2 = 1 at `num_train_timesteps` discrete times.
 
     alphas_cumprod: (T,) float64, the product of 1 - beta: alpha(t)^2. Between the discrete times the log-SNR is
-    interpolated linearly, so that samplers may stand at any level.
+    interpolated linearly, so that samplers may stand at any level. See `process` for the rest.
 
     Args:
-        schedule: "linear", "scaled_linear" or "cosine" (which ignores beta_start and beta_end).
+        schedule: "linear", "scaled_linear", "sigmoid", or "cosine" (which ignores beta_start and beta_end).
         beta_start, beta_end: the first and last beta, in (0, 1).
         num_train_timesteps: T.
+        scale_betas: multiply the betas by 1000 / T, so that few times end in as much noise as 1000 do.
+        rescale_betas_zero_snr: shift and scale alpha so that it ends at 0 (Lin et al. 2024, algorithm 1); between the
+            last two times alpha / sigma, whose log has no end there, is interpolated instead.
+
+    Raises:
+        DarkroomError: scaled betas of 1 and more, or of a schedule that does not read them.
     """
 
-    def __init__(self, schedule: ScheduleName, beta_start: float, beta_end: float, num_train_timesteps: int) -> None:
+    spread = 1.0
+
+    def __init__(
+        self,
+        schedule: ScheduleName,
+        beta_start: float,
+        beta_end: float,
+        num_train_timesteps: int,
+        *,
+        scale_betas: bool = False,
+        rescale_betas_zero_snr: bool = False,
+    ) -> None:
+        if scale_betas and schedule == "cosine":
+            raise DarkroomError("scale_betas = True: the cosine schedule reads no betas; give False")
+        betas = _betas(schedule, beta_start, beta_end, num_train_timesteps)
+        if scale_betas:
+            if beta_end * USUAL_TIMES >= num_train_timesteps:
+                raise DarkroomError(
+                    f"scale_betas = True: beta_end = {beta_end} becomes {beta_end * USUAL_TIMES / num_train_timesteps}"
+                    f" with num_train_timesteps = {num_train_timesteps}, and a beta is below 1; lower it"
+                )
+            betas = betas * (USUAL_TIMES / num_train_timesteps)
         self.num_train_timesteps = num_train_timesteps
-        self.alphas_cumprod = torch.cumprod(1 - _betas(schedule, beta_start, beta_end, num_train_timesteps), dim=0)
+        self.alphas_cumprod = torch.cumprod(1 - betas, dim=0)
+        if rescale_betas_zero_snr:
+            alphas = self.alphas_cumprod.sqrt()
+            self.alphas_cumprod = ((alphas - alphas[-1]) * (alphas[0] / (alphas[0] - alphas[-1]))) ** 2
         self._half_log_snr = 0.5 * (self.alphas_cumprod.log() - torch.log1p(-self.alphas_cumprod))  # log(alpha / sigma)
+
+    @property
+    def latest(self) -> float:
+        """The last time."""
+        return float(self.num_train_timesteps - 1)
 
     def at(self, t: Tensor) -> Level:
         """The levels of integer times t (N,), shaped (N, 1, 1, 1), float32, on t's device."""
-        alpha_bar = self.alphas_cumprod[t.cpu()].to(t.device).view(-1, 1, 1, 1)
-        return Level(alpha_bar.sqrt().float(), (1 - alpha_bar).sqrt().float())
+        alpha_bar = self.alphas_cumprod[t.cpu()].view(-1, 1, 1, 1)
+        return Level(alpha_bar.sqrt().float().to(t.device), (1 - alpha_bar).sqrt().float().to(t.device))
 
     def level(self, t: float) -> Level:
         """The level at a time t in [0, T - 1], which may lie between two discrete times."""
         low = min(max(math.floor(t), 0), self.num_train_timesteps - 1)
         high = min(low + 1, self.num_train_timesteps - 1)
         a, b = float(self._half_log_snr[low]), float(self._half_log_snr[high])
-        alpha_bar = 1 / (1 + math.exp(-2 * (a + (t - low) * (b - a))))
+        if low == high or b > -math.inf:
+            log_ratio = a + (t - low) * (b - a) if low < high else a
+        else:
+            log_ratio = a + math.log1p(low - t)
+        if log_ratio == -math.inf:
+            return Level(0.0, 1.0)
+        alpha_bar = 1 / (1 + math.exp(-2 * log_ratio))
         return Level(alpha_bar**0.5, (1 - alpha_bar) ** 0.5)
 
     def timestep(self, level: Level) -> float:
@@ -73,13 +117,23 @@ class DiscreteVP:
         if sigma == 0:
             return 0.0
         if alpha == 0:
-            return float(self.num_train_timesteps - 1)
+            return self.latest
         value = torch.tensor(math.log(alpha / sigma), dtype=torch.float64)
         falling = self._half_log_snr
         high = int(torch.searchsorted(-falling, -value))  # the first time that is at least as noisy
         if high == 0:
             return 0.0
         if high == self.num_train_timesteps:
-            return float(self.num_train_timesteps - 1)
+            return self.latest
         a, b = float(falling[high - 1]), float(falling[high])
+        if b == -math.inf:
+            return high - 1 - math.expm1(float(value) - a)
         return high - 1 + (a - float(value)) / (a - b)
+
+    def at_ratio(self, ratio: float) -> Level:
+        """The level of this sigma / alpha."""
+        return Level((1 + ratio**2) ** -0.5, ratio * (1 + ratio**2) ** -0.5)
+
+    def training_times(self, position: Tensor) -> Tensor:
+        """(N,) in [0, 1) -> the integer times there; each is as likely."""
+        return (position * self.num_train_timesteps).long().clamp(max=self.num_train_timesteps - 1)

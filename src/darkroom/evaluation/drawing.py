@@ -1,5 +1,6 @@
 """Drawing held-out captions, with what is known of them."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from darkroom.core.progress import Progress
 from darkroom.data.prepared import PreparedSplit
+from darkroom.inference.options import Tally
 from darkroom.inference.pipeline import Pipeline
 
 
@@ -16,6 +18,7 @@ class Drawn:
 
     prompts: what the pipeline was asked; for class-conditional models the class, otherwise the caption.
     labels: (n, H) int64, and named: (n, H) bool, as in data.prepared. real, pictures: uint8 (n, C, H, W).
+    evaluations: of the network, for each batch in the mean.
     """
 
     captions: list[str]
@@ -25,6 +28,7 @@ class Drawn:
     named: Tensor
     real: Tensor
     pictures: Tensor
+    evaluations: float
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -34,6 +38,7 @@ def draw(pipeline: Pipeline, split: PreparedSplit, n: int, seed: int, batch_size
     """Draw the first n captions of `split` with the pipeline's own sampling; picture i from seed + i."""
     n = min(n, len(split))
     prompts, seeds = prompts_of(pipeline, split, n), list(range(seed, seed + n))
+    tally = Tally()
     with Progress(n * pipeline.info.sampling.num_inference_steps, f"draw {split.name}", "picture step") as bar:
         pictures = pipeline.text_to_image(
             prompts,
@@ -41,6 +46,7 @@ def draw(pipeline: Pipeline, split: PreparedSplit, n: int, seed: int, batch_size
             output="tensor",
             batch_size=batch_size,
             on_step=lambda step, x, x0: bar.update(len(x)),
+            tally=tally,
         )
     return Drawn(
         captions=split.captions[:n],
@@ -50,6 +56,7 @@ def draw(pipeline: Pipeline, split: PreparedSplit, n: int, seed: int, batch_size
         named=split.named[:n],
         real=split.images(torch.arange(n)),
         pictures=pictures,
+        evaluations=tally.evaluations / math.ceil(n / batch_size),
     )
 
 

@@ -53,7 +53,7 @@ def edited(
     if given.strength == 0:
         return known
     levels = how.levels(denoiser.schedule, denoiser.prediction_type, given.strength)
-    x = begin(how, levels, start)
+    x = begin(how, denoiser.schedule, levels, start)
     if given.strength < 1:
         x = levels[0].alpha * known + levels[0].sigma * start
     if keep is None:

@@ -1,7 +1,7 @@
 """What every way of drawing can be asked for, and a request that has been checked."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from PIL import Image
@@ -17,6 +17,13 @@ from darkroom.inference.defaults import BATCH_SIZE
 Output = Literal["pil", "tensor"]
 
 
+@dataclass
+class Tally:
+    """How often the network was asked, guided or not, for whole batches."""
+
+    evaluations: int = 0
+
+
 class Options(TypedDict, total=False):
     """How to draw; what is left out, or None, is as the pipeline does it.
 
@@ -29,6 +36,7 @@ class Options(TypedDict, total=False):
         is drawn once for each.
     on_step: called after each step of each batch with (step, latents, the x0 they were based on), scaled.
     batch_size: pictures drawn at once.
+    tally: counts the evaluations of the network.
     """
 
     negative_prompt: str | Sequence[str] | None
@@ -40,6 +48,7 @@ class Options(TypedDict, total=False):
     seeds: Sequence[int] | None
     on_step: OnStep
     batch_size: int
+    tally: Tally
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ class Request:
     how: Sampling
     on_step: OnStep
     batch_size: int
+    tally: Tally
 
     @property
     def batches(self) -> Iterator[slice]:
@@ -97,7 +107,8 @@ def request(prompt: str | Sequence[str], options: Options, default: Sampling, pi
     batch_size = options.get("batch_size", BATCH_SIZE)
     if batch_size < 1:
         raise DarkroomError(f"batch_size = {batch_size}: give 1 or more")
-    return Request(prompts, negatives, seeds, how, options.get("on_step", ignore_step), batch_size)
+    on_step, tally = options.get("on_step", ignore_step), options.get("tally", Tally())
+    return Request(prompts, negatives, seeds, how, on_step, batch_size, tally)
 
 
 def check_size(size: Sequence[int], fixed_side: int | None, downscale: int) -> None:
@@ -126,7 +137,7 @@ def sampling(options: Options, default: Sampling) -> Sampling:
         "sampler": options.get("sampler"),
     }
     given = {key: value for key, value in values.items() if value is not None}
-    return replace(options.get("sampling") or default, **given)
+    return (options.get("sampling") or default).changed(**given)
 
 
 def answer(output: Output, pictures: Tensor) -> list[Image.Image] | Tensor:

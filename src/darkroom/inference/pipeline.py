@@ -19,14 +19,14 @@ from darkroom.core.tensors import to_float, to_uint8
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.denoiser import Condition, Denoiser
 from darkroom.diffusion.generate import Sampling, generate
+from darkroom.diffusion.process import Process, process_of
 from darkroom.diffusion.samplers import OnStep, ignore_step
-from darkroom.diffusion.schedule import DiscreteVP
 from darkroom.inference import memory
 from darkroom.inference.defaults import INPAINT_STRENGTH, STRENGTH
 from darkroom.inference.editing import Given, Picture, as_mask, as_pictures, check_strength, edited, kept, padded
 from darkroom.inference.folder import PipelineInfo
 from darkroom.inference.networks import read_parts
-from darkroom.inference.options import Options, Output, Request, answer, check_size, request, sampling
+from darkroom.inference.options import Options, Output, Request, Tally, answer, check_size, request, sampling
 from darkroom.inference.prompts import ClassPrompts, NoPrompts, Prompts, TextPrompts
 from darkroom.nn.denoising import DenoisingNetwork
 from darkroom.nn.identity import Autoencoder
@@ -263,7 +263,7 @@ class Pipeline:
             if given is not None:
                 latents = given.latents.expand(len(asked.seeds), -1, -1, -1)[rows]
                 own = replace(given, latents=latents)
-            latents = self.latents(prompts, rows, start, asked.how, seeds, asked.on_step, own)
+            latents = self.latents(prompts, rows, start, asked.how, seeds, asked.on_step, own, asked.tally)
             parts.append(self.decode(latents)[:, :, :height, :width])
         return torch.cat(parts)
 
@@ -274,9 +274,9 @@ class Pipeline:
         return how
 
     @cached_property
-    def schedule(self) -> DiscreteVP:
-        """The noise schedule the U-Net was trained on."""
-        return DiscreteVP(**self.info.process)
+    def schedule(self) -> Process:
+        """The noise process the U-Net was trained on."""
+        return process_of(self.info.process)
 
     @property
     def multiple(self) -> int:
@@ -308,13 +308,16 @@ class Pipeline:
         seeds: Sequence[int],
         on_step: OnStep = ignore_step,
         given: Given | None = None,
+        tally: Tally | None = None,
     ) -> Tensor:
         """Scaled latents (N, c, h, w) of the prompts in `rows`, from the noise `start` (N, c, h, w), as one batch.
 
-        given: what there is besides the noise; None: nothing.
+        given: what there is besides the noise; None: nothing. tally: counts the evaluations of the network.
         """
+        tally = tally or Tally()
 
         def network(x: Tensor, t: Tensor, c: Condition) -> Tensor:
+            tally.evaluations += 1
             with autocast(self.device, self.precision):
                 output: Tensor = self.unet(x, t, c.context, c.class_ids)
             return output

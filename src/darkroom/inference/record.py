@@ -20,7 +20,7 @@ from darkroom.core.tensors import image_grid, to_pil
 from darkroom.data.images import UnusablePictureError, decode
 from darkroom.diffusion.generate import Sampling
 from darkroom.diffusion.samplers import OnStep, ignore_step
-from darkroom.inference.options import Options
+from darkroom.inference.options import Options, Tally
 from darkroom.inference.packing import packed, unpacked
 from darkroom.inference.pipeline import Pipeline
 
@@ -73,7 +73,7 @@ class Record:
         levels = self.sampling.levels(pipeline.schedule, pipeline.info.prediction_type, share)
         return len(self.batches()) * (len(levels) - 1)
 
-    def draw(self, pipeline: Pipeline, on_step: OnStep = ignore_step) -> Tensor:
+    def draw(self, pipeline: Pipeline, on_step: OnStep = ignore_step, tally: Tally | None = None) -> Tensor:
         """The pictures of one batch, uint8 (N, C, H, W)."""
         options: Options = {
             "sampling": self.sampling,
@@ -81,6 +81,7 @@ class Record:
             "negative_prompt": self.negative_prompt,
             "batch_size": self.batch_size,
             "on_step": on_step,
+            "tally": tally or Tally(),
         }
         if self.image is None:
             size: dict[str, Any] = {"height": self.height, "width": self.width}

@@ -126,10 +126,13 @@ def read_scheduler(folder: Path) -> tuple[dict[str, Any], PredictionType, Sampli
     if missing := [key for key in ("beta_start", "beta_end") if key not in values]:
         raise DarkroomError(f"{path}: lacks {', '.join(missing)}; give a complete folder")
     process = {
+        "kind": "vp",
         "schedule": SCHEDULES[choice("beta_schedule", "linear", tuple(SCHEDULES))],
         "beta_start": values["beta_start"],
         "beta_end": values["beta_end"],
         "num_train_timesteps": values.get("num_train_timesteps", 1000),
+        "scale_betas": False,
+        "rescale_betas_zero_snr": False,
     }
     prediction: Any = choice("prediction_type", "epsilon", get_args(PredictionType))
     spacing = choice("timestep_spacing", kind.spacing, get_args(Spacing))

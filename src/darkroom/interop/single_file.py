@@ -24,7 +24,15 @@ from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
 from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
 
 IMAGE_SIZE = 512
-PROCESS = {"schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
+PROCESS = {
+    "kind": "vp",
+    "schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "num_train_timesteps": 1000,
+    "scale_betas": False,
+    "rescale_betas_zero_snr": False,
+}
 SAMPLING = Sampling("ddim", STEPS, GUIDANCE_SCALE, "leading", steps_offset=1, set_alpha_to_one=False)
 HEAD_DIM = 64  # of CLIP's text encoders
 

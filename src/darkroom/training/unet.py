@@ -17,7 +17,7 @@ from darkroom.nn.denoising import DenoisingNetwork
 from darkroom.training.setting import Setting
 
 FLIPPED = 0.5  # share of the samples, where samples are mirrored at all
-LEVEL_BINS = 4  # held-out loss is reported for so many equal ranges of the training times
+LEVEL_BINS = 4  # held-out loss is reported for so many equal ranges of the times
 
 
 def condition_for(unet: DenoisingNetwork, given: Tensor | None, device: torch.device) -> Condition:
@@ -103,7 +103,7 @@ class UNetTask:
             x0 = self.held_out.sample(rows, posterior[rows])
             losses.append(self._losses(unet, x0, eps[rows], t[rows], given).cpu())
         loss = torch.cat(losses)
-        bins = t * LEVEL_BINS // self.objective.schedule.num_train_timesteps
+        bins = (t * LEVEL_BINS / self.objective.schedule.latest).long().clamp(max=LEVEL_BINS - 1)
         values = {"held_out/loss": float(loss.mean())}
         for b in range(LEVEL_BINS):
             if bool((bins == b).any()):
