@@ -1,55 +1,102 @@
 """Fine-tuning Stable Diffusion 1.x, from import to export, as the recipe's header says."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
+import yaml
 
+from darkroom.cli import main
 from darkroom.core.artifact import content_hash, load_tensors, read_json, write_json
+from darkroom.params import load as params_of
+from darkroom.tracking import Run
+from darkroom.tracking.note import Account
 
+ROOT = Path(__file__).parents[2]
 COMMAND = "import sys; from darkroom.cli import main; sys.argv[0] = 'darkroom'; main()"
 IMPORTED = "artifacts/imported/tiny-sd15"
 FACTOR = 0.25  # not Stable Diffusion's own, which stands in wherever nothing is said
 
 
-@pytest.mark.slow
-def test_import_prepare_cache_train_evaluate_export(
-    tmp_path: Path, copied_project: Callable[[Path], None], dvc_in: Callable[[Path], Any]
-) -> None:
-    project = tmp_path / "darkroom"
-    project.mkdir()
-    copied_project(project)
-
-    def python(*arguments: str) -> None:
-        subprocess.run([sys.executable, *arguments], cwd=project, check=True, capture_output=True)
-
+def whole_path(python: Callable[..., None], darkroom: Callable[..., None], stages: Callable[[], None]) -> None:
+    """The commands of the recipe's header, and a configuration that says another scaling factor."""
     python("recipes/make_tiny_sd15.py")
-    python("-c", COMMAND, "import", "artifacts/tiny-sd15/model.safetensors", "config")
-    config = project / "config" / "vae" / "config.json"
+    darkroom("import", "artifacts/tiny-sd15/model.safetensors", "config")
+    config = Path("config/vae/config.json")
     write_json(config, read_json(config) | {"scaling_factor": FACTOR})
-    python("-c", COMMAND, "import", "artifacts/tiny-sd15/model.safetensors", IMPORTED, "--config", "config")
-    python("-c", COMMAND, "recipe", "use", "sd15-finetune-tiny")
-    python("-c", COMMAND, "data", "scan")
-    dvc_in(project)("repro")
-    python("-c", COMMAND, "export", "out.safetensors", "--format", "single-file")
+    darkroom("import", "artifacts/tiny-sd15/model.safetensors", IMPORTED, "--config", "config")
+    darkroom("recipe", "use", "sd15-finetune-tiny")
+    darkroom("data", "scan")
+    stages()
+    darkroom("export", "out.safetensors", "--format", "single-file")
 
-    imported, artifacts = project / IMPORTED, project / "artifacts"
-    for part, artifact in (("vae", "vae"), ("text_encoder", "text_encoder"), ("unet", "unet")):
-        recorded = read_json(artifacts / artifact / "provenance.json")["inputs"]
+
+def check_path() -> None:
+    """What was imported is what was used and exported, and the U-Net alone has moved, a little."""
+    imported, artifacts = Path(IMPORTED), Path("artifacts")
+    for part in ("vae", "text_encoder", "unet"):
+        recorded = read_json(artifacts / part / "provenance.json")["inputs"]
         assert recorded[f"{IMPORTED}/{part}"] == content_hash(imported / part)
-    latents = read_json(project / "data" / "latents" / "config.json")
+    latents = read_json("data/latents/config.json")
     assert (latents["scaling"], latents["scaling_factor"]) == ("imported", FACTOR)
     assert read_json(artifacts / "pipeline" / "pipeline.json")["scaling_factor"] == FACTOR
-    before, after = (
-        load_tensors(project / file) for file in ("artifacts/tiny-sd15/model.safetensors", "out.safetensors")
-    )
+    before, after = (load_tensors(file) for file in ("artifacts/tiny-sd15/model.safetensors", "out.safetensors"))
     frozen = [key for key in after if not key.startswith("model.diffusion_model.")]
     trained = [key for key in after if key.startswith("model.diffusion_model.")]
     assert all(bool((before[key] == after[key]).all()) for key in frozen)
     moved = [float((before[key] - after[key]).norm() / before[key].norm()) for key in trained]
     assert 0 < max(moved) < 0.1  # at 1e-5, a few steps from where it began
-    metrics = read_json(project / "reports" / "train_unet" / "metrics.json")
+    metrics = read_json("reports/train_unet/metrics.json")
     assert metrics["init_from"] == content_hash(imported / "unet")
+
+
+def test_import_prepare_cache_train_evaluate_export_in_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: Callable[[Path], ModuleType]
+) -> None:
+    """The stages' bodies, one after another: everything but dvc, the tracking, and nine starts of Python."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DARKROOM_DATA", raising=False)
+    shutil.copytree(ROOT / "recipes", "recipes")
+
+    def python(script: str) -> None:
+        load(ROOT / script).main()
+
+    def darkroom(*arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["darkroom", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
+
+    def stages() -> None:
+        params = params_of(Path("params.yaml"))
+        for name in yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]:
+            body = load(ROOT / "stages" / f"{name}.py").body
+            body(params, torch.device("cpu"), Run(Account(name, {}, {}, {}, {}, "", False), tracked=False))
+
+    whole_path(python, darkroom, stages)
+    check_path()
+
+
+@pytest.mark.slow
+def test_import_prepare_cache_train_evaluate_export(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    copied_project: Callable[[Path], None],
+    dvc_in: Callable[[Path], Any],
+) -> None:
+    project = tmp_path / "darkroom"
+    project.mkdir()
+    copied_project(project)
+    monkeypatch.chdir(project)
+
+    def python(*arguments: str) -> None:
+        subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+
+    whole_path(python, lambda *arguments: python("-c", COMMAND, *arguments), lambda: dvc_in(project)("repro"))
+    check_path()

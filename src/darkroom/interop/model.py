@@ -172,8 +172,8 @@ def build(
         part.load_state_dict(values, strict=False, assign=True)
         part.requires_grad_(False)
 
-    deferred = [] if later is None else [key for key in weights.keys if key.startswith(f"{later}.")]
-    fill(network, "", weights.keys.keys() - deferred)
+    deferred = [key for key in weights.keys if later is not None and key.startswith(f"{later}.")]
+    fill(network, "", [key for key in weights.keys if key not in deferred])
     if later is not None:
         part = network.get_submodule(later)
 
