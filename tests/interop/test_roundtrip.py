@@ -190,10 +190,12 @@ def test_our_own_pipeline_travels_to_a_folder_and_back(parts: ModuleType, tmp_pa
         ({"kind": "class"}, r"condition\.kind = 'class': diffusers' pipeline has only 'text'"),
         ({"null": "zeros"}, r"condition\.null = 'zeros'"),
         ({"autoencoder": "identity"}, "autoencoder = 'identity'"),
+        ({"process": {"kind": "flow", "t_min": 0.001}}, r"process\.kind = 'flow': diffusers' pipeline has only 'vp'"),
+        ({"prediction_type": "flow_prediction"}, "prediction_type = 'flow_prediction': diffusers' pipeline has only"),
     ],
 )
 def test_what_diffusers_cannot_express_is_named(
-    how: dict[str, str], message: str, parts: ModuleType, tmp_path: Path, command: Callable[..., tuple[int, str]]
+    how: dict[str, Any], message: str, parts: ModuleType, tmp_path: Path, command: Callable[..., tuple[int, str]]
 ) -> None:
     ours = parts.assembled(tmp_path / "ours", **how)
     status, said = command("export", str(tmp_path / "out"), "--pipeline", str(ours))

@@ -17,6 +17,7 @@ from darkroom.core.weights import DIFFUSERS_WEIGHTS, WEIGHTS
 from darkroom.data.conditioning import ConditioningInfo
 from darkroom.data.latents import LatentsInfo
 from darkroom.diffusion.generate import Sampling
+from darkroom.diffusion.process import process_of
 from darkroom.interop.configs import text_config, unet_config, vae_config
 from darkroom.interop.diffusers import (
     TEXT_ENCODER,
@@ -30,12 +31,12 @@ from darkroom.interop.diffusers import (
     write_scheduler,
 )
 from darkroom.interop.model import Model
-from darkroom.interop.scheduler import scheduler_config
+from darkroom.interop.scheduler import inexpressible, scheduler_config
 from darkroom.nn.text import CLIPTextConfig
 from darkroom.nn.unet import UNetConfig
 from darkroom.nn.vae import AutoencoderKLConfig
 
-FORMAT = 1
+FORMAT = 2  # 2: process says its kind
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class PipelineInfo:
     """What pipeline.json says.
 
     image_size: pixels of a side. autoencoder: "kl", or "identity" where latents are the pictures (no vae folder).
-    process: arguments of DiscreteVP. scaling_factor, scaling: see LatentsInfo.
+    process: see `process_of`. scaling_factor, scaling: see LatentsInfo.
     sampling, precision: how pictures are drawn unless asked otherwise.
     """
 
@@ -74,6 +75,7 @@ class PipelineInfo:
         try:
             if value["format"] != FORMAT:
                 raise DarkroomError(f"{path}: has format {value['format']!r}, not {FORMAT}; install another version")
+            process_of(value["process"])
             return cls(
                 channels=value["image"]["channels"],
                 image_size=value["image"]["size"],
@@ -113,12 +115,22 @@ class PipelineInfo:
 
     @property
     def for_diffusers(self) -> bool:
-        """Whether diffusers' StableDiffusionPipeline draws the same pictures.
+        """Whether diffusers' StableDiffusionPipeline draws the same pictures."""
+        return self.in_the_way() is None
 
-        Its guidance starts from the empty prompt, and it knows no pictures without an autoencoder.
+    def in_the_way(self) -> str | None:
+        """What keeps diffusers' StableDiffusionPipeline from drawing the same pictures, if anything does.
+
+        Its guidance starts from the empty prompt, it knows no pictures without an autoencoder, and few processes.
         """
-        text = self.condition.kind == "text" and self.condition.null == "empty_prompt"
-        return text and self.autoencoder == "kl"
+        for key, value, wanted in (
+            ("autoencoder", self.autoencoder, "kl"),
+            ("condition.kind", self.condition.kind, "text"),
+            ("condition.null", self.condition.null, "empty_prompt"),
+        ):
+            if value != wanted:
+                return f"{key} = {value!r}: diffusers' pipeline has only {wanted!r}"
+        return inexpressible(self.process, self.prediction_type)
 
 
 def assemble(
@@ -190,11 +202,6 @@ def check_exportable(folder: Path) -> None:
     """Refuse a pipeline that diffusers cannot express, naming what is in the way."""
     if not (folder / PIPELINE).is_file():
         return
-    info = PipelineInfo.read(folder)
-    if info.autoencoder != "kl":
-        raise DarkroomError(f"{folder / PIPELINE}: autoencoder = {info.autoencoder!r}: diffusers' pipeline needs 'kl'")
-    for key, value, wanted in (("kind", info.condition.kind, "text"), ("null", info.condition.null, "empty_prompt")):
-        if value != wanted:
-            raise DarkroomError(
-                f"{folder / PIPELINE}: condition.{key} = {value!r}: diffusers' pipeline has only {wanted!r}"
-            )
+    reason = PipelineInfo.read(folder).in_the_way()
+    if reason is not None:
+        raise DarkroomError(f"{folder / PIPELINE}: {reason}")

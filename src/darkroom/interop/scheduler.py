@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from darkroom.core.choices import PredictionType, Spacing, Variance
+from darkroom.core.choices import NOISE_PREDICTIONS, USUAL_TIMES, PredictionType, Spacing, Variance
 from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.generate import Sampling
 from darkroom.interop.configs import tagged
 
 SCHEDULER, SCHEDULER_CONFIG = "scheduler", "scheduler_config.json"
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
+PREDICTIONS: tuple[PredictionType, ...] = ("epsilon", "v_prediction", "sample")
 STEPS, GUIDANCE_SCALE = 50, 7.5  # what StableDiffusionPipeline does unless told otherwise
 
 
@@ -18,7 +19,8 @@ class Kind(NamedTuple):
 
     sampler: ours. spacing: the class's own, where the file says none. ends_clean: its last step ends at the clean
     picture, unless set_alpha_to_one says otherwise. own: what it says besides the process. refused: kinds of prediction
-    that the class does not take. omits_last: but for trailing spacing, see `level_grid`. from_sigma: but for leading
+    that the class does not take. zero_snr: its process ends at alpha 0 where that is asked for; others stop at 2^-12,
+    which draws other pictures. omits_last: but for trailing spacing, see `level_grid`. from_sigma: but for leading
     spacing, it begins with noise of the first level's sigma, see `Sampling`.
     """
 
@@ -27,6 +29,7 @@ class Kind(NamedTuple):
     ends_clean: bool
     own: dict[str, Any]
     refused: tuple[str, ...] = ()
+    zero_snr: bool = False
     omits_last: bool = False
     from_sigma: bool = False
 
@@ -38,9 +41,10 @@ class Kind(NamedTuple):
         }
 
 
-PLAIN = {"clip_sample": False, "thresholding": False, "rescale_betas_zero_snr": False}
+ZERO_SNR = "rescale_betas_zero_snr"  # by us and by diffusers
+PLAIN = {"clip_sample": False, "thresholding": False, ZERO_SNR: False}
 SCHEDULERS = {
-    "DDIMScheduler": Kind("ddim", "leading", True, {**PLAIN, "set_alpha_to_one": True}),
+    "DDIMScheduler": Kind("ddim", "leading", True, {**PLAIN, "set_alpha_to_one": True}, zero_snr=True),
     "PNDMScheduler": Kind("pndm", "leading", False, {"skip_prk_steps": True, "set_alpha_to_one": False}, ("sample",)),
     "DDPMScheduler": Kind("ddpm", "leading", True, {**PLAIN, "variance_type": "fixed_small"}),
     "EulerDiscreteScheduler": Kind("euler", "linspace", True, {"final_sigmas_type": "zero"}, from_sigma=True),
@@ -62,7 +66,7 @@ NEUTRAL: dict[str, Any] = {
     "trained_betas": None,
     "clip_sample": False,
     "thresholding": False,
-    "rescale_betas_zero_snr": False,
+    ZERO_SNR: False,
     "use_exponential_sigmas": False,
     "use_beta_sigmas": False,
     "use_flow_sigmas": False,
@@ -95,7 +99,10 @@ def read_scheduler(folder: Path) -> tuple[dict[str, Any], PredictionType, Sampli
             raise DarkroomError(f"{path}: {key} = {value!r} is not supported, only {', '.join(allowed)}")
         return str(value)
 
-    wanted = {**NEUTRAL, "skip_prk_steps": True} if kind.sampler == "pndm" else NEUTRAL
+    wanted = {**NEUTRAL, "skip_prk_steps": True} if kind.sampler == "pndm" else dict(NEUTRAL)
+    zero_snr = kind.zero_snr and bool(values.get(ZERO_SNR))
+    if zero_snr:
+        del wanted[ZERO_SNR]
     for key, neutral in wanted.items():
         value = values.get(key, SILENT.get(key, neutral) if key in kind.own else neutral)
         if value != neutral:
@@ -109,9 +116,11 @@ def read_scheduler(folder: Path) -> tuple[dict[str, Any], PredictionType, Sampli
         "beta_end": values["beta_end"],
         "num_train_timesteps": values.get("num_train_timesteps", 1000),
         "scale_betas": False,
-        "rescale_betas_zero_snr": False,
+        ZERO_SNR: zero_snr,
     }
-    prediction: Any = choice("prediction_type", "epsilon", get_args(PredictionType))
+    prediction: Any = choice("prediction_type", "epsilon", PREDICTIONS)
+    if zero_snr and prediction in NOISE_PREDICTIONS:
+        raise DarkroomError(f"{path}: {ZERO_SNR} = True is not supported with prediction_type = {prediction!r}")
     spacing = choice("timestep_spacing", kind.spacing, get_args(Spacing))
     sampling: dict[str, Any] = {
         "sampler": kind.sampler,
@@ -130,9 +139,21 @@ def read_scheduler(folder: Path) -> tuple[dict[str, Any], PredictionType, Sampli
     return process, prediction, Sampling(**sampling)
 
 
+def inexpressible(process: dict[str, Any], prediction_type: str) -> str | None:
+    """What of a trained process diffusers' Stable Diffusion schedulers cannot say, if anything."""
+    for key, value, known in (
+        ("process.kind", process["kind"], ("vp",)),
+        ("process.schedule", process.get("schedule"), tuple(SCHEDULES.values())),
+        ("prediction_type", prediction_type, PREDICTIONS),
+    ):
+        if value not in known:
+            return f"{key} = {value!r}: diffusers' pipeline has only {', '.join(map(repr, known))}"
+    return None
+
+
 def scheduler_config(process: dict[str, Any], prediction_type: str, sampling: Sampling) -> dict[str, Any]:
-    """What `read_scheduler` reads: the class of the sampler, or DDIM's where that class does not take the prediction or
-    walks otherwise.
+    """What `read_scheduler` reads, of a process that is not `inexpressible`: the class of the sampler, or DDIM's where
+    that class does not take process or prediction, or walks otherwise. Scaled betas are written as what they become.
 
     StableDiffusionPipeline insists on steps_offset 1, which only the leading spacing reads.
     """
@@ -142,11 +163,14 @@ def scheduler_config(process: dict[str, Any], prediction_type: str, sampling: Sa
             for name, kind in SCHEDULERS.items()
             if sampling.sampler in (kind.sampler, SDE.get(f"sde-{kind.own.get('algorithm_type')}"))
             and prediction_type not in kind.refused
+            and (kind.zero_snr or not process[ZERO_SNR])
             and all(getattr(sampling, key) == value for key, value in kind.conventions(sampling.spacing).items())
         ),
         "DDIMScheduler",
     )
     own = dict(SCHEDULERS[name].own)
+    if ZERO_SNR in own:
+        own[ZERO_SNR] = process[ZERO_SNR]
     if "set_alpha_to_one" in own:
         own["set_alpha_to_one"] = sampling.set_alpha_to_one
     if "algorithm_type" in own:
@@ -155,11 +179,12 @@ def scheduler_config(process: dict[str, Any], prediction_type: str, sampling: Sa
         own["variance_type"] = next(theirs for theirs, ours in VARIANCES.items() if ours == sampling.variance)
     if sampling.karras and name != "DDIMScheduler":
         own["use_karras_sigmas"] = True
+    scale = USUAL_TIMES / process["num_train_timesteps"] if process["scale_betas"] else 1
     return {
         "_class_name": name,
         "num_train_timesteps": process["num_train_timesteps"],
-        "beta_start": process["beta_start"],
-        "beta_end": process["beta_end"],
+        "beta_start": process["beta_start"] * scale,
+        "beta_end": process["beta_end"] * scale,
         "beta_schedule": next(theirs for theirs, ours in SCHEDULES.items() if ours == process["schedule"]),
         "trained_betas": None,
         "prediction_type": prediction_type,
