@@ -1,6 +1,7 @@
 """The drawing commands, on a pipeline of tiny random networks."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -199,6 +200,26 @@ def test_the_noise_of_ddpm_is_chosen(place: Path, run: Run) -> None:
         assert run(*command) == 0
         assert Record.read(Path(f"{variance}.png")).sampling.variance == variance
     assert not np.array_equal(pixels("beta.png"), pixels("beta_tilde.png"))
+
+
+def test_an_equation_says_how_often_it_asked_the_network(place: Path, run: Run, capsys: Said) -> None:
+    command = ("generate", "stars", "--sampler", "ode", "--tolerance", "0.3", "--out", "x.png")
+    assert run(*command) == 1
+    assert "ode goes from the last time to the first; give linspace" in capsys.readouterr().err
+    assert run(*command, "--spacing", "linspace", "-n", "2") == 0
+    found = re.search(r"darkroom: ode: (\d+) evaluations of the network\n", capsys.readouterr().err)
+    assert found is not None
+    assert int(found[1]) > 4
+    assert Record.read(Path("x.png")).sampling.tolerance == 0.3
+
+
+def test_the_size_of_corrections_is_chosen(place: Path, run: Run, capsys: Said) -> None:
+    command = ("generate", "stars", "--snr", "0.1", "--out", "x.png")
+    assert run(*command) == 1
+    assert "snr = 0.1: is predictor_corrector's alone; sampler = 'ddim' takes 0.16" in capsys.readouterr().err
+    assert run(*command, "--sampler", "predictor_corrector") == 0
+    assert Record.read(Path("x.png")).sampling.snr == 0.1
+    assert "evaluations" not in capsys.readouterr().err
 
 
 def test_a_picture_that_a_png_cannot_carry_is_refused_before_drawing(

@@ -87,6 +87,7 @@ def test_everything_is_measured_and_shown_and_twice_the_same(project: Path, eval
         assert {"layout", "first.shape", "second.size"} <= set(alignment["by_attribute"])
     assert metrics["evaluator"]["exact_match"]["n"] == N_TEST
     assert metrics["vae"]["psnr"]["n"] == N_TEST
+    assert metrics["sampling"]["network_evaluations"] == 2
     fidelity = metrics["fidelity"]
     assert (fidelity["n_generated"], fidelity["n_real"]) == (N_TEST, N_TEST)
     assert "classifier" in fidelity["features"]

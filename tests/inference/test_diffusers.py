@@ -45,8 +45,10 @@ def opened(diffusers: Any, transformers: Any) -> Callable[[Pipeline], Any]:
         {},
         {"prediction_type": "epsilon", "process": LINEAR, "channels": 1},
         {"prediction_type": "sample", "process": {**LINEAR, "schedule": "linear"}},
+        {"process": {**LINEAR, "rescale_betas_zero_snr": True}},
+        {"prediction_type": "epsilon", "process": {**LINEAR, "num_train_timesteps": 300, "scale_betas": True}},
     ],
-    ids=["cosine v", "scaled linear eps, grey", "linear x0"],
+    ids=["cosine v", "scaled linear eps, grey", "linear x0", "zero snr v", "300 times eps"],
 )
 def test_diffusers_draws_the_same_pictures(how: dict[str, Any], make: Callable[..., Pipeline], opened: Any) -> None:
     ours = make(**how)

@@ -227,7 +227,7 @@ def test_folders_that_are_no_pipeline_are_refused(make: Make, tmp_path: Path) ->
     with pytest.raises(DarkroomError, match="not a readable safetensors file"):
         Pipeline.from_pretrained(folder, device="cpu")
     value = json.loads((folder / "pipeline.json").read_text())
-    for change, message in (({"format": 2}, "format 2, not 1"), ({"sampling": None}, "does not describe a pipeline")):
+    for change, message in (({"format": 1}, "format 1, not 2"), ({"sampling": None}, "does not describe a pipeline")):
         (folder / "pipeline.json").write_text(json.dumps({**value, **change}))
         with pytest.raises(DarkroomError, match=message):
             Pipeline.from_pretrained(folder, device="cpu")

@@ -201,6 +201,8 @@ def test_our_own_pipeline_travels_to_a_folder_and_back(parts: ModuleType, tmp_pa
             r"pipeline\.json: sampling\.spacing = 'linspace' would be walked by DDIMScheduler, .*; draw with trailing",
         ),
         ({"sampling": Sampling("heun", 4, 3.0, "leading")}, r"pipeline\.json: sampling\.steps_offset = 0 becomes 1 in"),
+        ({"process": {"kind": "flow", "t_min": 0.001}}, r"process\.kind = 'flow': diffusers' pipeline has only 'vp'"),
+        ({"prediction_type": "flow_prediction"}, "prediction_type = 'flow_prediction': diffusers' pipeline has only"),
     ],
 )
 def test_what_diffusers_cannot_express_is_named(

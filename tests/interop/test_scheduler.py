@@ -5,12 +5,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from darkroom.core.artifact import write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.generate import Sampling
+from darkroom.diffusion.process import process_of
+from darkroom.diffusion.schedule import DiscreteVP
 from darkroom.interop.diffusers import write_scheduler
-from darkroom.interop.scheduler import GUIDANCE_SCALE, SCHEDULER, SCHEDULER_CONFIG, SCHEDULERS, STEPS, read_scheduler
+from darkroom.interop.scheduler import (
+    GUIDANCE_SCALE,
+    SCHEDULER,
+    SCHEDULER_CONFIG,
+    SCHEDULERS,
+    STEPS,
+    inexpressible,
+    read_scheduler,
+)
 from darkroom.interop.scheduler import scheduler_config as written
 from darkroom.interop.single_file import PROCESS
 
@@ -79,6 +90,60 @@ def test_the_offset_read_is_the_one_that_diffusers_takes(name: str, said: dict[s
     config = {"_class_name": name, "beta_start": 0.1, "beta_end": 0.2, "clip_sample": False, **said}
     write_json(tmp_path / SCHEDULER / SCHEDULER_CONFIG, config | {"timestep_spacing": "leading"})
     assert read_scheduler(tmp_path)[2].steps_offset == 1
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "euler", "dpmpp_2m"])
+def test_only_ddims_class_ends_at_alpha_0(sampler: Any, tmp_path: Path) -> None:
+    process = {**PROCESS, "rescale_betas_zero_snr": True}
+    config = written(process, "v_prediction", Sampling(sampler, STEPS, GUIDANCE_SCALE, "trailing"))
+    assert (config["_class_name"], config["rescale_betas_zero_snr"]) == ("DDIMScheduler", True)
+    write_scheduler(tmp_path, config)
+    assert read_scheduler(tmp_path)[:2] == (process, "v_prediction")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prediction_type": "epsilon"}, "rescale_betas_zero_snr = True is not supported with prediction_type = 'eps"),
+        ({"_class_name": "EulerDiscreteScheduler"}, "rescale_betas_zero_snr = True is not supported, only False"),
+        ({"prediction_type": "score"}, "prediction_type = 'score' is not supported, only epsilon, v_prediction, samp"),
+        ({"beta_schedule": "sigmoid"}, "beta_schedule = 'sigmoid' is not supported, only linear"),
+    ],
+)
+def test_processes_that_are_read_otherwise_are_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    how = Sampling("ddim", STEPS, GUIDANCE_SCALE, "trailing")
+    config = written({**PROCESS, "rescale_betas_zero_snr": True}, "v_prediction", how) | change
+    write_json(tmp_path / SCHEDULER / SCHEDULER_CONFIG, config)
+    with pytest.raises(DarkroomError, match=message):
+        read_scheduler(tmp_path)
+
+
+def test_scaled_betas_are_written_as_what_they_become(tmp_path: Path) -> None:
+    process = {**PROCESS, "num_train_timesteps": 300, "scale_betas": True}
+    write_scheduler(tmp_path, written(process, "epsilon", Sampling("ddim", STEPS, GUIDANCE_SCALE, "trailing")))
+    found, expected = process_of(read_scheduler(tmp_path)[0]), process_of(process)
+    assert isinstance(found, DiscreteVP)
+    assert isinstance(expected, DiscreteVP)
+    torch.testing.assert_close(found.alphas_cumprod, expected.alphas_cumprod, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("process", "prediction_type", "said"),
+    [
+        (
+            {"kind": "ve", "sigma": 25.0, "t_min": 1e-5},
+            "score",
+            "process.kind = 've': diffusers' pipeline has only 'vp'",
+        ),
+        ({"kind": "flow", "t_min": 0.001}, "sample", "process.kind = 'flow': diffusers' pipeline has only 'vp'"),
+        ({**PROCESS, "schedule": "sigmoid"}, "epsilon", "process.schedule = 'sigmoid': diffusers' pipeline has only "),
+        (PROCESS, "score", "prediction_type = 'score': diffusers' pipeline has only 'epsilon', 'v_prediction', 'samp"),
+        (PROCESS, "v_prediction", None),
+    ],
+)
+def test_what_no_scheduler_can_say_is_named(process: dict[str, Any], prediction_type: str, said: str | None) -> None:
+    found = inexpressible(process, prediction_type)
+    assert found is said if said is None else str(found).startswith(said)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from darkroom.core.weights import DIFFUSERS_WEIGHTS, WEIGHTS, load_weights
 from darkroom.data.conditioning import ConditioningInfo
 from darkroom.data.latents import LatentsInfo
 from darkroom.diffusion.generate import Sampling
+from darkroom.diffusion.process import process_of
 from darkroom.interop.configs import text_config, unet_config, vae_config
 from darkroom.interop.diffusers import (
     TEXT_ENCODER,
@@ -41,13 +42,13 @@ from darkroom.interop.diffusers import (
     write_scheduler,
 )
 from darkroom.interop.model import Model
-from darkroom.interop.scheduler import obstacle, scheduler_config
+from darkroom.interop.scheduler import inexpressible, obstacle, scheduler_config
 from darkroom.nn.kinds import DenoiserConfig, build, from_json, kind_of, to_json
 from darkroom.nn.text import CLIPTextConfig
 from darkroom.nn.unet import UNetConfig
 from darkroom.nn.vae import AutoencoderKLConfig
 
-FORMAT = 1
+FORMAT = 2  # 2: process says its kind; network and identity_range
 DIFFUSERS_KIND: NetworkKind = "unet_2d_condition"  # of denoisers, the one that diffusers has
 
 
@@ -58,7 +59,7 @@ class PipelineInfo:
     image_size: pixels of a side. network: the denoiser's kind, see nn.kinds.
     autoencoder: "kl", or "identity" where latents are the pictures (no vae folder), whose black and white are then
         identity_range; None with a VAE.
-    process: arguments of DiscreteVP. scaling_factor, scaling: see LatentsInfo.
+    process: see `process_of`. scaling_factor, scaling: see LatentsInfo.
     sampling, precision: how pictures are drawn unless asked otherwise.
     """
 
@@ -91,6 +92,7 @@ class PipelineInfo:
         try:
             if value["format"] != FORMAT:
                 raise DarkroomError(f"{path}: has format {value['format']!r}, not {FORMAT}; install another version")
+            process_of(value["process"])
             return cls(
                 channels=value["image"]["channels"],
                 image_size=value["image"]["size"],
@@ -134,14 +136,25 @@ class PipelineInfo:
 
     @property
     def for_diffusers(self) -> bool:
-        """Whether diffusers' StableDiffusionPipeline draws the same pictures.
+        """Whether diffusers' StableDiffusionPipeline draws the same pictures."""
+        return self.in_the_way() is None
 
-        Its guidance starts from the empty prompt, it knows one kind of network and no pictures without an autoencoder,
-        and it cannot stand at all times.
+    def in_the_way(self) -> str | None:
+        """What keeps diffusers' StableDiffusionPipeline from drawing the same pictures, if anything does.
+
+        It knows one kind of network and no pictures without an autoencoder, its guidance starts from the empty prompt,
+        it knows few processes, and it cannot stand at all times.
         """
-        text = self.condition.kind == "text" and self.condition.null == "empty_prompt"
-        known = self.autoencoder == "kl" and self.network == DIFFUSERS_KIND
-        return text and known and not obstacle(self.prediction_type, self.sampling)
+        for key, value, wanted in (
+            ("network", self.network, DIFFUSERS_KIND),
+            ("autoencoder", self.autoencoder, "kl"),
+            ("condition.kind", self.condition.kind, "text"),
+            ("condition.null", self.condition.null, "empty_prompt"),
+        ):
+            if value != wanted:
+                return f"{key} = {value!r}: diffusers' pipeline has only {wanted!r}"
+        found = inexpressible(self.process, self.prediction_type)
+        return found or obstacle(self.process, self.prediction_type, self.sampling)
 
 
 def assemble(
@@ -233,17 +246,6 @@ def check_exportable(folder: Path) -> None:
     """Refuse a pipeline that diffusers cannot express, naming what is in the way."""
     if not (folder / PIPELINE).is_file():
         return
-    info = PipelineInfo.read(folder)
-    if info.network != DIFFUSERS_KIND:
-        raise DarkroomError(
-            f"{folder / PIPELINE}: network = {info.network!r}: diffusers' pipeline needs {DIFFUSERS_KIND!r}"
-        )
-    if info.autoencoder != "kl":
-        raise DarkroomError(f"{folder / PIPELINE}: autoencoder = {info.autoencoder!r}: diffusers' pipeline needs 'kl'")
-    for key, value, wanted in (("kind", info.condition.kind, "text"), ("null", info.condition.null, "empty_prompt")):
-        if value != wanted:
-            raise DarkroomError(
-                f"{folder / PIPELINE}: condition.{key} = {value!r}: diffusers' pipeline has only {wanted!r}"
-            )
-    if found := obstacle(info.prediction_type, info.sampling):
-        raise DarkroomError(f"{folder / PIPELINE}: sampling.{found}")
+    reason = PipelineInfo.read(folder).in_the_way()
+    if reason is not None:
+        raise DarkroomError(f"{folder / PIPELINE}: {reason}")

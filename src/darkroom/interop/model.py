@@ -47,7 +47,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Model:
-    """A whole model. process: arguments of DiscreteVP. sampling: how pictures are drawn unless asked otherwise."""
+    """A whole model. process: see `process_of`. sampling: how pictures are drawn unless asked otherwise."""
 
     unet: UNetConfig
     vae: AutoencoderKLConfig

@@ -4,13 +4,14 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from darkroom.core.choices import PredictionType, Spacing, Variance
+from darkroom.core.choices import NOISE_PREDICTIONS, USUAL_TIMES, PredictionType, Spacing, Variance
 from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.generate import Sampling
 from darkroom.interop.configs import tagged
 
 SCHEDULER, SCHEDULER_CONFIG = "scheduler", "scheduler_config.json"
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
+PREDICTIONS: tuple[PredictionType, ...] = ("epsilon", "v_prediction", "sample")
 STEPS, GUIDANCE_SCALE = 50, 7.5  # what StableDiffusionPipeline does unless told otherwise
 STEPS_OFFSET = 1  # StableDiffusionPipeline puts it in the place of any other, which only the leading spacing reads
 
@@ -22,6 +23,7 @@ class Kind(NamedTuple):
     picture, unless set_alpha_to_one says otherwise. own: what it says besides the process. needed: what it must say, or
     it walks as none here. refused: kinds of prediction that the class does not take. strides: it goes on by a whole
     number of times, the same at each step (DDPM's class did up to some version), as linspace's times do not lie.
+    zero_snr: its process ends at alpha 0 where that is asked for; others stop at 2^-12, which draws other pictures.
     omits_last: but for trailing spacing, see `level_grid`. from_sigma: but for leading spacing, it begins with noise of
     the first level's sigma, see `Sampling`.
     """
@@ -33,6 +35,7 @@ class Kind(NamedTuple):
     needed: tuple[tuple[str, Any], ...] = ()
     refused: tuple[str, ...] = ()
     strides: bool = False
+    zero_snr: bool = False
     omits_last: bool = False
     from_sigma: bool = False
 
@@ -49,10 +52,11 @@ class Kind(NamedTuple):
         return silent
 
 
-PLAIN = {"clip_sample": False, "thresholding": False, "rescale_betas_zero_snr": False}
+ZERO_SNR = "rescale_betas_zero_snr"  # by us and by diffusers
+PLAIN = {"clip_sample": False, "thresholding": False, ZERO_SNR: False}
 SIGMAS = {"final_sigmas_type": "zero", "use_karras_sigmas": False}
 SCHEDULERS = {
-    "DDIMScheduler": Kind("ddim", "leading", True, {**PLAIN, "set_alpha_to_one": True}, strides=True),
+    "DDIMScheduler": Kind("ddim", "leading", True, {**PLAIN, "set_alpha_to_one": True}, strides=True, zero_snr=True),
     "PNDMScheduler": Kind(
         "pndm",
         "leading",
@@ -85,7 +89,7 @@ NEUTRAL: dict[str, Any] = {
     "trained_betas": None,
     "clip_sample": False,
     "thresholding": False,
-    "rescale_betas_zero_snr": False,
+    ZERO_SNR: False,
     "use_exponential_sigmas": False,
     "use_beta_sigmas": False,
     "use_flow_sigmas": False,
@@ -119,7 +123,11 @@ def read_scheduler(folder: Path) -> tuple[dict[str, Any], PredictionType, Sampli
             raise DarkroomError(f"{path}: {key} = {value!r} is not supported, only {', '.join(allowed)}")
         return str(value)
 
-    for key, neutral in {**NEUTRAL, **dict(kind.needed)}.items():
+    wanted = {**NEUTRAL, **dict(kind.needed)}
+    zero_snr = kind.zero_snr and bool(values.get(ZERO_SNR))
+    if zero_snr:
+        del wanted[ZERO_SNR]
+    for key, neutral in wanted.items():
         value = values.get(key, SILENT.get(key, neutral) if key in kind.own else neutral)
         if value != neutral:
             raise DarkroomError(f"{path}: {key} = {value!r} is not supported, only {neutral!r}")
@@ -132,9 +140,11 @@ def read_scheduler(folder: Path) -> tuple[dict[str, Any], PredictionType, Sampli
         "beta_end": values["beta_end"],
         "num_train_timesteps": values.get("num_train_timesteps", 1000),
         "scale_betas": False,
-        "rescale_betas_zero_snr": False,
+        ZERO_SNR: zero_snr,
     }
-    prediction: Any = choice("prediction_type", "epsilon", get_args(PredictionType))
+    prediction: Any = choice("prediction_type", "epsilon", PREDICTIONS)
+    if zero_snr and prediction in NOISE_PREDICTIONS:
+        raise DarkroomError(f"{path}: {ZERO_SNR} = True is not supported with prediction_type = {prediction!r}")
     spacing = choice("timestep_spacing", kind.spacing, get_args(Spacing))
     if kind.strides and spacing == "linspace":
         raise DarkroomError(
@@ -158,30 +168,44 @@ def read_scheduler(folder: Path) -> tuple[dict[str, Any], PredictionType, Sampli
     return process, prediction, Sampling(**sampling)
 
 
-def obstacle(prediction_type: str, sampling: Sampling) -> str:
+def inexpressible(process: dict[str, Any], prediction_type: str) -> str | None:
+    """What of a trained process diffusers' Stable Diffusion schedulers cannot say, if anything."""
+    for key, value, known in (
+        ("process.kind", process["kind"], ("vp",)),
+        ("process.schedule", process.get("schedule"), tuple(SCHEDULES.values())),
+        ("prediction_type", prediction_type, PREDICTIONS),
+    ):
+        if value not in known:
+            return f"{key} = {value!r}: diffusers' pipeline has only {', '.join(map(repr, known))}"
+    return None
+
+
+def obstacle(process: dict[str, Any], prediction_type: str, sampling: Sampling) -> str | None:
     """What of `Sampling` keeps StableDiffusionPipeline from the same times, whatever the scheduler: the key, its value
-    and the remedy; empty if nothing does."""
-    if sampling.spacing == "linspace" and SCHEDULERS[name := _class_of(prediction_type, sampling)].strides:
-        return f"spacing = 'linspace' would be walked by {name}, {UNEVEN}; draw with trailing or leading"
+    and the remedy."""
+    if sampling.spacing == "linspace" and SCHEDULERS[name := _class_of(process, prediction_type, sampling)].strides:
+        return f"sampling.spacing = 'linspace' would be walked by {name}, {UNEVEN}; draw with trailing or leading"
     if sampling.spacing == "leading" and sampling.steps_offset != STEPS_OFFSET:
         return (
-            f"steps_offset = {sampling.steps_offset} becomes {STEPS_OFFSET} in StableDiffusionPipeline, which matters "
-            f"for spacing = 'leading'; draw with {STEPS_OFFSET}, or with trailing"
+            f"sampling.steps_offset = {sampling.steps_offset} becomes {STEPS_OFFSET} in StableDiffusionPipeline, which "
+            f"matters for spacing = 'leading'; draw with {STEPS_OFFSET}, or with trailing"
         )
-    return ""
+    return None
 
 
 def scheduler_config(process: dict[str, Any], prediction_type: str, sampling: Sampling) -> dict[str, Any]:
-    """What `read_scheduler` reads: the class of the sampler, or DDIM's where that class does not take the prediction or
-    walks otherwise.
+    """What `read_scheduler` reads, of a process that is not `inexpressible`: the class of the sampler, or DDIM's where
+    that class does not take process or prediction, or walks otherwise. Scaled betas are written as what they become.
 
     Raises:
         DarkroomError: there is an `obstacle`.
     """
-    if found := obstacle(prediction_type, sampling):
-        raise DarkroomError(f"sampling.{found}")
-    name = _class_of(prediction_type, sampling)
+    if found := obstacle(process, prediction_type, sampling):
+        raise DarkroomError(found)
+    name = _class_of(process, prediction_type, sampling)
     own = dict(SCHEDULERS[name].own)
+    if ZERO_SNR in own:
+        own[ZERO_SNR] = process[ZERO_SNR]
     if "set_alpha_to_one" in own:
         own["set_alpha_to_one"] = sampling.set_alpha_to_one
     if "algorithm_type" in own:
@@ -190,11 +214,12 @@ def scheduler_config(process: dict[str, Any], prediction_type: str, sampling: Sa
         own["variance_type"] = next(theirs for theirs, ours in VARIANCES.items() if ours == sampling.variance)
     if "use_karras_sigmas" in own:
         own["use_karras_sigmas"] = sampling.karras
+    scale = USUAL_TIMES / process["num_train_timesteps"] if process["scale_betas"] else 1
     return {
         "_class_name": name,
         "num_train_timesteps": process["num_train_timesteps"],
-        "beta_start": process["beta_start"],
-        "beta_end": process["beta_end"],
+        "beta_start": process["beta_start"] * scale,
+        "beta_end": process["beta_end"] * scale,
         "beta_schedule": next(theirs for theirs, ours in SCHEDULES.items() if ours == process["schedule"]),
         "trained_betas": None,
         "prediction_type": prediction_type,
@@ -204,13 +229,14 @@ def scheduler_config(process: dict[str, Any], prediction_type: str, sampling: Sa
     }
 
 
-def _class_of(prediction_type: str, sampling: Sampling) -> str:
+def _class_of(process: dict[str, Any], prediction_type: str, sampling: Sampling) -> str:
     return next(
         (
             name
             for name, kind in SCHEDULERS.items()
             if sampling.sampler in (kind.sampler, SDE.get(f"sde-{kind.own.get('algorithm_type')}"))
             and prediction_type not in kind.refused
+            and (kind.zero_snr or not process[ZERO_SNR])
             and all(getattr(sampling, key) == value for key, value in kind.conventions(sampling.spacing).items())
         ),
         "DDIMScheduler",
