@@ -84,7 +84,7 @@ def test_other_sizes_are_drawn_or_refused_by_name(pipeline: Pipeline) -> None:
 def test_it_is_no_folder_of_diffusers_and_is_not_exported(pipeline: Pipeline) -> None:
     assert not pipeline.info.for_diffusers
     assert not (pipeline.path / "model_index.json").exists()
-    with pytest.raises(DarkroomError, match=rf"network = '{pipeline.info.network}': diffusers' pipeline needs"):
+    with pytest.raises(DarkroomError, match=rf"network = '{pipeline.info.network}': diffusers' pipeline has only"):
         check_exportable(pipeline.path)
 
 

@@ -14,7 +14,7 @@ from darkroom.inference.folder import FORMAT, PipelineInfo
 from darkroom.inference.options import Tally
 from darkroom.inference.pipeline import Pipeline
 from darkroom.interop.single_file import PROCESS
-from darkroom.nn.unet import UNet2DConditionModel
+from darkroom.nn.frozen import FrozenUNet
 
 PROMPTS = ["a small red circle", "a large blue square"]
 KINDS: dict[str, dict[str, Any]] = {
@@ -41,13 +41,13 @@ def pipeline(request: pytest.FixtureRequest, make: Make) -> Pipeline:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, float]]:
     """The x and the time of every call of the U-Net, without guidance."""
     calls: list[tuple[torch.Tensor, float]] = []
-    forward = UNet2DConditionModel.forward
+    forward = FrozenUNet.forward
 
-    def recorded(self: UNet2DConditionModel, x: torch.Tensor, t: torch.Tensor, *rest: Any) -> torch.Tensor:
+    def recorded(self: FrozenUNet, x: torch.Tensor, t: torch.Tensor, *rest: Any) -> torch.Tensor:
         calls.append((x, float(t[0])))
         return forward(self, x, t, *rest)
 
-    monkeypatch.setattr(UNet2DConditionModel, "forward", recorded)
+    monkeypatch.setattr(FrozenUNet, "forward", recorded)
     return calls
 
 

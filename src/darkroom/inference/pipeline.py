@@ -261,8 +261,7 @@ class Pipeline:
             seeds = asked.seeds[rows]
             start, own = self.start(seeds, height, width), given
             if given is not None:
-                latents = given.latents.expand(len(asked.seeds), -1, -1, -1)[rows]
-                own = replace(given, latents=latents)
+                own = replace(given, latents=given.latents.expand(len(asked.seeds), -1, -1, -1)[rows])
             latents = self.latents(prompts, rows, start, asked.how, seeds, asked.on_step, own, asked.tally)
             parts.append(self.decode(latents)[:, :, :height, :width])
         return torch.cat(parts)
