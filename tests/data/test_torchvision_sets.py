@@ -48,11 +48,22 @@ def test_mnist_is_read_padded_and_captioned(folder: Path, how: How) -> None:
     assert test.labels[:, 0].tolist() == list(range(8))
 
 
-def test_missing_files_are_named_with_the_remedy(folder: Path) -> None:
-    with pytest.raises(DarkroomError, match=r"t10k-images-idx3-ubyte: no such file; set DARKROOM_DATA.*download: true"):
-        digits()
-    with pytest.raises(DarkroomError, match=r"MNIST/raw/.*: no such file; set DARKROOM_DATA"):
-        digits("nowhere")
+@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("root", ["set", "nowhere"])
+def test_missing_files_are_named_with_the_remedy_and_nothing_is_fetched(
+    name: str, root: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(torchvision_sets, "torchvision")
+    first, *others = sorted(file for split in DATASETS[name].files.values() for file in split)
+    remedy = f"DARKROOM_DATA to the folder holding {name}, or have it fetched with prepare_data.source.download: true"
+    with pytest.raises(DarkroomError) as caught:
+        Torchvision(name, root, "{label}", False)
+    assert str(caught.value) == f"{folder.parent / root / first}: no such file; set {remedy}"
+    for present in (first, *others[:-1]):
+        (folder.parent / root / present).parent.mkdir(parents=True, exist_ok=True)
+        (folder.parent / root / present).touch()
+    with pytest.raises(DarkroomError, match=rf"{others[-1]}: no such file; set DARKROOM_DATA"):
+        Torchvision(name, root, "{label}", False)
 
 
 def test_download_only_if_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
