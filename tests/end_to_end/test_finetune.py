@@ -1,7 +1,5 @@
 """Fine-tuning Stable Diffusion 1.x, from import to export, as the recipe's header says."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,31 +8,30 @@ import pytest
 
 from darkroom.core.artifact import content_hash, load_tensors, read_json, write_json
 
-COMMAND = "import sys; from darkroom.cli import main; sys.argv[0] = 'darkroom'; main()"
 IMPORTED = "artifacts/imported/tiny-sd15"
 FACTOR = 0.25  # not Stable Diffusion's own, which stands in wherever nothing is said
 
 
 @pytest.mark.slow
 def test_import_prepare_cache_train_evaluate_export(
-    tmp_path: Path, copied_project: Callable[[Path], None], dvc_in: Callable[[Path], Any]
+    tmp_path: Path,
+    copied_project: Callable[[Path], None],
+    darkroom_in: Callable[[Path], Any],
+    dvc_in: Callable[[Path], Any],
 ) -> None:
     project = tmp_path / "darkroom"
     project.mkdir()
     copied_project(project)
-
-    def python(*arguments: str) -> None:
-        subprocess.run([sys.executable, *arguments], cwd=project, check=True, capture_output=True)
-
-    python("recipes/make_tiny_sd15.py")
-    python("-c", COMMAND, "import", "artifacts/tiny-sd15/model.safetensors", "config")
+    darkroom = darkroom_in(project)
+    darkroom("recipes/make_tiny_sd15.py")
+    darkroom("import", "artifacts/tiny-sd15/model.safetensors", "config")
     config = project / "config" / "vae" / "config.json"
     write_json(config, read_json(config) | {"scaling_factor": FACTOR})
-    python("-c", COMMAND, "import", "artifacts/tiny-sd15/model.safetensors", IMPORTED, "--config", "config")
-    python("-c", COMMAND, "recipe", "use", "sd15-finetune-tiny")
-    python("-c", COMMAND, "data", "scan")
+    darkroom("import", "artifacts/tiny-sd15/model.safetensors", IMPORTED, "--config", "config")
+    darkroom("recipe", "use", "sd15-finetune-tiny")
+    darkroom("data", "scan")
     dvc_in(project)("repro")
-    python("-c", COMMAND, "export", "out.safetensors", "--format", "single-file")
+    darkroom("export", "out.safetensors", "--format", "single-file")
 
     imported, artifacts = project / IMPORTED, project / "artifacts"
     for part, artifact in (("vae", "vae"), ("text_encoder", "text_encoder"), ("unet", "unet")):
