@@ -78,9 +78,10 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
 
     def samples(step: int, values: Mapping[str, float]) -> None:
         if step % p.sample_every == 0 or step == p.steps:
-            grid = preview(ema.network, task, to_rgb, sampling, p.samples)
-            run.picture(grid, "samples", step)
-            save_png(REPORT / "samples.png", grid)
+            grid, strip = preview(ema.network, task, to_rgb, sampling, p.samples)
+            for name, picture in (("samples", grid), ("denoising", strip)):
+                run.picture(picture, name, step)
+                save_png(REPORT / f"{name}.png", picture)
 
     phase = Phase("", unet, p, task.loss)
     train(

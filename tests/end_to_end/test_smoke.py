@@ -1,5 +1,6 @@
 """Every recipe, made small, through every stage, by the stages' bodies; and one in pixel space through the real dvc."""
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -43,6 +44,17 @@ OWN: dict[str, dict[str, Any]] = {  # what a recipe needs besides
     "scenes": {"prepare_data": {"source": SCENES}},
     "scenes-quick": {"prepare_data": {"source": SCENES}},
 }
+
+
+class Watched(Run):
+    """A run that is kept nowhere, and remembers which pictures it was told of."""
+
+    def __init__(self, stage: str) -> None:
+        super().__init__(Account(stage, {}, {}, {}, {}, "", False), tracked=False)
+        self.pictures: list[tuple[str, int | None]] = []
+
+    def picture(self, picture: Image.Image | Path, name: str, step: int | None = None) -> None:
+        self.pictures.append((name, step))
 
 
 def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -93,6 +105,21 @@ def give_data(
     return give
 
 
+def check_curves(figures: dict[str, Any]) -> None:
+    """The loss on held-out pictures by noise level, of the average of the weights; the best is handed on."""
+    with Path("reports/train_unet/curves.csv").open() as file:
+        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    measured = {int(row["step"]): row for row in rows if "held_out/loss" in row}
+    assert list(measured) == [2, 3]
+    for row in measured.values():
+        by_time = [row[f"held_out_by_time/{r}_percent"] for r in ("00_to_25", "25_to_50", "50_to_75", "75_to_100")]
+        assert row["held_out/loss"] == pytest.approx(sum(by_time) / 4, rel=1e-3)  # 8 samples, 2 in each quarter
+    best = min(measured, key=lambda step: measured[step]["held_out/loss"])
+    assert figures["best_step"] == best
+    assert figures["held_out_loss"] == pytest.approx(measured[best]["held_out/loss"], rel=1e-4)
+    assert np.isfinite(figures["held_out_loss"])
+
+
 @pytest.mark.parametrize("recipe", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in RECIPES])
 def test_every_stage_of_a_recipe_works_and_the_pipeline_draws(
     recipe: str,
@@ -104,14 +131,18 @@ def test_every_stage_of_a_recipe_works_and_the_pipeline_draws(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DARKROOM_DATA", raising=False)
     Path("params.yaml").write_text(yaml.safe_dump(small(recipe)))
-    p, figures = params_of(), dict[str, Any]()
+    p, figures, runs = params_of(), dict[str, Any](), dict[str, Watched]()
     give_data(p)
     for stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]:
-        untracked = Run(Account(stage, {}, {}, {}, {}, "", False), tracked=False)
-        figures[stage] = load(ROOT / "stages" / f"{stage}.py").body(p, torch.device("cpu"), untracked)
+        runs[stage] = Watched(stage)
+        figures[stage] = load(ROOT / "stages" / f"{stage}.py").body(p, torch.device("cpu"), runs[stage])
         assert [path for path in place(stage, ROOT / "dvc.yaml").outputs if not path.exists()] == []
 
-    assert np.isfinite(figures["train_unet"]["held_out_loss"])
+    assert runs["train_unet"].pictures == [
+        ("forward", None),
+        *((name, step) for step in (2, 3) for name in ("samples", "denoising")),
+    ]
+    check_curves(figures["train_unet"])
     numbers = [value for value in figures["evaluate"].values() if not isinstance(value, str)]
     assert np.isfinite(numbers).all()
     side, mode = p.prepare_data.image_size, "L" if p.prepare_data.channels == 1 else "RGB"

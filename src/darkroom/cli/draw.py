@@ -197,7 +197,7 @@ def _develop(model: "Pipeline", record: "Record", out: Path, grid: bool, gif: Pa
     tally = Tally()
     batches, many = record.batches(), len(record.prompts) > 1
     pictures: list[Tensor] = []
-    film = None if gif is None else _film(model, batches[0].prompts)
+    film = None if gif is None else _film(model, batches[0])
     with Progress(record.steps(model), "draw") as bar:
 
         def watch(step: int, x: Tensor, x0: Tensor) -> None:
@@ -223,10 +223,11 @@ def _develop(model: "Pipeline", record: "Record", out: Path, grid: bool, gif: Pa
     print(*written, sep="\n")
 
 
-def _film(model: "Pipeline", prompts: list[str]) -> "Film":
+def _film(model: "Pipeline", batch: "Record") -> "Film":
     from darkroom.inference.film import DENOISED, Film
 
-    return Film(model, prompts[:DENOISED])
+    strength = 1.0 if batch.strength is None else batch.strength
+    return Film(model, batch.prompts[:DENOISED], batch.sampling, strength)
 
 
 def _model(folder: Path, precision: str | None = None) -> "Pipeline":
