@@ -64,7 +64,8 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
             network = asdict(encoder.config)
             figures |= {"distinct_captions": len(texts), "vocabulary": len(tokenizer.vocab)}
         else:
-            info = ConditioningInfo(p.mode, None, 0, 0, _classes(data) if p.mode == "class" else [])
+            classes = _classes(data, splits["train"].labels.flatten()) if p.mode == "class" else []
+            info = ConditioningInfo(p.mode, None, 0, 0, classes)
             index = {name: split.labels[:, 0] for name, split in splits.items()} if p.mode == "class" else {}
             conditioning, network = Conditioning(info, index, None, None), {}
             figures = {"classes": len(info.classes)}
@@ -78,10 +79,17 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
     return figures
 
 
-def _classes(data: Prepared) -> list[str]:
+def _classes(data: Prepared, shown: Tensor) -> list[str]:
+    """The classes of the data; shown: those of the training pictures, (N,)."""
     if not data.info.class_labelled:
         raise DarkroomError(f"setup_text_encoder.mode = 'class', but {PREPARED} has no classes; use clip or none")
-    return list(data.info.heads[0].classes)
+    classes = list(data.info.heads[0].classes)
+    if missing := sorted(set(range(len(classes))) - set(shown.tolist())):
+        raise DarkroomError(
+            f"setup_text_encoder.mode = 'class', but no training picture shows {classes[missing[0]]!r}, so it could "
+            "be asked for and never drawn; give pictures of it, or raise prepare_data.limit"
+        )
+    return classes
 
 
 def _train(

@@ -16,6 +16,7 @@ from darkroom.data.latents import Latents, read_info, read_preview
 from darkroom.diffusion.generate import Sampling
 from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.process import process_of
+from darkroom.evaluation.forward import ROWS, forward
 from darkroom.nn.batch_norm_unet import BatchNormUNetConfig
 from darkroom.nn.denoising import DenoisingNetwork
 from darkroom.nn.kinds import DenoiserConfig, build, to_json
@@ -63,6 +64,11 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
     )
     ema, best, curves = EMA(unet, p.ema_half_life), Best(), Curves.over(p.steps, run.metrics)
     sampling, to_rgb = Sampling(**p.sampling.model_dump()), read_preview(LATENTS)
+    shown = torch.arange(min(ROWS, len(task.held_out)))
+    means = task.held_out.sample(shown, torch.zeros(len(shown), *task.held_out.shape))
+    noisy = forward(means, [f"held-out picture {i + 1}" for i in shown], task.objective.schedule, to_rgb)
+    run.picture(noisy, "forward")
+    save_png(REPORT / "forward.png", noisy)
 
     def held_out(step: int, values: Mapping[str, float]) -> None:
         if step % p.validate_every == 0 or step == p.steps:
@@ -72,9 +78,10 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
 
     def samples(step: int, values: Mapping[str, float]) -> None:
         if step % p.sample_every == 0 or step == p.steps:
-            grid = preview(ema.network, task, to_rgb, sampling, p.samples)
-            run.picture(grid, "samples", step)
-            save_png(REPORT / "samples.png", grid)
+            grid, strip = preview(ema.network, task, to_rgb, sampling, p.samples)
+            for name, picture in (("samples", grid), ("denoising", strip)):
+                run.picture(picture, name, step)
+                save_png(REPORT / f"{name}.png", picture)
 
     phase = Phase("", unet, p, task.loss)
     train(

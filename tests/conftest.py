@@ -1,17 +1,20 @@
 """What all tests share: few threads, and the peers that results are held against."""
 
 import importlib.util
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from darkroom import cli
 from darkroom.core.vision import torchvision
+from darkroom.data.sources.torchvision_sets import DATASETS
 
 torch.set_num_threads(min(2, torch.get_num_threads()))  # OMP_NUM_THREADS=1 leaves room for others
 
@@ -49,6 +52,23 @@ def load() -> Callable[[Path], ModuleType]:
 def parts(load: Callable[[Path], ModuleType]) -> ModuleType:
     """tests/inference/parts.py: makers of tiny artifacts."""
     return load(Path(__file__).with_name("inference") / "parts.py")
+
+
+def write_idx(root: Path, name: str = "MNIST", train: int = 60, test: int = 8) -> dict[str, np.ndarray]:
+    """The files of MNIST or Fashion-MNIST with noise for pictures, which are returned; picture i has label i % 10."""
+    images = {}
+    for split, (pictures, labels) in DATASETS[name].files.items():
+        count = train if split == "train" else test
+        images[split] = np.random.default_rng(len(split)).integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        (root / pictures).parent.mkdir(parents=True, exist_ok=True)
+        (root / pictures).write_bytes(struct.pack(">IIII", 0x803, count, 28, 28) + images[split].tobytes())
+        (root / labels).write_bytes(struct.pack(">II", 0x801, count) + bytes(i % 10 for i in range(count)))
+    return images
+
+
+@pytest.fixture(scope="session", name="write_idx")
+def _write_idx() -> Callable[..., dict[str, np.ndarray]]:
+    return write_idx
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 import darkroom
+from darkroom.data.prepare import Preparation, prepare
+from darkroom.data.sources.scenes import Scenes
 
 ROOT = Path(__file__).parents[1]
 SCENES = (ROOT / "recipes" / "scenes.yaml").read_text(encoding="utf-8")
@@ -34,7 +36,18 @@ def test_help_is_quick_and_teaches(run: Run, capsys: pytest.CaptureFixture[str])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 'darkroom generate "a green ring" -n 4' in done.stdout
     assert not {"torch", "mlflow", "numpy", "yaml", "PIL", "rich"} & set(done.stderr.split())
-    for command in ("generate", "img2img", "inpaint", "regenerate", "ui", "recipe", "params", "data", "version"):
+    for command in (
+        "generate",
+        "img2img",
+        "inpaint",
+        "regenerate",
+        "ui",
+        "recipe",
+        "params",
+        "data",
+        "show",
+        "version",
+    ):
         assert run(command, "--help") == 0
         assert "Usage: " in capsys.readouterr().out
 
@@ -169,3 +182,23 @@ def test_scanning_says_what_is_in_its_way(birds: Path, run: Run, capsys: pytest.
     params.write_text(params.read_text().replace("data/manifests/birds.json", "null"))
     assert run("data", "scan", "params.yaml") == 1
     assert "prepare_data.source.manifest = null" in capsys.readouterr().err
+
+
+def test_the_noise_process_of_a_recipe_is_shown_on_the_prepared_pictures(
+    project: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("show", "forward") == 1
+    said = capsys.readouterr().err
+    assert said == "darkroom: data/prepared: no pictures here yet; make them with: dvc repro -s prepare_data\n"
+    assert not Path("reports").exists()
+    prepare(Scenes(8, 6, 2, 0, 0, 16), Path("data/prepared"), Preparation(16, 3, "crop", 0.1, 0.1, "train", 0.01, 0))
+    capsys.readouterr()
+    assert run("show", "forward") == 0
+    assert capsys.readouterr().out == "reports/forward.png\n"
+    assert run("show", "forward", "--recipe", "mnist-score-concat", "--out", "deep/ve.png") == 0
+    vp, ve = (Image.open(path) for path in ("reports/forward.png", "deep/ve.png"))
+    assert ve.width == vp.width
+    assert ve.height > vp.height  # pictures whose noise is beyond the range are shown twice
+    assert run("show", "forward", "--recipe", "mnist-score-concatt") == 1
+    assert run("show", "forward", "--out", "picture.gif") == 1
+    assert "--out = picture.gif: give a name that ends in .png" in capsys.readouterr().err

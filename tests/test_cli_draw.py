@@ -328,3 +328,19 @@ def test_a_record_reads_back_as_it_was_written(place: Path, run: Run) -> None:
     assert record.mask is not None
     assert np.array_equal(np.asarray(record.image), pixels("scene.png"))
     assert np.array_equal(np.asarray(record.mask), pixels("mask.png"))
+
+
+def test_what_the_model_was_never_shown_cannot_be_asked_for(
+    parts: ModuleType, place: Path, run: Run, capsys: Said
+) -> None:
+    of_classes, of_nothing = (str(parts.assembled(place / kind, kind=kind)) for kind in ("class", "none"))
+    classes = "'nine' is no class of this model; its classes: zero, one, two"
+    assert run("generate", "nine", "--pipeline", of_classes) == 1
+    assert capsys.readouterr().err == f"darkroom: prompt {classes}\n"
+    assert run("generate", "one", "--negative-prompt", "nine", "--pipeline", of_classes) == 1
+    assert classes in capsys.readouterr().err
+    assert run("generate", "a seven", "--pipeline", of_nothing) == 1
+    assert (
+        "prompt 'a seven': this model was trained without captions; give the empty prompt ''" in capsys.readouterr().err
+    )
+    assert not (place / "samples").exists()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from darkroom.core.sheet import GUTTER, JOINT, LINE, PAPER, PICTURE, Plate, enlarged, sheet, table
+from darkroom.core.sheet import GUTTER, JOINT, LINE, PAPER, PICTURE, Moment, Plate, enlarged, sheet, strip, table
 
 
 def flat(red: int) -> Image.Image:
@@ -43,6 +43,16 @@ def test_a_table_has_a_row_a_caption_and_a_column_a_heading() -> None:
     first = np.argwhere((np.asarray(made) == (6, 0, 0)).all(-1))
     assert np.ptp(first, axis=0).tolist() == [PICTURE - 1, PICTURE - 1]
     assert made.getpixel((made.width - 1, 0)) == PAPER
+
+
+def test_a_strip_has_two_rows_a_picture_and_a_column_a_moment() -> None:
+    moments = [Moment(f"step {k}", [flat(10 + k), flat(20 + k)], [flat(30 + k), flat(40 + k)]) for k in range(3)]
+    made = np.asarray(strip(["one", "two"], moments))
+    left, top = 2 * GUTTER + PICTURE, GUTTER + LINE
+    for row, first in enumerate((10, 30, 20, 40)):
+        for k in range(3):
+            y, x = top + row * (PICTURE + JOINT), left + k * (PICTURE + JOINT)
+            assert (made[y : y + PICTURE, x : x + PICTURE] == (first + k, 0, 0)).all()
 
 
 def test_small_pictures_keep_their_pixels_and_large_ones_shrink() -> None:

@@ -1,7 +1,6 @@
 """MNIST and its kin from their files."""
 
 import pickle
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,26 +16,15 @@ from darkroom.data.sources import torchvision_sets
 from darkroom.data.sources.torchvision_sets import DATASETS, Torchvision
 
 How = Callable[..., Preparation]
-
-
-def mnist(root: Path, n: int = 60) -> dict[str, np.ndarray]:
-    """Fake MNIST files; picture i of a split has label i % 10."""
-    images = {}
-    for split, (pictures, labels) in DATASETS["MNIST"].files.items():
-        count = n if split == "train" else 8
-        images[split] = np.random.default_rng(len(split)).integers(0, 256, (count, 28, 28), dtype=np.uint8)
-        (root / pictures).parent.mkdir(parents=True, exist_ok=True)
-        (root / pictures).write_bytes(struct.pack(">IIII", 0x803, count, 28, 28) + images[split].tobytes())
-        (root / labels).write_bytes(struct.pack(">II", 0x801, count) + bytes(i % 10 for i in range(count)))
-    return images
+Write = Callable[..., dict[str, np.ndarray]]
 
 
 def digits(root: str = "set", manifest: object = None) -> Torchvision:
     return Torchvision("MNIST", root, "a handwritten {label}", False, manifest)
 
 
-def test_mnist_is_read_padded_and_captioned(folder: Path, how: How) -> None:
-    images = mnist(folder)
+def test_mnist_is_read_padded_and_captioned(folder: Path, how: How, write_idx: Write) -> None:
+    images = write_idx(folder)
     source = digits()
     prepare(source, folder.parent / "out", how(image_size=32, channels=1, resize="pad"))
     data = Prepared.open(folder.parent / "out")
@@ -48,19 +36,30 @@ def test_mnist_is_read_padded_and_captioned(folder: Path, how: How) -> None:
     assert test.labels[:, 0].tolist() == list(range(8))
 
 
-def test_missing_files_are_named_with_the_remedy(folder: Path) -> None:
-    with pytest.raises(DarkroomError, match=r"t10k-images-idx3-ubyte: no such file; set DARKROOM_DATA.*download: true"):
-        digits()
-    with pytest.raises(DarkroomError, match=r"MNIST/raw/.*: no such file; set DARKROOM_DATA"):
-        digits("nowhere")
+@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("root", ["set", "nowhere"])
+def test_missing_files_are_named_with_the_remedy_and_nothing_is_fetched(
+    name: str, root: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(torchvision_sets, "torchvision")
+    first, *others = sorted(file for split in DATASETS[name].files.values() for file in split)
+    remedy = f"DARKROOM_DATA to the folder holding {name}, or have it fetched with prepare_data.source.download: true"
+    with pytest.raises(DarkroomError) as caught:
+        Torchvision(name, root, "{label}", False)
+    assert str(caught.value) == f"{folder.parent / root / first}: no such file; set {remedy}"
+    for present in (first, *others[:-1]):
+        (folder.parent / root / present).parent.mkdir(parents=True, exist_ok=True)
+        (folder.parent / root / present).touch()
+    with pytest.raises(DarkroomError, match=rf"{others[-1]}: no such file; set DARKROOM_DATA"):
+        Torchvision(name, root, "{label}", False)
 
 
-def test_download_only_if_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_only_if_asked(folder: Path, write_idx: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def fetch(root: str, download: bool) -> None:
         asked.append((root, download))
-        mnist(Path(root))
+        write_idx(Path(root))
 
     monkeypatch.setattr(torchvision_sets, "torchvision", lambda name: SimpleNamespace(MNIST=fetch))
     for _ in range(2):
@@ -77,16 +76,16 @@ def test_download_only_if_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("harm", [lambda d: d[:-1], lambda d: d + b"x", lambda d: b"", lambda d: b"\0\0\x09" + d[3:]])
-def test_damaged_files_are_errors(folder: Path, harm: Callable[[bytes], bytes]) -> None:
-    mnist(folder)
+def test_damaged_files_are_errors(folder: Path, write_idx: Write, harm: Callable[[bytes], bytes]) -> None:
+    write_idx(folder)
     path = folder / DATASETS["MNIST"].files["train"][0]
     path.write_bytes(harm(path.read_bytes()))
     with pytest.raises(DarkroomError, match=r"train-images-idx3-ubyte: not a whole IDX file"):
         _ = digits().description
 
 
-def test_files_are_verified(folder: Path) -> None:
-    mnist(folder)
+def test_files_are_verified(folder: Path, write_idx: Write) -> None:
+    write_idx(folder)
     manifest = scan(digits().files, folder.parent / "mnist.json")
     assert len(list(digits("set", manifest))) == 68
     assert len(manifest.files) == 4

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,17 +29,21 @@ def copy_project(target: Path) -> None:
         subprocess.run(["git", *name.split()], cwd=target, check=True, capture_output=True)
 
 
-def _dvc_in(project: Path) -> Dvc:
-    """Runs dvc in `project` with the project's own code; its first argument is split at spaces."""
+def _environment(project: Path) -> dict[str, str]:
+    """Of a process that runs the project's own code, and finds its data, models and runs in the project alone."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DARKROOM_", "MLFLOW_", "DVC_"))}
-    environment = {**kept, "PATH": path, "PYTHONPATH": str(project / "src")}
+    return {**kept, "PATH": path, "PYTHONPATH": str(project / "src")}
+
+
+def _dvc_in(project: Path) -> Dvc:
+    """Runs dvc in `project` with the project's own code; its first argument is split at spaces."""
 
     def dvc(command: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         done = subprocess.run(
             [sys.executable, "-m", "dvc", *command.split()],
             cwd=project,
-            env=environment,
+            env=_environment(project),
             capture_output=True,
             text=True,
             check=False,
@@ -53,6 +58,25 @@ def _dvc_in(project: Path) -> Dvc:
 def dvc_in() -> Callable[[Path], Dvc]:
     """For a project, what runs dvc in it."""
     return _dvc_in
+
+
+@pytest.fixture(scope="session")
+def darkroom_in() -> Callable[[Path], Callable[..., None]]:
+    """For a project, what runs darkroom in it; an argument that ends in .py is a script to be run instead."""
+
+    def darkroom(project: Path, *arguments: str) -> None:
+        program = [] if arguments[0].endswith(".py") else ["-c", "from darkroom.cli import main; main()"]
+        done = subprocess.run(
+            [sys.executable, *program, *arguments],
+            cwd=project,
+            env=_environment(project),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+    return lambda project: partial(darkroom, project)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """Fine-tuning Stable Diffusion 1.x, from import to export, as the recipe's header says."""
 
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,6 @@ from darkroom.tracking import Run
 from darkroom.tracking.note import Account
 
 ROOT = Path(__file__).parents[2]
-COMMAND = "import sys; from darkroom.cli import main; sys.argv[0] = 'darkroom'; main()"
 IMPORTED = "artifacts/imported/tiny-sd15"
 FACTOR = 0.25  # not Stable Diffusion's own, which stands in wherever nothing is said
 
@@ -88,15 +86,13 @@ def test_import_prepare_cache_train_evaluate_export(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     copied_project: Callable[[Path], None],
+    darkroom_in: Callable[[Path], Any],
     dvc_in: Callable[[Path], Any],
 ) -> None:
     project = tmp_path / "darkroom"
     project.mkdir()
     copied_project(project)
     monkeypatch.chdir(project)
-
-    def python(*arguments: str) -> None:
-        subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-
-    whole_path(python, lambda *arguments: python("-c", COMMAND, *arguments), lambda: dvc_in(project)("repro"))
+    darkroom = darkroom_in(project)
+    whole_path(darkroom, darkroom, lambda: dvc_in(project)("repro"))
     check_path()

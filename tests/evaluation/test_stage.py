@@ -25,7 +25,7 @@ from darkroom.nn.evaluator import Classifier, ClassifierConfig
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "scenes.yaml"
 SIZE, N_TEST, N_NOVEL = 16, 24, 6
-PICTURES = {"samples.png", "novel.png", "reconstructions.png", "guidance_sweep.png", "denoising.gif"}
+PICTURES = {"samples.png", "novel.png", "reconstructions.png", "guidance_sweep.png", "denoising.gif", "denoising.png"}
 
 
 @pytest.fixture(scope="module")

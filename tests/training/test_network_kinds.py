@@ -103,7 +103,7 @@ def test_the_average_carries_the_memory_of_batch_norms_and_is_never_in_training_
 def test_a_preview_of_pictures_of_one_channel_is_grey(name: str, task: Callable[[str], Any]) -> None:
     here = task(name)
     here.unet.eval()
-    picture = preview(
+    picture, _ = preview(
         here.unet, here, PreviewMap(torch.ones(1, 1), torch.zeros(1)), Sampling("ddim", 2, 2.0, "trailing"), 4
     )
     assert picture.mode == "L"

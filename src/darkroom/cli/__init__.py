@@ -5,7 +5,7 @@ from typing import NoReturn
 
 import typer
 
-from darkroom.cli import draw, interop, project, registry
+from darkroom.cli import draw, interop, project, registry, show
 from darkroom.core.errors import DarkroomError
 
 INTERRUPTED = 130
@@ -22,7 +22,8 @@ for command in (draw.generate, draw.img2img, draw.inpaint, draw.regenerate):
     app.command(no_args_is_help=True)(command)
 app.command("import", no_args_is_help=True)(interop.import_model)
 app.command("export", no_args_is_help=True)(interop.export_model)
-for name, group in {"recipe": project.recipe, "params": project.params, "data": project.data}.items():
+groups = {"recipe": project.recipe, "params": project.params, "data": project.data, "show": show.show}
+for name, group in groups.items():
     app.add_typer(group, name=name)
 for command in (registry.register, project.ui, project.version):
     app.command()(command)

@@ -1,7 +1,6 @@
 """Commands that draw pictures."""
 
 import math
-import os
 import re
 import sys
 from dataclasses import replace
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from darkroom.cli.options import PIPELINE, Options, with_options
+from darkroom.cli.options import PIPELINE, Options, place, with_options
 from darkroom.core.errors import DarkroomError
 from darkroom.inference.defaults import BATCH_SIZE, INPAINT_STRENGTH, STRENGTH
 
@@ -105,7 +104,7 @@ def regenerate(
     from darkroom.inference.record import Record, differences, open_picture, profile
 
     record = Record.read(picture)
-    out = _place("--out", out or picture.with_stem(f"{picture.stem}-again"), ".png")
+    out = place("--out", out or picture.with_stem(f"{picture.stem}-again"), ".png")
     model = _model(pipeline, record.precision)
     if model.model_hash != record.model:
         raise DarkroomError(
@@ -137,8 +136,8 @@ def _draw(
 ) -> None:
     """Draw, save and say what was written; arguments as the user gave them, strength with a picture alone."""
     prompts = _prompts(prompt, o.prompts)
-    out = _place("--out", o.out or SAMPLES / f"{_slug(prompts[0])}.png", ".png")
-    gif = None if o.gif is None else _place("--gif", o.gif, ".gif")
+    out = place("--out", o.out or SAMPLES / f"{_slug(prompts[0])}.png", ".png")
+    gif = None if o.gif is None else place("--gif", o.gif, ".gif")
     if gif is not None and strength == 0:
         raise DarkroomError(f"--gif = {gif}: of --strength 0, which takes no step, there is no film; leave one out")
     from darkroom.core.artifact import content_hash
@@ -198,7 +197,7 @@ def _develop(model: "Pipeline", record: "Record", out: Path, grid: bool, gif: Pa
     tally = Tally()
     batches, many = record.batches(), len(record.prompts) > 1
     pictures: list[Tensor] = []
-    film = None if gif is None else _film(model, batches[0].prompts)
+    film = None if gif is None else _film(model, batches[0])
     with Progress(record.steps(model), "draw") as bar:
 
         def watch(step: int, x: Tensor, x0: Tensor) -> None:
@@ -224,10 +223,11 @@ def _develop(model: "Pipeline", record: "Record", out: Path, grid: bool, gif: Pa
     print(*written, sep="\n")
 
 
-def _film(model: "Pipeline", prompts: list[str]) -> "Film":
+def _film(model: "Pipeline", batch: "Record") -> "Film":
     from darkroom.inference.film import DENOISED, Film
 
-    return Film(model, prompts[:DENOISED])
+    strength = 1.0 if batch.strength is None else batch.strength
+    return Film(model, batch.prompts[:DENOISED], batch.sampling, strength)
 
 
 def _model(folder: Path, precision: str | None = None) -> "Pipeline":
@@ -251,20 +251,6 @@ def _prompts(prompt: str | None, file: Path | None) -> list[str]:
     if not found:
         raise DarkroomError(f"--prompts = {file}: holds no prompt; write one a line")
     return found
-
-
-def _place(option: str, path: Path, suffix: str) -> Path:
-    """The path itself, refused before anything is drawn where no such file could be written."""
-    if path.suffix.lower() != suffix:
-        raise DarkroomError(f"{option} = {path}: give a name that ends in {suffix}")
-    if path.is_dir():
-        raise DarkroomError(f"{option} = {path}: is a folder; give another name")
-    above = next(place for place in path.parents if place.exists())
-    if not above.is_dir():
-        raise DarkroomError(f"{option} = {path}: {above} is a file, not a folder; give another place")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise DarkroomError(f"{option} = {path}: {above} may not be written to; give another place")
-    return path
 
 
 def _slug(prompt: str) -> str:

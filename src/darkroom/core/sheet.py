@@ -15,6 +15,7 @@ JOINT = 4  # between pictures that belong together
 LINE = 14
 LETTERS = 20  # a line of text has, per picture above it
 LINES = 4  # a caption has at most
+STRIP_ROWS, STRIP_COLUMNS = 4, 8  # pictures that a strip shows, and moments of each
 PAPER, INK, PALE = (250, 249, 246), (40, 40, 44), (130, 130, 136)
 RIGHT, WRONG = (46, 125, 80), (178, 58, 48)
 
@@ -26,6 +27,15 @@ class Plate:
     pictures: Sequence[Image.Image]
     caption: str
     verdict: bool | None = None
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Of a strip: a column, with a picture so far and one expected for each caption."""
+
+    heading: str
+    so_far: Sequence[Image.Image]
+    expected: Sequence[Image.Image]
 
 
 def sheet(plates: Sequence[Plate], columns: int, heading: str = "") -> Image.Image:
@@ -68,6 +78,15 @@ def table(headings: Sequence[str], rows: Sequence[Plate]) -> Image.Image:
         for k, picture in enumerate(row.pictures):
             out.paste(enlarged(picture), (left + k * (PICTURE + JOINT), y))
     return out
+
+
+def strip(captions: Sequence[str], moments: Sequence[Moment]) -> Image.Image:
+    """How pictures came about: for each a row of the picture so far, and below it one of what was expected of it."""
+    rows = []
+    for i, caption in enumerate(captions):
+        rows.append(Plate([moment.so_far[i] for moment in moments], caption))
+        rows.append(Plate([moment.expected[i] for moment in moments], "what is expected of it"))
+    return table([moment.heading for moment in moments], rows)
 
 
 def enlarged(picture: Image.Image) -> Image.Image:

@@ -1,5 +1,6 @@
 """Pictures as tensors: uint8 in [0, 255] at rest, float in [-1, 1] at work."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,15 @@ def to_float(images: Tensor) -> Tensor:
 def to_uint8(images: Tensor) -> Tensor:
     """float [-1, 1] -> uint8 [0, 255], rounded and clamped (never wrapped), same shape."""
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def contrast(alpha: float, sigma: float) -> float:
+    """What a noisy picture alpha * x0 + sigma * eps is multiplied with to be looked at.
+
+    That is 1 where it has the spread of pictures, as variance-preserving processes leave it; beyond, where it would be
+    black and white alone, it is 1 / sqrt(alpha^2 + sigma^2).
+    """
+    return 1 / max(1.0, math.hypot(alpha, sigma))
 
 
 def batches(n: int, size: int) -> Iterator[Tensor]:

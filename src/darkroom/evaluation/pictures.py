@@ -33,7 +33,7 @@ def show(
         reconstructions(pipeline, test.real[:n_grid], folder / "reconstructions.png")
     if guidance_sweep and pipeline.info.condition.kind != "none":
         sweep(pipeline, test, guidance_sweep, n_sweep, folder / "guidance_sweep.png")
-    denoising(pipeline, test, folder / "denoising.gif")
+    denoising(pipeline, test, folder / "denoising")
 
 
 def samples(drawn: Drawn, verdicts: Sequence[bool | None], path: Path) -> None:
@@ -64,8 +64,9 @@ def sweep(pipeline: Pipeline, drawn: Drawn, scales: Sequence[float], n: int, pat
 
 
 def denoising(pipeline: Pipeline, drawn: Drawn, path: Path) -> None:
-    """The first few captions drawn again, as an animation."""
+    """The first few captions drawn again, as an animation, PATH.gif, and as a strip, PATH.png."""
     n = min(DENOISED, len(drawn))
-    film = Film(pipeline, drawn.captions[:n], pipeline.start(drawn.seeds[:n]))
+    film = Film(pipeline, drawn.captions[:n], pipeline.info.sampling, start=pipeline.start(drawn.seeds[:n]))
     pipeline.text_to_image(drawn.prompts[:n], seeds=drawn.seeds[:n], batch_size=n, on_step=film.watch)
-    film.save(path)
+    film.save(path.with_suffix(".gif"))
+    film.save_strip(path.with_suffix(".png"))

@@ -75,15 +75,7 @@ class Pipeline:
         device = resolve_device(device) if isinstance(device, str) else device
         places = (None if place is None else Path(place) for place in (tokenizer, config))
         parts = read_parts(Path(path), device, precision, *places)
-        return cls(
-            path=Path(path),
-            info=parts.info,
-            unet=parts.unet,
-            vae=parts.vae,
-            text=parts.text,
-            device=device,
-            precision=precision or parts.info.precision,
-        )
+        return cls(Path(path), *parts, device, precision or parts.info.precision)
 
     @cached_property
     def model_hash(self) -> str:

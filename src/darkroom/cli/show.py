@@ -1,0 +1,54 @@
+"""`darkroom show`: pictures of what a recipe does, before anything is trained."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from darkroom.cli.options import place
+from darkroom.core.errors import DarkroomError
+
+FORWARD = Path("reports/forward.png")
+
+show = typer.Typer(help="Pictures of what a recipe does: forward.", no_args_is_help=True)
+
+
+@show.command("forward")
+def show_forward(
+    recipe: Annotated[
+        str | None, typer.Option(help="As `darkroom recipe list` spells it. [default: params.yaml]", show_default=False)
+    ] = None,
+    out: Annotated[Path, typer.Option(help="PNG file to write.")] = FORWARD,
+) -> None:
+    """Show how the noise process takes pictures apart, and its log-SNR over the times.
+
+    A row for each of the first held-out pictures of data/prepared: clean, then at 25, 50, 75 and 100 % of the times.
+    All are shown in the fixed range from black to white, never stretched to what one picture happens to hold.
+
+    Noise beyond that range, as variance-exploding processes have it, is black and white alone. For those a second row
+    shows the same pictures with their contrast lowered, divided by sqrt(alpha^2 + sigma^2): what is left of the picture
+    beside the noise. Variance-preserving processes keep that number at 1, so there is nothing to lower and no such row.
+
+    Noise is added to the pictures themselves. What latent recipes add it to are latents: those are in
+    reports/train_unet/forward.png, which train_unet writes.
+
+    \b
+    darkroom show forward
+    darkroom show forward --recipe mnist-score-transformer --out forward.png
+    """
+    from darkroom import recipes
+    from darkroom.core.tensors import save_png
+    from darkroom.data.prepared import INFO, ROOT, Prepared
+    from darkroom.evaluation.forward import ROWS, forward_of_pictures
+    from darkroom.params import PARAMS_FILE, load
+
+    params = load(recipes.file_of(recipe) if recipe else PARAMS_FILE)
+    place("--out", out, ".png")
+    if not (ROOT / INFO).is_file():
+        raise DarkroomError(f"{ROOT}: no pictures here yet; make them with: dvc repro -s prepare_data")
+    split = Prepared.open(ROOT).split("validation")
+    n = min(ROWS, len(split))
+    black, white = params.train_vae.identity_range or (-1.0, 1.0)
+    process = params.train_unet.process.model_dump()
+    save_png(out, forward_of_pictures(split.images(range(n)), split.captions[:n], process, black, white))
+    print(out)

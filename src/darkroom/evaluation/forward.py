@@ -1,0 +1,90 @@
+"""What a noise process makes of pictures before anything is trained: noisier and noisier, with its log-SNR below."""
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from darkroom.core.rng import randn_each
+from darkroom.core.sheet import PAPER, Plate, table
+from darkroom.core.tensors import contrast, to_float, to_pil, to_uint8
+from darkroom.diffusion.process import Process, process_of
+from darkroom.diffusion.schedule import CLEAN, Level
+from darkroom.nn.identity import IdentityAutoencoder
+
+ROWS = 4  # pictures that are shown
+SHARES = (0.25, 0.5, 0.75, 1.0)  # of the process' last time
+HEIGHT, DPI = 300, 100  # of the curve below them, in pixels
+POINTS = 1000
+LOWERED = "the same, its contrast lowered to be seen"
+
+
+def forward_of_pictures(
+    pictures: Tensor, captions: Sequence[str], process: Mapping[str, Any], black: float, white: float
+) -> Image.Image:
+    """`forward` of pictures uint8 (N, C, H, W) themselves; black, white: what they are to the process."""
+    pixels = IdentityAutoencoder(black, white)
+    return forward(pixels.encode(to_float(pictures)).mean, captions, process_of(process), pixels.decode)
+
+
+def forward(x0: Tensor, captions: Sequence[str], process: Process, to_rgb: Callable[[Tensor], Tensor]) -> Image.Image:
+    """A row for each picture: clean, and at four times of the process, with the same noise in all.
+
+    All are shown in one range. Where the noise is beyond it, as that of variance-exploding processes, a second row
+    shows the same pictures multiplied by `contrast`.
+
+    Args:
+        x0: what the process adds noise to, (N, c, h, w).
+        to_rgb: the linear map from there to pictures (N, C, H, W) in [-1, 1].
+    """
+    marked = [(share, process.level(share * process.latest)) for share in SHARES]
+    levels = [CLEAN, *(level for _, level in marked)]
+    eps = randn_each(tuple(x0.shape[1:]), list(range(len(x0))), "forward")
+    columns = [to_rgb(level.alpha * x0 + level.sigma * eps) for level in levels]
+    seen = [
+        contrast(float(level.alpha), float(level.sigma)) * column for level, column in zip(levels, columns, strict=True)
+    ]
+    rows = []
+    for i, caption in enumerate(captions):
+        rows.append(Plate(_pictures(columns, i), caption))
+        if process.spread > 1:
+            rows.append(Plate(_pictures(seen, i), LOWERED))
+    headings = [f"{share:.0%}   α {level.alpha:.3f}   σ {level.sigma:.3f}" for share, level in marked]
+    above = table(["clean", *headings], rows)
+    below = _log_snr(process, above.width)
+    out = Image.new("RGB", (above.width, above.height + below.height), PAPER)
+    out.paste(above, (0, 0))
+    out.paste(below, (0, above.height))
+    return out
+
+
+def _pictures(columns: Sequence[Tensor], row: int) -> list[Image.Image]:
+    return [to_pil(to_uint8(column[row])) for column in columns]
+
+
+def _log_snr(process: Process, width: int) -> Image.Image:
+    """log(alpha^2 / sigma^2) over the times that are trained, `width` pixels wide, the shown times marked."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width / DPI, HEIGHT / DPI), dpi=DPI, layout="constrained")
+    axis = figure.add_subplot(xlabel="time, as the network is told it", ylabel="log SNR")
+    axis.grid(alpha=0.3)
+    times = process.training_times(torch.linspace(0, 1, POINTS, dtype=torch.float64)[:-1]).tolist()
+    axis.plot(times, [log_snr(process.level(time)) for time in times])
+    for share in SHARES:
+        time = share * process.latest
+        axis.axvline(time, color="grey", linestyle=":")
+        axis.plot([time], [log_snr(process.level(time))], "o", color="black")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI)
+    return Image.open(drawn).convert("RGB")
+
+
+def log_snr(level: Level) -> float:
+    """log(alpha^2 / sigma^2) of a level with noise; -inf where there is nothing else."""
+    alpha, sigma = float(level.alpha), float(level.sigma)
+    return 2 * math.log(alpha / sigma) if alpha > 0 else -math.inf
