@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError, model_validator
 
 from darkroom.core.errors import DarkroomError
-from darkroom.params_base import Optimizer, Section, at_most, divides
+from darkroom.params_base import Optimizer, Section, divides
 from darkroom.params_diffusion import check_sampling
 from darkroom.params_faults import explain
 from darkroom.params_networks import TABLE_ROWS
@@ -94,8 +94,11 @@ class Params(Section):
                 "a picture's latents, mirrored, are not those of the mirrored picture; use false"
             )
         if trained.unet.kind == "layer_norm_unet" and trained.process.kind == "vp":
-            times = "train_unet.process.num_train_timesteps"
-            at_most(times, trained.process.num_train_timesteps, "the rows of layer_norm_unet's table", TABLE_ROWS)
+            if (times := trained.process.num_train_timesteps) > TABLE_ROWS:
+                raise ValueError(
+                    f"train_unet.process.num_train_timesteps = {times} is above the {TABLE_ROWS} times that "
+                    "train_unet.unet.kind = 'layer_norm_unet' knows; lower it"
+                )
         for section, how in (("train_unet", trained.sampling), ("evaluate", self.evaluate.sampling)):
             check_sampling(section, how, trained.process, trained.prediction_type)
         return self

@@ -188,6 +188,7 @@ def test_a_unet_that_the_parameters_describe_otherwise_is_refused(
 
 
 BETAS = {"beta_start": 0.0001, "beta_end": 0.02}
+PLAIN = {"kind": "vp", "scale_betas": False, "rescale_betas_zero_snr": False}
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,7 @@ BETAS = {"beta_start": 0.0001, "beta_end": 0.02}
         ({}, {}, []),
         ({"prediction_type": "epsilon"}, {}, ["train_unet.prediction_type = 'v_prediction', but {} says 'epsilon'"]),
         (
-            {"process": {"schedule": "scaled_linear", "num_train_timesteps": 1000, **BETAS}},
+            {"process": {"schedule": "scaled_linear", "num_train_timesteps": 1000, **BETAS, **PLAIN}},
             {"schedule": "linear", "num_train_timesteps": 500, "beta_end": 0.01},
             [
                 "train_unet.process.schedule = 'linear', but {} says 'scaled_linear'",
@@ -208,7 +209,7 @@ BETAS = {"beta_start": 0.0001, "beta_end": 0.02}
         (
             {"process": None},
             {},
-            [f"train_unet.process.{key} = " for key in ("schedule", *BETAS, "num_train_timesteps")],
+            [f"train_unet.process.{key} = " for key in ("schedule", *BETAS, *PLAIN, "num_train_timesteps")],
         ),
     ],
     ids=["as it was trained", "another prediction", "another process", "betas of no meaning", "a silent file"],

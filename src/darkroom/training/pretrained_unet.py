@@ -27,7 +27,7 @@ def read_pretrained_unet(
 ) -> UNet2DConditionModel:
     """unet/ of an imported model, ready to be trained further, for latents of the side that `wanted` has.
 
-    A process (arguments of DiscreteVP) or kind of prediction that is not the imported model's is warned of, no error:
+    A process (as `process_of` takes it) or kind of prediction that is not the imported model's is warned of, no error:
     the network can learn another.
 
     Raises:
@@ -52,7 +52,7 @@ def read_pretrained_unet(
 def _compare(file: Path, process: dict[str, Any], prediction_type: PredictionType) -> None:
     imported = read_json(file)
     theirs = imported.get("process") or {}
-    ignored = BETAS if theirs.get("schedule") == process["schedule"] == "cosine" else ()
+    ignored = BETAS if theirs.get("schedule") == process.get("schedule") == "cosine" else ()
     pairs = {f"process.{key}": (value, theirs.get(key)) for key, value in process.items() if key not in ignored}
     pairs["prediction_type"] = (prediction_type, imported.get("prediction_type"))
     for key, (value, found) in pairs.items():
