@@ -93,12 +93,12 @@ class Params(Section):
                 f"train_unet.horizontal_flip = true needs train_vae.mode = 'identity', not {self.train_vae.mode!r}: "
                 "a picture's latents, mirrored, are not those of the mirrored picture; use false"
             )
-        if trained.unet.kind == "layer_norm_unet" and trained.process.kind == "vp":
-            if (times := trained.process.num_train_timesteps) > TABLE_ROWS:
-                raise ValueError(
-                    f"train_unet.process.num_train_timesteps = {times} is above the {TABLE_ROWS} times that "
-                    "train_unet.unet.kind = 'layer_norm_unet' knows; lower it"
-                )
+        times = trained.process.num_train_timesteps if trained.process.kind == "vp" else 0
+        if trained.unet.kind == "layer_norm_unet" and times > TABLE_ROWS:
+            raise ValueError(
+                f"train_unet.process.num_train_timesteps = {times} is above the {TABLE_ROWS} times that "
+                "train_unet.unet.kind = 'layer_norm_unet' knows; lower it"
+            )
         for section, how in (("train_unet", trained.sampling), ("evaluate", self.evaluate.sampling)):
             check_sampling(section, how, trained.process, trained.prediction_type)
         return self
