@@ -46,8 +46,12 @@ def serve(work: Callable[[], Any]) -> None:
         start = time.perf_counter()
         work()
         seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB
-        print(json.dumps({"seconds": seconds, "peak_mib": peak}), file=answers, flush=True)
+        print(json.dumps({"seconds": seconds, "peak_mib": peak_mib()}), file=answers, flush=True)
+
+
+def peak_mib() -> float:
+    """The most memory that this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,214 @@
+"""Training photos-ddpm-small's network beside diffusers' UNet2DModel of the same size: which learns more in a time?
+
+    python benchmarks/training.py --minutes 20    both for so long, in turns of a minute
+    python benchmarks/training.py --large         photos-ddpm's network of 62 M weights alone: 100 steps of 16 pictures
+
+Both see the same pictures in the same batches, with the same noise at the same times, mirrored alike, and minimise the
+L1 error of epsilon with the recipe's optimiser; the L1 error on held-out pictures is that of the averaged weights. Time
+is that of training alone. --data names a folder of photographs, such as recipes/cifar10_photos.py writes.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from darkroom.core import device as devices
+from darkroom.core.errors import DarkroomError
+from darkroom.core.rng import seeded
+from darkroom.core.vision import torchvision
+from darkroom.data.conditioning import Conditioning, ConditioningInfo
+from darkroom.data.latents import Latents
+from darkroom.data.prepare import Preparation, prepare
+from darkroom.data.prepared import Prepared
+from darkroom.data.sources.image_folder import ImageFolder
+from darkroom.diffusion.objective import Objective
+from darkroom.diffusion.process import process_of
+from darkroom.nn.batch_norm_unet import BatchNormUNet, BatchNormUNetConfig
+from darkroom.nn.identity import IdentityAutoencoder
+from darkroom.params import Params, TrainUNet, load
+from darkroom.params_networks import BatchNormUNet as BatchNormUNetParams
+from darkroom.training.autoencoder import encode
+from darkroom.training.ema import EMA
+from darkroom.training.loop import Phase
+from darkroom.training.setting import Setting
+from darkroom.training.unet import UNetTask
+from side_by_side import peak_mib
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+PHOTOS = Path("data/raw/cifar10-photos")
+CPU = torch.device("cpu")
+SAME_SIZE = 0.05  # how far the numbers of weights may be apart
+LARGE_BATCH, ENDS = 16, 10  # pictures of a step, and steps of which the loss at the start and at the end is the mean
+
+# As google/ddpm-cifar10-32, narrower: four levels of two blocks, attention at 16 x 16, and its paddings and epsilons.
+PEER: dict[str, Any] = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "block_out_channels": (48, 48, 96, 96),
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 2,
+    "norm_num_groups": 8,
+    "norm_eps": 1e-6,
+    "downsample_padding": 0,
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+}
+
+
+class Peer(nn.Module):
+    """diffusers' network, called as ours are."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        torchvision("datasets")  # before diffusers imports it: beside a CPU build of PyTorch it needs the help
+        from diffusers import UNet2DModel
+
+        self.unet: Any = UNet2DModel(sample_size=side, **PEER)
+
+    def forward(self, sample: Tensor, timestep: Tensor, context: None = None, class_labels: None = None) -> Tensor:
+        """See nn.denoising.DenoisingNetwork; there are no conditions."""
+        predicted: Tensor = self.unet(sample, timestep).sample
+        return predicted
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Pictures as the denoiser sees them."""
+
+    train: Latents
+    held_out: Latents
+
+    @classmethod
+    def read(cls, folder: Path, params: Params) -> "Photos":
+        """The photographs in a folder, prepared as a recipe says."""
+        p = params.prepare_data
+        assert params.train_vae.identity_range is not None
+        keys = ("image_size", "channels", "resize", "validation_fraction", "test_fraction", "validation_from")
+        how = Preparation(**{key: getattr(p, key) for key in keys}, max_bad_fraction=p.max_bad_fraction, seed=p.seed)
+        pixels = IdentityAutoencoder(*params.train_vae.identity_range)
+        with tempfile.TemporaryDirectory() as scratch:
+            prepare(ImageFolder(str(folder.resolve()), "a {label}"), Path(scratch) / "prepared", how)
+            splits = [Prepared.open(Path(scratch) / "prepared").split(name) for name in ("train", "validation")]
+            means = [encode(pixels, split.images, len(split), 1024, "fp32", CPU, "read").mean for split in splits]
+        return cls(*(Latents(mean, None, 1.0) for mean in means))
+
+
+class Contestant:
+    """A network in training; ours and theirs differ in nothing else."""
+
+    def __init__(self, network: Any, photos: Photos, p: TrainUNet, device: torch.device) -> None:
+        network = devices.channels_last(network.to(device))
+        self.weights = sum(weight.numel() for weight in network.parameters())
+        self.p, self.steps, self.seconds = p, 0, 0.0
+        self.task = UNetTask(
+            network,
+            Objective(process_of(p.process.model_dump()), p.prediction_type, p.weighting, p.loss, p.reduction),
+            photos.train,
+            photos.held_out,
+            Conditioning(ConditioningInfo("none", None, 0, 0, []), {}, None, None),
+            condition_dropout=p.condition_dropout,
+            horizontal_flip=p.horizontal_flip,
+            max_held_out=p.held_out,
+            setting=Setting(p.batch_size, p.seed, p.precision, device),
+        )
+        self.phase, self.ema = Phase("", network, p, self.task.loss), EMA(network, p.ema_half_life)
+
+    def step(self) -> float:
+        """Train for one step; its loss."""
+        began = time.perf_counter()
+        whole = [slice(0, self.p.batch_size)]
+        loss = self.phase.run(self.steps, self.p.steps, whole, self.p.batch_size)["loss"]
+        self.steps += 1
+        self.ema.update(self.steps * self.p.batch_size, self.p.batch_size)
+        self.seconds += time.perf_counter() - began
+        return loss
+
+    def train_until(self, seconds: float) -> None:
+        """Train until it has had so many seconds in all."""
+        while self.seconds < seconds:
+            self.step()
+
+    def held_out(self) -> float:
+        """The mean L1 error on held-out pictures."""
+        return self.task.validate(self.ema.network)["held_out/loss"]
+
+
+def ours(p: TrainUNet) -> BatchNormUNet:
+    """The recipe's network, as train_unet begins with it."""
+    assert isinstance(p.unet, BatchNormUNetParams)
+    with seeded(p.seed, "unet"):
+        return BatchNormUNet(BatchNormUNetConfig(3, tuple(p.unet.widths)))
+
+
+def compare(given: argparse.Namespace, device: torch.device) -> None:
+    """Train both in turns and print a row after each."""
+    params = load(RECIPES / "photos-ddpm-small.yaml")
+    photos, p = Photos.read(given.data, params), params.train_unet
+    with seeded(p.seed, "peer"):
+        peer = Peer(params.prepare_data.image_size)
+    theirs = p.model_copy(update={"learning_rate": given.peer_learning_rate or p.learning_rate})
+    both = [Contestant(ours(p), photos, p, device), Contestant(peer, photos, theirs, device)]
+    if abs(both[1].weights / both[0].weights - 1) > SAME_SIZE:
+        raise SystemExit(f"{both[0].weights:,} and {both[1].weights:,} weights are no longer the same size")
+    print(
+        f"{len(photos.train)} pictures, {min(len(photos.held_out), p.held_out)} held out; weights: "
+        f"{both[0].weights:,} and {both[1].weights:,}; learning rates: {p.learning_rate:g} and {theirs.learning_rate:g}"
+    )
+    print("| seconds of each | steps | s/step | held-out L1 | steps, diffusers | s/step | held-out L1 |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    wanted, until = 60 * given.minutes, 0.0
+    while until < wanted:
+        until = min(until + given.turn, wanted)
+        for one in both:
+            one.train_until(until)
+        cells = [f"{one.steps} | {one.seconds / one.steps:.3f} | {one.held_out():.4f}" for one in both]
+        print(f"| {until:.0f} | {' | '.join(cells)} |", flush=True)
+
+
+def large(given: argparse.Namespace, device: torch.device) -> None:
+    """A few steps of the large network, and what they cost."""
+    params = load(RECIPES / "photos-ddpm.yaml")
+    p = params.train_unet.model_copy(update={"batch_size": LARGE_BATCH, "steps": given.steps})
+    one = Contestant(ours(p), Photos.read(given.data, params), p, device)
+    losses, seconds = [], []
+    for _ in range(given.steps):
+        before = one.seconds
+        losses.append(one.step())
+        seconds.append(one.seconds - before)
+    first, last = (statistics.mean(part) for part in (losses[:ENDS], losses[-ENDS:]))
+    print(
+        f"{one.weights:,} weights, {LARGE_BATCH} pictures of {params.prepare_data.image_size}² a step, "
+        f"{given.steps} steps: L1 {first:.4f} at the start, {last:.4f} at the end (means of {ENDS} steps); "
+        f"{statistics.median(seconds):.2f} s a step; peak {peak_mib():.0f} MiB"
+    )
+
+
+def main() -> None:
+    """Read the command line, and measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=PHOTOS, help=f"folder of photographs (default {PHOTOS})")
+    parser.add_argument("--minutes", type=float, default=20, help="of training, for each")
+    parser.add_argument("--turn", type=float, default=60, help="seconds of a turn")
+    parser.add_argument("--peer-learning-rate", type=float, help="of diffusers' network, in place of the recipe's")
+    parser.add_argument("--large", action="store_true")
+    parser.add_argument("--steps", type=int, default=100, help="of --large")
+    given = parser.parse_args()
+    if given.minutes <= 0 or given.turn <= 0 or given.steps < 1:
+        parser.error("--minutes and --turn are above 0, --steps is 1 or more")
+    try:
+        (large if given.large else compare)(given, devices.start())
+    except DarkroomError as error:
+        sys.exit(f"training: {error}")
+
+
+if __name__ == "__main__":
+    main()
