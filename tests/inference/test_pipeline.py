@@ -17,6 +17,7 @@ from darkroom.inference import prompts as prompts_module
 from darkroom.inference.pipeline import Pipeline
 from darkroom.interop.diffusers import UNET, read_unet
 from darkroom.nn.unet import UNet2DConditionModel
+from darkroom.nn.vae import AutoencoderKL
 
 PROMPTS = ["a small red circle", "a large blue square", "a small green square", "a small red circle"]
 Make = Callable[..., Pipeline]
@@ -157,6 +158,23 @@ def test_bf16_draws_nearly_the_same_and_keeps_to_its_seed(make: Make, apart: Apa
     assert 0 < difference < 6
     alone = torch.cat([fast.text_to_image(p, seeds=[s], output="tensor") for s, p in enumerate(PROMPTS)])
     assert apart(drawn[1], alone) <= 1
+
+
+def test_bf16_reaches_the_decoder_and_neither_encoder(make: Make) -> None:
+    pipeline, seen = make(precision="bf16"), dict[str, bool]()
+    assert pipeline.text is not None
+    assert isinstance(pipeline.vae, AutoencoderKL)
+    for name, part in (
+        ("text", pipeline.text[1]),
+        ("encoder", pipeline.vae.encoder),
+        ("decoder", pipeline.vae.decoder),
+    ):
+        part.register_forward_hook(lambda *_, name=name: seen.update({name: torch.is_autocast_enabled("cpu")}))
+    picture = pipeline.text_to_image(PROMPTS[0], output="tensor")
+    pipeline.image_to_image(PROMPTS[0], picture)
+    assert seen == {"text": False, "encoder": False, "decoder": True}
+    pipeline.reconstruct(torch.rand(1, 3, 16, 16))
+    assert seen["decoder"] is False  # what the autoencoder is measured on
 
 
 @pytest.mark.parametrize("kind", ["text", "class"])
