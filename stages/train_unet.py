@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from darkroom.core.artifact import content_hash, provenance, write_json
-from darkroom.core.device import channels_last
 from darkroom.core.rng import seeded
 from darkroom.core.tensors import save_png
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
@@ -47,10 +46,10 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
     unet: DenoisingNetwork
     if p.init_from is not None and isinstance(shape, UNetConfig):
         trained_for = (p.process.model_dump(), p.prediction_type)
-        unet = channels_last(read_pretrained_unet(Path(p.init_from), shape, device, *trained_for))
+        unet = read_pretrained_unet(Path(p.init_from), shape, device, *trained_for).stored()
     else:
         with seeded(p.seed, "unet"):
-            unet = channels_last(build(shape).to(device))
+            unet = build(shape).to(device).stored()
     task = UNetTask(
         unet,
         Objective(process_of(p.process.model_dump()), p.prediction_type, p.weighting, p.loss, p.reduction),

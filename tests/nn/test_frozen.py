@@ -107,7 +107,7 @@ def test_the_weights_are_taken_over_not_kept_twice(randomise):
 def test_conditions_it_does_not_take_are_refused(randomise):
     fast = FrozenUNet(trained(TINY, randomise))
     x = inputs(TINY)
-    with pytest.raises(DarkroomError, match="cross_attention_dim = 10, but the context is missing"):
+    with pytest.raises(DarkroomError, match="UNet2DConditionModel needs text embeddings, but none are given"):
         fast(x["sample"], x["timestep"])
-    with pytest.raises(DarkroomError, match="num_class_embeds = None, but class labels are given"):
+    with pytest.raises(DarkroomError, match="UNet2DConditionModel takes no class labels, but they are given"):
         fast(x["sample"], x["timestep"], fast.prepare_context(x["words"]), torch.tensor([0, 1, 2]))

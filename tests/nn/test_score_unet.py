@@ -159,7 +159,7 @@ def test_what_does_not_fit_is_refused():
         plain(sample, t, None, labels)
     with pytest.raises(DarkroomError, match="ScoreUNet needs class labels, but none are given"):
         asked(sample, t)
-    with pytest.raises(DarkroomError, match="takes no text embeddings, but a context is given"):
+    with pytest.raises(DarkroomError, match="takes no text embeddings, but they are given"):
         plain(sample, t, [])
     with pytest.raises(DarkroomError, match=r"takes no text embeddings; use setup_text_encoder\.mode none"):
         plain.prepare_context(torch.randn(1, 6, 10))

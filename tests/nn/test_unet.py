@@ -211,13 +211,13 @@ def test_a_condition_that_does_not_fit_is_refused():
     text, classes = UNet2DConditionModel(TINY), UNet2DConditionModel(CLASSES)
     sample, t, labels = torch.randn(1, 4, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.int64)
     context = text.prepare_context(torch.randn(1, 6, 10))
-    with pytest.raises(DarkroomError, match="the context is missing"):
+    with pytest.raises(DarkroomError, match="needs text embeddings, but none are given"):
         text(sample, t)
-    with pytest.raises(DarkroomError, match="class labels are given"):
+    with pytest.raises(DarkroomError, match="takes no class labels, but they are given"):
         text(sample, t, context, labels)
-    with pytest.raises(DarkroomError, match="the context is given"):
+    with pytest.raises(DarkroomError, match="takes no text embeddings, but they are given"):
         classes(sample, t, context, labels)
-    with pytest.raises(DarkroomError, match="class labels are missing"):
+    with pytest.raises(DarkroomError, match="needs class labels, but none are given"):
         classes(sample, t)
     with pytest.raises(DarkroomError, match="takes no text"):
         classes.prepare_context(torch.randn(1, 6, 10))

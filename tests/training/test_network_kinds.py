@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from darkroom.core.device import channels_last
 from darkroom.core.rng import generator, seeded
 from darkroom.data.latents import Latents, PreviewMap
 from darkroom.diffusion.generate import Sampling
@@ -38,7 +37,7 @@ def task(world: Callable[[str], Any]) -> Callable[[str], Any]:
     def make(name: str) -> Any:
         config, condition, side = KINDS[name]
         with seeded(0, "unet"):
-            network = channels_last(build(config))
+            network = build(config).stored()
         made = world(condition).task(network, condition_dropout=0.3)
         for split in ("train", "held_out"):
             mean = torch.rand(N, 1, side, side, generator=generator(0, split)).half()

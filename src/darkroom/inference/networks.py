@@ -7,7 +7,6 @@ import torch
 
 from darkroom.core.artifact import CONFIG, PIPELINE, read_json
 from darkroom.core.choices import Precision
-from darkroom.core.device import channels_last
 from darkroom.core.errors import DarkroomError
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, load_weights
 from darkroom.data.tokenizer import CLIPTokenizer
@@ -68,7 +67,7 @@ def read_parts(
 
 
 def _for_drawing(unet: UNet2DConditionModel, device: torch.device) -> DenoisingNetwork:
-    return FrozenUNet(unet) if device.type == "cpu" else channels_last(unet)
+    return FrozenUNet(unet) if device.type == "cpu" else unet.stored()
 
 
 def _read_denoiser(folder: Path, info: PipelineInfo, device: torch.device, precision: Precision) -> DenoisingNetwork:
@@ -77,4 +76,4 @@ def _read_denoiser(folder: Path, info: PipelineInfo, device: torch.device, preci
     config = from_json(read_json(folder / CONFIG), folder / CONFIG)
     if kind_of(config) != info.network:
         raise DarkroomError(f"{folder / CONFIG}: {KIND} = {kind_of(config)!r}, but {PIPELINE} says {info.network!r}")
-    return channels_last(load_weights(build_denoiser(config), folder / DIFFUSERS_WEIGHTS, device))
+    return load_weights(build_denoiser(config), folder / DIFFUSERS_WEIGHTS, device).stored()

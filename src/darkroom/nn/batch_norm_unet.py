@@ -73,7 +73,7 @@ class BatchNormUNet(DenoisingNetwork):
         self, sample: Tensor, timestep: Tensor, context: Context | None = None, class_labels: Tensor | None = None
     ) -> Tensor:
         """See `DenoisingNetwork.forward`."""
-        self._check(sample, context, class_labels, classes=False)
+        self._check(sample, context, class_labels)
         sinusoids = timestep_embedding(timestep, TIME_DIM, flip_sin_to_cos=False, freq_shift=1)
         time = F.relu(self.time_embedding(sinusoids.to(sample.dtype)))  # (N, 32)
         x, skips = self.conv_in(sample), []

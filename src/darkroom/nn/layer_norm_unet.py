@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darkroom.core.errors import DarkroomError
-from darkroom.nn.denoising import Context, DenoisingNetwork
+from darkroom.nn.denoising import Context, FixedSideNetwork
 from darkroom.nn.layers import timestep_embedding
 
 WIDTHS = (10, 20, 40)
@@ -45,7 +45,7 @@ class LayerNormUNetConfig:
             )
 
 
-class LayerNormUNet(DenoisingNetwork):
+class LayerNormUNet(FixedSideNetwork):
     """Noisy pictures and a time in [0, 999] -> a prediction of their shape.
 
     The time is a row of a frozen table of sinusoids (Vaswani et al. 2017, section 3.5); between two rows it is
@@ -77,21 +77,11 @@ class LayerNormUNet(DenoisingNetwork):
         )
         self.conv_out = nn.Conv2d(first, channels, 3, padding=1)
 
-    @property
-    def multiple(self) -> int:
-        """The only side there is."""
-        return self.config.sample_size
-
-    @property
-    def fixed_side(self) -> int:
-        """The side of the pictures it was made for."""
-        return self.config.sample_size
-
     def forward(
         self, sample: Tensor, timestep: Tensor, context: Context | None = None, class_labels: Tensor | None = None
     ) -> Tensor:
         """See `DenoisingNetwork.forward`; times outside the table count as its first or last row."""
-        self._check(sample, context, class_labels, classes=False)
+        self._check(sample, context, class_labels)
         time = self._time(timestep).to(sample.dtype)
         x, skips = sample, []
         for stage, downsample in zip(self.down, self.downsamplers, strict=True):

@@ -225,6 +225,16 @@ class UNet2DConditionModel(DenoisingNetwork):
         )
 
     @property
+    def takes_text(self) -> bool:
+        """Unless it has no cross-attention."""
+        return self.config.cross_attention_dim is not None
+
+    @property
+    def takes_classes(self) -> bool:
+        """Where it has a table of them."""
+        return self.class_embedding is not None
+
+    @property
     def multiple(self) -> int:
         """Every level but the first halves the sides."""
         return int(2 ** (len(self.config.block_out_channels) - 1))
@@ -255,22 +265,6 @@ class UNet2DConditionModel(DenoisingNetwork):
             for module in self.modules()
             if isinstance(module, BasicTransformerBlock)
         ]
-
-    def check_condition(self, context: Context | None, class_labels: Tensor | None) -> None:
-        """Refuse a condition that is missing, or that this network does not take.
-
-        Raises:
-            DarkroomError: names the key of the configuration.
-        """
-        c = self.config
-        if (context is None) != (c.cross_attention_dim is None):
-            raise DarkroomError(
-                f"cross_attention_dim = {c.cross_attention_dim}, but the context is {_presence(context)}"
-            )
-        if (class_labels is None) != (self.class_embedding is None):
-            raise DarkroomError(
-                f"num_class_embeds = {c.num_class_embeds}, but class labels are {_presence(class_labels)}"
-            )
 
     def time_features(self, timestep: Tensor, class_labels: Tensor | None, dtype: torch.dtype) -> Tensor:
         """SiLU of the embedding (N, 4 * width) of the times and classes, which every ResNet block projects."""
@@ -310,10 +304,6 @@ class UNet2DConditionModel(DenoisingNetwork):
             x = block(x, temb, keys_values, skips)
         out: Tensor = self.conv_out(silu_(self.conv_norm_out(x)))
         return out
-
-
-def _presence(value: object) -> str:
-    return "missing" if value is None else "given"
 
 
 def select_context(context: Context, rows: Tensor) -> Context:
