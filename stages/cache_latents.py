@@ -12,8 +12,7 @@ from darkroom.data.latents import LatentsInfo, PreviewMap, measured_scaling_fact
 from darkroom.data.prepared import Prepared
 from darkroom.nn.identity import IdentityAutoencoder
 from darkroom.params import Params
-from darkroom.stage import run_stage
-from darkroom.tracking import Run
+from darkroom.stage import Work, run_stage
 from darkroom.training.autoencoder import encode
 from darkroom.training.trained import read_autoencoder
 
@@ -23,14 +22,14 @@ SPLITS = ("train", "validation")  # what training reads; evaluation starts from 
 N_FITTED, N_SHOWN = 2000, 16  # pictures the preview map is fitted to, and shown on
 
 
-def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float | str]:
+def body(params: Params, work: Work) -> Mapping[str, float | str]:
     """Encode, measure the scale of the training latents, fit the preview map."""
     p, data = params.cache_latents, Prepared.open(PREPARED)
     check_made_from(VAE, PREPARED)
-    vae = read_autoencoder(VAE, device)
+    vae = read_autoencoder(VAE, work.device)
     splits = {name: data.split(name) for name in SPLITS}
     moments = {
-        name: encode(vae, split.images, len(split), p.batch_size, p.precision, device, f"cache_latents {name}")
+        name: encode(vae, split.images, len(split), p.batch_size, p.precision, work.device, f"cache_latents {name}")
         for name, split in splits.items()
     }
     imported = read_json(VAE / CONFIG)["scaling_factor"]

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from darkroom.core.artifact import check_made_from, provenance, whole, write_json
 from darkroom.data.latents import read_info
 from darkroom.data.prepared import Prepared
@@ -18,8 +16,7 @@ from darkroom.evaluation.report import Examiner, as_json, key_figures
 from darkroom.inference.folder import assemble
 from darkroom.inference.pipeline import Pipeline
 from darkroom.params import Params
-from darkroom.stage import run_stage
-from darkroom.tracking import Run
+from darkroom.stage import Work, run_stage
 
 PREPARED, LATENTS, CONDITIONING = Path("data/prepared"), Path("data/latents"), Path("data/conditioning")
 VAE, TEXT_ENCODER = Path("artifacts/vae"), Path("artifacts/text_encoder")
@@ -39,7 +36,7 @@ MADE_FROM = (
 TRAINED = ("train_vae", "setup_text_encoder", "train_unet")  # whose parameters the model card names
 
 
-def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float | str]:
+def body(params: Params, work: Work) -> Mapping[str, float | str]:
     """Refuse parts that do not belong together, put them together, draw held-out captions, measure, show, describe."""
     p, data = params.evaluate, Prepared.open(PREPARED)
     for artifact, source in MADE_FROM:
@@ -56,8 +53,8 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
         precision=p.precision,
         origin=provenance(UNET, VAE, TEXT_ENCODER, LATENTS),
     )
-    pipeline = Pipeline.from_pretrained(PIPELINE, device=device)
-    examiner = Examiner(Judge.read(EVALUATOR, device), p.seed, p.bootstrap)
+    pipeline = Pipeline.from_pretrained(PIPELINE, device=work.device)
+    examiner = Examiner(Judge.read(EVALUATOR, work.device), p.seed, p.bootstrap)
     test, counts = data.split("test"), {"test": p.n_test, "novel": p.n_novel}
     drawn = {
         name: draw(pipeline, data.split(name), n, p.seed, p.batch_size)

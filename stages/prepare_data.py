@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
 from darkroom.core.artifact import write_json
 from darkroom.data.contact_sheet import contact_sheet
 from darkroom.data.manifest import Manifest
@@ -24,13 +22,12 @@ from darkroom.params import (
     ScenesSource,
     TorchvisionSource,
 )
-from darkroom.stage import run_stage
-from darkroom.tracking import Run
+from darkroom.stage import Work, run_stage
 
 PREPARED, REPORT = Path("data/prepared"), Path("reports/prepare_data")
 
 
-def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float | str]:
+def body(params: Params, work: Work) -> Mapping[str, float | str]:
     """Read the source, write the splits, show them."""
     p = params.prepare_data
     how = Preparation(

@@ -18,8 +18,7 @@ from darkroom.nn.image import ConvTowerConfig
 from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
 from darkroom.nn.towers import Towers
 from darkroom.params import Params, SetupTextEncoder
-from darkroom.stage import run_stage
-from darkroom.tracking import Run
+from darkroom.stage import Work, run_stage
 from darkroom.training.contrastive import ContrastiveTask, embed_captions, retrieval
 from darkroom.training.curves import Curves
 from darkroom.training.ema import EMA
@@ -34,11 +33,11 @@ TOKENIZER = "tokenizer"  # in the artifact, and beside the encoder of an importe
 SPLITS = ("train", "validation")  # what training reads; evaluation embeds its own prompts
 
 
-def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float | str]:
+def body(params: Params, work: Work) -> Mapping[str, float | str]:
     """Make the conditions as `mode` says and cache them for every picture that training sees."""
     p, data = params.setup_text_encoder, Prepared.open(PREPARED)
     splits = {name: data.split(name) for name in SPLITS}
-    curves, figures = Curves.over(p.steps, run.metrics), dict[str, float | str]()
+    curves, figures = Curves.over(p.steps, work.run.metrics), dict[str, float | str]()
     texts: list[str] = []
     sources = [PREPARED]
     with whole(ARTIFACT) as folder:
@@ -47,14 +46,14 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
             texts, index = distinct({name: split.captions for name, split in splits.items()})
             if p.pretrained_path is not None:
                 sources += [Path(p.pretrained_path), Path(p.pretrained_path).parent / TOKENIZER]
-                encoder = read_pretrained_text_encoder(sources[1], device)
+                encoder = read_pretrained_text_encoder(sources[1], work.device)
                 tokenizer = CLIPTokenizer.read(sources[2])
                 figures = {f"pretrained: {path.name}": content_hash(path) for path in sources[1:]}
             else:
                 tokenizer = CLIPTokenizer.train(splits["train"].captions, p.text.vocab_size, p.text.max_length)
-                encoder, measured = _train(p, splits, tokenizer, tokenizer(texts), index, device, curves)
+                encoder, measured = _train(p, splits, tokenizer, tokenizer(texts), index, work, curves)
                 figures = dict(measured)
-            embeddings, null = (embed_captions(encoder, tokenizer(t), device) for t in (texts, [""]))
+            embeddings, null = (embed_captions(encoder, tokenizer(t), work.device) for t in (texts, [""]))
             null = null[0] if p.null_condition == "empty_prompt" else torch.zeros_like(null[0])
             dim = encoder.config.hidden_size
             info = ConditioningInfo("text", p.null_condition, tokenizer.max_length, dim, [])
@@ -98,7 +97,7 @@ def _train(
     tokenizer: CLIPTokenizer,
     input_ids: Tensor,
     index: dict[str, Tensor],
-    device: torch.device,
+    work: Work,
     curves: Curves,
 ) -> tuple[CLIPTextModel, dict[str, float]]:
     text = CLIPTextConfig(
@@ -113,8 +112,9 @@ def _train(
         pad_token_id=tokenizer.eos_token_id,
     )
     with seeded(p.seed, "text encoder"):
-        towers = Towers(ConvTowerConfig(splits["train"].info.channels, p.image.width, p.image.depth), text).to(device)
-    setting = Setting(p.batch_size, p.seed, p.precision, device)
+        image = ConvTowerConfig(splits["train"].info.channels, p.image.width, p.image.depth)
+        towers = Towers(image, text).to(work.device)
+    setting = Setting(p.batch_size, p.seed, p.precision, work.device)
     hard = p.hard_negatives and HardNegativesConfig(**p.hard_negatives.model_dump())
     training = ContrastiveTask(towers, splits["train"].images, input_ids, index["train"], setting, hard)
     held_out_task = ContrastiveTask(towers, splits["validation"].images, input_ids, index["validation"], setting)
@@ -126,7 +126,17 @@ def _train(
 
     phase = Phase("", towers, p, training.loss)
     hooks: list[Hook] = [curves, held_out, training.search]
-    train([phase], ema, steps=p.steps, batch_size=p.batch_size, accumulation=1, hooks=hooks, description="text encoder")
+    train(
+        [phase],
+        ema,
+        steps=p.steps,
+        batch_size=p.batch_size,
+        accumulation=1,
+        hooks=hooks,
+        description="text encoder",
+        checkpoints=work.checkpoints,
+        remembered={"curves": curves} | training.memory(),
+    )
     return ema.network.text_model, retrieval(held_out_task, ema.network)
 
 

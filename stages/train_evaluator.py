@@ -4,16 +4,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from darkroom.core.artifact import CONFIG, PROVENANCE, provenance, save_tensors, whole, write_json
 from darkroom.core.rng import seeded
 from darkroom.core.weights import WEIGHTS
 from darkroom.data.prepared import Prepared
 from darkroom.nn.image import ConvTowerConfig
 from darkroom.params import Params
-from darkroom.stage import run_stage
-from darkroom.tracking import Run
+from darkroom.stage import Work, run_stage
 from darkroom.training.curves import Curves
 from darkroom.training.ema import EMA
 from darkroom.training.judge import JudgeShape, make_judge
@@ -23,17 +20,17 @@ from darkroom.training.setting import Setting
 PREPARED, ARTIFACT, REPORT = Path("data/prepared"), Path("artifacts/evaluator"), Path("reports/train_evaluator")
 
 
-def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float | str]:
+def body(params: Params, work: Work) -> Mapping[str, float | str]:
     """Train the judge that suits the data and measure it on real test pictures."""
     p, data = params.train_evaluator, Prepared.open(PREPARED)
     pictures, held_out = data.split("train"), data.split("validation")
     image = ConvTowerConfig(data.info.channels, p.image.width, p.image.depth)
     text = p.text.model_dump(exclude={"vocab_size", "max_length"})
     shape = JudgeShape(image, text, p.text.vocab_size, p.text.max_length)
-    setting = Setting(p.batch_size, p.seed, p.precision, device)
+    setting = Setting(p.batch_size, p.seed, p.precision, work.device)
     with seeded(p.seed, "evaluator"):
         judge = make_judge(data.info, pictures, shape, setting)
-    ema, curves = EMA(judge.network, p.ema_half_life), Curves.over(p.steps, run.metrics)
+    ema, curves = EMA(judge.network, p.ema_half_life), Curves.over(p.steps, work.run.metrics)
 
     def accuracy(step: int, values: Mapping[str, float]) -> None:
         if step % p.validate_every == 0 or step == p.steps:
@@ -42,7 +39,17 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
 
     phase = Phase("", judge.network, p, judge.loss)
     hooks: list[Hook] = [curves, accuracy]
-    train([phase], ema, steps=p.steps, batch_size=p.batch_size, accumulation=1, hooks=hooks, description="evaluator")
+    train(
+        [phase],
+        ema,
+        steps=p.steps,
+        batch_size=p.batch_size,
+        accumulation=1,
+        hooks=hooks,
+        description="evaluator",
+        checkpoints=work.checkpoints,
+        remembered={"curves": curves},
+    )
     curves.write(REPORT)
     measured = dict(judge.accuracy(ema.network, data.split("test")))
     write_json(REPORT / "metrics.json", {"test_accuracy": measured})

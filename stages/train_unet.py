@@ -23,8 +23,7 @@ from darkroom.nn.layer_norm_unet import LayerNormUNetConfig
 from darkroom.nn.score_unet import ScoreUNetConfig
 from darkroom.nn.unet import UNetConfig
 from darkroom.params import Params, TrainUNet
-from darkroom.stage import run_stage
-from darkroom.tracking import Run
+from darkroom.stage import Work, run_stage
 from darkroom.training.best import Best
 from darkroom.training.curves import Curves
 from darkroom.training.ema import EMA
@@ -38,7 +37,7 @@ LATENTS, CONDITIONING = Path("data/latents"), Path("data/conditioning")
 ARTIFACT, REPORT = Path("artifacts/unet"), Path("reports/train_unet")
 
 
-def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float | str]:
+def body(params: Params, work: Work) -> Mapping[str, float | str]:
     """Train with condition dropout; hand on the averaged weights of the best held-out loss."""
     p = params.train_unet
     conditioning, latents = Conditioning.read(CONDITIONING), Latents.read(LATENTS, "train")
@@ -46,10 +45,10 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
     unet: DenoisingNetwork
     if p.init_from is not None and isinstance(shape, UNetConfig):
         trained_for = (p.process.model_dump(), p.prediction_type)
-        unet = read_pretrained_unet(Path(p.init_from), shape, device, *trained_for).stored()
+        unet = read_pretrained_unet(Path(p.init_from), shape, work.device, *trained_for).stored()
     else:
         with seeded(p.seed, "unet"):
-            unet = build(shape).to(device).stored()
+            unet = build(shape).to(work.device).stored()
     task = UNetTask(
         unet,
         Objective(process_of(p.process.model_dump()), p.prediction_type, p.weighting, p.loss, p.reduction),
@@ -59,14 +58,14 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
         condition_dropout=p.condition_dropout,
         horizontal_flip=p.horizontal_flip,
         max_held_out=p.held_out,
-        setting=Setting(p.batch_size, p.seed, p.precision, device),
+        setting=Setting(p.batch_size, p.seed, p.precision, work.device),
     )
-    ema, best, curves = EMA(unet, p.ema_half_life), Best(), Curves.over(p.steps, run.metrics)
+    ema, best, curves = EMA(unet, p.ema_half_life), Best(), Curves.over(p.steps, work.run.metrics)
     sampling, to_rgb = Sampling(**p.sampling.model_dump()), read_preview(LATENTS)
     shown = torch.arange(min(ROWS, len(task.held_out)))
     means = task.held_out.sample(shown, torch.zeros(len(shown), *task.held_out.shape))
     noisy = forward(means, [f"held-out picture {i + 1}" for i in shown], task.objective.schedule, to_rgb)
-    run.picture(noisy, "forward")
+    work.run.picture(noisy, "forward")
     save_png(REPORT / "forward.png", noisy)
 
     def held_out(step: int, values: Mapping[str, float]) -> None:
@@ -79,7 +78,7 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
         if step % p.sample_every == 0 or step == p.steps:
             grid, strip = preview(ema.network, task, to_rgb, sampling, p.samples)
             for name, picture in (("samples", grid), ("denoising", strip)):
-                run.picture(picture, name, step)
+                work.run.picture(picture, name, step)
                 save_png(REPORT / f"{name}.png", picture)
 
     phase = Phase("", unet, p, task.loss)
@@ -91,6 +90,8 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
         accumulation=p.accumulation,
         hooks=[curves, held_out, samples],
         description="train_unet",
+        checkpoints=work.checkpoints,
+        remembered={"curves": curves, "best": best},
     )
     best.restore(ema.network)
     curves.write(REPORT)

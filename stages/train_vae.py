@@ -19,8 +19,7 @@ from darkroom.nn.identity import Autoencoder, IdentityAutoencoder
 from darkroom.nn.perceptual import load_perceptual
 from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
 from darkroom.params import Params, TrainVAE
-from darkroom.stage import run_stage
-from darkroom.tracking import Run
+from darkroom.stage import Work, run_stage
 from darkroom.training.autoencoder import VAELoss, VAETask, comparison, validate
 from darkroom.training.best import Best
 from darkroom.training.curves import Curves
@@ -32,9 +31,9 @@ from darkroom.training.trained import read_pretrained_autoencoder
 PREPARED, ARTIFACT, REPORT = Path("data/prepared"), Path("artifacts/vae"), Path("reports/train_vae")
 
 
-def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float | str]:
+def body(params: Params, work: Work) -> Mapping[str, float | str]:
     """Train, take over or do without an autoencoder, as `mode` says, and measure it on held-out pictures."""
-    p, data, curves = params.train_vae, Prepared.open(PREPARED), Curves.over(params.train_vae.steps, run.metrics)
+    p, data, curves = params.train_vae, Prepared.open(PREPARED), Curves.over(params.train_vae.steps, work.run.metrics)
     config: dict[str, Any] = {
         "kind": "identity" if p.mode == "identity" else "kl",
         "network": {},
@@ -46,20 +45,20 @@ def body(params: Params, device: torch.device, run: Run) -> Mapping[str, float |
     if p.identity_range is not None:
         vae = IdentityAutoencoder(*p.identity_range)
     elif p.pretrained_path is not None:
-        vae, config["scaling_factor"] = read_pretrained_autoencoder(Path(p.pretrained_path), device)
+        vae, config["scaling_factor"] = read_pretrained_autoencoder(Path(p.pretrained_path), work.device)
         sources.append(Path(p.pretrained_path))
         _check_fits(p, vae, data.info.channels)
     else:
-        vae = _train(p, data, device, curves)
+        vae = _train(p, data, work, curves)
     if isinstance(vae, AutoencoderKL):
         config["network"] = asdict(vae.config)
     held_out = data.split("validation")
-    figures: dict[str, float | str] = dict(validate(vae, held_out.images, len(held_out), p.batch_size, device))
+    figures: dict[str, float | str] = dict(validate(vae, held_out.images, len(held_out), p.batch_size, work.device))
     if p.pretrained_path is not None:
         figures["pretrained"] = content_hash(p.pretrained_path)
     write_json(REPORT / "metrics.json", figures)
     curves.write(REPORT)
-    pairs = image_grid(comparison(vae, held_out.images(range(min(len(held_out), 16))), device), columns=8)
+    pairs = image_grid(comparison(vae, held_out.images(range(min(len(held_out), 16))), work.device), columns=8)
     save_png(REPORT / "reconstructions.png", pairs, scale=3)
     write_network(ARTIFACT, DIFFUSERS_WEIGHTS, vae, config, provenance(*sources))
     return figures
@@ -80,8 +79,9 @@ def _check_fits(p: TrainVAE, vae: AutoencoderKL, channels: int) -> None:
         raise DarkroomError(f"prepare_data.channels = {channels}, but {p.pretrained_path} takes {c.in_channels}")
 
 
-def _train(p: TrainVAE, data: Prepared, device: torch.device, curves: Curves) -> AutoencoderKL:
+def _train(p: TrainVAE, data: Prepared, work: Work, curves: Curves) -> AutoencoderKL:
     pictures, held_out, channels = data.split("train"), data.split("validation"), data.info.channels
+    device = work.device
     shape = AutoencoderKLConfig(
         channels, channels, p.latent_channels, tuple(p.block_out_channels), p.layers_per_block, p.norm_num_groups
     )
@@ -103,7 +103,17 @@ def _train(p: TrainVAE, data: Prepared, device: torch.device, curves: Curves) ->
                 best.consider(step, measured["held_out/l1"], ema.network)
 
     hooks: list[Hook] = [curves, held_out_loss]
-    train(phases, ema, steps=p.steps, batch_size=p.batch_size, accumulation=1, hooks=hooks, description="train_vae")
+    train(
+        phases,
+        ema,
+        steps=p.steps,
+        batch_size=p.batch_size,
+        accumulation=1,
+        hooks=hooks,
+        description="train_vae",
+        checkpoints=work.checkpoints,
+        remembered={"curves": curves, "best": best},
+    )
     best.restore(ema.network)
     return ema.network
 

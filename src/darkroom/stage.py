@@ -1,10 +1,9 @@
 """What every script in stages/ shares: its place in dvc.yaml, parameters, device, tracking, errors, summary."""
 
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,31 +12,44 @@ import yaml
 
 from darkroom import params as parameters
 from darkroom.core import device as devices
+from darkroom.core.artifact import content_hash, files_of
+from darkroom.core.checkpoint import FULL, Checkpoints
 from darkroom.core.errors import DarkroomError
+from darkroom.core.interruption import Interrupted, Interruption
+from darkroom.guard import alone, die_with_dvc
+from darkroom.resuming import FOLDER, clear_recorded, fingerprint, mark_done
 from darkroom.tracking import Run, stage_run
 from darkroom.tracking.note import figure, readable_size
-from darkroom.tracking.store import is_server, location
+from darkroom.tracking.store import is_server, location, project_root
 
 PIPELINE = Path("dvc.yaml")
 CODE = ("src", "stages")
 KILLED_BY = 128  # a process ended by signal n exits with 128 + n
 
 Figures = Mapping[str, float | str]
-Body = Callable[[parameters.Params, torch.device, Run], Figures]
 
 
 @dataclass(frozen=True)
 class Place:
     """What dvc.yaml says of a stage, so that it is said once."""
 
+    cmd: str
     inputs: list[Path]
     code: list[Path]
     outputs: list[Path]
     params: list[str]
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, raised where the work stands so that everything is left in order."""
+@dataclass(frozen=True)
+class Work:
+    """What a stage works with: a device, a run that is told of everything, and the checkpoints of its training."""
+
+    device: torch.device
+    run: Run
+    checkpoints: Checkpoints = field(default_factory=Checkpoints.none)
+
+
+Body = Callable[[parameters.Params, Work], Figures]
 
 
 def place(stage: str, pipeline: Path = PIPELINE) -> Place:
@@ -55,6 +67,7 @@ def place(stage: str, pipeline: Path = PIPELINE) -> Place:
     entry = stages[stage]
     deps = _paths(entry.get("deps", []))
     return Place(
+        cmd=str(entry.get("cmd", "")),
         inputs=[path for path in deps if path.parts[0] not in CODE],
         code=[path for path in deps if path.parts[0] in CODE],
         outputs=[path for kind in ("outs", "metrics", "plots") for path in _paths(entry.get(kind, []))],
@@ -70,41 +83,53 @@ def _paths(entries: list[Any]) -> list[Path]:
 def run_stage(stage: str, body: Body) -> NoReturn:
     """Run a stage and exit: 0 when its outputs are written, 1 with one line on stderr for an error the user can mend.
 
-    `body(params, device, run)` gets all parameters, validated, does the work, writes the outputs named in dvc.yaml and
+    `body(params, work)` gets all parameters, validated, does the work, writes the outputs named in dvc.yaml and
     returns its key figures for the summary.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    interruption = Interruption()
+    interruption.listen()
     try:
-        _run(stage, body)
+        _run(stage, body, interruption)
     except DarkroomError as error:
         print(f"darkroom: {stage}: {error}", file=sys.stderr)
         sys.exit(1)
-    except Terminated:
-        print(f"darkroom: {stage}: terminated", file=sys.stderr)
-        sys.exit(KILLED_BY + signal.SIGTERM)
-    except KeyboardInterrupt:
-        print(f"darkroom: {stage}: interrupted", file=sys.stderr)
-        sys.exit(KILLED_BY + signal.SIGINT)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        print(f"darkroom: {stage}: {error}; make room, or mend the permissions, and run again", file=sys.stderr)
+        sys.exit(1)
+    except Interrupted as end:
+        how_on = f"{end.saved}; dvc repro goes on from there" if end.saved else "dvc repro starts it again"
+        print(f"darkroom: {stage}: ended by {end}: {how_on}", file=sys.stderr)
+        sys.exit(KILLED_BY + end.number)
     sys.exit(0)
 
 
-def _run(stage: str, body: Body) -> None:
+def _run(stage: str, body: Body, interruption: Interruption) -> None:
     began = time.monotonic()
-    params = parameters.load()
+    params, settings = parameters.load(), devices.runtime()
     here = place(stage)
-    device = devices.start()
-    chosen = {key: _lookup(params.model_dump(), key) for key in here.params}
-    with stage_run(stage, chosen, here.inputs, here.code, here.outputs, devices.execution_profile(device)) as run:
-        figures = body(params, device, run)
-        for path in here.outputs:
-            if not path.exists():
-                raise DarkroomError(f"{path} was not written")
-        run.summary(figures)
+    die_with_dvc()
+    with alone(stage, FOLDER / f"{stage}.lock"):
+        root = project_root()
+        clear_recorded(root)
+        device = devices.start(settings)
+        profile = devices.execution_profile(device)
+        chosen = {key: _lookup(params.model_dump(), key) for key in here.params}
+        inputs = {path.as_posix(): content_hash(path) for path in here.inputs}
+        code = {file.as_posix(): content_hash(file) for path in here.code for file in files_of(path)}
+        training = root / FOLDER / stage / fingerprint(stage, here.cmd, chosen, inputs, code)
+        checkpoints = Checkpoints(
+            training, profile, settings.checkpoint_minutes, settings.checkpoint_steps, interruption
+        )
+        with stage_run(stage, chosen, inputs, code, here.outputs, profile) as run:
+            figures = body(params, Work(device, run, checkpoints))
+            for path in here.outputs:
+                if not path.exists():
+                    raise DarkroomError(f"{path} was not written")
+            run.summary(figures)
+        mark_done(training, here.outputs)
     print(_summary(stage, time.monotonic() - began, here.outputs, figures, run.address), flush=True)
-
-
-def _terminate(number: int, frame: Any) -> None:
-    raise Terminated
 
 
 def _lookup(params: Any, key: str) -> Any:

@@ -14,6 +14,7 @@ import yaml
 from darkroom.cli import main
 from darkroom.core.artifact import content_hash, load_tensors, read_json, write_json
 from darkroom.params import load as params_of
+from darkroom.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
 
@@ -75,7 +76,8 @@ def test_import_prepare_cache_train_evaluate_export_in_one_process(
         params = params_of(Path("params.yaml"))
         for name in yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]:
             body = load(ROOT / "stages" / f"{name}.py").body
-            body(params, torch.device("cpu"), Run(Account(name, {}, {}, {}, {}, "", False), tracked=False))
+            run = Run(Account(name, {}, {}, {}, {}, "", False), tracked=False)
+            body(params, Work(torch.device("cpu"), run))
 
     whole_path(python, darkroom, stages)
     check_path()

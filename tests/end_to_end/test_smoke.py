@@ -16,7 +16,7 @@ from darkroom import Pipeline
 from darkroom.data.sources.torchvision_sets import DATASETS
 from darkroom.params import Params, read
 from darkroom.params import load as params_of
-from darkroom.stage import place
+from darkroom.stage import Work, place
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
 
@@ -135,7 +135,7 @@ def test_every_stage_of_a_recipe_works_and_the_pipeline_draws(
     give_data(p)
     for stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]:
         runs[stage] = Watched(stage)
-        figures[stage] = load(ROOT / "stages" / f"{stage}.py").body(p, torch.device("cpu"), runs[stage])
+        figures[stage] = load(ROOT / "stages" / f"{stage}.py").body(p, Work(torch.device("cpu"), runs[stage]))
         assert [path for path in place(stage, ROOT / "dvc.yaml").outputs if not path.exists()] == []
 
     assert runs["train_unet"].pictures == [

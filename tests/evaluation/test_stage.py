@@ -22,6 +22,9 @@ from darkroom.data.prepared import Prepared
 from darkroom.data.sources.scenes import Scenes
 from darkroom.evaluation.card import read_card
 from darkroom.nn.evaluator import Classifier, ClassifierConfig
+from darkroom.stage import Work
+from darkroom.tracking import Run
+from darkroom.tracking.note import Account
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "scenes.yaml"
 SIZE, N_TEST, N_NOVEL = 16, 24, 6
@@ -72,9 +75,9 @@ def run(evaluate: ModuleType, **changes: Any) -> Mapping[str, Any]:
     few = {"n_test": 1000, "n_novel": N_NOVEL, "n_grid": 5, "n_sweep": 2, "guidance_sweep": [1.0, 3.0]}
     small = {"precision": "fp32", "batch_size": 10, "bootstrap": 100, "sampling": sampling}
     section = params.evaluate.model_copy(update={**few, **small, **changes})
-    figures: Mapping[str, Any] = evaluate.body(
-        params.model_copy(update={"evaluate": section}), torch.device("cpu"), None
-    )
+    untracked = Run(Account("evaluate", {}, {}, {}, {}, "", False), tracked=False)
+    work = Work(torch.device("cpu"), untracked)
+    figures: Mapping[str, Any] = evaluate.body(params.model_copy(update={"evaluate": section}), work)
     return figures
 
 

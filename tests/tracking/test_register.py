@@ -102,7 +102,7 @@ def test_a_version_belongs_to_the_run_that_assembled_it_and_has_its_metrics(
     register: Callable[..., str], client: mlflow.MlflowClient
 ) -> None:
     describe(PIPELINE, "of a run")
-    with stage_run("evaluate", {}, [], [], [PIPELINE], {}) as run:
+    with stage_run("evaluate", {}, {}, {}, [PIPELINE], {}) as run:
         pass
     register()
     version = client.get_model_version_by_alias("darkroom", "candidate")

@@ -31,7 +31,8 @@ def record(
     figures: dict[str, float] | None = None,
 ) -> str:
     """Run a small stage that writes `content` to its outputs; the id of the run it left."""
-    with stage_run(stage, PARAMS, inputs, [], outputs, {"device": "cpu"}) as run:
+    read = {path.as_posix(): content_hash(path) for path in inputs}
+    with stage_run(stage, PARAMS, read, {}, outputs, {"device": "cpu"}) as run:
         for output in outputs:
             write_json(output / "config.json", {"content": content})
             (output / "weights.safetensors").write_bytes(content.encode() * 100)
@@ -51,7 +52,8 @@ def test_a_run_tells_what_was_read_done_and_written(project: Path, client: mlflo
     code = project / "src/train.py"
     code.parent.mkdir()
     code.write_text("pass\n")
-    with stage_run("train_vae", PARAMS, [PREPARED], [Path("src")], [VAE, Path("report.json")], {"threads": "2"}) as run:
+    made, read = {PREPARED.as_posix(): content_hash(PREPARED)}, {"src/train.py": content_hash(code)}
+    with stage_run("train_vae", PARAMS, made, read, [VAE, Path("report.json")], {"threads": "2"}) as run:
         for step in range(1200):
             run.metrics(step, {"loss": 1 / (step + 1), "loss/0-25%": 2.0})
         run.picture(Image.new("RGB", (6, 4), "red"), "samples", step=100)
@@ -101,7 +103,7 @@ def test_a_run_tells_what_was_read_done_and_written(project: Path, client: mlflo
 
 def test_only_a_finished_run_with_the_same_content_is_upstream(project: Path, client: mlflow.MlflowClient) -> None:
     older = record("prepare_data", [], [PREPARED], content="older")
-    with pytest.raises(RuntimeError, match="unlucky"), stage_run("unlucky", {}, [], [], [PREPARED], {}):
+    with pytest.raises(RuntimeError, match="unlucky"), stage_run("unlucky", {}, {}, {}, [PREPARED], {}):
         raise RuntimeError("unlucky")
     (failed,) = recorded(client, "unlucky")
     client.set_tag(failed.info.run_id, "out.data/prepared", content_hash(PREPARED))
@@ -114,7 +116,7 @@ def test_only_a_finished_run_with_the_same_content_is_upstream(project: Path, cl
 
 def test_a_stage_that_fails_leaves_a_failed_run_that_says_why(project: Path, client: mlflow.MlflowClient) -> None:
     def fail() -> None:
-        with stage_run("fails", {}, [], [], [VAE], {}) as run:
+        with stage_run("fails", {}, {}, {}, [VAE], {}) as run:
             run.metrics(7, {"loss": float("nan")})
             raise DarkroomError("loss is not finite at step 7")
 
@@ -127,13 +129,13 @@ def test_a_stage_that_fails_leaves_a_failed_run_that_says_why(project: Path, cli
 
 
 def test_an_interrupted_stage_leaves_a_killed_run(project: Path, client: mlflow.MlflowClient) -> None:
-    with pytest.raises(KeyboardInterrupt), stage_run("interrupted", {}, [], [], [], {}):
+    with pytest.raises(KeyboardInterrupt), stage_run("interrupted", {}, {}, {}, [], {}):
         raise KeyboardInterrupt
     assert [run.info.status for run in recorded(client, "interrupted")] == ["KILLED"]
 
 
 def test_a_missing_output_fails_the_run(project: Path, client: mlflow.MlflowClient) -> None:
-    with pytest.raises(DarkroomError, match="artifacts/vae"), stage_run("forgets", {}, [], [], [VAE], {}):
+    with pytest.raises(DarkroomError, match="artifacts/vae"), stage_run("forgets", {}, {}, {}, [VAE], {}):
         pass
     assert [run.info.status for run in recorded(client, "forgets")] == ["FAILED"]
 
@@ -209,7 +211,7 @@ def test_the_commit_counts_as_dirty_for_code_but_not_for_what_repro_writes(
 def test_off_leaves_nothing(project: Path, store_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_ROOT", str(project))
     monkeypatch.setenv("DARKROOM_TRACKING", "off")
-    with stage_run("train_vae", PARAMS, [], [], [VAE], {}) as run:
+    with stage_run("train_vae", PARAMS, {}, {}, [VAE], {}) as run:
         run.metrics(0, {"loss": 1.0})
         run.picture(Image.new("RGB", (2, 2)), "samples", step=0)
         write_json(VAE / "config.json", {})
@@ -220,7 +222,7 @@ def test_off_leaves_nothing(project: Path, store_root: Path, monkeypatch: pytest
 @pytest.mark.parametrize("name", ["DARKROOM_TRACKING", "DARKROOM_TRACKING_COPY_MIB"])
 def test_a_wrong_setting_is_refused(name: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "of")
-    with pytest.raises(DarkroomError, match=f"{name} = 'of': give"), stage_run("x", {}, [], [], [], {}):
+    with pytest.raises(DarkroomError, match=f"{name} = 'of': give"), stage_run("x", {}, {}, {}, [], {}):
         pass
 
 
@@ -234,7 +236,7 @@ def test_a_database_that_is_none_stops_the_stage_soon(project: Path, monkeypatch
             run.metrics(step, {"loss": 1.0})
             time.sleep(0.05)
 
-    with pytest.raises(DarkroomError) as caught, stage_run("train_vae", {}, [], [], [], {}) as run:
+    with pytest.raises(DarkroomError) as caught, stage_run("train_vae", {}, {}, {}, [], {}) as run:
         work(run)
     assert "mlflow.db cannot be opened" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -245,7 +247,7 @@ def test_processes_that_make_the_store_at_once_all_get_their_run(
     project: Path, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DVC_ROOT", str(project))
-    code = "from darkroom.tracking import stage_run\nwith stage_run('together', {}, [], [], [], {}): pass"
+    code = "from darkroom.tracking import stage_run\nwith stage_run('together', {}, {}, {}, [], {}): pass"
     processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0]
     runs = recorded(client_of(project), "together")

@@ -24,7 +24,7 @@ def test_a_server_that_does_not_answer_stops_the_stage_before_any_work(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
     worked = False
     began = time.monotonic()
-    with pytest.raises(DarkroomError) as caught, stage_run("train_unet", {}, [], [], [], {}):
+    with pytest.raises(DarkroomError) as caught, stage_run("train_unet", {}, {}, {}, [], {}):
         worked = True
     assert not worked
     assert time.monotonic() - began < 5
@@ -39,7 +39,7 @@ def test_a_server_that_is_away_for_a_while_loses_nothing(
 ) -> None:
     server.start()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
-    with stage_run("train_unet", {"train_unet": {"steps": 30}}, [], [], [UNET], {}) as run:
+    with stage_run("train_unet", {"train_unet": {"steps": 30}}, {}, {}, [UNET], {}) as run:
         for step in range(30):
             if step == 10:
                 while run.address is None:

@@ -14,8 +14,7 @@ import torch
 from darkroom.core.artifact import content_hash, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.params import Params
-from darkroom.stage import place, run_stage
-from darkroom.tracking import Run
+from darkroom.stage import Work, place, run_stage
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 PIPELINE = """
@@ -34,6 +33,7 @@ stages:
     - reports/prepare_data/metrics.json:
         cache: false
 """
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PREPARED, METRICS = Path("data/prepared"), Path("reports/prepare_data/metrics.json")
 
 
@@ -46,14 +46,15 @@ def stage_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     for file in ("stages/prepare_data.py", "src/darkroom/data/__init__.py", "sources.json"):
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         Path(file).write_text("\n")
-    handler, threads = signal.getsignal(signal.SIGTERM), torch.get_num_threads()
+    handlers, threads = [signal.getsignal(number) for number in SIGNALS], torch.get_num_threads()
     yield project
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in zip(SIGNALS, handlers, strict=True):
+        signal.signal(number, handler)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
 
 
-def write(params: Params, device: torch.device, run: Run) -> Mapping[str, float | str]:
+def write(params: Params, work: Work) -> Mapping[str, float | str]:
     write_json(PREPARED / "dataset.json", {"image_size": params.prepare_data.image_size})
     write_json(METRICS, {})
     return {"pictures": 20000, "psnr": 31.23456, "kind": "scenes"}
@@ -100,7 +101,7 @@ def test_a_tracked_stage_names_its_params_and_where_its_run_is_seen(
     assert json.loads(found.data.tags["profile"])["device"].startswith("cpu")
 
 
-def raise_error(params: Params, device: torch.device, run: Run) -> Mapping[str, float | str]:
+def raise_error(params: Params, work: Work) -> Mapping[str, float | str]:
     raise DarkroomError("data/raw: no pictures found; set DARKROOM_DATA")
 
 
@@ -132,11 +133,11 @@ def test_an_input_that_is_missing_is_named(
 
 
 def test_an_output_that_was_not_written_is_named(stage_project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert status_of(lambda params, device, run: {}) == 1
+    assert status_of(lambda params, work: {}) == 1
     assert capsys.readouterr().err == "darkroom: prepare_data: data/prepared was not written\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_stage_that_is_stopped_closes_its_run_as_killed(
     number: signal.Signals,
     stage_project: Path,
@@ -145,17 +146,13 @@ def test_a_stage_that_is_stopped_closes_its_run_as_killed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("DARKROOM_TRACKING", "on")
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
-    def stop(params: Params, device: torch.device, run: Run) -> Mapping[str, float | str]:
-        run.text(number.name, "signal.txt")
+    def stop(params: Params, work: Work) -> Mapping[str, float | str]:
+        work.run.text(number.name, "signal.txt")
         os.kill(os.getpid(), number)
         raise AssertionError("went on after the signal")
 
-    try:
-        assert status_of(stop) == 128 + number
-    finally:
-        signal.signal(signal.SIGINT, before)
+    assert status_of(stop) == 128 + number
     assert capsys.readouterr().err.count("\n") == 1
     experiment = client.get_experiment_by_name("darkroom")
     latest = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"], max_results=1)[0]

@@ -13,6 +13,7 @@ from darkroom.core.tensors import to_float, to_uint8
 from darkroom.data.latents import Latents, read_preview
 from darkroom.data.prepared import Prepared, PreparedWriter, Row
 from darkroom.params import load as params_of
+from darkroom.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
 
@@ -34,7 +35,7 @@ def test_the_cache_holds_the_pictures_in_their_range_and_previews_show_them_as_t
     writer.finish((), 0, {})
     for stage in ("train_vae", "cache_latents"):
         untracked = Run(Account(stage, {}, {}, {}, {}, "", False), tracked=False)
-        load(ROOT / "stages" / f"{stage}.py").body(params, torch.device("cpu"), untracked)
+        load(ROOT / "stages" / f"{stage}.py").body(params, Work(torch.device("cpu"), untracked))
 
     assert read_json("artifacts/vae/config.json")["identity_range"] == [black, 1.0]
     real = Prepared.open("data/prepared").split("train").images()

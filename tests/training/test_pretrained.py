@@ -22,6 +22,7 @@ from darkroom.interop.configs import SCALING_FACTOR
 from darkroom.interop.source import read_model
 from darkroom.nn.unet import UNetConfig
 from darkroom.params import Params, read
+from darkroom.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
 from darkroom.training.pretrained_unet import read_pretrained_unet
@@ -275,7 +276,7 @@ def stage(
     def run(name: str, **changes: Any) -> Any:
         params = Params.model_validate(merged(recipe, {name: changes}))
         untracked = Run(Account(name, {}, {}, {}, {}, "", False), tracked=False)
-        return load(ROOT / "stages" / f"{name}.py").body(params, CPU, untracked)
+        return load(ROOT / "stages" / f"{name}.py").body(params, Work(CPU, untracked))
 
     return run
 

@@ -12,6 +12,7 @@ from darkroom.core.artifact import read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.data.prepared import Head, PreparedWriter, Row
 from darkroom.params import load as params_of
+from darkroom.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
 
@@ -36,7 +37,7 @@ def setup(load: Callable[[Path], ModuleType], tmp_path: Path, monkeypatch: pytes
     body = load(ROOT / "stages" / "setup_text_encoder.py").body
     params = params_of(ROOT / "recipes" / "mnist-score-transformer.yaml")
     untracked = Run(Account("setup_text_encoder", {}, {}, {}, {}, "", False), tracked=False)
-    return lambda: body(params, torch.device("cpu"), untracked)
+    return lambda: body(params, Work(torch.device("cpu"), untracked))
 
 
 def test_the_classes_are_those_of_the_data(setup: Callable[[], object]) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from torch import Tensor
 from darkroom.core.errors import DarkroomError
 
 CONFIG = "config.json"
+OS_ERROR = re.compile(r"os error (\d+)")
 PROVENANCE = "provenance.json"
 PIPELINE = "pipeline.json"  # of a folder that holds a whole model
 
@@ -69,6 +71,12 @@ def content_hash(path: Path | str) -> str:
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files of a file or folder, in order, without bytecode."""
+    found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return [file for file in found if "__pycache__" not in file.parts]
+
+
 def _md5(path: Path) -> str:
     with path.open("rb") as f:
         return hashlib.file_digest(f, "md5").hexdigest()
@@ -97,8 +105,17 @@ def read_json(path: Path | str) -> Any:
 
 
 def save_tensors(path: Path | str, tensors: Mapping[str, Tensor]) -> None:
-    """Safetensors without metadata (two keys of it would be written in random order), readable by everyone."""
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
+    """Safetensors without metadata (two keys of it would be written in random order), readable by everyone.
+
+    Raises:
+        OSError: it cannot be written, because the disk is full, say.
+    """
+    try:
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
+    except SafetensorError as error:
+        if code := OS_ERROR.search(str(error)):  # as an error of their own, it would look like a fault in the tensors
+            raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from None
+        raise
     os.chmod(path, 0o644)  # noqa: PTH101
 
 

@@ -29,15 +29,20 @@ class Runtime:
     device: auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:N or mps.
     threads: CPU threads of PyTorch; 0 = one per available core.
     deterministic: ask PyTorch for deterministic kernels (always so on the CPU).
+    checkpoint_minutes: between two checkpoints of a training; more where saving would take above a fiftieth of the
+        time. 0: by steps alone.
+    checkpoint_steps: between two checkpoints, besides; 0: by the clock alone.
     """
 
     device: str = "auto"
     threads: int = 0
     deterministic: bool = True
+    checkpoint_minutes: float = 2.0
+    checkpoint_steps: int = 0
 
 
 def runtime() -> Runtime:
-    """The settings of runtime.yaml, if there is one, overridden by DARKROOM_DEVICE, _THREADS and _DETERMINISTIC.
+    """The settings of runtime.yaml, if there is one, overridden by DARKROOM_DEVICE, DARKROOM_THREADS and so on.
 
     Raises:
         DarkroomError: an unknown key or a value of the wrong kind.
@@ -54,8 +59,10 @@ def runtime() -> Runtime:
         for key, value in values.items():
             if key not in known:
                 raise DarkroomError(f"{RUNTIME_FILE}: unknown key {key!r}; known keys: {', '.join(known)}")
-            if type(value) is not known[key]:
+            if type(value) is not known[key] and not (known[key] is float and type(value) is int):
                 raise DarkroomError(f"{RUNTIME_FILE}: {key} = {value!r} must be of type {known[key].__name__}")
+            if isinstance(value, int | float):
+                _number(f"{RUNTIME_FILE}: {key}", value)
     for key, kind in known.items():
         text = os.environ.get(f"DARKROOM_{key.upper()}")
         if text is None:
@@ -64,6 +71,8 @@ def runtime() -> Runtime:
             if text.lower() not in ("0", "1", "true", "false"):
                 raise DarkroomError(f"DARKROOM_{key.upper()} = {text!r}: give 1 or 0")
             values[key] = text.lower() in ("1", "true")
+        elif kind is float:
+            values[key] = _number(f"DARKROOM_{key.upper()}", text)
         elif kind is int:
             if not text.isdigit():
                 raise DarkroomError(f"DARKROOM_{key.upper()} = {text!r}: give a whole number, 0 for one per core")
@@ -71,6 +80,16 @@ def runtime() -> Runtime:
         else:
             values[key] = text
     return Runtime(**values)
+
+
+def _number(name: str, given: str | float) -> float:
+    try:
+        value = float(given)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise DarkroomError(f"{name} = {given!r}: give a number from 0 on")
+    return value
 
 
 def start(settings: Runtime | None = None) -> torch.device:

@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from darkroom.core.artifact import content_hash
+from darkroom.core.artifact import content_hash, files_of
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking.note import Account, markdown, readable_size
 from darkroom.tracking.sender import Event, Sender
@@ -117,7 +117,7 @@ class Run:
         store.set_tags(run, {f"out.{path}": digest for path, digest in account.outputs.items()})
         places: dict[str, str] = {}
         for path, digest in account.outputs.items():
-            files = _files(Path(path))
+            files = files_of(Path(path))
             copied = [file for file in files if self._is_copied(file)]
             for file in copied:
                 store.log_file(run, file, file.parent.as_posix())
@@ -147,12 +147,14 @@ class Run:
 def stage_run(
     stage: str,
     params: Mapping[str, Any],
-    inputs: Sequence[Path],
-    code: Sequence[Path],
+    inputs: Mapping[str, str],
+    code: Mapping[str, str],
     outputs: Sequence[Path],
     profile: Mapping[str, str],
 ) -> Iterator[Run]:
-    """Track one execution of `stage` around the block that does its work; paths are relative to the project.
+    """Track one execution of `stage` around the block that does its work.
+
+    inputs, code: path relative to the project -> content hash. outputs: paths, relative likewise.
 
     The run ends FINISHED when the block does, KILLED when it was interrupted, else FAILED. DARKROOM_TRACKING=off leaves
     nothing behind.
@@ -167,8 +169,8 @@ def stage_run(
     account = Account(
         stage,
         _flat(params),
-        {path.as_posix(): content_hash(path) for path in inputs} if tracked else {},
-        {f.as_posix(): content_hash(f) for path in code for f in _files(path)} if tracked else {},
+        inputs,
+        code,
         profile,
         commit,
         dirty,
@@ -211,12 +213,6 @@ def _flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in params.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
-
-
-def _files(path: Path) -> list[Path]:
-    """The files of a file or folder, in order, without bytecode."""
-    found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    return [file for file in found if "__pycache__" not in file.parts]
 
 
 def _copy_limit() -> float:

@@ -1,6 +1,8 @@
 """Which weights a training hands on: those of the best held-out value, or the last."""
 
 import copy
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -23,3 +25,11 @@ class Best:
         """Put the best weights into `network`."""
         if self._state is not None:
             network.load_state_dict(self._state)
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """The lowest value, when it was, and the weights."""
+        return {"value": self.value, "step": self.step, "weights": self._state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self.value, self.step, self._state = state["value"], state["step"], state["weights"]

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from darkroom.core.checkpoint import Stateful
 from darkroom.core.device import autocast
 from darkroom.core.progress import Progress
 from darkroom.core.rng import batch_indices
@@ -64,6 +65,10 @@ class ContrastiveTask:
         logits, same = self.logits(self.towers, self._batch(step)[rows])
         accuracy = torch.gather(same, 1, logits.argmax(dim=1, keepdim=True)).float().mean()
         return {"loss": contrastive_loss(logits, same), "accuracy": accuracy}
+
+    def memory(self) -> dict[str, Stateful]:
+        """What a checkpoint must hold of it, by name."""
+        return {"hard negatives": self.hard_negatives} if self.hard_negatives is not None else {}
 
     def _batch(self, step: int) -> Tensor:
         hard, s = self.hard_negatives, self.setting

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from darkroom.core.artifact import whole
 
@@ -45,6 +46,16 @@ class Curves:
         """Note values measured after `step` steps."""
         self.rows.setdefault(step, {}).update(values)
         self.log(step, values)
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """All points, and what the next one will average."""
+        return {"rows": self.rows, "sums": self._sums, "last": self._last}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`; `log` hears of every point again."""
+        self.rows, self._sums, self._last = state["rows"], state["sums"], state["last"]
+        for step, values in self.rows.items():
+            self.log(step, values)
 
     def write(self, folder: Path | str) -> None:
         """Write curves.csv (a row a step, a column a value) and curves.png (a panel for values to compare)."""

@@ -1,7 +1,8 @@
 """Exponential moving average of weights, its memory measured in samples rather than steps."""
 
 import copy
-from typing import Generic, TypeVar
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -38,3 +39,11 @@ class EMA(Generic[Network]):
         torch._foreach_lerp_(averages, [value for _, value in self._pairs], 1 - decay)
         for average, value in self._buffers:
             average.copy_(value)
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """The averaged weights."""
+        return self.network.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self.network.load_state_dict(state)

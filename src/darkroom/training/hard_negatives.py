@@ -5,8 +5,9 @@ learns no more: not which thing is left, not which colour belongs to which shape
 arXiv:2210.01936). Among captions that the encoder itself holds for alike, only those details tell them apart.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,6 +58,14 @@ class HardNegatives:
         self._pictures = shuffled[:MAX_SEARCHED]
         captions = self.rows[self._pictures]
         self._nearest = nearest(self.embed()[captions], captions, self.config.neighbours)
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """The neighbours that were found: they depend on the weights of that time."""
+        return {"pictures": self._pictures, "nearest": self._nearest}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self._pictures, self._nearest = state["pictures"], state["nearest"]
 
     def batch(self, step: int) -> Tensor:
         """The pictures (batch_size,) of step `step`, groups one after the other."""

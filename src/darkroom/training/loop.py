@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from darkroom.core.checkpoint import Checkpoints, Stateful
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import Progress
 from darkroom.training.ema import EMA
@@ -41,6 +42,16 @@ class Phase:
 
     def __post_init__(self) -> None:
         self.optimizers = make_optimizers(self.config, self.network)
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """The weights, and what the optimisers remember."""
+        return {"network": self.network.state_dict(), "optimizers": [o.state_dict() for o in self.optimizers]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self.network.load_state_dict(state["network"])
+        for optimizer, remembered in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(remembered)
 
     def run(self, step: int, steps: int, parts: Sequence[slice], batch_size: int) -> dict[str, float]:
         """One update from the gradients summed over `parts` of the batch.
@@ -82,12 +93,27 @@ def train(
     accumulation: int,
     hooks: Sequence[Hook],
     description: str,
+    checkpoints: Checkpoints | None = None,
+    remembered: Mapping[str, Stateful] | None = None,
 ) -> None:
-    """Minimise the losses of all phases for `steps` steps of `batch_size` samples, in `accumulation` parts each."""
+    """Minimise the losses of all phases for `steps` steps of `batch_size` samples, in `accumulation` parts each.
+
+    Args:
+        checkpoints: where to go on from, if there is one, and where to save. None: nowhere.
+        remembered: what else has a memory, hooks above all, by name.
+
+    Raises:
+        Interrupted: the end was asked for.
+    """
+    state: dict[str, Stateful] = {f"phase {i}": phase for i, phase in enumerate(phases)} | {"ema": ema}
+    state |= remembered or {}
+    checkpoints = checkpoints or Checkpoints.none()
     edges = [round(i * batch_size / accumulation) for i in range(accumulation + 1)]
     parts = [slice(a, b) for a, b in pairwise(edges)]
-    with Progress(steps, description) as bar:
-        for step in range(steps):
+    first = checkpoints.resume(state)
+    with Progress(steps, description) as bar, checkpoints.interruption.deferred():
+        bar.start_at(first)
+        for step in range(first, steps):
             values: dict[str, float] = {}
             for phase in phases:
                 if step >= phase.start:
@@ -96,3 +122,4 @@ def train(
             for hook in hooks:
                 hook(step + 1, values)
             bar.update(1, loss=values["loss"])
+            checkpoints.after(step + 1, state)

@@ -1,0 +1,163 @@
+"""Checkpoints: all that a training has become, so that it goes on after any end exactly as if there had been none."""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from darkroom.core.artifact import load_tensors, save_tensors
+from darkroom.core.errors import DarkroomError
+from darkroom.core.interruption import Interrupted, Interruption
+from darkroom.core.nested import pack, unpack
+
+TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+KEPT = 2  # checkpoints of one training: where the newest is damaged, there is the one before
+TRAININGS = 3  # of one stage, with other parameters, code or data, whose checkpoints are kept
+SHARE = 0.02  # of a training's time that saving may take, where it is done by the clock
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
+log = logging.getLogger("darkroom")
+
+
+class Stateful(Protocol):
+    """What a checkpoint holds: nested dicts, lists and tuples of tensors, numbers and texts."""
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+    def load_state_dict(self, state: Any) -> Any: ...
+
+
+class Checkpoints:
+    """The checkpoints of one training.
+
+    Args:
+        folder: of this training and no other: its name is a fingerprint of all that makes the result. None: no
+            checkpoints.
+        profile: where and how it runs. Another one may go on, with a warning.
+        minutes: between two checkpoints; more where saving takes so long that it would be above SHARE. 0: none.
+        steps: between two checkpoints, besides; 0: by the clock alone.
+        interruption: who tells when to end.
+    """
+
+    def __init__(
+        self, folder: Path | None, profile: Mapping[str, str], minutes: float, steps: int, interruption: Interruption
+    ) -> None:
+        self.folder, self.profile, self.interruption = folder, dict(profile), interruption
+        self.minutes, self.steps = minutes, steps
+        self.resumed: int | None = None  # the step it went on from
+        self._cost = 0.0  # seconds that the last one took
+        self._last = time.monotonic()
+
+    @classmethod
+    def none(cls) -> "Checkpoints":
+        """For trainings that are started anew each time."""
+        return cls(None, {}, 0, 0, Interruption())
+
+    def resume(self, parts: Mapping[str, Stateful]) -> int:
+        """Bring `parts` to the newest whole checkpoint; the steps it had done, 0 where there is none."""
+        self._last = time.monotonic()
+        if self.folder is None:
+            return 0
+        for path in reversed(_found(self.folder)):
+            try:
+                content = _read(path)
+            except (OSError, ValueError, KeyError, DarkroomError) as error:
+                log.warning("%s: damaged (%s); going back to the one before it", path, error)
+                continue
+            if differing := [key for key, value in self.profile.items() if content["profile"].get(key) != value]:
+                was = ", ".join(f"{key} was {content['profile'].get(key)}, is {self.profile[key]}" for key in differing)
+                log.warning("%s: of another execution profile (%s); the result may differ in its last bits", path, was)
+            for name, part in parts.items():
+                part.load_state_dict(content["parts"][name])
+            self.resumed = int(content["step"])
+            log.warning("going on from step %d (%s)", self.resumed, path)
+            return self.resumed
+        return 0
+
+    def after(self, step: int, parts: Mapping[str, Stateful]) -> None:
+        """Save, where it is time or the end was asked for; call when `step` steps are done, hooks and all.
+
+        Raises:
+            Interrupted: the end was asked for.
+        """
+        if (number := self.interruption.asked) is not None:
+            self.interruption.settle()
+            saved = self.folder is not None and self._save(self.folder, step, parts)
+            raise Interrupted(number, f"saved at step {step}" if saved else "")
+        if self.folder is None:
+            return
+        waited = time.monotonic() - self._last
+        by_clock = self.minutes > 0 and waited >= max(60 * self.minutes, self._cost / SHARE)
+        if by_clock or (self.steps and step % self.steps == 0):
+            self._save(self.folder, step, parts)
+
+    def _save(self, folder: Path, step: int, parts: Mapping[str, Stateful]) -> bool:
+        """Whether it could be: a full disk ends no training."""
+        began = time.monotonic()
+        path = folder / f"step_{step:09d}"
+        beside = folder / f".{path.name}.partial"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir()
+            _write(beside, {"step": step, "profile": self.profile, "parts": parts})
+            shutil.rmtree(path, ignore_errors=True)
+            beside.replace(path)
+            _sync(folder)
+        except OSError as error:
+            shutil.rmtree(beside, ignore_errors=True)
+            if error.errno not in FULL:
+                raise
+            log.warning("%s: cannot be written (%s); training goes on without, earlier ones are kept", path, error)
+            return False
+        finally:
+            self._last = time.monotonic()
+            self._cost = self._last - began
+        for old in _found(folder)[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+        others = (f for f in folder.parent.iterdir() if f.is_dir() and f != folder)
+        for other in sorted(others, key=lambda f: f.stat().st_mtime)[: -(TRAININGS - 1)]:
+            shutil.rmtree(other, ignore_errors=True)
+        return True
+
+
+def _found(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step_*") if path.is_dir())
+
+
+def _write(folder: Path, content: Mapping[str, Any]) -> None:
+    tensors: dict[str, Any] = {}
+    states = {name: part.state_dict() for name, part in content["parts"].items()}
+    state = {**content, "parts": pack(states, tensors)}
+    save_tensors(folder / TENSORS, tensors)
+    (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps({name: _hash(folder / name) for name in (TENSORS, STATE)}))
+    for file in folder.iterdir():
+        _sync(file)
+    _sync(folder)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    for name, expected in json.loads((path / MANIFEST).read_text()).items():
+        if _hash(path / name) != expected:
+            raise DarkroomError(f"{name} is not what was written")
+    state = json.loads((path / STATE).read_text(encoding="utf-8"))
+    return {**state, "parts": unpack(state["parts"], load_tensors(path / TENSORS))}
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Onto the disk itself, so that a power cut leaves no name without its content."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,62 @@
+"""One process at a time writes a stage's outputs, and none outlives the dvc that started it."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from darkroom.core.errors import DarkroomError
+
+SHELLS = ("sh", "bash", "dash", "zsh", "fish", "ksh", "cmd.exe", "powershell.exe")
+WATCH_EVERY = 1.0  # seconds
+WAIT = 30.0  # seconds for an earlier run of a stage to end
+log = logging.getLogger("darkroom")
+
+
+@contextmanager
+def alone(stage: str, lock: Path) -> Iterator[None]:
+    """Hold `lock` while the block writes the outputs of `stage`.
+
+    An earlier run of it, whose dvc was killed, ends first.
+
+    Raises:
+        DarkroomError: another run of the stage still works on them after WAIT seconds.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        log.warning("%s: another run of it still writes here; waiting for its end", stage)
+        try:
+            held.acquire(timeout=WAIT)
+        except Timeout:
+            raise DarkroomError(
+                f"{lock}: another run of {stage} works in this folder; wait for it, or end it, and run again"
+            ) from None
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def die_with_dvc() -> None:
+    """Where dvc started this process, end as by SIGTERM once that dvc is gone. Started otherwise, do nothing."""
+    if "DVC_STAGE" not in os.environ:
+        return
+    starter = next((p for p in psutil.Process().parents() if p.name() not in SHELLS), None)
+    if starter is not None:
+        threading.Thread(target=_watch, args=(starter,), name="watch dvc", daemon=True).start()
+
+
+def _watch(starter: psutil.Process) -> None:
+    while starter.is_running() and starter.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(WATCH_EVERY)
+    os.kill(os.getpid(), signal.SIGTERM)

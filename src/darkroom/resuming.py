@@ -1,0 +1,63 @@
+"""Where a stage's checkpoints lie, and for how long.
+
+.checkpoints/STAGE/FINGERPRINT/step_…; the fingerprint covers all that makes the result: the command, the parameters,
+the inputs and the code. They outlast the stage itself: until dvc.lock names its outputs, a kill would lose them all.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from darkroom.core.artifact import content_hash, read_json, write_json
+from darkroom.core.errors import DarkroomError
+
+FOLDER = Path(".checkpoints")
+DONE = "done.json"  # what the finished stage wrote: {output: content hash}
+DVC_LOCK = Path("dvc.lock")
+
+
+def fingerprint(
+    stage: str, cmd: str, params: Mapping[str, Any], inputs: Mapping[str, str], code: Mapping[str, str]
+) -> str:
+    """32 hexadecimal digits that differ wherever the stage's result might.
+
+    Args:
+        params: of this stage. inputs, code: path -> content hash.
+    """
+    everything = {"stage": stage, "cmd": cmd, "params": params, "inputs": inputs, "code": code}
+    return hashlib.md5(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+
+
+def mark_done(training: Path, outputs: Sequence[Path]) -> None:
+    """Note in a training's folder, if it has one, that its stage is through, and what it wrote."""
+    if training.is_dir():
+        write_json(training / DONE, {path.as_posix(): content_hash(path) for path in outputs})
+
+
+def clear_recorded(root: Path) -> None:
+    """Remove the checkpoints of trainings whose outputs dvc.lock names by now.
+
+    Args:
+        root: the folder that .checkpoints is in.
+    """
+    marks = list((root / FOLDER).glob(f"*/*/{DONE}"))
+    if not marks or not DVC_LOCK.is_file():
+        return
+    try:
+        lock = yaml.safe_load(DVC_LOCK.read_text(encoding="utf-8"))
+        outs = {stage: entry.get("outs", []) for stage, entry in lock["stages"].items()}
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, AttributeError):
+        return  # dvc will say what is wrong with it
+    for mark in marks:
+        try:
+            made = read_json(mark)
+        except DarkroomError:
+            continue
+        recorded = {out["path"]: out["md5"] for out in outs.get(mark.parts[-3], []) if "md5" in out}
+        if made and made.items() <= recorded.items():
+            shutil.rmtree(mark.parent, ignore_errors=True)
