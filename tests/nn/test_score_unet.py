@@ -60,9 +60,24 @@ def test_variants_differ_in_their_skips_and_their_transformers_alone():
     assert more == residual
 
 
+def awake(config):
+    """A network whose output no longer starts at zero."""
+    network = ScoreUNet(config)
+    network.conv_out.reset_parameters()
+    return network
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=IDS)
+def test_it_predicts_nothing_at_first(config):
+    network = ScoreUNet(config)
+    assert torch.equal(network(**inputs(config)), torch.zeros_like(inputs(config)["sample"]))
+    network(**inputs(config)).sum().backward()
+    assert network.conv_out.weight.grad.abs().max() > 0
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
 def test_every_weight_learns_but_the_frequencies_and_what_chooses_among_a_single_token(config):
-    network = ScoreUNet(config)
+    network = awake(config)
     network(**inputs(config)).square().mean().backward()
     silent = {n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0}
     choosing = ("norm2.weight", "norm2.bias", "attn2.to_q.weight", "attn2.to_k.weight")
@@ -71,7 +86,7 @@ def test_every_weight_learns_but_the_frequencies_and_what_chooses_among_a_single
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
 def test_the_time_matters_over_its_whole_range(config):
-    network, x = ScoreUNet(config), inputs(config, 1)
+    network, x = awake(config), inputs(config, 1)
     outputs = [network(**{**x, "timestep": torch.tensor([t])}) for t in (0.0, 0.1, 500.0, 999.0, 1000.0)]
     for i, one in enumerate(outputs):
         assert all((one - other).abs().max() > 1e-3 for other in outputs[i + 1 :])
@@ -86,7 +101,7 @@ def test_times_are_told_as_sines_and_cosines_of_the_frequencies():
 
 
 def test_a_class_changes_the_prediction_and_the_null_class_is_seen_by_nothing(relative_difference):
-    network, x = ScoreUNet(TRANSFORMER), inputs(TRANSFORMER, 1)
+    network, x = awake(TRANSFORMER), inputs(TRANSFORMER, 1)
 
     def drawn(label):
         with torch.no_grad():
@@ -115,14 +130,14 @@ def test_a_spatial_transformer_without_its_branches_gives_its_input_twice_over()
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
 def test_a_sample_does_not_depend_on_its_batch(relative_difference, config):
-    network, x = ScoreUNet(config), inputs(config)
+    network, x = awake(config), inputs(config)
     alone = [network(**{k: v if v is None else v[i : i + 1] for k, v in x.items()}) for i in range(3)]
     assert relative_difference(network(**x), torch.cat(alone)) <= 1e-5
 
 
 @pytest.mark.parametrize("config", [CONCAT, TRANSFORMER], ids=["concat", "transformer"])
 def test_bfloat16_agrees_to_its_precision_and_leaves_the_time_exact(relative_difference, config):
-    network, x = ScoreUNet(config), inputs(config)
+    network, x = awake(config), inputs(config)
     with torch.no_grad():
         expected = network(**x)
         with torch.autocast("cpu", torch.bfloat16):

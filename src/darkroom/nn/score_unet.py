@@ -93,6 +93,8 @@ class ScoreUNet(FixedSideNetwork):
             for before, width, padding in ((last, third, 0), (joined * third, second, 1), (joined * second, first, 1))
         )
         self.conv_out = nn.ConvTranspose2d(joined * first, channels, 3)
+        for weight in self.conv_out.parameters():  # else the first epoch is spent on unlearning what it says at random
+            nn.init.zeros_(weight)
         attending = config.num_classes is not None
         self.class_embedding = nn.Embedding(config.num_classes, CLASS_DIM) if config.num_classes is not None else None
         self.transformers = nn.ModuleList(_SpatialTransformer(width) for width in (third, last) if attending)
