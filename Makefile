@@ -3,6 +3,7 @@
 .PHONY: help repro ui test test-all lint setup lock moved
 BIN := .venv/bin
 STAMP := .venv/installed
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadgroup
 SYSTEM_PATH := $(PATH)
 # Stages say `python` and mean the one of .venv.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -19,10 +20,10 @@ ui: setup  ## look at runs, pictures and models in the browser (MLflow)
 	$(BIN)/darkroom ui
 
 test: setup  ## the tests, in a few minutes
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow"
 
 test-all: setup  ## the tests and the slowest proofs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 lint: setup  ## style and types
 	$(BIN)/ruff check .

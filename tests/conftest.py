@@ -1,6 +1,7 @@
 """What all tests share: few threads, and the peers that results are held against."""
 
 import importlib.util
+import os
 import struct
 import sys
 from collections.abc import Callable
@@ -16,7 +17,16 @@ from darkroom import cli
 from darkroom.core.vision import torchvision
 from darkroom.data.sources.torchvision_sets import DATASETS
 
-torch.set_num_threads(min(2, torch.get_num_threads()))  # OMP_NUM_THREADS=1 leaves room for others
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+torch.set_num_threads(max(1, min(2, torch.get_num_threads()) // WORKERS))  # OMP_NUM_THREADS=1 leaves room for others
+SHARING = ("chaos", "end_to_end", "tracking")  # folders whose tests share what is dear to make
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side, the tests of a file stay together, and those of the folders in SHARING."""
+    for item in items:
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group(folder if folder in SHARING else str(item.path)))
 
 
 @pytest.fixture(scope="session")
