@@ -6,12 +6,22 @@ import random
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
+import requests
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import (
+    RESOURCE_DOES_NOT_EXIST,
+    RESOURCE_EXHAUSTED,
+    TEMPORARILY_UNAVAILABLE,
+    UNAUTHENTICATED,
+)
 from PIL import Image
 
 from darkroom.core.artifact import content_hash, write_json
@@ -21,7 +31,8 @@ from darkroom.tracking.journal import pending, replay
 from darkroom.tracking.logbook import EVENTS, PROGRESS, Logbook, journal
 from darkroom.tracking.note import Account
 from darkroom.tracking.outputs import keep_outputs, written
-from darkroom.tracking.store import Store
+from darkroom.tracking.sender import SEND_EVERY
+from darkroom.tracking.store import Store, may_pass
 
 NOW = 1_700_000_000_000
 UNET = Path("artifacts/unet")
@@ -32,6 +43,13 @@ def project(project: Path, store_root: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Here each test has a journal of its own over the common store."""
     shutil.rmtree(store_root / ".mlflow/journal", ignore_errors=True)
     return project
+
+
+def answered(status: int) -> Exception:
+    """What requests raises for an answer with this status."""
+    response = requests.Response()
+    response.status_code = status
+    return requests.HTTPError(response=response)
 
 
 def begin(stage: str, **more: Any) -> Begin:
@@ -335,3 +353,50 @@ def test_a_line_that_cannot_be_read_costs_itself_alone(
     assert [m.value for m in client.get_metric_history(run, "loss")] == [1.0, 2.0]
     assert client.get_run(run).info.status == "FINISHED"
     assert capsys.readouterr().err.count("cannot be read") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "passes", "passes_once_open"),
+    [
+        (ConnectionRefusedError(), True, True),
+        (MlflowException("database is locked", error_code=TEMPORARILY_UNAVAILABLE), True, True),
+        (MlflowException("too many requests", error_code=RESOURCE_EXHAUSTED), True, True),
+        (MlflowException("the token ran out", error_code=UNAUTHENTICATED), False, True),
+        (MlflowException("no such run", error_code=RESOURCE_DOES_NOT_EXIST), False, False),
+        (answered(502), True, True),
+        (answered(413), False, False),
+        (TypeError(), False, False),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_what_may_pass_is_tried_again_and_nothing_else(error: Exception, passes: bool, passes_once_open: bool) -> None:
+    assert (may_pass(error), may_pass(error, was_open=True)) == (passes, passes_once_open)
+
+
+@pytest.mark.slow
+def test_a_stage_killed_with_signal_9_had_sent_all_but_two_seconds(
+    project: Path, store_root: Path, client: mlflow.MlflowClient
+) -> None:
+    code = """
+import os, time
+from darkroom.tracking import stage_run
+with stage_run("killed while sending", {}, [], [], [], {}) as run:
+    while run.address is None:
+        time.sleep(0.01)
+    for step in range(400):
+        run.metrics(step, {"loss": float(step)})
+        time.sleep(0.01)
+    os.kill(os.getpid(), 9)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    (found,) = pending()
+    assert found.run is not None
+    assert client.get_run(found.run).info.status == "RUNNING"
+    last = [event for event in told(found.folder) if isinstance(event, Metrics)][-1]
+    sent = client.get_metric_history(found.run, "loss")
+    assert 0 < len(sent) < 400
+    assert last.time - max(point.timestamp for point in sent) < (SEND_EVERY + 1) * 1000
+    assert replay(Store()).sent == (found.run,)
+    points = client.get_metric_history(found.run, "loss")
+    assert sorted((point.step, point.value) for point in points) == [(step, float(step)) for step in range(400)]
+    assert client.get_run(found.run).info.status == "KILLED"

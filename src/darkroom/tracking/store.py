@@ -122,6 +122,7 @@ class Store:
         self.address = location()
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         try:
@@ -161,7 +162,7 @@ class Store:
 
     def away(self, error: Exception) -> str:
         """What is said of an error that may pass."""
-        return f"the tracking store {shown(self.address)} takes nothing now ({shown(first_line(error))})"
+        return f"the tracking store {shown(self.address)} takes nothing now ({shown(first_line(_cause(error)))})"
 
     def web_address(self) -> str:
         """Where the user interface stands, once it runs."""
@@ -322,6 +323,15 @@ def by_reference(path: str, digest: str) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its kind."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The operating system's own error beneath MLflow's, such as a refused connection; else the error itself."""
+    found, beneath = error, error.__cause__ or error.__context__
+    while beneath is not None:
+        found = beneath if isinstance(beneath, OSError) else found
+        beneath = beneath.__cause__ or beneath.__context__
+    return found
 
 
 def warn(message: str) -> None:
