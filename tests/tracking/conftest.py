@@ -1,6 +1,7 @@
 """A project with a store of its own, and the ways to look into it from outside."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import mlflow
 import pytest
@@ -44,6 +46,13 @@ def client_of() -> Callable[[Path], mlflow.MlflowClient]:
 def client(client_of: Callable[[Path], mlflow.MlflowClient], store_root: Path) -> mlflow.MlflowClient:
     """MLflow's own view of the common store."""
     return client_of(store_root)
+
+
+@pytest.fixture
+def waiting(project: Path, store_root: Path, load: Callable[[Path], ModuleType]) -> ModuleType:
+    """waiting.py: makers of logbooks, in an empty journal over the common store."""
+    shutil.rmtree(store_root / ".mlflow/journal", ignore_errors=True)
+    return load(Path(__file__).with_name("waiting.py"))
 
 
 class Server:
