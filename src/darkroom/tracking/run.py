@@ -51,7 +51,7 @@ class Run:
         if isinstance(picture, Path):
             with Image.open(picture) as opened:
                 picture = opened.convert("RGB")
-        save = partial(picture.save, format="PNG", compress_level=1)  # three times as fast
+        save = partial(picture.save, format="PNG", compress_level=1)  # several times as fast
         if step is None:
             self._keep(f"{name}.png", save, lambda file: File(f"{name}.png", file))
         else:
