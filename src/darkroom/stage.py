@@ -127,6 +127,8 @@ def _run(stage: str, body: Body, interruption: Interruption) -> None:
             for path in here.outputs:
                 if not path.exists():
                     raise DarkroomError(f"{path} was not written")
+            if checkpoints.resumed is not None:
+                run.tag("resumed.from_step", str(checkpoints.resumed))
             run.summary(figures)
         mark_done(training, here.outputs)
     print(_summary(stage, time.monotonic() - began, here.outputs, figures, run.address), flush=True)

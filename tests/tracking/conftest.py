@@ -1,7 +1,7 @@
 """A project with a store of its own, and the ways to look into it from outside."""
 
 import os
-import signal
+import shutil
 import socket
 import subprocess
 import sys
@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import mlflow
 import pytest
@@ -47,6 +48,13 @@ def client(client_of: Callable[[Path], mlflow.MlflowClient], store_root: Path) -
     return client_of(store_root)
 
 
+@pytest.fixture
+def waiting(project: Path, store_root: Path, load: Callable[[Path], ModuleType]) -> ModuleType:
+    """waiting.py: makers of logbooks, in an empty journal over the common store."""
+    shutil.rmtree(store_root / ".mlflow/journal", ignore_errors=True)
+    return load(Path(__file__).with_name("waiting.py"))
+
+
 class Server:
     """A real MLflow server on loopback that can be stopped and started again."""
 
@@ -56,34 +64,54 @@ class Server:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
         self.address = f"http://127.0.0.1:{self.port}"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        self.folder.mkdir(exist_ok=True)
-        command = (
-            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
-            *("--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}"),
-            *("--artifacts-destination", str(self.folder / "artifacts"), "--workers", "1"),
-        )
-        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        environment.pop("MLFLOW_TRACKING_URI", None)
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 120
+        if self._process is None:
+            script = Path(__file__).with_name("mlflow_server.py")
+            environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+            with (self.folder / "log").open("ab") as log:
+                self._process = subprocess.Popen(
+                    [sys.executable, str(script), str(self.folder), str(self.port)],
+                    env=environment,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                )
+        self._say("start")
+        deadline = time.monotonic() + 300
+        question = f"{self.address}/api/2.0/mlflow/experiments/get?experiment_id=0"  # has it open its database
         while True:
             try:
-                with urllib.request.urlopen(f"{self.address}/health", timeout=2):
+                with urllib.request.urlopen(question, timeout=120):
                     return
             except OSError:
                 assert self._process.poll() is None, (self.folder / "log").read_text()
                 assert time.monotonic() < deadline, "the MLflow server did not start"
-                time.sleep(0.2)
+                time.sleep(0.05)
 
     def stop(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        self._say("stop")
+        assert self._process.stdout.readline() == "stopped\n"
+
+    def close(self) -> None:
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGTERM)
-            self._process.wait()
-            self._process = None
+            self._process.communicate()
+
+    def _say(self, order: str) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{order}\n")
+        self._process.stdin.flush()
+
+
+@pytest.fixture(scope="session")
+def make_server() -> type[Server]:
+    """The class, for a server that several tests share."""
+    return Server
 
 
 @pytest.fixture
@@ -91,4 +119,4 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server, not yet started."""
     server = Server(tmp_path_factory.mktemp("server"))
     yield server
-    server.stop()
+    server.close()

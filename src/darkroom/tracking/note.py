@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+NOTE = "mlflow.note.content"  # the tag whose text the run's page shows
+
 
 @dataclass
 class Account:
@@ -61,6 +63,11 @@ def markdown(account: Account, origins: Mapping[str, str], places: Mapping[str, 
     if account.dirty:
         parts[-1] += ", with uncommitted changes"
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def broken_off(reason: str) -> str:
+    """The note of a run that did not finish."""
+    return f"### Broken off\n\n{reason}\n"
 
 
 def _list(title: str, items: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from darkroom.core.artifact import content_hash
 from darkroom.core.errors import DarkroomError
+from darkroom.tracking.journal import replay
 from darkroom.tracking.store import VALUE_LENGTH, Store, check_answers, first_line, location
 
 MODEL, ALIAS = "darkroom", "candidate"
@@ -65,6 +66,7 @@ def register(folder: Path, description: Description) -> Registered:
     digest = content_hash(folder)
     check_answers(location())
     store = Store()
+    replay(store)  # the run that assembled the pipeline may be among those that wait
     try:
         version = store.find_version(MODEL, digest)
         new = version is None

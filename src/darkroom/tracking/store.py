@@ -4,9 +4,13 @@ import json
 import logging
 import os
 import re
+import shutil
 import sqlite3
+import sys
+import tempfile
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -28,8 +32,15 @@ ARTIFACT_PATHS = (  # where MLflow's database holds absolute paths of artifacts
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
+BUSY, DENIED = (408, 429), (401, 403)  # HTTP's
+PASSWORD = re.compile(r"(?<=://)[^/@]*@")
 NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
+PREVIEW = (256, 256)  # pixels of the small pictures MLflow's pages show in a row
 VALUE_LENGTH = 5000  # characters MLflow's databases keep of a parameter or tag
+
+
+class AwayError(DarkroomError):
+    """The store does not answer now; later it may."""
 
 
 class Metric(NamedTuple):
@@ -49,6 +60,16 @@ def project_root() -> Path:
 def location() -> str:
     """The address of the store: MLFLOW_TRACKING_URI, or the project's own database."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_root() / FOLDER / 'mlflow.db'}"
+
+
+def shown(address: str) -> str:
+    """An address without the password that may stand in it."""
+    return PASSWORD.sub("", address)
+
+
+def meant() -> str:
+    """The store that MLFLOW_TRACKING_URI names, as `shown`; "" where that is the project's own, wherever it moves."""
+    return shown(os.environ.get("MLFLOW_TRACKING_URI") or "")
 
 
 def is_on() -> bool:
@@ -75,11 +96,11 @@ def check_answers(address: str) -> None:
         try:
             with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=10):
                 return
-        except urllib.error.HTTPError:
-            return  # it answers; whether it lets us in, the first request will tell
         except (OSError, ValueError) as error:
+            if isinstance(error, urllib.error.HTTPError) and not may_pass(error):
+                return  # it answers; whether it lets us in, the first request will tell
             reason = getattr(error, "reason", error)
-            raise DarkroomError(f"the tracking server {address} does not answer ({reason}); {remedy}") from None
+            raise DarkroomError(f"the tracking server {shown(address)} does not answer ({reason}); {remedy}") from None
     if "MLFLOW_TRACKING_URI" not in os.environ:
         folder = project_root() / FOLDER
         try:
@@ -92,9 +113,16 @@ class Store:
     """An open MLflow store with Darkroom's experiment in it; made on first use, by one process at a time."""
 
     def __init__(self) -> None:
+        """Open it.
+
+        Raises:
+            AwayError: its server does not answer.
+            DarkroomError: it cannot be opened.
+        """
         self.address = location()
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         try:
@@ -113,8 +141,10 @@ class Store:
                     _follow_project(folder)
                     self._open(mlflow, str(folder / "artifacts"))
         except Exception as error:
+            if is_server(self.address) and may_pass(error):
+                raise AwayError(self.away(error)) from error
             raise DarkroomError(
-                f"the tracking store {self.address} cannot be opened ({first_line(error)}); "
+                f"the tracking store {shown(self.address)} cannot be opened ({first_line(error)}); "
                 "mend or move it away, or set DARKROOM_TRACKING=off"
             ) from error
 
@@ -130,14 +160,13 @@ class Store:
             )
         )
 
-    def is_away(self, error: Exception) -> bool:
-        """Whether an error may pass, so that trying again has a point: no answer, no connection, a locked database."""
-        status = getattr(error, "get_http_status_code", None)
-        return status() >= 500 if status is not None else isinstance(error, OSError)
+    def away(self, error: Exception) -> str:
+        """What is said of an error that may pass."""
+        return f"the tracking store {shown(self.address)} takes nothing now ({shown(first_line(_cause(error)))})"
 
     def web_address(self) -> str:
         """Where the user interface stands, once it runs."""
-        return self.address.rstrip("/") if is_server(self.address) else f"http://127.0.0.1:{UI_PORT}"
+        return shown(self.address).rstrip("/") if is_server(self.address) else f"http://127.0.0.1:{UI_PORT}"
 
     def run_link(self, run: str, tab: str = "") -> str:
         """A link to a run, relative to the user interface."""
@@ -154,13 +183,22 @@ class Store:
     def create_run(self, name: str, began: int, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         """Note a run that began at `began` (milliseconds since 1970) and return its id."""
         run: str = self.client.create_run(self.experiment, began, _shortened(tags), name).info.run_id
+        self.log_params(run, params)
+        return run
+
+    def find_run(self, tag: str, value: str) -> str | None:
+        """Id of a run with this tag."""
+        found = self.client.search_runs([self.experiment], f"tags.`{tag}` = '{value}'", max_results=1)
+        return found[0].info.run_id if found else None
+
+    def log_params(self, run: str, params: Mapping[str, Any]) -> None:
+        """Name the parameters of a run; each has one value for ever."""
         entries = [
             self._entities.Param(key, (value if isinstance(value, str) else json.dumps(value))[:VALUE_LENGTH])
             for key, value in params.items()
         ]
         for first in range(0, len(entries), BATCH["params"]):
             self.client.log_batch(run, params=entries[first : first + BATCH["params"]])
-        return run
 
     def log_inputs(self, run: str, hashes: Mapping[str, str]) -> None:
         """Name the inputs of a run, so that its page shows them and runs can be found by them."""
@@ -192,9 +230,21 @@ class Store:
         """Copy a file into a folder of a run's artifacts."""
         self.client.log_artifact(run, str(file), None if folder == "." else folder)
 
-    def log_picture_at(self, run: str, picture: Any, name: str, step: int) -> None:
-        """Add a PIL picture to the row of pictures that a run's page shows with a slider over the steps."""
-        self.client.log_image(run, picture, key=name, step=step, synchronous=True)
+    def log_picture_at(self, run: str, picture: Path, name: str, step: int, time: int) -> None:
+        """Add a PNG file to the row of pictures that a run's page shows with a slider over the steps.
+
+        MLflow's own `log_image` gives its files random names: sent again, a picture would stand in the row twice.
+        """
+        from PIL import Image, ImageOps
+
+        title = f"{name.replace('/', '~')}+step+{step}+timestamp+{time}+{uuid.uuid5(uuid.NAMESPACE_OID, run)}"
+        with tempfile.TemporaryDirectory() as beside, Image.open(picture) as opened:
+            full, preview = Path(beside) / f"{title}.png", Path(beside) / f"{title}+compressed.webp"
+            shutil.copyfile(picture, full)
+            ImageOps.contain(opened, PREVIEW).save(preview)
+            self.log_file(run, full, "images")
+            self.log_file(run, preview, "images")
+        self.set_tags(run, {"mlflow.loggedImages": "True"})
 
     def find_maker(self, path: str, digest: str) -> tuple[str, str] | None:
         """Id and name of the latest finished run that wrote `path` with this content."""
@@ -227,9 +277,9 @@ class Store:
         found = self.client.search_model_versions(f"name = '{model}' and tags.content = '{digest}'", max_results=1)
         return str(found[0].version) if found else None
 
-    def end_run(self, run: str, status: str) -> None:
-        """Close a run as FINISHED, FAILED or KILLED."""
-        self.client.set_terminated(run, status)
+    def end_run(self, run: str, status: str, time: int | None = None) -> None:
+        """Close a run as FINISHED, FAILED or KILLED, at `time` (milliseconds since 1970) or now."""
+        self.client.set_terminated(run, status, time)
 
 
 def _follow_project(folder: Path) -> None:
@@ -252,6 +302,19 @@ def _follow_project(folder: Path) -> None:
             )
 
 
+def may_pass(error: Exception, was_open: bool = False) -> bool:
+    """Whether trying again later has a point: no answer, no connection, a locked database.
+
+    Where the store was open before (`was_open`), also a refusal to let us in: a token ran out.
+    """
+    status = getattr(getattr(error, "response", None), "status_code", getattr(error, "code", None))
+    if hasattr(error, "get_http_status_code"):
+        status = error.get_http_status_code()
+    if not isinstance(status, int):
+        return isinstance(error, OSError)
+    return status >= 500 or status in BUSY or (was_open and status in DENIED)
+
+
 def by_reference(path: str, digest: str) -> str:
     """How a content that DVC keeps is named where no copy of it is."""
     return f"dvc://{path}?md5={digest}"
@@ -260,6 +323,20 @@ def by_reference(path: str, digest: str) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its kind."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The operating system's own error beneath MLflow's, such as a refused connection; else the error itself."""
+    found, beneath = error, error.__cause__ or error.__context__
+    while beneath is not None:
+        found = beneath if isinstance(beneath, OSError) else found
+        beneath = beneath.__cause__ or beneath.__context__
+    return found
+
+
+def warn(message: str) -> None:
+    """Say what the person who runs a stage should know, though the stage goes on."""
+    print(f"darkroom: tracking: {message}", file=sys.stderr, flush=True)
 
 
 def _shortened(tags: Mapping[str, str]) -> dict[str, str]:

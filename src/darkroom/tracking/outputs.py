@@ -1,0 +1,116 @@
+"""The outputs of a stage in its run: their content, copies where they are small, versions of models, the note."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from darkroom.core.artifact import content_hash, files_of, whole
+from darkroom.core.errors import DarkroomError
+from darkroom.tracking.events import Outputs
+from darkroom.tracking.logbook import Logbook
+from darkroom.tracking.note import NOTE, Account, markdown, readable_size
+from darkroom.tracking.store import Store
+
+COPY_MIB = 64.0  # larger files are named in the run, not copied into it; DARKROOM_TRACKING_COPY_MIB changes it
+DATA_COPY_MIB = 1.0
+DATA_COPIED = (".json", ".png")  # of data sets: their descriptions and contact sheets
+MODELS = Path("artifacts")  # each output in it is a model, registered as darkroom-NAME
+KEPT = "outputs"  # where a logbook keeps what later stages may replace
+
+
+def copy_limit() -> float:
+    """MiB up to which a file is copied into the run.
+
+    Raises:
+        DarkroomError: DARKROOM_TRACKING_COPY_MIB is no number.
+    """
+    value = os.environ.get("DARKROOM_TRACKING_COPY_MIB", str(COPY_MIB))
+    try:
+        return float(value)
+    except ValueError:
+        raise DarkroomError(f"DARKROOM_TRACKING_COPY_MIB = {value!r}: give a number of MiB") from None
+
+
+def written(account: Account, copy_mib: float) -> Outputs:
+    """What a stage has written, as its account tells, in the current folder."""
+    sizes: dict[str, int] = {}
+    copied: dict[str, list[str]] = {}
+    complete: list[str] = []
+    for path in account.outputs:
+        files = files_of(Path(path))
+        copied[path] = [file.as_posix() for file in files if _is_copied(file, copy_mib)]
+        sizes[path] = sum(file.stat().st_size for file in files)
+        if len(copied[path]) == len(files):
+            complete.append(path)
+    return Outputs(asdict(account), str(Path.cwd()), sizes, copied, complete)
+
+
+def _is_copied(file: Path, copy_mib: float) -> bool:
+    mib = file.stat().st_size / 2**20
+    if file.parts[0] == "data":
+        return file.suffix in DATA_COPIED and mib <= DATA_COPY_MIB
+    return mib <= copy_mib
+
+
+def keep_outputs(logbook: Logbook) -> None:
+    """Copy what is still to go into the run into the logbook's folder: a later stage may replace it before it is sent.
+
+    Raises:
+        OSError: there is no room for it.
+    """
+    for event, _ in logbook.unsent():
+        if isinstance(event, Outputs):
+            for file in (file for files in event.copied.values() for file in files):
+                with whole(logbook.folder / KEPT / file) as beside:
+                    shutil.copyfile(Path(event.root, file), beside)
+
+
+def log_outputs(store: Store, run: str, outputs: Outputs, folder: Path, fresh: bool) -> None:
+    """Put a stage's outputs, its manifest and its note into the run.
+
+    `folder`: of the logbook. `fresh`: the outputs are as the stage wrote them; else those whose content is another one
+    by now, and of which no copy was kept, are only named.
+    """
+    account = Account(**outputs.account)
+    store.set_tags(run, {f"out.{path}": digest for path, digest in account.outputs.items()})
+    places: dict[str, str] = {}
+    for path, digest in account.outputs.items():
+        files = _sources(outputs, path, digest, folder, fresh)
+        for name, file in files.items():
+            store.log_file(run, file, Path(name).parent.as_posix())
+        places[path] = readable_size(outputs.sizes[path])
+        if files:
+            places[path] = f"([{places[path]}]({store.run_link(run, f'/artifacts/{path}')}))"
+        if Path(path).parent == MODELS:
+            model = f"darkroom-{Path(path).name.replace('_', '-')}"
+            copied = path in outputs.whole and len(files) == len(outputs.copied[path])
+            version = store.register(run, model, path, digest, copied)
+            places[path] += f", [{model} version {version}]({store.model_link(model, version)})"
+    origins = {}
+    for path, digest in account.inputs.items():
+        if maker := store.find_maker(path, digest):
+            account.made_by[path] = maker[0]
+            origins[path] = f"[{maker[1]}]({store.run_link(maker[0])})"
+    with tempfile.TemporaryDirectory() as beside:
+        manifest = Path(beside) / "manifest.json"
+        manifest.write_text(json.dumps(asdict(account), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        store.log_file(run, manifest)
+    store.set_tags(run, {NOTE: markdown(account, origins, places)})
+
+
+def _sources(outputs: Outputs, path: str, digest: str, folder: Path, fresh: bool) -> Mapping[str, Path]:
+    """Where the files of an output that go into the run are found, by their names."""
+    names = outputs.copied[path]
+    kept = {name: folder / KEPT / name for name in names}
+    if all(file.is_file() for file in kept.values()):
+        return kept
+    if not fresh:
+        try:
+            fresh = content_hash(Path(outputs.root, path)) == digest
+        except (DarkroomError, OSError):
+            fresh = False
+    return {name: Path(outputs.root, name) for name in names} if fresh else {}
