@@ -15,6 +15,7 @@ from PIL import Image
 
 from darkroom.core.artifact import content_hash
 from darkroom.core.errors import DarkroomError
+from darkroom.core.interruption import Interrupted
 from darkroom.tracking.events import Begin, End, Event, File, Metrics, Picture, Tags
 from darkroom.tracking.note import NOTE, Account, broken_off
 from darkroom.tracking.outputs import copy_limit, written
@@ -162,7 +163,8 @@ def stage_run(
         yield run
         run.finish(outputs)
     except KeyboardInterrupt as end:
-        run.break_off("KILLED", f"Interrupted; {end.saved}." if getattr(end, "saved", "") else "Interrupted.")
+        saved = end.saved if isinstance(end, Interrupted) else ""
+        run.break_off("KILLED", f"Interrupted; {saved}." if saved else "Interrupted.")
         raise
     except BaseException as error:
         run.break_off("FAILED", first_line(error))
