@@ -30,12 +30,18 @@ def run_own_code() -> None:
     package = SOURCES / "darkroom" / "__init__.py"
     if not package.is_file() or package.resolve() == Path(darkroom.__file__).resolve():
         return
-    own, others = str(SOURCES.resolve()), os.environ.get(SEARCHED, "")
-    if others.split(os.pathsep)[0] == own:
+    if os.environ.get(SEARCHED) == (own := with_code_of(Path())):
         raise DarkroomError(f"{SOURCES.resolve()}: holds the code, but {darkroom.__file__} runs; see to sys.path")
     sys.stdout.flush()
-    os.environ[SEARCHED] = f"{own}{os.pathsep}{others}" if others else own
+    os.environ[SEARCHED] = own
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def with_code_of(copy: Path) -> str:
+    """PYTHONPATH as it is, but for the code of `copy`, which is found first."""
+    own = str((copy / SOURCES).resolve())
+    others = [place for place in os.environ.get(SEARCHED, "").split(os.pathsep) if place and place != own]
+    return os.pathsep.join([own, *others])
 
 
 def link_what_is_outside(params: Params) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from darkroom.copies import SEARCHED, with_code_of
 from darkroom.core.artifact import content_hash, read_json
 from darkroom.core.device import execution_profile, start
 from darkroom.core.errors import DarkroomError
@@ -207,7 +208,7 @@ def _run(stage: str, copy: Path) -> None:
     with subprocess.Popen(
         command,
         cwd=copy,
-        env=_environment(),
+        env={**_environment(), SEARCHED: with_code_of(copy)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -203,3 +203,20 @@ def test_what_is_no_stage_of_a_commit_is_refused(
     shutil.copy(clone / "dvc.yaml", tmp_path)
     assert run("reproduce", "learn") == 1
     assert "not a git repository" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_stage_of_the_project_comes_out_the_same_by_the_code_of_the_commit(
+    quick_pipeline: Path, tmp_path: Path, darkroom_in: Callable[[Path], Callable[..., None]]
+) -> None:
+    project = shutil.copytree(quick_pipeline, tmp_path / "project", symlinks=True)
+    git(project, "add", "params.yaml", "dvc.lock", "reports")
+    git(project, "commit", "--quiet", "-m", "made")
+    lock = (project / "dvc.lock").read_bytes()
+    for file in (project / "params.yaml", project / "src" / "darkroom" / "data" / "latents.py"):
+        file.write_text("changed since, and not committed\n")
+    shutil.rmtree(project / "data" / "latents")
+    darkroom_in(project)("reproduce", "cache_latents")
+    assert (project / "dvc.lock").read_bytes() == lock
+    assert not (project / "data" / "latents").exists()
+    assert not list((project / ".reproduce").iterdir())
