@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
+STAGE = "prepare_data"
 SMALL = {"n_train": 40, "n_validation": 20, "n_test": 20, "n_novel": 4}
 
 
@@ -22,12 +24,16 @@ def test_experiments_in_copies_leave_their_runs_in_the_one_store(
     project.mkdir()
     shutil.copytree(ROOT / ".dvc", project / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache", "config.local"))
     values = yaml.safe_load((ROOT / "recipes" / "scenes-quick.yaml").read_text())
-    values["prepare_data"]["source"] |= SMALL
+    values[STAGE]["source"] |= SMALL
     (project / "params.yaml").write_text(yaml.safe_dump(values))
     copied_project(project)
+    pipeline = yaml.safe_load((project / "dvc.yaml").read_text())
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": {STAGE: pipeline["stages"][STAGE]}}))
+    commit = ("-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "--quiet", "-am", "one stage")
+    subprocess.run(["git", *commit], cwd=project, check=True)
     dvc = dvc_in(project)
     for seed, name, how in ((1, "here", ""), (2, "aside", " --temp"), (3, "later", " --queue")):
-        dvc(f"exp run{how} --set-param prepare_data.seed={seed} --name {name} prepare_data")
+        dvc(f"exp run{how} --set-param {STAGE}.seed={seed} --name {name}")
     code = project / "src/darkroom/data/prepare.py"
     before = code.read_text()
     code.write_text(f"{before}\n\ndef prepare(*_):\n    raise AssertionError('code that was not queued')\n")
@@ -39,7 +45,7 @@ def test_experiments_in_copies_leave_their_runs_in_the_one_store(
     runs = client.search_runs([client.get_experiment_by_name("darkroom").experiment_id])
     assert {run.info.status for run in runs} == {"FINISHED"}
     found = {run.data.tags["dvc.exp_name"]: run for run in runs}
-    seeds = {name: run.data.params["prepare_data.seed"] for name, run in found.items()}
+    seeds = {name: run.data.params[f"{STAGE}.seed"] for name, run in found.items()}
     assert seeds == {"here": "1", "aside": "2", "later": "3"}
     assert len({run.data.tags["out.data/prepared"] for run in runs}) == 3
     for run in runs:
@@ -49,10 +55,10 @@ def test_experiments_in_copies_leave_their_runs_in_the_one_store(
     (workspace, baseline) = json.loads(dvc("exp show --json").stdout)
     del workspace
     shown = {one["name"]: one["revs"][0]["data"]["params"]["params.yaml"]["data"] for one in baseline["experiments"]}
-    assert {name: str(one["prepare_data"]["seed"]) for name, one in shown.items()} == seeds
+    assert {name: str(one[STAGE]["seed"]) for name, one in shown.items()} == seeds
 
     dvc("exp apply aside")
-    assert yaml.safe_load((project / "params.yaml").read_text())["prepare_data"]["seed"] == 2
-    recorded = yaml.safe_load((project / "dvc.lock").read_text())["stages"]["prepare_data"]["outs"][0]["md5"]
+    assert yaml.safe_load((project / "params.yaml").read_text())[STAGE]["seed"] == 2
+    recorded = yaml.safe_load((project / "dvc.lock").read_text())["stages"][STAGE]["outs"][0]["md5"]
     assert recorded == found["aside"].data.tags["out.data/prepared"]
-    assert "Running stage" not in dvc("repro prepare_data").stdout
+    assert "Running stage" not in dvc("repro").stdout

@@ -4,10 +4,11 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 Run = Callable[..., int]
@@ -101,7 +102,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def clone(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def clone(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A fresh clone, the current folder, that finds the shelf where the original does."""
     place = original.parent / tmp_path.name
     git(original.parent, "clone", "--quiet", str(original), str(place))
@@ -109,7 +110,10 @@ def clone(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     monkeypatch.setenv("DARKROOM_TRACKING", "off")
     monkeypatch.setenv("RAW", str(original.parent / "raw"))
     monkeypatch.setenv("WITNESS", str(tmp_path / "witness"))
-    return place
+    monkeypatch.setenv("DARKROOM_THREADS", str(torch.get_num_threads()))
+    before = torch.get_deterministic_debug_mode()
+    yield place
+    torch.set_deterministic_debug_mode(before)
 
 
 def test_a_stage_comes_out_the_same_from_no_more_than_it_needs(
