@@ -42,6 +42,7 @@ def test_help_is_quick_and_teaches(run: Run, capsys: pytest.CaptureFixture[str])
         "inpaint",
         "regenerate",
         "ui",
+        "reproduce",
         "recipe",
         "params",
         "data",

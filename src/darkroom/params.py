@@ -111,6 +111,8 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if isinstance(key, list | dict | set):
+                raise yaml.MarkedYAMLError(problem="a key is a list or mapping", problem_mark=key_node.start_mark)
             if key in seen:
                 raise yaml.MarkedYAMLError(problem=f"the key {key} stands here twice", problem_mark=key_node.start_mark)
             seen.add(key)
@@ -171,7 +173,7 @@ def read(path: Path | str) -> dict[Any, Any]:
     except yaml.MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise DarkroomError(f"{path}{line}: not valid YAML: {error.problem}; mend that line") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise DarkroomError(f"{path}: not valid YAML: {' '.join(str(error).split())}; mend it") from None
     if not isinstance(values, dict):
         raise DarkroomError(f"{path}: holds no keys; {remedy}")

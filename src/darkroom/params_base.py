@@ -46,9 +46,9 @@ def pretrained(mode: str, path: str | None) -> None:
 
 def within_project(key: str, path: str | None) -> None:
     """Refuse a path that means something on one machine alone."""
-    if path is not None and Path(path).is_absolute():
+    if path is not None and (Path(path).is_absolute() or ".." in Path(path).parts):
         raise ValueError(
-            f"{key} = {path!r} is absolute; take it in with darkroom import SOURCE artifacts/imported/NAME"
+            f"{key} = {path!r} leads out of the project; take it in with darkroom import SOURCE artifacts/imported/NAME"
         )
 
 

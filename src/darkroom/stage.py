@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from darkroom import params as parameters
+from darkroom.copies import link_what_is_outside, run_own_code
 from darkroom.core import device as devices
 from darkroom.core.artifact import content_hash, files_of
 from darkroom.core.checkpoint import FULL, Checkpoints
@@ -62,6 +63,8 @@ def place(stage: str, pipeline: Path = PIPELINE) -> Place:
         stages = yaml.safe_load(pipeline.read_text(encoding="utf-8"))["stages"]
     except FileNotFoundError:
         raise DarkroomError(f"{pipeline}: no such file here; run stages from the project's folder") from None
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise DarkroomError(f"{pipeline}: not a pipeline of DVC ({' '.join(str(error).split())}); mend it") from None
     if stage not in stages:
         raise DarkroomError(f"{pipeline}: has no stage {stage!r}; it has {', '.join(stages)}")
     entry = stages[stage]
@@ -107,7 +110,10 @@ def run_stage(stage: str, body: Body) -> NoReturn:
 
 def _run(stage: str, body: Body, interruption: Interruption) -> None:
     began = time.monotonic()
-    params, settings = parameters.load(), devices.runtime()
+    run_own_code()
+    params = parameters.load()
+    link_what_is_outside(params)
+    settings = devices.runtime()
     here = place(stage)
     die_with_dvc()
     with alone(stage, FOLDER / f"{stage}.lock"):

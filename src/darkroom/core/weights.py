@@ -9,6 +9,7 @@ from torch import nn
 
 from darkroom.core.artifact import CONFIG, PROVENANCE, load_tensors, read_json, save_tensors, whole, write_json
 from darkroom.core.errors import DarkroomError
+from darkroom.core.inside import check_inside
 
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
 WEIGHTS = "model.safetensors"
@@ -39,8 +40,9 @@ def load_weights(network: Network, file: Path, device: torch.device, prefix: str
         prefix: with which all names in the file begin.
 
     Raises:
-        DarkroomError: names the file and what does not fit.
+        DarkroomError: names the file and what does not fit, or a link that leads out of its folder.
     """
+    check_inside(file.parent)
     try:
         network.load_state_dict({key.removeprefix(prefix): value for key, value in load_tensors(file).items()})
     except RuntimeError as error:

@@ -7,6 +7,7 @@ up with end tokens. Its folder is one that transformers' `CLIPTokenizer` loads, 
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -66,12 +67,27 @@ class CLIPTokenizer:
             lines = (folder / MERGES).read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             raise DarkroomError(f"{folder / MERGES}: no such file; make the tokenizer again") from None
+        except UnicodeDecodeError:
+            raise DarkroomError(f"{folder / MERGES}: not text in UTF-8; make the tokenizer again") from None
         merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
         if BOS not in vocab or EOS not in vocab or any(len(pair) != 2 for pair in merges):
             raise DarkroomError(f"{folder}: not a CLIP tokenizer ({BOS} or {EOS} missing, or {MERGES} malformed)")
         if max_length is None:
-            max_length = int(read_json(folder / TOKENIZER_CONFIG)["model_max_length"])
-        return cls(vocab, [(pair[0], pair[1]) for pair in merges], max_length)
+            max_length = model_max_length(folder)
+        return cls.of(folder, vocab, [(pair[0], pair[1]) for pair in merges], max_length)
+
+    @classmethod
+    def of(cls, file: Path, vocab: Any, merges: list[tuple[str, str]], max_length: int) -> "CLIPTokenizer":
+        """The tokenizer of what was read from `file`.
+
+        Raises:
+            DarkroomError: these merges do not belong to this vocabulary, or it is none.
+        """
+        try:
+            return cls(vocab, merges, max_length)
+        except Exception as error:  # tokenizers raises no other class
+            reason = " ".join(str(error).split())
+            raise DarkroomError(f"{file}: not a CLIP tokenizer ({reason}); fetch or make it again") from None
 
     def write(self, folder: Path) -> None:
         """Write the files that transformers' CLIPTokenizer and CLIPTokenizerFast read."""
@@ -109,6 +125,20 @@ class CLIPTokenizer:
             return ""
         first = encoding.word_ids.index(encoding.word_ids[self.max_length - 1])
         return text[encoding.offsets[first][0] :].strip()
+
+
+def model_max_length(folder: Path, silent: int | None = None) -> int:
+    """What tokenizer_config.json says; `silent` where it says nothing.
+
+    Raises:
+        DarkroomError: it says no number.
+    """
+    file = folder / TOKENIZER_CONFIG
+    values = read_json(file)
+    found = values.get("model_max_length", silent) if isinstance(values, dict) else None
+    if not isinstance(found, int | float) or not found > 0:
+        raise DarkroomError(f"{file}: model_max_length = {found!r}: give a number above 0")
+    return int(found)
 
 
 def _frame(model: models.Model) -> Tokenizer:

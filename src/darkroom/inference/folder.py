@@ -24,6 +24,7 @@ from darkroom.core.artifact import (
 )
 from darkroom.core.choices import NetworkKind, Precision, PredictionType
 from darkroom.core.errors import DarkroomError
+from darkroom.core.inside import check_inside
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, WEIGHTS, load_weights
 from darkroom.data.conditioning import ConditioningInfo
 from darkroom.data.latents import LatentsInfo
@@ -81,13 +82,15 @@ class PipelineInfo:
         """Read a pipeline's description.
 
         Raises:
-            DarkroomError: there is no such folder, it is no pipeline, or one of another format.
+            DarkroomError: there is no such folder, it is no pipeline, one of another format, or one with a link that
+                leads out of it.
         """
         path = folder / PIPELINE
         if not folder.is_dir():
             raise DarkroomError(f"{folder}: no such pipeline; make it with dvc repro, or name another folder")
         if not path.is_file():
             raise DarkroomError(f"{folder}: holds no {PIPELINE}, so it is no Darkroom pipeline; name another folder")
+        check_inside(folder)
         value = read_json(path)
         try:
             if value["format"] != FORMAT:

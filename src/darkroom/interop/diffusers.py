@@ -8,6 +8,7 @@ import torch
 from darkroom.core.artifact import CONFIG, save_tensors, write_json
 from darkroom.core.choices import Precision
 from darkroom.core.errors import DarkroomError
+from darkroom.core.inside import check_inside
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, WEIGHTS
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.interop.checkpoint import open_checkpoint
@@ -43,12 +44,14 @@ def read_folder(folder: Path, tokenizer: Path | None = None) -> Model:
         tokenizer: where it lies, in place of tokenizer/ in the folder.
 
     Raises:
-        DarkroomError: a file is missing or torn, a configuration cannot be represented, or weights do not fit it.
+        DarkroomError: a file is missing or torn, a configuration cannot be represented, weights do not fit it, or a
+            link leads out of the folder.
     """
     if not folder.is_dir():
         raise DarkroomError(f"{folder}: no such folder; give a diffusers folder or a .safetensors or .ckpt file")
     if not (folder / INDEX).is_file():
         raise DarkroomError(f"{folder}: holds no {INDEX}, so it is no diffusers folder of a whole model")
+    check_inside(folder)
     tagged(folder / INDEX, (PIPELINE_CLASS,))
     words = read_tokenizer(tokenizer or folder / TOKENIZER)
     unet = read_unet_config(folder / UNET)
@@ -76,6 +79,7 @@ def read_folder(folder: Path, tokenizer: Path | None = None) -> Model:
 
 def folder_weights(config: Config, folder: Path, name: str) -> Weights:
     """The weights in `folder`, checked against the configuration; the fp16 file where there is no other."""
+    check_inside(folder)
     file = folder / name
     half = file.with_suffix(f"{HALF}{file.suffix}")
     if not file.is_file() and half.is_file():

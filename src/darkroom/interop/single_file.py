@@ -8,6 +8,7 @@ from typing import Any
 
 from darkroom.core.artifact import save_tensors
 from darkroom.core.errors import DarkroomError
+from darkroom.core.inside import check_inside
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.generate import Sampling
 from darkroom.interop.checkpoint import Checkpoint, open_checkpoint, some
@@ -90,6 +91,8 @@ def read_single_file(path: Path, tokenizer: Path | None = None, config: Path | N
     """
     file = open_checkpoint(path)
     _check_kind(file)
+    if config is not None:
+        check_inside(config)
     found = {key: shape for key, shape in file.shapes.items() if not IGNORED.fullmatch(key)}
     if tokenizer is None and config is not None:
         tokenizer = config / TOKENIZER

@@ -1,13 +1,25 @@
 """CLIP's tokenizer as it is published: vocab.json and merges.txt, or the list of merges alone (OpenAI's CLIP)."""
 
 import gzip
+import zlib
 from pathlib import Path
 
 from tokenizers import pre_tokenizers
 
 from darkroom.core.artifact import read_json
 from darkroom.core.errors import DarkroomError
-from darkroom.data.tokenizer import BOS, EOS, MERGES, TOKENIZER_CONFIG, VOCAB, WHOLE, WORD_END, CLIPTokenizer
+from darkroom.core.inside import check_inside
+from darkroom.data.tokenizer import (
+    BOS,
+    EOS,
+    MERGES,
+    TOKENIZER_CONFIG,
+    VOCAB,
+    WHOLE,
+    WORD_END,
+    CLIPTokenizer,
+    model_max_length,
+)
 
 BPE_FILE = "bpe_simple_vocab_16e6.txt.gz"
 CONTEXT = 77  # tokens of a text in CLIP
@@ -19,10 +31,11 @@ def read_tokenizer(path: Path) -> CLIPTokenizer:
     """Read a folder with vocab.json and merges.txt or with the list of merges, or that list itself.
 
     Raises:
-        DarkroomError: nothing of the kind is there, or it is malformed.
+        DarkroomError: nothing of the kind is there, it is malformed, or a file of the folder is a link out of it.
     """
     if path.is_file():
         return _from_merges(path)
+    check_inside(path, (VOCAB, MERGES, WHOLE, BPE_FILE, TOKENIZER_CONFIG))
     if (path / VOCAB).is_file() and (path / MERGES).is_file():
         return CLIPTokenizer.read(path, _max_length(path))
     if (path / WHOLE).is_file():
@@ -48,18 +61,19 @@ def find_tokenizer(beside: Path) -> Path:
 
 
 def _max_length(folder: Path) -> int:
-    file = folder / TOKENIZER_CONFIG
-    return min(int(read_json(file).get("model_max_length", CONTEXT)), MOST) if file.is_file() else CONTEXT
+    return min(model_max_length(folder, CONTEXT), MOST) if (folder / TOKENIZER_CONFIG).is_file() else CONTEXT
 
 
 def _from_whole(folder: Path) -> CLIPTokenizer:
     """tokenizer.json, all that transformers 5 writes."""
-    model = read_json(folder / WHOLE).get("model", {})
-    vocab, pairs = model.get("vocab", {}), model.get("merges", [])
+    values = read_json(folder / WHOLE)
+    model = values.get("model") if isinstance(values, dict) else None
+    model = model if isinstance(model, dict) else {}
+    vocab, pairs = model.get("vocab") or {}, model.get("merges") or []
     merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in pairs]
     if model.get("end_of_word_suffix") != WORD_END or BOS not in vocab or any(len(pair) != 2 for pair in merges):
         raise DarkroomError(f"{folder / WHOLE}: is no CLIP tokenizer; give one with {VOCAB} and {MERGES}")
-    return CLIPTokenizer(vocab, [(pair[0], pair[1]) for pair in merges], _max_length(folder))
+    return CLIPTokenizer.of(folder / WHOLE, vocab, [(pair[0], pair[1]) for pair in merges], _max_length(folder))
 
 
 def _from_merges(path: Path) -> CLIPTokenizer:
@@ -67,7 +81,7 @@ def _from_merges(path: Path) -> CLIPTokenizer:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             lines = file.read().split("\n")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise DarkroomError(
             f"{path}: not a readable {BPE_FILE} ({' '.join(str(error).split())}); fetch it again"
         ) from None
@@ -77,7 +91,7 @@ def _from_merges(path: Path) -> CLIPTokenizer:
     merges = [(pair[0], pair[1]) for pair in pairs]
     alphabet = _bytes_in_order()
     tokens = [*alphabet, *(symbol + WORD_END for symbol in alphabet), *("".join(pair) for pair in merges), BOS, EOS]
-    return CLIPTokenizer({token: i for i, token in enumerate(tokens)}, merges, CONTEXT)
+    return CLIPTokenizer.of(path, {token: i for i, token in enumerate(tokens)}, merges, CONTEXT)
 
 
 def _bytes_in_order() -> list[str]:

@@ -80,7 +80,7 @@ def load_perceptual(path: Path | str) -> PerceptualDistance:
         except FileNotFoundError:
             raise DarkroomError(f"{path}: no such file; give the path of torchvision's VGG16 weights") from None
         except Exception as error:  # torch.load raises many kinds for a file that is not one of its own
-            reason = str(error).splitlines()[0]
+            reason = str(error).splitlines()[0].split(". ")[0]  # what follows advises to run what is in the file
             raise DarkroomError(f"{path}: not a readable weights file ({reason}); give VGG16 as .safetensors") from None
     distance = PerceptualDistance()
     try:

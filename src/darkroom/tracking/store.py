@@ -256,6 +256,13 @@ class Store:
         )
         return (found[0].info.run_id, found[0].info.run_name) if found else None
 
+    def profile_of_maker(self, path: str, digest: str) -> dict[str, str] | None:
+        """The execution profile of the run that `find_maker` finds."""
+        if not (maker := self.find_maker(path, digest)):
+            return None
+        profile: dict[str, str] | None = json.loads(self.client.get_run(maker[0]).data.tags.get("profile", "null"))
+        return profile
+
     def register(self, run: str, model: str, path: str, digest: str, copied: bool) -> str:
         """The version of `model` with this content, made by `run` unless an earlier run made the same bytes.
 

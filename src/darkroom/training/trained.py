@@ -8,6 +8,7 @@ import torch
 
 from darkroom.core.artifact import CONFIG, PIPELINE, read_json
 from darkroom.core.errors import DarkroomError
+from darkroom.core.inside import check_inside
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, WEIGHTS, load_weights, read_network
 from darkroom.nn.identity import Autoencoder, IdentityAutoencoder
 from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
@@ -26,12 +27,13 @@ def imported_config(folder: Path) -> dict[str, Any]:
     """config.json of a network in a folder that `darkroom import` wrote, where it is complete and known to be ours.
 
     Raises:
-        DarkroomError: the folder is no part of such a one.
+        DarkroomError: the folder is no part of such a one, or a link leads out of the whole.
     """
     if not (folder.parent / PIPELINE).is_file():
         raise DarkroomError(
             f"{folder}: is no part of an imported model; take one in with darkroom import SOURCE {folder.parent}"
         )
+    check_inside(folder.parent)
     values: dict[str, Any] = read_json(folder / CONFIG)
     return values
 

@@ -1,0 +1,102 @@
+"""`darkroom reproduce`."""
+
+import json
+import shlex
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from darkroom.core.errors import DarkroomError
+
+if TYPE_CHECKING:
+    from darkroom.reproduce import Files, Reproduction
+
+MOST_SHOWN = 8  # of the files of a folder
+
+
+def reproduce(
+    stage: Annotated[str, typer.Argument(help="As dvc.yaml names it.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON; all else goes to stderr.")] = False,
+) -> None:
+    """Run a stage of the last commit once more and say whether its outputs are those of dvc.lock, to the byte.
+
+    Works on a fresh clone: what the stage depends on comes from DVC's cache or remote, and no more than that. All
+    happens in a copy of the commit below .reproduce; dvc.lock, outputs and reports of the project stay as they are.
+    Exit 0: identical. Exit 1: different (the new outputs are kept, and named), or failed.
+
+    \b
+    darkroom reproduce train_vae
+    darkroom reproduce evaluate --json
+    """
+    from darkroom.reproduce import reproduce as made_again
+
+    try:
+        done = made_again(stage)
+    except DarkroomError as error:
+        if not as_json:
+            raise
+        print(json.dumps({"stage": stage, "result": "failed", "error": str(error)}, indent=2))
+        raise typer.Exit(1) from None
+    differing = _differing(done)
+    print(json.dumps(_values(done, differing), indent=2) if as_json else _text(done, differing))
+    if not done.identical:
+        raise typer.Exit(1)
+
+
+def _differing(done: "Reproduction") -> list[str] | None:
+    """Where the profile of this run is not the recorded one; None where none is recorded."""
+    if done.recorded is None:
+        return None
+    from darkroom.inference.record import differences
+
+    return differences(done.recorded, done.here)
+
+
+def _values(done: "Reproduction", differing: list[str] | None) -> dict[str, Any]:
+    return {
+        "stage": done.stage,
+        "result": "identical" if done.identical else "different",
+        "commit": done.commit,
+        "seconds": round(done.seconds, 1),
+        "outputs": [{**vars(one), "files": one.files and vars(one.files), "same": one.same} for one in done.outputs],
+        "profile": {"recorded": done.recorded, "here": done.here, "differences": differing},
+        "folder": done.folder and done.folder.as_posix(),
+    }
+
+
+def _text(done: "Reproduction", differing: list[str] | None) -> str:
+    others = [one for one in done.outputs if not one.same]
+    count, commit = len(done.outputs), done.commit[:10]
+    if not others:
+        lines = [f"{done.stage}: identical: {count} of {count} outputs are those of commit {commit}, to the byte"]
+    else:
+        lines = [f"{done.stage}: different: {len(others)} of {count} outputs are not those of commit {commit}"]
+    for one in others:
+        lines.append(f"  {one.path}: {one.recorded} in dvc.lock, {one.found} now")
+        lines += _listed(one.files) if one.files else []
+    lines.append(f"  execution profile: {_compared(differing, bool(others))}")
+    if done.folder is not None:
+        place = shlex.quote(done.folder.as_posix())
+        lines += [
+            f"  The new outputs lie in {place}; the project is as it was.",
+            f"  To discard them: rm -r .reproduce/{done.stage}",
+            f"  To keep them: copy them from there over the project's own, then dvc commit {done.stage}",
+        ]
+    return "\n".join(lines)
+
+
+def _compared(differing: list[str] | None, another: bool) -> str:
+    if differing is None:
+        return "no run is known here that wrote what dvc.lock says, so there is none to compare this one's with"
+    if not differing:
+        return "as recorded"
+    return f"another than recorded{', which may explain it' if another else ''}: {'; '.join(differing)}"
+
+
+def _listed(files: "Files") -> list[str]:
+    lines = []
+    for what, names in vars(files).items():
+        if names:
+            more = f" and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else ""
+            lines.append(f"    {what}: {', '.join(names[:MOST_SHOWN])}{more}")
+    return lines

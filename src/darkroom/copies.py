@@ -1,0 +1,68 @@
+"""Stages at work in a copy of the project, as `dvc exp run --temp`, `--queue` and `darkroom reproduce` make one.
+
+A copy holds what git keeps. Here a stage is given what it lacks: its own code, and what lies in the project alone.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import darkroom
+from darkroom.core.device import RUNTIME_FILE
+from darkroom.core.errors import DarkroomError
+from darkroom.data.manifest import DEFAULT_ROOT, ROOT_VARIABLE
+from darkroom.params import Params
+from darkroom.tracking.store import project_root
+
+SOURCES = Path("src")  # below the current folder, as dvc.yaml names them
+SEARCHED = "PYTHONPATH"
+
+
+def run_own_code() -> None:
+    """Where another folder's code was imported, as an editable installation does in a copy, begin again with ours.
+
+    DVC notes the hashes of the code in the current folder; no other may run.
+
+    Raises:
+        DarkroomError: another folder's is imported all the same.
+    """
+    package = SOURCES / "darkroom" / "__init__.py"
+    if not package.is_file() or package.resolve() == Path(darkroom.__file__).resolve():
+        return
+    if os.environ.get(SEARCHED) == (own := with_code_of(Path())):
+        raise DarkroomError(f"{SOURCES.resolve()}: holds the code, but {darkroom.__file__} runs; see to sys.path")
+    sys.stdout.flush()
+    os.environ[SEARCHED] = own
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def with_code_of(copy: Path) -> str:
+    """PYTHONPATH as it is, but for the code of `copy`, which is found first."""
+    own = str((copy / SOURCES).resolve())
+    others = [place for place in os.environ.get(SEARCHED, "").split(os.pathsep) if place and place != own]
+    return os.pathsep.join([own, *others])
+
+
+def link_what_is_outside(params: Params) -> None:
+    """In a copy, link what a stage may need and neither git nor DVC keeps: data, imported models, runtime.yaml."""
+    root, here = project_root(), Path.cwd().resolve()
+    if root == here:
+        return
+    if given := os.environ.get(ROOT_VARIABLE):
+        os.environ[ROOT_VARIABLE] = str(root / given)
+    for name in (RUNTIME_FILE, DEFAULT_ROOT, *_named(params)):
+        if name.is_absolute() or ".." in name.parts or name.exists() or not (root / name).exists():
+            continue
+        name.parent.mkdir(parents=True, exist_ok=True)
+        name.symlink_to(root / name)
+
+
+def _named(params: Params) -> Iterator[Path]:
+    """The imported models (whole: a part is read with what stands beside it) and files that the parameters name."""
+    vae, text, unet = params.train_vae, params.setup_text_encoder, params.train_unet
+    for part in (vae.pretrained_path, text.pretrained_path, unet.init_from):
+        if part is not None:
+            yield Path(part).parent
+    if vae.perceptual is not None:
+        yield Path(vae.perceptual.weights)

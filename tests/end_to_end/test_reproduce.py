@@ -1,0 +1,226 @@
+"""`darkroom reproduce` on fresh clones of a small pipeline, with the real dvc, git and a remote in a folder."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+Run = Callable[..., int]
+Said = pytest.CaptureFixture[str]
+CONFIG = """\
+[core]
+    analytics = false
+    remote = shelf
+['remote "shelf"']
+    url = ../../shelf
+"""
+DVC_YAML = """\
+stages:
+  draw:
+    cmd: python draw.py
+    deps: [draw.py]
+    params: [count]
+    outs: [data, sheet.txt]
+  learn:
+    cmd: python learn.py
+    deps: [learn.py, data]
+    outs: [model]
+    metrics:
+      - metrics.json: { cache: false }
+"""
+DRAW = """\
+import os, sys
+from pathlib import Path
+if not Path(os.environ["RAW"]).is_dir():
+    sys.exit("darkroom: draw: data root: no such folder; set RAW")
+Path("data").mkdir()
+for i in range(3):
+    Path(f"data/{i}.txt").write_text(f"picture {i}")
+Path("sheet.txt").write_text("a sheet that learn does not read")
+"""
+LEARN = """\
+import os
+from pathlib import Path
+Path(os.environ["WITNESS"]).open("a").write("ran\\n")
+Path("model").mkdir()
+Path("model/config.txt").write_text("the same")
+noise = os.environ.get("NOISE", "")
+Path("model/weights.txt").write_text(noise + "".join(f.read_text() for f in sorted(Path("data").iterdir())))
+Path("metrics.json").write_text("{}")
+"""
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def lock_of(folder: Path) -> dict[str, dict[str, str]]:
+    """{stage: {output: hash}}."""
+    stages = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
+    return {name: {out["path"]: out["md5"] for out in stage["outs"]} for name, stage in stages.items()}
+
+
+def cached(folder: Path, digest: str) -> bool:
+    return (folder / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]).exists()
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A committed pipeline whose data are on the shelf beside it."""
+    place = tmp_path_factory.mktemp("places")
+    project = place / "original"
+    (project / ".dvc").mkdir(parents=True)
+    (place / "raw").mkdir()
+    files = {
+        "dvc.yaml": DVC_YAML,
+        "draw.py": DRAW,
+        "learn.py": LEARN,
+        "params.yaml": "count: 3\n",
+        ".dvc/config": CONFIG,
+    }
+    for name, text in files.items():
+        (project / name).write_text(text)
+    (project / ".gitignore").write_text(".reproduce/\n.dvc/tmp\n.dvc/cache\n.dvc/config.local\n")
+    (project / "dvc.yaml").write_text(DVC_YAML)
+    git(project, "init", "--quiet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
+        patch.setenv("RAW", str(place / "raw"))
+        patch.setenv("WITNESS", str(place / "first witness"))
+        for command in ("repro", "push"):
+            subprocess.run([sys.executable, "-m", "dvc", command, "--quiet"], cwd=project, check=True)
+    git(project, "add", ".")
+    git(project, "commit", "--quiet", "-m", "made")
+    return project
+
+
+@pytest.fixture
+def clone(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A fresh clone, the current folder, that finds the shelf where the original does."""
+    place = original.parent / tmp_path.name
+    git(original.parent, "clone", "--quiet", str(original), str(place))
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("DARKROOM_TRACKING", "off")
+    monkeypatch.setenv("RAW", str(original.parent / "raw"))
+    monkeypatch.setenv("WITNESS", str(tmp_path / "witness"))
+    monkeypatch.setenv("DARKROOM_THREADS", str(torch.get_num_threads()))
+    before = torch.get_deterministic_debug_mode()
+    yield place
+    torch.set_deterministic_debug_mode(before)
+
+
+def test_a_stage_comes_out_the_same_from_no_more_than_it_needs(
+    clone: Path, tmp_path: Path, run: Run, capsys: Said
+) -> None:
+    lock, hashes = (clone / "dvc.lock").read_bytes(), lock_of(clone)
+    assert run("reproduce", "learn") == 0
+    said = capsys.readouterr().out
+    assert said.startswith("learn: identical: 2 of 2 outputs are those of commit ")
+    assert "no run is known here" in said
+    assert (tmp_path / "witness").read_text() == "ran\n"
+    assert (clone / "dvc.lock").read_bytes() == lock
+    assert git(clone, "status", "--porcelain") == ""
+    assert not list((clone / ".reproduce").iterdir())
+    assert cached(clone, hashes["draw"]["data"])
+    assert not cached(clone, hashes["draw"]["sheet.txt"])
+    assert not cached(clone, hashes["learn"]["model"])
+
+
+def test_what_comes_out_otherwise_is_named_and_kept_and_the_project_stays(
+    clone: Path, monkeypatch: pytest.MonkeyPatch, run: Run, capsys: Said
+) -> None:
+    written, tampered = lock_of(clone)["learn"]["metrics.json"], "f" * 32
+    (clone / "dvc.lock").write_text((clone / "dvc.lock").read_text().replace(written, tampered))
+    git(clone, "commit", "--quiet", "-am", "tampered")
+    lock = (clone / "dvc.lock").read_bytes()
+    monkeypatch.setenv("NOISE", "other bytes ")
+    assert run("reproduce", "learn", "--json") == 1
+    said = json.loads(capsys.readouterr().out)
+    assert (said["result"], said.get("folder")) == ("different", ".reproduce/learn"), said
+    outputs = {one["path"]: one for one in said["outputs"]}
+    assert outputs["model"]["files"] == {"changed": ["weights.txt"], "missing": [], "new": []}
+    assert (outputs["metrics.json"]["recorded"], outputs["metrics.json"]["found"]) == (tampered, written)
+    assert outputs["metrics.json"]["same"] is outputs["model"]["same"] is False
+    assert (clone / ".reproduce/learn/model/weights.txt").read_text().startswith("other bytes ")
+    assert (clone / "dvc.lock").read_bytes() == lock
+    assert git(clone, "status", "--porcelain") == ""
+    assert run("reproduce", "learn") == 1
+    assert "rm -r .reproduce/learn" in capsys.readouterr().err
+
+
+def test_data_that_cannot_be_had_are_named(clone: Path, run: Run, capsys: Said) -> None:
+    lock = clone / "dvc.lock"
+    lock.write_text(lock.read_text() + "\n")
+    assert run("reproduce", "learn") == 1
+    assert "dvc.lock: differs from the last commit" in capsys.readouterr().err
+    git(clone, "checkout", "--quiet", "dvc.lock")
+    (clone / ".dvc" / "config").write_text(CONFIG.replace("../../shelf", "../../gone"))
+    assert run("reproduce", "learn") == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "learn: needs data, which is neither in DVC's cache nor came from its remote (WARNING" in said
+    assert not (clone / ".reproduce" / "learn").exists()
+
+
+def test_a_lock_that_was_not_made_by_its_commit_is_refused(clone: Path, run: Run, capsys: Said) -> None:
+    (clone / "params.yaml").write_text("count: 4\n")
+    git(clone, "commit", "--quiet", "-am", "changed and not run")
+    assert run("reproduce", "draw") == 1
+    assert "draw: dvc.lock of the last commit was not made by what is committed with it (changed: count)" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_stage_that_fails_says_why(clone: Path, monkeypatch: pytest.MonkeyPatch, run: Run, capsys: Said) -> None:
+    monkeypatch.setenv("RAW", "nowhere")
+    assert run("reproduce", "draw", "--json") == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {
+        "stage": "draw",
+        "result": "failed",
+        "error": "draw: could not be made again (draw: data root: no such folder; set RAW)",
+    }
+    assert not (clone / ".reproduce" / "draw").exists()
+
+
+def test_what_is_no_stage_of_a_commit_is_refused(
+    clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, capsys: Said
+) -> None:
+    assert run("reproduce", "lern") == 1
+    assert capsys.readouterr().err == (
+        "darkroom: lern: dvc.lock of the last commit has no such stage; did you mean learn?\n"
+    )
+    git(clone, "rm", "--quiet", "--cached", "dvc.lock")
+    git(clone, "commit", "--quiet", "-m", "without")
+    assert run("reproduce", "learn") == 1
+    assert "dvc.lock: the last commit has none; run dvc repro and commit it" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert run("reproduce", "learn") == 1
+    assert "run darkroom from the project's folder" in capsys.readouterr().err
+    shutil.copy(clone / "dvc.yaml", tmp_path)
+    assert run("reproduce", "learn") == 1
+    assert "not a git repository" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_stage_of_the_project_comes_out_the_same_by_the_code_of_the_commit(
+    quick_pipeline: Path, tmp_path: Path, darkroom_in: Callable[[Path], Callable[..., None]]
+) -> None:
+    project = shutil.copytree(quick_pipeline, tmp_path / "project", symlinks=True)
+    git(project, "add", "params.yaml", "dvc.lock", "reports")
+    git(project, "commit", "--quiet", "-m", "made")
+    lock = (project / "dvc.lock").read_bytes()
+    for file in (project / "params.yaml", project / "src" / "darkroom" / "data" / "latents.py"):
+        file.write_text("changed since, and not committed\n")
+    shutil.rmtree(project / "data" / "latents")
+    darkroom_in(project)("reproduce", "cache_latents")
+    assert (project / "dvc.lock").read_bytes() == lock
+    assert not (project / "data" / "latents").exists()
+    assert not list((project / ".reproduce").iterdir())
