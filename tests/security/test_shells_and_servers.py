@@ -18,7 +18,7 @@ from darkroom.cli import registry
 from darkroom.core.device import runtime
 from darkroom.core.errors import DarkroomError
 from darkroom.evaluation.card import read_card
-from darkroom.stage import place
+from darkroom.stage import Work, place
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
 from darkroom.tracking.ui import command
@@ -76,7 +76,7 @@ def test_texts_in_parameters_and_file_names_stay_texts(
             Image.effect_noise((8, 8), 90).save(file)
     body = load(ROOT / "stages" / "prepare_data.py").body
     run = Run(Account("prepare_data", {}, {}, {}, {}, "", False), tracked=False)
-    assert body(parameters.load(), torch.device("cpu"), run)["train"] == 3
+    assert body(parameters.load(), Work(torch.device("cpu"), run))["train"] == 3
     assert not started
     assert not list(Path.cwd().rglob("proof"))
 

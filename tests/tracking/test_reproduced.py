@@ -16,7 +16,7 @@ COMMIT, BEFORE, NOW = "0123456789abcdef", "a" * 32 + ".dir", "b" * 32 + ".dir"
 
 
 def test_the_profile_of_the_run_that_wrote_an_output_is_found(project: Path) -> None:
-    with stage_run("train_vae", {}, [], [], [VAE], {"threads": "64"}):
+    with stage_run("train_vae", {}, {}, {}, [VAE], {"threads": "64"}):
         write_json(VAE / "config.json", {"only": "here"})
     assert Store().profile_of_maker("artifacts/vae", content_hash(VAE)) == {"threads": "64"}
     assert Store().profile_of_maker("artifacts/vae", BEFORE) is None
