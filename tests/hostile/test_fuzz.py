@@ -217,7 +217,7 @@ def test_tables_of_any_kind(inputs: int, trial: ModuleType, items: Callable[[str
 
 @amounts("shards")
 def test_spoilt_shards(inputs: int, folder: Path, corpus: ModuleType, trial: ModuleType) -> None:
-    """A shard that is read at all gives every member that a sound reading finds in it."""
+    """A shard that is read at all gives every sample but the one that was hit."""
     pictures = [corpus.saved(corpus.photo(i), "PNG") for i in range(20)]
     sound = trial.tar(
         {f"{i}.{kind}": content for i in range(20) for kind, content in (("png", pictures[i]), ("txt", b"x"))}

@@ -11,7 +11,7 @@ from darkroom.params import load, problems, read
 SOUND = (Path(__file__).parents[2] / "recipes" / "scenes.yaml").read_text(encoding="utf-8")
 LAUGHS = "\n".join(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9)}]" for i in range(1, 12))
 HURTING = {
-    "deep": ("[" * 5000, "is nested deeper than 30 levels; write one with"),
+    "deep": ("[" * 1000, "is nested deeper than 30 levels; write one with"),
     "deep enough": (SOUND + "x: " + "[" * 40 + "]" * 40, "is nested deeper than 30 levels"),
     "holds itself": (SOUND + "x: &a [*a]\n", "is nested deeper than 30 levels"),
     "billions": (SOUND + "x0: &x0 [x]\n" + LAUGHS, "holds more than 5000 values"),

@@ -22,7 +22,7 @@ def two(corpus: ModuleType, trial: ModuleType) -> bytes:
 
 @pytest.fixture
 def read(folder: Path, trial: ModuleType) -> Callable[[bytes], list[object]]:
-    """The items of a data set of one shard with this content, and of what there are more than its description says."""
+    """The items of a data set of one shard with this content: as many as its description says."""
 
     def items(content: bytes) -> list[object]:
         (folder / "x.tar").write_bytes(content)

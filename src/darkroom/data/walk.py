@@ -39,11 +39,15 @@ def walk(root: Path) -> Iterator[str]:
 
 
 def _folder(entry: os.DirEntry[str]) -> Identity | None:
-    """None of what is no folder. A link that leads nowhere, or back to itself, is a file: one that cannot be read."""
+    """None of what is no folder. A link that leads nowhere, or back to itself, is a file: one that cannot be read.
+
+    Raises:
+        OSError: a folder that no path reaches.
+    """
     try:
         if not entry.is_dir():
             return None
-        status = entry.stat()
     except OSError:
         return None
+    status = entry.stat()
     return status.st_dev, status.st_ino
