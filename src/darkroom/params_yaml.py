@@ -79,7 +79,7 @@ def _text(path: Path) -> str:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise DarkroomError(f"{path}: is no file but a folder, pipe or device; {REMEDY}")
+            raise DarkroomError(f"{path}: cannot be read (it is a folder, pipe or device); {REMEDY}")
         if status.st_size > MAX_BYTES:
             raise DarkroomError(f"{path}: is larger than {MAX_BYTES >> 10} KiB; {REMEDY}")
         return path.read_text(encoding="utf-8")

@@ -51,5 +51,5 @@ def test_what_is_no_file(tmp_path: Path, trial: ModuleType) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "endless").symlink_to("/dev/zero")
     for path in (tmp_path, tmp_path / "pipe", tmp_path / "endless"):
-        assert "is no file but a folder, pipe or device" in trial.refusal(lambda path=path: load(path))
+        assert "cannot be read (it is a folder, pipe or device)" in trial.refusal(lambda path=path: load(path))
     assert "cannot be read (File name too long)" in trial.refusal(lambda: load("x" * 300))
