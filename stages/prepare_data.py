@@ -6,6 +6,7 @@ from pathlib import Path
 from darkroom.core.artifact import write_json
 from darkroom.data.contact_sheet import contact_sheet
 from darkroom.data.manifest import Manifest
+from darkroom.data.near_duplicates import NearDuplicates, listing
 from darkroom.data.prepare import Preparation, prepare
 from darkroom.data.prepared import Prepared
 from darkroom.data.sources.base import Source
@@ -41,9 +42,17 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         limit=p.limit,
         seed=p.seed,
     )
-    info = prepare(_source(p), PREPARED, how)
+    twins = NearDuplicates()
+    info = prepare(_source(p), PREPARED, how, twins.add)
+    near = twins.found()
     contact_sheet(Prepared.open(PREPARED).split("train"), REPORT / "contact_sheet.png")
-    figures = {**info.splits, "skipped": len(info.skipped), "duplicates": info.duplicates}
+    write_json(REPORT / "near_duplicates.json", listing(near))
+    figures = {
+        **info.splits,
+        "skipped": len(info.skipped),
+        "duplicates": info.duplicates,
+        "near_duplicates": len(near),
+    }
     write_json(REPORT / "metrics.json", figures)
     return figures
 

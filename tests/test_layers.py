@@ -15,6 +15,7 @@ LIBRARY = SRC / "darkroom"
 STAGES = sorted((ROOT / "stages").glob("*.py"))
 SOURCES = sorted(LIBRARY.rglob("*.py"))
 
+PARAMS_PARTS = ("base", "diffusion", "faults", "networks", "sections", "yaml")
 # What each part of the library may import, besides itself; siblings are blind to each other.
 MAY_IMPORT = {
     "core": set(),
@@ -27,23 +28,15 @@ MAY_IMPORT = {
     "evaluation": {"core", "nn", "diffusion", "data", "interop", "inference"},
     "tracking": {"core"},
     "cli": {"interop", "evaluation", "core", "data", "inference", "params", "recipes", "reproduce", "tracking"},
-    "params": {"core", "params_base", "params_diffusion", "params_faults", "params_networks", "params_sections"},
+    "params": {"core", *(f"params_{name}" for name in PARAMS_PARTS)},
 }
 # What MLflow runs where a model is served stands on top of everything, and nothing on it.
 SERVED = LIBRARY / "tracking" / "served.py"
 SERVED_MAY_IMPORT = {"core", "data", "inference"}
 # Cannot change a byte of an output: errors, messages, tracking, and how a stage is started.
-PARAMS = tuple(f"params{part}.py" for part in ("", "_base", "_diffusion", "_faults", "_networks", "_sections"))
-PLUMBING = (
-    "stage.py",
-    "copies.py",
-    "guard.py",
-    "resuming.py",
-    "tracking",
-    *PARAMS,
-    "core/errors.py",
-    "core/progress.py",
-)
+PARAMS = ("params.py", *(f"params_{name}.py" for name in PARAMS_PARTS))
+STARTING = ("stage.py", "copies.py", "guard.py", "resuming.py")
+PLUMBING = (*STARTING, "tracking", *PARAMS, "core/errors.py", "core/progress.py")
 
 
 def part(module: str) -> str:

@@ -3,11 +3,9 @@
 No key has a default: a params file is complete, so it alone says what was run. Recipes are complete files too.
 """
 
-import re
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import yaml
 from pydantic import ValidationError, model_validator
 
 from darkroom.core.errors import DarkroomError
@@ -30,6 +28,7 @@ from darkroom.params_sections import (
     TrainVAE,
     WebDatasetSource,
 )
+from darkroom.params_yaml import read
 
 __all__ = [
     "PARAMS_FILE",
@@ -104,25 +103,6 @@ class Params(Section):
         return self
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as DVC reads it: 1e-3 is a number, and a key given twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, list | dict | set):
-                raise yaml.MarkedYAMLError(problem="a key is a list or mapping", problem_mark=key_node.start_mark)
-            if key in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {key} stands here twice", problem_mark=key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_FLOAT = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
-
-
 def load(path: Path | str = PARAMS_FILE) -> Params:
     """Read and check a params file.
 
@@ -153,28 +133,3 @@ def problems(path: Path | str = PARAMS_FILE) -> list[str]:
     except ValidationError as error:
         return [f"{path}: {line}" for line in explain(error, Params)]
     return []
-
-
-def read(path: Path | str) -> dict[Any, Any]:
-    """What a params file says, unchecked.
-
-    Raises:
-        DarkroomError: it is missing, or no YAML with keys.
-    """
-    remedy = "write one with: darkroom recipe use scenes"
-    try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # a SafeLoader
-    except FileNotFoundError:
-        raise DarkroomError(f"{path}: no such file here; {remedy}") from None
-    except OSError as error:
-        raise DarkroomError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
-    except UnicodeDecodeError as error:
-        raise DarkroomError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
-    except yaml.MarkedYAMLError as error:
-        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise DarkroomError(f"{path}{line}: not valid YAML: {error.problem}; mend that line") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise DarkroomError(f"{path}: not valid YAML: {' '.join(str(error).split())}; mend it") from None
-    if not isinstance(values, dict):
-        raise DarkroomError(f"{path}: holds no keys; {remedy}")
-    return values

@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 EXAMPLE = "recipes/scenes.yaml shows one"
+LONGEST = 60  # letters of a value or key in a message
 BOUNDS = {"gt": "> {}", "ge": ">= {}", "lt": "< {}", "le": "<= {}"}
 LENGTHS = {"min_length": ">= {}", "max_length": "<= {}"}
 WANTED = {
@@ -33,11 +34,11 @@ def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
     """
     for fault in sorted(error.errors(), key=lambda fault: fault["type"] not in UNKNOWN):
         parts = _key(fault["loc"], model)
-        key, kind, context = ".".join(map(str, parts)), fault["type"], fault.get("ctx", {})
+        key, kind, context = ".".join(short(part, plain=True) for part in parts), fault["type"], fault.get("ctx", {})
         if kind == "missing":
             yield f"{key} is missing; add it ({EXAMPLE})"
         elif kind in UNKNOWN:
-            value = f" = {_short(fault['input'])}" if kind == "extra_forbidden" else ""
+            value = f" = {short(fault['input'])}" if kind == "extra_forbidden" else ""
             yield f"{key}{value} is an unknown key; {_nearest(fault['loc'], model)}"
         elif kind == "value_error":  # a check of our own, which begins with a key relative to its section
             yield f"{key}.{context['error']}" if key else str(context["error"])
@@ -45,11 +46,11 @@ def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
             yield f"{key}.{_tag(context)} is missing; add it ({EXAMPLE})"
         elif kind == "union_tag_invalid":
             allowed = _unquoted(context["expected_tags"])
-            yield f"{key}.{_tag(context)} = {context['tag']!r}: {_one_of(context['tag'], allowed)}"
+            yield f"{key}.{_tag(context)} = {short(context['tag'])}: {_one_of(context['tag'], allowed)}"
         elif kind == "literal_error":
-            yield f"{key} = {_short(fault['input'])}: {_one_of(fault['input'], _choices(parts, model))}"
+            yield f"{key} = {short(fault['input'])}: {_one_of(fault['input'], _choices(parts, model))}"
         else:
-            yield f"{key} = {_short(fault['input'])}: give {_wanted(fault, parts, model)}"
+            yield f"{key} = {short(fault['input'])}: give {_wanted(fault, parts, model)}"
 
 
 def _wanted(fault: ErrorDetails, parts: Key, model: type[BaseModel]) -> str:
@@ -103,7 +104,7 @@ def _choices(parts: Key, model: type[BaseModel]) -> list[str]:
 
 
 def _one_of(found: Any, allowed: list[str]) -> str:
-    close = difflib.get_close_matches(str(found), allowed, n=1)
+    close = difflib.get_close_matches(short(found, plain=True), allowed, n=1)
     return f"give {' or '.join(allowed)}" + (f"; did you mean {close[0]}?" if close else "")
 
 
@@ -115,14 +116,18 @@ def _unquoted(names: str) -> list[str]:
     return [name.strip().strip("'") for name in names.split(",")]
 
 
-def _short(value: Any) -> str:
-    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def short(value: Any, plain: bool = False) -> str:
+    """A value as YAML has it, on one line of at most 60 letters; plain: text without quotes where it needs none."""
+    if plain and isinstance(value, str) and value.isprintable():
+        text = value
+    else:
+        text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
 def _nearest(location: Sequence[str | int], model: type[BaseModel]) -> str:
     known = sorted({key for owner in _models_at(location[:-1], model) for key in owner.model_fields})
-    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+    close = difflib.get_close_matches(short(location[-1], plain=True), known, n=1)
     return f"did you mean {close[0]}?" if close else f"remove it; known keys: {', '.join(known)}"
 
 

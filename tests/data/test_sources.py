@@ -112,7 +112,7 @@ def test_captions_that_are_missing_or_not_utf8(put: Callable[..., None], folder:
     bad = {
         "36.png": "caption is not UTF-8",
         "37.png": "caption is empty",
-        "38.png": "caption file is larger than 1 MiB",
+        "38.png": "caption is larger than 1 MiB",
         "39.png": "no caption: no 39.txt beside it, no record of it",
     }
     assert skipped(CaptionedFolder("set")) == bad

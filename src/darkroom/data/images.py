@@ -11,8 +11,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 Pixels = npt.NDArray[np.uint8]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # decoders that start no other program
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+# Pictures that are not read, but are no less a loss.
+UNREAD = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".ico", ".tga", ".dng", ".cr2", ".nef", ".arw")
 MAX_PIXELS = 100_000_000
+MAX_SCANS = 100  # of a progressive JPEG, which has about ten; each one goes through all pixels
+START_OF_SCAN = b"\xff\xda"  # cannot stand within a scan
 MAX_BYTES = 256 << 20
 PAD_COLOR = 0
 
@@ -25,7 +29,7 @@ def decode(data: bytes) -> Image.Image:
     """Decode a picture file completely, turned upright by its EXIF orientation. Of animations, the first frame.
 
     Raises:
-        UnusablePictureError: empty, not a picture, truncated, damaged or too large.
+        UnusablePictureError: empty, not a picture, truncated, damaged, too large or made to be slow.
     """
     if not data:
         raise UnusablePictureError("empty file")
@@ -37,6 +41,8 @@ def decode(data: bytes) -> Image.Image:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             if image.width * image.height > MAX_PIXELS:
                 raise UnusablePictureError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
+            if image.format in ("JPEG", "MPO") and data.count(START_OF_SCAN) > MAX_SCANS:
+                raise UnusablePictureError(f"a JPEG of more than {MAX_SCANS} scans")
             image.load()
             return ImageOps.exif_transpose(image)
     except UnusablePictureError:
@@ -56,7 +62,8 @@ def conform(image: Image.Image | Pixels, image_size: int, channels: int, resize:
     Transparency is laid on white, 16-bit grey is scaled to 8. `resize`, one of RESIZES, says how it becomes square.
 
     Raises:
-        UnusablePictureError: pixels without a defined range (32-bit integers beyond 16 bits, floating point).
+        UnusablePictureError: pixels without a defined range (32-bit integers beyond 16 bits, floating point), or
+            without colours.
     """
     picture = with_channels(Image.fromarray(image) if isinstance(image, np.ndarray) else image, channels)
     if picture.size != (image_size, image_size):
@@ -65,12 +72,19 @@ def conform(image: Image.Image | Pixels, image_size: int, channels: int, resize:
 
 
 def with_channels(picture: Image.Image, channels: int) -> Image.Image:
-    """A picture in mode L (channels 1) or RGB (3), see `conform`."""
+    """A picture in mode L (channels 1) or RGB (3), see `conform`.
+
+    Raises:
+        UnusablePictureError: pixels without a defined range, or a palette or transparency that makes no sense.
+    """
     picture = _to_eight_bits(picture)
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture.convert("L" if channels == 1 else "RGB")
+    try:
+        if picture.has_transparency_data:
+            picture = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        return picture.convert("L" if channels == 1 else "RGB")
+    except Exception as error:  # what a damaged file says of its pixels comes to light only here
+        raise UnusablePictureError(f"pixels of kind {picture.mode} without colours ({type(error).__name__})") from None
 
 
 def _to_eight_bits(picture: Image.Image) -> Image.Image:
@@ -79,10 +93,10 @@ def _to_eight_bits(picture: Image.Image) -> Image.Image:
         raise UnusablePictureError("floating-point pixels have no defined range; save it with 8 or 16 bits")
     if not picture.mode.startswith("I"):
         return picture
-    values = np.asarray(picture).astype(np.int64)
+    values = np.asarray(picture)
     if values.min() < 0 or values.max() > 65535:
         raise UnusablePictureError("integer pixels beyond 16 bits have no defined range; save it with 8 or 16 bits")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 
 def _crop(picture: Image.Image, size: int) -> Image.Image:

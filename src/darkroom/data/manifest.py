@@ -7,14 +7,18 @@ each file is compared with it as it is read. Where they lie is the machine's bus
 import hashlib
 import io
 import os
-from collections.abc import Iterable
+import stat
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import track
+from darkroom.data.names import shown
+from darkroom.data.walk import walk
 
 ROOT_VARIABLE = "DARKROOM_DATA"
 DEFAULT_ROOT = Path("data/raw")
@@ -49,12 +53,16 @@ class Manifest:
             DarkroomError: there is none, or it is no manifest.
         """
         path = Path(path)
-        if not path.exists():
-            raise DarkroomError(f"{path}: no manifest of the source yet; run `darkroom data scan` and commit it")
         try:
-            files = {name: Entry(int(e["size"]), str(e["md5"])) for name, e in read_json(path).items()}
-        except (AttributeError, KeyError, TypeError, ValueError):
-            raise DarkroomError(f"{path}: not a manifest; make it again with `darkroom data scan`") from None
+            if not path.exists():
+                raise DarkroomError(
+                    f"{shown(path)}: no manifest of the source yet; run `darkroom data scan` and commit it"
+                )
+            files = {name: _entry(value) for name, value in read_json(path).items()}
+        except OSError as error:
+            raise DarkroomError(f"{shown(path)}: cannot be read ({error.strerror}); name another file") from None
+        except (AttributeError, KeyError, RecursionError, TypeError):
+            raise DarkroomError(f"{shown(path)}: not a manifest; make it again with `darkroom data scan`") from None
         return cls(path, files)
 
     def write(self) -> None:
@@ -67,16 +75,23 @@ class Manifest:
         missing, unknown = sorted(self.files.keys() - found), sorted(found - self.files.keys())
         for which, what in ((missing, "listed there but missing"), (unknown, "there but not listed")):
             if which:
-                raise DarkroomError(f"{self.path}: {len(which)} files are {what}, first {which[0]}; {RESCAN}")
+                raise DarkroomError(f"{self.path}: {len(which)} files are {what}, first {shown(which[0])}; {RESCAN}")
 
     def check(self, name: str, found: Entry) -> None:
         """Raises DarkroomError unless the file is the one that was scanned."""
         expected = self.files[name]
         if found != expected:
             raise DarkroomError(
-                f"{name}: has md5 {found.md5} ({found.size} bytes), but {self.path} says {expected.md5} "
+                f"{shown(name)}: has md5 {found.md5} ({found.size} bytes), but {self.path} says {expected.md5} "
                 f"({expected.size} bytes); {RESCAN}"
             )
+
+
+def _entry(value: Any) -> Entry:
+    size, md5 = value["size"], value["md5"]
+    if type(size) is not int or not isinstance(md5, str):
+        raise TypeError
+    return Entry(size, md5)
 
 
 class Files:
@@ -103,9 +118,9 @@ class Files:
         Raises:
             DarkroomError: no such root, a file name that is not UTF-8, or not the files of the manifest.
         """
-        if not self.root.is_dir():
+        if not self._is_there(Path.is_dir, self.root):
             raise DarkroomError(
-                f"data root {self.root}: no such folder; set {ROOT_VARIABLE} (default {DEFAULT_ROOT}) "
+                f"data root {shown(self.root)}: no such folder; set {ROOT_VARIABLE} (default {DEFAULT_ROOT}) "
                 "or prepare_data.source.root to where your data lie"
             )
         found = list(self._given) if self._given is not None else self._look()
@@ -114,24 +129,15 @@ class Files:
         return found
 
     def _look(self) -> list[str]:
-        found: list[str] = []
-        visited: set[str] = set()  # links to folders are followed, but never in circles
-        for folder, folders, files in os.walk(self.root, followlinks=True):
-            here = os.path.realpath(folder)
-            folders[:] = [] if here in visited else sorted(f for f in folders if not f.startswith("."))
-            if here in visited:
-                continue
-            visited.add(here)
-            inside = Path(folder).relative_to(self.root)
-            found += [
-                (inside / file).as_posix()
-                for file in files
-                if not file.startswith(".") and file.lower().endswith(self._suffixes)
-            ]
+        found = [name for name in walk(self.root) if name.lower().endswith(self._suffixes)]
         for name in found:
             if any("\ud800" <= letter <= "\udfff" for letter in name):
-                raise DarkroomError(f"{self.root}: file name {name!a} is not UTF-8; rename it")
+                raise DarkroomError(f"{shown(self.root)}: file name {shown(name)} is not UTF-8; rename it")
         return sorted(found)
+
+    def has(self, name: str) -> bool:
+        """Is there a file of this name?"""
+        return self._is_there(Path.is_file, self.root / name)
 
     def open(self, name: str) -> io.BufferedReader:
         """The file, verified, at its beginning; it is hashed before anything is taken from it.
@@ -140,7 +146,7 @@ class Files:
             DarkroomError: it cannot be read, or is not the file of the manifest.
         """
         try:
-            file = (self.root / name).open("rb")
+            file = self._plain(name).open("rb")
             if self.manifest is not None:
                 digest = hashlib.file_digest(file, "md5")
                 self.manifest.check(name, Entry(file.tell(), digest.hexdigest()))
@@ -152,7 +158,7 @@ class Files:
     def read(self, name: str) -> bytes:
         """The content of a file, verified. Raises DarkroomError as `open`."""
         try:
-            content = (self.root / name).read_bytes()
+            content = self._plain(name).read_bytes()
         except OSError as error:
             raise self._unreadable(name, error) from None
         if self.manifest is not None:
@@ -162,12 +168,26 @@ class Files:
     def size(self, name: str) -> int:
         """Bytes. Raises DarkroomError where it cannot be known."""
         try:
-            return (self.root / name).stat().st_size
+            return self._plain(name).stat().st_size
         except OSError as error:
             raise self._unreadable(name, error) from None
 
+    def _plain(self, name: str) -> Path:
+        """Its path, after a look at what it is: a pipe would be waited for, and some devices never end."""
+        path = self.root / name
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DarkroomError(f"{shown(path)}: is no file but a folder, pipe, socket or device; remove it")
+        return path
+
     def _unreadable(self, name: str, error: OSError) -> DarkroomError:
-        return DarkroomError(f"{self.root / name}: cannot be read ({error.strerror}); mend or remove it")
+        return DarkroomError(f"{shown(self.root / name)}: cannot be read ({error.strerror}); mend or remove it")
+
+    @staticmethod
+    def _is_there(kind: Callable[[Path], bool], path: Path) -> bool:
+        try:
+            return kind(path)
+        except OSError:  # a name that is too long
+            return False
 
 
 def scan(files: Files, path: Path | str) -> Manifest:

@@ -2,7 +2,7 @@
 
 import hashlib
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,7 @@ from darkroom.core.artifact import whole
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import track
 from darkroom.data.images import UnusablePictureError, conform, decode
+from darkroom.data.names import shown
 from darkroom.data.prepared import Info, PreparedWriter, Row
 from darkroom.data.sources.base import SPLIT_ORDER, Sample, Skipped, Source
 
@@ -44,8 +45,10 @@ class Preparation:
     limit: int | None = None
 
 
-def prepare(source: Source, out: Path | str, how: Preparation) -> Info:
-    """Write the prepared data set `out`, whole or not at all.
+def prepare(
+    source: Source, out: Path | str, how: Preparation, watch: Callable[[str, Row], None] = lambda split, row: None
+) -> Info:
+    """Write the prepared data set `out`, whole or not at all; `watch` is told of each picture in it and its split.
 
     The same pixels never lie in two splits: a training or validation picture that an official held-out split also has
     is dropped and counted; where there is no official split, equal pixels have equal hashes and so fall together.
@@ -73,11 +76,13 @@ def prepare(source: Source, out: Path | str, how: Preparation) -> Info:
                 continue
             if how.limit is None:
                 writer.add(split, row)
+                watch(split, row)
             else:
                 chosen.setdefault(split, _Fewest(how.limit, how.seed)).offer(row, fingerprint)
         for split, fewest in chosen.items():
             for row in fewest:
                 writer.add(split, row)
+                watch(split, row)
         _check_skipped(skipped, items, how.max_bad_fraction)
         _check_splits(writer.splits, items)
         listed = sorted(({"file": s.file, "reason": s.reason} for s in skipped), key=lambda s: (s["file"], s["reason"]))
@@ -85,15 +90,14 @@ def prepare(source: Source, out: Path | str, how: Preparation) -> Info:
 
 
 def _row(item: Sample | Skipped, how: Preparation) -> Row | Skipped:
-    path = item.file if isinstance(item, Skipped) else item.path
-    path = path.encode("utf-8", "backslashreplace").decode()  # names inside archives may be any bytes
     if isinstance(item, Skipped):
-        return Skipped(path, item.reason)
+        return Skipped(shown(item.file), shown(item.reason))
+    path = item.path.encode("utf-8", "backslashreplace").decode()  # names inside archives may be any bytes
     try:
         image = decode(item.image) if isinstance(item.image, bytes) else item.image
         pixels = conform(image, how.image_size, how.channels, how.resize)
     except UnusablePictureError as error:
-        return Skipped(path, str(error))
+        return Skipped(shown(item.path), str(error))
     return Row(pixels, path, item.caption, item.labels, item.named)
 
 

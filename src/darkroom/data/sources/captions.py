@@ -15,12 +15,12 @@ def clean(caption: Any) -> str:
     """One line without double spaces.
 
     Raises:
-        UnusableCaptionError: not a string, not UTF-8 (undecodable bytes as surrogates), or empty.
+        UnusableCaptionError: not a string, not UTF-8 (undecodable bytes as surrogates), too long, or empty.
     """
     if not isinstance(caption, str):
         raise UnusableCaptionError("caption is not a string")
     try:
-        caption.encode("utf-8")
+        check_size(len(caption.encode("utf-8")))
     except UnicodeEncodeError:
         raise UnusableCaptionError("caption is not UTF-8") from None
     words = caption.replace("\0", " ").split()
@@ -29,10 +29,15 @@ def clean(caption: Any) -> str:
     return " ".join(words)
 
 
+def check_size(size: int) -> None:
+    """Refuse a caption, or a file of one, of more than MAX_BYTES bytes. Raises UnusableCaptionError."""
+    if size > MAX_BYTES:
+        raise UnusableCaptionError(f"caption is larger than {MAX_BYTES >> 20} MiB")
+
+
 def decode_text(data: bytes) -> str:
     """UTF-8 with or without a byte order mark; undecodable bytes become surrogates, which `clean` refuses."""
-    if len(data) > MAX_BYTES:
-        raise UnusableCaptionError(f"caption file is larger than {MAX_BYTES >> 20} MiB")
+    check_size(len(data))
     return data.decode("utf-8-sig", "surrogateescape")
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from functools import cached_property
 
-from darkroom.data.images import SUFFIXES
+from darkroom.data.images import SUFFIXES, UNREAD
 from darkroom.data.manifest import Files, Manifest
 from darkroom.data.prepared import Head
 from darkroom.data.sources.base import Description, Sample, Skipped
 from darkroom.data.sources.captions import from_class
-from darkroom.data.sources.layout import official_splits, pictures_among, read_picture
+from darkroom.data.sources.layout import STRAY, official_splits, pictures_among, read_picture
 
 
 class ImageFolder:
@@ -18,7 +18,7 @@ class ImageFolder:
     """
 
     def __init__(self, root: str, caption: str, manifest: Manifest | None = None) -> None:
-        self.files = Files(root, manifest, SUFFIXES)
+        self.files = Files(root, manifest, (*SUFFIXES, *UNREAD))
         self.caption = caption
 
     @cached_property
@@ -38,15 +38,16 @@ class ImageFolder:
     @property
     def description(self) -> Description:
         heads = (Head("label", self.classes),) if self.classes else ()
-        return Description("image_folder", len(self._pictures), heads, bool(self.classes))
+        return Description("image_folder", len(pictures_among(self.files)), heads, bool(self.classes))
 
     def __iter__(self) -> Iterator[Sample | Skipped]:
+        yield from (Skipped(name, STRAY) for name in pictures_among(self.files) if name not in self._pictures)
         for name, (split, label) in self._pictures.items():
             image = read_picture(self.files, name)
             if isinstance(image, Skipped):
                 yield image
             elif label is not None:
-                caption = from_class(self.caption, label.replace("_", " "))
+                caption = from_class(self.caption, " ".join(label.replace("_", " ").split()))
                 yield Sample(image, name, caption, split, (self.classes.index(label),), (True,))
             elif self.classes:
                 yield Skipped(name, "lies outside the class folders")

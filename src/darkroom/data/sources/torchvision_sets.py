@@ -14,6 +14,7 @@ import numpy.typing as npt
 from darkroom.core.errors import DarkroomError
 from darkroom.core.vision import torchvision
 from darkroom.data.manifest import ROOT_VARIABLE, Files, Manifest
+from darkroom.data.names import shown
 from darkroom.data.prepared import Head
 from darkroom.data.sources.base import Description, Sample, Skipped
 from darkroom.data.sources.captions import from_class
@@ -72,13 +73,13 @@ class Torchvision:
         self.name, self.known, self.caption = name, DATASETS[name], caption
         files = tuple(sorted(file for split in self.known.files.values() for file in split))
         self.files = Files(root, manifest, names=files)
-        missing = [file for file in files if not (self.files.root / file).is_file()]
+        missing = [file for file in files if not self.files.has(file)]
         if missing and download:
             self._download()
         elif missing:
             raise DarkroomError(
-                f"{self.files.root / missing[0]}: no such file; set {ROOT_VARIABLE} to the folder holding {name}, "
-                "or have it fetched with prepare_data.source.download: true"
+                f"{shown(self.files.root / missing[0])}: no such file; set {ROOT_VARIABLE} to the folder holding "
+                f"{name}, or have it fetched with prepare_data.source.download: true"
             )
 
     def _download(self) -> None:

@@ -1,0 +1,342 @@
+"""Ten thousand generated inputs through prepare and params: no crash, no hang, no loss that is not listed.
+
+Each test runs quickly on a few examples; marked slow, on all that make up the ten thousand.
+"""
+
+import json
+import random
+import shutil
+import signal
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from darkroom.core.errors import DarkroomError
+from darkroom.data.manifest import Manifest
+from darkroom.data.names import shown
+from darkroom.params import Params, load, problems
+
+V = TypeVar("V")
+BATCH = 25  # files that go through prepare together
+PARTS = {  # inputs in all: quick, slow
+    "pictures of image_folder": (100, 2000),
+    "pictures of captioned_folder": (100, 2000),
+    "pictures of webdataset": (100, 2000),
+    "captions": (50, 1000),
+    "records": (30, 800),
+    "tables": (30, 200),
+    "shards": (30, 500),
+    "manifests": (60, 500),
+    "changed params": (40, 600),
+    "params of any text": (60, 400),
+}
+ROOT = Path(__file__).parents[2]
+RECIPE = (ROOT / "recipes" / "scenes.yaml").read_text(encoding="utf-8")
+PROBE = "train_unet"  # the section that is changed lies deepest
+
+seeds = st.integers(0, 2**32 - 1)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([2**63, -(2**64), 10**400, 0, -1])
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from(["\n", "\ud800", "x" * 100_000, "\0", "kind", "0", "\u2028", "~"])
+)
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4)
+)
+
+
+def amounts(part: str) -> Any:
+    """Runs a test with the part's quick number of inputs and, marked slow, with all."""
+    quick, slow = PARTS[part]
+    return pytest.mark.parametrize("inputs", [quick, pytest.param(slow, marks=pytest.mark.slow)], ids=["quick", "all"])
+
+
+def feed(strategy: st.SearchStrategy[V], inputs: int, check: Callable[[V], None], trial: ModuleType) -> None:
+    """Check that many generated inputs, none of which may take five seconds."""
+    seen = 0
+
+    @settings(
+        max_examples=inputs,
+        database=None,
+        derandomize=True,
+        deadline=timedelta(seconds=5),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(strategy)
+    def one(value: V) -> None:
+        nonlocal seen
+        seen += 1
+        with trial.within(5):
+            check(value)
+
+    one()
+    assert seen >= inputs
+
+
+def test_the_parts_make_ten_thousand() -> None:
+    assert sum(slow for _, slow in PARTS.values()) == 10_000
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+@pytest.fixture
+def wares(corpus: ModuleType) -> list[tuple[str, bytes]]:
+    """Good pictures to be spoilt; small ones, so that spoiling them hits something."""
+    return [(name, content) for name, content in corpus.good() if len(content) < 20_000]
+
+
+@pytest.fixture
+def official(folder: Path, corpus: ModuleType, trial: ModuleType) -> Callable[[str, dict[str, bytes]], Any]:
+    """Books of a data set of a kind: the files in train, and a good picture in every split, so that none is empty."""
+
+    def books(kind: str, files: dict[str, bytes], captions: dict[str, bytes] | None = None) -> Any:
+        shutil.rmtree(folder)
+        for i, split in enumerate(("test", "validation", "train")):
+            pictures = {"good.png": corpus.saved(corpus.photo(1000 + i), "PNG")} | (files if split == "train" else {})
+            trial.fill(folder / split, kind, pictures, captions or {})
+        return trial.outcome(kind, folder.parent / "out")
+
+    return books
+
+
+def spoilt(corpus: ModuleType, wares: list[tuple[str, bytes]]) -> st.SearchStrategy[list[tuple[str, bytes]]]:
+    def spoil(index: int, seed: int) -> tuple[str, bytes]:
+        name, content = wares[index]
+        return name, corpus.mutated(content, random.Random(seed))
+
+    one = st.builds(spoil, st.integers(0, len(wares) - 1), seeds)
+    return st.lists(one, min_size=BATCH, max_size=BATCH)
+
+
+@pytest.mark.parametrize("kind", ["image_folder", "captioned_folder", "webdataset"])
+@pytest.mark.parametrize("size", ["quick", pytest.param("all", marks=pytest.mark.slow)])
+def test_spoilt_pictures(
+    kind: str,
+    size: str,
+    corpus: ModuleType,
+    trial: ModuleType,
+    wares: list[tuple[str, bytes]],
+    official: Callable[..., Any],
+) -> None:
+    def check(batch: list[tuple[str, bytes]]) -> None:
+        files = {f"{i}.{name.rpartition('.')[2]}": content for i, (name, content) in enumerate(batch)}
+        books = official(kind, files)
+        assert books.kept.total() + len(books.listed) + books.info.duplicates == BATCH + 3
+        where = {
+            "image_folder": ["train/things/{name}"],
+            "captioned_folder": ["train/{name}"],
+            "webdataset": ["train/x.tar/{i}/{name}", "train/x.tar/{i}/{stem}"],
+        }[kind]
+        met = {*books.kept, *(file for file, _ in books.listed)}
+        for i, name in enumerate(files, 1):
+            places = {place.format(i=i, name=name, stem=name.split(".")[0]) for place in where}
+            assert len(met & places) == 1 or books.info.duplicates
+
+    quick, slow = PARTS[f"pictures of {kind}"]
+    feed(spoilt(corpus, wares), (quick if size == "quick" else slow) // BATCH, check, trial)
+
+
+@amounts("captions")
+def test_captions_of_any_bytes(
+    inputs: int, corpus: ModuleType, trial: ModuleType, official: Callable[..., Any]
+) -> None:
+    pictures = {f"{i}.png": corpus.saved(corpus.photo(i), "PNG") for i in range(BATCH)}
+    texts = st.binary() | st.text().map(lambda text: text.encode("utf-8", "surrogatepass"))
+
+    def check(captions: list[bytes]) -> None:
+        for kind in ("captioned_folder", "webdataset"):
+            books = official(kind, pictures, dict(zip(pictures, captions, strict=True)))
+            assert books.kept.total() + len(books.listed) == BATCH + 3
+            assert {reason for _, reason in books.listed} <= {"caption is empty", "caption is not UTF-8"}
+
+    feed(st.lists(texts, min_size=BATCH, max_size=BATCH), inputs // BATCH, check, trial)
+
+
+NAMES = ("a.png", "b.png", "sub/c.png")
+
+
+@pytest.fixture
+def items(folder: Path, corpus: ModuleType, trial: ModuleType) -> Callable[[str, bytes], list[Any]]:
+    """What a captioned folder of NAMES gives with this metadata file."""
+    (folder / "sub").mkdir()
+    for i, name in enumerate(NAMES):
+        (folder / name).write_bytes(corpus.saved(corpus.photo(i), "PNG"))
+
+    def read(metadata: str, content: bytes) -> list[Any]:
+        (folder / metadata).write_bytes(content)
+        found = list(trial.MAKERS["captioned_folder"]("set"))
+        named = {item.path if hasattr(item, "path") else item.file for item in found}
+        assert set(NAMES) <= named
+        for item in found:
+            if hasattr(item, "caption"):
+                assert item.path in NAMES
+                assert item.caption == " ".join(item.caption.split()) != ""
+        return found
+
+    return read
+
+
+@amounts("records")
+def test_records_of_any_kind(inputs: int, trial: ModuleType, items: Callable[[str, bytes], list[Any]]) -> None:
+    record = st.fixed_dictionaries({}, optional={"file_name": st.sampled_from(NAMES) | scalars, "text": scalars})
+    line = record.map(json.dumps) | values.map(lambda value: json.dumps(value)) | st.text()
+    texts = st.lists(line, max_size=8).map(lambda lines: "\n".join(lines).encode("utf-8", "surrogatepass"))
+
+    def check(content: bytes) -> None:
+        lines = [part for part in content.decode("utf-8-sig", "surrogateescape").split("\n") if part.strip()]
+        found = items("metadata.jsonl", content)
+        assert len(lines) <= len(found) <= len(lines) + len(NAMES)
+
+    feed(texts | st.binary(), inputs, check, trial)
+
+
+@amounts("tables")
+def test_tables_of_any_kind(inputs: int, trial: ModuleType, items: Callable[[str, bytes], list[Any]]) -> None:
+    cell = st.sampled_from((*NAMES, '"', '"a"', ",", "x", "\0", '"\n"')) | st.text(max_size=9)
+    rows = st.lists(st.lists(cell, max_size=4).map(",".join), max_size=6)
+
+    def check(content: bytes) -> None:
+        try:
+            items("metadata.csv", content)
+        except DarkroomError as error:
+            trial.check(error)
+
+    tables = rows.map(lambda lines: "\n".join(["file_name,text", *lines]).encode("utf-8", "surrogatepass"))
+    feed(tables | st.binary(), inputs, check, trial)
+
+
+@amounts("shards")
+def test_spoilt_shards(inputs: int, folder: Path, corpus: ModuleType, trial: ModuleType) -> None:
+    """A shard that is read at all gives every sample but the one that was hit."""
+    pictures = [corpus.saved(corpus.photo(i), "PNG") for i in range(20)]
+    sound = trial.tar(
+        {f"{i}.{kind}": content for i in range(20) for kind, content in (("png", pictures[i]), ("txt", b"x"))}
+    )
+
+    def check(seed: int) -> None:
+        (folder / "x.tar").write_bytes(corpus.mutated(sound, random.Random(seed)))
+        try:
+            books = trial.outcome("webdataset", folder.parent / "out")
+        except DarkroomError as error:
+            trial.check(error, "x.tar: damaged", "split ")
+        else:
+            assert books.kept.total() + len(books.listed) >= 19
+            assert all(shown(name) for name in books.kept)
+
+    feed(seeds, inputs, check, trial)
+
+
+@amounts("manifests")
+def test_manifests_of_any_kind(inputs: int, tmp_path: Path, trial: ModuleType) -> None:
+    entry = st.fixed_dictionaries({}, optional={"size": scalars, "md5": scalars})
+    manifests = st.dictionaries(st.text(), entry | values, max_size=3) | values
+    texts = manifests.map(lambda value: json.dumps(value).encode()) | st.binary()
+
+    def check(content: bytes) -> None:
+        (tmp_path / "m.json").write_bytes(content)
+        try:
+            manifest = Manifest.load(tmp_path / "m.json")
+            manifest.check_names(["a\n.png"])
+        except DarkroomError as error:
+            trial.check(error)
+        else:
+            assert list(manifest.files) == ["a\n.png"]
+
+    feed(texts, inputs, check, trial)
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> Callable[[bytes], list[str]]:
+    """The faults of a params file; each a line, and `load` agrees."""
+    file = tmp_path / "params.yaml"
+
+    def judge(content: bytes) -> list[str]:
+        file.write_bytes(content)
+        try:
+            found = problems(file)
+        except DarkroomError as error:
+            found = [str(error)]
+        assert all(line.isprintable() and line.startswith(str(file)) for line in found), found
+        if found:
+            with pytest.raises(DarkroomError) as error:
+                load(file)
+            assert str(error.value).startswith(found[0])
+            assert str(error.value).isprintable()
+        else:
+            assert isinstance(load(file), Params)
+        return found
+
+    return judge
+
+
+@amounts("changed params")
+def test_changed_params(inputs: int, trial: ModuleType, judged: Callable[[bytes], list[str]]) -> None:
+    """Any value at any place of a sound file, keys taken away and put in."""
+    sound = yaml.safe_load(RECIPE)
+
+    def paths(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        keys = list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
+        return [here, *(path for key in keys for path in paths(value[key], (*here, key)))]
+
+    places = paths(sound)[1:]
+
+    def check(change: tuple[tuple[Any, ...], str, Any]) -> None:
+        path, how, value = change
+        changed = json.loads(json.dumps(sound))
+        holder = changed
+        for key in path[:-1]:
+            holder = holder[key]
+        if how == "replace":
+            holder[path[-1]] = value
+        elif how == "remove":
+            del holder[path[-1]]
+        elif isinstance(holder, dict):
+            holder[value if isinstance(value, str) else json.dumps(value)] = value
+        else:
+            holder.append(value)
+        judged(json.dumps(changed).encode())  # JSON is YAML
+
+    changes = st.tuples(st.sampled_from(places), st.sampled_from(["replace", "replace", "remove", "add"]), values)
+    feed(changes, inputs, check, trial)
+
+
+@amounts("params of any text")
+def test_params_of_any_text(
+    inputs: int, corpus: ModuleType, trial: ModuleType, judged: Callable[[bytes], list[str]]
+) -> None:
+    odd = [
+        "!!int x",
+        "!!bool 7",
+        "!!timestamp x",
+        "2001-99-99",
+        "? [a]\n: b",
+        "&a [*a]",
+        "<<: *x",
+        "- {",
+        "0x" + "f" * 5000,
+    ]
+    signs = st.lists(
+        st.sampled_from([*odd, "a: ", "\n", "  ", "[", "{", "}", "]", ": ", "- ", "'", '"', "\t", "#", "|"])
+    )
+    section = RECIPE[RECIPE.index("cache_latents:") : RECIPE.index("setup_text_encoder:")]
+    texts = (
+        st.binary()
+        | st.text().map(lambda text: text.encode("utf-8", "surrogatepass"))
+        | signs.map(lambda parts: "".join(parts).encode())
+        | seeds.map(lambda seed: corpus.mutated(section.encode(), random.Random(seed)))
+    )
+
+    def check(content: bytes) -> None:
+        assert judged(content)
+
+    feed(texts, inputs, check, trial)
