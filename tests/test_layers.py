@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "inference": {"core", "nn", "diffusion", "data", "interop"},
     "evaluation": {"core", "nn", "diffusion", "data", "interop", "inference"},
     "tracking": {"core"},
-    "cli": {"interop", "evaluation", "core", "data", "inference", "params", "recipes", "tracking"},
+    "audit": {"core", "data", "inference", "project", "tracking"},
+    "cli": {"audit", "interop", "evaluation", "core", "data", "inference", "params", "recipes", "tracking"},
     "params": {"core", "params_base", "params_diffusion", "params_faults", "params_networks", "params_sections"},
 }
 # What MLflow runs where a model is served stands on top of everything, and nothing on it.
@@ -35,7 +36,7 @@ SERVED = LIBRARY / "tracking" / "served.py"
 SERVED_MAY_IMPORT = {"core", "data", "inference"}
 # Cannot change a byte of an output: errors, messages, tracking, and how a stage is started.
 PARAMS = tuple(f"params{part}.py" for part in ("", "_base", "_diffusion", "_faults", "_networks", "_sections"))
-PLUMBING = ("stage.py", "tracking", *PARAMS, "core/errors.py", "core/progress.py")
+PLUMBING = ("stage.py", "project.py", "tracking", *PARAMS, "core/errors.py", "core/progress.py")
 
 
 def part(module: str) -> str:

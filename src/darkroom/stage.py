@@ -1,70 +1,30 @@
-"""What every script in stages/ shares: its place in dvc.yaml, parameters, device, tracking, errors, summary."""
+"""What every script in stages/ shares: parameters, device, tracking, errors, summary."""
 
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-import yaml
 
 from darkroom import params as parameters
 from darkroom.core import device as devices
 from darkroom.core.errors import DarkroomError
+from darkroom.project import place
 from darkroom.tracking import Run, stage_run
 from darkroom.tracking.note import figure, readable_size
 from darkroom.tracking.store import is_server, location
 
-PIPELINE = Path("dvc.yaml")
-CODE = ("src", "stages")
 KILLED_BY = 128  # a process ended by signal n exits with 128 + n
 
 Figures = Mapping[str, float | str]
 Body = Callable[[parameters.Params, torch.device, Run], Figures]
 
 
-@dataclass(frozen=True)
-class Place:
-    """What dvc.yaml says of a stage, so that it is said once."""
-
-    inputs: list[Path]
-    code: list[Path]
-    outputs: list[Path]
-    params: list[str]
-
-
 class Terminated(KeyboardInterrupt):
     """SIGTERM, raised where the work stands so that everything is left in order."""
-
-
-def place(stage: str, pipeline: Path = PIPELINE) -> Place:
-    """The stage's entry in dvc.yaml.
-
-    Raises:
-        DarkroomError: no such file here, or no such stage in it.
-    """
-    try:
-        stages = yaml.safe_load(pipeline.read_text(encoding="utf-8"))["stages"]
-    except FileNotFoundError:
-        raise DarkroomError(f"{pipeline}: no such file here; run stages from the project's folder") from None
-    if stage not in stages:
-        raise DarkroomError(f"{pipeline}: has no stage {stage!r}; it has {', '.join(stages)}")
-    entry = stages[stage]
-    deps = _paths(entry.get("deps", []))
-    return Place(
-        inputs=[path for path in deps if path.parts[0] not in CODE],
-        code=[path for path in deps if path.parts[0] in CODE],
-        outputs=[path for kind in ("outs", "metrics", "plots") for path in _paths(entry.get(kind, []))],
-        params=list(entry.get("params", [])),
-    )
-
-
-def _paths(entries: list[Any]) -> list[Path]:
-    """Paths from dvc.yaml, where an entry is a path or {path: options}."""
-    return [Path(entry if isinstance(entry, str) else next(iter(entry))) for entry in entries]
 
 
 def run_stage(stage: str, body: Body) -> NoReturn:

@@ -17,6 +17,7 @@ from PIL import Image
 from darkroom.core.artifact import content_hash
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking.note import Account, markdown, readable_size
+from darkroom.tracking.process import process_tags
 from darkroom.tracking.sender import Event, Sender
 from darkroom.tracking.store import Metric, Store, check_answers, first_line, is_on, location
 
@@ -79,8 +80,9 @@ class Run:
                 **({"mlflow.source.git.commit": account.commit} if account.commit else {}),
                 "git.dirty": str(account.dirty).lower(),
                 **{f"in.{path}": digest for path, digest in account.inputs.items()},
-                "code": hashlib.md5(json.dumps(account.code, sort_keys=True).encode()).hexdigest(),
+                "code": code_hash(account.code),
                 "profile": json.dumps(account.profile),
+                **process_tags(),
                 **{f"dvc.{key[4:].lower()}": os.environ[key] for key in os.environ if key.startswith("DVC_EXP_")},
             },
         )
@@ -183,6 +185,11 @@ def stage_run(
     except BaseException as error:
         run.break_off("FAILED", first_line(error))
         raise
+
+
+def code_hash(files: Mapping[str, str]) -> str:
+    """One hash for the code that a stage ran, of {path: md5}; the tag `code` of its run."""
+    return hashlib.md5(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 def _now() -> int:

@@ -1,0 +1,216 @@
+"""Compares dvc.lock with what lies on the disk, in DVC's cache, in params.yaml and among the raw data."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from darkroom.audit.disk import DVC, Cache, Disk
+from darkroom.audit.findings import Finding
+from darkroom.audit.lineage import Lineage, Step, flat
+from darkroom.audit.repository import git, md5_at_head
+from darkroom.core.artifact import PROVENANCE, read_json
+from darkroom.core.errors import DarkroomError
+from darkroom.data.manifest import RESCAN, Files, Manifest
+from darkroom.project import PIPELINE, Place
+
+SHOWN = 3  # names in a finding, before "and N more"
+
+
+class Checks:
+    """The lineage of dvc.lock, held against files."""
+
+    def __init__(self, lineage: Lineage, disk: Disk, cache: Cache) -> None:
+        self.lineage, self.disk, self.cache = lineage, disk, cache
+
+    def expect(self) -> None:
+        """Begin to hash all that will be looked at."""
+        for step in self.lineage.steps.values():
+            self.disk.expect(map(Path, (*step.outputs, *step.inputs, *step.code)))
+            self.cache.expect(digest for path, digest in step.outputs.items() if path not in step.uncached)
+
+    def differs(self, step: Step) -> dict[str, str]:
+        """The outputs of a stage that are there but not as dvc.lock has them, with the hashes they have."""
+        found = {path: self.disk.digest(Path(path)) for path in step.outputs}
+        return {path: digest for path, digest in found.items() if digest not in (None, step.outputs[path])}
+
+    def tampered(self, step: Step, path: str) -> Finding:
+        """That an output differs, for no reason known."""
+        names = self._changed(path, step.outputs[path])
+        kind, remedy = "tampered", self.restore(step, path)
+        if path in step.uncached:
+            kind, remedy = "tampered report", self._restore_report(step, path)
+        what = f"not as {step.stage} wrote it" + (f": {names}" if names else "")
+        return Finding(kind, path, what, remedy, (step.stage,))
+
+    def outputs(self, step: Step) -> Iterator[Finding]:
+        """What is missing on the disk, or broken or missing in the cache."""
+        for path, digest in step.outputs.items():
+            here = (step.stage,)
+            gone = self.disk.listing(Path(path)) is None
+            if gone:
+                remedy = self._restore_report(step, path) if path in step.uncached else self.restore(step, path)
+                yield Finding("missing", path, f"{step.stage} wrote it, and it is gone", remedy, here)
+            if path in step.uncached:
+                continue
+            whole = self.disk.digest(Path(path)) == digest
+            for broken in self.cache.corrupt(digest):
+                place = self.cache.place(broken)
+                again = f"dvc commit -f {step.stage}" if whole else self._without_cache(step, path)
+                what = f"does not hold what its name says, which is {self._object(path, digest, broken)}"
+                yield Finding("corrupt cache", str(place), what, f"rm -f {place} && {again}", here)
+            if not gone and self.cache.lacks(digest):
+                what = "not in DVC's cache, which could not give it back"
+                again = f"dvc commit -f {step.stage}" if whole else self._without_cache(step, path)
+                yield Finding("not in cache", path, what, again, here)
+
+    def chain(self, step: Step) -> Iterator[Finding]:
+        """Inputs that are no longer what they were when the stage read them."""
+        again = f"dvc repro {step.stage}"
+        for path, digest in step.inputs.items():
+            maker = self.lineage.maker(path)
+            now = maker.outputs.get(path) if maker else self.disk.digest(Path(path))
+            if now == digest:
+                continue
+            if maker:
+                what = f"{step.stage} read {short(digest)}, but {maker.stage} has since written {short(now)}"
+                yield Finding("stale chain", path, what, again, (step.stage,))
+            else:
+                names = self._changed(path, digest)
+                what = "changed since" if now else "gone since"
+                what += f" {step.stage} read it" + (f": {names}" if names else "")
+                yield Finding("out of date", path, what, again, (step.stage,))
+        for path in step.outputs:
+            yield from self._provenance(step, path)
+
+    def _provenance(self, step: Step, path: str) -> Iterator[Finding]:
+        file = Path(path) / PROVENANCE
+        if not file.is_file():
+            return
+        try:
+            said = dict(read_json(file)["inputs"])
+        except (DarkroomError, KeyError, TypeError, ValueError):
+            what = f"names no inputs: it is not as {step.stage} writes it"
+            yield Finding("stale chain", str(file), what, self.restore(step, path), (step.stage,))
+            return
+        for source, digest in said.items():
+            maker = self.lineage.maker(source)
+            known = step.inputs.get(source) or (maker.outputs.get(source) if maker else None)
+            if known != digest:
+                what = f"says it was made from {source} {short(digest)}, but dvc.lock has {short(known)}"
+                yield Finding("stale chain", str(file), what, f"dvc repro -f -s {step.stage}", (step.stage,))
+
+    def code(self, step: Step, commit: str) -> Iterator[Finding]:
+        """Code that changed after the stage ran, at `commit` where that is known."""
+        for path, digest in step.code.items():
+            now = self.disk.digest(Path(path))
+            if now != digest:
+                what = "changed since its stages ran" if now else "gone since its stages ran"
+                if commit and now and Path(path).is_dir() and (names := git("diff", "--name-only", commit, "--", path)):
+                    what += f": {some([name.removeprefix(f'{path}/') for name in names.splitlines()])}"
+                yield Finding("out of date", path, what, "dvc repro", (step.stage,))
+
+    def definition(self, step: Step, place: Place) -> Iterator[Finding]:
+        """What dvc.yaml asks for otherwise than when the stage ran."""
+        again, where = f"dvc repro {step.stage}", (step.stage,)
+        if place.cmd != step.cmd:
+            what = f"{step.stage} ran {step.cmd!r}, now {place.cmd!r}"
+            yield Finding("out of date", str(PIPELINE), what, again, where)
+        for word, asked, had in (
+            ("reads", {*place.inputs, *place.code}, step.inputs.keys() | step.code.keys()),
+            ("writes", set(place.outputs), set(step.outputs)),
+        ):
+            if changed := {str(path) for path in asked} ^ had:
+                what = f"{step.stage} {word} other things than when it ran: {some(sorted(changed))}"
+                yield Finding("out of date", str(PIPELINE), what, again, where)
+        for file, sections in step.params.items():
+            then, now = flat(sections), _sections(Path(file), list(sections))
+            keys = list(dict.fromkeys((*then, *now)))
+            pairs = [(key, now.get(key, "absent"), then.get(key, "absent")) for key in keys]
+            if told := [f"{key} is {value}, was {before}" for key, value, before in pairs if value != before]:
+                yield Finding("out of date", file, f"changed since {step.stage} ran: {some(told)}", again, where)
+
+    def raw_data(self, step: Step) -> Iterator[Finding]:
+        """Files from outside the project, held against the manifest that a stage's parameters name."""
+        for values in step.params.values():
+            source = values.get(step.stage, {}).get("source")
+            if not isinstance(source, dict) or not source.get("manifest"):
+                continue
+            yield from self._raw(step, source)
+
+    def _raw(self, step: Step, source: Mapping[str, Any]) -> Iterator[Finding]:
+        here = (step.stage,)
+        try:
+            manifest = Manifest.load(source["manifest"])
+        except DarkroomError as error:
+            what, _, remedy = str(error).removeprefix(f"{source['manifest']}: ").partition("; ")
+            yield Finding("raw data", str(source["manifest"]), what, remedy, here)
+            return
+        files = Files(str(source.get("root", ".")), manifest, names=tuple(manifest.files))
+        if not any((files.root / name).exists() for name in manifest.files):
+            what = f"none of the {len(manifest.files)} files of {manifest.path} is here, so they were not compared"
+            yield Finding("no raw data", str(files.root), what, "set DARKROOM_DATA to where they lie", here)
+            return
+        self.disk.expect(files.root / name for name in manifest.files)
+        for name, entry in manifest.files.items():
+            found = (self.disk.listing(files.root / name) or {}).get("")
+            if found != entry.md5:
+                what = f"has md5 {found}, but {manifest.path} says {entry.md5}" if found else f"gone ({manifest.path})"
+                yield Finding("raw data", str(files.root / name), what, f"put it back; {RESCAN}", here)
+
+    def restore(self, step: Step, path: str) -> str:
+        """The command that brings an output back as dvc.lock has it."""
+        digest = step.outputs[path]
+        if self.cache.lacks(digest) or self.cache.corrupt(digest):
+            return self._without_cache(step, path)
+        return f"dvc checkout --force {path}"
+
+    def _without_cache(self, step: Step, path: str) -> str:
+        configs = (DVC / name for name in ("config", "config.local"))
+        remote = any("remote " in file.read_text(encoding="utf-8") for file in configs if file.is_file())
+        return f"dvc pull --force {path}" if remote else f"dvc repro -f -s {step.stage}"
+
+    def _restore_report(self, step: Step, path: str) -> str:
+        kept = md5_at_head(path) == step.outputs[path]
+        return f"git checkout HEAD -- {path}" if kept else f"dvc repro -f -s {step.stage}"
+
+    def _changed(self, path: str, digest: str) -> str:
+        """The files of a folder that are not as the cache's listing of `digest` has them; empty where there is none."""
+        before, now = self.cache.listing(digest), self.disk.listing(Path(path)) or {}
+        if before is None or "" in before or "" in now:
+            return ""
+        told = [name if name in now else f"{name} (gone)" for name in before if now.get(name) != before[name]]
+        return some(told + [f"{name} (new)" for name in sorted(now.keys() - before.keys())])
+
+    def _object(self, path: str, digest: str, broken: str) -> str:
+        """What an object of the cache is."""
+        names = [name for name, md5 in (self.cache.listing(digest) or {}).items() if md5 == broken and name]
+        return f"{path}/{names[0]}" if names else path if broken == digest else f"of {path}"
+
+
+def short(digest: str | None) -> str:
+    """The first digits of a hash."""
+    return digest[:8] if digest else "nothing"
+
+
+def some(names: list[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _sections(file: Path, keys: list[str]) -> dict[str, Any]:
+    """{dotted key: value} of what stands in a params file below these keys."""
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return {}
+    found: dict[str, Any] = {}
+    for key in keys:
+        value = values
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is not None:
+            found |= flat({key: value})
+    return found
