@@ -8,7 +8,7 @@ import yaml
 
 from darkroom.audit.disk import DVC, Cache, Disk
 from darkroom.audit.findings import Finding
-from darkroom.audit.lineage import Lineage, Step, flat
+from darkroom.audit.lineage import LOADER, Lineage, Step, flat
 from darkroom.audit.repository import git, md5_at_head
 from darkroom.core.artifact import PROVENANCE, read_json
 from darkroom.core.errors import DarkroomError
@@ -203,7 +203,7 @@ def some(names: list[str]) -> str:
 def _sections(file: Path, keys: list[str]) -> dict[str, Any]:
     """{dotted key: value} of what stands in a params file below these keys."""
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = yaml.load(file.read_text(encoding="utf-8"), LOADER)
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         return {}
     found: dict[str, Any] = {}

@@ -1,7 +1,7 @@
 """What an audit may find, and which of it breaks the chain."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 BREAKS = {  # kind: what it means
     "tampered": "an output is not as its stage wrote it, and no run wrote it so",
@@ -50,15 +50,16 @@ class Finding:
 
 
 def merged(findings: Iterable[Finding]) -> list[Finding]:
-    """One finding where several stages share it word for word; those that break the chain come first."""
+    """One finding where several stages share it, with one command for all; those that break the chain come first."""
     found: dict[tuple[str, str, str, str], Finding] = {}
     for finding in findings:
         per_stage = finding.stages == (finding.where,)
-        key = (finding.kind, "" if per_stage else finding.where, finding.what, finding.remedy)
+        remedy = finding.remedy.replace(f" {finding.where}", " STAGE") if per_stage else finding.remedy
+        key = (finding.kind, "" if per_stage else finding.where, finding.what, remedy)
         if key in found:
             stages = tuple(dict.fromkeys((*found[key].stages, *finding.stages)))
             where = ", ".join(stages) if per_stage else finding.where
-            finding = replace(found[key], where=where, stages=stages)
+            finding = Finding(finding.kind, where, finding.what, remedy.replace("STAGE", " ".join(stages)), stages)
         found[key] = finding
     kinds = [*BREAKS, *WARNINGS]
     return sorted(found.values(), key=lambda finding: kinds.index(finding.kind))

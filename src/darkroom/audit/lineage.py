@@ -11,6 +11,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.project import Place, is_code
 
 LOCK = Path("dvc.lock")
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where the library was built with it
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def read_lineage(lock: str, places: Mapping[str, Place]) -> Lineage:
         DarkroomError: it is no lock file.
     """
     try:
-        entries = (yaml.load(lock, yaml.CSafeLoader) or {}).get("stages", {})
+        entries = (yaml.load(lock, LOADER) or {}).get("stages", {})
         return ordered(_step(name, entries[name], place) for name, place in places.items() if name in entries)
     except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         raise DarkroomError(

@@ -117,7 +117,9 @@ def _nobody(step: Step, told: Testimony, checks: Checks) -> Finding:
             remedy = f"git checkout dvc.lock, or dvc repro -f -s {step.stage}"
             return Finding("contradicted", step.stage, what, remedy, here)
     what = "no finished run made what dvc.lock has, from the inputs it has"
-    return Finding("missing run", step.stage, what, f"{REPAIR} notes it, dvc repro -f -s STAGE makes it anew", here)
+    return Finding(
+        "missing run", step.stage, what, f"{REPAIR} notes it, dvc repro -f -s {step.stage} makes it anew", here
+    )
 
 
 def _agrees(seen: Seen, step: Step) -> bool:

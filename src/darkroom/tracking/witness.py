@@ -122,7 +122,8 @@ class Witness:
         alive = is_running(seen.tags, shared)
         if alive is not None:
             return None if alive else "its process is gone"
-        if not shared and (newest := self._search(f"tags.stage = '{seen.stage}'")[:1]) and newest[0].id != seen.id:
+        latest = next((one for one in self._search(f"tags.stage = '{seen.stage}'") if not one.deleted), seen)
+        if not shared and latest.id != seen.id:
             return f"a newer run of {seen.stage} began after it"
         days = (time.time() * 1000 - self._last_sign(seen)) / DAY
         return f"nothing was heard of it for {days:.0f} days" if days > SILENT_DAYS else None
