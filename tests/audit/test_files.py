@@ -211,9 +211,11 @@ def test_raw_data_are_held_against_their_manifest(audit: Audit) -> None:
     raw = Path("data/raw/pictures")
     (raw / "a.png").write_text("x")
     (raw / "b.png").unlink()
+    (raw / "c.png").write_text("c")
     found = audit()
-    assert [finding["kind"] for finding in found["findings"]] == ["raw data", "raw data"]
-    assert [finding["where"] for finding in found["findings"]] == [str(raw / "a.png"), str(raw / "b.png")]
+    assert {(finding["kind"], finding["where"]) for finding in found["findings"]} == {("raw data", str(raw))}
+    told = [finding["what"].rpartition(": ")[2] for finding in found["findings"]]
+    assert told == ["b.png gone", "a.png changed", "c.png new"]
     assert all("darkroom data scan" in finding["remedy"] for finding in found["findings"])
     shutil.rmtree(raw)
     found = audit()

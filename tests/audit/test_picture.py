@@ -102,6 +102,7 @@ def test_a_picture_without_a_record_is_a_finding(audit: Audit, toy: ModuleType) 
     )
     Path("broken.png").write_bytes(b"no picture")
     assert only(audit("broken.png"))["kind"] == "no record"
+    assert "damaged" in only(audit(str(toy.draw_picture(Path("odd.png"), "x", index=9))))["what"]
 
 
 def test_an_audit_imports_no_torch() -> None:

@@ -37,7 +37,7 @@ def test_the_tree_leads_from_the_last_product_to_the_source(said: Callable[..., 
     assert content_hash("artifacts/vae")[:8] in told.splitlines()[2]
     assert all(len(line) <= 120 for line in told.splitlines())
     assert told.endswith("The chain is whole: 3 stages, 4 outputs, 3 runs.\n")
-    assert "params  steps 3, learning_rate 0.001, name toy" in told
+    assert "params  steps=3, learning_rate=0.001, name=toy" in told
     assert told.count("runs/") == 3
 
 

@@ -236,6 +236,13 @@ def test_runs_whose_process_is_gone_are_closed_and_no_others(audit: Audit, clien
     assert told == {living: "RUNNING", gone: "KILLED", elsewhere: "RUNNING"}
 
 
+def test_a_run_that_died_before_its_stage_ever_ended_is_closed(audit: Audit, client: mlflow.MlflowClient) -> None:
+    begin(client, **{**process_tags(), STARTED: "0-0 elsewhere 1"})
+    Path("dvc.lock").unlink()
+    assert "stale run" in kinds(audit())
+    assert "stale run" not in kinds(audit("--repair"))
+
+
 def test_runs_of_unknown_processes_are_judged_by_newer_ones_and_by_silence(
     audit: Audit, client: mlflow.MlflowClient, run_of: Any
 ) -> None:

@@ -94,10 +94,17 @@ def record_run(stage: str, profile: Mapping[str, str] = PROFILE, **params: Any) 
         pass
 
 
-def draw_picture(path: Path, model: str) -> Path:
+def draw_picture(path: Path, model: str, index: int = 0) -> Path:
     """A PNG with a record."""
     sampling = {"num_inference_steps": 12, "sampler": "dpmpp_2m", "guidance_scale": 3.0}
-    record = {"format": FORMAT, "prompts": ["a ring"], "seeds": [7], "index": 0, "model": model, "sampling": sampling}
+    record = {
+        "format": FORMAT,
+        "prompts": ["a ring"],
+        "seeds": [7],
+        "index": index,
+        "model": model,
+        "sampling": sampling,
+    }
     chunks = PngImagePlugin.PngInfo()
     chunks.add_text(KEY, json.dumps(record))
     Image.new("RGB", (8, 8)).save(path, pnginfo=chunks)

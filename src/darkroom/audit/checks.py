@@ -1,4 +1,4 @@
-"""Compares dvc.lock with what lies on the disk, in DVC's cache, in params.yaml and among the raw data."""
+"""Compares dvc.lock with what lies on the disk and in DVC's cache, with params.yaml and with dvc.yaml."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -7,15 +7,12 @@ from typing import Any
 import yaml
 
 from darkroom.audit.disk import DVC, Cache, Disk
-from darkroom.audit.findings import Finding
+from darkroom.audit.findings import Finding, short, some
 from darkroom.audit.lineage import LOADER, Lineage, Step, flat
 from darkroom.audit.repository import git, md5_at_head
 from darkroom.core.artifact import PROVENANCE, read_json
 from darkroom.core.errors import DarkroomError
-from darkroom.data.manifest import RESCAN, Files, Manifest
 from darkroom.project import PIPELINE, Place
-
-SHOWN = 3  # names in a finding, before "and N more"
 
 
 class Checks:
@@ -38,11 +35,9 @@ class Checks:
     def tampered(self, step: Step, path: str) -> Finding:
         """That an output differs, for no reason known."""
         names = self._changed(path, step.outputs[path])
-        kind, remedy = "tampered", self.restore(step, path)
-        if path in step.uncached:
-            kind, remedy = "tampered report", self._restore_report(step, path)
+        kind = "tampered report" if path in step.uncached else "tampered"
         what = f"not as {step.stage} wrote it" + (f": {names}" if names else "")
-        return Finding(kind, path, what, remedy, (step.stage,))
+        return Finding(kind, path, what, self.restore(step, path), (step.stage,))
 
     def outputs(self, step: Step) -> Iterator[Finding]:
         """What is missing on the disk, or broken or missing in the cache."""
@@ -50,8 +45,8 @@ class Checks:
             here = (step.stage,)
             gone = self.disk.listing(Path(path)) is None
             if gone:
-                remedy = self._restore_report(step, path) if path in step.uncached else self.restore(step, path)
-                yield Finding("missing", path, f"{step.stage} wrote it, and it is gone", remedy, here)
+                what = f"{step.stage} wrote it, and it is gone"
+                yield Finding("missing", path, what, self.restore(step, path), here)
             if path in step.uncached:
                 continue
             whole = self.disk.digest(Path(path)) == digest
@@ -70,10 +65,11 @@ class Checks:
         again = f"dvc repro {step.stage}"
         for path, digest in step.inputs.items():
             maker = self.lineage.maker(path)
-            now = maker.outputs.get(path) if maker else self.disk.digest(Path(path))
+            whole = maker is not None and path in maker.outputs  # not a part of what it wrote
+            now = maker.outputs[path] if maker and whole else self.disk.digest(Path(path))
             if now == digest:
                 continue
-            if maker:
+            if maker and whole:
                 what = f"{step.stage} read {short(digest)}, but {maker.stage} has since written {short(now)}"
                 yield Finding("stale chain", path, what, again, (step.stage,))
             else:
@@ -131,36 +127,11 @@ class Checks:
             if told := [f"{key} is {value}, was {before}" for key, value, before in pairs if value != before]:
                 yield Finding("out of date", file, f"changed since {step.stage} ran: {some(told)}", again, where)
 
-    def raw_data(self, step: Step) -> Iterator[Finding]:
-        """Files from outside the project, held against the manifest that a stage's parameters name."""
-        for values in step.params.values():
-            source = values.get(step.stage, {}).get("source")
-            if not isinstance(source, dict) or not source.get("manifest"):
-                continue
-            yield from self._raw(step, source)
-
-    def _raw(self, step: Step, source: Mapping[str, Any]) -> Iterator[Finding]:
-        here = (step.stage,)
-        try:
-            manifest = Manifest.load(source["manifest"])
-        except DarkroomError as error:
-            what, _, remedy = str(error).removeprefix(f"{source['manifest']}: ").partition("; ")
-            yield Finding("raw data", str(source["manifest"]), what, remedy, here)
-            return
-        files = Files(str(source.get("root", ".")), manifest, names=tuple(manifest.files))
-        if not any((files.root / name).exists() for name in manifest.files):
-            what = f"none of the {len(manifest.files)} files of {manifest.path} is here, so they were not compared"
-            yield Finding("no raw data", str(files.root), what, "set DARKROOM_DATA to where they lie", here)
-            return
-        self.disk.expect(files.root / name for name in manifest.files)
-        for name, entry in manifest.files.items():
-            found = (self.disk.listing(files.root / name) or {}).get("")
-            if found != entry.md5:
-                what = f"has md5 {found}, but {manifest.path} says {entry.md5}" if found else f"gone ({manifest.path})"
-                yield Finding("raw data", str(files.root / name), what, f"put it back; {RESCAN}", here)
-
     def restore(self, step: Step, path: str) -> str:
         """The command that brings an output back as dvc.lock has it."""
+        if path in step.uncached:
+            kept = md5_at_head(path) == step.outputs[path]
+            return f"git checkout HEAD -- {path}" if kept else f"dvc repro -f -s {step.stage}"
         digest = step.outputs[path]
         if self.cache.lacks(digest) or self.cache.corrupt(digest):
             return self._without_cache(step, path)
@@ -170,10 +141,6 @@ class Checks:
         configs = (DVC / name for name in ("config", "config.local"))
         remote = any("remote " in file.read_text(encoding="utf-8") for file in configs if file.is_file())
         return f"dvc pull --force {path}" if remote else f"dvc repro -f -s {step.stage}"
-
-    def _restore_report(self, step: Step, path: str) -> str:
-        kept = md5_at_head(path) == step.outputs[path]
-        return f"git checkout HEAD -- {path}" if kept else f"dvc repro -f -s {step.stage}"
 
     def _changed(self, path: str, digest: str) -> str:
         """The files of a folder that are not as the cache's listing of `digest` has them; empty where there is none."""
@@ -187,17 +154,6 @@ class Checks:
         """What an object of the cache is."""
         names = [name for name, md5 in (self.cache.listing(digest) or {}).items() if md5 == broken and name]
         return f"{path}/{names[0]}" if names else path if broken == digest else f"of {path}"
-
-
-def short(digest: str | None) -> str:
-    """The first digits of a hash."""
-    return digest[:8] if digest else "nothing"
-
-
-def some(names: list[str]) -> str:
-    """The first of some names, and how many more there are."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def _sections(file: Path, keys: list[str]) -> dict[str, Any]:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from darkroom.audit import picture as pictures
-from darkroom.audit.checks import Checks, short
+from darkroom.audit.checks import Checks
 from darkroom.audit.disk import Cache, Disk
-from darkroom.audit.findings import Finding, merged
+from darkroom.audit.findings import Finding, merged, short
 from darkroom.audit.lineage import LOCK, Lineage, Step, ordered, read_lineage
+from darkroom.audit.raw_data import check_raw_data
 from darkroom.audit.testimony import (
     RECORDED,
     REPAIR,
@@ -107,7 +108,7 @@ class Auditor:
         if self._opening is None:
             self._opening = self._pool.submit(Witness)
         witness, done = self._opening.result(), []
-        for seen, why in stale_runs(witness, self.lineage.steps):
+        for seen, why in stale_runs(witness, self.stages):
             witness.kill(seen, why)
             done.append(f"run {seen.id} of {seen.stage} is now KILLED: {why}")
         if n := stray_artifacts(mend=True):
@@ -138,12 +139,13 @@ class Auditor:
             return None, [Finding("not asked", "MLflow", what, "set DARKROOM_TRACKING=on")]
         if self._opening is None:
             what = "there is no such store: the runs are gone, or were never recorded here"
-            return None, [Finding("missing run", location(), what, f"put it back, or {REPAIR} notes them anew")]
+            remedy = f"put it back, or {REPAIR} notes them anew"
+            return None, [Finding("missing run", location(), what, remedy, tuple(self.lineage.steps))]
         try:
             return self._opening.result(), []
         except DarkroomError as error:
             what, _, remedy = str(error).rpartition("; ")
-            return None, [Finding("store", location(), what, remedy)]
+            return None, [Finding("store", location(), what, remedy, tuple(self.lineage.steps))]
 
     def _present(self, step: Step, told: Testimony | None) -> Iterator[Finding]:
         """How the disk differs from dvc.lock."""
@@ -154,7 +156,7 @@ class Auditor:
         yield from checks.chain(step)
         yield from checks.code(step, told.maker.commit if told and told.maker else "")
         yield from checks.definition(step, self.places[step.stage])
-        yield from checks.raw_data(step)
+        yield from check_raw_data(step, self.disk)
 
     def _past(self, step: Step, lineage: Lineage) -> Iterator[Finding]:
         """What is wrong with a step of an earlier pipeline, of which nothing need lie on the disk."""
@@ -178,7 +180,7 @@ class Auditor:
                 yield Finding("out of date", name, f"never ran, says {LOCK}", "dvc repro", (name,))
 
     def _store_faults(self, witness: Witness) -> Iterator[Finding]:
-        for seen, why in stale_runs(witness, self.lineage.steps):
+        for seen, why in stale_runs(witness, self.stages):
             what = f"run {seen.id} counts as running, but {why}"
             yield Finding("stale run", seen.stage, what, REPAIR, (seen.stage,))
         if n := stray_artifacts(mend=False):

@@ -31,6 +31,7 @@ WARNINGS = {
     "no raw data": "the files from outside are not on this machine, so they were not compared",
     "not asked": "tracking is off: no run was asked",
 }
+SHOWN = 3  # names in a finding, before "and N more"
 
 
 @dataclass(frozen=True)
@@ -63,3 +64,14 @@ def merged(findings: Iterable[Finding]) -> list[Finding]:
         found[key] = finding
     kinds = [*BREAKS, *WARNINGS]
     return sorted(found.values(), key=lambda finding: kinds.index(finding.kind))
+
+
+def short(digest: str | None) -> str:
+    """The first digits of a hash."""
+    return digest[:8] if digest else "nothing"
+
+
+def some(names: list[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

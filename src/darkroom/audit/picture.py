@@ -7,9 +7,8 @@ from typing import Any
 
 import yaml
 
-from darkroom.audit.checks import short
 from darkroom.audit.disk import Disk
-from darkroom.audit.findings import Finding
+from darkroom.audit.findings import Finding, short
 from darkroom.audit.lineage import LOCK, Lineage, Step, ordered, read_lineage
 from darkroom.audit.repository import git
 from darkroom.core.errors import DarkroomError
@@ -43,9 +42,11 @@ def read(path: Path) -> Recorded:
     """The record of a picture."""
     try:
         values, _ = written(path)
+        for listed in ("prompts", "seeds"):
+            values[listed][values["index"] or 0]
         return Recorded(path, str(values["model"]), values)
-    except KeyError:
-        return Recorded(path, "", {}, "its record names no model")
+    except (KeyError, IndexError, TypeError) as error:
+        return Recorded(path, "", {}, f"its record is damaged ({type(error).__name__}: {error})")
     except DarkroomError as error:
         return Recorded(path, "", {}, str(error).removeprefix(f"{path}: ").partition("; ")[0])
 

@@ -6,9 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from darkroom.audit.checks import short
 from darkroom.audit.examine import Audit
-from darkroom.audit.findings import Finding
+from darkroom.audit.findings import Finding, short
 from darkroom.audit.lineage import Lineage, Step
 from darkroom.audit.testimony import Testimony, day
 from darkroom.data.manifest import data_root
@@ -156,9 +155,8 @@ def _sources(audit: Audit, step: Step) -> Iterator[tuple[str, str]]:
             yield path, short(digest)
     params = step.flat_params
     if kind := params.get(f"{step.stage}.source.kind"):
-        if manifest := params.get(f"{step.stage}.source.manifest"):
-            root = data_root() / str(params.get(f"{step.stage}.source.root", "."))
-            yield f"{root} ({kind}), as {manifest} has it", ""
+        if params.get(f"{step.stage}.source.manifest"):
+            yield f"{data_root() / str(params.get(f'{step.stage}.source.root', '.'))} ({kind})", ""
         else:
             yield f"{kind}, made by the stage itself", ""
 
@@ -212,11 +210,11 @@ def _params(step: Step) -> str:
         for key, value in step.flat_params.items()
         if value is not None and key.startswith(f"{step.stage}.")
     }
-    words = [word for key, value in own.items() if len(word := f"{key} {value}") <= PARAM_LENGTH]
-    shape: dict[str, Any] = {"width": WIDTH, "initial_indent": "  params  ", "subsequent_indent": " " * 10}
+    words = [word for key, value in own.items() if len(word := f"{key}={value}".replace(" ", "")) <= PARAM_LENGTH]
+    shape: dict[str, Any] = {"initial_indent": "  params  ", "subsequent_indent": " " * 10, "break_on_hyphens": False}
     for n in range(len(words), 0, -1):
         more = f", and {len(own) - n} more (--json has all)" if n < len(own) else ""
-        lines = textwrap.wrap(", ".join(words[:n]) + more, **shape)
+        lines = textwrap.wrap(", ".join(words[:n]) + more, WIDTH, **shape)
         if len(lines) <= PARAM_LINES:
             return "\n".join(lines)
     return ""

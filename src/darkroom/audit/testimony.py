@@ -2,13 +2,13 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from darkroom.audit.checks import Checks, short, some
-from darkroom.audit.findings import Finding
+from darkroom.audit.checks import Checks
+from darkroom.audit.findings import Finding, short, some
 from darkroom.audit.lineage import Step
 from darkroom.audit.repository import git
 from darkroom.tracking.run import code_hash
@@ -92,7 +92,7 @@ def explain(step: Step, path: str, digest: str, told: Testimony, checks: Checks)
     return Finding("not in dvc.lock", path, what, back, here)
 
 
-def stale_runs(witness: Witness, stages: Mapping[str, Step]) -> list[tuple[Seen, str]]:
+def stale_runs(witness: Witness, stages: Collection[str]) -> list[tuple[Seen, str]]:
     """The runs of these stages that count as running and never will end, with the reason."""
     open_runs = [seen for seen in witness.running() if seen.stage in stages]
     return [(seen, why) for seen in open_runs if (why := witness.why_stale(seen))]
