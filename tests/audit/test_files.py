@@ -116,6 +116,30 @@ def test_a_missing_output_that_no_cache_has_is_made_anew_or_pulled(audit: Audit,
 
 
 @pytest.mark.usefixtures("project")
+def test_where_all_is_gone_there_is_one_finding_for_a_stage_and_one_command(audit: Audit, toy: ModuleType) -> None:
+    for folder in ("data/prepared", "artifacts", ".dvc/cache", "reports"):
+        shutil.rmtree(folder)
+    found = audit()["findings"]
+    assert [(finding["where"], finding["remedy"]) for finding in found] == [
+        ("data/prepared", "dvc repro -f -s prepare_data"),
+        ("artifacts/vae", "dvc repro train_vae"),
+        (str(METRICS), f"git checkout HEAD -- {METRICS}"),
+        ("artifacts/pipeline", "dvc repro evaluate"),
+    ]
+    toy.shell(found[3]["remedy"])
+    assert audit()["findings"] == []
+
+
+@pytest.mark.usefixtures("project")
+def test_a_commit_is_not_advised_where_it_would_hide_other_changes(audit: Audit, toy: ModuleType) -> None:
+    in_cache(WEIGHTS).unlink()
+    assert only(audit())["remedy"] == "dvc commit -f train_vae"
+    Path("src/toy/net.py").write_text("A = 2\n")
+    remedies = {finding["kind"]: finding["remedy"] for finding in audit()["findings"]}
+    assert remedies["not in cache"] == "dvc repro -f -s train_vae"
+
+
+@pytest.mark.usefixtures("project")
 def test_a_corrupt_cache_object_is_found_though_the_disk_is_whole(audit: Audit, toy: ModuleType) -> None:
     place = corrupt(WEIGHTS)
     finding = only(audit())

@@ -261,6 +261,10 @@ def test_runs_of_unknown_processes_are_judged_by_newer_ones_and_by_silence(
     assert "nothing was heard of it for 8 days" in str(audit()["findings"])
 
 
+def test_a_run_names_the_process_that_works_at_it(client: mlflow.MlflowClient, run_of: Callable[[str], str]) -> None:
+    assert is_running(client.get_run(run_of("evaluate")).data.tags, shared=True) is True  # it was made in this process
+
+
 def test_a_process_is_known_by_its_start_not_by_its_number_alone() -> None:
     mine = process_tags()
     assert mine[PID] == str(os.getpid())

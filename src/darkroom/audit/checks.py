@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from darkroom.audit.disk import DVC, Cache, Disk
+from darkroom.audit.disk import Cache, Disk, has_remote
 from darkroom.audit.findings import Finding, short, some
 from darkroom.audit.lineage import LOADER, Lineage, Step, flat
 from darkroom.audit.repository import git, md5_at_head
@@ -18,8 +18,8 @@ from darkroom.project import PIPELINE, Place
 class Checks:
     """The lineage of dvc.lock, held against files."""
 
-    def __init__(self, lineage: Lineage, disk: Disk, cache: Cache) -> None:
-        self.lineage, self.disk, self.cache = lineage, disk, cache
+    def __init__(self, lineage: Lineage, places: Mapping[str, Place], disk: Disk, cache: Cache) -> None:
+        self.lineage, self.places, self.disk, self.cache = lineage, places, disk, cache
 
     def expect(self) -> None:
         """Begin to hash all that will be looked at."""
@@ -41,24 +41,25 @@ class Checks:
 
     def outputs(self, step: Step) -> Iterator[Finding]:
         """What is missing on the disk, or broken or missing in the cache."""
+        here = (step.stage,)
+        gone: dict[str, list[str]] = {}
+        for path in step.outputs:
+            if self.disk.listing(Path(path)) is None:
+                gone.setdefault(self._way_back(step, path)[0], []).append(path)
+        for command, paths in gone.items():
+            remedy = " ".join([command, *dict.fromkeys(self._way_back(step, path)[1] for path in paths)])
+            yield Finding("missing", ", ".join(paths), f"written by {step.stage}, and gone", remedy, here)
         for path, digest in step.outputs.items():
-            here = (step.stage,)
-            gone = self.disk.listing(Path(path)) is None
-            if gone:
-                what = f"{step.stage} wrote it, and it is gone"
-                yield Finding("missing", path, what, self.restore(step, path), here)
             if path in step.uncached:
                 continue
-            whole = self.disk.digest(Path(path)) == digest
             for broken in self.cache.corrupt(digest):
                 place = self.cache.place(broken)
-                again = f"dvc commit -f {step.stage}" if whole else self._without_cache(step, path)
                 what = f"does not hold what its name says, which is {self._object(path, digest, broken)}"
-                yield Finding("corrupt cache", str(place), what, f"rm -f {place} && {again}", here)
-            if not gone and self.cache.lacks(digest):
+                remedy = f"rm -f {place} && {self._into_cache(step, path)}"
+                yield Finding("corrupt cache", str(place), what, remedy, here)
+            if self.disk.listing(Path(path)) is not None and self.cache.lacks(digest):
                 what = "not in DVC's cache, which could not give it back"
-                again = f"dvc commit -f {step.stage}" if whole else self._without_cache(step, path)
-                yield Finding("not in cache", path, what, again, here)
+                yield Finding("not in cache", path, what, self._into_cache(step, path), here)
 
     def chain(self, step: Step) -> Iterator[Finding]:
         """Inputs that are no longer what they were when the stage read them."""
@@ -107,8 +108,9 @@ class Checks:
                     what += f": {some([name.removeprefix(f'{path}/') for name in names.splitlines()])}"
                 yield Finding("out of date", path, what, "dvc repro", (step.stage,))
 
-    def definition(self, step: Step, place: Place) -> Iterator[Finding]:
-        """What dvc.yaml asks for otherwise than when the stage ran."""
+    def definition(self, step: Step) -> Iterator[Finding]:
+        """What dvc.yaml and params.yaml ask for otherwise than when the stage ran."""
+        place = self.places[step.stage]
         again, where = f"dvc repro {step.stage}", (step.stage,)
         if place.cmd != step.cmd:
             what = f"{step.stage} ran {step.cmd!r}, now {place.cmd!r}"
@@ -129,18 +131,29 @@ class Checks:
 
     def restore(self, step: Step, path: str) -> str:
         """The command that brings an output back as dvc.lock has it."""
+        return " ".join(self._way_back(step, path))
+
+    def _way_back(self, step: Step, path: str) -> tuple[str, str]:
+        """The command that brings an output back, and what to name to it."""
         if path in step.uncached:
             kept = md5_at_head(path) == step.outputs[path]
-            return f"git checkout HEAD -- {path}" if kept else f"dvc repro -f -s {step.stage}"
+            return ("git checkout HEAD --", path) if kept else (self._again(step), step.stage)
         digest = step.outputs[path]
         if self.cache.lacks(digest) or self.cache.corrupt(digest):
-            return self._without_cache(step, path)
-        return f"dvc checkout --force {path}"
+            return ("dvc pull --force", path) if has_remote() else (self._again(step), step.stage)
+        return "dvc checkout --force", path
 
-    def _without_cache(self, step: Step, path: str) -> str:
-        configs = (DVC / name for name in ("config", "config.local"))
-        remote = any("remote " in file.read_text(encoding="utf-8") for file in configs if file.is_file())
-        return f"dvc pull --force {path}" if remote else f"dvc repro -f -s {step.stage}"
+    def _again(self, step: Step) -> str:
+        """How to run a stage again: alone, or, where its inputs are not there, with what makes them."""
+        there = all(self.disk.listing(Path(path)) is not None for path in step.inputs)
+        return "dvc repro -f -s" if there else "dvc repro"
+
+    def _into_cache(self, step: Step, path: str) -> str:
+        """The command that has the cache hold an output; a commit, unless that would also hide other changes."""
+        whole = self.disk.digest(Path(path)) == step.outputs[path]
+        if whole and not any((*self.chain(step), *self.code(step, ""), *self.definition(step))):
+            return f"dvc commit -f {step.stage}"
+        return f"dvc pull --force {path}" if has_remote() else f"{self._again(step)} {step.stage}"
 
     def _changed(self, path: str, digest: str) -> str:
         """The files of a folder that are not as the cache's listing of `digest` has them; empty where there is none."""

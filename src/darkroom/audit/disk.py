@@ -116,6 +116,12 @@ def cache_root() -> Path:
     return DVC / found  # an absolute one stands for itself
 
 
+def has_remote() -> bool:
+    """Whether DVC has somewhere to fetch from."""
+    configs = (DVC / name for name in ("config", "config.local"))
+    return any("remote " in file.read_text(encoding="utf-8") for file in configs if file.is_file())
+
+
 def _patterns() -> list[str]:
     """What .dvcignore leaves out by name; patterns with a slash are not understood and pass over nothing."""
     if not IGNORE.is_file():

@@ -72,7 +72,7 @@ class Auditor:
             stage = next((s.stage for s in self.current.steps.values() if self.picture.model in s.outputs.values()), "")
         self.stages = self._behind(stage) if stage is not None else list(self.places)
         self.lineage = Lineage({name: step for name, step in self.current.steps.items() if name in self.stages})
-        self.checks = Checks(self.lineage, self.disk, self.cache)
+        self.checks = Checks(self.lineage, self.places, self.disk, self.cache)
         self.checks.expect()
 
     def audit(self) -> Audit:
@@ -85,7 +85,7 @@ class Auditor:
             findings += traced.findings
             if traced.lineage is not None:
                 lineage, past = traced.lineage, True
-                checks = Checks(lineage, self.disk, self.cache)
+                checks = Checks(lineage, self.places, self.disk, self.cache)
         told = {name: ask(witness, step) for name, step in lineage.steps.items()} if witness else {}
         for name, step in lineage.steps.items():
             findings += self._past(step, lineage) if past else self._present(step, told.get(name))
@@ -155,7 +155,7 @@ class Auditor:
         yield from checks.outputs(step)
         yield from checks.chain(step)
         yield from checks.code(step, told.maker.commit if told and told.maker else "")
-        yield from checks.definition(step, self.places[step.stage])
+        yield from checks.definition(step)
         yield from check_raw_data(step, self.disk)
 
     def _past(self, step: Step, lineage: Lineage) -> Iterator[Finding]:

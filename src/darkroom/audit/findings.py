@@ -17,12 +17,12 @@ BREAKS = {  # kind: what it means
     "raw data": "files from outside the project are not those of their manifest",
     "out of date": "code, parameters or dvc.yaml changed after the stage ran, or it never ran",
     "no record": "a picture does not say how it was made",
-    "unknown model": "a picture was drawn by a pipeline that neither dvc.lock, git nor a run knows",
+    "unknown model": "neither dvc.lock, git nor a run knows the pipeline that drew a picture",
 }
 WARNINGS = {
     "dirty commit": "a run began with uncommitted changes",
     "unknown commit": "a run names no commit, or one this repository lacks",
-    "restored": "the outputs are of an earlier run than the stage's latest: DVC's run cache or git brought them back",
+    "restored": "the outputs are of an earlier run: DVC's run cache or git brought them back",
     "recorded afterwards": "an audit, not the stage, recorded the run",
     "other code": "the run that wrote this ran other code than dvc.lock has, as after dvc commit",
     "not in cache": "DVC's cache could not give an output back",
