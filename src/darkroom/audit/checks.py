@@ -8,11 +8,12 @@ import yaml
 
 from darkroom.audit.disk import Cache, Disk, has_remote
 from darkroom.audit.findings import Finding, short, some
-from darkroom.audit.lineage import LOADER, Lineage, Step, flat
+from darkroom.audit.lineage import LOADER, Lineage, Step
 from darkroom.audit.repository import git, md5_at_head
 from darkroom.core.artifact import PROVENANCE, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.project import PIPELINE, Place
+from darkroom.tracking.run import flat
 
 
 class Checks:

@@ -99,7 +99,7 @@ class Auditor:
         if witness:
             models = [step.outputs[path] for step in lineage.steps.values() for path in step.outputs if _is_model(path)]
             versions = {digest: found for digest in models if (found := witness.versions(digest))}
-        return Audit(self._title(), lineage, merged(findings), told, versions, traced)
+        return Audit(self.target or "all stages", lineage, merged(findings), told, versions, traced)
 
     def repair(self) -> list[str]:
         """Mend what the store should say, and tell what was done."""
@@ -205,9 +205,6 @@ class Auditor:
 
     def _behind(self, stage: str) -> list[str]:
         return list(_declared(self.places).behind(stage).steps) if stage else []
-
-    def _title(self) -> str:
-        return self.target or "all stages"
 
 
 def _is_model(path: str) -> bool:

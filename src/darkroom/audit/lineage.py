@@ -9,6 +9,7 @@ import yaml
 
 from darkroom.core.errors import DarkroomError
 from darkroom.project import Place, is_code
+from darkroom.tracking.run import flat
 
 LOCK = Path("dvc.lock")
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where the library was built with it
@@ -92,14 +93,6 @@ def ordered(steps: Iterable[Step]) -> Lineage:
         for step in ready or list(waiting.values()):  # DVC refuses circles
             done[step.stage] = waiting.pop(step.stage)
     return Lineage(done)
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} as {"a.b": 1}."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found
 
 
 def _step(name: str, entry: Mapping[str, Any], place: Place) -> Step:

@@ -168,7 +168,7 @@ def stage_run(
     commit, dirty = _commit() if tracked else ("", False)
     account = Account(
         stage,
-        _flat(params),
+        flat(params),
         {path.as_posix(): content_hash(path) for path in inputs} if tracked else {},
         {f.as_posix(): content_hash(f) for path in code for f in _files(path)} if tracked else {},
         profile,
@@ -212,11 +212,11 @@ def _commit() -> tuple[str, bool]:
     return git("rev-parse", "HEAD") or "", bool(changes)
 
 
-def _flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} as {"a.b": 1}."""
     flat: dict[str, Any] = {}
     for key, value in params.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        flat |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
 
 
