@@ -214,10 +214,10 @@ def _commit() -> tuple[str, bool]:
 
 def flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} as {"a.b": 1}."""
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in params.items():
-        flat |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
 
 
 def _files(path: Path) -> list[Path]:
