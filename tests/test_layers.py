@@ -27,7 +27,19 @@ MAY_IMPORT = {
     "inference": {"core", "nn", "diffusion", "data", "interop"},
     "evaluation": {"core", "nn", "diffusion", "data", "interop", "inference"},
     "tracking": {"core"},
-    "cli": {"interop", "evaluation", "core", "data", "inference", "params", "recipes", "reproduce", "tracking"},
+    "audit": {"core", "data", "inference", "project", "tracking"},
+    "cli": {
+        "audit",
+        "interop",
+        "evaluation",
+        "core",
+        "data",
+        "inference",
+        "params",
+        "recipes",
+        "reproduce",
+        "tracking",
+    },
     "params": {"core", *(f"params_{name}" for name in PARAMS_PARTS)},
 }
 # What MLflow runs where a model is served stands on top of everything, and nothing on it.
@@ -35,7 +47,7 @@ SERVED = LIBRARY / "tracking" / "served.py"
 SERVED_MAY_IMPORT = {"core", "data", "inference"}
 # Cannot change a byte of an output: errors, messages, tracking, and how a stage is started.
 PARAMS = ("params.py", *(f"params_{name}.py" for name in PARAMS_PARTS))
-STARTING = ("stage.py", "copies.py", "guard.py", "resuming.py")
+STARTING = ("stage.py", "copies.py", "guard.py", "project.py", "resuming.py")
 PLUMBING = (*STARTING, "tracking", *PARAMS, "core/errors.py", "core/progress.py")
 
 

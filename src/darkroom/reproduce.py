@@ -18,9 +18,9 @@ from darkroom.copies import SEARCHED, with_code_of
 from darkroom.core.artifact import content_hash, read_json
 from darkroom.core.device import execution_profile, start
 from darkroom.core.errors import DarkroomError
+from darkroom.project import LOCK, PIPELINE
 from darkroom.tracking.store import FOLDER, Store, check_answers, is_on, is_server, location, project_root
 
-LOCK, PIPELINE = Path("dvc.lock"), Path("dvc.yaml")
 PLACE = Path(".reproduce")  # below it a copy of the project for each stage
 DVC = (sys.executable, "-m", "dvc")
 

@@ -15,10 +15,10 @@ import yaml
 
 from darkroom.core.artifact import content_hash, read_json, write_json
 from darkroom.core.errors import DarkroomError
+from darkroom.project import LOCK
 
 FOLDER = Path(".checkpoints")
 DONE = "done.json"  # what the finished stage wrote: {output: content hash}
-DVC_LOCK = Path("dvc.lock")
 
 
 def fingerprint(
@@ -46,10 +46,10 @@ def clear_recorded(root: Path) -> None:
         root: the folder that .checkpoints is in.
     """
     marks = list((root / FOLDER).glob(f"*/*/{DONE}"))
-    if not marks or not DVC_LOCK.is_file():
+    if not marks or not LOCK.is_file():
         return
     try:
-        lock = yaml.safe_load(DVC_LOCK.read_text(encoding="utf-8"))
+        lock = yaml.safe_load(LOCK.read_text(encoding="utf-8"))
         outs = {stage: entry.get("outs", []) for stage, entry in lock["stages"].items()}
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, AttributeError):
         return  # dvc will say what is wrong with it

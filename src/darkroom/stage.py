@@ -1,4 +1,4 @@
-"""What every script in stages/ shares: its place in dvc.yaml, parameters, device, tracking, errors, summary."""
+"""What every script in stages/ shares: parameters, device, tracking, errors, summary."""
 
 import sys
 import time
@@ -8,37 +8,23 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-import yaml
 
 from darkroom import params as parameters
 from darkroom.copies import link_what_is_outside, run_own_code
 from darkroom.core import device as devices
-from darkroom.core.artifact import content_hash, files_of
 from darkroom.core.checkpoint import FULL, Checkpoints
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interrupted, Interruption
 from darkroom.guard import alone, die_with_dvc
+from darkroom.project import place
 from darkroom.resuming import FOLDER, clear_recorded, fingerprint, mark_done
 from darkroom.tracking import Run, stage_run
 from darkroom.tracking.note import figure, readable_size
 from darkroom.tracking.store import is_server, location, project_root
 
-PIPELINE = Path("dvc.yaml")
-CODE = ("src", "stages")
 KILLED_BY = 128  # a process ended by signal n exits with 128 + n
 
 Figures = Mapping[str, float | str]
-
-
-@dataclass(frozen=True)
-class Place:
-    """What dvc.yaml says of a stage, so that it is said once."""
-
-    cmd: str
-    inputs: list[Path]
-    code: list[Path]
-    outputs: list[Path]
-    params: list[str]
 
 
 @dataclass(frozen=True)
@@ -51,36 +37,6 @@ class Work:
 
 
 Body = Callable[[parameters.Params, Work], Figures]
-
-
-def place(stage: str, pipeline: Path = PIPELINE) -> Place:
-    """The stage's entry in dvc.yaml.
-
-    Raises:
-        DarkroomError: no such file here, or no such stage in it.
-    """
-    try:
-        stages = yaml.safe_load(pipeline.read_text(encoding="utf-8"))["stages"]
-    except FileNotFoundError:
-        raise DarkroomError(f"{pipeline}: no such file here; run stages from the project's folder") from None
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise DarkroomError(f"{pipeline}: not a pipeline of DVC ({' '.join(str(error).split())}); mend it") from None
-    if stage not in stages:
-        raise DarkroomError(f"{pipeline}: has no stage {stage!r}; it has {', '.join(stages)}")
-    entry = stages[stage]
-    deps = _paths(entry.get("deps", []))
-    return Place(
-        cmd=str(entry.get("cmd", "")),
-        inputs=[path for path in deps if path.parts[0] not in CODE],
-        code=[path for path in deps if path.parts[0] in CODE],
-        outputs=[path for kind in ("outs", "metrics", "plots") for path in _paths(entry.get(kind, []))],
-        params=list(entry.get("params", [])),
-    )
-
-
-def _paths(entries: list[Any]) -> list[Path]:
-    """Paths from dvc.yaml, where an entry is a path or {path: options}."""
-    return [Path(entry if isinstance(entry, str) else next(iter(entry))) for entry in entries]
 
 
 def run_stage(stage: str, body: Body) -> NoReturn:
@@ -122,8 +78,7 @@ def _run(stage: str, body: Body, interruption: Interruption) -> None:
         device = devices.start(settings)
         profile = devices.execution_profile(device)
         chosen = {key: _lookup(params.model_dump(), key) for key in here.params}
-        inputs = {path.as_posix(): content_hash(path) for path in here.inputs}
-        code = {file.as_posix(): content_hash(file) for path in here.code for file in files_of(path)}
+        inputs, code = here.input_hashes(), here.code_hashes()
         training = root / FOLDER / stage / fingerprint(stage, here.cmd, chosen, inputs, code)
         checkpoints = Checkpoints(
             training, profile, settings.checkpoint_minutes, settings.checkpoint_steps, interruption

@@ -16,7 +16,8 @@ from darkroom import Pipeline
 from darkroom.data.sources.torchvision_sets import DATASETS
 from darkroom.params import Params, read
 from darkroom.params import load as params_of
-from darkroom.stage import Work, place
+from darkroom.project import place
+from darkroom.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
 

@@ -18,7 +18,8 @@ from darkroom.cli import registry
 from darkroom.core.device import runtime
 from darkroom.core.errors import DarkroomError
 from darkroom.evaluation.card import read_card
-from darkroom.stage import Work, place
+from darkroom.project import place
+from darkroom.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
 from darkroom.tracking.ui import command

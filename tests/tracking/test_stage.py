@@ -14,7 +14,8 @@ import torch
 from darkroom.core.artifact import content_hash, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.params import Params
-from darkroom.stage import Work, place, run_stage
+from darkroom.project import place
+from darkroom.stage import Work, run_stage
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 PIPELINE = """

@@ -101,7 +101,8 @@ def regenerate(
 
     from darkroom.core.progress import Progress
     from darkroom.inference.editing import as_pictures
-    from darkroom.inference.record import Record, differences, open_picture, profile
+    from darkroom.inference.record import Record, differences, profile
+    from darkroom.inference.written import open_picture
 
     record = Record.read(picture)
     out = place("--out", out or picture.with_stem(f"{picture.stem}-again"), ".png")
@@ -143,7 +144,8 @@ def _draw(
     from darkroom.core.artifact import content_hash
     from darkroom.core.tensors import to_pil
     from darkroom.inference.editing import as_pictures, check_strength, mask_levels
-    from darkroom.inference.record import Record, open_picture, profile
+    from darkroom.inference.record import Record, profile
+    from darkroom.inference.written import open_picture
 
     if strength is not None:
         check_strength(strength)

@@ -8,13 +8,14 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from darkroom.core.errors import DarkroomError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CONFIG = "config.json"
 OS_ERROR = re.compile(r"os error (\d+)")
@@ -63,11 +64,15 @@ def content_hash(path: Path | str) -> str:
     """
     path = Path(path)
     if path.is_file():
-        return _md5(path)
+        return file_hash(path)
     if not path.is_dir():
         raise DarkroomError(f"{path}: no such file or folder; run the stage that makes it (dvc repro)")
-    files = sorted((f.relative_to(path).as_posix(), f) for f in path.rglob("*") if f.is_file())
-    listing = [{"md5": _md5(f), "relpath": name} for name, f in files]
+    return folder_hash({f.relative_to(path).as_posix(): file_hash(f) for f in path.rglob("*") if f.is_file()})
+
+
+def folder_hash(files: Mapping[str, str]) -> str:
+    """The hash DVC gives a folder that holds these files: {relative POSIX name: md5}."""
+    listing = [{"md5": digest, "relpath": name} for name, digest in sorted(files.items())]
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
 
 
@@ -77,7 +82,8 @@ def files_of(path: Path) -> list[Path]:
     return [file for file in found if "__pycache__" not in file.parts]
 
 
-def _md5(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """The md5 of a file, in hexadecimal digits."""
     with path.open("rb") as f:
         return hashlib.file_digest(f, "md5").hexdigest()
 
@@ -104,12 +110,14 @@ def read_json(path: Path | str) -> Any:
         raise DarkroomError(f"{path}: not valid JSON ({error}); make it again with dvc repro") from None
 
 
-def save_tensors(path: Path | str, tensors: Mapping[str, Tensor]) -> None:
+def save_tensors(path: Path | str, tensors: Mapping[str, "Tensor"]) -> None:
     """Safetensors without metadata (two keys of it would be written in random order), readable by everyone.
 
     Raises:
         OSError: it cannot be written, because the disk is full, say.
     """
+    from safetensors.torch import save_file  # imports torch, which takes seconds and few readers of artifacts need
+
     try:
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
     except SafetensorError as error:
@@ -119,12 +127,14 @@ def save_tensors(path: Path | str, tensors: Mapping[str, Tensor]) -> None:
     os.chmod(path, 0o644)  # noqa: PTH101
 
 
-def load_tensors(path: Path | str) -> dict[str, Tensor]:
+def load_tensors(path: Path | str) -> dict[str, "Tensor"]:
     """All tensors of a safetensors file, on the CPU.
 
     Raises:
         DarkroomError: the file is missing, truncated or of another kind.
     """
+    from safetensors.torch import load_file
+
     try:
         return load_file(path)
     except FileNotFoundError:

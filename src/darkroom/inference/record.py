@@ -17,15 +17,15 @@ from darkroom.core.choices import Precision
 from darkroom.core.device import execution_profile
 from darkroom.core.errors import DarkroomError
 from darkroom.core.tensors import image_grid, to_pil
-from darkroom.data.images import UnusablePictureError, decode
+from darkroom.data.images import UnusablePictureError
 from darkroom.diffusion.generate import Sampling
 from darkroom.diffusion.samplers import OnStep, ignore_step
 from darkroom.inference.options import Options, Tally
 from darkroom.inference.packing import packed, unpacked
 from darkroom.inference.pipeline import Pipeline
+from darkroom.inference.written import FORMAT, KEY, damaged, written
 
-KEY, INPUTS = "darkroom", ("image", "mask")  # names of the PNG's text chunks, the inputs' after "darkroom:"
-FORMAT = 1
+INPUTS = ("image", "mask")  # whose text chunks are called "darkroom:NAME"
 Count = Annotated[int, Field(ge=1)]
 Index = Annotated[int, Field(ge=0)]
 
@@ -131,16 +131,11 @@ class Record:
         Raises:
             DarkroomError: there is no such file, it is no PNG of this program, one of another format, or damaged.
         """
-        texts = open_picture(path).info
-        if KEY not in texts:
-            raise DarkroomError(f"{path}: does not say how it was made; give a PNG as darkroom wrote it")
+        values, texts = written(path)
         try:
-            values = json.loads(texts[KEY])
-            if (written := values.pop("format")) == FORMAT:
-                inputs = {name: unpacked(texts[f"{KEY}:{name}"]) for name in INPUTS if f"{KEY}:{name}" in texts}
-                record = TypeAdapter(cls).validate_python({**values, **inputs})
-                record._check_agrees()
-                return record
+            inputs = {name: unpacked(texts[f"{KEY}:{name}"]) for name in INPUTS if f"{KEY}:{name}" in texts}
+            record = TypeAdapter(cls).validate_python({**values, **inputs})
+            record._check_agrees()
         except (
             KeyError,
             TypeError,
@@ -150,10 +145,8 @@ class Record:
             UnusablePictureError,
             DarkroomError,
         ) as error:
-            raise DarkroomError(
-                f"{path}: its record is damaged ({_reason(error)}); give the file as it was written"
-            ) from None
-        raise DarkroomError(f"{path}: its record has format {written!r}, not {FORMAT}; install another version")
+            raise damaged(path, _reason(error)) from None
+        return record
 
     def _check_agrees(self) -> None:
         """Raise ValueError where one field contradicts another."""
@@ -201,22 +194,6 @@ def differences(recorded: Mapping[str, str], found: Mapping[str, str]) -> list[s
     keys = sorted(recorded.keys() | found.keys())
     pairs = [(key, recorded.get(key, "unknown"), found.get(key, "unknown")) for key in keys]
     return [f"{key}: {before} -> {now}" for key, before, now in pairs if before != now]
-
-
-def open_picture(path: Path) -> Image.Image:
-    """A picture file, decoded.
-
-    Raises:
-        DarkroomError: there is no such file, or it is no picture.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DarkroomError(f"{path}: cannot be read ({error.strerror}); name a picture") from None
-    try:
-        return decode(data)
-    except UnusablePictureError as error:
-        raise DarkroomError(f"{path}: {error}; name another picture") from None
 
 
 def _reason(error: Exception) -> str:

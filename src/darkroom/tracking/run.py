@@ -19,6 +19,7 @@ from darkroom.core.interruption import Interrupted
 from darkroom.tracking.events import Begin, End, Event, File, Metrics, Picture, Tags
 from darkroom.tracking.note import NOTE, Account, broken_off
 from darkroom.tracking.outputs import copy_limit, written
+from darkroom.tracking.process import process_tags
 from darkroom.tracking.sender import Sender
 from darkroom.tracking.store import check_answers, first_line, is_on, location, meant
 
@@ -92,8 +93,9 @@ class Run:
                 **({"mlflow.source.git.commit": account.commit} if account.commit else {}),
                 "git.dirty": str(account.dirty).lower(),
                 **{f"in.{path}": digest for path, digest in account.inputs.items()},
-                "code": hashlib.md5(json.dumps(account.code, sort_keys=True).encode()).hexdigest(),
+                "code": code_hash(account.code),
                 "profile": json.dumps(account.profile),
+                **process_tags(),
                 **{f"dvc.{key[4:].lower()}": os.environ[key] for key in os.environ if key.startswith("DVC_EXP_")},
             },
             account.inputs,
@@ -151,7 +153,7 @@ def stage_run(
     commit, dirty = _commit() if tracked else ("", False)
     account = Account(
         stage,
-        _flat(params),
+        flat(params),
         inputs,
         code,
         profile,
@@ -169,6 +171,11 @@ def stage_run(
     except BaseException as error:
         run.break_off("FAILED", first_line(error))
         raise
+
+
+def code_hash(files: Mapping[str, str]) -> str:
+    """One hash for the code that a stage ran, of {path: md5}; the tag `code` of its run."""
+    return hashlib.md5(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 def _now() -> int:
@@ -191,9 +198,9 @@ def _commit() -> tuple[str, bool]:
     return git("rev-parse", "HEAD") or "", bool(changes)
 
 
-def _flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} as {"a.b": 1}."""
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in params.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found

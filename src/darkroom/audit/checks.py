@@ -1,0 +1,186 @@
+"""Compares dvc.lock with what lies on the disk and in DVC's cache, with params.yaml and with dvc.yaml."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from darkroom.audit.disk import Cache, Disk, has_remote
+from darkroom.audit.findings import Finding, short, some
+from darkroom.audit.lineage import LOADER, Lineage, Step
+from darkroom.audit.repository import git, md5_at_head
+from darkroom.core.artifact import PROVENANCE, read_json
+from darkroom.core.errors import DarkroomError
+from darkroom.project import PIPELINE, Place
+from darkroom.tracking.run import flat
+
+
+class Checks:
+    """The lineage of dvc.lock, held against files."""
+
+    def __init__(self, lineage: Lineage, places: Mapping[str, Place], disk: Disk, cache: Cache) -> None:
+        self.lineage, self.places, self.disk, self.cache = lineage, places, disk, cache
+
+    def expect(self) -> None:
+        """Begin to hash all that will be looked at."""
+        for step in self.lineage.steps.values():
+            self.disk.expect(map(Path, (*step.outputs, *step.inputs, *step.code)))
+            self.cache.expect(digest for path, digest in step.outputs.items() if path not in step.uncached)
+
+    def differs(self, step: Step) -> dict[str, str]:
+        """The outputs of a stage that are there but not as dvc.lock has them, with the hashes they have."""
+        found = {path: self.disk.digest(Path(path)) for path in step.outputs}
+        return {path: digest for path, digest in found.items() if digest not in (None, step.outputs[path])}
+
+    def tampered(self, step: Step, path: str) -> Finding:
+        """That an output differs, for no reason known."""
+        names = self._changed(path, step.outputs[path])
+        kind = "tampered report" if path in step.uncached else "tampered"
+        what = f"not as {step.stage} wrote it" + (f": {names}" if names else "")
+        return Finding(kind, path, what, self.restore(step, path), (step.stage,))
+
+    def outputs(self, step: Step) -> Iterator[Finding]:
+        """What is missing on the disk, or broken or missing in the cache."""
+        here = (step.stage,)
+        gone: dict[str, list[str]] = {}
+        for path in step.outputs:
+            if self.disk.listing(Path(path)) is None:
+                gone.setdefault(self._way_back(step, path)[0], []).append(path)
+        for command, paths in gone.items():
+            remedy = " ".join([command, *dict.fromkeys(self._way_back(step, path)[1] for path in paths)])
+            yield Finding("missing", ", ".join(paths), f"written by {step.stage}, and gone", remedy, here)
+        for path, digest in step.outputs.items():
+            if path in step.uncached:
+                continue
+            for broken in self.cache.corrupt(digest):
+                place = self.cache.place(broken)
+                what = f"does not hold what its name says, which is {self._object(path, digest, broken)}"
+                remedy = f"rm -f {place} && {self._into_cache(step, path)}"
+                yield Finding("corrupt cache", str(place), what, remedy, here)
+            if self.disk.listing(Path(path)) is not None and self.cache.lacks(digest):
+                what = "not in DVC's cache, which could not give it back"
+                yield Finding("not in cache", path, what, self._into_cache(step, path), here)
+
+    def chain(self, step: Step) -> Iterator[Finding]:
+        """Inputs that are no longer what they were when the stage read them."""
+        again = f"dvc repro {step.stage}"
+        for path, digest in step.inputs.items():
+            maker = self.lineage.maker(path)
+            whole = maker is not None and path in maker.outputs  # not a part of what it wrote
+            now = maker.outputs[path] if maker and whole else self.disk.digest(Path(path))
+            if now == digest:
+                continue
+            if maker and whole:
+                what = f"{step.stage} read {short(digest)}, but {maker.stage} has since written {short(now)}"
+                yield Finding("stale chain", path, what, again, (step.stage,))
+            else:
+                names = self._changed(path, digest)
+                what = "changed since" if now else "gone since"
+                what += f" {step.stage} read it" + (f": {names}" if names else "")
+                yield Finding("out of date", path, what, again, (step.stage,))
+        for path in step.outputs:
+            yield from self._provenance(step, path)
+
+    def _provenance(self, step: Step, path: str) -> Iterator[Finding]:
+        file = Path(path) / PROVENANCE
+        if not file.is_file():
+            return
+        try:
+            said = dict(read_json(file)["inputs"])
+        except (DarkroomError, KeyError, TypeError, ValueError):
+            what = f"names no inputs: it is not as {step.stage} writes it"
+            yield Finding("stale chain", str(file), what, self.restore(step, path), (step.stage,))
+            return
+        for source, digest in said.items():
+            maker = self.lineage.maker(source)
+            known = step.inputs.get(source) or (maker.outputs.get(source) if maker else None)
+            if known != digest:
+                what = f"says it was made from {source} {short(digest)}, but dvc.lock has {short(known)}"
+                yield Finding("stale chain", str(file), what, f"dvc repro -f -s {step.stage}", (step.stage,))
+
+    def code(self, step: Step, commit: str) -> Iterator[Finding]:
+        """Code that changed after the stage ran, at `commit` where that is known."""
+        for path, digest in step.code.items():
+            now = self.disk.digest(Path(path))
+            if now != digest:
+                what = "changed since its stages ran" if now else "gone since its stages ran"
+                if commit and now and Path(path).is_dir() and (names := git("diff", "--name-only", commit, "--", path)):
+                    what += f": {some([name.removeprefix(f'{path}/') for name in names.splitlines()])}"
+                yield Finding("out of date", path, what, "dvc repro", (step.stage,))
+
+    def definition(self, step: Step) -> Iterator[Finding]:
+        """What dvc.yaml and params.yaml ask for otherwise than when the stage ran."""
+        place = self.places[step.stage]
+        again, where = f"dvc repro {step.stage}", (step.stage,)
+        if place.cmd != step.cmd:
+            what = f"{step.stage} ran {step.cmd!r}, now {place.cmd!r}"
+            yield Finding("out of date", str(PIPELINE), what, again, where)
+        for word, asked, had in (
+            ("reads", {*place.inputs, *place.code}, step.inputs.keys() | step.code.keys()),
+            ("writes", set(place.outputs), set(step.outputs)),
+        ):
+            if changed := {str(path) for path in asked} ^ had:
+                what = f"{step.stage} {word} other things than when it ran: {some(sorted(changed))}"
+                yield Finding("out of date", str(PIPELINE), what, again, where)
+        for file, sections in step.params.items():
+            then, now = flat(sections), _sections(Path(file), list(sections))
+            keys = list(dict.fromkeys((*then, *now)))
+            pairs = [(key, now.get(key, "absent"), then.get(key, "absent")) for key in keys]
+            if told := [f"{key} is {value}, was {before}" for key, value, before in pairs if value != before]:
+                yield Finding("out of date", file, f"changed since {step.stage} ran: {some(told)}", again, where)
+
+    def restore(self, step: Step, path: str) -> str:
+        """The command that brings an output back as dvc.lock has it."""
+        return " ".join(self._way_back(step, path))
+
+    def _way_back(self, step: Step, path: str) -> tuple[str, str]:
+        """The command that brings an output back, and what to name to it."""
+        if path in step.uncached:
+            kept = md5_at_head(path) == step.outputs[path]
+            return ("git checkout HEAD --", path) if kept else (self._again(step), step.stage)
+        digest = step.outputs[path]
+        if self.cache.lacks(digest) or self.cache.corrupt(digest):
+            return ("dvc pull --force", path) if has_remote() else (self._again(step), step.stage)
+        return "dvc checkout --force", path
+
+    def _again(self, step: Step) -> str:
+        """How to run a stage again: alone, or, where its inputs are not there, with what makes them."""
+        there = all(self.disk.listing(Path(path)) is not None for path in step.inputs)
+        return "dvc repro -f -s" if there else "dvc repro"
+
+    def _into_cache(self, step: Step, path: str) -> str:
+        """The command that has the cache hold an output; a commit, unless that would also hide other changes."""
+        whole = self.disk.digest(Path(path)) == step.outputs[path]
+        if whole and not any((*self.chain(step), *self.code(step, ""), *self.definition(step))):
+            return f"dvc commit -f {step.stage}"
+        return f"dvc pull --force {path}" if has_remote() else f"{self._again(step)} {step.stage}"
+
+    def _changed(self, path: str, digest: str) -> str:
+        """The files of a folder that are not as the cache's listing of `digest` has them; empty where there is none."""
+        before, now = self.cache.listing(digest), self.disk.listing(Path(path)) or {}
+        if before is None or "" in before or "" in now:
+            return ""
+        told = [name if name in now else f"{name} (gone)" for name in before if now.get(name) != before[name]]
+        return some(told + [f"{name} (new)" for name in sorted(now.keys() - before.keys())])
+
+    def _object(self, path: str, digest: str, broken: str) -> str:
+        """What an object of the cache is."""
+        names = [name for name, md5 in (self.cache.listing(digest) or {}).items() if md5 == broken and name]
+        return f"{path}/{names[0]}" if names else path if broken == digest else f"of {path}"
+
+
+def _sections(file: Path, keys: list[str]) -> dict[str, Any]:
+    """{dotted key: value} of what stands in a params file below these keys."""
+    try:
+        values = yaml.load(file.read_text(encoding="utf-8"), LOADER)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return {}
+    found: dict[str, Any] = {}
+    for key in keys:
+        value = values
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is not None:
+            found |= flat({key: value})
+    return found

@@ -1,0 +1,235 @@
+"""The audit: gathers what DVC, the disk and MLflow say of a stage and all it builds on, and mends the store."""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from darkroom.audit import picture as pictures
+from darkroom.audit.checks import Checks
+from darkroom.audit.disk import Cache, Disk
+from darkroom.audit.findings import Finding, merged, short
+from darkroom.audit.lineage import Lineage, Step, ordered, read_lineage
+from darkroom.audit.raw_data import check_raw_data
+from darkroom.audit.testimony import (
+    RECORDED,
+    REPAIR,
+    RESTORED,
+    Testimony,
+    ask,
+    compare,
+    explain,
+    stale_runs,
+)
+from darkroom.core.errors import DarkroomError
+from darkroom.project import LOCK, Place, places
+from darkroom.tracking.journal import pending
+from darkroom.tracking.outputs import MODELS
+from darkroom.tracking.store import is_on, location
+from darkroom.tracking.witness import Witness, store_exists, stray_artifacts
+
+PICTURES = ".png"
+
+
+@dataclass
+class Audit:
+    """What was looked at, and what was found. versions: of registered models, in words, by the content they hold."""
+
+    target: str
+    lineage: Lineage
+    findings: list[Finding]
+    told: Mapping[str, Testimony]
+    versions: Mapping[str, list[str]]
+    picture: pictures.Traced | None = None
+    repaired: list[str] = field(default_factory=list)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the chain holds."""
+        return not any(finding.breaks for finding in self.findings)
+
+
+class Auditor:
+    """Looks at one target: a stage, a file that a stage writes, a picture with a record, or (None) everything.
+
+    Raises:
+        DarkroomError: no project here, or no such stage or file.
+    """
+
+    def __init__(self, target: str | None) -> None:
+        self.places = places()
+        self.target = target
+        self.picture: pictures.Recorded | None = None
+        self._opening: Future[Witness] | None = None
+        self._pool = ThreadPoolExecutor(1)
+        stage = self._resolve()
+        lock = LOCK.read_text(encoding="utf-8") if LOCK.is_file() else ""
+        if is_on() and store_exists():
+            self._opening = self._pool.submit(Witness)  # takes seconds, in which files are hashed
+        self.current = read_lineage(lock, self.places)
+        self.disk = Disk()
+        self.cache = Cache(self.disk)
+        if self.picture is not None:
+            stage = next((s.stage for s in self.current.steps.values() if self.picture.model in s.outputs.values()), "")
+        self.stages = self._behind(stage) if stage is not None else list(self.places)
+        self.lineage = Lineage({name: step for name, step in self.current.steps.items() if name in self.stages})
+        self.checks = Checks(self.lineage, self.places, self.disk, self.cache)
+        self.checks.expect()
+
+    def audit(self) -> Audit:
+        """Look at everything."""
+        traced = None
+        witness, findings = self._witness()
+        lineage, checks, past = self.lineage, self.checks, False
+        if self.picture is not None:
+            traced = pictures.trace(self.picture, lineage, self.disk, witness)
+            findings += traced.findings
+            if traced.lineage is not None:
+                lineage, past = traced.lineage, True
+                checks = Checks(lineage, self.places, self.disk, self.cache)
+        told = {name: ask(witness, step) for name, step in lineage.steps.items()} if witness else {}
+        for name, step in lineage.steps.items():
+            findings += self._past(step, lineage) if past else self._present(step, told.get(name))
+            if name in told:
+                findings += compare(step, told[name], checks)
+        if not past:
+            findings += self._never_ran()
+        if witness:
+            findings += self._store_faults(witness)
+        versions = {}
+        if witness:
+            models = [step.outputs[path] for step in lineage.steps.values() for path in step.outputs if _is_model(path)]
+            versions = {digest: found for digest in models if (found := witness.versions(digest))}
+        return Audit(self.target or "all stages", lineage, merged(findings), told, versions, traced)
+
+    def repair(self) -> list[str]:
+        """Mend what the store should say, and tell what was done."""
+        if not is_on():
+            raise DarkroomError("DARKROOM_TRACKING=off: nothing can be recorded; set it to on")
+        if self._opening is None:
+            self._opening = self._pool.submit(Witness)
+        witness, done = self._opening.result(), list[str]()
+        sent = witness.replay()
+        if sent.sent:
+            done.append(f"{len(sent.sent)} runs that waited in the journal are sent")
+        if sent.waiting:
+            done.append(f"{sent.waiting} runs still wait in the journal: {sent.reason}")
+        for seen, why in stale_runs(witness, self.stages):
+            witness.kill(seen, why)
+            done.append(f"run {seen.id} of {seen.stage} is now KILLED: {why}")
+        if n := stray_artifacts(mend=True):
+            done.append(f"{n} places of artifacts now lie in this project")
+        for step in self.lineage.steps.values():
+            done += self._record(witness, step)
+        return done
+
+    def _record(self, witness: Witness, step: Step) -> Iterator[str]:
+        told = ask(witness, step)
+        kinds = {finding.kind for finding in compare(step, told, self.checks)}
+        if any(self.disk.digest(Path(path)) != digest for path, digest in step.outputs.items()):
+            return  # nothing is attested that is not here
+        if "missing run" in kinds:
+            if told.deleted:
+                witness.restore(told.deleted)
+                yield f"{step.stage}: its deleted run {told.deleted.id} is back"
+                return
+            witness.record(step.stage, step.flat_params, step.inputs, step.outputs, RECORDED)
+            yield f"{step.stage}: a run is recorded afterwards"
+        elif "restored" in kinds:
+            witness.record(step.stage, step.flat_params, step.inputs, step.outputs, RESTORED)
+            yield f"{step.stage}: a run says that its outputs were restored"
+
+    def _witness(self) -> tuple[Witness | None, list[Finding]]:
+        if not is_on():
+            what = "DARKROOM_TRACKING=off: no run was asked"
+            return None, [Finding("not asked", "MLflow", what, "set DARKROOM_TRACKING=on")]
+        if self._opening is None:
+            what = "there is no such store: the runs are gone, or were never recorded here"
+            remedy = f"put it back, or {REPAIR} notes them anew"
+            return None, [Finding("missing run", location(), what, remedy, tuple(self.lineage.steps))]
+        try:
+            return self._opening.result(), []
+        except DarkroomError as error:
+            what, _, remedy = str(error).rpartition("; ")
+            return None, [Finding("store", location(), what, remedy, tuple(self.lineage.steps))]
+
+    def _present(self, step: Step, told: Testimony | None) -> Iterator[Finding]:
+        """How the disk differs from dvc.lock."""
+        checks = self.checks
+        for path, digest in checks.differs(step).items():
+            yield explain(step, path, digest, told, checks) if told else checks.tampered(step, path)
+        yield from checks.outputs(step)
+        yield from checks.chain(step)
+        yield from checks.code(step, told.maker.commit if told and told.maker else "")
+        yield from checks.definition(step)
+        yield from check_raw_data(step, self.disk)
+
+    def _past(self, step: Step, lineage: Lineage) -> Iterator[Finding]:
+        """What is wrong with a step of an earlier pipeline, of which nothing need lie on the disk."""
+        here = (step.stage,)
+        for path, digest in step.outputs.items():
+            if path not in step.uncached and self.cache.lacks(digest):
+                what = f"{short(digest)} is not in DVC's cache any more"
+                yield Finding("not in cache", path, what, "dvc pull at its commit, or dvc repro there", here)
+        for path, digest in step.inputs.items():
+            maker = lineage.maker(path)
+            if maker and maker.outputs.get(path) != digest:
+                what = f"{step.stage} read {short(digest)}, but the {maker.stage} behind it wrote another"
+                yield Finding("stale chain", path, what, "dvc repro at its commit", here)
+            elif not maker and _declared(self.places).maker(path):
+                what = f"no run made the {short(digest)} that {step.stage} read"
+                yield Finding("missing run", path, what, "audit with the store that has it: MLFLOW_TRACKING_URI", here)
+
+    def _never_ran(self) -> Iterator[Finding]:
+        for name in self.stages:
+            if name not in self.current.steps:
+                yield Finding("out of date", name, f"never ran, says {LOCK}", "dvc repro", (name,))
+
+    def _store_faults(self, witness: Witness) -> Iterator[Finding]:
+        for run in pending():
+            what = f"a run that began at {datetime.fromtimestamp(run.began / 1000):%F %T} waits to be sent"
+            yield Finding("not yet sent", run.stage, what, REPAIR, (run.stage,))
+        for seen, why in stale_runs(witness, self.stages):
+            what = f"run {seen.id} counts as running, but {why}"
+            yield Finding("stale run", seen.stage, what, REPAIR, (seen.stage,))
+        if n := stray_artifacts(mend=False):
+            yield Finding("lost copies", location(), f"{n} places of artifacts name a folder that was moved", REPAIR)
+
+    def _resolve(self) -> str | None:
+        """The stage that is meant; None for all, and for a picture, which is then read."""
+        target = self.target
+        if target is None or target in self.places:
+            return target
+        path = Path(target)
+        if path.is_absolute() and path.is_relative_to(Path.cwd()):
+            path = path.relative_to(Path.cwd())
+        if maker := _declared(self.places).maker(path.as_posix()):
+            return maker.stage
+        if path.suffix.lower() == PICTURES and path.exists():
+            self.picture = pictures.read(path)
+            return None
+        raise DarkroomError(
+            f"{target}: neither a stage, nor a file that one writes, nor a picture; stages: {', '.join(self.places)}"
+        )
+
+    def _behind(self, stage: str) -> list[str]:
+        return list(_declared(self.places).behind(stage).steps) if stage else []
+
+
+def _is_model(path: str) -> bool:
+    return Path(path).parent == MODELS
+
+
+def _declared(stages: Mapping[str, Place]) -> Lineage:
+    """The stages as dvc.yaml declares them, without contents."""
+    return ordered(
+        Step(
+            name,
+            place.cmd,
+            inputs=dict.fromkeys((path.as_posix() for path in place.inputs), ""),
+            code={},
+            outputs=dict.fromkeys((path.as_posix() for path in place.outputs), ""),
+        )
+        for name, place in stages.items()
+    )

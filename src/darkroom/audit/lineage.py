@@ -1,0 +1,109 @@
+"""What was made from what: the last execution of each stage, as dvc.lock or a run has it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from darkroom.core.errors import DarkroomError
+from darkroom.project import LOCK, Place, is_code
+from darkroom.tracking.run import flat
+
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where the library was built with it
+
+
+@dataclass(frozen=True)
+class Step:
+    """One execution of a stage. Contents are DVC's hashes, by path relative to the project; sizes in bytes.
+
+    params: {file: {section: values}} as dvc.lock keeps them. uncached: outputs that git keeps, not DVC's cache.
+    """
+
+    stage: str
+    cmd: str
+    inputs: Mapping[str, str]
+    code: Mapping[str, str]
+    outputs: Mapping[str, str]
+    params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    uncached: frozenset[str] = frozenset()
+
+    @property
+    def flat_params(self) -> dict[str, Any]:
+        """{"train_unet.steps": 1350}"""
+        return {key: value for values in self.params.values() for key, value in flat(values).items()}
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Steps by stage, each after those it builds on."""
+
+    steps: Mapping[str, Step]
+
+    def maker(self, path: str) -> Step | None:
+        """The step that writes `path`, or the folder that holds it."""
+        holds = (path, *map(str, Path(path).parents))
+        return next((step for step in self.steps.values() for out in step.outputs if out in holds), None)
+
+    def behind(self, stage: str) -> "Lineage":
+        """A stage and all it builds on."""
+        wanted, waiting = set(), [stage]
+        while waiting:
+            here = waiting.pop()
+            if here not in wanted:
+                wanted.add(here)
+                waiting += [maker.stage for path in self.steps[here].inputs if (maker := self.maker(path))]
+        return Lineage({name: step for name, step in self.steps.items() if name in wanted})
+
+    def makers(self, step: Step) -> list[Step]:
+        """The steps a step builds on directly, each once."""
+        found = {maker.stage: maker for path in step.inputs if (maker := self.maker(path))}
+        return list(found.values())
+
+    def roots(self) -> list[Step]:
+        """The steps nothing else here builds on."""
+        used = {maker.stage for step in self.steps.values() for maker in self.makers(step)}
+        return [step for name, step in self.steps.items() if name not in used]
+
+
+def read_lineage(lock: str, places: Mapping[str, Place]) -> Lineage:
+    """The steps in the text of a dvc.lock, of the stages that dvc.yaml still names.
+
+    Raises:
+        DarkroomError: it is no lock file.
+    """
+    try:
+        entries = (yaml.load(lock, LOADER) or {}).get("stages", {})
+        return ordered(_step(name, entries[name], place) for name, place in places.items() if name in entries)
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        raise DarkroomError(
+            f"{LOCK}: not a lock file ({' '.join(str(error).split())}); git checkout {LOCK}, or delete it and dvc repro"
+        ) from None
+
+
+def ordered(steps: Iterable[Step]) -> Lineage:
+    """The lineage of these steps."""
+    waiting = {step.stage: step for step in steps}
+    everything, done = Lineage(dict(waiting)), dict[str, Step]()
+    while waiting:
+        ready = [s for s in waiting.values() if not any(m.stage in waiting for m in everything.makers(s))]
+        for step in ready or list(waiting.values()):  # DVC refuses circles
+            done[step.stage] = waiting.pop(step.stage)
+    return Lineage(done)
+
+
+def _step(name: str, entry: Mapping[str, Any], place: Place) -> Step:
+    deps = {dep["path"]: str(dep["md5"]) for dep in entry.get("deps", [])}
+    outs = entry.get("outs", [])
+    return Step(
+        stage=name,
+        cmd=entry["cmd"],
+        inputs={path: digest for path, digest in deps.items() if not is_code(Path(path))},
+        code={path: digest for path, digest in deps.items() if is_code(Path(path))},
+        outputs={out["path"]: str(out["md5"]) for out in outs},
+        params=entry.get("params", {}),
+        sizes={out["path"]: int(out.get("size", 0)) for out in outs},
+        uncached=frozenset(path.as_posix() for path in place.uncached),
+    )

@@ -1,0 +1,112 @@
+"""A generated picture: which pipeline drew it, by the hash in its record, and who made that pipeline."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from darkroom.audit.disk import Disk
+from darkroom.audit.findings import Finding, short
+from darkroom.audit.lineage import Lineage, Step, ordered, read_lineage
+from darkroom.audit.repository import git
+from darkroom.core.errors import DarkroomError
+from darkroom.inference.written import written
+from darkroom.project import LOCK, PIPELINE, read_places
+from darkroom.tracking.registry import MADE_AT
+from darkroom.tracking.witness import Seen, Witness
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a picture says of itself. model: hash of its pipeline; empty where it says nothing, and `why` why."""
+
+    path: Path
+    model: str
+    values: Mapping[str, Any]
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A picture and where its pipeline was found. lineage: of an earlier pipeline; None for dvc.lock's, or for none."""
+
+    picture: Recorded
+    found: str
+    lineage: Lineage | None = None
+    findings: list[Finding] = field(default_factory=list)
+
+
+def read(path: Path) -> Recorded:
+    """The record of a picture."""
+    try:
+        values, _ = written(path)
+        for listed in ("prompts", "seeds"):
+            values[listed][values["index"] or 0]
+        return Recorded(path, str(values["model"]), values)
+    except (KeyError, IndexError, TypeError) as error:
+        return Recorded(path, "", {}, f"its record is damaged ({type(error).__name__}: {error})")
+    except DarkroomError as error:
+        return Recorded(path, "", {}, str(error).removeprefix(f"{path}: ").partition("; ")[0])
+
+
+def trace(picture: Recorded, current: Lineage, disk: Disk, witness: Witness | None) -> Traced:
+    """Find the pipeline that drew a picture: in dvc.lock, in an earlier dvc.lock that git has, among the runs."""
+    if not picture.model:
+        remedy = "give a PNG as darkroom generate wrote it"
+        return Traced(picture, "", Lineage({}), [Finding("no record", str(picture.path), picture.why, remedy)])
+    if _maker(current, picture.model):
+        return Traced(picture, f"as in {LOCK}")
+    if (earlier := _in_git(picture.model)) is not None:
+        commit, lineage = earlier
+        found = f"an earlier one, {LOCK} of commit {short(commit)}: git checkout {short(commit)} && dvc checkout"
+        return Traced(picture, found, lineage)
+    if witness and (seen := witness.wrote(MADE_AT, picture.model)):
+        return Traced(picture, f"an earlier one, that run {short(seen.id)} made", _from_runs(seen, witness))
+    return Traced(picture, "", Lineage({}), [_unknown(picture, disk, witness)])
+
+
+def _unknown(picture: Recorded, disk: Disk, witness: Witness | None) -> Finding:
+    what = f"was drawn by a pipeline {short(picture.model)} that neither {LOCK}, git"
+    what += " nor a run knows" if witness else " knows; no run could be asked"
+    if disk.digest(Path(MADE_AT)) == picture.model:
+        what = f"was drawn by {MADE_AT} as it lies here, which no stage wrote so"
+    elif witness and (versions := witness.versions(picture.model)):
+        what = f"was drawn by {', '.join(versions)}, registered from elsewhere: no run here made it"
+    remedy = "audit it in the project, or with the MLFLOW_TRACKING_URI, where its pipeline was made"
+    return Finding("unknown model", str(picture.path), what, remedy)
+
+
+def _maker(lineage: Lineage, model: str) -> Step | None:
+    return next((step for step in lineage.steps.values() if model in step.outputs.values()), None)
+
+
+def _in_git(model: str) -> tuple[str, Lineage] | None:
+    """The commit that brought a dvc.lock with this content, and what that says of its making."""
+    commits = git("log", "--format=%H", f"-S{model}", "--", str(LOCK))
+    if not commits:
+        return None
+    commit = commits.splitlines()[-1]
+    lock, stages = git("show", f"{commit}:./{LOCK}"), git("show", f"{commit}:./{PIPELINE}")
+    try:
+        lineage = read_lineage(lock or "", read_places(stages or ""))
+    except (DarkroomError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+        return None
+    maker = _maker(lineage, model)
+    return (commit, lineage.behind(maker.stage)) if maker else None
+
+
+def _from_runs(last: Seen, witness: Witness) -> Lineage:
+    """The run that made a pipeline, and those that made what it read, each found by its content."""
+    steps: dict[str, Step] = {}
+    waiting = [last]
+    while waiting:
+        seen = waiting.pop()
+        if seen.stage in steps:
+            continue
+        steps[seen.stage] = Step(
+            seen.stage, "", seen.inputs, code={}, outputs=seen.outputs, params={"": dict(seen.params)}
+        )
+        waiting += [maker for path, digest in seen.inputs.items() if (maker := witness.wrote(path, digest))]
+    return ordered(steps.values())

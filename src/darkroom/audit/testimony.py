@@ -1,0 +1,167 @@
+"""Compares dvc.lock with what MLflow's runs tell: who made this, from what, at which commit, on which machine."""
+
+import json
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from darkroom.audit.checks import Checks
+from darkroom.audit.findings import Finding, short, some
+from darkroom.audit.lineage import Step
+from darkroom.audit.repository import git
+from darkroom.tracking.run import code_hash
+from darkroom.tracking.store import VALUE_LENGTH
+from darkroom.tracking.witness import Seen, Witness
+
+REPAIR = "darkroom audit --repair"
+RESTORED, RECORDED = "restored", "recorded afterwards"
+
+
+@dataclass
+class Testimony:
+    """What the runs tell of one step.
+
+    maker: the run that made it, or None. others: further runs of the stage, newest first.
+    """
+
+    maker: Seen | None = None
+    others: list[Seen] = field(default_factory=list)
+    deleted: Seen | None = None  # where there is no maker: the finished run that was deleted
+
+
+def ask(witness: Witness, step: Step) -> Testimony:
+    """Find the run that made what a step wrote, from what it read: the latest one that is finished and not deleted."""
+    runs = witness.runs(step.stage, step.outputs)
+    agreeing = [seen for seen in runs if seen.good and _agrees(seen, step)]
+    maker = next(iter([seen for seen in agreeing if not seen.afterwards] or agreeing), None)
+    lost = next((s for s in runs if s.deleted and s.status == "FINISHED" and _agrees(s, step)), None)
+    return Testimony(maker, [seen for seen in runs if seen is not maker], None if maker else lost)
+
+
+def compare(step: Step, told: Testimony, checks: Checks) -> Iterator[Finding]:
+    """What the runs tell otherwise than dvc.lock, and what speaks against the run that made it."""
+    here = (step.stage,)
+    if told.maker is None:
+        yield _nobody(step, told, checks)
+        return
+    maker, again = told.maker, f"dvc repro -f -s {step.stage}"
+    if wrong := [key for key, value in step.flat_params.items() if not _same(maker.params.get(key), value)]:
+        what = f"run {short(maker.id)} had other parameters than dvc.lock: {some(wrong)}"
+        yield Finding("contradicted", step.stage, what, f"git checkout dvc.lock, or {again}", here)
+    newest = next((seen for seen in told.others if seen.good and seen.began > maker.began), None)
+    if newest and any(newest.outputs.get(path) != digest for path, digest in step.outputs.items()):
+        what = f"of run {short(maker.id)}, {day(maker.began)}; a newer run {short(newest.id)} wrote others"
+        yield Finding("restored", step.stage, what, f"none needed; {REPAIR} notes it in MLflow", here)
+    if maker.afterwards:
+        what = "its run was recorded by an audit, which did not see it made"
+        yield Finding("recorded afterwards", step.stage, what, f"none needed; {again} makes it anew", here)
+        return
+    if maker.dirty:
+        what = f"made at {short(maker.commit)} with uncommitted changes"
+        yield Finding("dirty commit", step.stage, what, f"commit them, then {again}", here)
+    if not maker.commit:
+        what = "made outside a git repository"
+        yield Finding("unknown commit", step.stage, what, f"git init and commit, then {again}", here)
+    elif git("cat-file", "-e", f"{maker.commit}^{{commit}}") is None:
+        what = f"made at commit {short(maker.commit)}, which this repository lacks"
+        yield Finding("unknown commit", step.stage, what, "git fetch --all, or push it from where it was made", here)
+    if _same_code(step, maker, checks) is False:
+        what = f"run {short(maker.id)} ran other code than dvc.lock has"
+        yield Finding("other code", step.stage, what, again, here)
+    if _local(maker.artifacts) and not Path(maker.artifacts).is_dir():
+        what = f"the pictures and files that run {short(maker.id)} kept are not in {maker.artifacts}"
+        yield Finding("lost copies", step.stage, what, f"put them back there, or {again}", here)
+
+
+def explain(step: Step, path: str, digest: str, told: Testimony, checks: Checks) -> Finding:
+    """Why an output on the disk has another content than dvc.lock has: a run wrote it, or it was tampered with."""
+    here = (step.stage,)
+    wrote = next((seen for seen in told.others if seen.good and seen.outputs.get(path) == digest), None)
+    if wrote is None:
+        return checks.tampered(step, path)
+    back = f"{checks.restore(step, path)} brings dvc.lock's back, dvc commit -f {step.stage} keeps this"
+    if _other_inputs(wrote, step) or not _same_params(wrote, step):
+        what = f"holds what run {short(wrote.id)} wrote, from other inputs or parameters"
+        return Finding("not in dvc.lock", path, what, back, here)
+    if told.maker and (differing := _differing(told.maker.profile, wrote.profile)):
+        what = f"run {short(wrote.id)} made it on another execution profile than dvc.lock's: {some(differing)}"
+        return Finding("another profile", path, what, back, here)
+    what = f"holds what run {short(wrote.id)} wrote from the same inputs, and dvc.lock has another"
+    return Finding("not in dvc.lock", path, what, back, here)
+
+
+def stale_runs(witness: Witness, stages: Collection[str]) -> list[tuple[Seen, str]]:
+    """The runs of these stages that count as running and never will end, with the reason."""
+    open_runs = [seen for seen in witness.running() if seen.stage in stages]
+    return [(seen, why) for seen in open_runs if (why := witness.why_stale(seen))]
+
+
+def day(milliseconds: int) -> str:
+    """A time as people read it, on this machine's clock."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(milliseconds / 1000))
+
+
+def _nobody(step: Step, told: Testimony, checks: Checks) -> Finding:
+    """Why there is no run."""
+    here = (step.stage,)
+    if told.deleted:
+        what = f"its run {short(told.deleted.id)} was deleted in MLflow"
+        return Finding("missing run", step.stage, what, f"{REPAIR} restores it", here)
+    for seen in told.others:
+        same = seen.good and not _other_inputs(seen, step) and _same_params(seen, step)
+        if same and not seen.afterwards and _same_code(step, seen, checks):
+            other = [path for path, digest in step.outputs.items() if seen.outputs.get(path) != digest]
+            what = f"run {short(seen.id)} made other contents than dvc.lock has of the same inputs: {some(other)}"
+            remedy = f"git checkout dvc.lock, or dvc repro -f -s {step.stage}"
+            return Finding("contradicted", step.stage, what, remedy, here)
+    what = "no finished run made what dvc.lock has, from the inputs it has"
+    return Finding(
+        "missing run", step.stage, what, f"{REPAIR} notes it, dvc repro -f -s {step.stage} makes it anew", here
+    )
+
+
+def _agrees(seen: Seen, step: Step) -> bool:
+    wrote = all(seen.outputs.get(path) == digest for path, digest in step.outputs.items())
+    return wrote and not _other_inputs(seen, step)
+
+
+def _other_inputs(seen: Seen, step: Step) -> bool:
+    return any(seen.inputs.get(path) != digest for path, digest in step.inputs.items())
+
+
+def _same_params(seen: Seen, step: Step) -> bool:
+    return all(_same(seen.params.get(key), value) for key, value in step.flat_params.items())
+
+
+def _same(told: str | None, value: Any) -> bool:
+    """Whether a run's parameter, a text that may have been cut, is this value."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    if told is None or told == text[:VALUE_LENGTH]:
+        return True  # a key the run does not know came with a later version
+    try:
+        return bool(json.loads(told) == value)
+    except ValueError:
+        return False
+
+
+def _differing(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    keys = sorted(before.keys() | now.keys())
+    pairs = [(key, before.get(key, "unknown"), now.get(key, "unknown")) for key in keys]
+    return [f"{key.replace('_', ' ')} {now}, not {before}" for key, before, now in pairs if before != now]
+
+
+def _same_code(step: Step, seen: Seen, checks: Checks) -> bool | None:
+    """Whether a run's code is dvc.lock's; None where that is no longer on the disk to compare with."""
+    if any(checks.disk.digest(Path(path)) != digest for path, digest in step.code.items()):
+        return None
+    files: dict[str, str] = {}
+    for path in step.code:
+        for name, digest in (checks.disk.listing(Path(path)) or {}).items():
+            files[f"{path}/{name}" if name else path] = digest
+    return seen.tags.get("code") == code_hash(files)
+
+
+def _local(address: str) -> bool:
+    return address.startswith("/")

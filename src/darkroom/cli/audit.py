@@ -1,0 +1,53 @@
+"""`darkroom audit`."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from darkroom.audit.findings import BREAKS, WARNINGS
+
+HELP = f"""\
+Check that dvc.lock, the disk, DVC's cache and MLflow's runs tell the same story, and print it.
+
+The lineage of everything, of a stage, of a file that a stage writes, or of a picture that darkroom drew (by the record
+in it), from there to the source. Each finding names what is wrong, where, and the command that mends it. The exit
+status is 1 where the chain is broken:
+
+\b
+{chr(10).join(f"  {kind:20}{meaning}" for kind, meaning in BREAKS.items())}
+
+and 0 with these:
+
+\b
+{chr(10).join(f"  {kind:20}{meaning}" for kind, meaning in WARNINGS.items())}
+
+--repair brings deleted runs back, records runs for outputs that are here as dvc.lock has them but have none, notes
+restored outputs, closes runs whose process is gone, and finds the files of runs again after the project was moved. It
+changes nothing but MLflow's store. docs/audit.md says more.
+
+\b
+darkroom audit
+darkroom audit train_unet
+darkroom audit samples/a-green-ring.png
+darkroom audit --json > audit.json
+"""
+
+
+def audit(
+    target: Annotated[
+        str | None, typer.Argument(help="A stage, a file or a picture. [default: all stages]", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what MLflow's store should say.")] = False,
+) -> None:
+    from darkroom.audit import report
+    from darkroom.audit.examine import Auditor
+
+    auditor = Auditor(target)
+    repaired = auditor.repair() if repair else []
+    found = auditor.audit()
+    found.repaired = repaired
+    print(json.dumps(report.as_json(found), indent=2, ensure_ascii=False) if as_json else report.text(found))
+    if not found.whole:
+        raise typer.Exit(1)

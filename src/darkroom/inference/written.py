@@ -1,0 +1,53 @@
+"""The record in a PNG as it is written there, read without what draws pictures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from darkroom.core.errors import DarkroomError
+from darkroom.data.images import UnusablePictureError, decode
+
+KEY = "darkroom"  # the PNG's text chunk
+FORMAT = 1
+
+
+def written(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The values of a record, not yet looked at, and all text chunks of the PNG.
+
+    Raises:
+        DarkroomError: there is no such file, it is no PNG of this program, one of another format, or damaged.
+    """
+    texts: dict[str, Any] = {str(name): text for name, text in open_picture(path).info.items()}
+    if KEY not in texts:
+        raise DarkroomError(f"{path}: does not say how it was made; give a PNG as darkroom wrote it")
+    try:
+        values: dict[str, Any] = json.loads(texts[KEY])
+        version = values.pop("format")
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise damaged(path, str(error)) from None
+    if version != FORMAT:
+        raise DarkroomError(f"{path}: its record has format {version!r}, not {FORMAT}; install another version")
+    return values, texts
+
+
+def damaged(path: Path, reason: str) -> DarkroomError:
+    """What to say of a record that cannot be used."""
+    return DarkroomError(f"{path}: its record is damaged ({reason}); give the file as it was written")
+
+
+def open_picture(path: Path) -> Image.Image:
+    """A picture file, decoded.
+
+    Raises:
+        DarkroomError: there is no such file, or it is no picture.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DarkroomError(f"{path}: cannot be read ({error.strerror}); name a picture") from None
+    try:
+        return decode(data)
+    except UnusablePictureError as error:
+        raise DarkroomError(f"{path}: {error}; name another picture") from None

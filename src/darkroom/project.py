@@ -1,0 +1,92 @@
+"""The stages of the project, as dvc.yaml names them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from darkroom.core.artifact import content_hash, files_of
+from darkroom.core.errors import DarkroomError
+
+PIPELINE, LOCK = Path("dvc.yaml"), Path("dvc.lock")
+CODE = ("src", "stages")
+
+
+@dataclass(frozen=True)
+class Place:
+    """What dvc.yaml says of a stage, so that it is said once."""
+
+    cmd: str
+    inputs: list[Path]
+    code: list[Path]
+    outputs: list[Path]
+    params: list[str]
+    uncached: frozenset[Path]  # outputs that git keeps, not DVC's cache
+
+    def input_hashes(self) -> dict[str, str]:
+        """{input: content hash} of what lies there.
+
+        Raises:
+            DarkroomError: an input is missing.
+        """
+        return {path.as_posix(): content_hash(path) for path in self.inputs}
+
+    def code_hashes(self) -> dict[str, str]:
+        """{file: content hash} of all code that the stage runs."""
+        return {file.as_posix(): content_hash(file) for path in self.code for file in files_of(path)}
+
+
+def places(pipeline: Path = PIPELINE) -> dict[str, Place]:
+    """Every stage of dvc.yaml, in its order.
+
+    Raises:
+        DarkroomError: no such file here, or it is no pipeline.
+    """
+    try:
+        return read_places(pipeline.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DarkroomError(f"{pipeline}: no such file here; go to the project's folder") from None
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
+        raise DarkroomError(f"{pipeline}: not a pipeline ({' '.join(str(error).split())}); mend it") from None
+
+
+def read_places(text: str) -> dict[str, Place]:
+    """The stages of a dvc.yaml, given as its text; raises what a text that is none makes raise."""
+    return {name: _place(entry) for name, entry in yaml.safe_load(text)["stages"].items()}
+
+
+def place(stage: str, pipeline: Path = PIPELINE) -> Place:
+    """The stage's entry in dvc.yaml.
+
+    Raises:
+        DarkroomError: no such file here, or no such stage in it.
+    """
+    stages = places(pipeline)
+    if stage not in stages:
+        raise DarkroomError(f"{pipeline}: has no stage {stage!r}; it has {', '.join(stages)}")
+    return stages[stage]
+
+
+def is_code(path: Path) -> bool:
+    """Whether a dependency is code that a stage runs, not something it reads."""
+    return path.parts[0] in CODE
+
+
+def _place(entry: dict[str, Any]) -> Place:
+    deps = list(_options(entry.get("deps", [])))
+    outputs = {k: v for kind in ("outs", "metrics", "plots") for k, v in _options(entry.get(kind, [])).items()}
+    return Place(
+        cmd=entry["cmd"],
+        inputs=[path for path in deps if not is_code(path)],
+        code=[path for path in deps if is_code(path)],
+        outputs=list(outputs),
+        params=list(entry.get("params", [])),
+        uncached=frozenset(path for path, options in outputs.items() if options.get("cache") is False),
+    )
+
+
+def _options(entries: list[Any]) -> dict[Path, dict[str, Any]]:
+    """Paths from dvc.yaml with their options; an entry is a path or {path: options}."""
+    pairs = [(entry, {}) if isinstance(entry, str) else next(iter(entry.items())) for entry in entries]
+    return {Path(path): options or {} for path, options in pairs}

@@ -1,0 +1,93 @@
+"""A small project made by a real DVC, with runs in a real store: three stages that take no time."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from darkroom.core.artifact import write_json
+
+SRC = Path(__file__).parents[2] / "src"
+
+
+@pytest.fixture(scope="session")
+def toy(load: Callable[[Path], ModuleType]) -> ModuleType:
+    """toy.py."""
+    return load(Path(__file__).with_name("toy.py"))
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory, toy: ModuleType) -> Path:
+    """The project after `dvc repro`, committed before and after."""
+    root = tmp_path_factory.mktemp("audit") / "made"
+    root.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        patch.setenv("PYTHONPATH", str(SRC))
+        for name in ("DVC_ROOT", "MLFLOW_TRACKING_URI", "DARKROOM_TRACKING", "DARKROOM_DATA"):
+            patch.delenv(name, raising=False)
+        toy.write_files({f"stages/{stage}.py": text for stage, text in toy.SCRIPTS.items()})
+        toy.write_files(
+            {"dvc.yaml": toy.PIPELINE, "params.yaml": toy.PARAMS, "src/toy/net.py": "A = 1\n", "src/toy/b.py": ""}
+        )
+        toy.write_files(
+            {".gitignore": ".mlflow/\ndata/prepared\ndata/raw\nartifacts/\n", ".dvcignore": "__pycache__\n"}
+        )
+        toy.write_files({"data/raw/pictures/a.png": "a", "data/raw/pictures/b.png": "b"})
+        entries = {"a.png": "0cc175b9c0f1b6a831c399e269772661", "b.png": "92eb5ffee6ae2fec3ad71c777531578f"}
+        write_json("data/manifests/toy.json", {name: {"size": 1, "md5": md5} for name, md5 in entries.items()})
+        subprocess.run(["git", "init", "--quiet"], check=True)
+        toy.shell("dvc init && dvc config core.analytics false && dvc config core.check_update false")
+        toy.commit()
+        for stage in toy.SCRIPTS:
+            toy.shell(f"dvc repro -s {stage}")
+            toy.record_run(stage)
+        toy.commit()
+    return root
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, the current folder; MLflow, which takes its time, is asked only where a test turns `tracked` on."""
+    root = tmp_path / "project"
+    shutil.copytree(made, root, symlinks=True)
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(SRC))
+    monkeypatch.setenv("DARKROOM_TRACKING", "off")
+    for name in ("DVC_ROOT", "MLFLOW_TRACKING_URI", "DARKROOM_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    return root
+
+
+@pytest.fixture
+def tracked(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project, its runs asked."""
+    monkeypatch.setenv("DARKROOM_TRACKING", "on")
+    return project
+
+
+Audited = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def audit(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Audited:
+    """darkroom audit ARGUMENTS --json -> the object; its exit status says the same."""
+
+    def call(*arguments: str) -> dict[str, Any]:
+        capsys.readouterr()
+        status = run("audit", *arguments, "--json")
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        found["findings"] = [finding for finding in found["findings"] if finding["kind"] != "not asked"]
+        assert found["whole"] == (status == 0) == (not any(finding["breaks"] for finding in found["findings"]))
+        return found
+
+    return call
