@@ -23,6 +23,7 @@ from darkroom.tracking.store import Metric, Store, check_answers, first_line, is
 COPY_MIB = 64.0  # larger files are named in the run, not copied into it; DARKROOM_TRACKING_COPY_MIB changes it
 DATA_COPY_MIB = 1.0
 DATA_COPIED = (".json", ".png")  # of data sets: their descriptions and contact sheets
+CLOSED_WITHIN = 4.0  # seconds, of a stage that was told to end; a store that is still being made has no run to close
 MODELS = Path("artifacts")  # each output in it is a model, registered as darkroom-NAME
 
 
@@ -103,14 +104,17 @@ class Run:
         self._tell(lambda store, run: store.end_run(run, "FINISHED"))
         self._sender.finish()
 
-    def break_off(self, status: str, reason: str) -> None:
-        """Close the run as FAILED or KILLED; never raises, for there is an error on its way already."""
+    def break_off(self, status: str, reason: str, within: float | None = None) -> None:
+        """Close the run as FAILED or KILLED; never raises, for there is an error on its way already.
+
+        within: seconds after which it is left as it is.
+        """
         if self._sender is None:
             return
         with suppress(DarkroomError):
             self._tell(lambda store, run: store.set_tags(run, {"mlflow.note.content": f"### Broken off\n\n{reason}\n"}))
             self._tell(lambda store, run: store.end_run(run, status))
-            self._sender.finish()
+            self._sender.finish(within)
 
     def _log_outputs(self, store: Store, run: str) -> None:
         account = self.account
@@ -180,7 +184,7 @@ def stage_run(
         yield run
         run.finish(outputs)
     except KeyboardInterrupt:
-        run.break_off("KILLED", "Interrupted.")
+        run.break_off("KILLED", "Interrupted.", within=CLOSED_WITHIN)
         raise
     except BaseException as error:
         run.break_off("FAILED", first_line(error))

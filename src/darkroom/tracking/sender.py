@@ -43,15 +43,15 @@ class Sender:
             raise self.failure
         self._events.put(event)
 
-    def finish(self) -> None:
-        """Wait until everything is sent or given up.
+    def finish(self, within: float | None = None) -> None:
+        """Wait until everything is sent or given up, or for `within` seconds.
 
         Raises:
             DarkroomError: the run could not be begun.
         """
         self._give_up_at = time.monotonic() + GIVE_UP_AFTER
         self._events.put(None)
-        self._thread.join()
+        self._thread.join(within)
         if self.failure is not None:
             raise self.failure
 
