@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -49,14 +49,27 @@ def alone(stage: str, lock: Path) -> Iterator[None]:
 
 def die_with_dvc() -> None:
     """Where dvc started this process, end as by SIGTERM once that dvc is gone. Started otherwise, do nothing."""
-    if "DVC_STAGE" not in os.environ:
-        return
-    starter = next((p for p in psutil.Process().parents() if p.name() not in SHELLS), None)
-    if starter is not None:
-        threading.Thread(target=_watch, args=(starter,), name="watch dvc", daemon=True).start()
+    if "DVC_STAGE" in os.environ:
+        threading.Thread(target=_watch, args=(_starter(),), name="watch dvc", daemon=True).start()
 
 
-def _watch(starter: psutil.Process) -> None:
-    while starter.is_running() and starter.status() != psutil.STATUS_ZOMBIE:
-        time.sleep(WATCH_EVERY)
+def _starter() -> psutil.Process | None:
+    """The dvc that started this process; None where it is gone already: imports take seconds.
+
+    dvc gives its stages no session of their own, and who takes in orphans is of another one.
+    """
+    try:
+        found = psutil.Process().parent()
+        while found is not None and found.name() in SHELLS:
+            found = found.parent()
+        strange = found is not None and hasattr(os, "getsid") and os.getsid(found.pid) != os.getsid(0)
+    except (psutil.Error, OSError):
+        return None
+    return None if strange else found
+
+
+def _watch(starter: psutil.Process | None) -> None:
+    with suppress(psutil.NoSuchProcess):
+        while starter is not None and starter.is_running() and starter.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(WATCH_EVERY)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -129,8 +129,14 @@ def test_a_stage_that_fails_leaves_a_failed_run_that_says_why(project: Path, cli
 
 
 def test_an_interrupted_stage_leaves_a_killed_run(project: Path, client: mlflow.MlflowClient) -> None:
-    with pytest.raises(KeyboardInterrupt), stage_run("interrupted", {}, {}, {}, [], {}):
+    def work(run: Run) -> None:
+        while run.id is None:
+            run.metrics(0, {})
+            time.sleep(0.01)
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), stage_run("interrupted", {}, {}, {}, [], {}) as run:
+        work(run)
     assert [run.info.status for run in recorded(client, "interrupted")] == ["KILLED"]
 
 
@@ -252,3 +258,23 @@ def test_processes_that_make_the_store_at_once_all_get_their_run(
     assert [process.wait() for process in processes] == [0, 0, 0]
     runs = recorded(client_of(project), "together")
     assert [run.info.status for run in runs] == ["FINISHED"] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.0, 1.0, 3.0])
+def test_a_store_whose_maker_was_killed_is_made_anew(
+    seconds: float, project: Path, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    code = "from darkroom.tracking import stage_run\nwith stage_run('a', {}, {}, {}, [], {}): pass"
+    command = [sys.executable, "-c", code]
+    maker = subprocess.Popen(command)
+    while not any(file.stat().st_size for file in project.glob(".mlflow/*mlflow.db*")):
+        assert maker.poll() is None
+        time.sleep(0.01)
+    time.sleep(seconds)
+    maker.kill()
+    maker.wait()
+    subprocess.run(command, check=True)
+    assert "FINISHED" in [run.info.status for run in recorded(client_of(project), "a")]
+    assert {file.name for file in (project / ".mlflow").iterdir()} <= {"mlflow.db", "lock", "artifacts"}

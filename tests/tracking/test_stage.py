@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -150,6 +151,9 @@ def test_a_stage_that_is_stopped_closes_its_run_as_killed(
 
     def stop(params: Params, work: Work) -> Mapping[str, float | str]:
         work.run.text(number.name, "signal.txt")
+        while work.run.id is None:
+            work.run.metrics(0, {})
+            time.sleep(0.01)
         os.kill(os.getpid(), number)
         raise AssertionError("went on after the signal")
 

@@ -37,7 +37,8 @@ def whole(path: Path | str) -> Iterator[Path]:
     beside = path.with_name(f".{path.name}.partial")
     _remove(beside)
     try:
-        yield beside
+        with named(path):
+            yield beside
         if not beside.exists():
             raise DarkroomError(f"{path}: nothing was written for it")
         if beside.is_file() and path.is_dir():
@@ -47,6 +48,17 @@ def whole(path: Path | str) -> Iterator[Path]:
         beside.replace(path)
     finally:
         _remove(beside)
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Errors of the system in this block that name no file name `path`: of a full disk, writing tells no name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def _remove(path: Path) -> None:
@@ -93,7 +105,8 @@ def write_json(path: Path | str, value: Any) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    with named(path):
+        path.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: Path | str) -> Any:

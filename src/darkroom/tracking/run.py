@@ -23,6 +23,8 @@ from darkroom.tracking.process import process_tags
 from darkroom.tracking.sender import Sender
 from darkroom.tracking.store import check_answers, first_line, is_on, location, meant
 
+CLOSED_WITHIN = 4.0  # seconds, of a stage that was told to end; what is not sent by then waits in the journal
+
 
 class Run:
     """What a stage tells while it works. Every call returns at once, or raises DarkroomError if no run could begin."""
@@ -118,14 +120,17 @@ class Run:
         self._tell(End("FINISHED", _now()))
         self._sender.finish()
 
-    def break_off(self, status: str, reason: str) -> None:
-        """Close the run as FAILED or KILLED; never raises, for there is an error on its way already."""
+    def break_off(self, status: str, reason: str, within: float | None = None) -> None:
+        """Close the run as FAILED or KILLED; never raises, for there is an error on its way already.
+
+        within: seconds after which it is left as it is.
+        """
         if self._sender is None:
             return
         with suppress(DarkroomError):
             self.tag(NOTE, broken_off(reason))
             self._tell(End(status, _now()))
-            self._sender.finish()
+            self._sender.finish(within)
 
 
 @contextmanager
@@ -166,7 +171,7 @@ def stage_run(
         run.finish(outputs)
     except KeyboardInterrupt as end:
         saved = end.saved if isinstance(end, Interrupted) else ""
-        run.break_off("KILLED", f"Interrupted; {saved}." if saved else "Interrupted.")
+        run.break_off("KILLED", f"Interrupted; {saved}." if saved else "Interrupted.", CLOSED_WITHIN)
         raise
     except BaseException as error:
         run.break_off("FAILED", first_line(error))

@@ -83,8 +83,8 @@ class Sender:
             self._lose(error)
             return None
 
-    def finish(self) -> None:
-        """Wait until everything is sent, or for a moment, where the store is away.
+    def finish(self, within: float | None = None) -> None:
+        """Wait until everything is sent, or for a moment, where the store is away; `within`: seconds at most.
 
         Raises:
             DarkroomError: the run could not be begun.
@@ -92,7 +92,7 @@ class Sender:
         self._leave_at = time.monotonic() + LEAVE_AFTER
         self._finished.set()
         self._told.set()
-        self._thread.join()
+        self._thread.join(within)
         if self.failure is not None:
             raise self.failure
 

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,6 +138,8 @@ class Store:
                 folder = project_root() / FOLDER
                 folder.mkdir(parents=True, exist_ok=True)
                 with FileLock(folder / "lock"):
+                    if not (folder / "mlflow.db").exists():
+                        _make(mlflow, folder / "mlflow.db")
                     _follow_project(folder)
                     self._open(mlflow, str(folder / "artifacts"))
         except Exception as error:
@@ -287,6 +289,20 @@ class Store:
     def end_run(self, run: str, status: str, time: int | None = None) -> None:
         """Close a run as FINISHED, FAILED or KILLED, at `time` (milliseconds since 1970) or now."""
         self.client.set_terminated(run, status, time)
+
+
+def _make(mlflow: Any, database: Path) -> None:
+    """Make MLflow's tables, which takes seconds; they appear when complete, for half made ones could not be used."""
+    beside, whole = (database.with_name(f".{database.name}.{state}") for state in ("making", "made"))
+    for left in database.parent.glob(f".{database.name}.*"):
+        left.unlink()
+    address = f"sqlite:///{beside}"
+    mlflow.MlflowClient(tracking_uri=address, registry_uri=address).search_experiments(max_results=1)
+    with closing(sqlite3.connect(beside)) as made, closing(sqlite3.connect(whole)) as copy:
+        made.backup(copy)
+    whole.replace(database)
+    with suppress(PermissionError):  # on Windows, while MLflow still has it open
+        beside.unlink()
 
 
 def _follow_project(folder: Path) -> None:

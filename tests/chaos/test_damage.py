@@ -1,0 +1,63 @@
+"""A damaged checkpoint, and a cache that takes nothing: nothing earlier is lost, and the result is the same."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from darkroom.core.artifact import content_hash
+from darkroom.core.checkpoint import TENSORS
+from darkroom.resuming import FOLDER
+
+Environment = Callable[[Path], dict[str, str]]
+STAGE = "train_unet"
+
+
+def test_where_the_newest_checkpoint_is_damaged_the_one_before_counts(
+    finished: Path, small: Any, kills: ModuleType, recipe: ModuleType, quiet: Environment
+) -> None:
+    command, every = f"{kills.COMMAND} -s {STAGE}", recipe.CHECKPOINT_EVERY
+    shutil.rmtree(finished / ".dvc" / "cache")  # where the result lies, and dvc would take it from
+    repro = kills.Repro(finished, quiet(finished), f"{command} -f")
+    assert repro.until(lambda: repro.stage == STAGE and repro.step > 3 * every)
+    assert repro.kill("kill -9 of all") == STAGE
+    before, newest = sorted((finished / FOLDER / STAGE).glob("*/step_*"))
+    content = bytearray((newest / TENSORS).read_bytes())
+    content[len(content) // 2] ^= 1
+    (newest / TENSORS).write_bytes(content)
+    again = kills.Repro(finished, quiet(finished), command).finish()
+    assert f"{newest.name}: damaged" in again.said
+    assert again.resumed[STAGE] == int(before.name.removeprefix("step_"))
+    assert kills.results(finished) == small.results
+
+
+@pytest.mark.slow
+def test_a_cache_that_takes_nothing_costs_no_training(
+    finished: Path, kills: ModuleType, recipe: ModuleType, quiet: Environment, mounted: Callable[..., None]
+) -> None:
+    params = yaml.safe_load((finished / "params.yaml").read_text())
+    params[STAGE]["learning_rate"] *= 0.5
+    (finished / "params.yaml").write_text(yaml.safe_dump(params))
+    lock, cache = (finished / "dvc.lock").read_bytes(), finished / ".dvc" / "cache"
+    mounted("--bind", str(cache), str(cache))
+    mounted("-o", "remount,ro,bind", str(cache))
+    command = f"{kills.COMMAND} -s {STAGE}"
+    repro = kills.Repro(finished, quiet(finished), command)
+    while repro.look():
+        pass
+    assert repro.process.returncode != 0
+    assert "Read-only file system" in repro.said
+    assert (finished / "dvc.lock").read_bytes() == lock
+    mounted("-o", "remount,rw,bind", str(cache))
+    again = kills.Repro(finished, quiet(finished), command).finish()
+    assert again.resumed[STAGE] == recipe.STEPS
+    resumed = kills.results(finished)
+    assert resumed["dvc.lock"] != lock
+    shutil.rmtree(finished / FOLDER)
+    kills.Repro(finished, quiet(finished), f"{command} -f").finish()
+    assert kills.results(finished) == resumed
+    assert content_hash(finished / "artifacts/unet").encode() in resumed["dvc.lock"]

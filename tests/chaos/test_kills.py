@@ -1,0 +1,68 @@
+"""Ended at any moment, in any stage, in any way, and continued: the results are those of the undisturbed run."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+Environment = Callable[[Path], dict[str, str]]
+SEED = 1
+KILLS, EVERY, MORE = 50, 20, 3  # of the full test: kills, steps between checkpoints, kills of a round at random besides
+
+
+def test_a_pipeline_ended_in_every_stage_gives_the_same(
+    small: Any,
+    kills: ModuleType,
+    recipe: ModuleType,
+    quiet: Environment,
+    new_project: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    project, account, draw = new_project(tmp_path), kills.Account(), random.Random(SEED)
+    stages = [*small.seconds, draw.choice(recipe.TRAINED)]
+    moments = [
+        kills.Moment(m.stage, m.kind, step=draw.randrange(1, recipe.STEPS)) if m.stage in recipe.TRAINED else m
+        for m in small.moments(draw, stages)
+    ]
+    small.disturb(project, quiet(project), moments, account)
+    print(account.table(list(small.seconds)))
+    assert account.total == len(stages) == 8
+    assert {stage for stage, _ in account.kills} >= set(recipe.TRAINED)
+    assert account.losses.keys() == set(recipe.TRAINED)
+    assert max(max(lost) for lost in account.losses.values()) <= recipe.CHECKPOINT_EVERY
+
+
+@pytest.mark.slow
+def test_scenes_quick_survives_fifty_ends_at_random_moments(
+    kills: ModuleType,
+    recipe: ModuleType,
+    environment_of: Environment,
+    new_project: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    """With tracking. In each round every stage is ended once, and some a second time."""
+
+    def environment(project: Path, **settings: str) -> dict[str, str]:
+        traced: dict[str, str] = kills.traced(environment_of(project), project.parent, **settings)
+        return traced
+
+    project = new_project(tmp_path / "undisturbed", small=False)
+    undisturbed = kills.Undisturbed.run(project, environment(project, checkpoint_minutes="0"))
+    account, draw, rounds = kills.Account(), random.Random(SEED), 0
+    while account.total < KILLS:
+        rounds += 1
+        project = new_project(tmp_path / f"round {rounds}", small=False)
+        stages = [
+            *undisturbed.seconds,
+            *draw.choices(list(undisturbed.seconds), list(undisturbed.seconds.values()), k=MORE),
+        ]
+        moments = undisturbed.moments(draw, stages)
+        undisturbed.disturb(project, environment(project, checkpoint_steps=str(EVERY)), moments, account)
+        print(f"round {rounds}: as undisturbed after {account.total} ends in all", flush=True)
+    print(account.table(list(undisturbed.seconds)))
+    assert {stage for stage, _ in account.kills} >= set(undisturbed.seconds)
+    assert {kind for _, kind in account.kills} == set(kills.KINDS)
+    assert max(max(lost) for lost in account.losses.values()) <= EVERY

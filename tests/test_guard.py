@@ -1,0 +1,60 @@
+"""A stage ends with the dvc that started it, also where that one was gone before the stage could look."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+STAGE = """
+import os, signal, sys, time
+from pathlib import Path
+from darkroom.guard import die_with_dvc
+
+def end(number, frame):
+    Path("ended").touch()
+    sys.exit(1)
+
+signal.signal(signal.SIGTERM, end)
+Path("stage").write_text(str(os.getpid()))
+while {late} and os.getppid() == {starter}:
+    time.sleep(0.01)
+die_with_dvc()
+Path("works").touch()
+time.sleep(60)
+"""
+DVC = """
+import os, subprocess, sys, time
+from pathlib import Path
+script = Path("stage.py").read_text().replace("STARTER", str(os.getpid()))
+subprocess.Popen([sys.executable, "-c", script])
+time.sleep(60)
+"""
+
+
+def appears(file: Path, seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while not file.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return file.exists()
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["while the stage works", "while the stage starts"])
+def test_a_stage_ends_with_its_dvc_and_not_before(tmp_path: Path, late: bool) -> None:
+    (tmp_path / "stage.py").write_text(STAGE.format(late=late, starter="STARTER"))
+    environment = {**os.environ, "DVC_STAGE": "train_vae"}
+    dvc = subprocess.Popen([sys.executable, "-c", DVC], cwd=tmp_path, env=environment, start_new_session=True)
+    try:
+        assert appears(tmp_path / ("stage" if late else "works"))
+        assert not appears(tmp_path / "ended", seconds=0 if late else 1.5)
+        dvc.kill()
+        dvc.wait()
+        assert appears(tmp_path / "ended", seconds=5)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(dvc.pid, signal.SIGKILL)
+        dvc.wait()
