@@ -35,7 +35,16 @@ SERVED = LIBRARY / "tracking" / "served.py"
 SERVED_MAY_IMPORT = {"core", "data", "inference"}
 # Cannot change a byte of an output: errors, messages, tracking, and how a stage is started.
 PARAMS = tuple(f"params{part}.py" for part in ("", "_base", "_diffusion", "_faults", "_networks", "_sections"))
-PLUMBING = ("stage.py", "guard.py", "resuming.py", "tracking", *PARAMS, "core/errors.py", "core/progress.py")
+PLUMBING = (
+    "stage.py",
+    "guard.py",
+    "resuming.py",
+    "workers.py",
+    "tracking",
+    *PARAMS,
+    "core/errors.py",
+    "core/progress.py",
+)
 
 
 def part(module: str) -> str:
