@@ -213,11 +213,11 @@ def alike(processes: Processes) -> dict[str, Made]:
 
 
 def together(processes: Processes, folder: Path) -> dict[str, Made]:
-    """All trainings of two processes; folder: where one process has left a checkpoint of the U-Net's."""
+    """All trainings of two processes; folder: where one process has left a checkpoint of the VAE's."""
     made = alike(processes)
     made["lost"] = contrastive(processes).run(folder / "two", lose_at=LOST_AT)
     made["resumed"] = contrastive(processes).run(folder / "two")
-    made["gone on from one"] = unet(processes).run(folder / "one")
+    made["gone on from one"] = vae(processes).run(folder / "one")
     made["differing"] = line(processes, seed=processes.rank).run()
     made["dying"] = dying(processes).run()
     return made
@@ -226,7 +226,7 @@ def together(processes: Processes, folder: Path) -> dict[str, Made]:
 def alone(folder: Path) -> dict[str, Made]:
     """The same by one process, which leaves a checkpoint in `folder`."""
     made = alike(ALONE)
-    unet(ALONE).run(folder / "one", lose_at=EVERY + 1)
+    vae(ALONE).run(folder / "one", lose_at=EVERY + 1)
     return made
 
 

@@ -30,11 +30,11 @@ def pair(load: Callable[[Path], ModuleType]) -> ModuleType:
 def made(pair: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """All trainings, by one process and by two: {"one": {name: Made}, "two": …}. This process is the one that leads."""
     folder = tmp_path_factory.mktemp("pair")
-    one = pair.alone(folder)
     other = subprocess.Popen([sys.executable, str(PAIR), str(folder)], stderr=subprocess.DEVNULL)
     with other, pytest.MonkeyPatch.context() as patch:
         patch.setattr("darkroom.training.distributed.TIMEOUT", timedelta(seconds=60))  # it may not come
         try:
+            one = pair.alone(folder)
             two = pair.together(Processes(0, 2, CPU, pair.Meeting(folder)), folder)
         finally:
             other.kill()
@@ -50,9 +50,10 @@ def test_one_process_and_two_have_the_same_losses(training: str, made: dict[str,
     one, two = made["one"][training], made["two"][training]
     assert [step.keys() for step in two.values] == [step.keys() for step in one.values]
     assert len(one.values) == 50
-    for name in ("loss", "critic_loss", "adversarial_weight", "accuracy"):
-        assert values(two, name) == pytest.approx(values(one, name), rel=1e-6), name
+    assert values(two, "loss") == pytest.approx(values(one, "loss"), rel=1e-6)
     assert values(one, "loss")[0] != values(one, "loss")[-1]
+    for name in ("critic_loss", "adversarial_weight", "accuracy", "gradient_norm"):
+        assert values(two, name) == pytest.approx(values(one, name), rel=1e-4, abs=1e-6), name
 
 
 @pytest.mark.parametrize(("training", "within"), [("unet by muon", 1e-3), ("contrastive in bf16", 2e-2)])
@@ -73,7 +74,7 @@ def test_two_that_lost_each_other_go_on_as_if_they_had_not(made: dict[str, dict[
 
 
 def test_two_can_go_on_where_one_was_lost(made: dict[str, dict[str, Any]], pair: ModuleType) -> None:
-    went_on, expected = made["two"]["gone on from one"], made["one"]["unet"]
+    went_on, expected = made["two"]["gone on from one"], made["one"]["vae"]
     assert values(went_on, "loss") == pytest.approx(values(expected, "loss")[pair.EVERY :], rel=1e-6)
 
 
