@@ -116,11 +116,11 @@ def setting(processes: Processes, batch_size: int = 8) -> Setting:
     return Setting(batch_size, 0, "fp32", CPU, processes)
 
 
-def unet(processes: Processes, steps: int = STEPS, **changes: object) -> Training:
+def unet(processes: Processes, steps: int = STEPS, accumulation: int = 1, **changes: object) -> Training:
     """With parts that are not equally large."""
     task = conftest.World("text", setting(processes, 9)).task()
     phases = [Phase("", task.unet, adamw(**changes), task.loss)]
-    return Training(phases, processes, accumulation=2, batch_size=9, steps=steps)
+    return Training(phases, processes, accumulation, 9, steps)
 
 
 def vae(processes: Processes) -> Training:
@@ -204,7 +204,7 @@ def alike(processes: Processes) -> dict[str, Made]:
     """The trainings that come out the same with one process and two."""
     return {
         "unet": unet(processes).run(),
-        "unet by muon": unet(processes, FEW, optimizer="muon").run(),
+        "unet by muon": unet(processes, FEW, accumulation=2, optimizer="muon").run(),
         "vae": vae(processes).run(),
         "contrastive": contrastive(processes).run(),
         "contrastive in bf16": contrastive(processes, FEW, precision="bf16").run(),
