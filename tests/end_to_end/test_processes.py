@@ -82,20 +82,29 @@ def test_by_two_processes_a_stage_does_what_it_does_by_one(project: Path) -> Non
     assert not list(project.with_name("tmp").glob("darkroom_*"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_with_the_leader_all_end_and_a_worker_that_ends_is_named(project: Path, number: signal.Signals) -> None:
-    """SIGKILL and SIGTERM of the leader, after SIGKILL of a worker."""
+@pytest.fixture
+def endless(project: Path) -> Path:
+    """The same, with a training that does not end by itself."""
     values = yaml.safe_load(Path("params.yaml").read_text())
     values[STAGE]["steps"] = 100_000
     Path("params.yaml").write_text(yaml.safe_dump(values))
-    if number == signal.SIGKILL:
-        running, worker = begun()
-        worker.kill()
-        _, errors = running.communicate(timeout=20)
-        assert running.returncode == 1
-        (line,) = [line for line in errors.splitlines() if line.startswith("darkroom: ")]
-        assert line.startswith(f"darkroom: {STAGE}: worker 1 was ended by SIGKILL; run again to go on from the last")
+    return project
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_named_and_the_leader_ends(endless: Path) -> None:
+    running, worker = begun()
+    worker.kill()
+    _, errors = running.communicate(timeout=20)
+    assert running.returncode == 1
+    (line,) = [line for line in errors.splitlines() if line.startswith("darkroom: ")]
+    assert line.startswith(f"darkroom: {STAGE}: worker 1 was ended by SIGKILL; run again to go on from the last")
+    assert not list(endless.with_name("tmp").glob("darkroom_*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
+def test_with_the_leader_its_workers_end(endless: Path, number: signal.Signals) -> None:
     running, worker = begun()
     running.send_signal(number)
     _, errors = running.communicate(timeout=20)
@@ -103,7 +112,7 @@ def test_with_the_leader_all_end_and_a_worker_that_ends_is_named(project: Path, 
     if number == signal.SIGTERM:
         assert running.returncode == 128 + number
         assert "ended by SIGTERM: saved at step" in errors
-    assert not list(project.with_name("tmp").glob("darkroom_*"))
+    assert not list(endless.with_name("tmp").glob("darkroom_*"))
 
 
 def begun() -> tuple["subprocess.Popen[str]", psutil.Process]:
