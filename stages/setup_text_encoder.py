@@ -114,7 +114,7 @@ def _train(
     with seeded(p.seed, "text encoder"):
         image = ConvTowerConfig(splits["train"].info.channels, p.image.width, p.image.depth)
         towers = Towers(image, text).to(work.device)
-    setting = Setting(p.batch_size, p.seed, p.precision, work.device)
+    setting = Setting(p.batch_size, p.seed, p.precision, work.device, work.processes)
     hard = p.hard_negatives and HardNegativesConfig(**p.hard_negatives.model_dump())
     training = ContrastiveTask(towers, splits["train"].images, input_ids, index["train"], setting, hard)
     held_out_task = ContrastiveTask(towers, splits["validation"].images, input_ids, index["validation"], setting)
@@ -125,7 +125,7 @@ def _train(
             curves.record(step, retrieval(held_out_task, ema.network))
 
     phase = Phase("", towers, p, training.loss)
-    hooks: list[Hook] = [curves, held_out, training.search]
+    hooks: list[Hook] = [curves, held_out]
     train(
         [phase],
         ema,
@@ -136,9 +136,10 @@ def _train(
         description="text encoder",
         checkpoints=work.checkpoints,
         remembered={"curves": curves} | training.memory(),
+        processes=work.processes,
     )
     return ema.network.text_model, retrieval(held_out_task, ema.network)
 
 
 if __name__ == "__main__":
-    run_stage("setup_text_encoder", body)
+    run_stage("setup_text_encoder", body, trains=True)

@@ -27,7 +27,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     image = ConvTowerConfig(data.info.channels, p.image.width, p.image.depth)
     text = p.text.model_dump(exclude={"vocab_size", "max_length"})
     shape = JudgeShape(image, text, p.text.vocab_size, p.text.max_length)
-    setting = Setting(p.batch_size, p.seed, p.precision, work.device)
+    setting = Setting(p.batch_size, p.seed, p.precision, work.device, work.processes)
     with seeded(p.seed, "evaluator"):
         judge = make_judge(data.info, pictures, shape, setting)
     ema, curves = EMA(judge.network, p.ema_half_life), Curves.over(p.steps, work.run.metrics)
@@ -49,6 +49,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         description="evaluator",
         checkpoints=work.checkpoints,
         remembered={"curves": curves},
+        processes=work.processes,
     )
     curves.write(REPORT)
     measured = dict(judge.accuracy(ema.network, data.split("test")))
@@ -65,4 +66,4 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
 
 
 if __name__ == "__main__":
-    run_stage("train_evaluator", body)
+    run_stage("train_evaluator", body, trains=True)

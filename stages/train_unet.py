@@ -58,7 +58,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         condition_dropout=p.condition_dropout,
         horizontal_flip=p.horizontal_flip,
         max_held_out=p.held_out,
-        setting=Setting(p.batch_size, p.seed, p.precision, work.device),
+        setting=Setting(p.batch_size, p.seed, p.precision, work.device, work.processes),
     )
     ema, best, curves = EMA(unet, p.ema_half_life), Best(), Curves.over(p.steps, work.run.metrics)
     sampling, to_rgb = Sampling(**p.sampling.model_dump()), read_preview(LATENTS)
@@ -92,6 +92,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         description="train_unet",
         checkpoints=work.checkpoints,
         remembered={"curves": curves, "best": best},
+        processes=work.processes,
     )
     best.restore(ema.network)
     curves.write(REPORT)
@@ -138,4 +139,4 @@ def _shape(p: TrainUNet, latent: tuple[int, ...], condition: ConditioningInfo) -
 
 
 if __name__ == "__main__":
-    run_stage("train_unet", body)
+    run_stage("train_unet", body, trains=True)

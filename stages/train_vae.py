@@ -88,7 +88,9 @@ def _train(p: TrainVAE, data: Prepared, work: Work, curves: Curves) -> Autoencod
     with seeded(p.seed, "vae"):
         vae = channels_last(AutoencoderKL(shape).to(device))
         loss = _loss(p, channels, device)
-    task = VAETask(vae, loss, pictures.images, len(pictures), Setting(p.batch_size, p.seed, p.precision, device))
+    task = VAETask(
+        vae, loss, pictures.images, len(pictures), Setting(p.batch_size, p.seed, p.precision, device, work.processes)
+    )
     phases = [Phase("", vae, p, task.loss)]
     if p.adversarial is not None and loss.discriminator is not None:
         config, start = p.adversarial, p.adversarial.start_step
@@ -113,6 +115,7 @@ def _train(p: TrainVAE, data: Prepared, work: Work, curves: Curves) -> Autoencod
         description="train_vae",
         checkpoints=work.checkpoints,
         remembered={"curves": curves, "best": best},
+        processes=work.processes,
     )
     best.restore(ema.network)
     return ema.network
@@ -132,4 +135,4 @@ def _loss(p: TrainVAE, channels: int, device: torch.device) -> VAELoss:
 
 
 if __name__ == "__main__":
-    run_stage("train_vae", body)
+    run_stage("train_vae", body, trains=True)

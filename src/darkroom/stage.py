@@ -19,8 +19,10 @@ from darkroom.guard import alone, die_with_dvc
 from darkroom.project import place
 from darkroom.resuming import FOLDER, clear_recorded, fingerprint, mark_done
 from darkroom.tracking import Run, stage_run
-from darkroom.tracking.note import figure, readable_size
+from darkroom.tracking.note import Account, figure, readable_size
 from darkroom.tracking.store import is_server, location, project_root
+from darkroom.training.distributed import ALONE, Processes
+from darkroom.workers import Worker, leading
 
 KILLED_BY = 128  # a process ended by signal n exits with 128 + n
 
@@ -29,28 +31,38 @@ Figures = Mapping[str, float | str]
 
 @dataclass(frozen=True)
 class Work:
-    """What a stage works with: a device, a run that is told of everything, and the checkpoints of its training."""
+    """What a stage works with.
+
+    run: is told of everything. checkpoints: of its training. processes: who take part in that.
+    """
 
     device: torch.device
     run: Run
     checkpoints: Checkpoints = field(default_factory=Checkpoints.none)
+    processes: Processes = ALONE
 
 
 Body = Callable[[parameters.Params, Work], Figures]
 
 
-def run_stage(stage: str, body: Body) -> NoReturn:
+def run_stage(stage: str, body: Body, trains: bool = False) -> NoReturn:
     """Run a stage and exit: 0 when its outputs are written, 1 with one line on stderr for an error the user can mend.
 
     `body(params, work)` gets all parameters, validated, does the work, writes the outputs named in dvc.yaml and
     returns its key figures for the summary.
+
+    trains: there is one training in it, which several processes can share.
     """
-    interruption = Interruption()
-    interruption.listen()
+    interruption, worker = Interruption(), Worker.here()
     try:
-        _run(stage, body, interruption)
+        if worker is not None:
+            _take_part(stage, body, worker)
+        else:
+            interruption.listen()
+            _run(stage, body, trains, interruption)
     except DarkroomError as error:
-        print(f"darkroom: {stage}: {error}", file=sys.stderr)
+        who = f"{stage}: worker {worker.rank}" if worker is not None else stage
+        print(f"darkroom: {who}: {error}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
         if error.errno not in FULL:
@@ -64,19 +76,31 @@ def run_stage(stage: str, body: Body) -> NoReturn:
     sys.exit(0)
 
 
-def _run(stage: str, body: Body, interruption: Interruption) -> None:
+def _take_part(stage: str, body: Body, worker: Worker) -> None:
+    """The body as far as its training, beside the process that leads."""
+    with worker.at_work(place(stage).outputs):
+        device = devices.start(rank=worker.rank, processes=worker.size)
+        profile = devices.execution_profile(device, worker.size)
+        checkpoints = Checkpoints(worker.training, profile, 0, 0, Interruption())
+        processes = Processes(worker.rank, worker.size, device, worker)
+        untold = Run(Account(stage, {}, {}, {}, {}, "", False), tracked=False)
+        body(parameters.load(), Work(device, untold, checkpoints, processes))
+
+
+def _run(stage: str, body: Body, trains: bool, interruption: Interruption) -> None:
     began = time.monotonic()
     run_own_code()
     params = parameters.load()
     link_what_is_outside(params)
     settings = devices.runtime()
+    n_processes = settings.processes if trains else 1
     here = place(stage)
     die_with_dvc()
     with alone(stage, FOLDER / f"{stage}.lock"):
         root = project_root()
         clear_recorded(root)
-        device = devices.start(settings)
-        profile = devices.execution_profile(device)
+        device = devices.start(settings, processes=n_processes)
+        profile = devices.execution_profile(device, n_processes)
         chosen = {key: _lookup(params.model_dump(), key) for key in here.params}
         inputs, code = here.input_hashes(), here.code_hashes()
         training = root / FOLDER / stage / fingerprint(stage, here.cmd, chosen, inputs, code)
@@ -84,7 +108,8 @@ def _run(stage: str, body: Body, interruption: Interruption) -> None:
             training, profile, settings.checkpoint_minutes, settings.checkpoint_steps, interruption
         )
         with stage_run(stage, chosen, inputs, code, here.outputs, profile) as run:
-            figures = body(params, Work(device, run, checkpoints))
+            processes = leading(n_processes, device, training)
+            figures = body(params, Work(device, run, checkpoints, processes))
             for path in here.outputs:
                 if not path.exists():
                     raise DarkroomError(f"{path} was not written")

@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from darkroom.core.device import Runtime, autocast, available_cores, execution_profile, resolve_device, runtime, start
+from darkroom.core.device import (
+    Runtime,
+    _own_device,
+    autocast,
+    available_cores,
+    execution_profile,
+    resolve_device,
+    runtime,
+    start,
+)
 from darkroom.core.errors import DarkroomError
 
 CPU = torch.device("cpu")
@@ -14,7 +23,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def _plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("DEVICE", "THREADS", "DETERMINISTIC"):
+    for name in ("DEVICE", "THREADS", "DETERMINISTIC", "PROCESSES"):
         monkeypatch.delenv(f"DARKROOM_{name}", raising=False)
 
 
@@ -62,6 +71,8 @@ def test_what_is_wrong_with_the_file_is_said_in_a_line(text: str, said: str) -> 
         ("THREADS", "many", "DARKROOM_THREADS = 'many': give a whole number"),
         ("THREADS", "-1", "DARKROOM_THREADS = '-1': give a whole number"),
         ("DETERMINISTIC", "yes", "DARKROOM_DETERMINISTIC = 'yes': give 1 or 0"),
+        ("PROCESSES", "two", "DARKROOM_PROCESSES = 'two': give a whole number"),
+        ("PROCESSES", "0", r"processes = 0 \(DARKROOM_PROCESSES or runtime.yaml\): give 1 or more"),
     ],
 )
 def test_what_is_wrong_with_the_environment_is_said_too(
@@ -105,9 +116,32 @@ def test_starting_applies_threads_and_determinism() -> None:
         assert not torch.utils.deterministic.fill_uninitialized_memory
         start(Runtime("cpu", 0, True))
         assert torch.get_num_threads() == available_cores()
+        assert start(Runtime("cpu", 0, True), rank=1, processes=available_cores()) == CPU
+        assert torch.get_num_threads() == 1
+        start(Runtime("cpu", 3, True), processes=2)
+        assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        ("mps", "processes = 3: device = 'mps'; set DARKROOM_DEVICE=cuda or cpu"),
+        ("cuda:1", "processes = 3: device = 'cuda:1'; set DARKROOM_DEVICE=cuda or cpu"),
+        ("cuda", "processes = 3: CUDA devices here: 2; set DARKROOM_PROCESSES to that"),
+    ],
+)
+def test_each_process_has_a_device_of_its_own(device: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", taken.append)
+    assert [_own_device(torch.device("cuda"), rank, 2).index for rank in range(2)] == taken == [0, 1]
+    assert _own_device(torch.device(device), 0, 1) == torch.device(device)
+    with pytest.raises(DarkroomError) as error:
+        _own_device(torch.device(device), 0, 3)
+    assert str(error.value) == said
 
 
 def test_the_profile_names_what_may_change_the_last_bits() -> None:
@@ -117,3 +151,4 @@ def test_the_profile_names_what_may_change_the_last_bits() -> None:
     assert profile["version.torch"] == torch.__version__
     assert {"instruction_set", "python", "system", "deterministic", "processes"} <= profile.keys()
     assert profile == execution_profile(CPU)
+    assert execution_profile(CPU, 2) == {**profile, "processes": "2"}

@@ -105,14 +105,14 @@ def test_confusable_captions_fill_the_batches_from_their_step_on(
     hard = HardNegatives(HardNegativesConfig(3, 2, 4, 24), task.rows, task._embed, 8, 0)
     task.hard_negatives, drawn = hard, []
     logits = task.logits
-    monkeypatch.setattr(task, "logits", lambda towers, indices: drawn.append(indices) or logits(towers, indices))
+    monkeypatch.setattr(
+        task, "logits", lambda towers, indices, processes: drawn.append(indices) or logits(towers, indices)
+    )
     searched: list[int] = []
     search = hard.search
     monkeypatch.setattr(hard, "search", lambda step: (searched.append(step), search(step)))
     phase = Phase("", task.towers, optimizer(), task.loss)
-    train(
-        [phase], EMA(task.towers, 100), steps=6, batch_size=8, accumulation=1, hooks=[task.search], description="towers"
-    )
+    train([phase], EMA(task.towers, 100), steps=6, batch_size=8, accumulation=1, hooks=[], description="towers")
     assert searched == [3, 5]
     assert [len(batch) for batch in drawn] == [8] * 6
     for step in range(3):

@@ -1,5 +1,7 @@
 """Hard negatives: nearest captions, never the same one; batches of groups, a pure function of seed and step."""
 
+from dataclasses import replace
+
 import torch
 
 from darkroom.training.hard_negatives import HardNegatives, HardNegativesConfig, nearest
@@ -28,7 +30,7 @@ def test_few_pictures_give_few_neighbours():
 
 def test_batches_are_groups_around_pictures_that_change():
     rows, embeddings = clusters()
-    hard = HardNegatives(CONFIG, rows, lambda: embeddings, batch_size=16, seed=0)
+    hard = HardNegatives(replace(CONFIG, every=100), rows, lambda: embeddings, batch_size=16, seed=0)
     hard.search(10)
     batches = [hard.batch(step) for step in range(10, 40)]
     assert all(batch.shape == (16,) for batch in batches)
@@ -54,3 +56,12 @@ def test_the_search_is_due_at_its_start_and_every_so_many_steps():
     rows, embeddings = clusters()
     hard = HardNegatives(CONFIG, rows, lambda: embeddings, 16, 0)
     assert [step for step in range(25) if hard.due(step)] == [10, 15, 20]
+
+
+def test_it_searches_once_where_a_batch_needs_it():
+    rows, embeddings = clusters()
+    asked: list[int] = []
+    hard = HardNegatives(CONFIG, rows, lambda: (asked.append(step), embeddings)[1], 16, 0)
+    for step in range(10, 21):
+        assert hard.batch(step).equal(hard.batch(step))
+    assert asked == [10, 15, 20]

@@ -27,11 +27,12 @@ class Runtime:
     """Where and how to run; see `runtime()`.
 
     device: auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:N or mps.
-    threads: CPU threads of PyTorch; 0 = one per available core.
+    threads: CPU threads of PyTorch, of each process; 0 = one per available core, divided among the processes.
     deterministic: ask PyTorch for deterministic kernels (always so on the CPU).
     checkpoint_minutes: between two checkpoints of a training; more where saving would take above a fiftieth of the
         time. 0: by steps alone.
     checkpoint_steps: between two checkpoints, besides; 0: by the clock alone.
+    processes: among which the rows of a training's batches are divided; with CUDA, one per device.
     """
 
     device: str = "auto"
@@ -39,6 +40,7 @@ class Runtime:
     deterministic: bool = True
     checkpoint_minutes: float = 2.0
     checkpoint_steps: int = 0
+    processes: int = 1
 
 
 def runtime() -> Runtime:
@@ -75,10 +77,12 @@ def runtime() -> Runtime:
             values[key] = _number(f"DARKROOM_{key.upper()}", text)
         elif kind is int:
             if not text.isdigit():
-                raise DarkroomError(f"DARKROOM_{key.upper()} = {text!r}: give a whole number, 0 for one per core")
+                raise DarkroomError(f"DARKROOM_{key.upper()} = {text!r}: give a whole number")
             values[key] = int(text)
         else:
             values[key] = text
+    if values.get("processes") == 0:
+        raise DarkroomError("processes = 0 (DARKROOM_PROCESSES or runtime.yaml): give 1 or more")
     return Runtime(**values)
 
 
@@ -92,14 +96,17 @@ def _number(name: str, given: str | float) -> float:
     return value
 
 
-def start(settings: Runtime | None = None) -> torch.device:
+def start(settings: Runtime | None = None, rank: int = 0, processes: int = 1) -> torch.device:
     """Apply the runtime settings to PyTorch and return the device to work on. Call once per process, before any work.
 
+    Args:
+        rank: of this process among the `processes` of a training.
+
     Raises:
-        DarkroomError: the device asked for is not there.
+        DarkroomError: the device asked for is not there, or not one for each process.
     """
     settings = settings or runtime()
-    torch.set_num_threads(settings.threads or available_cores())
+    torch.set_num_threads(settings.threads or max(available_cores() // processes, 1))
     if settings.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         # Of the two ways to ask for warnings only, this one does not import the compiler: four seconds of start-up.
@@ -107,7 +114,20 @@ def start(settings: Runtime | None = None) -> torch.device:
         # Otherwise every new tensor is filled with NaN first, which costs a quarter of the speed of training on a CPU.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = False
-    return resolve_device(settings.device)
+    return _own_device(resolve_device(settings.device), rank, processes)
+
+
+def _own_device(device: torch.device, rank: int, processes: int) -> torch.device:
+    """Of several processes each has a CUDA device to itself, or all share the CPU."""
+    if processes == 1 or device.type == "cpu":
+        return device
+    if device.type != "cuda" or device.index is not None:
+        raise DarkroomError(f"processes = {processes}: device = {str(device)!r}; set DARKROOM_DEVICE=cuda or cpu")
+    if processes > torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise DarkroomError(f"processes = {processes}: CUDA devices here: {found}; set DARKROOM_PROCESSES to that")
+    torch.cuda.set_device(rank)
+    return torch.device("cuda", rank)
 
 
 def available_cores() -> int:
@@ -150,13 +170,13 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     raise DarkroomError(f"precision = {precision!r}: give fp32 or bf16")
 
 
-def execution_profile(device: torch.device) -> dict[str, str]:
+def execution_profile(device: torch.device, processes: int = 1) -> dict[str, str]:
     """What, besides inputs and params, may change the last bits of a result: hardware, threads, library versions."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "device": f"{device.type} ({name})",
         "threads": str(torch.get_num_threads()),
-        "processes": "1",
+        "processes": str(processes),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         "system": platform.system(),

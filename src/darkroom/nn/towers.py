@@ -46,6 +46,6 @@ class Towers(nn.Module):
         """(N, L) int64 -> unit vectors (N, CELL_WIDTH * GRID * GRID)."""
         return F.normalize(self.text_projection(self.text_model(input_ids).pooled), dim=-1)
 
-    def forward(self, images: Tensor, input_ids: Tensor) -> Tensor:
-        """Logits (N, M) of N pictures against M captions."""
-        return self.logit_scale * self.embed_images(images) @ self.embed_texts(input_ids).T
+    def compare(self, images: Tensor, texts: Tensor) -> Tensor:
+        """Embeddings (N, D) of pictures and (M, D) of captions -> logits (N, M)."""
+        return self.logit_scale * images @ texts.T

@@ -89,17 +89,21 @@ class VAETask:
         total = likeness + parts.kl_weight * kl
         if parts.discriminator is not None and step >= parts.adversarial_start:
             adversarial = -parts.discriminator(y).mean()
-            weight = parts.adversarial_weight * self._adaptive_weight(likeness, adversarial)
+            weight = parts.adversarial_weight * self._adaptive_weight(likeness, adversarial, len(x))
             total = total + weight * adversarial
             terms |= {"adversarial": adversarial, "adversarial_weight": weight}
         return {"loss": total, **terms}
 
-    def _adaptive_weight(self, likeness: Tensor, adversarial: Tensor) -> Tensor:
-        """The ratio of the two terms' gradients at the decoder's last layer (Esser et al. 2021, eq. 7)."""
-        last = self.vae.last_layer
-        g_likeness = torch.autograd.grad(likeness, last, retain_graph=True)[0].norm()
-        g_adversarial = torch.autograd.grad(adversarial, last, retain_graph=True)[0].norm()
-        ratio: Tensor = g_likeness / (g_adversarial + 1e-6)
+    def _adaptive_weight(self, likeness: Tensor, adversarial: Tensor, rows: int) -> Tensor:
+        """The ratio of the two terms' gradients at the decoder's last layer (Esser et al. 2021, eq. 7).
+
+        Both are those of all processes' rows; the terms are means over `rows` of them.
+        """
+        last, processes = self.vae.last_layer, self.setting.processes
+        g_likeness = torch.autograd.grad(likeness, last, retain_graph=True)[0]
+        g_adversarial = torch.autograd.grad(adversarial, last, retain_graph=True)[0]
+        norms = [processes.mean(gradient, rows).norm() for gradient in (g_likeness, g_adversarial)]
+        ratio: Tensor = norms[0] / (norms[1] + 1e-6)
         return ratio.clamp(max=MAX_ADAPTIVE_WEIGHT).detach()
 
     def discriminator_loss(self, step: int, rows: slice) -> Mapping[str, Tensor]:

@@ -16,6 +16,7 @@ from darkroom.core.rng import batch_indices
 from darkroom.core.tensors import batches, to_float
 from darkroom.nn.text import CLIPTextModel
 from darkroom.nn.towers import Towers
+from darkroom.training.distributed import ALONE, Processes
 from darkroom.training.hard_negatives import HardNegatives, HardNegativesConfig
 from darkroom.training.setting import Setting
 
@@ -61,8 +62,8 @@ class ContrastiveTask:
         )
 
     def loss(self, step: int, rows: slice) -> Mapping[str, Tensor]:
-        """The loss of `rows` of step `step`'s batch; negatives come from these rows alone."""
-        logits, same = self.logits(self.towers, self._batch(step)[rows])
+        """The loss of `rows` of step `step`'s batch, all processes' together; negatives come from these rows alone."""
+        logits, same = self.logits(self.towers, self._batch(step)[rows], self.setting.processes)
         accuracy = torch.gather(same, 1, logits.argmax(dim=1, keepdim=True)).float().mean()
         return {"loss": contrastive_loss(logits, same), "accuracy": accuracy}
 
@@ -76,11 +77,6 @@ class ContrastiveTask:
             return batch_indices(len(self.rows), s.batch_size, step, s.seed)
         return hard.batch(step)
 
-    def search(self, step: int, values: Mapping[str, float]) -> None:
-        """A hook of the training loop: before step `step`, look for alike captions where that is due."""
-        if self.hard_negatives is not None and self.hard_negatives.due(step):
-            self.hard_negatives.search(step)
-
     @torch.no_grad()
     def _embed(self) -> Tensor:
         parts = []
@@ -90,13 +86,17 @@ class ContrastiveTask:
             parts.append(pooled.float().cpu())
         return torch.cat(parts)
 
-    def logits(self, towers: Towers, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures `indices` (n,) against their captions: logits (n, n), and which captions are equal (n, n) bool."""
+    def logits(self, towers: Towers, indices: Tensor, processes: Processes = ALONE) -> tuple[Tensor, Tensor]:
+        """Pictures `indices` (n,) against their captions: logits (n, n), and which captions are equal (n, n) bool.
+
+        With several processes, n is the number of all their pictures, and each gives its own.
+        """
         captions, device = self.rows[indices], self.setting.device
         x = to_float(self.images(indices)).to(device)
         with autocast(device, self.setting.precision):
-            logits = towers(x, self.input_ids[captions].to(device))
-        captions = captions.to(device)
+            pictures, texts = towers.embed_images(x), towers.embed_texts(self.input_ids[captions].to(device))
+            logits = towers.compare(processes.gather(pictures), processes.gather(texts))
+        captions = processes.gather(captions.to(device))
         return logits.float(), captions[:, None] == captions[None, :]
 
 

@@ -46,6 +46,7 @@ class HardNegatives:
         self.config, self.rows, self.embed = config, rows, embed
         self.batch_size, self.seed = batch_size, seed
         self._pictures = self._nearest = torch.empty(0, dtype=torch.int64)
+        self._searched: int | None = None  # the step before which it was done last
 
     def due(self, step: int) -> bool:
         """Whether the neighbours are to be sought before step `step`."""
@@ -54,6 +55,7 @@ class HardNegatives:
 
     def search(self, step: int) -> None:
         """Find the neighbours by the cosine of the present embeddings."""
+        self._searched = step
         shuffled = torch.randperm(len(self.rows), generator=generator(self.seed, "hard negatives", step))
         self._pictures = shuffled[:MAX_SEARCHED]
         captions = self.rows[self._pictures]
@@ -68,7 +70,9 @@ class HardNegatives:
         self._pictures, self._nearest = state["pictures"], state["nearest"]
 
     def batch(self, step: int) -> Tensor:
-        """The pictures (batch_size,) of step `step`, groups one after the other."""
+        """The pictures (batch_size,) of step `step`, groups one after the other; searches first where that is due."""
+        if self.due(step) and self._searched != step:
+            self.search(step)
         c = self.config
         anchors = batch_indices(len(self._pictures), self.batch_size // c.group_size, step, self.seed)
         scores = torch.rand(len(anchors), self._nearest.shape[1], generator=generator(self.seed, "groups", step))

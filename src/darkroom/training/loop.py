@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from darkroom.core.checkpoint import Checkpoints, Stateful
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import Progress
+from darkroom.training.distributed import ALONE, Processes
 from darkroom.training.ema import EMA
 from darkroom.training.optim import OptimizerConfig, learning_rate, make_optimizers
 
@@ -53,8 +53,10 @@ class Phase:
         for optimizer, remembered in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(remembered)
 
-    def run(self, step: int, steps: int, parts: Sequence[slice], batch_size: int) -> dict[str, float]:
-        """One update from the gradients summed over `parts` of the batch.
+    def run(
+        self, step: int, steps: int, parts: Sequence[slice], batch_size: int, processes: Processes = ALONE
+    ) -> dict[str, float]:
+        """One update from the gradients summed over `parts` of the batch, and over the processes.
 
         Raises:
             DarkroomError: a loss or the gradient's norm is not finite; nothing has been updated.
@@ -68,6 +70,8 @@ class Phase:
             (terms["loss"] * share).backward()
             for name, term in terms.items():
                 values[name] = values.get(name, 0.0) + float(term.detach()) * share
+        processes.sum_gradients(self.network.parameters())
+        values = processes.sum_values(values)
         limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
         norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), limit))
         for name, value in [*sorted(values.items(), key=lambda item: item[0] == "loss"), ("gradient norm", norm)]:
@@ -95,12 +99,14 @@ def train(
     description: str,
     checkpoints: Checkpoints | None = None,
     remembered: Mapping[str, Stateful] | None = None,
+    processes: Processes = ALONE,
 ) -> None:
     """Minimise the losses of all phases for `steps` steps of `batch_size` samples, in `accumulation` parts each.
 
     Args:
         checkpoints: where to go on from, if there is one, and where to save. None: nowhere.
         remembered: what else has a memory, hooks above all, by name.
+        processes: who share the rows. Hooks run in the one that leads; for the others all ends here.
 
     Raises:
         Interrupted: the end was asked for.
@@ -108,18 +114,18 @@ def train(
     state: dict[str, Stateful] = {f"phase {i}": phase for i, phase in enumerate(phases)} | {"ema": ema}
     state |= remembered or {}
     checkpoints = checkpoints or Checkpoints.none()
-    edges = [round(i * batch_size / accumulation) for i in range(accumulation + 1)]
-    parts = [slice(a, b) for a, b in pairwise(edges)]
+    parts = processes.parts(batch_size, accumulation)
     first = checkpoints.resume(state)
-    with Progress(steps, description) as bar, checkpoints.interruption.deferred():
+    together = processes.together(first, [phase.network for phase in phases])
+    with together, Progress(steps, description) as bar, checkpoints.interruption.deferred():
         bar.start_at(first)
         for step in range(first, steps):
             values: dict[str, float] = {}
             for phase in phases:
                 if step >= phase.start:
-                    values |= phase.run(step, steps, parts, batch_size)
+                    values |= phase.run(step, steps, parts, batch_size, processes)
             ema.update((step + 1) * batch_size, batch_size)
-            for hook in hooks:
+            for hook in hooks if processes.leads else ():
                 hook(step + 1, values)
             bar.update(1, loss=values["loss"])
             checkpoints.after(step + 1, state)

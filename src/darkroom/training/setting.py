@@ -5,13 +5,15 @@ from dataclasses import dataclass
 import torch
 
 from darkroom.core.choices import Precision
+from darkroom.training.distributed import ALONE, Processes
 
 
 @dataclass(frozen=True)
 class Setting:
-    """batch_size: samples of a whole step, over all its parts. seed: of everything random."""
+    """batch_size: samples of a whole step, over all its parts and processes. seed: of everything random."""
 
     batch_size: int
     seed: int
     precision: Precision
     device: torch.device
+    processes: Processes = ALONE

@@ -1,0 +1,251 @@
+"""What two processes train together in test_distributed: the test is one, this file, run as a script, the other.
+
+Both go through the same trainings in the same order; `alone` is what one process makes of them.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from darkroom.core.checkpoint import Checkpoints, Stateful
+from darkroom.core.errors import DarkroomError
+from darkroom.core.interruption import Interruption
+from darkroom.core.rng import generator, seeded
+from darkroom.nn.discriminator import DiscriminatorConfig, PatchDiscriminator
+from darkroom.nn.image import ConvTowerConfig
+from darkroom.nn.text import CLIPTextConfig
+from darkroom.nn.towers import Towers
+from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.params import Optimizer
+from darkroom.training.autoencoder import VAELoss, VAETask
+from darkroom.training.contrastive import ContrastiveTask
+from darkroom.training.distributed import ALONE, CPU, Processes
+from darkroom.training.ema import EMA
+from darkroom.training.hard_negatives import HardNegativesConfig
+from darkroom.training.loop import Loss, Phase, train
+from darkroom.training.setting import Setting
+
+STEPS, FEW, CRITIC_FROM, HARD_FROM, EVERY, LOST_AT, DIES_AT = 50, 12, 10, 10, 20, 30, 3
+N, SIDE, WORDS, LENGTH = 40, 8, 12, 6
+
+
+class LostError(Exception):
+    """A process is gone."""
+
+
+class Meeting:
+    """Two processes that know where to find each other, a new place for each training."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.met = folder, 0
+
+    @contextmanager
+    def meeting(self) -> Iterator[Path]:
+        self.met += 1
+        yield self.folder / f"store_{self.met}"
+
+    def who_left(self) -> None: ...
+
+
+@dataclass
+class Made:
+    """What became of a training: every step's values, all weights, averages and moments at its end, or its error."""
+
+    values: list[dict[str, float]] = field(default_factory=list)
+    state: list[Any] = field(default_factory=list)
+    error: str = ""
+
+
+@dataclass
+class Training:
+    """One training of several phases, built anew each time it is run."""
+
+    phases: list[Phase]
+    processes: Processes
+    accumulation: int = 1
+    batch_size: int = 8
+    steps: int = STEPS
+    memory: Mapping[str, Stateful] = field(default_factory=dict)
+
+    def run(self, folder: Path | None = None, lose_at: int | None = None) -> Made:
+        """folder: of the checkpoints. lose_at: after so many steps the leader is gone."""
+        made, ema = Made(), EMA(self.phases[0].network, 100)
+
+        def watch(step: int, values: Mapping[str, float]) -> None:
+            made.values.append(dict(values))
+            if step == lose_at:
+                raise LostError
+
+        every = EVERY if self.processes.leads else 0
+        with suppress(LostError):
+            try:
+                train(
+                    self.phases,
+                    ema,
+                    steps=self.steps,
+                    batch_size=self.batch_size,
+                    accumulation=self.accumulation,
+                    hooks=[watch],
+                    description="pair",
+                    checkpoints=Checkpoints(folder, {}, 0, every, Interruption()),
+                    remembered=self.memory,
+                    processes=self.processes,
+                )
+            except DarkroomError as error:
+                made.error = str(error)
+        made.state = [part.state_dict() for part in (*self.phases, ema)]
+        return made
+
+
+def adamw(**changes: object) -> Optimizer:
+    usual = {"optimizer": "adamw", "learning_rate": 1e-3, "betas": [0.9, 0.99], "weight_decay": 0.01}
+    schedule = {"warmup_steps": 5, "lr_schedule": "cosine", "lr_decay": None, "clip_norm": 1.0}
+    return Optimizer.model_validate({**usual, **schedule, **changes})
+
+
+def setting(processes: Processes, batch_size: int = 8) -> Setting:
+    return Setting(batch_size, 0, "fp32", CPU, processes)
+
+
+def unet(processes: Processes, steps: int = STEPS, accumulation: int = 1, **changes: object) -> Training:
+    """With parts that are not equally large."""
+    task = conftest.World("text", setting(processes, 9)).task()
+    phases = [Phase("", task.unet, adamw(**changes), task.loss)]
+    return Training(phases, processes, accumulation, 9, steps)
+
+
+def vae(processes: Processes) -> Training:
+    """With a critic, so with two phases and weights that hang on the whole batch's gradients."""
+    images = torch.randint(0, 256, (N, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator(0, "images"))
+    with seeded(0, "vae"):
+        network = AutoencoderKL(AutoencoderKLConfig(block_out_channels=(16, 16), layers_per_block=1, norm_num_groups=1))
+        critic = PatchDiscriminator(DiscriminatorConfig(3, 16, 1))
+    # Not l1, where a rounding that turns a sign turns a gradient.
+    loss = VAELoss("l2", 0.1, discriminator=critic, adversarial_weight=0.5, adversarial_start=CRITIC_FROM)
+    task = VAETask(network, loss, lambda rows: images[rows], N, setting(processes))
+    critics = Phase("critic", critic, adamw(), task.discriminator_loss, CRITIC_FROM)
+    return Training([Phase("", network, adamw(), task.loss), critics], processes)
+
+
+def contrastive(processes: Processes, steps: int = STEPS, **changes: Any) -> Training:
+    """With equal captions in a batch, and from a step on with batches of alike ones."""
+    draw = generator(0, "captions")
+    images = torch.randint(0, 256, (N, 3, SIDE, SIDE), dtype=torch.uint8, generator=draw)
+    ids = torch.cat([torch.full((10, 1), WORDS), torch.randint(0, WORDS, (10, LENGTH - 1), generator=draw)], dim=1)
+    ids[:, -1] = WORDS + 1
+    text = CLIPTextConfig(
+        vocab_size=WORDS + 2,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=LENGTH,
+        bos_token_id=WORDS,
+        eos_token_id=WORDS + 1,
+        pad_token_id=WORDS + 1,
+    )
+    with seeded(0, "towers"):
+        towers = Towers(ConvTowerConfig(3, 16, 1), text)
+    hard = HardNegativesConfig(HARD_FROM, 15, 2, 6)
+    told = replace(setting(processes), **changes)
+    task = ContrastiveTask(towers, lambda rows: images[rows], ids, torch.arange(N) % len(ids), told, hard)
+    return Training([Phase("", towers, adamw(), task.loss)], processes, steps=steps, memory=task.memory())
+
+
+def line(processes: Processes, loss: Callable[[Loss], Loss] = lambda usual: usual, seed: int = 0) -> Training:
+    """As small as can be; `loss` is made of the usual one."""
+    with seeded(seed, "line"):
+        network = nn.Linear(2, 1)
+
+    def usual(step: int, rows: slice) -> Mapping[str, Tensor]:
+        x = torch.randn(8, 2, generator=generator(0, "x", step))[rows]
+        return {"loss": (network(x) - x.sum(dim=1, keepdim=True)).square().mean()}
+
+    return Training([Phase("", network, adamw(), loss(usual))], processes)
+
+
+def dying(processes: Processes) -> Training:
+    """The process that does not lead ends without a word."""
+
+    def loss(usual: Loss) -> Loss:
+        def dies(step: int, rows: slice) -> Mapping[str, Tensor]:
+            if step == DIES_AT and not processes.leads:
+                os._exit(1)
+            return usual(step, rows)
+
+        return dies
+
+    return line(processes, loss)
+
+
+def diverging(processes: Processes) -> Training:
+    """In one of the processes a row's loss is no number."""
+
+    def loss(usual: Loss) -> Loss:
+        def diverges(step: int, rows: slice) -> Mapping[str, Tensor]:
+            broken = step == DIES_AT and rows.stop == 8
+            return {"loss": usual(step, rows)["loss"] * (float("nan") if broken else 1.0)}
+
+        return diverges
+
+    return line(processes, loss)
+
+
+def alike(processes: Processes) -> dict[str, Made]:
+    """The trainings that come out the same with one process and two."""
+    return {
+        "unet": unet(processes).run(),
+        "unet by muon": unet(processes, FEW, accumulation=2, optimizer="muon").run(),
+        "vae": vae(processes).run(),
+        "contrastive": contrastive(processes).run(),
+        "contrastive in bf16": contrastive(processes, FEW, precision="bf16").run(),
+        "diverging": diverging(processes).run(),
+    }
+
+
+def together(processes: Processes, folder: Path) -> dict[str, Made]:
+    """All trainings of two processes; folder: where one process has left a checkpoint of the VAE's."""
+    made = alike(processes)
+    made["lost"] = contrastive(processes).run(folder / "two", lose_at=LOST_AT)
+    made["resumed"] = contrastive(processes).run(folder / "two")
+    made["gone on from one"] = vae(processes).run(folder / "one")
+    made["differing"] = line(processes, seed=processes.rank).run()
+    made["dying"] = dying(processes).run()
+    return made
+
+
+def alone(folder: Path) -> dict[str, Made]:
+    """The same by one process, which leaves a checkpoint in `folder`."""
+    made = alike(ALONE)
+    vae(ALONE).run(folder / "one", lose_at=EVERY + 1)
+    return made
+
+
+def _load(path: Path) -> ModuleType:
+    spec = spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+conftest = _load(Path(__file__).with_name("conftest.py"))
+
+
+def main(arguments: Sequence[str]) -> None:
+    folder = Path(arguments[0])
+    together(Processes(1, 2, CPU, Meeting(folder)), folder)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
