@@ -13,7 +13,7 @@ from darkroom.core.device import RUNTIME_FILE
 from darkroom.core.errors import DarkroomError
 from darkroom.data.manifest import DEFAULT_ROOT, ROOT_VARIABLE
 from darkroom.params import Params
-from darkroom.tracking.store import project_root
+from darkroom.tracking.address import project_root
 
 SOURCES = Path("src")  # below the current folder, as dvc.yaml names them
 SEARCHED = "PYTHONPATH"

@@ -19,7 +19,8 @@ from darkroom.core.artifact import content_hash, read_json
 from darkroom.core.device import execution_profile, start
 from darkroom.core.errors import DarkroomError
 from darkroom.project import LOCK, PIPELINE
-from darkroom.tracking.store import FOLDER, Store, check_answers, is_on, is_server, location, project_root
+from darkroom.tracking.address import FOLDER, is_on, is_server, location, project_root
+from darkroom.tracking.store import Store, check_answers
 
 PLACE = Path(".reproduce")  # below it a copy of the project for each stage
 DVC = (sys.executable, "-m", "dvc")

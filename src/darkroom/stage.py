@@ -19,8 +19,8 @@ from darkroom.guard import alone, die_with_dvc
 from darkroom.project import place
 from darkroom.resuming import FOLDER, clear_recorded, fingerprint, mark_done
 from darkroom.tracking import Run, stage_run
+from darkroom.tracking.address import is_server, location, project_root
 from darkroom.tracking.note import Account, figure, readable_size
-from darkroom.tracking.store import is_server, location, project_root
 from darkroom.training.distributed import ALONE, Processes
 from darkroom.workers import Worker, leading
 

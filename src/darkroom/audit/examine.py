@@ -24,9 +24,9 @@ from darkroom.audit.testimony import (
 )
 from darkroom.core.errors import DarkroomError
 from darkroom.project import LOCK, Place, places
+from darkroom.tracking.address import is_on, location
 from darkroom.tracking.journal import pending
 from darkroom.tracking.outputs import MODELS
-from darkroom.tracking.store import is_on, location
 from darkroom.tracking.witness import Witness, store_exists, stray_artifacts
 
 PICTURES = ".png"

@@ -29,7 +29,7 @@ def register(
     num_inference_steps, guidance_scale, sampler, seed (of the first row; the next ones have seed + 1, + 2, …) and
     negative_prompt.
     """
-    from darkroom.tracking.store import is_on
+    from darkroom.tracking.address import is_on
 
     if not is_on():
         print("DARKROOM_TRACKING=off: nothing is registered")

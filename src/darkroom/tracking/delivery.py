@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from darkroom.core.errors import DarkroomError
+from darkroom.tracking.address import shown
 from darkroom.tracking.events import Begin, End, Event, File, Metrics, Outputs, Picture, Tags
 from darkroom.tracking.logbook import Logbook
 from darkroom.tracking.outputs import log_outputs
-from darkroom.tracking.store import AwayError, Metric, Store, first_line, may_pass, shown, warn
+from darkroom.tracking.store import AwayError, Metric, Store, first_line, may_pass, warn
 
 TOGETHER = 1000  # points sent in one call
 KEY = "journal"  # the tag by which a run is found whose beginning was sent and whose id was never heard

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkroom.core.errors import DarkroomError
+from darkroom.tracking.address import meant
 from darkroom.tracking.delivery import Delivery
 from darkroom.tracking.events import End, Tags
 from darkroom.tracking.logbook import Logbook, journal
 from darkroom.tracking.note import NOTE, broken_off
-from darkroom.tracking.store import AwayError, Store, first_line, meant
+from darkroom.tracking.store import AwayError, Store, first_line
 
 LATER = "the next stage that runs sends it, or darkroom audit --repair"
 

@@ -14,8 +14,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from darkroom.core.errors import DarkroomError
+from darkroom.tracking.address import FOLDER, project_root
 from darkroom.tracking.events import Begin, Event, from_line, to_line
-from darkroom.tracking.store import FOLDER, project_root
 
 EVENTS, PROGRESS, FILES, LOCK = "events.jsonl", "progress.json", "files", "lock"
 

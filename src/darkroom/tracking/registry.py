@@ -12,8 +12,9 @@ from typing import Any
 
 from darkroom.core.artifact import content_hash
 from darkroom.core.errors import DarkroomError
+from darkroom.tracking.address import location
 from darkroom.tracking.journal import replay
-from darkroom.tracking.store import VALUE_LENGTH, Store, check_answers, first_line, location
+from darkroom.tracking.store import VALUE_LENGTH, Store, check_answers, first_line
 
 MODEL, ALIAS = "darkroom", "candidate"
 MADE_AT = "artifacts/pipeline"  # where the run that assembled a pipeline noted its content

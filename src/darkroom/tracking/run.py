@@ -16,12 +16,13 @@ from PIL import Image
 from darkroom.core.artifact import content_hash
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interrupted
+from darkroom.tracking.address import is_on, location, meant
 from darkroom.tracking.events import Begin, End, Event, File, Metrics, Picture, Tags
 from darkroom.tracking.note import NOTE, Account, broken_off
 from darkroom.tracking.outputs import copy_limit, written
 from darkroom.tracking.process import process_tags
 from darkroom.tracking.sender import Sender
-from darkroom.tracking.store import check_answers, first_line, is_on, location, meant
+from darkroom.tracking.store import check_answers, first_line
 
 CLOSED_WITHIN = 4.0  # seconds, of a stage that was told to end; what is not sent by then waits in the journal
 

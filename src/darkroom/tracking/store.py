@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 from filelock import FileLock
 
 from darkroom.core.errors import DarkroomError
+from darkroom.tracking.address import FOLDER, is_server, location, project_root, shown
 
 EXPERIMENT = "darkroom"
-FOLDER = Path(".mlflow")
 UI_PORT = 5050
 TRAINING_VIEW = "workflowType=machine_learning"  # without it MLflow's pages open on language models, and empty
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # what MLflow takes in one call
@@ -33,7 +33,6 @@ ARTIFACT_PATHS = (  # where MLflow's database holds absolute paths of artifacts
     ("model_versions", "storage_location"),
 )
 BUSY, DENIED = (408, 429), (401, 403)  # HTTP's
-PASSWORD = re.compile(r"(?<=://)[^/@]*@")
 NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
 PREVIEW = (256, 256)  # pixels of the small pictures MLflow's pages show in a row
 VALUE_LENGTH = 5000  # characters MLflow's databases keep of a parameter or tag
@@ -50,39 +49,6 @@ class Metric(NamedTuple):
     value: float
     time: int
     step: int
-
-
-def project_root() -> Path:
-    """The project's folder: DVC's, also where a stage works in a throw-away copy of it (dvc exp run --queue)."""
-    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
-
-
-def location() -> str:
-    """The address of the store: MLFLOW_TRACKING_URI, or the project's own database."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_root() / FOLDER / 'mlflow.db'}"
-
-
-def shown(address: str) -> str:
-    """An address without the password that may stand in it."""
-    return PASSWORD.sub("", address)
-
-
-def meant() -> str:
-    """The store that MLFLOW_TRACKING_URI names, as `shown`; "" where that is the project's own, wherever it moves."""
-    return shown(os.environ.get("MLFLOW_TRACKING_URI") or "")
-
-
-def is_on() -> bool:
-    """Whether anything is to be recorded: not where DARKROOM_TRACKING says off."""
-    value = os.environ.get("DARKROOM_TRACKING", "on")
-    if value not in ("on", "off"):
-        raise DarkroomError(f"DARKROOM_TRACKING = {value!r}: give on or off")
-    return value == "on"
-
-
-def is_server(address: str) -> bool:
-    """Whether the store is a server elsewhere, not a database or folder opened here."""
-    return address.startswith(("http://", "https://"))
 
 
 def check_answers(address: str) -> None:

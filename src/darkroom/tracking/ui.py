@@ -10,7 +10,8 @@ import urllib.request
 from contextlib import suppress
 
 from darkroom.core.errors import DarkroomError
-from darkroom.tracking.store import FOLDER, UI_PORT, Store, check_answers, is_server, location, project_root
+from darkroom.tracking.address import FOLDER, is_server, location, project_root
+from darkroom.tracking.store import UI_PORT, Store, check_answers
 
 START_WITHIN = 300.0  # seconds, for machines with much else to do
 

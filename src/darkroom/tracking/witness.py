@@ -11,18 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.core.errors import DarkroomError
+from darkroom.tracking.address import FOLDER, is_server, location, project_root
 from darkroom.tracking.journal import Replayed, replay
 from darkroom.tracking.process import is_running
-from darkroom.tracking.store import (
-    ARTIFACT_PATHS,
-    FOLDER,
-    Store,
-    check_answers,
-    first_line,
-    is_server,
-    location,
-    project_root,
-)
+from darkroom.tracking.store import ARTIFACT_PATHS, Store, check_answers, first_line
 
 RECENT = 100  # runs of a stage that are looked through where none is found by content
 SILENT_DAYS = 7.0  # after which a run of an unknown process counts as abandoned
