@@ -101,12 +101,10 @@ def file_hash(path: Path) -> str:
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Sorted, indented, newline at the end: the same value always gives the same bytes."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Sorted, indented, newline at the end: the same value always gives the same bytes. Appears whole."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    with named(path):
-        path.write_text(text + "\n", encoding="utf-8")
+    with named(path), whole(path) as beside:
+        beside.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: Path | str) -> Any:
