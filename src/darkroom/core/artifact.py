@@ -103,7 +103,7 @@ def file_hash(path: Path) -> str:
 def write_json(path: Path | str, value: Any) -> None:
     """Sorted, indented, newline at the end: the same value always gives the same bytes. Appears whole."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    with named(path), whole(path) as beside:
+    with named(Path(path)), whole(path) as beside:
         beside.write_text(text + "\n", encoding="utf-8")
 
 
