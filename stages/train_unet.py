@@ -74,12 +74,15 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
             curves.record(step, measured)
             best.consider(step, measured["held_out/loss"], ema.network)
 
+    def show(step: int) -> None:
+        grid, strip = preview(ema.network, task, to_rgb, sampling, p.samples)
+        for name, picture in (("samples", grid), ("denoising", strip)):
+            work.run.picture(picture, name, step)
+            save_png(REPORT / f"{name}.png", picture)
+
     def samples(step: int, values: Mapping[str, float]) -> None:
-        if step % p.sample_every == 0 or step == p.steps:
-            grid, strip = preview(ema.network, task, to_rgb, sampling, p.samples)
-            for name, picture in (("samples", grid), ("denoising", strip)):
-                work.run.picture(picture, name, step)
-                save_png(REPORT / f"{name}.png", picture)
+        if step % p.sample_every == 0 and step < p.steps:
+            show(step)
 
     phase = Phase("", unet, p, task.loss)
     train(
@@ -93,6 +96,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         checkpoints=work.checkpoints,
         remembered={"curves": curves, "best": best},
     )
+    show(p.steps)  # after training, which may have gone on from a checkpoint of its very last step
     best.restore(ema.network)
     curves.write(REPORT)
     figures: dict[str, float | str] = {"held_out_loss": best.value, "best_step": best.step}
