@@ -10,6 +10,7 @@ writing is so slow that it would be more, checkpoints are made at greater interv
 
 import argparse
 import importlib.util
+import logging
 import statistics
 import tempfile
 import time
@@ -78,6 +79,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--folder", type=Path, help="on the disk to be measured (default: here)", default=Path())
     given = parser.parse_args()
+    logging.getLogger("darkroom").setLevel(logging.ERROR)
     settings = devices.runtime()
     devices.start(settings)
     parts = state(load(PROJECT / "recipes" / f"{given.recipe}.yaml"))

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-STEPS, CHECKPOINT_EVERY = 24, 4
+STEPS, CHECKPOINT_EVERY = 16, 4
 QUIET = {"tracking": "off", "threads": "1", "checkpoint_steps": str(CHECKPOINT_EVERY)}  # DARKROOM_… variables
 TRAINED = ("train_vae", "setup_text_encoder", "train_unet", "train_evaluator")
 SHORT = {"steps": STEPS, "batch_size": 16, "warmup_steps": 2, "validate_every": 8}
@@ -14,7 +14,13 @@ CHANGES: dict[str, Any] = {
     "prepare_data": {"source": {"n_train": 120, "n_validation": 24, "n_test": 24, "n_novel": 8}},
     "train_vae": SHORT,
     "setup_text_encoder": {**SHORT, "hard_negatives": {"start_step": 6, "every": 5, "group_size": 4, "neighbours": 4}},
-    "train_unet": {**SHORT, "held_out": 16, "sample_every": 16, "sampling": SAMPLING},
+    "train_unet": {
+        **SHORT,
+        "unet": {"block_out_channels": [16, 32]},
+        "held_out": 16,
+        "sample_every": STEPS,
+        "sampling": SAMPLING,
+    },
     "train_evaluator": SHORT,
     "evaluate": {"n_test": 24, "n_novel": 8, "n_grid": 2, "sampling": SAMPLING, "n_sweep": 2, "bootstrap": 100},
 }

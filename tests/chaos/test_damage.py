@@ -1,5 +1,6 @@
 """A damaged checkpoint, and a cache that takes nothing: nothing earlier is lost, and the result is the same."""
 
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from darkroom.resuming import FOLDER
 
 Environment = Callable[[Path], dict[str, str]]
 STAGE = "train_unet"
+TRAINED = ("train_vae", "setup_text_encoder", "train_unet", "train_evaluator")
 
 
 def test_where_the_newest_checkpoint_is_damaged_the_one_before_counts(
@@ -33,6 +35,21 @@ def test_where_the_newest_checkpoint_is_damaged_the_one_before_counts(
     assert f"{newest.name}: damaged" in again.said
     assert again.resumed[STAGE] == int(before.name.removeprefix("step_"))
     assert kills.results(finished) == small.results
+
+
+@pytest.mark.parametrize("stage", TRAINED)
+def test_a_stage_that_is_lost_after_its_training_writes_everything_without_a_step(
+    stage: str, finished: Path, run_here: Any, recorded: Any, recipe: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    outputs = recorded(finished, stage)
+    (finished / "dvc.lock").unlink()  # where it names the outputs, the checkpoints are of no more use
+    assert run_here(finished, stage)[0] == 0
+    for path in outputs:
+        shutil.rmtree(finished / path) if (finished / path).is_dir() else (finished / path).unlink()
+    with caplog.at_level(logging.WARNING):
+        assert run_here(finished, stage)[0] == 0
+    assert f"going on from step {recipe.STEPS} " in caplog.text
+    assert {path: content_hash(finished / path) for path in outputs} == outputs
 
 
 @pytest.mark.slow
