@@ -75,9 +75,7 @@ def as_a_stage(project: Path, settings: dict[str, str]) -> Iterator[None]:
     os.environ |= {f"DARKROOM_{name.upper()}": value for name, value in settings.items()}
     os.chdir(project)
     try:
-        with patch(
-            "darkroom.stage.run_own_code"
-        ):  # the copy's code is ours: to begin again with it would end the tests
+        with patch("darkroom.stage.run_own_code"):
             yield
     finally:
         os.chdir(here)

@@ -22,6 +22,9 @@ REPORT, ARTIFACT = "reports/train_vae/metrics.json", "artifacts/unet"
 WEIGHTS = "artifacts/vae/diffusion_pytorch_model.safetensors"
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture
 def project(quick_pipeline: Path, tmp_path: Path) -> Path:
     """A finished and tracked project at another place, committed, to be damaged."""

@@ -37,6 +37,7 @@ def test_where_the_newest_checkpoint_is_damaged_the_one_before_counts(
     assert kills.results(finished) == small.results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", TRAINED)
 def test_a_stage_that_is_lost_after_its_training_writes_everything_without_a_step(
     stage: str, finished: Path, run_here: Any, recorded: Any, recipe: ModuleType, caplog: pytest.LogCaptureFixture

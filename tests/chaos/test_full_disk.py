@@ -73,6 +73,7 @@ def the_line(said: str, stage: str, reason: str) -> str:
     return line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize(
     "share", [0.5, pytest.param(0.0, marks=pytest.mark.slow), pytest.param(0.9, marks=pytest.mark.slow)]
@@ -105,6 +106,7 @@ def test_where_no_checkpoint_finds_room_training_goes_on_without(
     assert {path: content_hash(finished / path) for path in outputs} == outputs
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_in_training_costs_no_step(
     disk: Disk, small: Any, kills: ModuleType, recipe: ModuleType, quiet: Callable[[Path], dict[str, str]]
 ) -> None:
