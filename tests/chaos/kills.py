@@ -19,6 +19,7 @@ import psutil
 COMMAND = "repro --no-run-cache"
 KINDS = ("kill -9 of all", "kill -9 of dvc", "kill -9 of the stage", "SIGTERM to the stage", "Ctrl-C")
 OF_THE_STAGE = {"kill -9 of the stage": signal.SIGKILL, "SIGTERM to the stage": signal.SIGTERM}
+WORKERS = float(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))  # who test beside this process
 GONE_WITHIN = 10.0  # seconds after the signal, on a machine that has nothing else to do
 STAGE_STARTS_WITHIN = 60.0
 LOOK_EVERY = 0.005
@@ -138,7 +139,7 @@ class Repro:
 
     def _watch_it_go(self, target: psutil.Process | None) -> None:
         """Nothing is left in the project's folder soon after."""
-        asked, within = time.monotonic(), GONE_WITHIN * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+        asked, within = time.monotonic(), GONE_WITHIN * max(WORKERS, os.getloadavg()[0] / (os.cpu_count() or 1))
         while (left := at_work(self.project)) or self.process.poll() is None:
             if time.monotonic() - asked > within:
                 if target is not None and not target.is_running() and self.process.poll() is None:

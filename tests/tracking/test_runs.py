@@ -163,8 +163,8 @@ def test_large_weights_are_named_not_copied(
 ) -> None:
     monkeypatch.setenv("DARKROOM_TRACKING_COPY_MIB", "0.0005")
     output = Path("artifacts/unet")
-    run = record("train_unet", [], [output])
-    (version,) = client.search_model_versions("name = 'darkroom-unet'")
+    run = record("train_unet", [], [output], content="too large to be copied")
+    (version,) = client.search_model_versions(f"name = 'darkroom-unet' and tags.content = '{content_hash(output)}'")
     assert version.source == f"dvc://artifacts/unet?md5={content_hash(output)}"
     assert [a.path for a in client.list_artifacts(run, "artifacts/unet")] == ["artifacts/unet/config.json"]
 

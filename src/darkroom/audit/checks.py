@@ -8,7 +8,7 @@ import yaml
 
 from darkroom.audit.disk import Cache, Disk, has_remote
 from darkroom.audit.findings import Finding, short, some
-from darkroom.audit.lineage import LOADER, Lineage, Step
+from darkroom.audit.lineage import Lineage, Step
 from darkroom.audit.repository import git, md5_at_head
 from darkroom.core.artifact import PROVENANCE, read_json
 from darkroom.core.errors import DarkroomError
@@ -173,7 +173,7 @@ class Checks:
 def _sections(file: Path, keys: list[str]) -> dict[str, Any]:
     """{dotted key: value} of what stands in a params file below these keys."""
     try:
-        values = yaml.load(file.read_text(encoding="utf-8"), LOADER)
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         return {}
     found: dict[str, Any] = {}

@@ -85,7 +85,8 @@ class Judge:
         right = []
         for rows in batches(len(images), CANDIDATES):
             texts = [captions[i] for i in rows.tolist()]
-            best = network(to_float(images[rows]).to(self.device), tokenizer(texts).to(self.device)).argmax(dim=1)
+            pictures = network.embed_images(to_float(images[rows]).to(self.device))
+            best = network.compare(pictures, network.embed_texts(tokenizer(texts).to(self.device))).argmax(dim=1)
             right += [texts[int(j)] == text for j, text in zip(best, texts, strict=True)]
         return torch.tensor(right)
 
