@@ -89,7 +89,8 @@ def test_a_picture_finds_its_own_caption_or_an_equal_one(
     assert isinstance(network, Towers)
     assert tokenizer is not None
     with torch.no_grad():
-        logits = network(pictures.float() / 127.5 - 1, tokenizer(CAPTIONS))
+        texts = network.embed_texts(tokenizer(CAPTIONS))
+        logits = network.compare(network.embed_images(pictures.float() / 127.5 - 1), texts)
     best = [CAPTIONS[i] for i in logits.argmax(dim=1).tolist()]
     others = [CAPTIONS[(CAPTIONS.index(text) + 1) % 3] for text in best]
     captions = [*best[:5], *others[5:]]

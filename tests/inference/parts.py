@@ -15,6 +15,7 @@ from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.generate import Sampling
 from darkroom.inference.folder import assemble
 from darkroom.nn.kinds import DenoiserConfig, build, to_json
+from darkroom.nn.score_unet import ScoreUNet
 from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
 from darkroom.nn.unet import UNetConfig
 from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
@@ -114,6 +115,8 @@ def write_parts(
     }
     with seeded(0, "unet"):
         unet = build(shape)
+        if isinstance(unet, ScoreUNet):  # starts with zeros, and would hide what feeds them
+            unet.conv_out.reset_parameters()
     write_network(folder / "unet", DIFFUSERS_WEIGHTS, awake(unet) if network is None else unet, config, {"inputs": {}})
     write_json(folder / "text_encoder" / CONFIG, {**asdict(condition), "network": encoder})
     return latents

@@ -1,5 +1,6 @@
 """One process and two: the same losses, the same end, the same after any interruption."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -30,7 +31,9 @@ def pair(load: Callable[[Path], ModuleType]) -> ModuleType:
 def made(pair: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """All trainings, by one process and by two: {"one": {name: Made}, "two": …}. This process is the one that leads."""
     folder = tmp_path_factory.mktemp("pair")
-    other = subprocess.Popen([sys.executable, str(PAIR), str(folder)], stderr=subprocess.DEVNULL)
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # other threads, other last bits
+    command = [sys.executable, str(PAIR), str(folder)]
+    other = subprocess.Popen(command, env=os.environ | threads, stderr=subprocess.DEVNULL)
     with other, pytest.MonkeyPatch.context() as patch:
         patch.setattr("darkroom.training.distributed.TIMEOUT", timedelta(seconds=60))  # it may not come
         try:
