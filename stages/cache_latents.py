@@ -1,5 +1,8 @@
 """cache_latents: what the autoencoder makes of every picture. data/prepared, artifacts/vae -> data/latents."""
 
+import darkroom.startup  # noqa: F401
+
+# isort: split
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -1,5 +1,8 @@
 """evaluate: the pipeline assembled, measured and shown. All artifacts -> artifacts/pipeline, reports/evaluation."""
 
+import darkroom.startup  # noqa: F401
+
+# isort: split
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path

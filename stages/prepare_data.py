@@ -1,5 +1,8 @@
 """prepare_data: pictures and captions of any source in one format. -> data/prepared, reports/prepare_data."""
 
+import darkroom.startup  # noqa: F401
+
+# isort: split
 from collections.abc import Mapping
 from pathlib import Path
 

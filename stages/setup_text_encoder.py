@@ -1,5 +1,8 @@
 """setup_text_encoder: what conditions the U-Net. data/prepared -> artifacts/text_encoder, data/conditioning."""
 
+import darkroom.startup  # noqa: F401
+
+# isort: split
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path

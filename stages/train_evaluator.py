@@ -1,5 +1,8 @@
 """train_evaluator: the judge, taught by real pictures alone. data/prepared -> artifacts/evaluator."""
 
+import darkroom.startup  # noqa: F401
+
+# isort: split
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path

@@ -1,5 +1,8 @@
 """train_unet: the denoiser, from cached latents and conditions. data/latents, data/conditioning -> artifacts/unet."""
 
+import darkroom.startup  # noqa: F401
+
+# isort: split
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path

@@ -1,5 +1,8 @@
 """train_vae: the autoencoder between pictures and latents. data/prepared -> artifacts/vae, reports/train_vae."""
 
+import darkroom.startup  # noqa: F401
+
+# isort: split
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path

@@ -58,3 +58,27 @@ def test_a_stage_ends_with_its_dvc_and_not_before(tmp_path: Path, late: bool) ->
         with suppress(ProcessLookupError):
             os.killpg(dvc.pid, signal.SIGKILL)
         dvc.wait()
+
+
+SWALLOWS = """
+import darkroom.startup, time
+try:
+    print("imports", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("swallowed", flush=True)
+"""
+
+
+@pytest.mark.parametrize("of_dvc", [True, False])
+def test_ctrl_c_ends_a_stage_of_dvc_whatever_it_imports(of_dvc: bool) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "DVC_STAGE"}
+    environment |= {"DVC_STAGE": "train_vae"} if of_dvc else {}
+    with subprocess.Popen(
+        [sys.executable, "-c", SWALLOWS], env=environment, stdout=subprocess.PIPE, text=True
+    ) as stage:
+        assert stage.stdout is not None
+        assert stage.stdout.readline() == "imports\n"
+        stage.send_signal(signal.SIGINT)
+        assert stage.stdout.read() == ("" if of_dvc else "swallowed\n")
+    assert stage.returncode == (-signal.SIGINT if of_dvc else 0)

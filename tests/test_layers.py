@@ -47,7 +47,7 @@ SERVED = LIBRARY / "tracking" / "served.py"
 SERVED_MAY_IMPORT = {"core", "data", "inference"}
 # Cannot change a byte of an output: errors, messages, tracking, and how a stage is started.
 PARAMS = ("params.py", *(f"params_{name}.py" for name in PARAMS_PARTS))
-STARTING = ("stage.py", "copies.py", "guard.py", "project.py", "resuming.py", "workers.py")
+STARTING = ("stage.py", "copies.py", "guard.py", "project.py", "resuming.py", "startup.py", "workers.py")
 PLUMBING = (*STARTING, "tracking", *PARAMS, "core/errors.py", "core/progress.py")
 
 
@@ -188,3 +188,10 @@ def test_a_stage_depends_on_all_the_code_it_runs_and_on_no_other(stage: str) -> 
     assert not missing, f"dvc.yaml: {stage} runs code it does not depend on: {sorted(missing)}"
     idle = [name(dep) for dep in listed if not any(file.is_relative_to(dep) for file in needed | {script})]
     assert not idle, f"dvc.yaml: {stage} depends on code it does not run: {idle}"
+
+
+@pytest.mark.parametrize("script", STAGES, ids=name)
+def test_a_stage_can_be_ended_while_it_imports(script: Path) -> None:
+    first = next(node for node in tree(script).body if isinstance(node, ast.Import | ast.ImportFrom))
+    assert isinstance(first, ast.Import)
+    assert [each.name for each in first.names] == ["darkroom.startup"]

@@ -20,7 +20,7 @@ TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 KEPT = 2  # checkpoints of one training: where the newest is damaged, there is the one before
 TRAININGS = 3  # of one stage, with other parameters, code or data, whose checkpoints are kept
 SHARE = 0.02  # of a training's time that saving may take, where it is done by the clock
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
 log = logging.getLogger("darkroom")
 
 
