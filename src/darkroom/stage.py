@@ -70,7 +70,11 @@ def run_stage(stage: str, body: Body, trains: bool = False) -> NoReturn:
         print(f"darkroom: {stage}: {error}; make room, or mend the permissions, and run again", file=sys.stderr)
         sys.exit(1)
     except Interrupted as end:
-        how_on = f"{end.saved}; dvc repro goes on from there" if end.saved else "dvc repro starts it again"
+        how_on = (
+            f"{end.saved}; dvc repro goes on from there"
+            if end.saved
+            else "dvc repro starts it again, at its last checkpoint if it has one"
+        )
         print(f"darkroom: {stage}: ended by {end}: {how_on}", file=sys.stderr)
         sys.exit(KILLED_BY + end.number)
     sys.exit(0)
