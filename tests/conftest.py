@@ -151,10 +151,10 @@ def dvc_in() -> Callable[[Path], Dvc]:
 
 
 @pytest.fixture(scope="session")
-def darkroom_in() -> Callable[[Path], Callable[..., None]]:
-    """For a project, what runs darkroom in it; an argument that ends in .py is a script to be run instead."""
+def darkroom_in() -> Callable[[Path], Callable[..., str]]:
+    """For a project, what runs darkroom, or a script given first (SCRIPT.py), in it and returns what that prints."""
 
-    def darkroom(project: Path, *arguments: str) -> None:
+    def darkroom(project: Path, *arguments: str) -> str:
         program = [] if arguments[0].endswith(".py") else ["-c", "from darkroom.cli import main; main()"]
         done = subprocess.run(
             [sys.executable, *program, *arguments],
@@ -165,6 +165,7 @@ def darkroom_in() -> Callable[[Path], Callable[..., None]]:
             check=False,
         )
         assert done.returncode == 0, done.stderr
+        return done.stdout
 
     return lambda project: partial(darkroom, project)
 

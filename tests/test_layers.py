@@ -195,3 +195,12 @@ def test_a_stage_can_be_ended_while_it_imports(script: Path) -> None:
     first = next(node for node in tree(script).body if isinstance(node, ast.Import | ast.ImportFrom))
     assert isinstance(first, ast.Import)
     assert [each.name for each in first.names] == ["darkroom.startup"]
+
+
+@pytest.mark.parametrize("stage", ["train_vae", "setup_text_encoder", "train_unet", "train_evaluator"])
+def test_a_stage_that_trains_shares_its_training_and_saves_it(stage: str) -> None:
+    calls = [node for node in ast.walk(tree(ROOT / "stages" / f"{stage}.py")) if isinstance(node, ast.Call)]
+    given = {ast.unparse(call.func): {one.arg: ast.unparse(one.value) for one in call.keywords} for call in calls}
+    assert given["run_stage"]["trains"] == "True"
+    assert given["train"]["processes"] == "work.processes"
+    assert given["train"]["checkpoints"] == "work.checkpoints"

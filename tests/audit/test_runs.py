@@ -16,6 +16,8 @@ import pytest
 import yaml
 
 from darkroom.core.artifact import content_hash
+from darkroom.tracking.events import Begin
+from darkroom.tracking.logbook import Logbook
 from darkroom.tracking.process import HOST, PID, STARTED, is_running, process_tags
 
 Audit = Callable[..., dict[str, Any]]
@@ -187,6 +189,8 @@ def test_a_lock_file_changed_along_with_a_report_is_contradicted_by_the_run(audi
     finding = named(audit(), "contradicted")
     assert (finding["where"], finding["breaks"]) == ("train_vae", True)
     assert finding["what"].endswith(f": {METRICS}")
+    assert audit("--repair")["repaired"] == []
+    assert named(audit(), "contradicted") == finding
     toy.shell(finding["remedy"].partition(", or ")[2])
     assert audit()["findings"] == []
 
@@ -277,3 +281,19 @@ def test_a_process_is_known_by_its_start_not_by_its_number_alone() -> None:
     assert is_running(other_boot, shared=True) is None
     assert is_running({**mine, HOST: f"not {socket.gethostname()}"}, shared=False) is None
     assert is_running({}, shared=False) is None
+
+
+def test_a_run_heard_of_this_week_is_left_open(audit: Audit, client: mlflow.MlflowClient, run_of: Any) -> None:
+    now = client.get_run(run_of("evaluate")).info.start_time
+    client.delete_run(run_of("evaluate"))  # else it is the newer run
+    busy = begin(client, now - 8 * DAY)
+    client.log_metric(busy, "loss", 1.0, timestamp=now - 6 * DAY)
+    assert "counts as running" not in str(audit()["findings"])
+
+
+@pytest.mark.usefixtures("tracked")
+def test_what_waits_in_the_journal_is_remarked_and_sent(audit: Audit) -> None:
+    Logbook.create(Begin("evaluate", 1_700_000_000_000, "", {}, {"stage": "evaluate"}, {})).release()
+    assert "not yet sent" in kinds(audit())
+    assert audit("--repair")["repaired"] == ["sent from the journal: what 1 of the runs had to tell"]
+    assert "not yet sent" not in kinds(audit())

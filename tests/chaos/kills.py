@@ -18,13 +18,14 @@ import psutil
 
 COMMAND = "repro --no-run-cache"
 KINDS = ("kill -9 of all", "kill -9 of dvc", "kill -9 of the stage", "SIGTERM to the stage", "Ctrl-C")
+GENTLE = ("SIGTERM to the stage", "Ctrl-C", "kill -9 of dvc")  # the stage comes to an end of its own
 OF_THE_STAGE = {"kill -9 of the stage": signal.SIGKILL, "SIGTERM to the stage": signal.SIGTERM}
 WORKERS = float(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))  # who test beside this process
 GONE_WITHIN = 10.0  # seconds after the signal, on a machine that has nothing else to do
 STAGE_STARTS_WITHIN = 60.0
 LOOK_EVERY = 0.005
 BEGINS = re.compile(r"Running stage '(\w+)'")
-STEPS = re.compile(r"(\d+)/\d+ steps  ")
+STEPS = re.compile(r"(\d+)/(\d+) steps  ")
 RESUMED = re.compile(r"going on from step (\d+)")
 TAIL = 3000  # characters of what was said that a failure shows
 
@@ -52,13 +53,13 @@ def traced(environment: Mapping[str, str], folder: Path, **settings: str) -> dic
 class Repro:
     """A `dvc repro` under way, in a session of its own.
 
-    stage: the latest that began, empty before. step: the last it has said to be done. resumed: {stage: the step it went
-    on from}, 0 where it began anew. began: {stage: when}, of time.monotonic().
+    stage: the latest that began, empty before. step, of: the last it has said to be done, and of how many. resumed:
+    {stage: the step it went on from}, 0 where it began anew. began: {stage: when}, of time.monotonic().
     """
 
     def __init__(self, project: Path, environment: Mapping[str, str], command: str = COMMAND) -> None:
         self.project = project
-        self.stage, self.step = "", 0
+        self.stage, self.step, self.of = "", 0, 0
         self.resumed: dict[str, int] = {}
         self.began: dict[str, float] = {}
         self.said = ""
@@ -88,7 +89,7 @@ class Repro:
                 self.resumed[self.stage] = self.step = int(found[1])
             elif found := STEPS.search(line):
                 self.resumed.setdefault(self.stage, 0)
-                self.step = int(found[1])
+                self.step, self.of = int(found[1]), int(found[2])
         return runs
 
     def until(self, reached: Callable[[], bool]) -> bool:
@@ -173,10 +174,13 @@ class Moment:
 
 @dataclass
 class Account:
-    """What was survived. losses: {stage: steps done that had to be done again, one value for each time it went on}."""
+    """What was survived. losses: {stage: steps done that had to be done again, one value for each time it went on};
+    gentle: those of trainings that were ended in a GENTLE way.
+    """
 
     kills: Counter[tuple[str, str]] = field(default_factory=Counter)
     losses: dict[str, list[int]] = field(default_factory=dict)
+    gentle: list[int] = field(default_factory=list)
 
     @property
     def total(self) -> int:
@@ -228,12 +232,14 @@ class Undisturbed:
         Raises:
             AssertionError: the results differ, or something is left over.
         """
-        order, reached = list(self.seconds), dict[str, int]()
+        order, reached, left = list(self.seconds), dict[str, int](), dict[str, int]()
 
         def learn(repro: Repro) -> None:
             for stage, step in repro.resumed.items():
                 if reached.get(stage):
                     account.losses.setdefault(stage, []).append(max(reached[stage] - step, 0))
+                if stage in left:
+                    account.gentle.append(max(left.pop(stage) - step, 0))
             if repro.stage:
                 reached[repro.stage] = max(reached.get(repro.stage, 0), repro.step)
 
@@ -253,6 +259,8 @@ class Undisturbed:
             if stage is None:
                 break
             account.kills[stage, moment.kind] += 1
+            if moment.kind in GENTLE and 0 < repro.step < repro.of:  # in the middle of a training
+                left[stage] = repro.step
             print(f"{account.total:4}  {moment.kind:21} {stage:19} after step {repro.step}", flush=True)
         learn(Repro(project, environment).finish())
         found = results(project)

@@ -24,7 +24,9 @@ def test_a_pipeline_ended_in_every_stage_gives_the_same(
     project, account, draw = new_project(tmp_path), kills.Account(), random.Random(SEED)
     stages = [*small.seconds, draw.choice(recipe.TRAINED)]
     moments = [
-        kills.Moment(m.stage, m.kind, step=draw.randrange(1, recipe.STEPS)) if m.stage in recipe.TRAINED else m
+        kills.Moment(m.stage, m.kind, step=draw.randrange(recipe.CHECKPOINT_EVERY + 1, recipe.STEPS))
+        if m.stage in recipe.TRAINED
+        else m
         for m in small.moments(draw, stages)
     ]
     small.disturb(project, quiet(project), moments, account)
@@ -33,6 +35,7 @@ def test_a_pipeline_ended_in_every_stage_gives_the_same(
     assert {stage for stage, _ in account.kills} >= set(recipe.TRAINED)
     assert account.losses.keys() == set(recipe.TRAINED)
     assert max(max(lost) for lost in account.losses.values()) <= recipe.CHECKPOINT_EVERY
+    assert set(account.gentle) == {0}
 
 
 @pytest.mark.slow
@@ -66,3 +69,4 @@ def test_scenes_quick_survives_fifty_ends_at_random_moments(
     assert {stage for stage, _ in account.kills} >= set(undisturbed.seconds)
     assert {kind for _, kind in account.kills} == set(kills.KINDS)
     assert max(max(lost) for lost in account.losses.values()) <= EVERY
+    assert set(account.gentle) == {0}

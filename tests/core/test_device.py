@@ -23,12 +23,12 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def _plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("DEVICE", "THREADS", "DETERMINISTIC", "PROCESSES"):
+    for name in ("DEVICE", "THREADS", "DETERMINISTIC", "PROCESSES", "CHECKPOINT_MINUTES", "CHECKPOINT_STEPS"):
         monkeypatch.delenv(f"DARKROOM_{name}", raising=False)
 
 
 def test_without_settings_there_are_defaults() -> None:
-    assert runtime() == Runtime("auto", 0, True)
+    assert runtime() == Runtime("auto", 0, True, processes=1, checkpoint_minutes=2.0, checkpoint_steps=0)
 
 
 def test_the_file_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,6 +37,9 @@ def test_the_file_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("DARKROOM_THREADS", "1")
     monkeypatch.setenv("DARKROOM_DETERMINISTIC", "0")
     assert runtime() == Runtime("cpu", 1, False)
+    monkeypatch.setenv("DARKROOM_CHECKPOINT_MINUTES", "0.5")
+    monkeypatch.setenv("DARKROOM_CHECKPOINT_STEPS", "7")
+    assert (runtime().checkpoint_minutes, runtime().checkpoint_steps) == (0.5, 7)
 
 
 def test_an_empty_file_sets_nothing() -> None:

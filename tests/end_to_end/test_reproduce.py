@@ -2,9 +2,11 @@
 
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -47,7 +49,7 @@ Path("sheet.txt").write_text("a sheet that learn does not read")
 LEARN = """\
 import os
 from pathlib import Path
-Path(os.environ["WITNESS"]).open("a").write("ran\\n")
+Path(os.environ["WITNESS"]).open("a").write(f"ran for {os.environ['DVC_ROOT']}\\n")
 Path("model").mkdir()
 Path("model/config.txt").write_text("the same")
 noise = os.environ.get("NOISE", "")
@@ -124,13 +126,18 @@ def test_a_stage_comes_out_the_same_from_no_more_than_it_needs(
     said = capsys.readouterr().out
     assert said.startswith("learn: identical: 2 of 2 outputs are those of commit ")
     assert "no run is known here" in said
-    assert (tmp_path / "witness").read_text() == "ran\n"
+    ran = f"ran for {clone.resolve()}\n"  # where its run is recorded
+    assert (tmp_path / "witness").read_text() == ran
     assert (clone / "dvc.lock").read_bytes() == lock
     assert git(clone, "status", "--porcelain") == ""
     assert not list((clone / ".reproduce").iterdir())
     assert cached(clone, hashes["draw"]["data"])
     assert not cached(clone, hashes["draw"]["sheet.txt"])
     assert not cached(clone, hashes["learn"]["model"])
+    subprocess.run([sys.executable, "-m", "dvc", "fetch", "--quiet", "learn"], check=True)
+    assert cached(clone, hashes["learn"]["model"])  # dvc could take it from there
+    assert run("reproduce", "learn") == 0
+    assert (tmp_path / "witness").read_text() == ran * 2
 
 
 def test_what_comes_out_otherwise_is_named_and_kept_and_the_project_stays(
@@ -211,7 +218,7 @@ def test_what_is_no_stage_of_a_commit_is_refused(
 
 @pytest.mark.slow
 def test_a_stage_of_the_project_comes_out_the_same_by_the_code_of_the_commit(
-    quick_pipeline: Path, tmp_path: Path, darkroom_in: Callable[[Path], Callable[..., None]]
+    quick_pipeline: Path, tmp_path: Path, darkroom_in: Callable[[Path], Callable[..., str]]
 ) -> None:
     project = shutil.copytree(quick_pipeline, tmp_path / "project", symlinks=True)
     git(project, "add", "params.yaml", "dvc.lock", "reports")
@@ -220,7 +227,10 @@ def test_a_stage_of_the_project_comes_out_the_same_by_the_code_of_the_commit(
     for file in (project / "params.yaml", project / "src" / "darkroom" / "data" / "latents.py"):
         file.write_text("changed since, and not committed\n")
     shutil.rmtree(project / "data" / "latents")
-    darkroom_in(project)("reproduce", "cache_latents")
+    report = json.loads(darkroom_in(project)("reproduce", "cache_latents", "--json"))
+    assert report["profile"]["recorded"] is not None
+    with closing(sqlite3.connect(project / ".mlflow" / "mlflow.db")) as database:
+        assert database.execute("SELECT count(*) FROM runs WHERE name = 'cache_latents'").fetchone() == (2,)
     assert (project / "dvc.lock").read_bytes() == lock
     assert not (project / "data" / "latents").exists()
     assert not list((project / ".reproduce").iterdir())

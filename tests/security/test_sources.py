@@ -33,6 +33,11 @@ CALLS = {
     "pd.read_pickle",
     "pandas.read_pickle",
 }
+CHECKED = {"torch.load", "yaml.load"}  # by their arguments
+HOLDERS = {call.rpartition(".")[0] for call in CALLS | CHECKED} - {"np", "pd", "numpy", "pandas"} | {
+    "builtins",
+    "pickle",
+}
 UNPACKERS = {"extractall", "unpack_archive"}  # which may write outside of the folder they are given
 
 
@@ -50,6 +55,7 @@ def faults(source: str, file: str) -> Iterator[str]:
                 top = module.split(".")[0]
                 if top in MODULES or (top == "pickle" and (file != UNPICKLER or isinstance(node, ast.ImportFrom))):
                     yield f"imports {module}"
+            yield from _faults_of_import(node)
         elif isinstance(node, ast.Attribute) and ast.unparse(node) in CALLS:
             yield ast.unparse(node)
         elif isinstance(node, ast.Attribute) and ast.unparse(node).startswith("pickle."):
@@ -59,8 +65,19 @@ def faults(source: str, file: str) -> Iterator[str]:
             yield from _faults_of_call(node, tree)
 
 
+def _faults_of_import(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    """Other names for what is forbidden."""
+    for one in node.names:
+        if isinstance(node, ast.ImportFrom):
+            if f"{node.module}.{one.name}" in CALLS | CHECKED or node.module == "builtins":
+                yield f"imports {node.module}.{one.name}"
+        elif one.asname and one.name in HOLDERS:
+            yield f"imports {one.name} under another name"
+
+
 def _faults_of_call(node: ast.Call, tree: ast.Module) -> Iterator[str]:
-    called, keywords = ast.unparse(node.func), {one.arg: ast.unparse(one.value) for one in node.keywords}
+    called = ast.unparse(node.func).removeprefix("builtins.")
+    keywords = {one.arg: ast.unparse(one.value) for one in node.keywords}
     if called in BUILTINS or called.split(".")[-1] in UNPACKERS or called == "pickle.Unpickler":
         yield called
     if called == "torch.load" and keywords.get("weights_only") != "True":
@@ -106,6 +123,14 @@ def test_no_file_runs_what_it_reads(file: Path) -> None:
         "subprocess.run(text, shell=True)",
         "archive.extractall(folder)",
         "AutoModel.from_pretrained(name, trust_remote_code=True)",
+        "from os import system",
+        "import os as o",
+        "from torch import load",
+        "from subprocess import getoutput",
+        "from yaml import unsafe_load",
+        "import yaml as y",
+        "import builtins; builtins.eval(text)",
+        "from builtins import eval as look",
     ],
 )
 def test_what_is_forbidden_would_be_seen(line: str) -> None:

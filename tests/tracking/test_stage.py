@@ -163,3 +163,43 @@ def test_a_stage_that_is_stopped_closes_its_run_as_killed(
     latest = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"], max_results=1)[0]
     assert latest.info.status == "KILLED"
     assert [a.path for a in client.list_artifacts(latest.info.run_id)] == ["signal.txt"]
+
+
+def test_checkpoints_belong_to_parameters_inputs_and_code(stage_project: Path) -> None:
+    found = []
+
+    def body(params: Params, work: Work) -> Mapping[str, float | str]:
+        found.append(work.checkpoints)
+        return write(params, work)
+
+    smaller = Path("params.yaml").read_text().replace("image_size: 32", "image_size: 16")
+    assert status_of(body) == 0
+    for file, text in (
+        ("sources.json", "2\n"),
+        ("src/darkroom/data/__init__.py", "2\n"),
+        ("stages/prepare_data.py", "2\n"),
+        ("params.yaml", smaller),
+    ):
+        Path(file).write_text(text)
+        assert status_of(body) == 0
+    assert len({one.folder for one in found}) == 5
+    assert status_of(body) == 0
+    assert found[-1].folder == found[-2].folder
+    assert (found[0].minutes, found[0].steps) == (2.0, 0)  # what documents promise
+
+
+def test_checkpoints_go_once_the_lock_file_names_what_they_led_to(stage_project: Path) -> None:
+    found = []
+
+    def body(params: Params, work: Work) -> Mapping[str, float | str]:
+        assert work.checkpoints.folder is not None
+        found.append(work.checkpoints.folder.exists())
+        work.checkpoints.folder.mkdir(parents=True, exist_ok=True)
+        return write(params, work)
+
+    assert status_of(body) == 0
+    assert status_of(body) == 0
+    outs = [{"path": str(path), "md5": content_hash(path)} for path in (PREPARED, METRICS)]
+    Path("dvc.lock").write_text(json.dumps({"stages": {"prepare_data": {"outs": outs}}}))
+    assert status_of(body) == 0
+    assert found == [False, True, False]

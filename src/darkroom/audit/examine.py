@@ -112,9 +112,9 @@ class Auditor:
         witness, done = self._opening.result(), list[str]()
         sent = witness.replay()
         if sent.sent:
-            done.append(f"{len(sent.sent)} runs that waited in the journal are sent")
+            done.append(f"sent from the journal: what {len(sent.sent)} of the runs had to tell")
         if sent.waiting:
-            done.append(f"{sent.waiting} runs still wait in the journal: {sent.reason}")
+            done.append(f"still in the journal: what {sent.waiting} of the runs have to tell ({sent.reason})")
         for seen, why in stale_runs(witness, self.stages):
             witness.kill(seen, why)
             done.append(f"run {seen.id} of {seen.stage} is now KILLED: {why}")
