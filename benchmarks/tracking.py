@@ -3,8 +3,8 @@
     python benchmarks/tracking.py                                    cache_latents and train_evaluator
     python benchmarks/tracking.py --stages train_unet --rounds 3     others
 
-Works in a clone of the last commit, in a temporary folder, where it first runs the recipe scenes-quick whole. Prints the
-median seconds of `dvc repro -f -s STAGE`, from its start to its end, and the difference. At most WANTED is wanted.
+Works in a clone of the last commit, in a temporary folder, where it first runs the recipe scenes-quick whole. Prints
+the median seconds of `dvc repro -f -s STAGE`, from its start to its end, and the difference. At most WANTED is wanted.
 """
 
 import argparse
