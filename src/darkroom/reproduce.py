@@ -19,8 +19,9 @@ from darkroom.core.artifact import content_hash, read_json
 from darkroom.core.device import execution_profile, start
 from darkroom.core.errors import DarkroomError
 from darkroom.project import LOCK, PIPELINE
-from darkroom.tracking.address import FOLDER, is_on, is_server, location, project_root
+from darkroom.tracking.address import is_on, location, project_root
 from darkroom.tracking.store import Store, check_answers
+from darkroom.tracking.witness import store_exists
 
 PLACE = Path(".reproduce")  # below it a copy of the project for each stage
 DVC = (sys.executable, "-m", "dvc")
@@ -128,10 +129,7 @@ def _stages(lock: str) -> dict[str, Any]:
 
 def _recorded_profile(outs: Sequence[Mapping[str, Any]]) -> dict[str, str] | None:
     """The profile of the latest run known to have written one of these."""
-    kept = (
-        is_server(location()) or "MLFLOW_TRACKING_URI" in os.environ or (project_root() / FOLDER / "mlflow.db").exists()
-    )
-    if not (is_on() and kept):
+    if not (is_on() and store_exists()):
         return None
     check_answers(location())
     store = Store()

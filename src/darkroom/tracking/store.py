@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock
 
 from darkroom.core.errors import DarkroomError
-from darkroom.tracking.address import FOLDER, is_server, location, project_root, shown
+from darkroom.tracking.address import FOLDER, is_server, location, named, project_root, shown
 
 EXPERIMENT = "darkroom"
 UI_PORT = 5050
@@ -67,7 +67,7 @@ def check_answers(address: str) -> None:
                 return  # it answers; whether it lets us in, the first request will tell
             reason = getattr(error, "reason", error)
             raise DarkroomError(f"the tracking server {shown(address)} does not answer ({reason}); {remedy}") from None
-    if "MLFLOW_TRACKING_URI" not in os.environ:
+    if not named():
         folder = project_root() / FOLDER
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ class Store:
         for talkative in ("mlflow", "alembic"):
             logging.getLogger(talkative).setLevel(logging.WARNING)
         try:
-            if is_server(self.address) or "MLFLOW_TRACKING_URI" in os.environ:
+            if named():
                 self._open(mlflow, None)
             else:
                 folder = project_root() / FOLDER
