@@ -32,6 +32,7 @@ ARTIFACT_PATHS = (  # where MLflow's database holds absolute paths of artifacts
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
+AFTERWARDS = "audit"  # tag of a run that an audit recorded: what it recorded
 BUSY, DENIED = (408, 429), (401, 403)  # HTTP's
 NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
 PREVIEW = (256, 256)  # pixels of the small pictures MLflow's pages show in a row
@@ -215,14 +216,17 @@ class Store:
         self.set_tags(run, {"mlflow.loggedImages": "True"})
 
     def find_maker(self, path: str, digest: str) -> tuple[str, str] | None:
-        """Id and name of the latest finished run that wrote `path` with this content."""
+        """Id and name of the latest finished run that wrote `path` with this content.
+
+        One that an audit recorded afterwards wrote nothing itself: it counts only where there is no other.
+        """
         found = self.client.search_runs(
             [self.experiment],
             f"tags.`out.{path}` = '{digest}' and attributes.status = 'FINISHED'",
-            max_results=1,
             order_by=["attributes.start_time DESC"],
         )
-        return (found[0].info.run_id, found[0].info.run_name) if found else None
+        maker = min(found, key=lambda run: AFTERWARDS in run.data.tags, default=None)
+        return (maker.info.run_id, maker.info.run_name) if maker else None
 
     def profile_of_maker(self, path: str, digest: str) -> dict[str, str] | None:
         """The execution profile of the run that `find_maker` finds."""

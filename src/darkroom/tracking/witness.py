@@ -13,12 +13,11 @@ from darkroom.core.errors import DarkroomError
 from darkroom.tracking.address import FOLDER, is_server, location, named, project_root
 from darkroom.tracking.journal import Replayed, replay
 from darkroom.tracking.process import is_running
-from darkroom.tracking.store import ARTIFACT_PATHS, Store, check_answers, first_line
+from darkroom.tracking.store import AFTERWARDS, ARTIFACT_PATHS, Store, check_answers, first_line
 
 RECENT = 100  # runs of a stage that are looked through where none is found by content
 SILENT_DAYS = 7.0  # after which a run of an unknown process counts as abandoned
 DAY = 86_400_000  # milliseconds
-AFTERWARDS = "audit"  # tag of a run that an audit recorded: what it recorded
 
 
 @dataclass(frozen=True)
