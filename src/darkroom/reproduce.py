@@ -14,9 +14,8 @@ from typing import Any
 
 import yaml
 
-from darkroom.copies import SEARCHED, with_code_of
+from darkroom.copies import PROFILE, REPRODUCTION, SEARCHED, with_code_of
 from darkroom.core.artifact import content_hash, read_json
-from darkroom.core.device import execution_profile, start
 from darkroom.core.errors import DarkroomError
 from darkroom.project import LOCK, PIPELINE
 from darkroom.tracking.address import is_on, location, project_root
@@ -55,7 +54,8 @@ class Reproduction:
     """A stage made again.
 
     commit: whose code, parameters and dvc.lock were taken. recorded: the execution profile of a run that wrote what
-    dvc.lock says, where one is known; here: that of this one. folder: where the new outputs lie, if they differ.
+    dvc.lock says, where one is known; here: that of this one, unless the committed stage is too old to say it. folder:
+    where the new outputs lie, if they differ.
     """
 
     stage: str
@@ -63,7 +63,7 @@ class Reproduction:
     seconds: float
     outputs: list[Output]
     recorded: dict[str, str] | None
-    here: dict[str, str]
+    here: dict[str, str] | None
     folder: Path | None
 
     @property
@@ -93,13 +93,13 @@ def reproduce(stage: str) -> Reproduction:
         raise DarkroomError(
             f"{folder}: holds what came out otherwise before; move it away, or remove it: rm -r {folder}"
         )
-    here, recorded = execution_profile(start()), _recorded_profile(lock[stage]["outs"])
+    recorded = _recorded_profile(lock[stage]["outs"])
     began = time.monotonic()
     try:
         copy = _copy(folder)
         _bring(stage, [Path(dep["path"]) for dep in lock[stage].get("deps", [])], copy)
         _check_unchanged(stage, copy)
-        _run(stage, copy)
+        here = _run(stage, copy)
         made = _stages((copy / LOCK).read_text(encoding="utf-8"))[stage]
         outputs = _compared(lock[stage]["outs"], made["outs"], copy)
     except BaseException:
@@ -200,14 +200,18 @@ def _names(changes: Mapping[str, Any]) -> list[str]:
     return [name for key, how in changes.items() for name in ([key] if isinstance(how, str) else how)]
 
 
-def _run(stage: str, copy: Path) -> None:
-    """Run the stage whatever DVC knows of it; what it says goes to stderr."""
+def _run(stage: str, copy: Path) -> dict[str, str] | None:
+    """Run the stage whatever DVC knows of it, and from its first step; what it says goes to stderr.
+
+    Returns its execution profile, if it says it.
+    """
+    own = (copy / PLACE).resolve()
     command = [*DVC, "repro", "--force", "--single-item", "--no-commit", stage]
     reason = "it says nothing"
     with subprocess.Popen(
         command,
         cwd=copy,
-        env={**_environment(), SEARCHED: with_code_of(copy)},
+        env={**_environment(), SEARCHED: with_code_of(copy), REPRODUCTION: str(own)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -220,6 +224,8 @@ def _run(stage: str, copy: Path) -> None:
                 reason = line.strip()
     if running.returncode:
         raise DarkroomError(f"{stage}: could not be made again ({reason.removeprefix('darkroom: ')})")
+    profile: dict[str, str] | None = read_json(own / PROFILE) if (own / PROFILE).is_file() else None
+    return profile
 
 
 def _compared(recorded: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]], copy: Path) -> list[Output]:

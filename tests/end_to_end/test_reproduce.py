@@ -5,12 +5,11 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 Run = Callable[..., int]
@@ -47,8 +46,11 @@ for i in range(3):
 Path("sheet.txt").write_text("a sheet that learn does not read")
 """
 LEARN = """\
-import os
+import json, os
 from pathlib import Path
+if own := os.environ.get("DARKROOM_REPRODUCTION"):
+    Path(own).mkdir()
+    Path(own, "profile.json").write_text(json.dumps({"device": "the stage's"}))
 Path(os.environ["WITNESS"]).open("a").write(f"ran for {os.environ['DVC_ROOT']}\\n")
 Path("model").mkdir()
 Path("model/config.txt").write_text("the same")
@@ -104,7 +106,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def clone(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def clone(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh clone, the current folder, that finds the shelf where the original does."""
     place = original.parent / tmp_path.name
     git(original.parent, "clone", "--quiet", str(original), str(place))
@@ -112,10 +114,7 @@ def clone(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setenv("DARKROOM_TRACKING", "off")
     monkeypatch.setenv("RAW", str(original.parent / "raw"))
     monkeypatch.setenv("WITNESS", str(tmp_path / "witness"))
-    monkeypatch.setenv("DARKROOM_THREADS", str(torch.get_num_threads()))
-    before = torch.get_deterministic_debug_mode()
-    yield place
-    torch.set_deterministic_debug_mode(before)
+    return place
 
 
 def test_a_stage_comes_out_the_same_from_no_more_than_it_needs(
@@ -152,6 +151,7 @@ def test_what_comes_out_otherwise_is_named_and_kept_and_the_project_stays(
     said = json.loads(capsys.readouterr().out)
     assert (said["result"], said.get("folder")) == ("different", ".reproduce/learn"), said
     outputs = {one["path"]: one for one in said["outputs"]}
+    assert said["profile"]["here"] == {"device": "the stage's"}
     assert outputs["model"]["files"] == {"changed": ["weights.txt"], "missing": [], "new": []}
     assert (outputs["metrics.json"]["recorded"], outputs["metrics.json"]["found"]) == (tampered, written)
     assert outputs["metrics.json"]["same"] is outputs["model"]["same"] is False
@@ -228,7 +228,7 @@ def test_a_stage_of_the_project_comes_out_the_same_by_the_code_of_the_commit(
         file.write_text("changed since, and not committed\n")
     shutil.rmtree(project / "data" / "latents")
     report = json.loads(darkroom_in(project)("reproduce", "cache_latents", "--json"))
-    assert report["profile"]["recorded"] is not None
+    assert report["profile"]["recorded"] == report["profile"]["here"] is not None
     with closing(sqlite3.connect(project / ".mlflow" / "mlflow.db")) as database:
         assert database.execute("SELECT count(*) FROM runs WHERE name = 'cache_latents'").fetchone() == (2,)
     assert (project / "dvc.lock").read_bytes() == lock
