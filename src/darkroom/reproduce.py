@@ -239,13 +239,14 @@ def _compared(recorded: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str
 
 
 def _files(path: str, before: str, copy: Path) -> Files | None:
-    """How the files of a folder differ from those listed under the hash `before`, which may have to be fetched."""
+    """How the files of a folder differ from those listed under the hash `before`; None where no list can be had."""
     listing = _cache() / "files" / "md5" / before[:2] / before[2:]  # DVC's cache; of a folder [{md5, relpath}]
-    if not listing.is_file():
-        _fetch([path])
-    if not listing.is_file():
+    try:
+        if not listing.is_file():
+            _fetch([path])
+        old = {entry["relpath"]: entry["md5"] for entry in read_json(listing)}
+    except (DarkroomError, KeyError, TypeError):  # the work of hours is done: what came out stands without the list
         return None
-    old = {entry["relpath"]: entry["md5"] for entry in read_json(listing)}
     place = copy / path
     new = {file.relative_to(place).as_posix(): content_hash(file) for file in place.rglob("*") if file.is_file()}
     return Files(

@@ -162,6 +162,26 @@ def test_what_comes_out_otherwise_is_named_and_kept_and_the_project_stays(
     assert "rm -r .reproduce/learn" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("listing", [None, "[{"])
+def test_what_comes_out_otherwise_is_kept_though_the_old_files_cannot_be_listed(
+    listing: str | None, clone: Path, monkeypatch: pytest.MonkeyPatch, run: Run, capsys: Said
+) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", "fetch", "--quiet", "data"], check=True)
+    if listing is None:
+        (clone / "dvc.lock").write_text((clone / "dvc.lock").read_text() + "\n")  # so that nothing may be fetched
+    else:
+        digest = lock_of(clone)["learn"]["model"]
+        file = clone / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(listing)
+    monkeypatch.setenv("NOISE", "other bytes ")
+    assert run("reproduce", "learn", "--json") == 1
+    said = json.loads(capsys.readouterr().out)
+    assert said["result"] == "different", said
+    assert {one["path"]: one["files"] for one in said["outputs"]} == {"model": None, "metrics.json": None}
+    assert (clone / ".reproduce/learn/model/weights.txt").read_text().startswith("other bytes ")
+
+
 def test_data_that_cannot_be_had_are_named(clone: Path, run: Run, capsys: Said) -> None:
     lock = clone / "dvc.lock"
     lock.write_text(lock.read_text() + "\n")
