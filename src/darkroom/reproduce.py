@@ -88,14 +88,10 @@ def reproduce(stage: str) -> Reproduction:
             f"{stage}: {LOCK} of the last commit has no such stage; "
             + (f"did you mean {close[0]}?" if close else f"it has {', '.join(lock)}")
         )
-    folder = PLACE / stage
-    if folder.exists():
-        raise DarkroomError(
-            f"{folder}: holds what came out otherwise before; move it away, or remove it: rm -r {folder}"
-        )
-    recorded = _recorded_profile(lock[stage]["outs"])
-    began = time.monotonic()
+    folder = _folder(stage)
     try:
+        recorded = _recorded_profile(lock[stage]["outs"])
+        began = time.monotonic()
         copy = _copy(folder)
         _bring(stage, [Path(dep["path"]) for dep in lock[stage].get("deps", [])], copy)
         _check_unchanged(stage, copy)
@@ -137,10 +133,27 @@ def _recorded_profile(outs: Sequence[Mapping[str, Any]]) -> dict[str, str] | Non
     return next((profile for profile in profiles if profile), None)
 
 
+def _folder(stage: str) -> Path:
+    """An empty folder for the copy, made by this process and no other.
+
+    Raises:
+        DarkroomError: there is one already.
+    """
+    folder = PLACE / stage
+    PLACE.mkdir(exist_ok=True)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        raise DarkroomError(
+            f"{folder}: is there already: outputs that came out otherwise, or what one that was killed left; unless "
+            f"another darkroom reproduce works in it now, move it away, or remove it: rm -r {folder}"
+        ) from None
+    return folder
+
+
 def _copy(folder: Path) -> Path:
-    """The last commit in `folder`; returns where in it the project is."""
+    """The last commit in `folder`, which is empty; returns where in it the project is."""
     top, inside = _git("rev-parse", "--show-toplevel"), _git("rev-parse", "--show-prefix")
-    folder.parent.mkdir(exist_ok=True)
     _git("clone", "--quiet", top, str(folder))
     return folder / inside
 

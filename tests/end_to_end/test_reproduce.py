@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from darkroom import reproduce
+from darkroom.core.errors import DarkroomError
+
 Run = Callable[..., int]
 Said = pytest.CaptureFixture[str]
 CONFIG = """\
@@ -180,6 +183,25 @@ def test_what_comes_out_otherwise_is_kept_though_the_old_files_cannot_be_listed(
     assert said["result"] == "different", said
     assert {one["path"]: one["files"] for one in said["outputs"]} == {"model": None, "metrics.json": None}
     assert (clone / ".reproduce/learn/model/weights.txt").read_text().startswith("other bytes ")
+
+
+def test_of_two_at_once_the_second_leaves_the_first_its_copy(
+    clone: Path, monkeypatch: pytest.MonkeyPatch, run: Run, capsys: Said
+) -> None:
+    call = reproduce._git
+
+    def meanwhile(*arguments: str) -> str:
+        if arguments[0] == "clone":
+            patch.setattr(reproduce, "_git", call)
+            with pytest.raises(DarkroomError, match="another darkroom reproduce works in it now"):
+                reproduce.reproduce("learn")
+            assert (clone / ".reproduce/learn").is_dir()
+        return call(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reproduce, "_git", meanwhile)
+        assert run("reproduce", "learn") == 0
+    assert "learn: identical" in capsys.readouterr().out
 
 
 def test_data_that_cannot_be_had_are_named(clone: Path, run: Run, capsys: Said) -> None:
