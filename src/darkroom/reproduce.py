@@ -23,6 +23,7 @@ from darkroom.tracking.store import Store, check_answers
 from darkroom.tracking.witness import store_exists
 
 PLACE = Path(".reproduce")  # below it a copy of the project for each stage
+ENDS_WITHIN = 15.0  # seconds that a stage has after Ctrl-C; it needs ten at most
 DVC = (sys.executable, "-m", "dvc")
 
 
@@ -231,14 +232,28 @@ def _run(stage: str, copy: Path) -> dict[str, str] | None:
         errors="replace",
     ) as running:
         assert running.stdout is not None
-        for line in running.stdout:
-            sys.stderr.write(line)
-            if line.startswith("darkroom: ") or (line.startswith("ERROR: ") and not reason.startswith("darkroom: ")):
-                reason = line.strip()
+        try:
+            for line in running.stdout:
+                sys.stderr.write(line)
+                if line.startswith("darkroom: ") or (line.startswith("ERROR: ") and "darkroom: " not in reason):
+                    reason = line.strip()
+        except KeyboardInterrupt:
+            _see_off(running)
+            raise
     if running.returncode:
         raise DarkroomError(f"{stage}: could not be made again ({reason.removeprefix('darkroom: ')})")
     profile: dict[str, str] | None = read_json(own / PROFILE) if (own / PROFILE).is_file() else None
     return profile
+
+
+def _see_off(running: "subprocess.Popen[str]") -> None:
+    """After Ctrl-C, wait until the stage has left the copy, and pass on what it says; a second Ctrl-C ends the wait."""
+    try:
+        said, _ = running.communicate(timeout=ENDS_WITHIN)
+    except subprocess.TimeoutExpired:
+        running.terminate()  # the signal came to this process alone, and a stage ends with its dvc
+        said, _ = running.communicate()
+    sys.stderr.write(said)
 
 
 def _compared(recorded: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]], copy: Path) -> list[Output]:

@@ -1,10 +1,13 @@
 """`darkroom reproduce` on fresh clones of a small pipeline, with the real dvc, git and a remote in a folder."""
 
 import json
+import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -49,7 +52,7 @@ for i in range(3):
 Path("sheet.txt").write_text("a sheet that learn does not read")
 """
 LEARN = """\
-import json, os
+import json, os, time
 from pathlib import Path
 if own := os.environ.get("DARKROOM_REPRODUCTION"):
     Path(own).mkdir()
@@ -57,6 +60,13 @@ if own := os.environ.get("DARKROOM_REPRODUCTION"):
 Path(os.environ["WITNESS"]).open("a").write(f"ran for {os.environ['DVC_ROOT']}\\n")
 Path("model").mkdir()
 Path("model/config.txt").write_text("the same")
+if "LINGER" in os.environ:
+    try:
+        Path("lingers").touch()
+        time.sleep(60)
+    finally:
+        time.sleep(1)
+        Path(os.environ["WITNESS"]).open("a").write(f"ended, its folder was there: {Path('model').is_dir()}\\n")
 noise = os.environ.get("NOISE", "")
 Path("model/weights.txt").write_text(noise + "".join(f.read_text() for f in sorted(Path("data").iterdir())))
 Path("metrics.json").write_text("{}")
@@ -202,6 +212,24 @@ def test_of_two_at_once_the_second_leaves_the_first_its_copy(
         patch.setattr(reproduce, "_git", meanwhile)
         assert run("reproduce", "learn") == 0
     assert "learn: identical" in capsys.readouterr().out
+
+
+def test_ctrl_c_removes_the_copy_when_the_stage_has_left_it(
+    clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LINGER", "")
+    witness = tmp_path / "witness"
+    command = [sys.executable, "-c", "from darkroom.cli import main; main()", "reproduce", "learn"]
+    with (tmp_path / "said").open("w+") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
+        while not (clone / ".reproduce/learn/lingers").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(timeout=30) != 0
+    assert witness.read_text().endswith("ended, its folder was there: True\n")
+    assert "KeyboardInterrupt" in (tmp_path / "said").read_text(), "what the stage says at its end is passed on"
+    assert not (clone / ".reproduce/learn").exists()
 
 
 def test_data_that_cannot_be_had_are_named(clone: Path, run: Run, capsys: Said) -> None:
