@@ -17,6 +17,8 @@ from darkroom.tracking.address import project_root
 
 SOURCES = Path("src")  # below the current folder, as dvc.yaml names them
 SEARCHED = "PYTHONPATH"
+REPRODUCTION = "DARKROOM_REPRODUCTION"  # of the environment of a stage that `darkroom reproduce` runs
+PROFILE = Path("profile.json")  # in the folder that it names: the execution profile of that stage
 
 
 def run_own_code() -> None:
@@ -42,6 +44,12 @@ def with_code_of(copy: Path) -> str:
     own = str((copy / SOURCES).resolve())
     others = [place for place in os.environ.get(SEARCHED, "").split(os.pathsep) if place and place != own]
     return os.pathsep.join([own, *others])
+
+
+def reproduction() -> Path | None:
+    """Where a stage that `darkroom reproduce` runs keeps what goes with its copy: checkpoints, and its PROFILE."""
+    folder = os.environ.get(REPRODUCTION)
+    return Path(folder) if folder else None
 
 
 def link_what_is_outside(params: Params) -> None:

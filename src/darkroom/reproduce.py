@@ -14,15 +14,16 @@ from typing import Any
 
 import yaml
 
-from darkroom.copies import SEARCHED, with_code_of
+from darkroom.copies import PROFILE, REPRODUCTION, SEARCHED, with_code_of
 from darkroom.core.artifact import content_hash, read_json
-from darkroom.core.device import execution_profile, start
 from darkroom.core.errors import DarkroomError
 from darkroom.project import LOCK, PIPELINE
-from darkroom.tracking.address import FOLDER, is_on, is_server, location, project_root
+from darkroom.tracking.address import is_on, location, project_root
 from darkroom.tracking.store import Store, check_answers
+from darkroom.tracking.witness import store_exists
 
 PLACE = Path(".reproduce")  # below it a copy of the project for each stage
+ENDS_WITHIN = 15.0  # seconds that a stage has after Ctrl-C; it needs ten at most
 DVC = (sys.executable, "-m", "dvc")
 
 
@@ -54,7 +55,8 @@ class Reproduction:
     """A stage made again.
 
     commit: whose code, parameters and dvc.lock were taken. recorded: the execution profile of a run that wrote what
-    dvc.lock says, where one is known; here: that of this one. folder: where the new outputs lie, if they differ.
+    dvc.lock says, where one is known; here: that of this one, unless the committed stage is too old to say it. folder:
+    where the new outputs lie, if they differ.
     """
 
     stage: str
@@ -62,7 +64,7 @@ class Reproduction:
     seconds: float
     outputs: list[Output]
     recorded: dict[str, str] | None
-    here: dict[str, str]
+    here: dict[str, str] | None
     folder: Path | None
 
     @property
@@ -87,18 +89,14 @@ def reproduce(stage: str) -> Reproduction:
             f"{stage}: {LOCK} of the last commit has no such stage; "
             + (f"did you mean {close[0]}?" if close else f"it has {', '.join(lock)}")
         )
-    folder = PLACE / stage
-    if folder.exists():
-        raise DarkroomError(
-            f"{folder}: holds what came out otherwise before; move it away, or remove it: rm -r {folder}"
-        )
-    here, recorded = execution_profile(start()), _recorded_profile(lock[stage]["outs"])
-    began = time.monotonic()
+    folder = _folder(stage)
     try:
+        recorded = _recorded_profile(lock[stage]["outs"])
+        began = time.monotonic()
         copy = _copy(folder)
         _bring(stage, [Path(dep["path"]) for dep in lock[stage].get("deps", [])], copy)
         _check_unchanged(stage, copy)
-        _run(stage, copy)
+        here = _run(stage, copy)
         made = _stages((copy / LOCK).read_text(encoding="utf-8"))[stage]
         outputs = _compared(lock[stage]["outs"], made["outs"], copy)
     except BaseException:
@@ -128,10 +126,7 @@ def _stages(lock: str) -> dict[str, Any]:
 
 def _recorded_profile(outs: Sequence[Mapping[str, Any]]) -> dict[str, str] | None:
     """The profile of the latest run known to have written one of these."""
-    kept = (
-        is_server(location()) or "MLFLOW_TRACKING_URI" in os.environ or (project_root() / FOLDER / "mlflow.db").exists()
-    )
-    if not (is_on() and kept):
+    if not (is_on() and store_exists()):
         return None
     check_answers(location())
     store = Store()
@@ -139,10 +134,27 @@ def _recorded_profile(outs: Sequence[Mapping[str, Any]]) -> dict[str, str] | Non
     return next((profile for profile in profiles if profile), None)
 
 
+def _folder(stage: str) -> Path:
+    """An empty folder for the copy, made by this process and no other.
+
+    Raises:
+        DarkroomError: there is one already.
+    """
+    folder = PLACE / stage
+    PLACE.mkdir(exist_ok=True)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        raise DarkroomError(
+            f"{folder}: is there already: outputs that came out otherwise, or what one that was killed left; unless "
+            f"another darkroom reproduce works in it now, move it away, or remove it: rm -r {folder}"
+        ) from None
+    return folder
+
+
 def _copy(folder: Path) -> Path:
-    """The last commit in `folder`; returns where in it the project is."""
+    """The last commit in `folder`, which is empty; returns where in it the project is."""
     top, inside = _git("rev-parse", "--show-toplevel"), _git("rev-parse", "--show-prefix")
-    folder.parent.mkdir(exist_ok=True)
     _git("clone", "--quiet", top, str(folder))
     return folder / inside
 
@@ -202,26 +214,46 @@ def _names(changes: Mapping[str, Any]) -> list[str]:
     return [name for key, how in changes.items() for name in ([key] if isinstance(how, str) else how)]
 
 
-def _run(stage: str, copy: Path) -> None:
-    """Run the stage whatever DVC knows of it; what it says goes to stderr."""
+def _run(stage: str, copy: Path) -> dict[str, str] | None:
+    """Run the stage whatever DVC knows of it, and from its first step; what it says goes to stderr.
+
+    Returns its execution profile, if it says it.
+    """
+    own = (copy / PLACE).resolve()
     command = [*DVC, "repro", "--force", "--single-item", "--no-commit", stage]
     reason = "it says nothing"
     with subprocess.Popen(
         command,
         cwd=copy,
-        env={**_environment(), SEARCHED: with_code_of(copy)},
+        env={**_environment(), SEARCHED: with_code_of(copy), REPRODUCTION: str(own)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
     ) as running:
         assert running.stdout is not None
-        for line in running.stdout:
-            sys.stderr.write(line)
-            if line.startswith("darkroom: ") or (line.startswith("ERROR: ") and not reason.startswith("darkroom: ")):
-                reason = line.strip()
+        try:
+            for line in running.stdout:
+                sys.stderr.write(line)
+                if line.startswith("darkroom: ") or (line.startswith("ERROR: ") and "darkroom: " not in reason):
+                    reason = line.strip()
+        except KeyboardInterrupt:
+            _see_off(running)
+            raise
     if running.returncode:
         raise DarkroomError(f"{stage}: could not be made again ({reason.removeprefix('darkroom: ')})")
+    profile: dict[str, str] | None = read_json(own / PROFILE) if (own / PROFILE).is_file() else None
+    return profile
+
+
+def _see_off(running: "subprocess.Popen[str]") -> None:
+    """After Ctrl-C, wait until the stage has left the copy, and pass on what it says; a second Ctrl-C ends the wait."""
+    try:
+        said, _ = running.communicate(timeout=ENDS_WITHIN)
+    except subprocess.TimeoutExpired:
+        running.terminate()  # the signal came to this process alone, and a stage ends with its dvc
+        said, _ = running.communicate()
+    sys.stderr.write(said)
 
 
 def _compared(recorded: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]], copy: Path) -> list[Output]:
@@ -235,13 +267,14 @@ def _compared(recorded: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str
 
 
 def _files(path: str, before: str, copy: Path) -> Files | None:
-    """How the files of a folder differ from those listed under the hash `before`, which may have to be fetched."""
+    """How the files of a folder differ from those listed under the hash `before`; None where no list can be had."""
     listing = _cache() / "files" / "md5" / before[:2] / before[2:]  # DVC's cache; of a folder [{md5, relpath}]
-    if not listing.is_file():
-        _fetch([path])
-    if not listing.is_file():
+    try:
+        if not listing.is_file():
+            _fetch([path])
+        old = {entry["relpath"]: entry["md5"] for entry in read_json(listing)}
+    except (DarkroomError, KeyError, TypeError):  # the work of hours is done: what came out stands without the list
         return None
-    old = {entry["relpath"]: entry["md5"] for entry in read_json(listing)}
     place = copy / path
     new = {file.relative_to(place).as_posix(): content_hash(file) for file in place.rglob("*") if file.is_file()}
     return Files(

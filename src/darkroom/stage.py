@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 import torch
 
 from darkroom import params as parameters
-from darkroom.copies import link_what_is_outside, run_own_code
+from darkroom.copies import PROFILE, link_what_is_outside, reproduction, run_own_code
 from darkroom.core import device as devices
+from darkroom.core.artifact import write_json
 from darkroom.core.checkpoint import FULL, Checkpoints
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interrupted, Interruption
@@ -70,12 +71,7 @@ def run_stage(stage: str, body: Body, trains: bool = False) -> NoReturn:
         print(f"darkroom: {stage}: {error}; make room, or mend the permissions, and run again", file=sys.stderr)
         sys.exit(1)
     except Interrupted as end:
-        how_on = (
-            f"{end.saved}; dvc repro goes on from there"
-            if end.saved
-            else "dvc repro starts it again, at its last checkpoint if it has one"
-        )
-        print(f"darkroom: {stage}: ended by {end}: {how_on}", file=sys.stderr)
+        print(f"darkroom: {stage}: ended by {end}: {_how_on(end.saved)}", file=sys.stderr)
         sys.exit(KILLED_BY + end.number)
     sys.exit(0)
 
@@ -101,10 +97,13 @@ def _run(stage: str, body: Body, trains: bool, interruption: Interruption) -> No
     here = place(stage)
     die_with_dvc()
     with alone(stage, FOLDER / f"{stage}.lock"):
-        root = project_root()
+        again = reproduction()
+        root = again or project_root()
         clear_recorded(root)
         device = devices.start(settings, processes=n_processes)
         profile = devices.execution_profile(device, n_processes)
+        if again is not None:
+            write_json(again / PROFILE, profile)
         chosen = {key: _lookup(params.model_dump(), key) for key in here.params}
         inputs, code = here.input_hashes(), here.code_hashes()
         training = root / FOLDER / stage / fingerprint(stage, here.cmd, chosen, inputs, code)
@@ -122,6 +121,14 @@ def _run(stage: str, body: Body, trains: bool, interruption: Interruption) -> No
             run.summary(figures)
         mark_done(training, here.outputs)
     print(_summary(stage, time.monotonic() - began, here.outputs, figures, run.address), flush=True)
+
+
+def _how_on(saved: str) -> str:
+    if reproduction() is not None:
+        return "darkroom reproduce starts it again, from its beginning"
+    if saved:
+        return f"{saved}; dvc repro goes on from there"
+    return "dvc repro starts it again, at its last checkpoint if it has one"
 
 
 def _lookup(params: Any, key: str) -> Any:

@@ -1,17 +1,22 @@
 """`darkroom reproduce` on fresh clones of a small pipeline, with the real dvc, git and a remote in a folder."""
 
 import json
+import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
+
+from darkroom import reproduce
+from darkroom.core.errors import DarkroomError
 
 Run = Callable[..., int]
 Said = pytest.CaptureFixture[str]
@@ -47,11 +52,21 @@ for i in range(3):
 Path("sheet.txt").write_text("a sheet that learn does not read")
 """
 LEARN = """\
-import os
+import json, os, time
 from pathlib import Path
+if own := os.environ.get("DARKROOM_REPRODUCTION"):
+    Path(own).mkdir()
+    Path(own, "profile.json").write_text(json.dumps({"device": "the stage's"}))
 Path(os.environ["WITNESS"]).open("a").write(f"ran for {os.environ['DVC_ROOT']}\\n")
 Path("model").mkdir()
 Path("model/config.txt").write_text("the same")
+if "LINGER" in os.environ:
+    try:
+        Path("lingers").touch()
+        time.sleep(60)
+    finally:
+        time.sleep(1)
+        Path(os.environ["WITNESS"]).open("a").write(f"ended, its folder was there: {Path('model').is_dir()}\\n")
 noise = os.environ.get("NOISE", "")
 Path("model/weights.txt").write_text(noise + "".join(f.read_text() for f in sorted(Path("data").iterdir())))
 Path("metrics.json").write_text("{}")
@@ -104,7 +119,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def clone(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def clone(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh clone, the current folder, that finds the shelf where the original does."""
     place = original.parent / tmp_path.name
     git(original.parent, "clone", "--quiet", str(original), str(place))
@@ -112,10 +127,7 @@ def clone(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setenv("DARKROOM_TRACKING", "off")
     monkeypatch.setenv("RAW", str(original.parent / "raw"))
     monkeypatch.setenv("WITNESS", str(tmp_path / "witness"))
-    monkeypatch.setenv("DARKROOM_THREADS", str(torch.get_num_threads()))
-    before = torch.get_deterministic_debug_mode()
-    yield place
-    torch.set_deterministic_debug_mode(before)
+    return place
 
 
 def test_a_stage_comes_out_the_same_from_no_more_than_it_needs(
@@ -152,6 +164,7 @@ def test_what_comes_out_otherwise_is_named_and_kept_and_the_project_stays(
     said = json.loads(capsys.readouterr().out)
     assert (said["result"], said.get("folder")) == ("different", ".reproduce/learn"), said
     outputs = {one["path"]: one for one in said["outputs"]}
+    assert said["profile"]["here"] == {"device": "the stage's"}
     assert outputs["model"]["files"] == {"changed": ["weights.txt"], "missing": [], "new": []}
     assert (outputs["metrics.json"]["recorded"], outputs["metrics.json"]["found"]) == (tampered, written)
     assert outputs["metrics.json"]["same"] is outputs["model"]["same"] is False
@@ -160,6 +173,63 @@ def test_what_comes_out_otherwise_is_named_and_kept_and_the_project_stays(
     assert git(clone, "status", "--porcelain") == ""
     assert run("reproduce", "learn") == 1
     assert "rm -r .reproduce/learn" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("listing", [None, "[{"])
+def test_what_comes_out_otherwise_is_kept_though_the_old_files_cannot_be_listed(
+    listing: str | None, clone: Path, monkeypatch: pytest.MonkeyPatch, run: Run, capsys: Said
+) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", "fetch", "--quiet", "data"], check=True)
+    if listing is None:
+        (clone / "dvc.lock").write_text((clone / "dvc.lock").read_text() + "\n")  # so that nothing may be fetched
+    else:
+        digest = lock_of(clone)["learn"]["model"]
+        file = clone / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(listing)
+    monkeypatch.setenv("NOISE", "other bytes ")
+    assert run("reproduce", "learn", "--json") == 1
+    said = json.loads(capsys.readouterr().out)
+    assert said["result"] == "different", said
+    assert {one["path"]: one["files"] for one in said["outputs"]} == {"model": None, "metrics.json": None}
+    assert (clone / ".reproduce/learn/model/weights.txt").read_text().startswith("other bytes ")
+
+
+def test_of_two_at_once_the_second_leaves_the_first_its_copy(
+    clone: Path, monkeypatch: pytest.MonkeyPatch, run: Run, capsys: Said
+) -> None:
+    call = reproduce._git
+
+    def meanwhile(*arguments: str) -> str:
+        if arguments[0] == "clone":
+            patch.setattr(reproduce, "_git", call)
+            with pytest.raises(DarkroomError, match="another darkroom reproduce works in it now"):
+                reproduce.reproduce("learn")
+            assert (clone / ".reproduce/learn").is_dir()
+        return call(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reproduce, "_git", meanwhile)
+        assert run("reproduce", "learn") == 0
+    assert "learn: identical" in capsys.readouterr().out
+
+
+def test_ctrl_c_removes_the_copy_when_the_stage_has_left_it(
+    clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LINGER", "")
+    witness = tmp_path / "witness"
+    command = [sys.executable, "-c", "from darkroom.cli import main; main()", "reproduce", "learn"]
+    with (tmp_path / "said").open("w+") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
+        while not (clone / ".reproduce/learn/lingers").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(timeout=30) != 0
+    assert witness.read_text().endswith("ended, its folder was there: True\n")
+    assert "KeyboardInterrupt" in (tmp_path / "said").read_text(), "what the stage says at its end is passed on"
+    assert not (clone / ".reproduce/learn").exists()
 
 
 def test_data_that_cannot_be_had_are_named(clone: Path, run: Run, capsys: Said) -> None:
@@ -228,7 +298,7 @@ def test_a_stage_of_the_project_comes_out_the_same_by_the_code_of_the_commit(
         file.write_text("changed since, and not committed\n")
     shutil.rmtree(project / "data" / "latents")
     report = json.loads(darkroom_in(project)("reproduce", "cache_latents", "--json"))
-    assert report["profile"]["recorded"] is not None
+    assert report["profile"]["recorded"] == report["profile"]["here"] is not None
     with closing(sqlite3.connect(project / ".mlflow" / "mlflow.db")) as database:
         assert database.execute("SELECT count(*) FROM runs WHERE name = 'cache_latents'").fetchone() == (2,)
     assert (project / "dvc.lock").read_bytes() == lock

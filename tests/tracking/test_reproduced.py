@@ -10,6 +10,7 @@ from darkroom.core.artifact import content_hash, write_json
 from darkroom.reproduce import Files, Output, Reproduction
 from darkroom.tracking import stage_run
 from darkroom.tracking.store import Store
+from darkroom.tracking.witness import Witness
 
 VAE, HERE = Path("artifacts/vae"), {"threads": "4", "device": "cpu"}
 COMMIT, BEFORE, NOW = "0123456789abcdef", "a" * 32 + ".dir", "b" * 32 + ".dir"
@@ -23,7 +24,18 @@ def test_the_profile_of_the_run_that_wrote_an_output_is_found(project: Path) -> 
     assert Store().profile_of_maker("artifacts/unet", content_hash(VAE)) is None
 
 
-def done(recorded: dict[str, str] | None, same: bool) -> Reproduction:
+def test_a_run_that_an_audit_recorded_afterwards_made_nothing_where_another_did(project: Path) -> None:
+    write_json(VAE / "config.json", {"only": str(project)})
+    made = {VAE.as_posix(): content_hash(VAE)}
+    Witness().record("train_vae", {}, {}, made, "restored")
+    assert Store().find_maker(*next(iter(made.items()))) is not None
+    with stage_run("train_vae", {}, {}, {}, [VAE], {"threads": "64"}):
+        pass
+    Witness().record("train_vae", {}, {}, made, "restored")
+    assert Store().profile_of_maker("artifacts/vae", content_hash(VAE)) == {"threads": "64"}
+
+
+def done(recorded: dict[str, str] | None, same: bool, here: dict[str, str] | None = HERE) -> Reproduction:
     """A stage made again, one of whose two outputs may have come out otherwise."""
     files = None if same else Files([f"{i}.txt" for i in range(10)], [], ["new.txt"])
     outputs = [
@@ -31,7 +43,7 @@ def done(recorded: dict[str, str] | None, same: bool) -> Reproduction:
         Output("artifacts/vae", BEFORE, BEFORE if same else NOW, files),
     ]
     return Reproduction(
-        "train_vae", COMMIT, 1.25, outputs, recorded, HERE, None if same else Path(".reproduce/train_vae")
+        "train_vae", COMMIT, 1.25, outputs, recorded, here, None if same else Path(".reproduce/train_vae")
     )
 
 
@@ -74,3 +86,13 @@ def test_profiles_are_compared(
         None if recorded is None else [] if recorded == HERE else ["threads: 2 -> 4"]
     )
     assert [one["same"] for one in values["outputs"]] == [True, same]
+
+
+def test_a_stage_that_does_not_say_its_profile_is_compared_with_none(
+    monkeypatch: pytest.MonkeyPatch, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("darkroom.reproduce.reproduce", lambda stage: done(HERE, True, None))
+    assert run("reproduce", "train_vae") == 0
+    assert "does not say its own" in capsys.readouterr().out
+    assert run("reproduce", "train_vae", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["profile"] == {"recorded": HERE, "here": None, "differences": None}

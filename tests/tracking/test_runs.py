@@ -169,9 +169,12 @@ def test_large_weights_are_named_not_copied(
     assert [a.path for a in client.list_artifacts(run, "artifacts/unet")] == ["artifacts/unet/config.json"]
 
 
+@pytest.mark.parametrize("named", [False, True])
 def test_a_project_that_was_copied_keeps_its_runs_and_leaves_the_original_alone(
-    project: Path, store_root: Path, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
+    named: bool, project: Path, store_root: Path, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if named:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # names none
     before = record("train_vae", [], [VAE], content="before")
     shutil.copytree(store_root / ".mlflow", project / ".mlflow")
     shutil.move(store_root / ".mlflow", store_root / "away")

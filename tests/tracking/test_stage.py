@@ -12,8 +12,10 @@ import mlflow
 import pytest
 import torch
 
-from darkroom.core.artifact import content_hash, write_json
+from darkroom.copies import PROFILE, REPRODUCTION
+from darkroom.core.artifact import content_hash, read_json, write_json
 from darkroom.core.errors import DarkroomError
+from darkroom.core.interruption import Interrupted
 from darkroom.params import Params
 from darkroom.project import place
 from darkroom.stage import Work, run_stage
@@ -62,9 +64,9 @@ def write(params: Params, work: Work) -> Mapping[str, float | str]:
     return {"pictures": 20000, "psnr": 31.23456, "kind": "scenes"}
 
 
-def status_of(body: object = write) -> int:
+def status_of(body: object = write, trains: bool = False) -> int:
     with pytest.raises(SystemExit) as left:
-        run_stage("prepare_data", body)  # type: ignore[arg-type]
+        run_stage("prepare_data", body, trains)  # type: ignore[arg-type]
     assert isinstance(left.value.code, int)
     return left.value.code
 
@@ -203,3 +205,42 @@ def test_checkpoints_go_once_the_lock_file_names_what_they_led_to(stage_project:
     Path("dvc.lock").write_text(json.dumps({"stages": {"prepare_data": {"outs": outs}}}))
     assert status_of(body) == 0
     assert found == [False, True, False]
+
+
+def test_a_stage_made_again_leaves_the_checkpoints_of_the_project_alone_and_says_how_it_ran(
+    stage_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+
+    def body(params: Params, work: Work) -> Mapping[str, float | str]:
+        assert work.checkpoints.folder is not None
+        found.append((work.checkpoints.folder, work.checkpoints.folder.exists(), work.checkpoints.profile))
+        work.checkpoints.folder.mkdir(parents=True)
+        return write(params, work)
+
+    monkeypatch.setenv("DVC_ROOT", str(stage_project))
+    assert status_of(body) == 0
+    outs = [{"path": str(path), "md5": content_hash(path)} for path in (PREPARED, METRICS)]
+    Path("dvc.lock").write_text(json.dumps({"stages": {"prepare_data": {"outs": outs}}}))
+    again = stage_project / "again"
+    monkeypatch.setenv(REPRODUCTION, str(again))
+    monkeypatch.setenv("DARKROOM_PROCESSES", "2")
+    assert status_of(body, trains=True) == 0
+    (before, _, _), (now, was_there, profile) = found
+    assert now.is_relative_to(again)
+    assert not was_there
+    assert before.exists()
+    assert read_json(again / PROFILE) == profile
+    assert profile["processes"] == "2"
+
+
+def test_a_stage_made_again_that_is_stopped_promises_no_going_on(
+    stage_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(REPRODUCTION, str(stage_project / "again"))
+
+    def stop(params: Params, work: Work) -> Mapping[str, float | str]:
+        raise Interrupted(signal.SIGTERM, "saved at step 3")
+
+    assert status_of(stop) == 128 + signal.SIGTERM
+    assert "dvc repro" not in capsys.readouterr().err

@@ -44,8 +44,8 @@ def reproduce(
 
 
 def _differing(done: "Reproduction") -> list[str] | None:
-    """Where the profile of this run is not the recorded one; None where none is recorded."""
-    if done.recorded is None:
+    """Where the profile of this run is not the recorded one; None where one of them is not known."""
+    if done.recorded is None or done.here is None:
         return None
     from darkroom.inference.record import differences
 
@@ -74,7 +74,7 @@ def _text(done: "Reproduction", differing: list[str] | None) -> str:
     for one in others:
         lines.append(f"  {one.path}: {one.recorded} in dvc.lock, {one.found} now")
         lines += _listed(one.files) if one.files else []
-    lines.append(f"  execution profile: {_compared(differing, bool(others))}")
+    lines.append(f"  execution profile: {_compared(done, differing)}")
     if done.folder is not None:
         place = shlex.quote(done.folder.as_posix())
         lines += [
@@ -85,12 +85,14 @@ def _text(done: "Reproduction", differing: list[str] | None) -> str:
     return "\n".join(lines)
 
 
-def _compared(differing: list[str] | None, another: bool) -> str:
-    if differing is None:
+def _compared(done: "Reproduction", differing: list[str] | None) -> str:
+    if done.recorded is None:
         return "no run is known here that wrote what dvc.lock says, so there is none to compare this one's with"
+    if differing is None:
+        return "the stage, as it was in that commit, does not say its own, so there is none to compare"
     if not differing:
         return "as recorded"
-    return f"another than recorded{', which may explain it' if another else ''}: {'; '.join(differing)}"
+    return f"another than recorded{'' if done.identical else ', which may explain it'}: {'; '.join(differing)}"
 
 
 def _listed(files: "Files") -> list[str]:

@@ -15,9 +15,14 @@ def project_root() -> Path:
     return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
 
 
+def named() -> str:
+    """The address that MLFLOW_TRACKING_URI gives; "" where it gives none, set or not: the project's own is meant."""
+    return os.environ.get("MLFLOW_TRACKING_URI", "")
+
+
 def location() -> str:
-    """The address of the store: MLFLOW_TRACKING_URI, or the project's own database."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_root() / FOLDER / 'mlflow.db'}"
+    """The address of the store: the one that is named, or the project's own database."""
+    return named() or f"sqlite:///{project_root() / FOLDER / 'mlflow.db'}"
 
 
 def shown(address: str) -> str:
@@ -27,7 +32,7 @@ def shown(address: str) -> str:
 
 def meant() -> str:
     """The store that MLFLOW_TRACKING_URI names, as `shown`; "" where that is the project's own, wherever it moves."""
-    return shown(os.environ.get("MLFLOW_TRACKING_URI") or "")
+    return shown(named())
 
 
 def is_on() -> bool:

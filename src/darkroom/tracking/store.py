@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock
 
 from darkroom.core.errors import DarkroomError
-from darkroom.tracking.address import FOLDER, is_server, location, project_root, shown
+from darkroom.tracking.address import FOLDER, is_server, location, named, project_root, shown
 
 EXPERIMENT = "darkroom"
 UI_PORT = 5050
@@ -32,6 +32,7 @@ ARTIFACT_PATHS = (  # where MLflow's database holds absolute paths of artifacts
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
+AFTERWARDS = "audit"  # tag of a run that an audit recorded: what it recorded
 BUSY, DENIED = (408, 429), (401, 403)  # HTTP's
 NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
 PREVIEW = (256, 256)  # pixels of the small pictures MLflow's pages show in a row
@@ -67,7 +68,7 @@ def check_answers(address: str) -> None:
                 return  # it answers; whether it lets us in, the first request will tell
             reason = getattr(error, "reason", error)
             raise DarkroomError(f"the tracking server {shown(address)} does not answer ({reason}); {remedy}") from None
-    if "MLFLOW_TRACKING_URI" not in os.environ:
+    if not named():
         folder = project_root() / FOLDER
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +99,7 @@ class Store:
         for talkative in ("mlflow", "alembic"):
             logging.getLogger(talkative).setLevel(logging.WARNING)
         try:
-            if is_server(self.address) or "MLFLOW_TRACKING_URI" in os.environ:
+            if named():
                 self._open(mlflow, None)
             else:
                 folder = project_root() / FOLDER
@@ -215,14 +216,17 @@ class Store:
         self.set_tags(run, {"mlflow.loggedImages": "True"})
 
     def find_maker(self, path: str, digest: str) -> tuple[str, str] | None:
-        """Id and name of the latest finished run that wrote `path` with this content."""
+        """Id and name of the latest finished run that wrote `path` with this content.
+
+        One that an audit recorded afterwards wrote nothing itself: it counts only where there is no other.
+        """
         found = self.client.search_runs(
             [self.experiment],
             f"tags.`out.{path}` = '{digest}' and attributes.status = 'FINISHED'",
-            max_results=1,
             order_by=["attributes.start_time DESC"],
         )
-        return (found[0].info.run_id, found[0].info.run_name) if found else None
+        maker = min(found, key=lambda run: AFTERWARDS in run.data.tags, default=None)
+        return (maker.info.run_id, maker.info.run_name) if maker else None
 
     def profile_of_maker(self, path: str, digest: str) -> dict[str, str] | None:
         """The execution profile of the run that `find_maker` finds."""

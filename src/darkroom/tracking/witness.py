@@ -1,7 +1,6 @@
 """What the store tells of past runs, asked by their content; and the few words an audit may add to it."""
 
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Mapping
@@ -11,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.core.errors import DarkroomError
-from darkroom.tracking.address import FOLDER, is_server, location, project_root
+from darkroom.tracking.address import FOLDER, is_server, location, named, project_root
 from darkroom.tracking.journal import Replayed, replay
 from darkroom.tracking.process import is_running
-from darkroom.tracking.store import ARTIFACT_PATHS, Store, check_answers, first_line
+from darkroom.tracking.store import AFTERWARDS, ARTIFACT_PATHS, Store, check_answers, first_line
 
 RECENT = 100  # runs of a stage that are looked through where none is found by content
 SILENT_DAYS = 7.0  # after which a run of an unknown process counts as abandoned
 DAY = 86_400_000  # milliseconds
-AFTERWARDS = "audit"  # tag of a run that an audit recorded: what it recorded
 
 
 @dataclass(frozen=True)
@@ -201,7 +199,7 @@ def stray_artifacts(mend: bool) -> int:
     mend: name the place in this project instead, where the files are there.
     """
     root = project_root() / FOLDER
-    if "MLFLOW_TRACKING_URI" in os.environ or not (root / "mlflow.db").is_file():
+    if named() or not (root / "mlflow.db").is_file():
         return 0
     new, strays = root / "artifacts", 0
     marker = f"/{FOLDER}/artifacts/"
