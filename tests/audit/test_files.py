@@ -207,6 +207,16 @@ def test_changed_parameters_code_and_stages_are_out_of_date(audit: Audit, toy: M
 
 
 @pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("written", ["0.00001", "1e-5", "1e-4"])  # dvc.lock has 1e-05 and 0.0001
+def test_small_numbers_are_the_same_however_they_are_written(audit: Audit, toy: ModuleType, written: str) -> None:
+    Path("params.yaml").write_text(toy.PARAMS.replace("0.001", written))
+    toy.shell("dvc repro train_vae")
+    found = audit("train_vae")
+    assert found["findings"] == []
+    assert found["steps"][1]["params"]["train_vae.learning_rate"] == float(written)
+
+
+@pytest.mark.usefixtures("project")
 def test_running_the_stages_brings_the_chain_up_to_date(audit: Audit, toy: ModuleType) -> None:
     Path("params.yaml").write_text(toy.PARAMS.replace("steps: 3", "steps: 4"))
     assert only(audit())["remedy"] == "dvc repro train_vae"

@@ -12,6 +12,7 @@ from darkroom.audit.lineage import Lineage, Step
 from darkroom.audit.repository import git, md5_at_head
 from darkroom.core.artifact import PROVENANCE, read_json
 from darkroom.core.errors import DarkroomError
+from darkroom.params_yaml import Loader
 from darkroom.project import PIPELINE, Place
 from darkroom.tracking.run import flat
 
@@ -173,7 +174,7 @@ class Checks:
 def _sections(file: Path, keys: list[str]) -> dict[str, Any]:
     """{dotted key: value} of what stands in a params file below these keys."""
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = yaml.load(file.read_text(encoding="utf-8"), Loader)
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         return {}
     found: dict[str, Any] = {}
