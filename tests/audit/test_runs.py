@@ -196,6 +196,23 @@ def test_a_lock_file_changed_along_with_a_report_is_contradicted_by_the_run(audi
 
 
 @pytest.mark.usefixtures("tracked")
+def test_a_contradicted_lock_file_is_not_attested_once_the_code_has_changed(audit: Audit, toy: ModuleType) -> None:
+    lock = Path("dvc.lock").read_text()
+    before = content_hash(METRICS)
+    METRICS.write_text('{"psnr": 40}\n')
+    Path("dvc.lock").write_text(lock.replace(before, content_hash(METRICS)))
+    Path("src/toy/net.py").write_text("A = 1  # one\n")
+    found = audit("--repair")
+    assert found["repaired"] == []
+    assert kinds(found) == ["missing run", "out of date"]
+    finding = named(found, "missing run")
+    assert str(METRICS) in finding["what"]
+    assert "--repair" not in finding["remedy"]
+    toy.shell(finding["remedy"].partition(", or ")[2])
+    assert kinds(audit()) == ["other code"]
+
+
+@pytest.mark.usefixtures("tracked")
 def test_parameters_changed_in_the_lock_file_are_contradicted_by_the_run(audit: Audit) -> None:
     for file in ("dvc.lock", "params.yaml"):
         Path(file).write_text(Path(file).read_text().replace("learning_rate: 0.001", "learning_rate: 0.002"))

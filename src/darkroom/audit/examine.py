@@ -20,6 +20,7 @@ from darkroom.audit.testimony import (
     ask,
     compare,
     explain,
+    rival,
     stale_runs,
 )
 from darkroom.core.errors import DarkroomError
@@ -134,6 +135,8 @@ class Auditor:
                 witness.restore(told.deleted)
                 yield f"{step.stage}: its deleted run {told.deleted.id} is back"
                 return
+            if rival(step, told, self.checks):
+                return  # it may be dvc.lock that was changed
             witness.record(step.stage, step.flat_params, step.inputs, step.outputs, RECORDED)
             yield f"{step.stage}: a run is recorded afterwards"
         elif "restored" in kinds:

@@ -75,6 +75,15 @@ def compare(step: Step, told: Testimony, checks: Checks) -> Iterator[Finding]:
         yield Finding("lost copies", step.stage, what, f"put them back there, or {again}", here)
 
 
+def rival(step: Step, told: Testimony, checks: Checks) -> Seen | None:
+    """A run that made something else of a step's inputs and parameters, unless its code is known to be another."""
+    for seen in told.others:
+        same = seen.good and not _other_inputs(seen, step) and _same_params(seen, step)
+        if same and not seen.afterwards and _same_code(step, seen, checks) is not False:
+            return seen
+    return None
+
+
 def explain(step: Step, path: str, digest: str, told: Testimony, checks: Checks) -> Finding:
     """Why an output on the disk has another content than dvc.lock has: a run wrote it, or it was tampered with."""
     here = (step.stage,)
@@ -109,14 +118,15 @@ def _nobody(step: Step, told: Testimony, checks: Checks) -> Finding:
     if told.deleted:
         what = f"its run {short(told.deleted.id)} was deleted in MLflow"
         return Finding("missing run", step.stage, what, f"{REPAIR} restores it", here)
-    for seen in told.others:
-        same = seen.good and not _other_inputs(seen, step) and _same_params(seen, step)
-        if same and not seen.afterwards and _same_code(step, seen, checks):
-            other = [path for path, digest in step.outputs.items() if seen.outputs.get(path) != digest]
-            what = f"run {short(seen.id)} made other contents than dvc.lock has of the same inputs: {some(other)}"
-            remedy = f"git checkout dvc.lock, or dvc repro -f -s {step.stage}"
-            return Finding("contradicted", step.stage, what, remedy, here)
     what = "no finished run made what dvc.lock has, from the inputs it has"
+    if seen := rival(step, told, checks):
+        other = some([path for path, digest in step.outputs.items() if seen.outputs.get(path) != digest])
+        remedy = f"git checkout dvc.lock, or dvc repro -f -s {step.stage}"
+        if _same_code(step, seen, checks):
+            what = f"run {short(seen.id)} made other contents than dvc.lock has of the same inputs: {other}"
+            return Finding("contradicted", step.stage, what, remedy, here)
+        what += f"; run {short(seen.id)} made others of them, maybe by the same code, which has changed since: {other}"
+        return Finding("missing run", step.stage, what, remedy, here)
     return Finding(
         "missing run", step.stage, what, f"{REPAIR} notes it, dvc repro -f -s {step.stage} makes it anew", here
     )
