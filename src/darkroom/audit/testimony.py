@@ -50,7 +50,8 @@ def compare(step: Step, told: Testimony, checks: Checks) -> Iterator[Finding]:
     if wrong := [key for key, value in step.flat_params.items() if not _same(maker.params.get(key), value)]:
         what = f"run {short(maker.id)} had other parameters than dvc.lock: {some(wrong)}"
         yield Finding("contradicted", step.stage, what, f"git checkout dvc.lock, or {again}", here)
-    newest = next((seen for seen in told.others if seen.good and seen.began > maker.began), None)
+    later = (seen for seen in told.others if seen.good and seen.began > maker.began and not seen.in_copy)
+    newest = next(later, None)
     if newest and any(newest.outputs.get(path) != digest for path, digest in step.outputs.items()):
         what = f"of run {short(maker.id)}, {day(maker.began)}; a newer run {short(newest.id)} wrote others"
         yield Finding("restored", step.stage, what, f"none needed; {REPAIR} notes it in MLflow", here)
