@@ -212,6 +212,21 @@ def test_changed_parameters_code_and_stages_are_out_of_date(audit: Audit, toy: M
 
 
 @pytest.mark.usefixtures("project")
+def test_what_a_stage_depends_on_may_be_more_or_less_than_when_it_ran(audit: Audit, toy: ModuleType) -> None:
+    for before, now, said in (
+        ("params: [train_vae]", "params: [train_vae, evaluate]", "train_vae has other parameters"),
+        ("params: [train_vae, evaluate]", "params: [train_vae]", "train_vae has other parameters"),
+        ("deps: [artifacts/vae, data/prepared,", "deps: [artifacts/vae,", "evaluate reads other things"),
+    ):
+        Path("dvc.yaml").write_text(Path("dvc.yaml").read_text().replace(before, now))
+        finding = only(audit())
+        assert (finding["kind"], finding["where"]) == ("out of date", "dvc.yaml")
+        assert finding["what"].startswith(f"{said} than when it ran: ")
+        toy.shell(finding["remedy"])
+        assert audit()["findings"] == []
+
+
+@pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("written", ["0.00001", "1e-5", "1e-4"])  # dvc.lock has 1e-05 and 0.0001
 def test_small_numbers_are_the_same_however_they_are_written(audit: Audit, toy: ModuleType, written: str) -> None:
     Path("params.yaml").write_text(toy.PARAMS.replace("0.001", written))

@@ -117,13 +117,16 @@ class Checks:
         if place.cmd != step.cmd:
             what = f"{step.stage} ran {step.cmd!r}, now {place.cmd!r}"
             yield Finding("out of date", str(PIPELINE), what, again, where)
-        for word, asked, had in (
-            ("reads", {*place.inputs, *place.code}, step.inputs.keys() | step.code.keys()),
-            ("writes", set(place.outputs), set(step.outputs)),
+        for otherwise, asked, had in (
+            ("reads other things", [*place.inputs, *place.code], step.inputs.keys() | step.code.keys()),
+            ("writes other things", place.outputs, step.outputs.keys()),
+            ("has other parameters", place.params, {key for values in step.params.values() for key in values}),
         ):
-            if changed := {str(path) for path in asked} ^ had:
-                what = f"{step.stage} {word} other things than when it ran: {some(sorted(changed))}"
-                yield Finding("out of date", str(PIPELINE), what, again, where)
+            wanted = {str(one) for one in asked}
+            if changed := wanted ^ had:
+                what = f"{step.stage} {otherwise} than when it ran: {some(sorted(changed))}"
+                remedy = again if wanted - had else f"dvc repro -f -s {step.stage}"  # what is taken away DVC overlooks
+                yield Finding("out of date", str(PIPELINE), what, remedy, where)
         for file, sections in step.params.items():
             then, now = flat(sections), _sections(Path(file), list(sections))
             keys = list(dict.fromkeys((*then, *now)))
