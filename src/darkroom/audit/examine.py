@@ -84,7 +84,7 @@ class Auditor:
         witness, findings = self._witness()
         lineage, checks, past = self.lineage, self.checks, False
         if self.picture is not None:
-            traced = pictures.trace(self.picture, lineage, self.disk, witness)
+            traced = pictures.trace(self.picture, lineage, self.places, self.disk, witness)
             findings += traced.findings
             if traced.lineage is not None:
                 lineage, past = traced.lineage, True
