@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "inference": {"core", "nn", "diffusion", "data", "interop"},
     "evaluation": {"core", "nn", "diffusion", "data", "interop", "inference"},
     "tracking": {"core"},
-    "audit": {"core", "data", "inference", "project", "tracking"},
+    "audit": {"core", "data", "inference", "params_yaml", "project", "tracking"},
     "cli": {
         "audit",
         "interop",

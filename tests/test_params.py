@@ -13,6 +13,7 @@ from darkroom.nn.layers import GROUP_WIDTH
 from darkroom.params import load, problems
 from darkroom.params_networks import TABLE_ROWS
 from darkroom.params_sections import CHANNELS_PER_GROUP
+from darkroom.params_yaml import read as read_yaml
 
 ROOT = Path(__file__).parents[1]
 SOUND = (ROOT / "recipes" / "scenes.yaml").read_text(encoding="utf-8")
@@ -315,6 +316,12 @@ def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path) -> None:
     """YAML 1.1, which PyYAML speaks, takes 1e-3 for text; DVC and everybody else for a number."""
     (tmp_path / "params.yaml").write_text(changed("train_unet", "learning_rate", "learning_rate: 1e-3"))
     assert load(tmp_path / "params.yaml").train_unet.learning_rate == 0.001
+
+
+def test_text_that_begins_as_a_number_is_text(tmp_path: Path) -> None:
+    """As hashes do, one in fifteen."""
+    (tmp_path / "params.yaml").write_text("hash: 2e21029eb52d.dir\nfolder: 1e5_pictures\nnumber: 1e5\n")
+    assert read_yaml(tmp_path / "params.yaml") == {"hash": "2e21029eb52d.dir", "folder": "1e5_pictures", "number": 1e5}
 
 
 def test_what_the_networks_have_built_in_is_known() -> None:

@@ -18,7 +18,7 @@ MAX_INTEGER = 10**300
 REMEDY = "write one with: darkroom recipe use scenes"
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """YAML as DVC reads it: 1e-3 is a number, and a key given twice is an error."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
@@ -42,8 +42,8 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_FLOAT = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+_FLOAT = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
+Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
 def read(path: Path | str) -> dict[Any, Any]:
@@ -53,7 +53,7 @@ def read(path: Path | str) -> dict[Any, Any]:
         DarkroomError: it is missing, no YAML with keys, or larger, deeper or of longer numbers than any params file.
     """
     try:
-        values = yaml.load(_text(Path(path)), _Loader)  # a SafeLoader
+        values = yaml.load(_text(Path(path)), Loader)  # a SafeLoader
     except yaml.MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise DarkroomError(f"{path}{line}: not valid YAML: {_one_line(error.problem)}; mend that line") from None

@@ -1,4 +1,4 @@
-"""dvc.lock against disk, DVC's cache, params.yaml and raw data: each fault is named, and its remedy mends it."""
+"""dvc.lock against disk, DVC's cache and params.yaml: each fault is named, and its remedy mends it."""
 
 import shutil
 from collections.abc import Callable
@@ -6,10 +6,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import platformdirs
 import pytest
 import yaml
 
+from darkroom.audit.disk import cache_root, has_remote
 from darkroom.core.artifact import file_hash
+from darkroom.core.errors import DarkroomError
 
 Audit = Callable[..., dict[str, Any]]
 VAE, WEIGHTS = Path("artifacts/vae"), Path("artifacts/vae/weights.txt")
@@ -171,14 +174,33 @@ def test_what_the_cache_lacks_is_remarked_and_can_be_put_there(audit: Audit, toy
     assert audit()["findings"] == []
 
 
-@pytest.mark.usefixtures("project")
-@pytest.mark.parametrize("config", ["config", "config.local"])
-def test_the_cache_may_lie_elsewhere(audit: Audit, config: str) -> None:
+@pytest.mark.parametrize("level", ["project", "local", "global", "system"])
+def test_the_cache_may_lie_elsewhere(
+    audit: Audit, toy: ModuleType, project: Path, monkeypatch: pytest.MonkeyPatch, level: str
+) -> None:
+    for each in ("GLOBAL", "SYSTEM"):
+        monkeypatch.setenv(f"DVC_{each}_CONFIG_DIR", str(project.parent / each))
     shutil.move(".dvc/cache", "../elsewhere")
     assert {finding["kind"] for finding in audit()["findings"]} == {"not in cache"}
-    with Path(".dvc", config).open("a") as file:
-        file.write("[cache]\n    dir = ../../elsewhere\n")
+    toy.shell(f"dvc config --{level} cache.dir {project.parent / 'elsewhere'}")
     assert audit()["findings"] == []
+
+
+def test_settings_of_the_project_win_over_those_of_the_user(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DVC_GLOBAL_CONFIG_DIR", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = Path(platformdirs.user_config_dir("dvc", "iterative"), "config")
+    settings.parent.mkdir(parents=True)
+    settings.write_text("[cache]\n    dir = ~/shelf\n['remote \"far\"']\n    url = /far\n")
+    assert (cache_root(), has_remote()) == (tmp_path / "shelf", True)
+    Path(".dvc/config.local").write_text("[cache]\n    dir = ../../elsewhere\n")
+    assert cache_root().resolve() == tmp_path / "elsewhere"
+    settings.write_text("cache\n")
+    with pytest.raises(DarkroomError, match="not DVC's settings"):
+        has_remote()
 
 
 @pytest.mark.usefixtures("project")
@@ -207,6 +229,31 @@ def test_changed_parameters_code_and_stages_are_out_of_date(audit: Audit, toy: M
 
 
 @pytest.mark.usefixtures("project")
+def test_what_a_stage_depends_on_may_be_more_or_less_than_when_it_ran(audit: Audit, toy: ModuleType) -> None:
+    for before, now, said in (
+        ("params: [train_vae]", "params: [train_vae, evaluate]", "train_vae has other parameters"),
+        ("params: [train_vae, evaluate]", "params: [train_vae]", "train_vae has other parameters"),
+        ("deps: [artifacts/vae, data/prepared,", "deps: [artifacts/vae,", "evaluate reads other things"),
+    ):
+        Path("dvc.yaml").write_text(Path("dvc.yaml").read_text().replace(before, now))
+        finding = only(audit())
+        assert (finding["kind"], finding["where"]) == ("out of date", "dvc.yaml")
+        assert finding["what"].startswith(f"{said} than when it ran: ")
+        toy.shell(finding["remedy"])
+        assert audit()["findings"] == []
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("written", ["0.00001", "1e-5", "1e-4"])  # dvc.lock has 1e-05 and 0.0001
+def test_small_numbers_are_the_same_however_they_are_written(audit: Audit, toy: ModuleType, written: str) -> None:
+    Path("params.yaml").write_text(toy.PARAMS.replace("0.001", written))
+    toy.shell("dvc repro train_vae")
+    found = audit("train_vae")
+    assert found["findings"] == []
+    assert found["steps"][1]["params"]["train_vae.learning_rate"] == float(written)
+
+
+@pytest.mark.usefixtures("project")
 def test_running_the_stages_brings_the_chain_up_to_date(audit: Audit, toy: ModuleType) -> None:
     Path("params.yaml").write_text(toy.PARAMS.replace("steps: 3", "steps: 4"))
     assert only(audit())["remedy"] == "dvc repro train_vae"
@@ -228,23 +275,6 @@ def test_an_artifact_that_names_other_inputs_than_dvc_lock_breaks_the_chain(audi
     assert "was made from data/prepared" in finding["what"]
     toy.shell(finding["remedy"])
     assert audit()["findings"] == []
-
-
-@pytest.mark.usefixtures("project")
-def test_raw_data_are_held_against_their_manifest(audit: Audit) -> None:
-    raw = Path("data/raw/pictures")
-    (raw / "a.png").write_text("x")
-    (raw / "b.png").unlink()
-    (raw / "c.png").write_text("c")
-    found = audit()
-    assert {(finding["kind"], finding["where"]) for finding in found["findings"]} == {("raw data", str(raw))}
-    told = [finding["what"].rpartition(": ")[2] for finding in found["findings"]]
-    assert told == ["b.png gone", "a.png changed", "c.png new"]
-    assert all("darkroom data scan" in finding["remedy"] for finding in found["findings"])
-    shutil.rmtree(raw)
-    found = audit()
-    assert found["whole"]
-    assert only(found)["kind"] == "no raw data"
 
 
 @pytest.mark.usefixtures("project")

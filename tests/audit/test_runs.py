@@ -180,6 +180,23 @@ def test_outputs_of_an_earlier_run_are_restored_and_can_be_noted(audit: Audit, t
     assert kinds(audit("train_vae", "--repair")) == []
 
 
+def test_runs_in_copies_of_the_project_replace_nothing_in_it(
+    audit: Audit, toy: ModuleType, tracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of queued experiments, and of a stage made again that came out different."""
+    shutil.copytree(tracked, tmp_path / "copy", symlinks=True)
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path / "copy")
+        patch.setenv("DVC_ROOT", str(tracked))
+        Path(VAE, "weights.txt").write_text("of an experiment")
+        toy.record_run("train_vae", steps=4)
+    assert audit()["findings"] == []
+    assert audit("--repair")["repaired"] == []
+    shutil.rmtree(VAE)
+    shutil.copytree(tmp_path / "copy" / VAE, VAE)  # as dvc exp apply does, and brings its dvc.lock too
+    assert "wrote, from other inputs or parameters" in named(audit(), "not in dvc.lock")["what"]
+
+
 @pytest.mark.usefixtures("tracked")
 def test_a_lock_file_changed_along_with_a_report_is_contradicted_by_the_run(audit: Audit, toy: ModuleType) -> None:
     lock = Path("dvc.lock").read_text()
@@ -193,6 +210,23 @@ def test_a_lock_file_changed_along_with_a_report_is_contradicted_by_the_run(audi
     assert named(audit(), "contradicted") == finding
     toy.shell(finding["remedy"].partition(", or ")[2])
     assert audit()["findings"] == []
+
+
+@pytest.mark.usefixtures("tracked")
+def test_a_contradicted_lock_file_is_not_attested_once_the_code_has_changed(audit: Audit, toy: ModuleType) -> None:
+    lock = Path("dvc.lock").read_text()
+    before = content_hash(METRICS)
+    METRICS.write_text('{"psnr": 40}\n')
+    Path("dvc.lock").write_text(lock.replace(before, content_hash(METRICS)))
+    Path("src/toy/net.py").write_text("A = 1  # one\n")
+    found = audit("--repair")
+    assert found["repaired"] == []
+    assert kinds(found) == ["missing run", "out of date"]
+    finding = named(found, "missing run")
+    assert str(METRICS) in finding["what"]
+    assert "--repair" not in finding["remedy"]
+    toy.shell(finding["remedy"].partition(", or ")[2])
+    assert kinds(audit()) == ["other code"]
 
 
 @pytest.mark.usefixtures("tracked")

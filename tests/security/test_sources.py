@@ -91,11 +91,15 @@ def _faults_of_call(node: ast.Call, tree: ast.Module) -> Iterator[str]:
 
 
 def _is_safe(loader: str, tree: ast.Module) -> bool:
-    """Whether a YAML loader is the safe one, or made from it in the same file."""
-    classes = {
-        node.name: [ast.unparse(base) for base in node.bases] for node in tree.body if isinstance(node, ast.ClassDef)
-    }
-    return loader == "yaml.SafeLoader" or classes.get(loader) == ["yaml.SafeLoader"]
+    """Whether a YAML loader is the safe one, or made from it in the same file or in the one it is imported from."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == loader:
+            return [ast.unparse(base) for base in node.bases] == ["yaml.SafeLoader"]
+        if isinstance(node, ast.ImportFrom) and loader in [one.asname or one.name for one in node.names]:
+            source = ROOT / "src" / f"{(node.module or '').replace('.', '/')}.py"
+            name = next(one.name for one in node.names if (one.asname or one.name) == loader)
+            return source.is_file() and _is_safe(name, ast.parse(source.read_text(encoding="utf-8")))
+    return loader == "yaml.SafeLoader"
 
 
 @pytest.mark.parametrize("file", FILES, ids=name)
@@ -115,6 +119,8 @@ def test_no_file_runs_what_it_reads(file: Path) -> None:
         "yaml.load(text, yaml.Loader)",
         "yaml.load(text, Loader=yaml.FullLoader)",
         "class L(yaml.Loader): pass\nyaml.load(text, L)",
+        "from yaml import Loader\nyaml.load(text, Loader)",
+        "from darkroom.params_yaml import read as Loader\nyaml.load(text, Loader)",
         "np.load(path, allow_pickle=True)",
         "eval(text)",
         "exec(text)",

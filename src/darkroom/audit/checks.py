@@ -12,6 +12,7 @@ from darkroom.audit.lineage import Lineage, Step
 from darkroom.audit.repository import git, md5_at_head
 from darkroom.core.artifact import PROVENANCE, read_json
 from darkroom.core.errors import DarkroomError
+from darkroom.params_yaml import Loader
 from darkroom.project import PIPELINE, Place
 from darkroom.tracking.run import flat
 
@@ -116,13 +117,16 @@ class Checks:
         if place.cmd != step.cmd:
             what = f"{step.stage} ran {step.cmd!r}, now {place.cmd!r}"
             yield Finding("out of date", str(PIPELINE), what, again, where)
-        for word, asked, had in (
-            ("reads", {*place.inputs, *place.code}, step.inputs.keys() | step.code.keys()),
-            ("writes", set(place.outputs), set(step.outputs)),
+        for otherwise, asked, had in (
+            ("reads other things", [*place.inputs, *place.code], step.inputs.keys() | step.code.keys()),
+            ("writes other things", place.outputs, step.outputs.keys()),
+            ("has other parameters", place.params, {key for values in step.params.values() for key in values}),
         ):
-            if changed := {str(path) for path in asked} ^ had:
-                what = f"{step.stage} {word} other things than when it ran: {some(sorted(changed))}"
-                yield Finding("out of date", str(PIPELINE), what, again, where)
+            wanted = {str(one) for one in asked}
+            if changed := wanted ^ had:
+                what = f"{step.stage} {otherwise} than when it ran: {some(sorted(changed))}"
+                remedy = again if wanted - had else f"dvc repro -f -s {step.stage}"  # what is taken away DVC overlooks
+                yield Finding("out of date", str(PIPELINE), what, remedy, where)
         for file, sections in step.params.items():
             then, now = flat(sections), _sections(Path(file), list(sections))
             keys = list(dict.fromkeys((*then, *now)))
@@ -173,7 +177,7 @@ class Checks:
 def _sections(file: Path, keys: list[str]) -> dict[str, Any]:
     """{dotted key: value} of what stands in a params file below these keys."""
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = yaml.load(file.read_text(encoding="utf-8"), Loader)
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         return {}
     found: dict[str, Any] = {}

@@ -20,6 +20,7 @@ from darkroom.audit.testimony import (
     ask,
     compare,
     explain,
+    rival,
     stale_runs,
 )
 from darkroom.core.errors import DarkroomError
@@ -83,7 +84,7 @@ class Auditor:
         witness, findings = self._witness()
         lineage, checks, past = self.lineage, self.checks, False
         if self.picture is not None:
-            traced = pictures.trace(self.picture, lineage, self.disk, witness)
+            traced = pictures.trace(self.picture, lineage, self.places, self.disk, witness)
             findings += traced.findings
             if traced.lineage is not None:
                 lineage, past = traced.lineage, True
@@ -134,6 +135,8 @@ class Auditor:
                 witness.restore(told.deleted)
                 yield f"{step.stage}: its deleted run {told.deleted.id} is back"
                 return
+            if rival(step, told, self.checks):
+                return  # it may be dvc.lock that was changed
             witness.record(step.stage, step.flat_params, step.inputs, step.outputs, RECORDED)
             yield f"{step.stage}: a run is recorded afterwards"
         elif "restored" in kinds:

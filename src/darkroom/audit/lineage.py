@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from darkroom.core.errors import DarkroomError
+from darkroom.params_yaml import Loader
 from darkroom.project import LOCK, Place, is_code
 from darkroom.tracking.run import flat
 
@@ -73,7 +74,7 @@ def read_lineage(lock: str, places: Mapping[str, Place]) -> Lineage:
         DarkroomError: it is no lock file.
     """
     try:
-        entries = (yaml.safe_load(lock) or {}).get("stages", {})
+        entries = (yaml.load(lock, Loader) or {}).get("stages", {})
         return ordered(_step(name, entries[name], place) for name, place in places.items() if name in entries)
     except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         raise DarkroomError(

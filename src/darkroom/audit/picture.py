@@ -13,7 +13,7 @@ from darkroom.audit.lineage import Lineage, Step, ordered, read_lineage
 from darkroom.audit.repository import git
 from darkroom.core.errors import DarkroomError
 from darkroom.inference.written import written
-from darkroom.project import LOCK, PIPELINE, read_places
+from darkroom.project import LOCK, PIPELINE, Place, read_places
 from darkroom.tracking.registry import MADE_AT
 from darkroom.tracking.witness import Seen, Witness
 
@@ -51,7 +51,9 @@ def read(path: Path) -> Recorded:
         return Recorded(path, "", {}, str(error).removeprefix(f"{path}: ").partition("; ")[0])
 
 
-def trace(picture: Recorded, current: Lineage, disk: Disk, witness: Witness | None) -> Traced:
+def trace(
+    picture: Recorded, current: Lineage, places: Mapping[str, Place], disk: Disk, witness: Witness | None
+) -> Traced:
     """Find the pipeline that drew a picture: in dvc.lock, in an earlier dvc.lock that git has, among the runs."""
     if not picture.model:
         remedy = "give a PNG as darkroom generate wrote it"
@@ -63,7 +65,7 @@ def trace(picture: Recorded, current: Lineage, disk: Disk, witness: Witness | No
         found = f"an earlier one, {LOCK} of commit {short(commit)}: git checkout {short(commit)} && dvc checkout"
         return Traced(picture, found, lineage)
     if witness and (seen := witness.wrote(MADE_AT, picture.model)):
-        return Traced(picture, f"an earlier one, that run {short(seen.id)} made", _from_runs(seen, witness))
+        return Traced(picture, f"an earlier one, that run {short(seen.id)} made", _from_runs(seen, witness, places))
     return Traced(picture, "", Lineage({}), [_unknown(picture, disk, witness)])
 
 
@@ -97,8 +99,9 @@ def _in_git(model: str) -> tuple[str, Lineage] | None:
     return (commit, lineage.behind(maker.stage)) if maker else None
 
 
-def _from_runs(last: Seen, witness: Witness) -> Lineage:
+def _from_runs(last: Seen, witness: Witness, places: Mapping[str, Place]) -> Lineage:
     """The run that made a pipeline, and those that made what it read, each found by its content."""
+    uncached = frozenset(path.as_posix() for place in places.values() for path in place.uncached)
     steps: dict[str, Step] = {}
     waiting = [last]
     while waiting:
@@ -106,7 +109,13 @@ def _from_runs(last: Seen, witness: Witness) -> Lineage:
         if seen.stage in steps:
             continue
         steps[seen.stage] = Step(
-            seen.stage, "", seen.inputs, code={}, outputs=seen.outputs, params={"": dict(seen.params)}
+            seen.stage,
+            "",
+            seen.inputs,
+            code={},
+            outputs=seen.outputs,
+            params={"": dict(seen.params)},
+            uncached=uncached & seen.outputs.keys(),
         )
         waiting += [maker for path, digest in seen.inputs.items() if (maker := witness.wrote(path, digest))]
     return ordered(steps.values())

@@ -50,7 +50,8 @@ def compare(step: Step, told: Testimony, checks: Checks) -> Iterator[Finding]:
     if wrong := [key for key, value in step.flat_params.items() if not _same(maker.params.get(key), value)]:
         what = f"run {short(maker.id)} had other parameters than dvc.lock: {some(wrong)}"
         yield Finding("contradicted", step.stage, what, f"git checkout dvc.lock, or {again}", here)
-    newest = next((seen for seen in told.others if seen.good and seen.began > maker.began), None)
+    later = (seen for seen in told.others if seen.good and seen.began > maker.began and not seen.in_copy)
+    newest = next(later, None)
     if newest and any(newest.outputs.get(path) != digest for path, digest in step.outputs.items()):
         what = f"of run {short(maker.id)}, {day(maker.began)}; a newer run {short(newest.id)} wrote others"
         yield Finding("restored", step.stage, what, f"none needed; {REPAIR} notes it in MLflow", here)
@@ -73,6 +74,15 @@ def compare(step: Step, told: Testimony, checks: Checks) -> Iterator[Finding]:
     if _local(maker.artifacts) and not Path(maker.artifacts).is_dir():
         what = f"the pictures and files that run {short(maker.id)} kept are not in {maker.artifacts}"
         yield Finding("lost copies", step.stage, what, f"put them back there, or {again}", here)
+
+
+def rival(step: Step, told: Testimony, checks: Checks) -> Seen | None:
+    """A run that made something else of a step's inputs and parameters, unless its code is known to be another."""
+    for seen in told.others:
+        same = seen.good and not _other_inputs(seen, step) and _same_params(seen, step)
+        if same and not seen.afterwards and _same_code(step, seen, checks) is not False:
+            return seen
+    return None
 
 
 def explain(step: Step, path: str, digest: str, told: Testimony, checks: Checks) -> Finding:
@@ -109,14 +119,15 @@ def _nobody(step: Step, told: Testimony, checks: Checks) -> Finding:
     if told.deleted:
         what = f"its run {short(told.deleted.id)} was deleted in MLflow"
         return Finding("missing run", step.stage, what, f"{REPAIR} restores it", here)
-    for seen in told.others:
-        same = seen.good and not _other_inputs(seen, step) and _same_params(seen, step)
-        if same and not seen.afterwards and _same_code(step, seen, checks):
-            other = [path for path, digest in step.outputs.items() if seen.outputs.get(path) != digest]
-            what = f"run {short(seen.id)} made other contents than dvc.lock has of the same inputs: {some(other)}"
-            remedy = f"git checkout dvc.lock, or dvc repro -f -s {step.stage}"
-            return Finding("contradicted", step.stage, what, remedy, here)
     what = "no finished run made what dvc.lock has, from the inputs it has"
+    if seen := rival(step, told, checks):
+        other = some([path for path, digest in step.outputs.items() if seen.outputs.get(path) != digest])
+        remedy = f"git checkout dvc.lock, or dvc repro -f -s {step.stage}"
+        if _same_code(step, seen, checks):
+            what = f"run {short(seen.id)} made other contents than dvc.lock has of the same inputs: {other}"
+            return Finding("contradicted", step.stage, what, remedy, here)
+        what += f"; run {short(seen.id)} made others of them, maybe by the same code, which has changed since: {other}"
+        return Finding("missing run", step.stage, what, remedy, here)
     return Finding(
         "missing run", step.stage, what, f"{REPAIR} notes it, dvc repro -f -s {step.stage} makes it anew", here
     )
@@ -153,8 +164,8 @@ def _differing(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 
 def _same_code(step: Step, seen: Seen, checks: Checks) -> bool | None:
-    """Whether a run's code is dvc.lock's; None where that is no longer on the disk to compare with."""
-    if any(checks.disk.digest(Path(path)) != digest for path, digest in step.code.items()):
+    """Whether a run's code is dvc.lock's; None where that is not known, or no longer on the disk."""
+    if not step.code or any(checks.disk.digest(Path(path)) != digest for path, digest in step.code.items()):
         return None
     files: dict[str, str] = {}
     for path in step.code:

@@ -16,7 +16,7 @@ from PIL import Image
 from darkroom.core.artifact import content_hash
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interrupted
-from darkroom.tracking.address import is_on, location, meant
+from darkroom.tracking.address import is_on, location, meant, project_root
 from darkroom.tracking.events import Begin, End, Event, File, Metrics, Picture, Tags
 from darkroom.tracking.note import NOTE, Account, broken_off
 from darkroom.tracking.outputs import copy_limit, written
@@ -24,6 +24,7 @@ from darkroom.tracking.process import process_tags
 from darkroom.tracking.sender import Sender
 from darkroom.tracking.store import check_answers, first_line
 
+COPY = "copy"  # tag of a run that worked in a throw-away copy of the project, as queued experiments do
 CLOSED_WITHIN = 4.0  # seconds, of a stage that was told to end; what is not sent by then waits in the journal
 
 
@@ -99,6 +100,7 @@ class Run:
                 "code": code_hash(account.code),
                 "profile": json.dumps(account.profile),
                 **process_tags(),
+                **({COPY: "true"} if Path.cwd() != project_root() else {}),
                 **{f"dvc.{key[4:].lower()}": os.environ[key] for key in os.environ if key.startswith("DVC_EXP_")},
             },
             account.inputs,

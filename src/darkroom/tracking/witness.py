@@ -13,6 +13,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.tracking.address import FOLDER, is_server, location, named, project_root
 from darkroom.tracking.journal import Replayed, replay
 from darkroom.tracking.process import is_running
+from darkroom.tracking.run import COPY
 from darkroom.tracking.store import AFTERWARDS, ARTIFACT_PATHS, Store, check_answers, first_line
 
 RECENT = 100  # runs of a stage that are looked through where none is found by content
@@ -59,6 +60,11 @@ class Seen:
     def afterwards(self) -> str:
         """What an audit recorded with this run; empty where a stage did."""
         return self.tags.get(AFTERWARDS, "")
+
+    @property
+    def in_copy(self) -> bool:
+        """Whether it worked in a copy of the project, so that it replaced nothing in the project itself."""
+        return self.tags.get(COPY) == "true"
 
     @property
     def good(self) -> bool:
