@@ -1,20 +1,18 @@
-"""dvc.lock against disk, DVC's cache, params.yaml and raw data: each fault is named, and its remedy mends it."""
+"""dvc.lock against disk, DVC's cache and params.yaml: each fault is named, and its remedy mends it."""
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import platformdirs
 import pytest
 import yaml
 
-from darkroom.audit.raw_data import ENDINGS
-from darkroom.core.artifact import file_hash, write_json
-from darkroom.data.sources.captioned_folder import CaptionedFolder
-from darkroom.data.sources.image_folder import ImageFolder
-from darkroom.data.sources.webdataset import WebDataset
+from darkroom.audit.disk import cache_root, has_remote
+from darkroom.core.artifact import file_hash
+from darkroom.core.errors import DarkroomError
 
 Audit = Callable[..., dict[str, Any]]
 VAE, WEIGHTS = Path("artifacts/vae"), Path("artifacts/vae/weights.txt")
@@ -176,14 +174,33 @@ def test_what_the_cache_lacks_is_remarked_and_can_be_put_there(audit: Audit, toy
     assert audit()["findings"] == []
 
 
-@pytest.mark.usefixtures("project")
-@pytest.mark.parametrize("config", ["config", "config.local"])
-def test_the_cache_may_lie_elsewhere(audit: Audit, config: str) -> None:
+@pytest.mark.parametrize("level", ["project", "local", "global", "system"])
+def test_the_cache_may_lie_elsewhere(
+    audit: Audit, toy: ModuleType, project: Path, monkeypatch: pytest.MonkeyPatch, level: str
+) -> None:
+    for each in ("GLOBAL", "SYSTEM"):
+        monkeypatch.setenv(f"DVC_{each}_CONFIG_DIR", str(project.parent / each))
     shutil.move(".dvc/cache", "../elsewhere")
     assert {finding["kind"] for finding in audit()["findings"]} == {"not in cache"}
-    with Path(".dvc", config).open("a") as file:
-        file.write("[cache]\n    dir = ../../elsewhere\n")
+    toy.shell(f"dvc config --{level} cache.dir {project.parent / 'elsewhere'}")
     assert audit()["findings"] == []
+
+
+def test_settings_of_the_project_win_over_those_of_the_user(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DVC_GLOBAL_CONFIG_DIR", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = Path(platformdirs.user_config_dir("dvc", "iterative"), "config")
+    settings.parent.mkdir(parents=True)
+    settings.write_text("[cache]\n    dir = ~/shelf\n['remote \"far\"']\n    url = /far\n")
+    assert (cache_root(), has_remote()) == (tmp_path / "shelf", True)
+    Path(".dvc/config.local").write_text("[cache]\n    dir = ../../elsewhere\n")
+    assert cache_root().resolve() == tmp_path / "elsewhere"
+    settings.write_text("cache\n")
+    with pytest.raises(DarkroomError, match="not DVC's settings"):
+        has_remote()
 
 
 @pytest.mark.usefixtures("project")
@@ -258,51 +275,6 @@ def test_an_artifact_that_names_other_inputs_than_dvc_lock_breaks_the_chain(audi
     assert "was made from data/prepared" in finding["what"]
     toy.shell(finding["remedy"])
     assert audit()["findings"] == []
-
-
-@pytest.mark.usefixtures("project")
-def test_raw_data_are_held_against_their_manifest(audit: Audit) -> None:
-    raw = Path("data/raw/pictures")
-    (raw / "a.png").write_text("x")
-    (raw / "b.png").unlink()
-    (raw / "c.png").write_text("c")
-    found = audit()
-    assert {(finding["kind"], finding["where"]) for finding in found["findings"]} == {("raw data", str(raw))}
-    told = [finding["what"].rpartition(": ")[2] for finding in found["findings"]]
-    assert told == ["b.png gone", "a.png changed", "c.png new"]
-    assert all("darkroom data scan" in finding["remedy"] for finding in found["findings"])
-    shutil.rmtree(raw)
-    found = audit()
-    assert found["whole"]
-    assert only(found)["kind"] == "no raw data"
-
-
-@pytest.mark.usefixtures("project")
-@pytest.mark.parametrize("kind", [*ENDINGS, "torchvision"])
-def test_new_raw_data_are_what_the_source_would_read(audit: Audit, toy: ModuleType, kind: str) -> None:
-    """Not its bystanders, whatever kinds of files the manifest has."""
-    raw, given = Path("data/raw/pictures"), {"a.png": "a", "b.png": "b"}
-    manifest = {name: {"size": 1, "md5": hashlib.md5(text.encode()).hexdigest()} for name, text in given.items()}
-    manifest["metadata.csv"] = {"size": 0, "md5": hashlib.md5(b"").hexdigest()}
-    beside = ("metadata.csv", "notes.csv", "c.jpg", "d.txt", "e.tgz", "f.avif")
-    toy.write_files({str(raw / name): "" for name in beside})
-    write_json("data/manifests/toy.json", manifest)
-    Path("params.yaml").write_text(toy.PARAMS.replace("image_folder", kind))
-    toy.shell("dvc commit -f prepare_data")
-    root = str(raw.absolute())
-    sources = {
-        "image_folder": lambda: ImageFolder(root, ""),
-        "captioned_folder": lambda: CaptionedFolder(root),
-        "webdataset": lambda: WebDataset(root),
-    }
-    new = set(sources[kind]().files.names) - manifest.keys() if kind in sources else set()
-    told = [finding["what"].rpartition(": ")[2] for finding in audit("prepare_data")["findings"]]
-    assert told == ([f"{', '.join(sorted(new))} new"] if new else [])
-
-
-def test_the_endings_of_raw_data_are_those_of_their_sources(tmp_path: Path) -> None:
-    of_sources = (ImageFolder(str(tmp_path), ""), CaptionedFolder(str(tmp_path)), WebDataset(str(tmp_path)))
-    assert list(ENDINGS.values()) == [source.files._suffixes for source in of_sources]
 
 
 @pytest.mark.usefixtures("project")

@@ -2,15 +2,26 @@
 
 import configparser
 import json
-from collections.abc import Iterable
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path
 
+import platformdirs
+
 from darkroom.core.artifact import file_hash, folder_hash
+from darkroom.core.errors import DarkroomError
 
 DVC = Path(".dvc")
 IGNORE = Path(".dvcignore")
+DVC_APP = ("dvc", "iterative")  # by which DVC has its folders named
+CONFIG_FOLDERS: dict[str, Callable[[str, str], str]] = {  # unless the environment names another; later ones win
+    "DVC_SYSTEM_CONFIG_DIR": platformdirs.site_config_dir,
+    "DVC_GLOBAL_CONFIG_DIR": platformdirs.user_config_dir,
+}
+REMOTE = re.compile(r"""\s*['"]?remote\s""")  # a section of DVC's settings: ['remote "NAME"']
 FOLDER_MARK = ".dir"  # at the end of the hash of a folder
 
 
@@ -108,18 +119,28 @@ class Cache:
 
 def cache_root() -> Path:
     """DVC's cache, as `dvc cache dir` tells it for this project."""
-    found = "cache"
-    for name in ("config", "config.local"):
-        config = configparser.ConfigParser(interpolation=None)
-        config.read(DVC / name, encoding="utf-8")
-        found = config.get("cache", "dir", fallback=found)
-    return DVC / found  # an absolute one stands for itself
+    found = DVC / "cache"
+    for folder, config in _configs():
+        if chosen := config.get("cache", "dir", fallback=""):
+            found = folder / Path(chosen.strip("'\"")).expanduser()  # an absolute one stands for itself
+    return found
 
 
 def has_remote() -> bool:
     """Whether DVC has somewhere to fetch from."""
-    configs = (DVC / name for name in ("config", "config.local"))
-    return any("remote " in file.read_text(encoding="utf-8") for file in configs if file.is_file())
+    return any(REMOTE.match(section) for _, config in _configs() for section in config.sections())
+
+
+def _configs() -> Iterator[tuple[Path, configparser.ConfigParser]]:
+    """DVC's settings with the folder that their paths are relative to: the machine's, the user's, the project's."""
+    names = (os.environ.get(variable) or folder(*DVC_APP) for variable, folder in CONFIG_FOLDERS.items())
+    for file in (*(Path(name) / "config" for name in names), DVC / "config", DVC / "config.local"):
+        config = configparser.ConfigParser(interpolation=None)
+        try:
+            config.read(file, encoding="utf-8")
+        except (configparser.Error, UnicodeDecodeError) as error:
+            raise DarkroomError(f"{file}: not DVC's settings ({' '.join(str(error).split())}); mend it") from None
+        yield file.parent, config
 
 
 def _patterns() -> list[str]:
