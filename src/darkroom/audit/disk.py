@@ -17,7 +17,7 @@ from darkroom.core.errors import DarkroomError
 DVC = Path(".dvc")
 IGNORE = Path(".dvcignore")
 DVC_APP = ("dvc", "iterative")  # by which DVC has its folders named
-CONFIG_FOLDERS: dict[str, Callable[[str, str], str]] = {  # by the environment, else by the platform; later ones win
+CONFIG_FOLDERS: dict[str, Callable[[str, str], str]] = {  # unless the environment names another; later ones win
     "DVC_SYSTEM_CONFIG_DIR": platformdirs.site_config_dir,
     "DVC_GLOBAL_CONFIG_DIR": platformdirs.user_config_dir,
 }
