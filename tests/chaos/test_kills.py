@@ -10,7 +10,8 @@ import pytest
 
 Environment = Callable[[Path], dict[str, str]]
 SEED = 1
-KILLS, EVERY, MORE = 50, 20, 3  # of the full test: kills, steps between checkpoints, kills of a round at random besides
+SEEDS, KILLS, EVERY = (1, 2), 25, 20  # of the full test: two halves, kills in each, steps between checkpoints
+MORE = 3  # kills of a round, at random besides one in each stage
 
 
 def test_a_pipeline_ended_in_every_stage_gives_the_same(
@@ -39,7 +40,9 @@ def test_a_pipeline_ended_in_every_stage_gives_the_same(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
 def test_scenes_quick_survives_fifty_ends_at_random_moments(
+    seed: int,
     kills: ModuleType,
     recipe: ModuleType,
     environment_of: Environment,
@@ -54,7 +57,7 @@ def test_scenes_quick_survives_fifty_ends_at_random_moments(
 
     project = new_project(tmp_path / "undisturbed", small=False)
     undisturbed = kills.Undisturbed.run(project, environment(project, checkpoint_minutes="0"))
-    account, draw, rounds = kills.Account(), random.Random(SEED), 0
+    account, draw, rounds = kills.Account(), random.Random(seed), 0
     while account.total < KILLS:
         rounds += 1
         project = new_project(tmp_path / f"round {rounds}", small=False)
