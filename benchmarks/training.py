@@ -1,11 +1,12 @@
 """Training photos-ddpm-small's network beside diffusers' UNet2DModel of the same size: which learns more in a time?
 
-    python benchmarks/training.py --minutes 20    both for so long, in turns of a minute
+    python benchmarks/training.py --minutes 30    both for so long, in turns of a minute
     python benchmarks/training.py --large         photos-ddpm's network of 62 M weights alone: 100 steps of 16 pictures
 
 Both see the same pictures in the same batches, with the same noise at the same times, mirrored alike, and minimise the
-L1 error of epsilon with the recipe's optimiser; the L1 error on held-out pictures is that of the averaged weights. Time
-is that of training alone. --data names a folder of photographs, such as recipes/cifar10_photos.py writes.
+L1 error of epsilon with the recipe's optimiser, whose learning rate falls over the time given; the L1 error on held-out
+pictures is that of the averaged weights. Time is that of training alone. --data names a folder of photographs, such as
+recipes/cifar10_photos.py writes.
 """
 
 import argparse
@@ -15,12 +16,13 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from darkroom.core import device as devices
+from darkroom.core.choices import OptimizerName
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import seeded
 from darkroom.core.vision import torchvision
@@ -105,10 +107,13 @@ class Photos:
 class Contestant:
     """A network in training; ours and theirs differ in nothing else."""
 
-    def __init__(self, network: Any, photos: Photos, p: TrainUNet, device: torch.device) -> None:
+    def __init__(
+        self, network: Any, photos: Photos, p: TrainUNet, device: torch.device, seconds: float | None = None
+    ) -> None:
+        """`seconds`: that it will have in all; None: `p.steps` steps, however long they take."""
         network = devices.channels_last(network.to(device))
         self.weights = sum(weight.numel() for weight in network.parameters())
-        self.p, self.steps, self.seconds = p, 0, 0.0
+        self.p, self.wanted, self.steps, self.seconds = p, seconds, 0, 0.0
         self.task = UNetTask(
             network,
             Objective(process_of(p.process.model_dump()), p.prediction_type, p.weighting, p.loss, p.reduction),
@@ -126,11 +131,18 @@ class Contestant:
         """Train for one step; its loss."""
         began = time.perf_counter()
         whole = [slice(0, self.p.batch_size)]
-        loss = self.phase.run(self.steps, self.p.steps, whole, self.p.batch_size)["loss"]
+        loss = self.phase.run(self.steps, self.expected, whole, self.p.batch_size)["loss"]
         self.steps += 1
         self.ema.update(self.steps * self.p.batch_size, self.p.batch_size)
         self.seconds += time.perf_counter() - began
         return loss
+
+    @property
+    def expected(self) -> int:
+        """The steps it will have made in all, as far as one can tell from those made."""
+        if self.wanted is None or not self.steps:
+            return self.p.steps
+        return max(round(self.steps * self.wanted / self.seconds), self.steps + 1)
 
     def train_until(self, seconds: float) -> None:
         """Train until it has had so many seconds in all."""
@@ -155,17 +167,20 @@ def compare(given: argparse.Namespace, device: torch.device) -> None:
     photos, p = Photos.read(given.data, params), params.train_unet
     with seeded(p.seed, "peer"):
         peer = Peer(params.prepare_data.image_size)
-    theirs = p.model_copy(update={"learning_rate": given.peer_learning_rate or p.learning_rate})
-    both = [Contestant(ours(p), photos, p, device), Contestant(peer, photos, theirs, device)]
+    changed = {"learning_rate": given.peer_learning_rate, "optimizer": given.peer_optimizer}
+    theirs = p.model_copy(update={key: value for key, value in changed.items() if value is not None})
+    wanted = 60 * given.minutes
+    both = [Contestant(ours(p), photos, p, device, wanted), Contestant(peer, photos, theirs, device, wanted)]
     if abs(both[1].weights / both[0].weights - 1) > SAME_SIZE:
         raise SystemExit(f"{both[0].weights:,} and {both[1].weights:,} weights are no longer the same size")
     print(
         f"{len(photos.train)} pictures, {min(len(photos.held_out), p.held_out)} held out; weights: "
-        f"{both[0].weights:,} and {both[1].weights:,}; learning rates: {p.learning_rate:g} and {theirs.learning_rate:g}"
+        f"{both[0].weights:,} and {both[1].weights:,}; "
+        f"{p.optimizer} at {p.learning_rate:g} and {theirs.optimizer} at {theirs.learning_rate:g}"
     )
     print("| seconds of each | steps | s/step | held-out L1 | steps, diffusers | s/step | held-out L1 |")
     print("|---|---|---|---|---|---|---|", flush=True)
-    wanted, until = 60 * given.minutes, 0.0
+    until = 0.0
     while until < wanted:
         until = min(until + given.turn, wanted)
         for one in both:
@@ -196,9 +211,10 @@ def main() -> None:
     """Read the command line, and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=PHOTOS, help=f"folder of photographs (default {PHOTOS})")
-    parser.add_argument("--minutes", type=float, default=20, help="of training, for each")
+    parser.add_argument("--minutes", type=float, default=30, help="of training, for each")
     parser.add_argument("--turn", type=float, default=60, help="seconds of a turn")
     parser.add_argument("--peer-learning-rate", type=float, help="of diffusers' network, in place of the recipe's")
+    parser.add_argument("--peer-optimizer", choices=get_args(OptimizerName), help="likewise")
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--steps", type=int, default=100, help="of --large")
     given = parser.parse_args()
