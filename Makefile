@@ -3,7 +3,7 @@
 .PHONY: help repro ui test test-all lint setup lock moved
 BIN := .venv/bin
 STAMP := .venv/installed
-SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadgroup
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --no-loadscope-reorder
 SYSTEM_PATH := $(PATH)
 # Stages say `python` and mean the one of .venv.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
