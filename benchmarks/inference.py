@@ -50,10 +50,11 @@ def work(library: str, case: Case) -> None:
     from darkroom.core.vision import torchvision
 
     torchvision("datasets")  # before diffusers imports it: beside a CPU build of PyTorch it needs the help
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[case.precision]
     theirs = StableDiffusionPipeline.from_pretrained(case.folder, torch_dtype=dtype, safety_checker=None)
+    theirs.scheduler = DDIMScheduler.from_config(theirs.scheduler.config)
     theirs.set_progress_bar_config(disable=True)
 
     def draw() -> None:

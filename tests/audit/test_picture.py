@@ -55,6 +55,27 @@ def test_an_earlier_pipeline_is_found_in_git(audit: Audit, toy: ModuleType) -> N
     assert content_hash(PIPELINE) == found["picture"]["record"]["model"]
 
 
+@pytest.mark.usefixtures("project")
+def test_an_earlier_pipeline_that_only_a_merge_brought_is_found(audit: Audit, toy: ModuleType) -> None:
+    """As where two branches were merged and the stages were run for the result."""
+    toy.shell("git checkout -q -b other")
+    Path("note.txt").write_text("of the other branch")
+    toy.commit()
+    toy.shell("git checkout -q -")
+    train_another(toy)
+    subprocess.run([*toy.GIT, "merge", "-q", "--no-commit", "--no-ff", "other"], check=True)
+    Path("params.yaml").write_text(toy.PARAMS.replace("steps: 3", "steps: 6"))
+    toy.shell("dvc repro")
+    toy.commit()
+    picture = toy.draw_picture(Path("ring.png"), content_hash(PIPELINE))
+    Path("params.yaml").write_text(toy.PARAMS.replace("steps: 3", "steps: 7"))
+    toy.shell("dvc repro")
+    toy.commit()
+    found = audit(str(picture))
+    assert found["whole"]
+    assert found["steps"][1]["params"]["train_vae.steps"] == 6
+
+
 @pytest.mark.usefixtures("tracked")
 def test_an_earlier_pipeline_that_git_never_had_is_found_among_the_runs(audit: Audit, toy: ModuleType) -> None:
     """And the runs behind it, by content."""

@@ -86,7 +86,7 @@ def _maker(lineage: Lineage, model: str) -> Step | None:
 
 def _in_git(model: str) -> tuple[str, Lineage] | None:
     """The commit that brought a dvc.lock with this content, and what that says of its making."""
-    commits = git("log", "--format=%H", f"-S{model}", "--", str(LOCK))
+    commits = git("log", "-m", "--format=%H", f"-S{model}", "--", str(LOCK))  # -m: merges too
     if not commits:
         return None
     commit = commits.splitlines()[-1]
