@@ -3,9 +3,10 @@
     python benchmarks/checkpoints.py                  the default recipe
     python benchmarks/checkpoints.py --recipe photos-ddpm
 
-Prints the size of a checkpoint, the median seconds of writing one (to the disk itself: fsync) and of going on from one,
-and the share of a training's time that writing takes at the interval that is set (in a fresh project two minutes). At most SHARE is wanted; where
-writing is so slow that it would be more, checkpoints are made at greater intervals, which is printed too.
+Prints the size of a checkpoint, the median seconds of writing one (to the disk itself: fsync) and of going on from
+one, and the share of a training's time that writing takes at the interval that is set (in a fresh project two
+minutes). At most SHARE is wanted; where writing is so slow that it would be more, checkpoints are made at greater
+intervals, which is printed too.
 """
 
 import argparse
