@@ -101,8 +101,8 @@ def regenerate(
 
     from darkroom.core.progress import Progress
     from darkroom.inference.editing import as_pictures
-    from darkroom.inference.record import Record, differences, profile
-    from darkroom.inference.written import open_picture
+    from darkroom.inference.record import Record, profile
+    from darkroom.inference.written import differences, open_picture
 
     record = Record.read(picture)
     out = place("--out", out or picture.with_stem(f"{picture.stem}-again"), ".png")

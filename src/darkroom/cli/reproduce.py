@@ -47,7 +47,7 @@ def _differing(done: "Reproduction") -> list[str] | None:
     """Where the profile of this run is not the recorded one; None where one of them is not known."""
     if done.recorded is None or done.here is None:
         return None
-    from darkroom.inference.record import differences
+    from darkroom.inference.written import differences  # imports nothing that draws
 
     return differences(done.recorded, done.here)
 

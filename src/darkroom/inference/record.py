@@ -1,7 +1,6 @@
 """How a picture was made, kept inside its PNG: enough to make it again, with the batch it came from."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -187,13 +186,6 @@ class Record:
 def profile(pipeline: Pipeline) -> dict[str, str]:
     """What may change the last bits of a picture: the execution profile, and this program's version."""
     return {**execution_profile(pipeline.device), "version.darkroom": __version__}
-
-
-def differences(recorded: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
-    """What differs between two profiles, a line each."""
-    keys = sorted(recorded.keys() | found.keys())
-    pairs = [(key, recorded.get(key, "unknown"), found.get(key, "unknown")) for key in keys]
-    return [f"{key}: {before} -> {now}" for key, before, now in pairs if before != now]
 
 
 def _reason(error: Exception) -> str:

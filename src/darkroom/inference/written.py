@@ -1,6 +1,7 @@
 """The record in a PNG as it is written there, read without what draws pictures."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +52,10 @@ def open_picture(path: Path) -> Image.Image:
         return decode(data)
     except UnusablePictureError as error:
         raise DarkroomError(f"{path}: {error}; name another picture") from None
+
+
+def differences(recorded: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+    """What differs between two profiles, a line each."""
+    keys = sorted(recorded.keys() | found.keys())
+    pairs = [(key, recorded.get(key, "unknown"), found.get(key, "unknown")) for key in keys]
+    return [f"{key}: {before} -> {now}" for key, before, now in pairs if before != now]
