@@ -36,6 +36,13 @@ def named(found: dict[str, Any], kind: str) -> dict[str, Any]:
     return dict(finding)
 
 
+def forge_report() -> None:
+    """A better figure, and dvc.lock changed to match."""
+    before = content_hash(METRICS)
+    METRICS.write_text('{"psnr": 40}\n')
+    Path("dvc.lock").write_text(Path("dvc.lock").read_text().replace(before, content_hash(METRICS)))
+
+
 @pytest.fixture
 def client(tracked: Path) -> mlflow.MlflowClient:
     """MLflow's own view of the project's store."""
@@ -199,10 +206,7 @@ def test_runs_in_copies_of_the_project_replace_nothing_in_it(
 
 @pytest.mark.usefixtures("tracked")
 def test_a_lock_file_changed_along_with_a_report_is_contradicted_by_the_run(audit: Audit, toy: ModuleType) -> None:
-    lock = Path("dvc.lock").read_text()
-    before = content_hash(METRICS)
-    METRICS.write_text('{"psnr": 40}\n')
-    Path("dvc.lock").write_text(lock.replace(before, content_hash(METRICS)))
+    forge_report()
     finding = named(audit(), "contradicted")
     assert (finding["where"], finding["breaks"]) == ("train_vae", True)
     assert finding["what"].endswith(f": {METRICS}")
@@ -214,10 +218,7 @@ def test_a_lock_file_changed_along_with_a_report_is_contradicted_by_the_run(audi
 
 @pytest.mark.usefixtures("tracked")
 def test_a_contradicted_lock_file_is_not_attested_once_the_code_has_changed(audit: Audit, toy: ModuleType) -> None:
-    lock = Path("dvc.lock").read_text()
-    before = content_hash(METRICS)
-    METRICS.write_text('{"psnr": 40}\n')
-    Path("dvc.lock").write_text(lock.replace(before, content_hash(METRICS)))
+    forge_report()
     Path("src/toy/net.py").write_text("A = 1  # one\n")
     found = audit("--repair")
     assert found["repaired"] == []

@@ -1,6 +1,7 @@
 """What `darkroom reproduce` tells of execution profiles: the recorded one is found by what its run wrote."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,6 +65,9 @@ def test_profiles_are_compared(
     run: Callable[..., int],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """Without what draws pictures, which changed code may have broken."""
+    for module in ("record", "pipeline"):
+        monkeypatch.setitem(sys.modules, f"darkroom.inference.{module}", None)
     monkeypatch.setattr("darkroom.reproduce.reproduce", lambda stage: done(recorded, same))
     assert run("reproduce", "train_vae") == (0 if same else 1)
     said = capsys.readouterr().out
