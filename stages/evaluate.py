@@ -58,7 +58,8 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     )
     pipeline = Pipeline.from_pretrained(PIPELINE, device=work.device)
     examiner = Examiner(Judge.read(EVALUATOR, work.device), p.seed, p.bootstrap)
-    test, counts = data.split("test"), {"test": p.n_test, "novel": p.n_novel}
+    novel = p.n_novel if pipeline.info.condition.kind != "none" else 0  # not asked, it draws what it drew for test
+    test, counts = data.split("test"), {"test": p.n_test, "novel": novel}
     drawn = {
         name: draw(pipeline, data.split(name), n, p.seed, p.batch_size)
         for name, n in counts.items()
@@ -66,9 +67,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     }
     metrics = as_json(
         {
-            "alignment": {
-                name: examiner.alignment(d.pictures, d.captions, d.labels, d.named, name) for name, d in drawn.items()
-            },
+            "alignment": {name: examiner.of_drawn(of, name) for name, of in drawn.items()},
             "evaluator": examiner.itself(test),
             "fidelity": examiner.fidelity(drawn["test"], data.split("train")),
             "vae": examiner.autoencoder(pipeline, test),

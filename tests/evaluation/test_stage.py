@@ -21,6 +21,8 @@ from darkroom.data.prepare import Preparation, prepare
 from darkroom.data.prepared import Prepared
 from darkroom.data.sources.scenes import Scenes
 from darkroom.evaluation.card import read_card
+from darkroom.evaluation.features import Judge
+from darkroom.evaluation.report import Examiner
 from darkroom.nn.evaluator import Classifier, ClassifierConfig
 from darkroom.stage import Work
 from darkroom.tracking import Run
@@ -29,6 +31,13 @@ from darkroom.tracking.note import Account
 RECIPE = Path(__file__).parents[2] / "recipes" / "scenes.yaml"
 SIZE, N_TEST, N_NOVEL = 16, 24, 6
 PICTURES = {"samples.png", "novel.png", "reconstructions.png", "guidance_sweep.png", "denoising.gif", "denoising.png"}
+MADE_FROM = {
+    "artifacts/vae": ["data/prepared"],
+    "artifacts/text_encoder": ["data/prepared"],
+    "data/latents": ["data/prepared", "artifacts/vae"],
+    "data/conditioning": ["data/prepared", "artifacts/text_encoder"],
+    "artifacts/unet": ["data/latents", "data/conditioning"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -39,25 +48,25 @@ def made(parts: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(project)
         how = Preparation(SIZE, 3, "crop", 0.1, 0.1, "train", 0.01, seed=0)
         prepare(Scenes(40, 8, N_TEST, N_NOVEL, 0, SIZE), Path("data/prepared"), how)
-        latents = parts.write_parts(Path("artifacts"), size=SIZE)
+        write_latents_and_parts(parts, "text")
         heads = Prepared.open("data/prepared").info.heads
         shape = ClassifierConfig(3, 16, 1, tuple(len(head.classes) for head in heads))
         with seeded(0, "judge"):
             judge = Classifier(shape)
         config = {"kind": "classifier", "network": asdict(shape), "heads": [asdict(h) for h in heads], "accuracy": {}}
         write_network(Path("artifacts/evaluator"), WEIGHTS, judge, config, {"inputs": {}})
-        write_json("data/latents/config.json", asdict(latents))
-        write_json("data/conditioning/config.json", {})
-        for artifact, sources in {
-            "artifacts/vae": ["data/prepared"],
-            "artifacts/text_encoder": ["data/prepared"],
-            "artifacts/evaluator": ["data/prepared"],
-            "data/latents": ["data/prepared", "artifacts/vae"],
-            "data/conditioning": ["data/prepared", "artifacts/text_encoder"],
-            "artifacts/unet": ["data/latents", "data/conditioning"],
-        }.items():
-            write_json(Path(artifact) / PROVENANCE, provenance(*sources))
+        write_json(Path("artifacts/evaluator") / PROVENANCE, provenance("data/prepared"))
     return project
+
+
+def write_latents_and_parts(parts: ModuleType, kind: str) -> None:
+    """Networks with a condition of this kind, in the place of any that are there."""
+    for artifact in MADE_FROM:
+        shutil.rmtree(artifact, ignore_errors=True)
+    write_json("data/conditioning/config.json", {})
+    write_json("data/latents/config.json", asdict(parts.write_parts(Path("artifacts"), kind=kind, size=SIZE)))
+    for artifact, sources in MADE_FROM.items():
+        write_json(Path(artifact) / PROVENANCE, provenance(*sources))
 
 
 @pytest.fixture
@@ -127,6 +136,17 @@ def test_what_is_not_asked_for_is_left_out(project: Path, evaluate: ModuleType) 
     assert pictures == PICTURES - {"novel.png", "guidance_sweep.png"}
 
 
+def test_what_could_not_be_asked_for_is_not_judged(parts: ModuleType, project: Path, evaluate: ModuleType) -> None:
+    write_latents_and_parts(parts, "none")
+    run(evaluate)
+    metrics = json.loads(Path("reports/evaluation/metrics.json").read_text())
+    assert metrics["alignment"] == {"test": {}}
+    assert metrics["fidelity"]["n_generated"] == N_TEST
+    pictures = {file.name for file in Path("reports/evaluation/pictures").iterdir()}
+    assert pictures == PICTURES - {"novel.png", "guidance_sweep.png"}
+    assert read_card(Path("artifacts/pipeline")).example == ""
+
+
 @pytest.mark.parametrize(
     ("changed", "refused"),
     [
@@ -160,4 +180,7 @@ def test_a_class_conditional_model_is_asked_for_classes(parts: ModuleType, proje
     assert drawn.seeds == [7, 8, 9, 10, 11]
     assert torch.equal(drawn.pictures[3:4], pipeline.text_to_image("zero", seeds=[10], output="tensor"))
     none = Pipeline.from_pretrained(parts.assembled(tmp_path / "none", kind="none"), device="cpu")
-    assert draw(none, split, 2, 0, 2).prompts == ["", ""]
+    drawn = draw(none, split, 2, 0, 2)
+    assert (drawn.asked, drawn.prompts, drawn.captions) == (False, ["", ""], ["", ""])
+    judge = Judge.read(Path("artifacts/evaluator"), torch.device("cpu"))
+    assert Examiner(judge, 0, 10).verdicts(drawn, 5) == [None, None]

@@ -76,6 +76,13 @@ def test_the_time_matters(network):
         assert all((one - other).abs().max() > 1e-5 for other in outputs[i + 1 :])
 
 
+def test_the_mean_of_a_picture_is_seen(network):
+    """Or its noise stays in it, and grows with each step of drawing: pictures end all black or all white."""
+    network.eval()
+    sample, t = inputs(network, 1)
+    assert (network(sample + 0.3, t) - network(sample, t)).abs().max() > 1e-3
+
+
 def test_the_table_of_times_has_all_its_frequencies():
     """10000^(-2 i / d), as sines and cosines; with the exponent doubled half of the columns would hardly move."""
     table = LayerNormUNet(LayerNormUNetConfig()).times.double()

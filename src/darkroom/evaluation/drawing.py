@@ -16,11 +16,13 @@ from darkroom.inference.pipeline import Pipeline
 class Drawn:
     """The first n captions of a split, their real pictures, and what the pipeline drew of them.
 
+    asked: whether the pipeline can be asked for anything; if not, prompts and captions are empty words.
     prompts: what the pipeline was asked; for class-conditional models the class, otherwise the caption.
     labels: (n, H) int64, and named: (n, H) bool, as in data.prepared. real, pictures: uint8 (n, C, H, W).
     evaluations: of the network, for each batch in the mean.
     """
 
+    asked: bool
     captions: list[str]
     prompts: list[str]
     seeds: list[int]
@@ -37,6 +39,7 @@ class Drawn:
 def draw(pipeline: Pipeline, split: PreparedSplit, n: int, seed: int, batch_size: int) -> Drawn:
     """Draw the first n captions of `split` with the pipeline's own sampling; picture i from seed + i."""
     n = min(n, len(split))
+    asked = pipeline.info.condition.kind != "none"
     prompts, seeds = prompts_of(pipeline, split, n), list(range(seed, seed + n))
     tally = Tally()
     with Progress(n * pipeline.info.sampling.num_inference_steps, f"draw {split.name}", "picture step") as bar:
@@ -49,7 +52,8 @@ def draw(pipeline: Pipeline, split: PreparedSplit, n: int, seed: int, batch_size
             tally=tally,
         )
     return Drawn(
-        captions=split.captions[:n],
+        asked=asked,
+        captions=split.captions[:n] if asked else prompts,
         prompts=prompts,
         seeds=seeds,
         labels=split.labels[:n],

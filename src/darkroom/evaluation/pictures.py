@@ -31,16 +31,16 @@ def show(
         samples(pictures, verdicts(pictures, n_grid), folder / f"{'samples' if name == 'test' else name}.png")
     if pipeline.info.autoencoder == "kl":
         reconstructions(pipeline, test.real[:n_grid], folder / "reconstructions.png")
-    if guidance_sweep and pipeline.info.condition.kind != "none":
+    if guidance_sweep and test.asked:
         sweep(pipeline, test, guidance_sweep, n_sweep, folder / "guidance_sweep.png")
     denoising(pipeline, test, folder / "denoising")
 
 
 def samples(drawn: Drawn, verdicts: Sequence[bool | None], path: Path) -> None:
-    """What was drawn, each beside the real picture of the same caption; verdicts: of the judge, of the first few."""
+    """What was drawn, each beside the real picture of its caption, if any; verdicts: of the judge, of the first few."""
     shown = zip(drawn.pictures, drawn.real, drawn.captions, verdicts, strict=False)
     plates = [Plate([to_pil(x), to_pil(real)], caption, verdict) for x, real, caption, verdict in shown]
-    heading = "left: generated   right: the real picture with this caption"
+    heading = "left: generated   right: " + ("the real picture with this caption" if drawn.asked else "a real picture")
     judged = "   ✓ ✗ what the judge reads off the generated one" if None not in verdicts else ""
     save_png(path, sheet(plates, COLUMNS, heading + judged))
 

@@ -44,10 +44,16 @@ class Examiner:
         heads = [head.name for head in judge.heads]
         return attribute_alignment(predicted, labels, named, heads, self.resamples, rng)
 
+    def of_drawn(self, drawn: Drawn, what: str) -> Figures:
+        """How well what was drawn shows what was asked; {} where nothing was."""
+        if not drawn.asked:
+            return {}
+        return self.alignment(drawn.pictures, drawn.captions, drawn.labels, drawn.named, what)
+
     def verdicts(self, drawn: Drawn, n: int) -> list[bool | None]:
-        """For the first n pictures whether all that was asked is there; None each where the judge cannot tell."""
+        """For the first n pictures whether all that was asked is there; None each where nobody can tell."""
         n = min(n, len(drawn))
-        if self.judge.kind != "classifier":
+        if self.judge.kind != "classifier" or not drawn.asked:
             return [None] * n
         return [*matches(self.judge.classes(drawn.pictures[:n]), drawn.labels[:n], drawn.named[:n])]
 

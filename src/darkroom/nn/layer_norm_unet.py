@@ -3,8 +3,12 @@
 sides   28 ─ 14 ─ 7 ─ 3 ─ 7 ─ 14 ─ 28
 widths  10   20   40  40  20  10   10
 
-A stage is told the time and has three blocks; skips are concatenated. The write-up's table of times has its exponent
-doubled, which leaves half of the frequencies dead: here it is the usual one.
+A stage is told the time and has three blocks; skips are concatenated. Two of the write-up's errors are mended:
+
+- Its table of times has the exponent doubled, which leaves half of the frequencies dead: here it is the usual one.
+- Its first block norms the noisy picture itself. A network that cannot see a picture's mean cannot take the noise out
+  of it either: what stays there grows by 1 / sqrt(alphas_cumprod) while drawing, 157 times over a thousand linear
+  steps, and pictures end all black or all white. Here that block has the norm's weights, not the norm.
 """
 
 from dataclasses import dataclass
@@ -65,6 +69,7 @@ class LayerNormUNet(FixedSideNetwork):
             _Stage(side, before, width, width, width)
             for side, before, width in zip(sides[:3], (channels, *WIDTHS), WIDTHS, strict=False)
         )
+        self.down[0].blocks[0].norm = _WeightsOfNorm((channels, sides[0], sides[0]))
         self.downsamplers = nn.ModuleList([_halve(first), _halve(second), _halve_odd(third)])
         self.mid = _Stage(sides[3], third, second, second, third)
         self.upsamplers = nn.ModuleList([_double_odd(third), _double(second), _double(first)])
@@ -130,6 +135,13 @@ class _Stage(nn.Module):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         out: Tensor = self.blocks(x + self.time(time)[:, :, None, None])
         return out
+
+
+class _WeightsOfNorm(nn.LayerNorm):
+    """What a norm learns, a weight and a bias for each position, without the norm."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input * self.weight + self.bias
 
 
 class _Block(nn.Module):
