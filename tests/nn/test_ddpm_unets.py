@@ -12,7 +12,14 @@ SMALL = BatchNormUNetConfig(widths=(8, 16, 32))
 
 @pytest.fixture(params=["layer norm", "batch norm"])
 def network(request):
-    return LayerNormUNet(LayerNormUNetConfig()) if request.param == "layer norm" else BatchNormUNet(SMALL)
+    return awake(LayerNormUNetConfig()) if request.param == "layer norm" else BatchNormUNet(SMALL)
+
+
+def awake(config):
+    """A network whose last layer no longer starts at zero."""
+    network = LayerNormUNet(config)
+    network.conv_out.reset_parameters()
+    return network
 
 
 def inputs(network, n=3):
@@ -76,6 +83,14 @@ def test_the_time_matters(network):
         assert all((one - other).abs().max() > 1e-5 for other in outputs[i + 1 :])
 
 
+def test_the_layer_norm_unet_starts_at_the_noisy_picture():
+    network = LayerNormUNet(LayerNormUNetConfig())
+    sample, t = inputs(network)
+    assert torch.equal(network(sample, t), sample)
+    network(sample, t).sum().backward()
+    assert network.conv_out.weight.grad.abs().max() > 0
+
+
 def test_the_mean_of_a_picture_is_seen(network):
     """Or its noise stays in it, and grows with each step of drawing: pictures end all black or all white."""
     network.eval()
@@ -130,7 +145,7 @@ def test_channels_last_changes_nothing_but_the_order_in_memory(network, relative
 
 @pytest.mark.parametrize("side", [12, 20, 36])
 def test_other_sides_of_a_layer_norm_unet_come_out_as_they_went_in(side):
-    network = LayerNormUNet(LayerNormUNetConfig(sample_size=side))
+    network = awake(LayerNormUNetConfig(sample_size=side))
     sample, t = inputs(network)
     assert network(sample, t).shape == sample.shape == (3, 1, side, side)
 

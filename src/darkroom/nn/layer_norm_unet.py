@@ -6,9 +6,9 @@ widths  10   20   40  40  20  10   10
 A stage is told the time and has three blocks; skips are concatenated. Two of the write-up's errors are mended:
 
 - Its table of times has the exponent doubled, which leaves half of the frequencies dead: here it is the usual one.
-- Its first block norms the noisy picture itself. A network that cannot see a picture's mean cannot take the noise out
-  of it either: what stays there grows by 1 / sqrt(alphas_cumprod) while drawing, 157 times over a thousand linear
-  steps, and pictures end all black or all white. Here that block has the norm's weights, not the norm.
+- Its first norm takes the mean out of the noisy picture, so no noise is ever found in that mean. What is there grows by
+  1 / sqrt(alphas_cumprod) while drawing, 157 times over a thousand linear steps, and pictures end all black or all
+  white. Here the noisy picture, at most times nearly its noise, is added to what the last convolution makes of it.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from darkroom.core.errors import DarkroomError
 from darkroom.nn.denoising import Context, FixedSideNetwork
-from darkroom.nn.layers import timestep_embedding
+from darkroom.nn.layers import timestep_embedding, zero_
 
 WIDTHS = (10, 20, 40)
 TIMES, TIME_DIM = 1000, 100  # rows and columns of the table of times
@@ -69,7 +69,6 @@ class LayerNormUNet(FixedSideNetwork):
             _Stage(side, before, width, width, width)
             for side, before, width in zip(sides[:3], (channels, *WIDTHS), WIDTHS, strict=False)
         )
-        self.down[0].blocks[0].norm = _WeightsOfNorm((channels, sides[0], sides[0]))
         self.downsamplers = nn.ModuleList([_halve(first), _halve(second), _halve_odd(third)])
         self.mid = _Stage(sides[3], third, second, second, third)
         self.upsamplers = nn.ModuleList([_double_odd(third), _double(second), _double(first)])
@@ -81,6 +80,7 @@ class LayerNormUNet(FixedSideNetwork):
             ]
         )
         self.conv_out = nn.Conv2d(first, channels, 3, padding=1)
+        zero_(self.conv_out)
 
     def forward(
         self, sample: Tensor, timestep: Tensor, context: Context | None = None, class_labels: Tensor | None = None
@@ -95,7 +95,7 @@ class LayerNormUNet(FixedSideNetwork):
         x = self.mid(x, time)
         for stage, upsample in zip(self.up, self.upsamplers, strict=True):
             x = stage(torch.cat((skips.pop(), upsample(x)), dim=1), time)
-        out: Tensor = self.conv_out(x)
+        out: Tensor = sample + self.conv_out(x)
         return out
 
     def _time(self, timestep: Tensor) -> Tensor:
@@ -135,13 +135,6 @@ class _Stage(nn.Module):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         out: Tensor = self.blocks(x + self.time(time)[:, :, None, None])
         return out
-
-
-class _WeightsOfNorm(nn.LayerNorm):
-    """What a norm learns, a weight and a bias for each position, without the norm."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return input * self.weight + self.bias
 
 
 class _Block(nn.Module):
