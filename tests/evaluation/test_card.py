@@ -101,9 +101,11 @@ def test_what_diffusers_cannot_load_is_not_offered_to_it(parts: ModuleType, tmp_
     said = card(parts.assembled(tmp_path / "class", kind="class"), example="two")
     assert "library_name: darkroom" in said
     assert "classes and no other: zero, one, two" in said
+    assert "answers prompts" in " ".join(said.split())
     said = card(parts.assembled(tmp_path / "none", kind="none", autoencoder="identity"), example="")
     assert "pipeline_tag: unconditional-image-generation" in said
     assert "StableDiffusionPipeline" not in said
+    assert "answers prompts" not in " ".join(said.split())
     assert read_card(tmp_path / "none" / "pipeline").example == ""
 
 

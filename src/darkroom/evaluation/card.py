@@ -126,10 +126,9 @@ def _title(data: Info, info: PipelineInfo) -> str:
 
 
 def _use(info: PipelineInfo, example: str) -> str:
-    intended = (
-        "Intended for studying, teaching and testing diffusion models, and as a start for training on other data. "
-        "It answers prompts like those it was trained on and nothing else."
-    )
+    intended = "Intended for studying, teaching and testing diffusion models, and as a start for training on other data"
+    if info.condition.kind != "none":
+        intended += ". It answers prompts like those it was trained on and nothing else"
     ours = f"from darkroom import Pipeline\n\nPipeline.from_pretrained(PATH).text_to_image({example!r}, seeds=[0])"
     theirs = "" if not info.for_diffusers else _filled("diffusers' `StableDiffusionPipeline.from_pretrained` loads it.")
     how = ", ".join(f"{name} {value}" for name, value in vars(info.sampling).items())
@@ -137,7 +136,7 @@ def _use(info: PipelineInfo, example: str) -> str:
         part
         for part in (
             "## Intended use",
-            _filled(intended),
+            _filled(f"{intended}."),
             f"```python\n{ours}\n```",
             theirs,
             _filled(f"Draws, unless asked otherwise, with {how}, precision {info.precision}."),
