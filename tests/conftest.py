@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -25,6 +26,8 @@ WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 torch.set_num_threads(max(1, min(2, torch.get_num_threads()) // WORKERS))  # OMP_NUM_THREADS=1 leaves room for others
 LONGEST = ("end_to_end", "chaos")  # folders with which to begin
 SHARING = (*LONGEST, "tracking")  # whose tests share what is dear to make
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # behind a shell's &, and so in all that the tests start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class InTheirFolder(LoadScopeScheduling):
