@@ -16,6 +16,7 @@ from PIL import Image
 from darkroom.core.artifact import content_hash, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking import Run, stage_run
+from darkroom.tracking.note import Account, markdown
 
 ClientOf = Callable[[Path], mlflow.MlflowClient]
 PARAMS = {"train_vae": {"learning_rate": 1e-3, "block_out_channels": [16, 32], "note": None}}
@@ -190,6 +191,12 @@ def test_a_project_that_was_copied_keeps_its_runs_and_leaves_the_original_alone(
     for version in client.search_model_versions("name = 'darkroom-vae'"):
         assert Path(version.source).is_relative_to(project)
         assert Path(version.source).is_dir()
+
+
+def test_who_made_several_inputs_is_named_once() -> None:
+    account = Account("b", {}, {"x": "1", "y": "2", "z": "3"}, {}, {}, "", False, outputs={"out": "4"})
+    said = markdown(account, {"x": "[a](1)", "y": "[a](1)"}, {"out": "here"})
+    assert said.startswith("Made from [a](1), `z`. Wrote `out`.")
 
 
 def test_of_data_only_the_description_is_copied(project: Path, client: mlflow.MlflowClient) -> None:

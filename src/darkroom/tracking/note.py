@@ -42,7 +42,7 @@ def markdown(account: Account, origins: Mapping[str, str], places: Mapping[str, 
 
     `origins[path]` names the maker of an input, where one is known; `places[path]` says where to find an output.
     """
-    made_from = ", ".join(origins.get(path, f"`{path}`") for path in account.inputs)
+    made_from = ", ".join(dict.fromkeys(origins.get(path, f"`{path}`") for path in account.inputs))  # each maker once
     parts = [
         (f"Made from {made_from}. " if made_from else "")
         + "Wrote "
