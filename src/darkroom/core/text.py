@@ -1,0 +1,66 @@
+"""Text that comes from outside, as people's tools write it: the one place where bytes become text, and where text that
+no file could hold is refused."""
+
+import codecs
+from pathlib import Path
+
+from darkroom.core.errors import DarkroomError
+
+# UTF-32's little-endian mark begins with UTF-16's, so it is looked for first.
+MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+class UnreadableTextError(Exception):
+    """These bytes are no text; the message is the reason."""
+
+
+def decode_text(data: bytes) -> str:
+    """UTF-8, or UTF-16 or UTF-32 with its byte order mark; the mark is no part of the text, line ends become \\n.
+
+    Raises:
+        UnreadableTextError: anything else.
+    """
+    encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        raise UnreadableTextError(f"is not {encoding.removesuffix('-sig').upper()}") from None
+    if "\0" in text:
+        raise UnreadableTextError("holds zero bytes, as UTF-16 without a byte order mark does; save it as UTF-8")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_text(path: Path) -> str:
+    """The content of a text file from outside.
+
+    Raises:
+        DarkroomError: it is missing, cannot be read, or is no text.
+    """
+    try:
+        return decode_text(path.read_bytes())
+    except OSError as error:
+        raise DarkroomError(f"{path}: cannot be read ({error.strerror}); give a text file") from None
+    except UnreadableTextError as error:
+        raise DarkroomError(f"{path}: {error}; save it as UTF-8") from None
+
+
+def check_text(text: str, what: str) -> str:
+    """`text` as it is, if UTF-8 can hold it: a shell in another encoding hands over lone surrogates.
+
+    Raises:
+        DarkroomError: it cannot; `what` says which text it is.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DarkroomError(
+            f"{what} {text!a}: character {error.start + 1} cannot be written as UTF-8; type it again, or set the "
+            "terminal to UTF-8"
+        ) from None
+    return text
