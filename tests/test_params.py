@@ -46,6 +46,14 @@ def test_the_default_recipe_is_sound(tmp_path: Path) -> None:
 
 
 ONE_FAULT = {
+    "a word that is none of those allowed, where null is too": (
+        ("register", "fid_below", "fid_below: mean_color"),
+        "register.fid_below = 'mean_color': give blurred or mean_colour or noise or null; did you mean mean_colour?",
+    ),
+    "no threshold": (
+        ("register", "valid_judge", ""),
+        "register.valid_judge is missing; add it (recipes/scenes.yaml shows one)",
+    ),
     "unknown key": (
         ("train_vae", "perceptual", "perceptual: null\n  perseptual: 1"),
         "train_vae.perseptual = 1 is an unknown key; did you mean perceptual?",

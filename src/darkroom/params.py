@@ -3,10 +3,11 @@
 No key has a default: a params file is complete, so it alone says what was run. Recipes are complete files too.
 """
 
+import warnings
 from pathlib import Path
 from typing import Self
 
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from darkroom.core.errors import DarkroomError
 from darkroom.params_base import Optimizer, Section, divides
@@ -20,6 +21,7 @@ from darkroom.params_sections import (
     ImageFolderSource,
     OutsideSource,
     PrepareData,
+    Register,
     ScenesSource,
     SetupTextEncoder,
     TorchvisionSource,
@@ -38,6 +40,7 @@ __all__ = [
     "OutsideSource",
     "Params",
     "PrepareData",
+    "Register",
     "ScenesSource",
     "SetupTextEncoder",
     "TorchvisionSource",
@@ -50,6 +53,8 @@ __all__ = [
 ]
 
 PARAMS_FILE = Path("params.yaml")
+# Every class made of ABCMeta has a method of this name, which pydantic warns of, and would take for a default.
+warnings.filterwarnings("ignore", 'Field name "register" in "Params" shadows', UserWarning)
 
 
 class Params(Section):
@@ -62,6 +67,7 @@ class Params(Section):
     train_unet: TrainUNet
     train_evaluator: TrainEvaluator
     evaluate: Evaluate
+    register: Register = Field()
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:

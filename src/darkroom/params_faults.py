@@ -99,8 +99,12 @@ def _field(parts: Key, model: type[BaseModel]) -> Any:
 
 
 def _choices(parts: Key, model: type[BaseModel]) -> list[str]:
+    """The values of a Literal; of an optional one also null."""
     field = _field(parts, model)
-    return [str(choice) for choice in get_args(field.annotation if isinstance(field, FieldInfo) else field)]
+    choices = get_args(field.annotation if isinstance(field, FieldInfo) else field)
+    if type(None) in choices:
+        return [*map(str, get_args(choices[0])), "null"]
+    return [*map(str, choices)]
 
 
 def _one_of(found: Any, allowed: list[str]) -> str:

@@ -274,3 +274,26 @@ class Evaluate(Section):
     guidance_sweep: Annotated[list[Annotated[float, Field(ge=0, le=100)]], Field(max_length=16)]
     n_sweep: Count
     bootstrap: Annotated[int, Field(ge=100, le=100_000)]
+
+
+class Register(Section):
+    """What `darkroom register` demands of a version before the alias `candidate` moves to it; null demands nothing.
+
+    It is a dependency of no stage: thresholds can be changed without training anything again. That all figures and
+    losses are finite is demanded always.
+
+    valid_judge: whether the judge must read real pictures better than chance, so that its word counts.
+    above_chance: by how much more than this the lower end of the interval of every figure of alignment on test captions
+        must lie above chance, in [0, 1]. Models that are asked for nothing have no alignment: fid_below decides there.
+    fid_below: the spoilt real pictures below whose FID the upper end of the model's own FID must lie: those blurred,
+        those of which only the mean colour is left, or plain noise.
+    vae_psnr: of reconstructed test pictures, dB at least. Demands nothing of models without an autoencoder.
+    not_below_candidate: whether it may not be worse than the version that has the alias, by the interval of the
+        difference. Compared are versions that were judged with the same data and judge, and no others.
+    """
+
+    valid_judge: bool
+    above_chance: Probability | None
+    fid_below: Literal["blurred", "mean_colour", "noise"] | None
+    vae_psnr: Annotated[float, Field(ge=0, le=100)] | None
+    not_below_candidate: bool

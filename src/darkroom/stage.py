@@ -20,8 +20,9 @@ from darkroom.guard import alone, die_with_dvc
 from darkroom.project import place
 from darkroom.resuming import FOLDER, clear_recorded, fingerprint, mark_done
 from darkroom.tracking import Run, stage_run
-from darkroom.tracking.address import is_server, location, project_root
+from darkroom.tracking.address import project_root
 from darkroom.tracking.note import Account, figure, readable_size
+from darkroom.tracking.ports import while_it_runs
 from darkroom.training.distributed import ALONE, Processes
 from darkroom.workers import Worker, leading
 
@@ -144,5 +145,5 @@ def _summary(stage: str, seconds: float, outputs: list[Path], figures: Figures, 
         lines.append(f"  wrote {path} ({readable_size(size)})")
     lines += [f"  {name}: {figure(value)}" for name, value in figures.items()]
     if address:
-        lines.append(f"  run: {address}" + ("" if is_server(location()) else " (while `make ui` runs)"))
+        lines.append(f"  run: {address}{while_it_runs()}")
     return "\n".join(lines)

@@ -24,10 +24,11 @@ from PIL import Image
 from PIL.ExifTags import Base
 
 from darkroom import Pipeline, cli
-from darkroom.core.artifact import content_hash
+from darkroom.core.artifact import content_hash, write_json
 from darkroom.data.prepared import Info
 from darkroom.evaluation.card import write_card
 from darkroom.tracking import stage_run
+from darkroom.tracking.store import Store
 
 PIPELINE = Path("artifacts/pipeline")
 PROMPT = "a small red circle"
@@ -36,14 +37,53 @@ METRICS = {
     "alignment": {"test": {"exact_match": {"value": 0.25, "low": 0.125, "high": 0.5, "n": 5}}},
     "fidelity": {"features": "a judge", "fid": {"value": 2.5, "low": 2.0, "high": 3.0, "n": 5}},
 }
+FIGURES = {  # of evaluation.json: alignment is well above chance, and so on
+    "alignment": {
+        "test": {
+            "attribute_accuracy": {"value": 0.9, "low": 0.88, "high": 0.92, "n": 200},
+            "exact_match": {"value": 0.7, "low": 0.64, "high": 0.76, "n": 200},
+            "chance": {"attribute_accuracy": 0.3, "exact_match": 0.01},
+        }
+    },
+    "evaluator": {"valid": True, "reason": "", "real": {}, "chance": {}},
+    "fidelity": {
+        "fid": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 200},
+        "scale": {"fid": {"real": 0.4, "noise": 50.0, "mean_colour": 9.0, "blurred": 4.0}},
+    },
+    "withheld": {},
+    "judged_with": {"data/prepared": "d.dir", "artifacts/evaluator": "e.dir"},
+    "vae": {"psnr": {"value": 30.0, "low": 29.9, "high": 30.1, "n": 200}},
+    "sampling": {},
+}
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n%%EOF\n"
 ClientOf = Callable[[Path], mlflow.MlflowClient]
+PARAMS = Path(__file__).parents[2] / "recipes" / "scenes.yaml"
 Call = Callable[..., tuple[int, dict[str, Any]]]
 
 
 def describe(folder: Path, example: str = PROMPT) -> None:
     trained = {"train_unet": {"steps": 10, "batch_size": 2}}
     write_card(folder, DATA, METRICS, trained, example)
+    write_json(folder / "evaluation.json", FIGURES)
+
+
+def figures(**changes: Any) -> dict[str, Any]:
+    """FIGURES with others, by their dotted names with "__" for dots; None takes a figure away."""
+    changed: dict[str, Any] = json.loads(json.dumps(FIGURES))
+    for name, value in changes.items():
+        *path, last = name.split("__")
+        place = changed
+        for part in path:
+            place = place[part]
+        if value is None:
+            del place[last]
+        else:
+            place[last] = value
+    return changed
+
+
+def around(value: float, half: float = 0.02) -> dict[str, float]:
+    return {"value": value, "low": value - half, "high": value + half, "n": 200}
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +100,7 @@ def register(
 ) -> Callable[..., str]:
     """darkroom register OPTIONS, in a project with a pipeline -> what it says."""
     shutil.copytree(made, PIPELINE)
+    shutil.copy(PARAMS, "params.yaml")
 
     def run(*options: str, status: int = 0) -> str:
         monkeypatch.setattr(sys, "argv", ["darkroom", "register", *options])
@@ -186,7 +227,9 @@ def ask(made: Path, store_root: Path, tmp_path_factory: pytest.TempPathFactory) 
             patch.delenv(name)
         environment = dict(os.environ)
         patch.setenv("DVC_ROOT", str(store_root))
-        patch.setattr(sys, "argv", ["darkroom", "register", "--pipeline", str(made)])
+        patch.chdir(elsewhere)
+        shutil.copy(PARAMS, "params.yaml")
+        patch.setattr(sys, "argv", ["darkroom", "register", "--pipeline", str(made), "--promote"])
         with pytest.raises(SystemExit, match="0"):
             cli.main()
     with socket.socket() as s:
@@ -324,3 +367,166 @@ def test_a_negative_prompt_reaches_the_pipeline(ask: Call, made: Path) -> None:
     assert picture(answer, 0).tobytes() == expected.tobytes()
     (without,) = pipeline.text_to_image([PROMPT], seeds=[2])
     assert expected.tobytes() != without.tobytes()
+
+
+# How register goes through the gate; what the gate itself decides is in test_gate.py.
+
+
+@pytest.fixture
+def own(
+    register: Callable[..., str], project: Path, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch, store_root: Path
+) -> mlflow.MlflowClient:
+    """The view of a store without any version, for register to begin with."""
+    shutil.copytree(store_root / ".mlflow", project / ".mlflow") if (store_root / ".mlflow").exists() else None
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    Store()
+    client = client_of(project)
+    if client.search_registered_models("name = 'darkroom'"):
+        client.delete_registered_model("darkroom")
+    return client
+
+
+def candidate(client: mlflow.MlflowClient) -> str | None:
+    version = client.get_registered_model("darkroom").aliases.get("candidate")
+    return None if version is None else str(version)
+
+
+def model(example: str, **changes: Any) -> None:
+    """Another pipeline, with figures."""
+    describe(PIPELINE, example)
+    write_json(PIPELINE / "evaluation.json", figures(**changes))
+
+
+def test_what_does_not_reach_the_thresholds_is_registered_and_not_promoted_in_one_line(
+    register: Callable[..., str], own: mlflow.MlflowClient
+) -> None:
+    """Catches a register that names a model of brown clouds the candidate, or fails the whole `make repro` for it."""
+    model("poor", alignment__test__exact_match=around(0.02), vae__psnr=around(12.0))
+    said = register()
+    assert "is version 1 of the model darkroom, just registered\n" in said
+    (line,) = (line for line in said.splitlines() if "not promoted" in line)
+    assert "candidate names no version" in line
+    assert "exact_match 0.02 [0, 0.04] is not above chance" in line
+    assert "vae.psnr 12 dB is below register.vae_psnr = 25" in line
+    assert "darkroom register --promote" in line
+    assert "models:/darkroom/1 " in said, "there is no alias to serve"
+    assert candidate(own) is None
+    version = own.get_model_version("darkroom", "1")
+    assert version.tags["gate"] == "refused"
+    assert "vae.psnr 12 dB" in version.tags["gate.reasons"]
+    assert version.description.startswith("**Not promoted to `candidate`**: ")
+    assert "## Metrics" in version.description
+
+    model("good")
+    assert "is version 2 of the model darkroom, just registered; candidate now names it" in register()
+    assert candidate(own) == "2"
+    assert own.get_model_version("darkroom", "2").tags["gate"] == "passed"
+    model("poor", alignment__test__exact_match=around(0.02), vae__psnr=around(12.0))
+    assert "candidate stays version 2" in register()
+    assert candidate(own) == "2"
+
+
+def test_a_promotion_against_the_thresholds_is_recorded_with_the_reasons(
+    register: Callable[..., str], own: mlflow.MlflowClient
+) -> None:
+    model("poor", evaluator__valid=False)
+    register()
+    said = register("--promote")
+    assert "registered before; candidate now names it" in said
+    assert "promoted by --promote, though the judge is not valid" in said
+    version = own.get_model_version_by_alias("darkroom", "candidate")
+    assert version.tags["gate"] == "overridden"
+    assert version.tags["gate.reasons"] == "the judge is not valid"
+    assert version.description.startswith("**Promoted to `candidate` by `--promote`**, though the judge is not valid")
+    model("good")
+    register("--promote")
+    assert own.get_model_version_by_alias("darkroom", "candidate").tags["gate"] == "passed", "nothing was overridden"
+
+
+def test_the_figures_of_the_candidate_are_read_back_from_its_version(
+    register: Callable[..., str], own: mlflow.MlflowClient
+) -> None:
+    """Whatever its folder was called; catches a comparison with the figures of the folder at hand."""
+    model("first")
+    PIPELINE.rename("artifacts/mine")
+    register("--pipeline", "artifacts/mine")
+    Path("artifacts/mine").rename(PIPELINE)
+    model("worse", alignment__test__exact_match=around(0.5))
+    said = register()
+    assert "exact_match 0.5 [0.48, 0.52] is below the 0.7 [0.64, 0.76] of version 1" in said, said
+    assert candidate(own) == "1"
+    model("other judge", alignment__test__exact_match=around(0.5), judged_with={"artifacts/evaluator": "other"})
+    said = register()
+    assert "not compared with version 1: judged with another artifacts/evaluator and another data/prepared" in said
+    assert candidate(own) == "3"
+
+
+def test_a_pipeline_without_figures_is_promoted_only_when_told_to(
+    register: Callable[..., str], own: mlflow.MlflowClient
+) -> None:
+    model("older")
+    (PIPELINE / "evaluation.json").unlink()
+    assert "it has no evaluation.json" in register()
+    assert candidate(own) is None
+    assert "though it has no evaluation.json" in register("--promote")
+    assert candidate(own) == "1"
+    model("newer")
+    assert "not compared with version 1: it has no evaluation.json" in register()
+    assert candidate(own) == "2"
+    (PIPELINE / "evaluation.json").write_text("{broken")
+    assert "evaluation.json is not as evaluate writes it" in register()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_loss_that_is_not_finite_keeps_a_model_from_being_promoted(
+    value: float, register: Callable[..., str], own: mlflow.MlflowClient
+) -> None:
+    """By the runs that made its parts: MLflow's databases keep infinity as the largest number there is."""
+    unet = Path("artifacts/unet")
+    unet.mkdir()
+    (unet / "weights").write_text(f"{value}")
+    with stage_run("train_unet", {}, {}, {}, [unet], {}) as run:
+        run.metrics(1, {"train/loss": value})
+    model("of this U-Net")
+    write_json(PIPELINE / "provenance.json", {"inputs": {"artifacts/unet": content_hash(unet)}})
+    said = register()
+    assert f"train/loss of train_unet is {value}" in said, said
+    assert candidate(own) is None
+
+
+def test_dvcs_record_is_kept_with_the_run_if_it_is_of_this_pipeline(
+    register: Callable[..., str], own: mlflow.MlflowClient, tmp_path: Path
+) -> None:
+    model("recorded")
+    Path("dvc.lock").write_text(f"stages: {{evaluate: {{outs: [{{md5: {content_hash(PIPELINE)}}}]}}}}\n")
+    register()
+    version = own.get_model_version("darkroom", "1")
+    kept = own.download_artifacts(version.run_id, "dvc.lock", str(tmp_path))
+    assert Path(kept).read_text() == Path("dvc.lock").read_text()
+    model("another")
+    register()
+    files = {file.path for file in own.list_artifacts(own.get_model_version("darkroom", "2").run_id)}
+    assert "dvc.lock" not in files, "it is not that of this pipeline"
+
+
+def test_the_gate_works_with_a_server(
+    register: Callable[..., str], server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The candidate's figures come back over HTTP, and so does that it has none."""
+    server.start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
+    (PIPELINE / "evaluation.json").unlink()
+    register("--promote")
+    model("first")
+    assert "not compared with version 1: it has no evaluation.json" in register()
+    model("worse", alignment__test__exact_match=around(0.5))
+    assert "exact_match 0.5 [0.48, 0.52] is below the 0.7 [0.64, 0.76] of version 2" in register()
+    client = mlflow.MlflowClient(tracking_uri=server.address, registry_uri=server.address)
+    assert candidate(client) == "2"
+    assert client.get_model_version("darkroom", "3").tags["gate"] == "refused"
+
+
+def test_params_without_the_section_are_named(register: Callable[..., str]) -> None:
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.partition("\nregister:")[0] + "\n")
+    assert "params.yaml: register is missing; add it" in register(status=1)

@@ -1,20 +1,36 @@
 """`make ui`: the server over a project's runs, also where there are none yet."""
 
+import http.server
 import json
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from pathlib import Path
 
 import pytest
 
 from darkroom.core.errors import DarkroomError
-from darkroom.tracking import serve
+from darkroom.tracking import serve, stage_run
+from darkroom.tracking.ports import (
+    FIRST,
+    LAST,
+    UI_PORT,
+    free_after,
+    is_free,
+    noted,
+    running,
+    web_port,
+    while_it_runs,
+)
 
 
-def test_a_project_without_runs_has_its_page(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_project_without_runs_has_its_page_and_links_lead_there(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches links that name the default port whatever port was asked for, while it runs or after."""
     monkeypatch.setenv("DVC_ROOT", str(project))
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -27,10 +43,20 @@ def test_a_project_without_runs_has_its_page(project: Path, monkeypatch: pytest.
         question = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/get?experiment_id={experiment}"
         with urllib.request.urlopen(question) as answer:
             assert json.load(answer)["experiment"]["name"] == "darkroom"
+        assert running() == port
+        assert while_it_runs() == ""
+        with stage_run("train_vae", {}, {}, {}, [], {}) as run:
+            pass
+        assert run.address is not None
+        assert run.address.startswith(f"http://127.0.0.1:{port}/#/experiments/"), "links lead to where it runs"
+        serve(port)
+        assert f"runs already:\nhttp://127.0.0.1:{port}/#/experiments/" in capsys.readouterr().out
         server.send_signal(signal.SIGTERM)
         assert server.wait(timeout=120) == 0
     with socket.socket() as s:
         assert s.connect_ex(("127.0.0.1", port)) != 0, "the server outlived the command"
+    assert web_port() == UI_PORT
+    assert while_it_runs() == " (while `make ui` runs)"
 
 
 def test_a_taken_port_is_named(project: Path) -> None:
@@ -38,8 +64,93 @@ def test_a_taken_port_is_named(project: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(DarkroomError, match=f"port {port} is taken; .*--port {port + 1}"):
+        with pytest.raises(DarkroomError, match=f"port {port} is taken; .*--port") as refused:
             serve(port)
+    free = int(str(refused.value).rpartition(" ")[2])
+    assert is_free(free)
+
+
+def neighbours(count: int) -> list[socket.socket]:
+    """Sockets that listen at ports one after the other; to be closed."""
+    for first in range(20_000, 60_000, count):
+        held: list[socket.socket] = []
+        try:
+            for port in range(first, first + count):
+                held.append(socket.socket())
+                held[-1].bind(("127.0.0.1", port))
+                held[-1].listen()
+            return held
+        except OSError:
+            for one in held:
+                one.close()
+    raise AssertionError("no ports beside each other are free")
+
+
+def test_the_port_that_is_offered_was_tried(project: Path) -> None:
+    """Catches a remedy that is the next number, which may be taken as well."""
+    held = neighbours(4)
+    first = held[0].getsockname()[1]
+    try:
+        with pytest.raises(DarkroomError) as refused:
+            serve(first)
+        offered = int(str(refused.value).rpartition(" ")[2])
+        assert offered >= first + 4
+        assert is_free(offered)
+        assert not any(is_free(first + i) for i in range(4))
+    finally:
+        for one in held:
+            one.close()
+
+
+def test_the_last_port_has_another_after_it() -> None:
+    free = free_after(LAST)
+    assert free is not None
+    assert FIRST <= free < LAST
+
+
+class Health(http.server.BaseHTTPRequestHandler):
+    """Answers as MLflow does."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"OK")
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def test_only_a_note_of_a_living_process_whose_port_answers_counts(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches links to what was killed and left its note, to a port that something else has now, and damaged notes."""
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    notes = project / ".mlflow" / "ui"
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Health) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        port = server.server_address[1]
+        assert running() is None, "nothing was noted"
+        with noted(port):
+            assert running() == port
+            assert web_port() == port
+        assert running() is None
+        notes.mkdir(parents=True, exist_ok=True)
+        dead = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "import json; from darkroom.tracking.process import process_tags as t; print(json.dumps(t()))",
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for left in (dead.stdout, "", "{", "[]", "{}", '{"process.pid": 1}'):
+            (notes / str(port)).write_text(left)
+            assert running() is None, left
+        server.shutdown()
+    with noted(port):
+        assert running() is None, "it does not answer any more"
 
 
 def test_a_server_elsewhere_that_does_not_answer_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,7 @@ def data_scan(
 
 def ui(port: Annotated[int | None, typer.Option(min=1, max=65535, help="[default: 5050]")] = None) -> None:
     """Serve the runs, pictures and models of this project in MLflow's user interface, on this machine only."""
-    from darkroom.tracking.store import UI_PORT
+    from darkroom.tracking.ports import UI_PORT
     from darkroom.tracking.ui import serve
 
     serve(UI_PORT if port is None else port)

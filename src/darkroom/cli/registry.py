@@ -11,14 +11,22 @@ from darkroom.cli.options import PIPELINE
 
 def register(
     pipeline: Annotated[Path, typer.Option(help="Folder of the trained pipeline.")] = PIPELINE,
+    promote: Annotated[
+        bool, typer.Option("--promote", help="Name it candidate whatever its figures are; that is recorded with it.")
+    ] = False,
 ) -> None:
-    """Register the trained pipeline in MLflow's model registry, as the candidate to be served.
+    """Register the trained pipeline in MLflow's model registry, and name it candidate, to be served, if it is good.
 
     The model is called darkroom. A pipeline becomes a version of it, with its model card, metrics, signature and an
     example; the same pipeline again changes nothing. `make repro` does this at its end; `darkroom ui` shows it.
 
+    It is named candidate where its figures reach what the section `register` of params.yaml demands: a judge that can
+    judge, alignment above chance, an autoencoder that loses little, all figures finite, and nothing worse than in the
+    version that is the candidate now. Otherwise it is registered all the same, and a line says why it was not promoted.
+
     \b
     darkroom register
+    darkroom register --promote
     MLFLOW_TRACKING_URI=sqlite:///.mlflow/mlflow.db \\
       mlflow models serve -m "models:/darkroom@candidate" --env-manager local --port 5001
     curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \\
@@ -37,8 +45,13 @@ def register(
     from darkroom.evaluation.card import read_card
     from darkroom.inference.defaults import STRENGTH
     from darkroom.inference.folder import PipelineInfo
+    from darkroom.params import load
+    from darkroom.project import LOCK
     from darkroom.tracking import registry
+    from darkroom.tracking.gate import Thresholds
+    from darkroom.tracking.ports import while_it_runs
 
+    thresholds = Thresholds(**load().register.model_dump())
     sampling, card = PipelineInfo.read(pipeline).sampling, read_card(pipeline)
     done = registry.register(
         pipeline,
@@ -51,10 +64,27 @@ def register(
                 "strength": STRENGTH,
             },
         ),
+        thresholds,
+        promote,
+        LOCK,
     )
     version = f"{pipeline}: is version {done.version} of the model {registry.MODEL}"
+    named = done.has == done.version
     said = "just registered" if done.new else "registered before"
-    print(f"{version}, {said}; {registry.ALIAS} {'now names it' if done.named else 'names it'}")
-    print(f"  page: {done.page}")
-    served = f"mlflow models serve -m models:/{registry.MODEL}@{registry.ALIAS} --env-manager local"
+    if named:
+        said += f"; {registry.ALIAS} {'names it' if done.had == done.version else 'now names it'}"
+    print(f"{version}, {said}")
+    against = "; ".join(done.verdict.reasons)
+    if against and named:
+        print(f"  promoted by --promote, though {against}")
+    elif against:
+        holder = f"stays version {done.has}" if done.has else "names no version"
+        print(
+            f"  not promoted ({registry.ALIAS} {holder}): {against}; darkroom register --promote does it all the same"
+        )
+    for note in done.verdict.notes:
+        print(f"  {note}")
+    print(f"  page: {done.page}{while_it_runs()}")
+    address = f"models:/{registry.MODEL}{f'@{registry.ALIAS}' if named else f'/{done.version}'}"
+    served = f"mlflow models serve -m {address} --env-manager local"
     print(f"  serve: MLFLOW_TRACKING_URI={shlex.quote(done.store)} {served}")

@@ -1,7 +1,10 @@
 """The assembled pipeline in MLflow's model registry, as a model that `mlflow models serve` answers requests with."""
 
 import json
+import math
 import os
+import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -10,18 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darkroom.core.artifact import content_hash
+from darkroom.core.artifact import PROVENANCE, content_hash, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking.address import location
+from darkroom.tracking.gate import EVALUATION, Rival, Thresholds, Verdict, decide, read_figures
 from darkroom.tracking.journal import replay
-from darkroom.tracking.store import VALUE_LENGTH, Store, check_answers, first_line
+from darkroom.tracking.store import VALUE_LENGTH, Store, check_answers, first_line, may_pass
 
 MODEL, ALIAS = "darkroom", "candidate"
 MADE_AT = "artifacts/pipeline"  # where the run that assembled a pipeline noted its content
+GATE, REASONS = "gate", "gate.reasons"  # tags of a version: how it came through the gate, and what was against it
+PASSED, REFUSED, OVERRIDDEN = "passed", "refused", "overridden"
 CODE = Path(__file__).with_name("served.py")
 ABOUT = f"""\
 Pictures drawn by a Darkroom pipeline: a prompt in, a PNG file out. Each version is one content of `{MADE_AT}`, and its
-description the model card; `{ALIAS}` is the one registered last. Serve it where Darkroom is installed:
+description the model card. `{ALIAS}` is the last one whose figures reached what the section `register` of params.yaml
+demands, or that `darkroom register --promote` named all the same: the tag `{GATE}` of a version says `{PASSED}`,
+`{REFUSED}` or `{OVERRIDDEN}`, and `{REASONS}` what was against it. Serve it where Darkroom is installed:
 
 ```
 mlflow models serve -m "models:/{MODEL}@{ALIAS}" --env-manager local
@@ -47,19 +55,31 @@ class Description:
 
 @dataclass(frozen=True)
 class Registered:
-    """A version of the model, whether it is new, whether the alias had to be given to it, and its page."""
+    """A version of the model.
+
+    new: whether it is. had, has: the versions that had the alias before, and have it now; None: none.
+    verdict: of the gate, which a version that has the alias already need not pass.
+    """
 
     version: str
     new: bool
-    named: bool
+    had: str | None
+    has: str | None
+    verdict: Verdict
     page: str
     store: str
 
 
-def register(folder: Path, description: Description) -> Registered:
-    """Register the pipeline in `folder` as the candidate: as a new version, unless there is one of the same content.
+def register(
+    folder: Path, description: Description, thresholds: Thresholds, promote: bool = False, lock: Path | None = None
+) -> Registered:
+    """Register the pipeline in `folder`: as a new version, unless there is one of the same content.
 
+    It becomes the candidate where its figures reach the thresholds, or where it is to be promoted whatever they are.
     The version belongs to the run that assembled the pipeline; where no run is known, to one made for it.
+
+    Args:
+        lock: DVC's record of how the pipeline was made, kept with that run if it is of this pipeline.
 
     Raises:
         DarkroomError: there is no such folder, or the store does not answer, open, or take it.
@@ -73,19 +93,75 @@ def register(folder: Path, description: Description) -> Registered:
         new = version is None
         if version is None:
             store.client.update_registered_model(MODEL, ABOUT)
-            version = _add_version(store, folder, digest, description)
-        named = str(store.client.get_registered_model(MODEL).aliases.get(ALIAS)) != version
-        if named:
-            store.client.set_registered_model_alias(MODEL, ALIAS, version)
+            version = _add_version(store, folder, digest, description, lock)
+        had = _holder(store)
+        verdict = Verdict()
+        if had != version:
+            rival = _rival(store, had) if had and thresholds.not_below_candidate else None
+            verdict = decide(read_figures(folder), thresholds, rival, _curves(store, folder))
+            _note(store, version, description.card, verdict, promote)
+            if verdict.passed or promote:
+                store.client.set_registered_model_alias(MODEL, ALIAS, version)
+        has = _holder(store)
     except (store.mlflow.exceptions.MlflowException, OSError) as error:
         raise DarkroomError(
             f"{folder}: could not be registered in {store.address} ({first_line(error)}); try darkroom register again"
         ) from error
     page = f"{store.web_address()}/{store.model_link(MODEL, version)}"
-    return Registered(version, new, named, page, store.address)
+    return Registered(version, new, had, has, verdict, page, store.address)
 
 
-def _add_version(store: Store, folder: Path, digest: str, description: Description) -> str:
+def _holder(store: Store) -> str | None:
+    """The version that has the alias."""
+    version = store.client.get_registered_model(MODEL).aliases.get(ALIAS)
+    return None if version is None else str(version)
+
+
+def _rival(store: Store, version: str) -> Rival:
+    """The figures that lie with a version. That a store does not answer now is an error, not an answer."""
+    name, model, artifacts = f"version {version}", f"models:/{MODEL}/{version}", store.mlflow.artifacts
+    try:
+        with tempfile.TemporaryDirectory() as beside, _address_in_environment(store.address):
+            if EVALUATION not in {file.path for file in artifacts.list_artifacts(artifact_uri=model)}:
+                return Rival(name, None)
+            file = artifacts.download_artifacts(artifact_uri=f"{model}/{EVALUATION}", dst_path=beside)
+            return Rival(name, read_figures(Path(file).parent))
+    except (store.mlflow.exceptions.MlflowException, OSError) as error:
+        if may_pass(error) and not isinstance(error, FileNotFoundError):
+            raise
+        return Rival(name, None, f"its files cannot be read ({first_line(error)})")
+
+
+def _curves(store: Store, folder: Path) -> dict[str, float]:
+    """The last values of all curves of the runs that made what the pipeline was made from, as far as runs are known."""
+    try:
+        parts = dict(read_json(folder / PROVENANCE)["inputs"])
+    except (DarkroomError, KeyError, TypeError, ValueError):
+        return {}
+    found: dict[str, float] = {}
+    for path, digest in parts.items():
+        if maker := store.find_maker(path, digest):
+            for name, value in store.client.get_run(maker[0]).data.metrics.items():
+                endless = abs(value) >= sys.float_info.max  # which MLflow's databases keep for infinity
+                found[f"{name} of {maker[1]}"] = math.copysign(math.inf, value) if endless else value
+    return found
+
+
+def _note(store: Store, version: str, card: str, verdict: Verdict, promote: bool) -> None:
+    """Say on a version's page and in its tags how it came through the gate."""
+    how = PASSED if verdict.passed else OVERRIDDEN if promote else REFUSED
+    against = "; ".join(verdict.reasons)
+    said = {
+        PASSED: "",
+        REFUSED: f"**Not promoted to `{ALIAS}`**: {against}.\n\n",
+        OVERRIDDEN: f"**Promoted to `{ALIAS}` by `--promote`**, though {against}.\n\n",
+    }
+    store.client.set_model_version_tag(MODEL, version, GATE, how)
+    store.client.set_model_version_tag(MODEL, version, REASONS, against[:VALUE_LENGTH])
+    store.client.update_model_version(MODEL, version, f"{said[how]}{card}"[:VALUE_LENGTH])
+
+
+def _add_version(store: Store, folder: Path, digest: str, description: Description, lock: Path | None) -> str:
     now = time.time_ns() // 1_000_000
     maker = store.find_maker(MADE_AT, digest)
     run = maker[0] if maker else store.create_run("register", now, {}, {f"in.{MADE_AT}": digest, "stage": "register"})
@@ -100,6 +176,8 @@ def _add_version(store: Store, folder: Path, digest: str, description: Descripti
         with tempfile.TemporaryDirectory() as beside:
             _save(store, Path(beside) / "model", folder, run, model, description)
             store.client.log_model_artifacts(model.model_id, str(Path(beside) / "model"))
+        if lock is not None and lock.is_file() and digest in lock.read_text(encoding="utf-8"):
+            store.log_file(run, lock)
         store.client.finalize_logged_model(model.model_id, "READY")
         _log_metrics(store, run, model.model_id, now, description.metrics)
         with _address_in_environment(store.address):
@@ -175,3 +253,5 @@ def _save(store: Store, place: Path, folder: Path, run: str, model: Any, descrip
         pip_requirements=[],  # no package index has this Darkroom: it is served where it is installed
         mlflow_model=model_file,
     )
+    if (folder / EVALUATION).is_file():  # where it is found whatever the pipeline's folder is called
+        shutil.copyfile(folder / EVALUATION, place / EVALUATION)

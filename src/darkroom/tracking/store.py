@@ -20,9 +20,9 @@ from filelock import FileLock
 
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking.address import FOLDER, is_server, location, named, project_root, shown
+from darkroom.tracking.ports import web_port
 
 EXPERIMENT = "darkroom"
-UI_PORT = 5050
 TRAINING_VIEW = "workflowType=machine_learning"  # without it MLflow's pages open on language models, and empty
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # what MLflow takes in one call
 ARTIFACT_PATHS = (  # where MLflow's database holds absolute paths of artifacts
@@ -134,8 +134,8 @@ class Store:
         return f"the tracking store {shown(self.address)} takes nothing now ({shown(first_line(_cause(error)))})"
 
     def web_address(self) -> str:
-        """Where the user interface stands, once it runs."""
-        return shown(self.address).rstrip("/") if is_server(self.address) else f"http://127.0.0.1:{UI_PORT}"
+        """Where the user interface stands, or will once it runs."""
+        return shown(self.address).rstrip("/") if is_server(self.address) else f"http://127.0.0.1:{web_port()}"
 
     def run_link(self, run: str, tab: str = "") -> str:
         """A link to a run, relative to the user interface."""

@@ -2,16 +2,15 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from contextlib import suppress
 
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking.address import FOLDER, is_server, location, project_root
-from darkroom.tracking.store import UI_PORT, Store, check_answers
+from darkroom.tracking.ports import UI_PORT, answers, free_after, is_free, noted, running
+from darkroom.tracking.store import Store, check_answers
 
 START_WITHIN = 300.0  # seconds, for machines with much else to do
 
@@ -38,8 +37,13 @@ def serve(port: int = UI_PORT) -> None:
         print(f"{location().rstrip('/')}/{Store().runs_link()}", flush=True)
         return
     here = f"http://127.0.0.1:{port}"
-    if not _is_free(port):
-        raise DarkroomError(f"port {port} is taken; give another: darkroom ui --port {port + 1}")
+    if running() == port:
+        print(f"The user interface of this project runs already:\n{here}/{Store().runs_link()}", flush=True)
+        return
+    if not is_free(port):
+        free = free_after(port)
+        remedy = f"; {free} is free: darkroom ui --port {free}" if free else ", and so is every other"
+        raise DarkroomError(f"port {port} is taken{remedy}")
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     print("Starting the user interface, some ten seconds …", flush=True)
     store = Store()  # also makes an empty store, so that there is something to look at
@@ -49,33 +53,16 @@ def serve(port: int = UI_PORT) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves no server behind either
     try:
         deadline = time.monotonic() + START_WITHIN
-        while not _answers(f"{here}/health"):
+        while not answers(port):
             if server.poll() is not None or time.monotonic() > deadline:
                 raise DarkroomError(f"the user interface did not start; {log} says why")
             time.sleep(0.2)
-        print(f"{here}/{store.runs_link()}\nStop it with Ctrl-C.", flush=True)
-        server.wait()
+        with noted(port):
+            print(f"{here}/{store.runs_link()}\nStop it with Ctrl-C.", flush=True)
+            server.wait()
     except KeyboardInterrupt:
         print()
     finally:
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGTERM)
         server.wait()
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def _answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=2):
-            return True
-    except OSError:
-        return False

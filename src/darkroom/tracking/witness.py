@@ -95,7 +95,7 @@ class Witness:
         if is_server(address):
             check_answers(address)
         self._store = Store()
-        self.address = self._store.address
+        self.address, self._web_address = self._store.address, self._store.web_address()
 
     def replay(self) -> Replayed:
         """Send the store the runs that wait for it in the project's journal."""
@@ -189,7 +189,7 @@ class Witness:
             params=run.data.params,
             tags=tags,
             artifacts=info.artifact_uri,
-            link=f"{self._store.web_address()}/{self._store.run_link(info.run_id)}",
+            link=f"{self._web_address}/{self._store.run_link(info.run_id)}",
         )
 
     def _last_sign(self, seen: Seen) -> int:

@@ -1,0 +1,77 @@
+"""At which ports user interfaces of this project run: noted in the project's folder while they do, and checked."""
+
+import json
+import socket
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import chain
+from pathlib import Path
+
+from darkroom.core.artifact import whole
+from darkroom.tracking.address import FOLDER, is_server, location, project_root
+from darkroom.tracking.process import is_running, process_tags
+
+UI_PORT = 5050
+ANSWERS_WITHIN = 2.0  # seconds
+FIRST, LAST = 1024, 65535  # ports that anybody may use
+
+
+@contextmanager
+def noted(port: int) -> Iterator[None]:
+    """While the block runs, links lead to this port; only what answers there by then counts."""
+    note = _notes() / str(port)
+    with whole(note) as beside:
+        beside.write_text(json.dumps(process_tags()), encoding="utf-8")
+    try:
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+
+
+def running() -> int | None:
+    """The port at which a user interface of this project answers now; None where there is none."""
+    for note in sorted(_notes().glob("[0-9]*")):
+        with suppress(OSError, ValueError, TypeError, AttributeError):  # notes that were damaged, or are gone by now
+            if is_running(json.loads(note.read_text(encoding="utf-8")), shared=False) and answers(int(note.name)):
+                return int(note.name)
+    return None
+
+
+def web_port() -> int:
+    """The port that links name: where a user interface runs, else where the next one will by default."""
+    return running() or UI_PORT
+
+
+def while_it_runs() -> str:
+    """What is to be said after a link that opens only later; "" where it opens now."""
+    return "" if is_server(location()) or running() else " (while `make ui` runs)"
+
+
+def answers(port: int) -> bool:
+    """Whether an MLflow answers at this port."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=ANSWERS_WITHIN):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen at this port now."""
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def free_after(port: int) -> int | None:
+    """The next port that is free, each tried; None where there is none."""
+    return next(filter(is_free, chain(range(port + 1, LAST + 1), range(FIRST, port))), None)
+
+
+def _notes() -> Path:
+    return project_root() / FOLDER / "ui"
