@@ -112,6 +112,7 @@ def _run(stage: str, body: Body, trains: bool, interruption: Interruption) -> No
             training, profile, settings.checkpoint_minutes, settings.checkpoint_steps, interruption
         )
         with stage_run(stage, chosen, inputs, code, here.outputs, profile) as run:
+            run.text(parameters.PARAMS_FILE.read_text(encoding="utf-8"), parameters.PARAMS_FILE.name)
             processes = leading(n_processes, device, training)
             figures = body(params, Work(device, run, checkpoints, processes))
             for path in here.outputs:

@@ -37,11 +37,15 @@ def figure(value: float | str) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def markdown(account: Account, origins: Mapping[str, str], places: Mapping[str, str]) -> str:
+def markdown(
+    account: Account, origins: Mapping[str, str], places: Mapping[str, str], pages: Mapping[str, str] | None = None
+) -> str:
     """The note, whose first line is what the page shows before it is unfolded.
 
-    `origins[path]` names the maker of an input, where one is known; `places[path]` says where to find an output.
+    `origins[path]` names the maker of an input, where one is known; `places[path]` says where to find an output;
+    `pages[path]` is a link to the files behind a hash, where a run holds them.
     """
+    links = pages or {}
     made_from = ", ".join(dict.fromkeys(origins.get(path, f"`{path}`") for path in account.inputs))  # each maker once
     parts = [
         (f"Made from {made_from}. " if made_from else "")
@@ -52,11 +56,15 @@ def markdown(account: Account, origins: Mapping[str, str], places: Mapping[str, 
         _list(
             "Inputs",
             [
-                f"`{path}` {f'by {origins[path]}' if path in origins else '(from no run)'} · `{digest}`"
+                f"`{path}` {f'by {origins[path]}' if path in origins else '(from no run)'} · "
+                f"{_hash(digest, links.get(path))}"
                 for path, digest in account.inputs.items()
             ],
         ),
-        _list("Outputs", [f"`{path}` {places[path]} · `{digest}`" for path, digest in account.outputs.items()]),
+        _list(
+            "Outputs",
+            [f"`{path}` {places[path]} · {_hash(digest, links.get(path))}" for path, digest in account.outputs.items()],
+        ),
         _list("Ran on", [", ".join(f"{key.replace('_', ' ')} {value}" for key, value in account.profile.items())]),
         _list("Code", [f"commit `{account.commit}`" if account.commit else "not in a git repository"]),
     ]
@@ -68,6 +76,10 @@ def markdown(account: Account, origins: Mapping[str, str], places: Mapping[str, 
 def broken_off(reason: str) -> str:
     """The note of a run that did not finish."""
     return f"### Broken off\n\n{reason}\n"
+
+
+def _hash(digest: str, link: str | None) -> str:
+    return f"[`{digest}`]({link})" if link else f"`{digest}`"
 
 
 def _list(title: str, items: Sequence[str]) -> str:

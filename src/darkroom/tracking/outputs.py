@@ -77,14 +77,15 @@ def log_outputs(store: Store, run: str, outputs: Outputs, folder: Path, fresh: b
     """
     account = Account(**outputs.account)
     store.set_tags(run, {f"out.{path}": digest for path, digest in account.outputs.items()})
-    places: dict[str, str] = {}
+    places, pages = dict[str, str](), dict[str, str]()
     for path, digest in account.outputs.items():
         files = _sources(outputs, path, digest, folder, fresh)
         for name, file in files.items():
             store.log_file(run, file, Path(name).parent.as_posix())
         places[path] = readable_size(outputs.sizes[path])
         if files:
-            places[path] = f"([{places[path]}]({store.run_link(run, f'/artifacts/{path}')}))"
+            pages[path] = store.run_link(run, f"/artifacts/{path}")
+            places[path] = f"([{places[path]}]({pages[path]}))"
         if Path(path).parent == MODELS:
             model = f"darkroom-{Path(path).name.replace('_', '-')}"
             copied = path in outputs.whole and len(files) == len(outputs.copied[path])
@@ -94,12 +95,13 @@ def log_outputs(store: Store, run: str, outputs: Outputs, folder: Path, fresh: b
     for path, digest in account.inputs.items():
         if maker := store.find_maker(path, digest):
             account.made_by[path] = maker[0]
+            pages[path] = store.run_link(maker[0], f"/artifacts/{path}")
             origins[path] = f"[{maker[1]}]({store.run_link(maker[0])})"
     with tempfile.TemporaryDirectory() as beside:
         manifest = Path(beside) / "manifest.json"
         manifest.write_text(json.dumps(asdict(account), indent=2, sort_keys=True) + "\n", encoding="utf-8")
         store.log_file(run, manifest)
-    store.set_tags(run, {NOTE: markdown(account, origins, places)})
+    store.set_tags(run, {NOTE: markdown(account, origins, places, pages)})
 
 
 def _sources(outputs: Outputs, path: str, digest: str, folder: Path, fresh: bool) -> Mapping[str, Path]:

@@ -20,6 +20,7 @@ from filelock import FileLock
 
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking.address import FOLDER, is_server, location, named, project_root, shown
+from darkroom.tracking.columns import SHARE_KEY, TAG, shared_state
 from darkroom.tracking.ports import web_port
 
 EXPERIMENT = "darkroom"
@@ -128,6 +129,8 @@ class Store:
                 EXPERIMENT, artifact_location=artifacts, tags={"mlflow.experimentKind": "custom_model_development"}
             )
         )
+        if found is None or found.tags.get(TAG) != shared_state():
+            self.client.set_experiment_tag(self.experiment, TAG, shared_state())
 
     def away(self, error: Exception) -> str:
         """What is said of an error that may pass."""
@@ -146,8 +149,8 @@ class Store:
         return f"#/models/{model}/versions/{version}?{TRAINING_VIEW}"
 
     def runs_link(self) -> str:
-        """A link to the list of runs, relative to the user interface."""
-        return f"#/experiments/{self.experiment}/runs?{TRAINING_VIEW}"
+        """A link to the table of runs with their scores, relative to the user interface."""
+        return f"#/experiments/{self.experiment}/runs?{TRAINING_VIEW}&viewStateShareKey={SHARE_KEY}"
 
     def create_run(self, name: str, began: int, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         """Note a run that began at `began` (milliseconds since 1970) and return its id."""
