@@ -1,6 +1,7 @@
 """One run per execution of a stage, against real stores: what a person or an audit later finds there."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -197,6 +198,19 @@ def test_who_made_several_inputs_is_named_once() -> None:
     account = Account("b", {}, {"x": "1", "y": "2", "z": "3"}, {}, {}, "", False, outputs={"out": "4"})
     said = markdown(account, {"x": "[a](1)", "y": "[a](1)"}, {"out": "here"})
     assert said.startswith("Made from [a](1), `z`. Wrote `out`.")
+
+
+def test_a_hash_in_the_note_leads_to_the_files_behind_it(project: Path, client: mlflow.MlflowClient) -> None:
+    """Of inputs to those of the run that made them, of outputs to the run's own; catches hashes that lead nowhere."""
+    maker = record("prepare_data", [], [PREPARED], "behind a hash")
+    user = record("train_vae", [PREPARED], [VAE], "behind a hash")
+    note = client.get_run(user).data.tags["mlflow.note.content"]
+    for path, run in ((PREPARED, maker), (VAE, user)):
+        (link,) = re.findall(rf"\[`{re.escape(content_hash(path))}`\]\(([^)]*)\)", note)
+        place, _, files = link.partition("?")[0].partition("/artifacts/")
+        assert place.endswith(f"/runs/{run}")
+        assert client.list_artifacts(run, files), "the run holds them"
+    assert note.index("Made from") < note.index(content_hash(VAE))
 
 
 def test_of_data_only_the_description_is_copied(project: Path, client: mlflow.MlflowClient) -> None:

@@ -5,7 +5,7 @@ from typing import NoReturn
 
 import typer
 
-from darkroom.cli import audit, draw, interop, project, registry, reproduce, show
+from darkroom.cli import audit, compare, draw, interop, project, registry, reproduce, show
 from darkroom.core.errors import DarkroomError
 
 INTERRUPTED = 130
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 for command in (draw.generate, draw.img2img, draw.inpaint, draw.regenerate):
     app.command(no_args_is_help=True)(command)
+app.command(no_args_is_help=True)(compare.compare)
 app.command("import", no_args_is_help=True)(interop.import_model)
 app.command("export", no_args_is_help=True)(interop.export_model)
 groups = {"recipe": project.recipe, "params": project.params, "data": project.data, "show": show.show}

@@ -120,7 +120,7 @@ def estimate(figures: Any, name: str) -> Estimate | None:
 
 def withheld(figures: Any, name: str) -> str | None:
     """Why a figure is withheld, itself or with what it belongs to; None where it is not."""
-    parts, reasons = name.split("."), _withheld(figures)
+    parts, reasons = name.split("."), withheld_names(figures)
     paths = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
     return next((str(reasons[path]) for path in paths if path in reasons), None)
 
@@ -220,7 +220,9 @@ def _compared(figures: Mapping[str, Any], rival: Rival) -> tuple[tuple[str, ...]
 
 def _is_asked(figures: Mapping[str, Any]) -> bool:
     """Whether the model is asked for anything that its pictures could show."""
-    return any(figures["alignment"].values()) or any(name.split(".")[0] == "alignment" for name in _withheld(figures))
+    return any(figures["alignment"].values()) or any(
+        name.split(".")[0] == "alignment" for name in withheld_names(figures)
+    )
 
 
 def _deciding(figures: Any) -> dict[str, None]:
@@ -233,10 +235,11 @@ def _deciding(figures: Any) -> dict[str, None]:
 
 def _known(figures: Any, name: str) -> bool:
     """Whether there is such a figure, be it withheld."""
-    return _at(figures, name) is not None or name in _withheld(figures)
+    return _at(figures, name) is not None or name in withheld_names(figures)
 
 
-def _withheld(figures: Any) -> Mapping[str, Any]:
+def withheld_names(figures: Any) -> Mapping[str, Any]:
+    """Why figures are withheld, by their names."""
     reasons = _at(figures, "withheld")
     return reasons if isinstance(reasons, Mapping) else {}
 

@@ -1,0 +1,306 @@
+"""`darkroom compare`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from darkroom.cli.options import MAX_PICTURES, place
+from darkroom.core.errors import DarkroomError
+from darkroom.core.text import check_text, read_text
+from darkroom.data.names import shown
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from darkroom.inference.folder import PipelineInfo
+
+SHEET = Path("compare.png")
+SEEDS = "0,1"
+MOST_PROMPTS = 6  # where none are given
+MOST_NAMED = 4  # prompts in a message
+LABEL = 12  # letters of a folder's name above its pictures
+NOT_ASKED = (226, 224, 218)  # the colour in place of a picture that could not be asked for
+LEFT_OUT = {"evaluator", "judges", "real", "scale", "disagreement"}  # figures about the judge, not about the pictures
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two pipelines: letter A or B, and the label above its pictures."""
+
+    letter: str
+    label: str
+    folder: Path
+    info: "PipelineInfo"
+    figures: Any
+
+    def asked(self, prompt: str) -> str | None:
+        """What to ask of it where the other is asked for `prompt`; None where that cannot be asked."""
+        condition = self.info.condition
+        if condition.kind == "none":
+            return ""
+        return None if condition.kind == "class" and prompt not in condition.classes else prompt
+
+    def prompts(self) -> list[str]:
+        """What shows what it does: its classes, or the prompt on its model card."""
+        from darkroom.evaluation.card import read_card
+
+        if self.info.condition.kind == "class":
+            return list(self.info.condition.classes)[:MOST_PROMPTS]
+        try:
+            return [read_card(self.folder).example] if self.info.condition.kind == "text" else []
+        except DarkroomError:
+            return []
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(help="Folder of a pipeline.", show_default=False)],
+    b: Annotated[Path, typer.Argument(help="Folder of another.", show_default=False)],
+    prompts: Annotated[
+        list[str] | None,
+        typer.Argument(help="What both are asked for. [default: their classes, or what their model cards ask for]"),
+    ] = None,
+    prompts_file: Annotated[
+        Path | None, typer.Option(help="File of prompts, one a line, in place of PROMPTS.", show_default=False)
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Of the pictures of each prompt, with commas between.")] = SEEDS,
+    out: Annotated[Path, typer.Option(help="PNG file to write.")] = SHEET,
+) -> None:
+    """Draw the same prompts with the same seeds from two pipelines, side by side, and tell what differs.
+
+    A row for each prompt; for each seed the picture of A, and beside it that of B. Then the figures of both, with the
+    difference B - A and its interval of 95 %, if they were judged with the same data and the same judge; and the
+    parameters in which the two differ.
+
+    A pipeline that is kept in git and DVC comes out of an earlier commit with dvc get.
+
+    \b
+    dvc get . artifacts/pipeline --rev HEAD~1 --out before
+    darkroom compare before artifacts/pipeline
+    darkroom compare before artifacts/pipeline "a small red circle" "a large blue square" --seeds 0,1,2,3
+    darkroom compare before artifacts/pipeline --prompts-file captions.txt --out captions.png
+    """
+    place("--out", out, ".png")
+    numbers, asked = _seeds(seeds), _given(prompts or [], prompts_file)
+    from darkroom.core.sheet import Plate, table
+    from darkroom.core.tensors import save_png
+    from darkroom.inference.folder import PipelineInfo
+    from darkroom.tracking.gate import read_figures
+
+    labels = _labels(a, b)
+    sides = [
+        Side(letter, label, folder, PipelineInfo.read(folder), read_figures(folder))
+        for letter, label, folder in zip("AB", labels, (a, b), strict=True)
+    ]
+    wanted = asked or _usual(sides)
+    _check(wanted, numbers, sides)
+    print(*(f"{side.letter} = {shown(side.folder)}" for side in sides), sep="\n")
+    for line in _refusals(wanted, sides):
+        print(line)
+    drawn = [_draw(side, wanted, numbers) for side in sides]
+    rows = [
+        Plate([picture for pair in zip(*(of[i] for of in drawn), strict=True) for picture in pair], prompt or "–")
+        for i, prompt in enumerate(wanted)
+    ]
+    save_png(out, table([f"{side.letter} {side.label} · {seed}" for seed in numbers for side in sides], rows))
+    print(out, *_figures(*sides), *_parameters(*sides), sep="\n")
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        found = [int(one) for one in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) < 0:
+        raise DarkroomError(f"--seeds = {text!r}: give whole numbers with commas between, such as {SEEDS}")
+    return found
+
+
+def _given(prompts: Sequence[str], file: Path | None) -> list[str]:
+    """The prompts that were given, one way or the other; none where none were."""
+    if prompts and file is not None:
+        raise DarkroomError("prompts: give either PROMPTS or --prompts-file FILE")
+    if file is None:
+        return [check_text(prompt, "prompt") for prompt in dict.fromkeys(prompts)]
+    found = [line.strip() for line in read_text(file).splitlines() if line.strip()]
+    if not found:
+        raise DarkroomError(f"--prompts-file = {file}: holds no prompt; write one a line")
+    return list(dict.fromkeys(found))
+
+
+def _usual(sides: Sequence[Side]) -> list[str]:
+    if all(side.info.condition.kind == "none" for side in sides):
+        return [""]
+    found = [*dict.fromkeys(prompt for side in sides for prompt in side.prompts())][: 2 * MOST_PROMPTS]
+    if not found:
+        raise DarkroomError(f"{sides[0].folder}: no model card says what to ask for; give prompts")
+    return found
+
+
+def _check(prompts: Sequence[str], seeds: Sequence[int], sides: Sequence[Side]) -> None:
+    """Refuse what is not worth drawing, before anything is drawn."""
+    if len(prompts) * len(seeds) > MAX_PICTURES:
+        raise DarkroomError(
+            f"{len(prompts)} prompts with {len(seeds)} seeds are more than {MAX_PICTURES} pictures; give fewer"
+        )
+    for prompt in prompts:
+        if all(side.asked(prompt) is None for side in sides):
+            classes = "; ".join(f"{side.letter} has {', '.join(side.info.condition.classes)}" for side in sides)
+            raise DarkroomError(f"prompt {prompt!r}: neither can be asked for it; the classes: {classes}")
+
+
+def _refusals(prompts: Sequence[str], sides: Sequence[Side]) -> Iterator[str]:
+    """What cannot be asked of one of the two, which can be of the other."""
+    for side in sides:
+        if side.info.condition.kind == "none":
+            if any(prompts):
+                yield f"{side.letter} takes no prompts: its pictures come of the seeds alone"
+            continue
+        others = [prompt for prompt in prompts if side.asked(prompt) is None]
+        if others:
+            more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+            classes = ", ".join(side.info.condition.classes)
+            yield (
+                f"{side.letter} cannot be asked for {', '.join(map(repr, others[:MOST_NAMED]))}{more}: "
+                f"left empty; its classes: {classes}"
+            )
+
+
+def _draw(side: Side, prompts: Sequence[str], seeds: Sequence[int]) -> "list[list[Image.Image]]":
+    """For each prompt a picture of each seed, or an empty one."""
+    from PIL import Image
+
+    from darkroom import Pipeline
+    from darkroom.core import device
+    from darkroom.core.progress import Progress
+    from darkroom.inference.defaults import BATCH_SIZE
+
+    model = Pipeline.from_pretrained(side.folder, device=device.start())
+    own = [(i, asked) for i, prompt in enumerate(prompts) if (asked := side.asked(prompt)) is not None]
+    size = (model.info.image_size,) * 2
+    drawn = [[Image.new("RGB", size, NOT_ASKED) for _ in seeds] for _ in prompts]
+    if not own:
+        return drawn
+    batches = -(-len(own) * len(seeds) // BATCH_SIZE)
+    with Progress(batches * model.info.sampling.num_inference_steps, f"draw {side.letter}") as bar:
+        pictures = model.text_to_image(
+            [asked for _, asked in own for _ in seeds],
+            seeds=[seed for _ in own for seed in seeds],
+            on_step=lambda *_: bar.update(),
+        )
+    for row, (i, _) in enumerate(own):
+        drawn[i] = pictures[row * len(seeds) : (row + 1) * len(seeds)]
+    return drawn
+
+
+def _figures(a: Side, b: Side) -> Iterator[str]:
+    """The figures of both in lines, and how they differ where they compare."""
+    from darkroom.evaluation.report import estimates
+    from darkroom.tracking.gate import EVALUATION, difference, estimate, judged_otherwise, withheld, withheld_names
+
+    sides, reasons = (a, b), list[str]()
+    for side in sides:
+        if not isinstance(side.figures, Mapping):
+            what = (
+                f"has no {EVALUATION}" if side.figures is None else f"has an {EVALUATION} that evaluate did not write"
+            )
+            yield f"{side.letter} {what}: no figures of it are known"
+    known = [side.figures for side in sides if isinstance(side.figures, Mapping)]
+    apart = judged_otherwise(*known) if len(known) == len(sides) else None
+    if apart:
+        yield f"The figures do not compare: {apart}"
+    names = dict.fromkeys(name for figures in known for name in estimates(figures) if _is_of_pictures(name))
+    names |= dict.fromkeys(name for figures in known for name in withheld_names(figures) if _is_of_pictures(name))
+    lines = [["", *(side.letter for side in sides), "B - A" if len(known) == len(sides) and not apart else ""]]
+    for name in names:
+        cells, values = [], []
+        for side in sides:
+            reason, found = withheld(side.figures, name), estimate(side.figures, name)
+            if reason:
+                reasons.append(f"{side.letter} {name} is withheld: {reason}")
+            values.append(None if reason else found)
+            cells.append("withheld" if reason else str(found) if found else "–")
+        old, new = values
+        change = difference(new, old) if new and old and not apart else None
+        clear = " *" if change and (change.low > 0 or change.high < 0) else ""
+        lines.append([name, *cells, f"{change}{clear}" if change else ""])
+    if names:
+        yield from _aligned(lines)
+        if any(line[-1].endswith("*") for line in lines):
+            yield "* the interval of the difference leaves out 0"
+    yield from reasons
+
+
+def _is_of_pictures(name: str) -> bool:
+    return not LEFT_OUT & set(name.split("."))
+
+
+def _parameters(a: Side, b: Side) -> Iterator[str]:
+    """In which parameters the two differ: by the runs that made them, where these are known, and by their folders."""
+    of_a, of_b = _said(a.folder), _said(b.folder)
+    runs = _run_parameters(a.folder, b.folder)
+    if runs is None:
+        yield "The runs that made them are not both known here: compared are the parameters that their folders tell"
+    else:
+        of_a, of_b = {**of_a, **runs[0]}, {**of_b, **runs[1]}
+    names = [name for name in sorted({*of_a, *of_b}) if of_a.get(name) != of_b.get(name)]
+    if not names:
+        yield "No parameter differs"
+        return
+    yield from _aligned([["", "A", "B"], *([name, _cell(of_a, name), _cell(of_b, name)] for name in names)])
+
+
+def _said(folder: Path) -> dict[str, Any]:
+    """What a pipeline's folder says of itself: pipeline.json, and the shape of each network."""
+    from darkroom.core.artifact import CONFIG, PIPELINE, read_json
+    from darkroom.tracking.run import flat
+
+    found = flat(read_json(folder / PIPELINE))
+    for file in sorted(folder.glob(f"*/{CONFIG}")):
+        found |= flat({file.parent.name: read_json(file)})
+    return found
+
+
+def _run_parameters(*folders: Path) -> list[Mapping[str, Any]] | None:
+    """The parameters of the runs that made two pipelines; None where one of these is not known."""
+    from darkroom.core.artifact import content_hash
+    from darkroom.tracking.address import is_on
+    from darkroom.tracking.registry import MADE_AT
+    from darkroom.tracking.witness import Witness, store_exists
+
+    if not (is_on() and store_exists()):
+        return None
+    try:
+        witness = Witness()
+        seen = [witness.wrote(MADE_AT, content_hash(folder)) for folder in folders]
+    except DarkroomError:
+        return None
+    found = [run.params for run in seen if run is not None]
+    return list(found) if len(found) == len(folders) else None
+
+
+def _cell(values: Mapping[str, Any], name: str) -> str:
+    text = shown(values[name]) if name in values else "–"
+    return text if len(text) <= 2 * LABEL else f"{text[: 2 * LABEL - 1]}…"
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Cells in columns."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        yield "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+def _labels(a: Path, b: Path) -> tuple[str, str]:
+    """Of two folders, the names in which they differ, seen from their ends."""
+    for one, other in zip(reversed(a.resolve().parts), reversed(b.resolve().parts), strict=False):
+        if one != other:
+            return _short(one), _short(other)
+    return "", ""
+
+
+def _short(name: str) -> str:
+    text = shown(name)
+    return text if len(text) <= LABEL else f"{text[: LABEL - 1]}…"
