@@ -1,6 +1,9 @@
 """What a person finds in the browser after `dvc repro`: runs, curves, pictures, weights, and where they came from."""
 
+import io
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,6 +15,7 @@ from urllib.parse import urlparse
 
 import pytest
 import yaml
+from PIL import Image
 
 from darkroom.core.artifact import content_hash
 
@@ -81,6 +85,26 @@ def test_seven_runs_bear_the_names_of_their_stages(runs: "sync_api.Page", quick_
     for stage in stages:
         runs.get_by_role("link", name=stage, exact=True).wait_for()
     runs.get_by_text("7 matching runs").wait_for()
+
+
+def test_the_table_opens_on_scores_and_shows_no_hash(
+    runs: "sync_api.Page", quick_pipeline: Path, tmp_path: Path
+) -> None:
+    """Catches a table that shows what MLflow shows by default: hashes of inputs and tags, and no figure."""
+    metrics = json.loads((quick_pipeline / "reports/evaluation/metrics.json").read_text())
+    heading = runs.locator("[role=columnheader][col-id='metrics.`vae.psnr`']")
+    value = runs.locator("[role=gridcell][col-id='metrics.`vae.psnr`']").filter(has_text=re.compile(r"\d"))
+    for seen in (heading, value, runs.locator("[role=columnheader][col-id='duration']")):
+        seen.wait_for()
+    assert float(value.inner_text()) == pytest.approx(metrics["vae"]["psnr"]["value"], rel=1e-2)
+    table = runs.locator(".ag-header-viewport").bounding_box()
+    column = heading.bounding_box()
+    assert table is not None
+    assert column is not None
+    assert table["x"] <= column["x"] < table["x"] + table["width"], "it is not scrolled out of sight"
+    with Image.open(io.BytesIO(runs.screenshot(path=tmp_path / "runs.png", clip=column))) as shown:
+        assert sum(shown.convert("L").histogram()[:160]) > 20, "no letters stand where the heading is"
+    assert content_hash(quick_pipeline / "data/prepared")[:8] not in runs.locator(".ag-root").inner_text()
 
 
 def test_the_run_shows_its_inputs_and_leads_to_the_runs_that_made_them(

@@ -203,7 +203,7 @@ def test_who_made_several_inputs_is_named_once() -> None:
 def test_a_hash_in_the_note_leads_to_the_files_behind_it(project: Path, client: mlflow.MlflowClient) -> None:
     """Of inputs to those of the run that made them, of outputs to the run's own; catches hashes that lead nowhere."""
     maker = record("prepare_data", [], [PREPARED], "behind a hash")
-    user = record("train_vae", [PREPARED], [VAE], "behind a hash")
+    user = record("train_vae", [PREPARED], [VAE], "behind another")
     note = client.get_run(user).data.tags["mlflow.note.content"]
     for path, run in ((PREPARED, maker), (VAE, user)):
         (link,) = re.findall(rf"\[`{re.escape(content_hash(path))}`\]\(([^)]*)\)", note)
