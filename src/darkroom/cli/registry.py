@@ -29,7 +29,7 @@ def register(
     num_inference_steps, guidance_scale, sampler, seed (of the first row; the next ones have seed + 1, + 2, …) and
     negative_prompt.
     """
-    from darkroom.tracking.address import is_on
+    from darkroom.tracking.address import is_on, named
 
     if not is_on():
         print("DARKROOM_TRACKING=off: nothing is registered")
@@ -57,4 +57,7 @@ def register(
     print(f"{version}, {said}; {registry.ALIAS} {'now names it' if done.named else 'names it'}")
     print(f"  page: {done.page}")
     served = f"mlflow models serve -m models:/{registry.MODEL}@{registry.ALIAS} --env-manager local"
-    print(f"  serve: MLFLOW_TRACKING_URI={shlex.quote(done.store)} {served}")
+    if named():  # with a password, perhaps
+        print(f"  serve, with the store named as here: {served}")
+    else:
+        print(f"  serve: MLFLOW_TRACKING_URI={shlex.quote(done.store)} {served}")

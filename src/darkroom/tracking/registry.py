@@ -12,7 +12,7 @@ from typing import Any
 
 from darkroom.core.artifact import content_hash
 from darkroom.core.errors import DarkroomError
-from darkroom.tracking.address import location
+from darkroom.tracking.address import location, shown
 from darkroom.tracking.journal import replay
 from darkroom.tracking.store import VALUE_LENGTH, Store, check_answers, first_line
 
@@ -79,10 +79,11 @@ def register(folder: Path, description: Description) -> Registered:
             store.client.set_registered_model_alias(MODEL, ALIAS, version)
     except (store.mlflow.exceptions.MlflowException, OSError) as error:
         raise DarkroomError(
-            f"{folder}: could not be registered in {store.address} ({first_line(error)}); try darkroom register again"
+            f"{folder}: could not be registered in {shown(store.address)} ({first_line(error)}); "
+            "try darkroom register again"
         ) from error
     page = f"{store.web_address()}/{store.model_link(MODEL, version)}"
-    return Registered(version, new, named, page, store.address)
+    return Registered(version, new, named, page, shown(store.address))
 
 
 def _add_version(store: Store, folder: Path, digest: str, description: Description) -> str:
