@@ -36,6 +36,7 @@ MAY_IMPORT = {
         "data",
         "inference",
         "params",
+        "project",
         "recipes",
         "reproduce",
         "tracking",
