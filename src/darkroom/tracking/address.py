@@ -100,7 +100,7 @@ def shown(text: str) -> str:
     if start == found.end() and not text[start:].isdigit():
         return text[:start] + "…"  # USER:PASSWORD, perhaps
     rest = re.split(r"[?#]", text[start:].rpartition("@")[2])[0].rstrip("/")
-    return text[:start] + re.sub(r"^(\[[^\]]*\]|[^:/]*):(?!\d*(/|$))[^/]*", r"\1:…", rest)  # no port: a password?
+    return text[:start] + re.sub(r"^(\[[^\]]*\]|[^:/\[]*):(?!\d*(/|$))[^/]*", r"\1:…", rest)  # no port: a password?
 
 
 def meant() -> str:

@@ -18,10 +18,10 @@ class Account:
     profile: Mapping[str, str]
     commit: str  # empty where it is not known
     dirty: bool | None  # None: not known
-    why_unknown: str = ""  # of the two
     outputs: dict[str, str] = field(default_factory=dict)
     figures: dict[str, float | str] = field(default_factory=dict)
     made_by: dict[str, str] = field(default_factory=dict)  # input -> id of the run that wrote it
+    why_unknown: str = ""  # why commit or dirty are not known
 
 
 def readable_size(n_bytes: float) -> str:

@@ -60,7 +60,8 @@ def ask(*arguments: str) -> bytes:
             f"git refuses to look at files of another owner in {owner[1]}; allow it: "
             f"git config --global --add safe.directory {_quoted(owner[1])}"
         )
-    reason = (said.splitlines() or ["it does not say why"])[-1]
+    lines = said.splitlines() or ["it does not say why"]
+    reason = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1])
     if "not a git repository" in said:
         raise NoRepositoryError(f"git {arguments[0]}: {reason}; a project in git with a commit is needed")
     raise GitError(f"git {arguments[0]}: {reason}; a project in git with a commit is needed")

@@ -170,7 +170,7 @@ def stage_run(
         profile,
         files.commit,
         files.dirty,
-        files.why,
+        why_unknown=files.why,
     )
     run = Run(account, tracked)
     try:

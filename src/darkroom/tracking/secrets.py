@@ -27,13 +27,12 @@ def without_secrets(text: str) -> str:
     They are those that the environment gives: in MLFLOW_TRACKING_URI (also as options of a database's address),
     MLFLOW_TRACKING_PASSWORD and MLFLOW_TRACKING_TOKEN.
     """
-    text = USERINFO.sub("", text)
     for secret in sorted(_secrets(), key=len, reverse=True):
         if len(secret) < SHORT:
             text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)
         else:
             text = text.replace(secret, HIDDEN)
-    return text
+    return USERINFO.sub("", text)
 
 
 def hide_secrets() -> None:

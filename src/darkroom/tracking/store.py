@@ -60,6 +60,7 @@ def check_answers(address: str) -> None:
     Raises:
         DarkroomError: the server does not answer or let us in, or the folder cannot be made or is no place for a store.
     """
+    hide_secrets()
     remedy = "start it, correct MLFLOW_TRACKING_URI, or set DARKROOM_TRACKING=off"
     if is_server(address):
         known = credentials()
