@@ -13,6 +13,7 @@ help:  ## list these commands
 
 repro: setup  ## train whatever is out of date, end to end, and register it; RECIPE=name writes that recipe to params.yaml first
 	$(if $(RECIPE),$(BIN)/darkroom recipe use $(RECIPE))
+	@$(BIN)/darkroom params check
 	$(BIN)/dvc repro
 	$(BIN)/darkroom register
 
@@ -46,6 +47,11 @@ endif
 
 # PYTHON=… names the interpreter. uv reads none of pip's settings, so a folder of local wheels is handed on to it.
 $(STAMP): requirements.lock pyproject.toml
+	@case "$$(pwd -P)" in *:*|*[[:cntrl:]]*) \
+		echo "$$(pwd -P): no list of programs can name a folder with a colon or a line break in its path;" \
+			"move the project to another one, and run make again" >&2; \
+		exit 1;; \
+	esac
 	@PATH="$(SYSTEM_PATH)"; \
 	for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
 		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
@@ -55,14 +61,14 @@ $(STAMP): requirements.lock pyproject.toml
 		exit 1; \
 	fi; \
 	echo "Installing into .venv ($$("$$found" --version), a few minutes the first time)"; \
-	if [ "$$(cat $@ 2>/dev/null)" != "$(CURDIR)" ]; then "$$found" -m venv --clear .venv; fi
+	if [ "$$(cat $@ 2>/dev/null)" != "$$(pwd -P)" ]; then "$$found" -m venv --clear .venv; fi
 	@rm -f $@
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@wheels="$${PIP_FIND_LINKS:-$$($(BIN)/python -m pip config get global.find-links 2>/dev/null)}"; \
 	export UV_FIND_LINKS="$${UV_FIND_LINKS:-$$(echo $$wheels | tr ' ' ,)}"; \
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
-	@printf '%s' "$(CURDIR)" > $@
+	@printf '%s' "$$(pwd -P)" > $@
 
 # PyTorch names its GPU libraries exactly, by platform: left out here, a CPU build installs none and a CUDA build its own.
 lock: setup  ## write requirements.lock anew from pyproject.toml

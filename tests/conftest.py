@@ -53,7 +53,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 PROJECT = Path(__file__).parents[1]
-PARTS = (".dvc/config", ".dvcignore", ".gitignore", "data/manifests", "dvc.yaml", "recipes", "src", "stages")
+SETTINGS = (".dvc/config", ".dvcignore", ".gitattributes", ".gitignore")
+PARTS = (*SETTINGS, "data/manifests", "dvc.yaml", "recipes", "src", "stages")
 
 Dvc = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.copies import link_what_is_outside
+from darkroom.copies import link_what_is_outside, programs_of_python_first
+from darkroom.core.errors import DarkroomError
 from darkroom.params import load
 
 ROOT = Path(__file__).parents[1]
@@ -30,6 +31,35 @@ def test_the_code_that_runs_is_the_code_that_is_hashed(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.splitlines() == ["start", "start", f"{tmp_path}/src/darkroom/__init__.py an argument"]
+
+
+@pytest.mark.parametrize("flags", [[], ["-I"], ["-E"]], ids=["", "isolated", "without environment"])
+def test_a_process_begins_again_once_at_most(flags: list[str], tmp_path: Path) -> None:
+    """In a folder with a colon, which ends a place in PYTHONPATH, it began again without end."""
+    place = tmp_path / "co:lon what? #1"
+    shutil.copytree(ROOT / "src", place / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    (place / "stage.py").write_text(
+        f"import sys; sys.path.append({str(ROOT / 'src')!r})\nimport darkroom\n"
+        "from darkroom.copies import run_own_code\nfrom darkroom.core.errors import DarkroomError\n"
+        "print('start', flush=True)\n"
+        "try:\n    run_own_code()\nexcept DarkroomError as error:\n    print(error)\n"
+        "else:\n    print(darkroom.__file__)"
+    )
+    done = subprocess.run(
+        [sys.executable, *flags, "stage.py"], cwd=place, capture_output=True, text=True, check=True, timeout=60
+    )
+    *starts, last = done.stdout.splitlines()
+    assert starts == ["start", "start"]
+    if flags:
+        assert "start python without -I and -E" in last
+    else:
+        assert last == f"{place}/src/darkroom/__init__.py"
+
+
+def test_programs_in_a_folder_with_a_colon_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/opt/co:lon/bin/python")
+    with pytest.raises(DarkroomError, match="install Darkroom in a folder without ':'"):
+        programs_of_python_first()
 
 
 @pytest.fixture

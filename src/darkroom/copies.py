@@ -17,6 +17,7 @@ from darkroom.tracking.address import project_root
 
 SOURCES = Path("src")  # below the current folder, as dvc.yaml names them
 SEARCHED = "PYTHONPATH"
+RESTARTED = "DARKROOM_RESTARTED"  # of the environment of a process that began again: its id, which does not change then
 REPRODUCTION = "DARKROOM_REPRODUCTION"  # of the environment of a stage that `darkroom reproduce` runs
 PROFILE = Path("profile.json")  # in the folder that it names: the execution profile of that stage
 
@@ -30,20 +31,41 @@ def run_own_code() -> None:
         DarkroomError: another folder's is imported all the same.
     """
     package = SOURCES / "darkroom" / "__init__.py"
-    if not package.is_file() or package.resolve() == Path(darkroom.__file__).resolve():
+    if not package.is_file() or package.samefile(darkroom.__file__):
         return
-    if os.environ.get(SEARCHED) == (own := with_code_of(Path())):
-        raise DarkroomError(f"{SOURCES.resolve()}: holds the code, but {darkroom.__file__} runs; see to sys.path")
+    if os.environ.get(RESTARTED) == str(os.getpid()):
+        raise DarkroomError(
+            f"{SOURCES.resolve()}: holds the code, but {darkroom.__file__} runs, whatever {SEARCHED} says; start "
+            "python without -I and -E, and keep that folder out of sys.path"
+        )
     sys.stdout.flush()
-    os.environ[SEARCHED] = own
+    os.environ |= {SEARCHED: own_code_first(), RESTARTED: str(os.getpid())}
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def with_code_of(copy: Path) -> str:
-    """PYTHONPATH as it is, but for the code of `copy`, which is found first."""
-    own = str((copy / SOURCES).resolve())
+def own_code_first() -> str:
+    """PYTHONPATH as it is, but for the code of the folder in which a process starts, which is found first.
+
+    Named relative to that folder, for whose own name there may be no way to stand in a list.
+    """
+    own = str(SOURCES)
     others = [place for place in os.environ.get(SEARCHED, "").split(os.pathsep) if place and place != own]
     return os.pathsep.join([own, *others])
+
+
+def programs_of_python_first() -> str:
+    """PATH as it is, but for the programs of the running Python's installation, `python` among them, found first.
+
+    Raises:
+        DarkroomError: their folder has a name that cannot stand in a list.
+    """
+    own = str(Path(sys.executable).parent)
+    if os.pathsep in own:
+        raise DarkroomError(
+            f"{own}: cannot stand in PATH, whose folders {os.pathsep!r} separates; install Darkroom in a folder "
+            f"without {os.pathsep!r} in its path"
+        )
+    return os.pathsep.join([own, os.environ.get("PATH", os.defpath)])
 
 
 def reproduction() -> Path | None:

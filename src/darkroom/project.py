@@ -1,5 +1,6 @@
 """The stages of the project, as dvc.yaml names them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,24 @@ def place(stage: str, pipeline: Path = PIPELINE) -> Place:
     if stage not in stages:
         raise DarkroomError(f"{pipeline}: has no stage {stage!r}; it has {', '.join(stages)}")
     return stages[stage]
+
+
+def check_not_linked(outputs: Iterable[Path]) -> None:
+    """Refuse outputs that a link keeps elsewhere: DVC would, once the stage is done, or would take the link away.
+
+    A file that is a link into DVC's cache, as it makes them where cache.type says so, is none of these.
+
+    Raises:
+        DarkroomError: names the link and what to do instead.
+    """
+    for output in outputs:
+        for path in (*reversed(output.parents), output):
+            if path.is_symlink() and (path != output or path.is_dir()):
+                raise DarkroomError(
+                    f"{path}: is a link, and DVC keeps no output ({output}) behind one; put the folder itself there "
+                    "again, and move the whole project to the larger disk, or DVC's cache alone: dvc cache dir --local "
+                    "PATH && dvc config --local cache.type reflink,copy (docs/scaling-out.md)"
+                )
 
 
 def is_code(path: Path) -> bool:

@@ -14,11 +14,12 @@ from typing import Any
 
 import yaml
 
-from darkroom.copies import PROFILE, REPRODUCTION, SEARCHED, with_code_of
+from darkroom.copies import PROFILE, REPRODUCTION, SEARCHED, own_code_first, programs_of_python_first
 from darkroom.core.artifact import content_hash, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.project import LOCK, PIPELINE
 from darkroom.tracking.address import is_on, location, project_root
+from darkroom.tracking.repository import SilentGitError, answer
 from darkroom.tracking.store import Store, check_answers
 from darkroom.tracking.witness import store_exists
 
@@ -82,7 +83,7 @@ def reproduce(stage: str) -> Reproduction:
     """
     if not PIPELINE.is_file():
         raise DarkroomError(f"{PIPELINE}: no such file here; run darkroom from the project's folder")
-    commit, lock = _git("rev-parse", "--verify", "HEAD"), _committed_lock()
+    commit, lock = answer("rev-parse", "--verify", "HEAD"), _committed_lock()
     if stage not in lock:
         close = get_close_matches(stage, lock, n=1)
         raise DarkroomError(
@@ -110,7 +111,9 @@ def reproduce(stage: str) -> Reproduction:
 
 def _committed_lock() -> dict[str, Any]:
     try:
-        text = _git("show", f"HEAD:./{LOCK}")
+        text = answer("show", f"HEAD:./{LOCK}")
+    except SilentGitError:
+        raise
     except DarkroomError:
         raise DarkroomError(f"{LOCK}: the last commit has none; run dvc repro and commit it") from None
     return _stages(text)
@@ -154,8 +157,8 @@ def _folder(stage: str) -> Path:
 
 def _copy(folder: Path) -> Path:
     """The last commit in `folder`, which is empty; returns where in it the project is."""
-    top, inside = _git("rev-parse", "--show-toplevel"), _git("rev-parse", "--show-prefix")
-    _git("clone", "--quiet", top, str(folder))
+    top, inside = answer("rev-parse", "--show-toplevel"), answer("rev-parse", "--show-prefix")
+    answer("clone", "--quiet", top, str(folder))
     return folder / inside
 
 
@@ -182,7 +185,7 @@ def _fetch(paths: Sequence[str]) -> str:
     Raises:
         DarkroomError: dvc.lock or dvc.yaml are not as in the last commit, so other versions would come.
     """
-    if changed := _git("diff", "--name-only", "HEAD", "--", str(LOCK), str(PIPELINE)):
+    if changed := answer("diff", "--name-only", "HEAD", "--", str(LOCK), str(PIPELINE)):
         raise DarkroomError(
             f"{changed.splitlines()[0]}: differs from the last commit, whose data are to be fetched; "
             "commit it, or put it aside with git stash"
@@ -225,7 +228,7 @@ def _run(stage: str, copy: Path) -> dict[str, str] | None:
     with subprocess.Popen(
         command,
         cwd=copy,
-        env={**_environment(), SEARCHED: with_code_of(copy), REPRODUCTION: str(own)},
+        env={**_environment(), SEARCHED: own_code_first(), REPRODUCTION: str(own)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -290,27 +293,11 @@ def _cache() -> Path:
 
 def _environment() -> dict[str, str]:
     """The installation's own `python` for the stage, and the project's own store of runs, not one in the copy."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    return {**os.environ, "PATH": path, "DVC_ROOT": str(project_root())}
+    return {**os.environ, "PATH": programs_of_python_first(), "DVC_ROOT": str(project_root())}
 
 
 def _dvc(*arguments: str, at: Path | None = None) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([*DVC, *arguments], cwd=at, env=_environment(), capture_output=True, text=True, check=False)
-
-
-def _git(*arguments: str) -> str:
-    """What git prints, without its last newline.
-
-    Raises:
-        DarkroomError: it fails, or is not there.
-    """
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise DarkroomError(f"git: cannot be run ({error.strerror}); install it") from None
-    if done.returncode:
-        raise DarkroomError(f"git {arguments[0]}: {_reason(done.stderr)}; a project in git with a commit is needed")
-    return done.stdout.rstrip("\n")
 
 
 def _reason(said: str) -> str:

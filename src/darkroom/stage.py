@@ -17,7 +17,7 @@ from darkroom.core.checkpoint import FULL, Checkpoints
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interrupted, Interruption
 from darkroom.guard import alone, die_with_dvc
-from darkroom.project import place
+from darkroom.project import check_not_linked, place
 from darkroom.resuming import FOLDER, clear_recorded, fingerprint, mark_done
 from darkroom.tracking import Run, stage_run
 from darkroom.tracking.address import project_root
@@ -96,6 +96,7 @@ def _run(stage: str, body: Body, trains: bool, interruption: Interruption) -> No
     settings = devices.runtime()
     n_processes = settings.processes if trains else 1
     here = place(stage)
+    check_not_linked(here.outputs)
     die_with_dvc()
     with alone(stage, FOLDER / f"{stage}.lock"):
         again = reproduction()

@@ -122,7 +122,7 @@ def test_a_pipeline_is_one_version_however_often_it_is_registered(
     describe(PIPELINE, "one")
     first = register()
     assert "just registered; candidate now names it" in first
-    assert "MLFLOW_TRACKING_URI='sqlite:///" in first, "the folder's name has to be quoted"
+    assert "MLFLOW_TRACKING_URI='sqlite+pysqlite:///" in first, "the folder's name has to be quoted"
     version = client.get_model_version_by_alias("darkroom", "candidate")
     assert version.tags["content"] == content_hash(PIPELINE)
     assert "## Metrics" in version.description

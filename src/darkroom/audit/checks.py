@@ -9,11 +9,11 @@ import yaml
 from darkroom.audit.disk import Cache, Disk, has_remote
 from darkroom.audit.findings import Finding, short, some
 from darkroom.audit.lineage import Lineage, Step
-from darkroom.audit.repository import git, md5_at_head
 from darkroom.core.artifact import PROVENANCE, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.params_yaml import Loader
 from darkroom.project import PIPELINE, Place
+from darkroom.tracking.repository import known, md5_at_head
 from darkroom.tracking.run import flat
 
 
@@ -106,7 +106,12 @@ class Checks:
             now = self.disk.digest(Path(path))
             if now != digest:
                 what = "changed since its stages ran" if now else "gone since its stages ran"
-                if commit and now and Path(path).is_dir() and (names := git("diff", "--name-only", commit, "--", path)):
+                if (
+                    commit
+                    and now
+                    and Path(path).is_dir()
+                    and (names := known("diff", "--name-only", commit, "--", path))
+                ):
                     what += f": {some([name.removeprefix(f'{path}/') for name in names.splitlines()])}"
                 yield Finding("out of date", path, what, "dvc repro", (step.stage,))
 

@@ -25,7 +25,7 @@ from darkroom.audit.testimony import (
 )
 from darkroom.core.errors import DarkroomError
 from darkroom.project import LOCK, Place, places
-from darkroom.tracking.address import is_on, location
+from darkroom.tracking.address import is_on, location, shown
 from darkroom.tracking.journal import pending
 from darkroom.tracking.outputs import MODELS
 from darkroom.tracking.witness import Witness, store_exists, stray_artifacts
@@ -150,12 +150,12 @@ class Auditor:
         if self._opening is None:
             what = "there is no such store: the runs are gone, or were never recorded here"
             remedy = f"put it back, or {REPAIR} notes them anew"
-            return None, [Finding("missing run", location(), what, remedy, tuple(self.lineage.steps))]
+            return None, [Finding("missing run", shown(location()), what, remedy, tuple(self.lineage.steps))]
         try:
             return self._opening.result(), []
         except DarkroomError as error:
             what, _, remedy = str(error).rpartition("; ")
-            return None, [Finding("store", location(), what, remedy, tuple(self.lineage.steps))]
+            return None, [Finding("store", shown(location()), what, remedy, tuple(self.lineage.steps))]
 
     def _present(self, step: Step, told: Testimony | None) -> Iterator[Finding]:
         """How the disk differs from dvc.lock."""
@@ -197,7 +197,9 @@ class Auditor:
             what = f"run {seen.id} counts as running, but {why}"
             yield Finding("stale run", seen.stage, what, REPAIR, (seen.stage,))
         if n := stray_artifacts(mend=False):
-            yield Finding("lost copies", location(), f"{n} places of artifacts name a folder that was moved", REPAIR)
+            yield Finding(
+                "lost copies", shown(location()), f"{n} places of artifacts name a folder that was moved", REPAIR
+            )
 
     def _resolve(self) -> str | None:
         """The stage that is meant; None for all, and for a picture, which is then read."""

@@ -10,11 +10,11 @@ import yaml
 from darkroom.audit.disk import Disk
 from darkroom.audit.findings import Finding, short
 from darkroom.audit.lineage import Lineage, Step, ordered, read_lineage
-from darkroom.audit.repository import git
 from darkroom.core.errors import DarkroomError
 from darkroom.inference.written import written
 from darkroom.project import LOCK, PIPELINE, Place, read_places
 from darkroom.tracking.registry import MADE_AT
+from darkroom.tracking.repository import known, trouble
 from darkroom.tracking.witness import Seen, Witness
 
 
@@ -72,6 +72,8 @@ def trace(
 def _unknown(picture: Recorded, disk: Disk, witness: Witness | None) -> Finding:
     what = f"was drawn by a pipeline {short(picture.model)} that neither {LOCK}, git"
     what += " nor a run knows" if witness else " knows; no run could be asked"
+    if silent := trouble():
+        what += f"; but {silent.rpartition('; ')[0]}"
     if disk.digest(Path(MADE_AT)) == picture.model:
         what = f"was drawn by {MADE_AT} as it lies here, which no stage wrote so"
     elif witness and (versions := witness.versions(picture.model)):
@@ -86,11 +88,11 @@ def _maker(lineage: Lineage, model: str) -> Step | None:
 
 def _in_git(model: str) -> tuple[str, Lineage] | None:
     """The commit that brought a dvc.lock with this content, and what that says of its making."""
-    commits = git("log", "-m", "--format=%H", f"-S{model}", "--", str(LOCK))  # -m: merges too
+    commits = known("log", "-m", "--format=%H", f"-S{model}", "--", str(LOCK))  # -m: merges too
     if not commits:
         return None
     commit = commits.splitlines()[-1]
-    lock, stages = git("show", f"{commit}:./{LOCK}"), git("show", f"{commit}:./{PIPELINE}")
+    lock, stages = known("show", f"{commit}:./{LOCK}"), known("show", f"{commit}:./{PIPELINE}")
     try:
         lineage = read_lineage(lock or "", read_places(stages or ""))
     except (DarkroomError, yaml.YAMLError, AttributeError, KeyError, TypeError):

@@ -10,7 +10,8 @@ from typing import Any
 from darkroom.audit.checks import Checks
 from darkroom.audit.findings import Finding, short, some
 from darkroom.audit.lineage import Step
-from darkroom.audit.repository import git
+from darkroom.tracking.address import artifacts_folder
+from darkroom.tracking.repository import NO_COMMIT, NO_REPOSITORY, known, trouble
 from darkroom.tracking.run import code_hash
 from darkroom.tracking.store import VALUE_LENGTH
 from darkroom.tracking.witness import Seen, Witness
@@ -62,17 +63,23 @@ def compare(step: Step, told: Testimony, checks: Checks) -> Iterator[Finding]:
     if maker.dirty:
         what = f"made at {short(maker.commit)} with uncommitted changes"
         yield Finding("dirty commit", step.stage, what, f"commit them, then {again}", here)
-    if not maker.commit:
-        what = "made outside a git repository"
-        yield Finding("unknown commit", step.stage, what, f"git init and commit, then {again}", here)
-    elif git("cat-file", "-e", f"{maker.commit}^{{commit}}") is None:
+    if maker.why_unknown:
+        remedy = (
+            "git init and commit, then " if maker.why_unknown in (NO_REPOSITORY, NO_COMMIT) else "see to git, then "
+        )
+        yield Finding("unknown commit", step.stage, maker.why_unknown, remedy + again, here)
+    elif known("cat-file", "-e", f"{maker.commit}^{{commit}}") is None and (silent := trouble()):
+        what, _, remedy = silent.rpartition("; ")
+        yield Finding("unknown commit", step.stage, f"made at {short(maker.commit)}, but {what}", remedy, here)
+    elif known("cat-file", "-e", f"{maker.commit}^{{commit}}") is None:
         what = f"made at commit {short(maker.commit)}, which this repository lacks"
         yield Finding("unknown commit", step.stage, what, "git fetch --all, or push it from where it was made", here)
     if _same_code(step, maker, checks) is False:
         what = f"run {short(maker.id)} ran other code than dvc.lock has"
         yield Finding("other code", step.stage, what, again, here)
-    if _local(maker.artifacts) and not Path(maker.artifacts).is_dir():
-        what = f"the pictures and files that run {short(maker.id)} kept are not in {maker.artifacts}"
+    kept = artifacts_folder(maker.artifacts)
+    if kept is not None and not kept.is_dir():
+        what = f"the pictures and files that run {short(maker.id)} kept are not in {kept}"
         yield Finding("lost copies", step.stage, what, f"put them back there, or {again}", here)
 
 
@@ -172,7 +179,3 @@ def _same_code(step: Step, seen: Seen, checks: Checks) -> bool | None:
         for name, digest in (checks.disk.listing(Path(path)) or {}).items():
             files[f"{path}/{name}" if name else path] = digest
     return seen.tags.get("code") == code_hash(files)
-
-
-def _local(address: str) -> bool:
-    return address.startswith("/")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from darkroom.cli.names import check_names
 from darkroom.cli.options import PIPELINE, Options, place, with_options
 from darkroom.core.errors import DarkroomError
 from darkroom.inference.defaults import BATCH_SIZE, INPAINT_STRENGTH, STRENGTH
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from darkroom.inference.record import Record
 
 SAMPLES = Path("samples")
-MAX_SLUG = 60  # letters of a prompt that a file name takes
+MAX_SLUG, MAX_SLUG_BYTES = 60, 200  # letters of a prompt, and bytes of them, that a file name takes
 
 Prompt = Annotated[
     str | None,
@@ -138,6 +139,7 @@ def _draw(
     """Draw, save and say what was written; arguments as the user gave them, strength with a picture alone."""
     prompts = _prompts(prompt, o.prompts)
     out = place("--out", o.out or SAMPLES / f"{_slug(prompts[0])}.png", ".png")
+    check_names("--out", _numbered(out, len(prompts) * o.n))
     gif = None if o.gif is None else place("--gif", o.gif, ".gif")
     if gif is not None and strength == 0:
         raise DarkroomError(f"--gif = {gif}: of --strength 0, which takes no step, there is no film; leave one out")
@@ -197,7 +199,7 @@ def _develop(model: "Pipeline", record: "Record", out: Path, grid: bool, gif: Pa
     from darkroom.inference.options import Tally
 
     tally = Tally()
-    batches, many = record.batches(), len(record.prompts) > 1
+    batches, many, paths = record.batches(), len(record.prompts) > 1, _numbered(out, len(record.prompts))
     pictures: list[Tensor] = []
     film = None if gif is None else _film(model, batches[0])
     with Progress(record.steps(model), "draw") as bar:
@@ -211,7 +213,7 @@ def _develop(model: "Pipeline", record: "Record", out: Path, grid: bool, gif: Pa
         for batch in batches:
             for i, picture in enumerate(batch.draw(model, watch, tally)):
                 pictures.append(picture)
-                path = out.with_stem(f"{out.stem}-{len(pictures)}") if many else out
+                path = paths[len(pictures) - 1]
                 replace(batch, index=i).save(path, picture)
                 written.append(path)
     if many and grid:
@@ -257,4 +259,10 @@ def _prompts(prompt: str | None, file: Path | None) -> list[str]:
 
 def _slug(prompt: str) -> str:
     """A prompt as a file name: its letters and digits, joined by hyphens."""
-    return re.sub(r"\W+", "-", prompt.lower())[:MAX_SLUG].strip("-_") or "picture"
+    letters = re.sub(r"\W+", "-", prompt.lower())[:MAX_SLUG]
+    return letters.encode(errors="ignore")[:MAX_SLUG_BYTES].decode(errors="ignore").strip("-_") or "picture"
+
+
+def _numbered(out: Path, n: int) -> list[Path]:
+    """Where n pictures go: one to `out`, several beside it under their numbers."""
+    return [out] if n == 1 else [out.with_stem(f"{out.stem}-{number}") for number in range(1, n + 1)]

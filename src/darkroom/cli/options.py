@@ -1,7 +1,6 @@
 """The options that all drawing commands share, written once, and the check of where commands are to write."""
 
 import inspect
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from darkroom.cli.names import check_names
 from darkroom.core.choices import SamplerName, Spacing, Variance
 from darkroom.core.errors import DarkroomError
 
@@ -92,11 +92,5 @@ def place(option: str, path: Path, suffix: str) -> Path:
     """The path itself, refused before anything is drawn where no such file could be written."""
     if path.suffix.lower() != suffix:
         raise DarkroomError(f"{option} = {path}: give a name that ends in {suffix}")
-    if path.is_dir():
-        raise DarkroomError(f"{option} = {path}: is a folder; give another name")
-    above = next(place for place in path.parents if place.exists())
-    if not above.is_dir():
-        raise DarkroomError(f"{option} = {path}: {above} is a file, not a folder; give another place")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise DarkroomError(f"{option} = {path}: {above} may not be written to; give another place")
+    check_names(option, [path])
     return path

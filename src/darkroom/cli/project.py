@@ -53,17 +53,22 @@ def params_check(
 ) -> None:
     """Print every fault of a params file, a line each: the key, the value, what is allowed. Exit 1 if there is one.
 
+    In a project it also looks whether stages can keep their outputs where they belong.
+
     \b
     darkroom params check
     darkroom params check recipes/mnist.yaml
     """
     from darkroom.params import PARAMS_FILE, problems
+    from darkroom.project import PIPELINE, check_not_linked, places
 
     found = problems(file or PARAMS_FILE)
     for line in found:
         print(line)
     if found:
         raise typer.Exit(1)
+    if file is None and PIPELINE.is_file():
+        check_not_linked(output for stage in places().values() for output in stage.outputs)
     print(f"{file or PARAMS_FILE}: sound")
 
 

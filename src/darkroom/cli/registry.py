@@ -38,6 +38,7 @@ def register(
     negative_prompt.
     """
     from darkroom.tracking.address import is_on
+    from darkroom.tracking.address import named as address_of_store
 
     if not is_on():
         print("DARKROOM_TRACKING=off: nothing is registered")
@@ -87,4 +88,7 @@ def register(
     print(f"  page: {done.page}{while_it_runs()}")
     address = f"models:/{registry.MODEL}{f'@{registry.ALIAS}' if named else f'/{done.version}'}"
     served = f"mlflow models serve -m {address} --env-manager local"
-    print(f"  serve: MLFLOW_TRACKING_URI={shlex.quote(done.store)} {served}")
+    if address_of_store():  # with a password, perhaps
+        print(f"  serve, with the store named as here: {served}")
+    else:
+        print(f"  serve: MLFLOW_TRACKING_URI={shlex.quote(done.store)} {served}")

@@ -34,7 +34,7 @@ def whole(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.partial")
+    beside = unfinished(path)
     _remove(beside)
     try:
         with named(path):
@@ -48,6 +48,11 @@ def whole(path: Path | str) -> Iterator[Path]:
         beside.replace(path)
     finally:
         _remove(beside)
+
+
+def unfinished(path: Path) -> Path:
+    """Where `whole` has `path` written first."""
+    return path.with_name(f".{path.name}.partial")
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkroom.core.errors import DarkroomError
-from darkroom.tracking.address import meant
+from darkroom.tracking.address import meant, shown
 from darkroom.tracking.delivery import Delivery
 from darkroom.tracking.events import End, Tags
 from darkroom.tracking.logbook import Logbook, journal
@@ -70,7 +70,7 @@ def replay(store: Store) -> Replayed:
     waiting, reason, away = 0, "", False
     for logbook in _abandoned():
         try:
-            if logbook.begin.store != meant():
+            if shown(logbook.begin.store) != meant():
                 continue
             if not away:
                 sent.append(_bring(logbook, store))

@@ -16,11 +16,12 @@ class Account:
     inputs: Mapping[str, str]
     code: Mapping[str, str]
     profile: Mapping[str, str]
-    commit: str  # empty outside a git repository
-    dirty: bool
+    commit: str  # empty where it is not known
+    dirty: bool | None  # None: not known
     outputs: dict[str, str] = field(default_factory=dict)
     figures: dict[str, float | str] = field(default_factory=dict)
     made_by: dict[str, str] = field(default_factory=dict)  # input -> id of the run that wrote it
+    why_unknown: str = ""  # why commit or dirty are not known
 
 
 def readable_size(n_bytes: float) -> str:
@@ -66,10 +67,12 @@ def markdown(
             [f"`{path}` {places[path]} · {_hash(digest, links.get(path))}" for path, digest in account.outputs.items()],
         ),
         _list("Ran on", [", ".join(f"{key.replace('_', ' ')} {value}" for key, value in account.profile.items())]),
-        _list("Code", [f"commit `{account.commit}`" if account.commit else "not in a git repository"]),
+        _list("Code", [f"commit `{account.commit}`" if account.commit else "of no known commit"]),
     ]
     if account.dirty:
         parts[-1] += ", with uncommitted changes"
+    if account.why_unknown:
+        parts[-1] += f": {account.why_unknown}"
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

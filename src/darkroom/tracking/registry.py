@@ -15,7 +15,7 @@ from typing import Any
 
 from darkroom.core.artifact import PROVENANCE, content_hash, read_json
 from darkroom.core.errors import DarkroomError
-from darkroom.tracking.address import location
+from darkroom.tracking.address import location, shown
 from darkroom.tracking.gate import EVALUATION, Rival, Thresholds, Verdict, decide, read_figures
 from darkroom.tracking.journal import replay
 from darkroom.tracking.store import VALUE_LENGTH, Store, check_answers, first_line, may_pass
@@ -105,10 +105,11 @@ def register(
         has = _holder(store)
     except (store.mlflow.exceptions.MlflowException, OSError) as error:
         raise DarkroomError(
-            f"{folder}: could not be registered in {store.address} ({first_line(error)}); try darkroom register again"
+            f"{folder}: could not be registered in {shown(store.address)} ({first_line(error)}); "
+            "try darkroom register again"
         ) from error
     page = f"{store.web_address()}/{store.model_link(MODEL, version)}"
-    return Registered(version, new, had, has, verdict, page, store.address)
+    return Registered(version, new, had, has, verdict, page, shown(store.address))
 
 
 def _holder(store: Store) -> str | None:

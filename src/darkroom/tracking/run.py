@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,8 +20,9 @@ from darkroom.tracking.events import Begin, End, Event, File, Metrics, Picture, 
 from darkroom.tracking.note import NOTE, Account, broken_off
 from darkroom.tracking.outputs import copy_limit, written
 from darkroom.tracking.process import process_tags
+from darkroom.tracking.repository import State, state
 from darkroom.tracking.sender import Sender
-from darkroom.tracking.store import check_answers, first_line
+from darkroom.tracking.store import check_answers, first_line, warn
 
 COPY = "copy"  # tag of a run that worked in a throw-away copy of the project, as queued experiments do
 CLOSED_WITHIN = 4.0  # seconds, of a stage that was told to end; what is not sent by then waits in the journal
@@ -95,7 +95,8 @@ class Run:
                 "stage": account.stage,
                 "mlflow.source.name": f"stages/{account.stage}.py",
                 **({"mlflow.source.git.commit": account.commit} if account.commit else {}),
-                "git.dirty": str(account.dirty).lower(),
+                "git.dirty": "unknown" if account.dirty is None else str(account.dirty).lower(),
+                **({"git.unknown": account.why_unknown} if account.why_unknown else {}),
                 **{f"in.{path}": digest for path, digest in account.inputs.items()},
                 "code": code_hash(account.code),
                 "profile": json.dumps(account.profile),
@@ -158,15 +159,18 @@ def stage_run(
     tracked = is_on()
     if tracked:
         check_answers(location())
-    commit, dirty = _commit() if tracked else ("", False)
+    files = state() if tracked else State("", None)
+    if files.silent:
+        warn(f"{files.why}. Until then runs name no commit, or do not tell whether files differ from it")
     account = Account(
         stage,
         flat(params),
         inputs,
         code,
         profile,
-        commit,
-        dirty,
+        files.commit,
+        files.dirty,
+        why_unknown=files.why,
     )
     run = Run(account, tracked)
     try:
@@ -188,22 +192,6 @@ def code_hash(files: Mapping[str, str]) -> str:
 
 def _now() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _commit() -> tuple[str, bool]:
-    """The commit of the project's files and whether they differ from it, leaving out what dvc repro itself writes."""
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-        except OSError:
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    if git("ls-files", "--error-unmatch", "dvc.yaml") is None:  # also inside a repository that is not this project's
-        return "", False
-    changes = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock", ":!reports")
-    return git("rev-parse", "HEAD") or "", bool(changes)
 
 
 def flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

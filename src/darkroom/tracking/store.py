@@ -1,38 +1,40 @@
 """The door to MLflow: where the runs are kept and how they are written. The only file that imports mlflow."""
 
+import base64
 import json
 import logging
 import os
 import re
 import shutil
-import sqlite3
 import sys
 import tempfile
 import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock
 
 from darkroom.core.errors import DarkroomError
-from darkroom.tracking.address import FOLDER, is_server, location, named, project_root, shown
+from darkroom.tracking.address import (
+    FOLDER,
+    artifacts_address,
+    credentials,
+    hand_over,
+    is_server,
+    named,
+    project_root,
+    shown,
+)
 from darkroom.tracking.columns import SHARE_KEY, TAG, shared_state
+from darkroom.tracking.database import EXPERIMENT, follow_project, make
 from darkroom.tracking.ports import web_port
+from darkroom.tracking.secrets import hide_secrets, without_secrets
 
-EXPERIMENT = "darkroom"
 TRAINING_VIEW = "workflowType=machine_learning"  # without it MLflow's pages open on language models, and empty
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # what MLflow takes in one call
-ARTIFACT_PATHS = (  # where MLflow's database holds absolute paths of artifacts
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("logged_models", "artifact_location"),
-    ("model_versions", "source"),
-    ("model_versions", "storage_location"),
-)
 AFTERWARDS = "audit"  # tag of a run that an audit recorded: what it recorded
 BUSY, DENIED = (408, 429), (401, 403)  # HTTP's
 NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
@@ -57,18 +59,30 @@ def check_answers(address: str) -> None:
     """Make sure, in milliseconds and without importing mlflow, that there is a point in opening this store.
 
     Raises:
-        DarkroomError: the server does not answer, or the folder cannot be made.
+        DarkroomError: the server does not answer or let us in, or the folder cannot be made or is no place for a store.
     """
-    remedy = "start it, mend MLFLOW_TRACKING_URI, or set DARKROOM_TRACKING=off"
+    hide_secrets()
+    remedy = "start it, correct MLFLOW_TRACKING_URI, or set DARKROOM_TRACKING=off"
     if is_server(address):
+        known = credentials()
+        question = urllib.request.Request(f"{address}/health")
+        if known:
+            question.add_header("Authorization", f"Basic {base64.b64encode(':'.join(known).encode()).decode()}")
         try:
-            with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=10):
+            with urllib.request.urlopen(question, timeout=10):
                 return
         except (OSError, ValueError) as error:
             if isinstance(error, urllib.error.HTTPError) and not may_pass(error):
+                if known and error.code in DENIED:
+                    raise DarkroomError(
+                        f"the tracking server {shown(address)} refuses user and password (status {error.code}); "
+                        "correct them, or set DARKROOM_TRACKING=off"
+                    ) from None
                 return  # it answers; whether it lets us in, the first request will tell
             reason = getattr(error, "reason", error)
-            raise DarkroomError(f"the tracking server {shown(address)} does not answer ({reason}); {remedy}") from None
+            raise DarkroomError(
+                f"the tracking server {shown(address)} does not answer ({without_secrets(str(reason))}); {remedy}"
+            ) from None
     if not named():
         folder = project_root() / FOLDER
         try:
@@ -87,7 +101,8 @@ class Store:
             AwayError: its server does not answer.
             DarkroomError: it cannot be opened.
         """
-        self.address = location()
+        self.address = hand_over()
+        hide_secrets()
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -107,9 +122,9 @@ class Store:
                 folder.mkdir(parents=True, exist_ok=True)
                 with FileLock(folder / "lock"):
                     if not (folder / "mlflow.db").exists():
-                        _make(mlflow, folder / "mlflow.db")
-                    _follow_project(folder)
-                    self._open(mlflow, str(folder / "artifacts"))
+                        make(mlflow, folder / "mlflow.db")
+                    follow_project(folder)
+                    self._open(mlflow, artifacts_address(folder / "artifacts"))
         except Exception as error:
             if is_server(self.address) and may_pass(error):
                 raise AwayError(self.away(error)) from error
@@ -134,7 +149,7 @@ class Store:
 
     def away(self, error: Exception) -> str:
         """What is said of an error that may pass."""
-        return f"the tracking store {shown(self.address)} takes nothing now ({shown(first_line(_cause(error)))})"
+        return f"the tracking store {shown(self.address)} takes nothing now ({first_line(_cause(error))})"
 
     def web_address(self) -> str:
         """Where the user interface stands, or will once it runs."""
@@ -264,40 +279,6 @@ class Store:
         self.client.set_terminated(run, status, time)
 
 
-def _make(mlflow: Any, database: Path) -> None:
-    """Make MLflow's tables, which takes seconds; they appear when complete, for half made ones could not be used."""
-    beside, whole = (database.with_name(f".{database.name}.{state}") for state in ("making", "made"))
-    for left in database.parent.glob(f".{database.name}.*"):
-        left.unlink()
-    address = f"sqlite:///{beside}"
-    mlflow.MlflowClient(tracking_uri=address, registry_uri=address).search_experiments(max_results=1)
-    with closing(sqlite3.connect(beside)) as made, closing(sqlite3.connect(whole)) as copy:
-        made.backup(copy)
-    whole.replace(database)
-    with suppress(PermissionError):  # on Windows, while MLflow still has it open
-        beside.unlink()
-
-
-def _follow_project(folder: Path) -> None:
-    """Where the project was moved or copied, have its store name the artifacts at their new place.
-
-    MLflow notes absolute paths: it would show old runs without artifacts, and write those of new runs to the old place.
-    """
-    if not (folder / "mlflow.db").exists():
-        return
-    new = str(folder / "artifacts")
-    with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
-        found = database.execute("SELECT artifact_location FROM experiments WHERE name = ?", (EXPERIMENT,)).fetchone()
-        if found is None or found[0] == new:
-            return
-        old = found[0]
-        for table, column in ARTIFACT_PATHS:
-            database.execute(
-                f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
-                (new, len(old) + 1, len(old), old),
-            )
-
-
 def may_pass(error: Exception, was_open: bool = False) -> bool:
     """Whether trying again later has a point: no answer, no connection, a locked database.
 
@@ -317,8 +298,8 @@ def by_reference(path: str, digest: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its kind."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of an error's message, without passwords, or its kind."""
+    return without_secrets((str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -332,7 +313,7 @@ def _cause(error: BaseException) -> BaseException:
 
 def warn(message: str) -> None:
     """Say what the person who runs a stage should know, though the stage goes on."""
-    print(f"darkroom: tracking: {message}", file=sys.stderr, flush=True)
+    print(f"darkroom: tracking: {without_secrets(message)}", file=sys.stderr, flush=True)
 
 
 def _shortened(tags: Mapping[str, str]) -> dict[str, str]:

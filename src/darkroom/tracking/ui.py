@@ -4,24 +4,30 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 from darkroom.core.errors import DarkroomError
-from darkroom.tracking.address import FOLDER, is_server, location, project_root
+from darkroom.tracking.address import FOLDER, artifacts_address, is_server, location, project_root
 from darkroom.tracking.ports import UI_PORT, answers, free_after, is_free, noted, running
+from darkroom.tracking.secrets import without_secrets
 from darkroom.tracking.store import Store, check_answers
 
 START_WITHIN = 300.0  # seconds, for machines with much else to do
 
 
 def command(port: int) -> list[str]:
-    """The command that serves the store of this project on 127.0.0.1, with one worker."""
-    artifacts = project_root() / FOLDER / "artifacts"
-    return [
-        *(sys.executable, "-m", "mlflow", "server", "--backend-store-uri", location()),
-        *("--default-artifact-root", str(artifacts), "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-    ]
+    """The command that serves the `store_settings` on 127.0.0.1, with one worker."""
+    server = (sys.executable, "-m", "mlflow", "server")
+    return [*server, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+
+
+def store_settings() -> dict[str, str]:
+    """Which store is served, as environment: lists of processes show the words of a command to everybody."""
+    artifacts = artifacts_address(project_root() / FOLDER / "artifacts")
+    return {"MLFLOW_BACKEND_STORE_URI": location(), "MLFLOW_DEFAULT_ARTIFACT_ROOT": artifacts}
 
 
 def serve(port: int = UI_PORT) -> None:
@@ -44,12 +50,15 @@ def serve(port: int = UI_PORT) -> None:
         free = free_after(port)
         remedy = f"; {free} is free: darkroom ui --port {free}" if free else ", and so is every other"
         raise DarkroomError(f"port {port} is taken{remedy}")
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment = os.environ | store_settings()
+    environment |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     print("Starting the user interface, some ten seconds …", flush=True)
     store = Store()  # also makes an empty store, so that there is something to look at
     log = project_root() / FOLDER / "server.log"
-    with log.open("w") as output:
-        server = subprocess.Popen(command(port), env=environment, stdout=output, stderr=output, start_new_session=True)
+    server = subprocess.Popen(
+        command(port), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    threading.Thread(target=_note, args=(server, log), name="log of the server", daemon=True).start()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves no server behind either
     try:
         deadline = time.monotonic() + START_WITHIN
@@ -66,3 +75,12 @@ def serve(port: int = UI_PORT) -> None:
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGTERM)
         server.wait()
+
+
+def _note(server: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Write what the server says to a file, without passwords."""
+    assert server.stdout is not None
+    with log.open("w", encoding="utf-8") as file:
+        for line in server.stdout:
+            file.write(without_secrets(line.decode(errors="replace")))
+            file.flush()

@@ -6,15 +6,26 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from darkroom.core.errors import DarkroomError
-from darkroom.tracking.address import FOLDER, is_server, location, named, project_root
+from darkroom.tracking.address import (
+    FOLDER,
+    artifacts_address,
+    artifacts_folder,
+    database_file,
+    is_server,
+    location,
+    named,
+    project_root,
+    shown,
+)
+from darkroom.tracking.database import ARTIFACT_PATHS
 from darkroom.tracking.journal import Replayed, replay
 from darkroom.tracking.process import is_running
+from darkroom.tracking.repository import NO_REPOSITORY
 from darkroom.tracking.run import COPY
-from darkroom.tracking.store import AFTERWARDS, ARTIFACT_PATHS, Store, check_answers, first_line
+from darkroom.tracking.store import AFTERWARDS, Store, check_answers, first_line
 
 RECENT = 100  # runs of a stage that are looked through where none is found by content
 SILENT_DAYS = 7.0  # after which a run of an unknown process counts as abandoned
@@ -53,6 +64,11 @@ class Seen:
         return self.tags.get("git.dirty") == "true"
 
     @property
+    def why_unknown(self) -> str:
+        """Why the commit, or whether files differed from it, is not known; empty where both are."""
+        return self.tags.get("git.unknown", "" if self.commit else NO_REPOSITORY)
+
+    @property
     def profile(self) -> dict[str, str]:
         return dict(json.loads(self.tags.get("profile", "{}")))
 
@@ -76,11 +92,8 @@ class Seen:
 
 def store_exists() -> bool:
     """Whether there is a store to ask: one on a server, or a database that is no empty file."""
-    address = location()
-    if not address.startswith("sqlite:///"):
-        return True
-    file = Path(address.removeprefix("sqlite:///"))
-    return file.is_file() and file.stat().st_size > 0
+    file = database_file(location())
+    return file is None or (file.is_file() and file.stat().st_size > 0)
 
 
 class Witness:
@@ -174,7 +187,9 @@ class Witness:
                 order_by=["attributes.start_time DESC"],
             )
         except self._store.mlflow.exceptions.MlflowException as error:
-            raise DarkroomError(f"{self.address}: does not say which runs it holds ({first_line(error)})") from error
+            raise DarkroomError(
+                f"{shown(self.address)}: does not say which runs it holds ({first_line(error)})"
+            ) from error
         return [self._seen(run) for run in found]
 
     def _seen(self, run: Any) -> Seen:
@@ -213,10 +228,12 @@ def stray_artifacts(mend: bool) -> int:
         for table, column in ARTIFACT_PATHS:
             found = database.execute(f"SELECT DISTINCT {column} FROM {table} WHERE {column} LIKE '%{marker}%'")
             for (old,) in found.fetchall():
+                was = artifacts_folder(old)
                 moved = new / old.rpartition(marker)[2]
-                if Path(old).exists() or Path(old) == moved or not moved.exists():
+                if was is None or was.exists() or was == moved or not moved.exists():
                     continue
                 strays += 1
                 if mend:
-                    database.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (str(moved), old))
+                    there = artifacts_address(moved)
+                    database.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (there, old))
     return strays

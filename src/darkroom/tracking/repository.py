@@ -1,0 +1,133 @@
+"""What git knows of the project's files. The one place that asks it; an answer that fails to come is told as such."""
+
+import hashlib
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from functools import partial
+
+from darkroom.core.errors import DarkroomError
+
+NO_REPOSITORY = "made outside a git repository"
+NO_COMMIT = "made before the repository had a commit"
+OWNER = re.compile(r"detected dubious ownership in repository at '(.*)'")
+# In English, and without waiting for another git's lock on the index.
+SPEAKING = {"LC_ALL": "C", "LANGUAGE": "C", "GIT_OPTIONAL_LOCKS": "0"}
+
+
+class GitError(DarkroomError):
+    """git did what was asked, and has no such thing; or it does not answer at all: see its other kinds."""
+
+
+class SilentGitError(GitError):
+    """git is not there, or refuses to look at the repository: nothing follows about the files."""
+
+
+class NoRepositoryError(GitError):
+    """There is no repository here."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Of the project's files: the commit, and whether they differ from it, leaving out what dvc repro itself writes.
+
+    commit: empty where there is none. dirty: None where that is not known. why: of these two gaps, empty without one.
+    silent: there is a gap because git does not answer, which can be mended.
+    """
+
+    commit: str
+    dirty: bool | None
+    why: str = ""
+    silent: bool = False
+
+
+def ask(*arguments: str) -> bytes:
+    """What git prints.
+
+    Raises:
+        GitError: it prints nothing, with the reason and the remedy; see its kinds.
+    """
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, check=False, env={**os.environ, **SPEAKING})
+    except OSError as error:
+        raise SilentGitError(f"git: cannot be run ({error.strerror}); install it") from None
+    if done.returncode == 0:
+        return done.stdout
+    said = done.stderr.decode(errors="replace").strip()
+    if owner := OWNER.search(said):
+        raise SilentGitError(
+            f"git refuses to look at files of another owner in {owner[1]}; allow it: "
+            f"git config --global --add safe.directory {_quoted(owner[1])}"
+        )
+    lines = said.splitlines() or ["it does not say why"]
+    reason = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1])
+    if "not a git repository" in said:
+        raise NoRepositoryError(f"git {arguments[0]}: {reason}; a project in git with a commit is needed")
+    raise GitError(f"git {arguments[0]}: {reason}; a project in git with a commit is needed")
+
+
+def answer(*arguments: str) -> str:
+    """What git prints, as text without the last newline.
+
+    Raises:
+        GitError: see `ask`.
+    """
+    return ask(*arguments).decode(errors="replace").rstrip("\n")
+
+
+def known(*arguments: str) -> str | None:
+    """Likewise; None where it has no such thing, or does not answer: `trouble` tells which."""
+    try:
+        return answer(*arguments)
+    except GitError:
+        return None
+
+
+def trouble() -> str:
+    """Why git does not answer here, with the remedy; empty where it does, or where there is no repository."""
+    try:
+        ask("rev-parse", "--git-dir")
+        ask("ls-files", "--error-unmatch", "dvc.yaml")
+    except SilentGitError as error:
+        return str(error)
+    except GitError:
+        pass
+    return ""
+
+
+def md5_at_head(path: str) -> str | None:
+    """The md5 of a file as it was last committed; None where it was not."""
+    try:
+        return hashlib.md5(ask("show", f"HEAD:./{path}")).hexdigest()
+    except GitError:
+        return None
+
+
+def state() -> State:
+    """How the project's files stand. A refusal of git's is no answer: then nothing is known."""
+    unknown = partial(State, "", None)
+    try:
+        ask("rev-parse", "--git-dir")
+    except NoRepositoryError:
+        return unknown(NO_REPOSITORY)
+    except GitError as error:
+        return unknown(str(error), silent=True)
+    try:
+        ask("ls-files", "--error-unmatch", "dvc.yaml")
+    except SilentGitError as error:
+        return unknown(str(error), silent=True)
+    except GitError as error:  # also inside a repository that is not this project's
+        listed = "did not match any file" in str(error)
+        return unknown(NO_REPOSITORY) if listed else unknown(str(error), silent=True)
+    commit = known("rev-parse", "--verify", "--quiet", "HEAD") or ""
+    try:
+        changes = ask("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock", ":!reports")
+    except GitError as error:
+        return State(commit, None, str(error), silent=True)
+    return State(commit, bool(changes), "" if commit else NO_COMMIT)
+
+
+def _quoted(path: str) -> str:
+    """For a shell."""
+    return path if re.fullmatch(r"[\w/.+-]+", path, re.ASCII) else "'" + path.replace("'", "'\\''") + "'"
