@@ -108,7 +108,7 @@ def _check_place(destination: Path, *sources: Path | None, file: bool = False) -
     file: whether a file will be written there, not a folder.
     """
     from darkroom.core.artifact import PIPELINE as DESCRIPTION
-    from darkroom.interop.diffusers import INDEX
+    from darkroom.interop.contents import INDEX
 
     if destination.name in ("", ".."):
         raise DarkroomError(f"{destination}: would be replaced as a whole; name a folder in it")
