@@ -27,7 +27,7 @@ from darkroom.interop.contents import WEIGHTS as WEIGHT_FILE
 from darkroom.interop.defaults import Defaults
 from darkroom.interop.model import Config, Dtype, Model, Weights, build, build_vae, converted, weights_of
 from darkroom.interop.names import modern
-from darkroom.interop.scheduler import SCHEDULER, SCHEDULER_CONFIG, read_scheduler, scheduler_config
+from darkroom.interop.scheduler import SCHEDULER, SCHEDULER_CONFIG, read_drawing, scheduler_config
 from darkroom.interop.tokenizer import read_tokenizer
 from darkroom.nn.text import CLIPTextModel
 from darkroom.nn.unet import UNet2DConditionModel
@@ -65,7 +65,7 @@ def read_folder(folder: Path, tokenizer: Path | None = None) -> Model:
         raise DarkroomError(f"{folder / UNET / CONFIG}: cross_attention_dim: a model without text is not read")
     if unet.sample_size is None:
         raise DarkroomError(f"{folder / UNET / CONFIG}: lacks sample_size, the side of the latents; add it")
-    process, prediction_type, drawn = read_scheduler(folder)
+    process, prediction_type, drawn = read_drawing(folder)
     check_classes(folder / INDEX, folder / SCHEDULER / SCHEDULER_CONFIG)
     return Model(
         unet=unet,

@@ -114,25 +114,32 @@ KNOWN = {
     *("algorithm_type", "skip_prk_steps", "lambda_min_clipped", "lower_order_final", "flow_shift"),
     *("use_dynamic_shifting", "time_shift_type", "clip_sample_range", "sample_max_value", "dynamic_thresholding_ratio"),
 }
-LEARNED = ("learned", "learned_range")  # variance_type that any class may have, of networks that predict it too
+LEARNED = ("learned", "learned_range")  # variance_type that DPM-Solver has, too, of networks that predict it
 SILENT = {"clip_sample": True, "skip_prk_steps": False}  # what a class that has the key does where the file is silent
 
 
-def read_scheduler(folder: Path) -> tuple[dict[str, Any], PredictionType, Defaults]:
-    """(process, prediction type, how it is drawn) of a diffusers folder; steps and guidance are Stable Diffusion's
-    usual ones where no file of ours says more.
+def read_scheduler(folder: Path) -> tuple[dict[str, Any], PredictionType, Sampling]:
+    """(process, prediction type, sampling) of a diffusers folder; steps and guidance are Stable Diffusion's usual ones.
 
     Raises:
         DarkroomError: the file is missing or says something that is not done here; names the key.
     """
     path = folder / SCHEDULER / SCHEDULER_CONFIG
-    process, prediction, sampling = _understood(path, tagged(path, tuple(SCHEDULERS)))
+    return _understood(path, tagged(path, tuple(SCHEDULERS)))
+
+
+def read_drawing(folder: Path) -> tuple[dict[str, Any], PredictionType, Defaults]:
+    """What `read_scheduler` reads, with steps, guidance and the rest as a file of ours in the folder says, if one does.
+
+    Where the scheduler was changed since that file was written, the scheduler says how the steps are taken.
+    """
+    process, prediction, sampling = read_scheduler(folder)
     if (found := Defaults.read(folder)) is None:
         return process, prediction, Defaults(sampling, "fp32")
     ours, place = found
     if place.name == DEFAULTS:
         written = scheduler_config(process, prediction, ours.sampling)
-        if _understood(path, written)[2] != sampling:  # saved again since, with another scheduler, which says the walk
+        if _understood(place, written)[2] != sampling:
             walk = {key: getattr(ours.sampling, key) for key in ("num_inference_steps", "guidance_scale")}
             ours = replace(ours, sampling=replace(sampling, **walk))
     return process, prediction, ours
@@ -159,7 +166,7 @@ def _understood(path: Path, values: dict[str, Any]) -> tuple[dict[str, Any], Pre
     if strange := sorted(k for k, v in values.items() if k not in KNOWN | NEUTRAL.keys() and v not in (None, False)):
         key = strange[0]
         raise DarkroomError(f"{path}: {key} = {values[key]!r} is not known here, so pictures would not be the same")
-    if kind.sampler != "ddpm" and values.get("variance_type") in LEARNED:
+    if kind.sampler == "dpmpp_2m" and values.get("variance_type") in LEARNED:
         raise DarkroomError(f"{path}: variance_type = {values['variance_type']!r} is not supported")
     if missing := [key for key in ("beta_start", "beta_end") if key not in values]:
         raise DarkroomError(f"{path}: lacks {', '.join(missing)}; give a complete folder")

@@ -19,7 +19,7 @@ from darkroom.interop.diffusers import UNET as UNET_FOLDER
 from darkroom.interop.diffusers import VAE as VAE_FOLDER
 from darkroom.interop.model import Config, Dtype, Model, Weights, converted, shapes_of, weights_in_memory, weights_of
 from darkroom.interop.names import TEXT, UNET, VAE, Rules, convolved, renamed, text_rules, unet_rules, vae_rules
-from darkroom.interop.scheduler import GUIDANCE_SCALE, STEPS, read_scheduler
+from darkroom.interop.scheduler import GUIDANCE_SCALE, STEPS, read_drawing
 from darkroom.interop.tokenizer import find_tokenizer, read_tokenizer
 from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
 from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
@@ -107,7 +107,7 @@ def read_single_file(path: Path, tokenizer: Path | None = None, config: Path | N
     else:
         unet, (vae, factor) = read_unet_config(config / UNET_FOLDER), read_vae_config(config / VAE_FOLDER)
         text = read_text_config(config / TEXT_ENCODER, words.bos_token_id, words.eos_token_id)
-        process, prediction, drawn = read_scheduler(config)
+        process, prediction, drawn = read_drawing(config)
     weights = [_weights(part, file, found) for part in parts_of(unet, vae, text)]
     claimed = {name for part in weights for name in part.keys.values()}
     if left := sorted(found.keys() - claimed):
