@@ -18,6 +18,7 @@ from darkroom.evaluation.features import Judge
 from darkroom.evaluation.report import Examiner, as_json, key_figures
 from darkroom.inference.folder import assemble
 from darkroom.inference.pipeline import Pipeline
+from darkroom.inference.words import Words
 from darkroom.params import Params
 from darkroom.stage import Work, run_stage
 
@@ -54,6 +55,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         image_size=data.info.image_size,
         sampling=Sampling(**p.sampling.model_dump()),
         precision=p.precision,
+        words=Words.of(data.split("train").captions) if params.setup_text_encoder.mode == "clip" else None,
         origin=provenance(UNET, VAE, TEXT_ENCODER, LATENTS),
     )
     pipeline = Pipeline.from_pretrained(PIPELINE, device=work.device)

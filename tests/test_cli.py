@@ -13,6 +13,7 @@ from PIL import Image
 import darkroom
 from darkroom.data.prepare import Preparation, prepare
 from darkroom.data.sources.scenes import Scenes
+from darkroom.inference.defaults import EXAMPLE
 
 ROOT = Path(__file__).parents[1]
 SCENES = (ROOT / "recipes" / "scenes.yaml").read_text(encoding="utf-8")
@@ -34,7 +35,7 @@ def test_help_is_quick_and_teaches(run: Run, capsys: pytest.CaptureFixture[str])
         "try: main()\nexcept SystemExit: pass\nprint(*sys.modules, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert 'darkroom generate "a green ring" -n 4' in done.stdout
+    assert f'darkroom generate "{EXAMPLE}" -n 4' in done.stdout
     assert not {"torch", "mlflow", "numpy", "yaml", "PIL", "rich"} & set(done.stderr.split())
     for command in (
         "generate",

@@ -14,6 +14,7 @@ from darkroom.data.latents import LatentsInfo
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.generate import Sampling
 from darkroom.inference.folder import assemble
+from darkroom.inference.words import Words
 from darkroom.nn.kinds import DenoiserConfig, build, to_json
 from darkroom.nn.score_unet import ScoreUNet
 from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
@@ -60,6 +61,7 @@ def assembled(
         image_size=size,
         sampling=sampling,
         precision=precision,
+        words=Words.of(CAPTIONS) if how.get("kind", "text") == "text" else None,
         origin={"inputs": {}},
     )
     return folder / "pipeline"

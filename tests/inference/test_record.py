@@ -125,8 +125,8 @@ def test_what_is_no_record_is_refused(text: str, tmp_path: Path) -> None:
 
 def test_a_record_of_another_format_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
-    damaged(path, PLAIN, darkroom='{"format": 2, "sampler": "new"}')
-    with pytest.raises(DarkroomError, match="its record has format 2, not 1; install another version"):
+    damaged(path, PLAIN, darkroom='{"format": 3, "sampler": "new"}')
+    with pytest.raises(DarkroomError, match="its record has format 3, not 2; install another version"):
         Record.read(path)
 
 

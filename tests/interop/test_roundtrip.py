@@ -148,6 +148,7 @@ def test_a_folder_as_published_is_read_in_spite_of_its_age(folder: Path, made_fo
         ("vae/config.json", {}, ("scaling_factor",)),
         ("unet/config.json", {"center_input_sample": False}, ("num_class_embeds", "use_linear_projection")),
         ("scheduler/scheduler_config.json", {"_class_name": "PNDMScheduler", "skip_prk_steps": True}, ("clip_sample",)),
+        ("model_index.json", {"scheduler": ["diffusers", "PNDMScheduler"]}, ()),
     ):
         values = {**json.loads((folder / file).read_text()), **change}
         (folder / file).write_text(json.dumps({key: value for key, value in values.items() if key not in gone}))

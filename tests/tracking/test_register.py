@@ -27,6 +27,7 @@ from darkroom import Pipeline, cli
 from darkroom.core.artifact import content_hash, write_json
 from darkroom.data.prepared import Info
 from darkroom.evaluation.card import write_card
+from darkroom.inference.defaults import EXAMPLE
 from darkroom.tracking import stage_run
 from darkroom.tracking.store import Store
 
@@ -184,7 +185,7 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
         cli.main()
     said = capsys.readouterr().out
     assert 'mlflow models serve -m "models:/darkroom@candidate" --env-manager local' in said
-    assert '"dataframe_records": [{"prompt": "a green ring"}]' in said
+    assert f'"dataframe_records": [{{"prompt": "{EXAMPLE}"}}]' in said
 
 
 def test_nothing_is_registered_where_nothing_is_tracked(

@@ -3,6 +3,8 @@
 import math
 import re
 import sys
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 SAMPLES = Path("samples")
 MAX_SLUG, MAX_SLUG_BYTES = 60, 200  # letters of a prompt, and bytes of them, that a file name takes
+ROW = 8  # pictures of a prompt that stand in one line of a grid
+VISIBLE = 128  # pixels that a side of a picture has in a grid, at least, unless asked otherwise
 
 Prompt = Annotated[
     str | None,
@@ -38,12 +42,13 @@ def generate(
 ) -> None:
     """Draw pictures of a prompt with the trained pipeline.
 
-    One picture goes to --out. Of several, --out shows all in a grid, and each lies beside it under its number. Every
-    file says in its PNG metadata how it was made: `darkroom regenerate` makes it again.
+    One picture goes to --out. Of several, --out shows all in a grid, a row for each prompt with the prompt below it,
+    and each lies beside it under its number, in the size it was drawn in. Every file says in its PNG metadata how it
+    was made: `darkroom regenerate` makes it again.
 
     \b
-    darkroom generate "a small red circle above a large blue square"
-    darkroom generate "a green ring" -n 4 --steps 50 --guidance-scale 3 --out rings.png
+    darkroom generate "EXAMPLE"
+    darkroom generate "EXAMPLE" -n 4 --steps 50 --guidance-scale 3 --out four.png
     darkroom generate "a handwritten seven" --seed 12 --sampler dpmpp_2m --steps 10
     darkroom generate --prompts captions.txt --no-grid --gif drawing.gif
     """
@@ -60,8 +65,8 @@ def img2img(
     """Redraw a picture so that it shows a prompt.
 
     \b
-    darkroom img2img scene.png "a small green circle above a large blue square"
-    darkroom img2img scene.png "a large yellow ring" --strength 0.8 -n 4 --out rings.png
+    darkroom img2img scene.png "EXAMPLE"
+    darkroom img2img scene.png "EXAMPLE" --strength 0.8 -n 4 --out four.png
     """
     _draw(prompt, options, strength=strength, image=image)
 
@@ -77,8 +82,8 @@ def inpaint(
     """Redraw the masked part of a picture; the rest stays as it is, to the pixel. The prompt tells the whole picture.
 
     \b
-    darkroom inpaint scene.png mask.png "a small red circle above a large yellow ring"
-    darkroom inpaint scene.png mask.png "a green square below a red circle" -n 4 --sampler ddpm --steps 50
+    darkroom inpaint scene.png mask.png "EXAMPLE"
+    darkroom inpaint scene.png mask.png "EXAMPLE" -n 4 --sampler ddpm --steps 50
     """
     _draw(prompt, options, strength=strength, image=image, mask=mask)
 
@@ -96,7 +101,7 @@ def regenerate(
     Otherwise it is said what differs, and by how much the pictures do.
 
     \b
-    darkroom regenerate samples/a-green-ring.png
+    darkroom regenerate samples/a-small-red-circle.png
     """
     import torch
 
@@ -137,14 +142,16 @@ def _draw(
     mask: Path | None = None,
 ) -> None:
     """Draw, save and say what was written; arguments as the user gave them, strength with a picture alone."""
-    prompts = _prompts(prompt, o.prompts)
-    out = place("--out", o.out or SAMPLES / f"{_slug(prompts[0])}.png", ".png")
+    prompts, negative = _prompts(prompt, o.prompts), o.negative_prompt
+    negative = None if negative is None else _checked(negative, "negative_prompt")
+    out = place("--out", o.out or SAMPLES / f"{_slug(prompts[0])}.png", ".png", made=o.out is None)
     check_names("--out", _numbered(out, len(prompts) * o.n))
     gif = None if o.gif is None else place("--gif", o.gif, ".gif")
     if gif is not None and strength == 0:
         raise DarkroomError(f"--gif = {gif}: of --strength 0, which takes no step, there is no film; leave one out")
     from darkroom.core.artifact import content_hash
     from darkroom.core.tensors import to_pil
+    from darkroom.data.names import shown
     from darkroom.inference.editing import as_pictures, check_strength, mask_levels
     from darkroom.inference.record import Record, profile
     from darkroom.inference.written import open_picture
@@ -176,26 +183,31 @@ def _draw(
         model=model.model_hash,
         precision=model.precision,
         profile=profile(model),
-        negative_prompt=o.negative_prompt,
+        negative_prompt=negative,
         height=height,
         width=width,
         strength=strength,
-        columns=math.ceil(math.sqrt(len(wanted))),
-        sources={name: {"name": path.name, "md5": content_hash(path)} for name, (path, _) in inputs.items()},
+        columns=_columns(len(prompts), o.n),
+        each=o.n,
+        scale=o.scale or 1,
+        sources={name: {"name": shown(path.name), "md5": content_hash(path)} for name, (path, _) in inputs.items()},
         image=to_pil(as_pictures(inputs["image"][1], model.info.channels)[0]) if "image" in inputs else None,
         mask=to_pil(mask_levels(inputs["mask"][1])) if "mask" in inputs else None,
     )
     record.check_fits()
-    _develop(model, record, out, o.grid, gif)
+    start = inputs["image"][1].size[::-1] if "image" in inputs else None
+    size = start or (height or model.info.image_size, width or model.info.image_size)
+    for remark in model.remarks.new([*prompts, *([negative] if negative else [])], size):
+        print(f"darkroom: {remark}", file=sys.stderr)
+    _develop(model, record, out, o, gif)
 
 
-def _develop(model: "Pipeline", record: "Record", out: Path, grid: bool, gif: Path | None) -> None:
+def _develop(model: "Pipeline", record: "Record", out: Path, o: Options, gif: Path | None) -> None:
     """Draw batch by batch, saving each picture as soon as it is there; then the grid, and the film of the first."""
     import torch
     from torch import Tensor
 
     from darkroom.core.progress import Progress
-    from darkroom.core.tensors import image_grid
     from darkroom.inference.options import Tally
 
     tally = Tally()
@@ -214,10 +226,12 @@ def _develop(model: "Pipeline", record: "Record", out: Path, grid: bool, gif: Pa
             for i, picture in enumerate(batch.draw(model, watch, tally)):
                 pictures.append(picture)
                 path = paths[len(pictures) - 1]
-                replace(batch, index=i).save(path, picture)
+                alone = replace(batch, index=i, each=None)
+                alone.save(path, alone.shown({i: picture}))
                 written.append(path)
-    if many and grid:
-        record.save(out, image_grid(torch.stack(pictures), record.columns))
+    if many and o.grid:
+        together = replace(record, scale=o.scale or _visible(pictures[0].shape[1:]))
+        together.save(out, together.shown(torch.stack(pictures)))
         written.append(out)
     if film is not None and gif is not None:
         film.save(gif)
@@ -246,20 +260,39 @@ def _prompts(prompt: str | None, file: Path | None) -> list[str]:
     if (prompt is None) == (file is None):
         raise DarkroomError("prompt: give either PROMPT or --prompts FILE")
     if file is None:
-        return [prompt or ""]
+        return [_checked(prompt or "", "prompt")]
+    from darkroom.core.text import read_text
+
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DarkroomError(f"--prompts = {file}: cannot be read as text ({error}); name another file") from None
-    found = [line.strip() for line in lines if line.strip()]
+        lines = read_text(file).split("\n")
+    except DarkroomError as error:
+        raise DarkroomError(f"--prompts = {error}") from None
+    found = [text for i, line in enumerate(lines, 1) if (text := _checked(line, f"--prompts = {file}: line {i}"))]
     if not found:
         raise DarkroomError(f"--prompts = {file}: holds no prompt; write one a line")
     return found
 
 
+def _checked(text: str, what: str) -> str:
+    """A text that a file or a shell handed over, as it is drawn."""
+    from darkroom.inference.words import check_prompt, without_marks
+
+    return check_prompt(without_marks(text), what)
+
+
+def _columns(prompts: int, n: int) -> int:
+    """Pictures beside each other in a grid: of one prompt or one picture each, as many as make it square."""
+    return min(n, ROW) if prompts > 1 and n > 1 else math.ceil(math.sqrt(prompts * n))
+
+
+def _visible(size: Sequence[int]) -> int:
+    """How many times pictures of a size (height, width) in pixels are enlarged in a grid."""
+    return max(1, -(-VISIBLE // max(size)))
+
+
 def _slug(prompt: str) -> str:
-    """A prompt as a file name: its letters and digits, joined by hyphens."""
-    letters = re.sub(r"\W+", "-", prompt.lower())[:MAX_SLUG]
+    """A prompt as a file name: its letters and digits, joined by hyphens; the same in NFC and NFD."""
+    letters = re.sub(r"\W+", "-", unicodedata.normalize("NFC", prompt).lower())[:MAX_SLUG]
     return letters.encode(errors="ignore")[:MAX_SLUG_BYTES].decode(errors="ignore").strip("-_") or "picture"
 
 

@@ -49,6 +49,8 @@ def import_model(
     _check_place(destination, source, tokenizer, config)
     model = read_model(source, tokenizer, config)
     write_imported(model, source, destination)
+    if model.aside:
+        print(f"{source}: not read: {', '.join(model.aside)}")
     print(f"{destination}: {_described(model)}, {content_hash(destination)}")
 
 
@@ -67,7 +69,7 @@ def export_model(
     darkroom export my-model.safetensors --format single-file --dtype fp16
     """
     from darkroom.core.artifact import whole
-    from darkroom.inference.folder import PipelineInfo, check_exportable
+    from darkroom.inference.folder import PipelineInfo, carry_words, check_exportable
     from darkroom.interop.diffusers import write_folder
     from darkroom.interop.single_file import unsaid, write_single_file
     from darkroom.interop.source import read_model
@@ -89,6 +91,7 @@ def export_model(
     with whole(destination) as beside:
         if format == "diffusers":
             write_folder(model, beside, dtype)
+            carry_words(pipeline, beside)
         else:
             write_single_file(model, beside, dtype)
     print(f"{destination}: {_described(model)}, {dtype}")
@@ -108,7 +111,8 @@ def _check_place(destination: Path, *sources: Path | None, file: bool = False) -
     file: whether a file will be written there, not a folder.
     """
     from darkroom.core.artifact import PIPELINE as DESCRIPTION
-    from darkroom.interop.diffusers import INDEX
+    from darkroom.core.system_files import left_by_system
+    from darkroom.interop.contents import INDEX
 
     if destination.name in ("", ".."):
         raise DarkroomError(f"{destination}: would be replaced as a whole; name a folder in it")
@@ -122,7 +126,7 @@ def _check_place(destination: Path, *sources: Path | None, file: bool = False) -
     if destination.is_dir() == file:
         raise DarkroomError(f"{destination}: is a {'folder' if file else 'file'}; give another name")
     model = any((destination / name).is_file() for name in (INDEX, DESCRIPTION))
-    if not (file or model) and any(destination.iterdir()):
+    if not (file or model) and any(not left_by_system([inside.name]) for inside in destination.iterdir()):
         raise DarkroomError(
             f"{destination}: is a folder of other things (no {INDEX}, no {DESCRIPTION}), which would be lost; "
             "give another place, or empty it"

@@ -1,6 +1,7 @@
 """The options that all drawing commands share, written once, and the check of where commands are to write."""
 
 import inspect
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,8 +12,10 @@ import typer
 from darkroom.cli.names import check_names
 from darkroom.core.choices import SamplerName, Spacing, Variance
 from darkroom.core.errors import DarkroomError
+from darkroom.inference.defaults import EXAMPLE
 
 MAX_PICTURES = 256  # of one prompt
+MAX_SCALE = 64
 PIPELINE = Path("artifacts/pipeline")
 
 
@@ -63,6 +66,14 @@ class Options:
     grid: Annotated[bool, typer.Option(help="Of several pictures, also write one that shows them all, to --out.")] = (
         True
     )
+    scale: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MAX_SCALE,
+            help="Pixels of a file for each pixel drawn. [default: 1; in grids, enough to see small pictures]",
+        ),
+    ] = None
     gif: Annotated[
         Path | None, typer.Option(help="GIF file to write: how the first few pictures came about.", show_default=False)
     ] = None
@@ -80,7 +91,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     hints = {**get_type_hints(command, include_extras=True), **get_type_hints(Options, include_extras=True)}
     shared = [inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default) for f in fields(Options)]
     every = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own] + shared
-    spread.__name__, spread.__doc__ = command.__name__, command.__doc__
+    spread.__name__, spread.__doc__ = command.__name__, taught(command).__doc__
     spread.__annotations__ = {one.name: hints[one.name] for one in every}
     spread.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [one.replace(annotation=hints[one.name]) for one in every]
@@ -88,9 +99,24 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     return spread
 
 
-def place(option: str, path: Path, suffix: str) -> Path:
-    """The path itself, refused before anything is drawn where no such file could be written."""
+def taught(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose help shows the one example prompt in the place of EXAMPLE."""
+    command.__doc__ = (command.__doc__ or "").replace("EXAMPLE", EXAMPLE)
+    return command
+
+
+def place(option: str, path: Path, suffix: str, made: bool = False) -> Path:
+    """The path itself, refused before anything is drawn where no such file could be written.
+
+    Args:
+        made: whether its folder is made where it is missing, as no mistyped one should be.
+    """
     if path.suffix.lower() != suffix:
         raise DarkroomError(f"{option} = {path}: give a name that ends in {suffix}")
     check_names(option, [path])
+    if not (made or path.parent.exists()):
+        raise DarkroomError(
+            f"{option} = {path}: there is no folder {path.parent}; make it (mkdir -p {shlex.quote(str(path.parent))}), "
+            "or give another place"
+        )
     return path

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from darkroom.cli.options import PIPELINE
+from darkroom.cli.options import PIPELINE, taught
 
 
+@taught
 def register(
     pipeline: Annotated[Path, typer.Option(help="Folder of the trained pipeline.")] = PIPELINE,
     promote: Annotated[
@@ -30,7 +31,7 @@ def register(
     MLFLOW_TRACKING_URI=sqlite:///.mlflow/mlflow.db \\
       mlflow models serve -m "models:/darkroom@candidate" --env-manager local --port 5001
     curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \\
-      -d '{"dataframe_records": [{"prompt": "a green ring"}], "params": {"seed": 7}}'
+      -d '{"dataframe_records": [{"prompt": "EXAMPLE"}], "params": {"seed": 7}}'
 
     The answer is {"predictions": [{"image": PNG file in base64}]}. A row with an `image` (a PNG file in base64) is
     drawn from that picture, changed by as much as the parameter `strength` says. The other parameters:

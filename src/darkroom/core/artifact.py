@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from darkroom.core.errors import DarkroomError
+from darkroom.core.system_files import left_by_system
+from darkroom.core.text import UnreadableTextError, decode_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +23,11 @@ CONFIG = "config.json"
 OS_ERROR = re.compile(r"os error (\d+)")
 PROVENANCE = "provenance.json"
 PIPELINE = "pipeline.json"  # of a folder that holds a whole model
+
+# What to do about a file that cannot be used: it depends on whose it is.
+REPRO = "run the stage that makes it (dvc repro)"
+FETCH = "fetch the model again, or name another"
+COPY = "copy the whole folder again from where it was made"
 
 
 @contextmanager
@@ -83,8 +90,20 @@ def content_hash(path: Path | str) -> str:
     if path.is_file():
         return file_hash(path)
     if not path.is_dir():
-        raise DarkroomError(f"{path}: no such file or folder; run the stage that makes it (dvc repro)")
+        raise DarkroomError(f"{path}: no such file or folder; {REPRO}")
     return folder_hash({f.relative_to(path).as_posix(): file_hash(f) for f in path.rglob("*") if f.is_file()})
+
+
+def model_hash(path: Path) -> str:
+    """The `content_hash` of a model without what file managers and disks left in its folder (.DS_Store, Thumbs.db, …).
+
+    Raises:
+        DarkroomError: see `content_hash`.
+    """
+    if not path.is_dir():
+        return content_hash(path)
+    files = [(file.relative_to(path), file) for file in path.rglob("*") if file.is_file()]
+    return folder_hash({name.as_posix(): file_hash(file) for name, file in files if not left_by_system(name.parts)})
 
 
 def folder_hash(files: Mapping[str, str]) -> str:
@@ -112,18 +131,21 @@ def write_json(path: Path | str, value: Any) -> None:
         beside.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: Path | str) -> Any:
-    """The value in a JSON file.
+def read_json(path: Path | str, remedy: str = REPRO) -> Any:
+    """The value in a JSON file, in any encoding that `decode_text` knows.
+
+    Args:
+        remedy: what its reader can do about a file that is missing or torn.
 
     Raises:
         DarkroomError: the file is missing or is no JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(decode_text(Path(path).read_bytes()))
     except FileNotFoundError:
-        raise DarkroomError(f"{path}: no such file; run the stage that makes it (dvc repro)") from None
-    except ValueError as error:
-        raise DarkroomError(f"{path}: not valid JSON ({error}); make it again with dvc repro") from None
+        raise DarkroomError(f"{path}: no such file; {remedy}") from None
+    except (ValueError, RecursionError, UnreadableTextError) as error:
+        raise DarkroomError(f"{path}: not valid JSON ({error}); {remedy}") from None
 
 
 def save_tensors(path: Path | str, tensors: Mapping[str, "Tensor"]) -> None:
@@ -143,8 +165,8 @@ def save_tensors(path: Path | str, tensors: Mapping[str, "Tensor"]) -> None:
     os.chmod(path, 0o644)  # noqa: PTH101
 
 
-def load_tensors(path: Path | str) -> dict[str, "Tensor"]:
-    """All tensors of a safetensors file, on the CPU.
+def load_tensors(path: Path | str, remedy: str = REPRO) -> dict[str, "Tensor"]:
+    """All tensors of a safetensors file, on the CPU; remedy: see `read_json`.
 
     Raises:
         DarkroomError: the file is missing, truncated or of another kind.
@@ -154,9 +176,9 @@ def load_tensors(path: Path | str) -> dict[str, "Tensor"]:
     try:
         return load_file(path)
     except FileNotFoundError:
-        raise DarkroomError(f"{path}: no such file; run the stage that makes it (dvc repro)") from None
+        raise DarkroomError(f"{path}: no such file; {remedy}") from None
     except (SafetensorError, OSError) as error:
-        raise DarkroomError(f"{path}: not a readable safetensors file ({error}); fetch or make it again") from None
+        raise DarkroomError(f"{path}: not a readable safetensors file ({error}); {remedy}") from None
 
 
 def provenance(*inputs: Path | str) -> dict[str, Any]:

@@ -61,6 +61,30 @@ def sheet(plates: Sequence[Plate], columns: int, heading: str = "") -> Image.Ima
     return out
 
 
+def grid(plates: Sequence[Plate], across: int, columns: int, scale: int) -> Image.Image:
+    """Plates in rows of `columns`, the pictures of each in lines of `across`, each pixel `scale` x `scale`.
+
+    Args:
+        plates: all with pictures of one size.
+    """
+    columns = min(columns, len(plates))
+    w, h = (side * scale for side in plates[0].pictures[0].size)
+    lines = -(-max(len(plate.pictures) for plate in plates) // across)
+    wide = max(across * (w + JOINT) - JOINT, PICTURE)
+    texts = [_wrap(plate.caption, LETTERS * wide // PICTURE, LINES) for plate in plates]
+    cell = lines * (h + JOINT) + max(map(len, texts)) * LINE + GUTTER
+    out = _paper(GUTTER + columns * (wide + GUTTER), GUTTER + -(-len(plates) // columns) * cell)
+    pen = ImageDraw.Draw(out)
+    for i, (plate, text) in enumerate(zip(plates, texts, strict=True)):
+        x, y = GUTTER + (i % columns) * (wide + GUTTER), GUTTER + (i // columns) * cell
+        for k, picture in enumerate(plate.pictures):
+            enlarged = picture.convert("RGB").resize((w, h), Image.Resampling.NEAREST)
+            out.paste(enlarged, (x + (k % across) * (w + JOINT), y + (k // across) * (h + JOINT)))
+        for k, line in enumerate(text):
+            pen.text((x, y + lines * (h + JOINT) - 2 + k * LINE), line, fill=INK, font=_font(10))
+    return out
+
+
 def table(headings: Sequence[str], rows: Sequence[Plate]) -> Image.Image:
     """A row of pictures for each plate, its caption to the left; headings[k] stands above the k-th picture."""
     left = GUTTER + PICTURE + GUTTER

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from darkroom.core.artifact import whole
+from darkroom.core.errors import DarkroomError
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -19,6 +20,22 @@ def to_float(images: Tensor) -> Tensor:
 def to_uint8(images: Tensor) -> Tensor:
     """float [-1, 1] -> uint8 [0, 255], rounded and clamped (never wrapped), same shape."""
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def check_finite(values: Tensor, what: str, remedy: str) -> None:
+    """Refuse numbers of which one is NaN or infinite.
+
+    Raises:
+        DarkroomError: `what` they are, how many of them are not finite, and `remedy`.
+    """
+    if not values.is_floating_point() or not values.numel():
+        return
+    low, high = torch.aminmax(values)  # NaN if one is; without memory for an answer to each
+    if not bool(low.isfinite() & high.isfinite()):
+        bad = int((~values.isfinite()).sum())
+        raise DarkroomError(
+            f"{what} is not finite: {bad:,} of its {values.numel():,} numbers are NaN or infinite; {remedy}"
+        )
 
 
 def contrast(alpha: float, sigma: float) -> float:

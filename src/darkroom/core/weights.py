@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from darkroom.core.artifact import CONFIG, PROVENANCE, load_tensors, read_json, save_tensors, whole, write_json
+from darkroom.core.artifact import CONFIG, PROVENANCE, REPRO, load_tensors, read_json, save_tensors, whole, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.inside import check_inside
+from darkroom.core.tensors import check_finite
 
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
 WEIGHTS = "model.safetensors"
@@ -33,18 +34,21 @@ def write_network(
         write_json(beside / PROVENANCE, origin)
 
 
-def load_weights(network: Network, file: Path, device: torch.device, prefix: str = "") -> Network:
+def load_weights(network: Network, file: Path, device: torch.device, prefix: str = "", remedy: str = REPRO) -> Network:
     """Load weights strictly; the network comes back on `device`, in eval mode and frozen.
 
     Args:
-        prefix: with which all names in the file begin.
+        prefix: with which all names in the file begin. remedy: see core.artifact.read_json.
 
     Raises:
-        DarkroomError: names the file and what does not fit, or a link that leads out of its folder.
+        DarkroomError: names the file and what does not fit or is not finite, or a link that leads out of its folder.
     """
     check_inside(file.parent)
+    tensors = load_tensors(file, remedy)
+    for key, value in tensors.items():
+        check_finite(value, f"{file}: {key}", remedy)
     try:
-        network.load_state_dict({key.removeprefix(prefix): value for key, value in load_tensors(file).items()})
+        network.load_state_dict({key.removeprefix(prefix): value for key, value in tensors.items()})
     except RuntimeError as error:
         raise DarkroomError(f"{file}: does not fit its config.json: {' '.join(str(error).split())[:300]}") from None
     return network.to(device).eval().requires_grad_(False)

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
+from darkroom.core.text import UnreadableTextError, decode_text
 
 VOCAB, MERGES, WHOLE, TOKENIZER_CONFIG = "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"
+REMEDY = "fetch or make the tokenizer again"
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 WORDS = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
@@ -62,13 +64,15 @@ class CLIPTokenizer:
             DarkroomError: a file is missing, or is none of a CLIP tokenizer.
         """
         folder = Path(folder)
-        vocab = read_json(folder / VOCAB)
+        vocab = read_json(folder / VOCAB, REMEDY)
         try:
-            lines = (folder / MERGES).read_text(encoding="utf-8").splitlines()
+            lines = decode_text((folder / MERGES).read_bytes()).split("\n")
         except FileNotFoundError:
-            raise DarkroomError(f"{folder / MERGES}: no such file; make the tokenizer again") from None
-        except UnicodeDecodeError:
-            raise DarkroomError(f"{folder / MERGES}: not text in UTF-8; make the tokenizer again") from None
+            raise DarkroomError(f"{folder / MERGES}: no such file; {REMEDY}") from None
+        except UnreadableTextError as error:
+            raise DarkroomError(f"{folder / MERGES}: {error}; {REMEDY}") from None
+        if not isinstance(vocab, dict):
+            raise DarkroomError(f"{folder / VOCAB}: lists no tokens; {REMEDY}")
         merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
         if BOS not in vocab or EOS not in vocab or any(len(pair) != 2 for pair in merges):
             raise DarkroomError(f"{folder}: not a CLIP tokenizer ({BOS} or {EOS} missing, or {MERGES} malformed)")
@@ -87,7 +91,7 @@ class CLIPTokenizer:
             return cls(vocab, merges, max_length)
         except Exception as error:  # tokenizers raises no other class
             reason = " ".join(str(error).split())
-            raise DarkroomError(f"{file}: not a CLIP tokenizer ({reason}); fetch or make it again") from None
+            raise DarkroomError(f"{file}: not a CLIP tokenizer ({reason}); {REMEDY}") from None
 
     def write(self, folder: Path) -> None:
         """Write the files that transformers' CLIPTokenizer and CLIPTokenizerFast read."""
@@ -117,6 +121,10 @@ class CLIPTokenizer:
             row[: len(ids)] = torch.tensor(ids)
         return rows
 
+    def ids(self, text: str) -> list[int]:
+        """The token ids of a text of any length: start, text, end."""
+        return list(self._tokenizer.encode(text).ids)
+
     def cut(self, text: str) -> str:
         """What `__call__` drops of a text that is too long: its last words, the one it cuts through included, as they
         are written; empty for a text that fits."""
@@ -134,7 +142,7 @@ def model_max_length(folder: Path, silent: int | None = None) -> int:
         DarkroomError: it says no number.
     """
     file = folder / TOKENIZER_CONFIG
-    values = read_json(file)
+    values = read_json(file, REMEDY)
     found = values.get("model_max_length", silent) if isinstance(values, dict) else None
     if not isinstance(found, int | float) or not found > 0:
         raise DarkroomError(f"{file}: model_max_length = {found!r}: give a number above 0")

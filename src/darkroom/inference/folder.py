@@ -14,9 +14,10 @@ import torch
 
 from darkroom.core.artifact import (
     CONFIG,
+    COPY,
     PIPELINE,
     PROVENANCE,
-    content_hash,
+    model_hash,
     read_json,
     save_tensors,
     whole,
@@ -30,6 +31,7 @@ from darkroom.data.conditioning import ConditioningInfo
 from darkroom.data.latents import LatentsInfo
 from darkroom.diffusion.generate import Sampling
 from darkroom.diffusion.process import process_of
+from darkroom.inference.words import Words
 from darkroom.interop.configs import text_config, unet_config, vae_config
 from darkroom.interop.diffusers import (
     TEXT_ENCODER,
@@ -91,7 +93,7 @@ class PipelineInfo:
         if not path.is_file():
             raise DarkroomError(f"{folder}: holds no {PIPELINE}, so it is no Darkroom pipeline; name another folder")
         check_inside(folder)
-        value = read_json(path)
+        value = read_json(path, COPY)
         try:
             if value["format"] != FORMAT:
                 raise DarkroomError(f"{path}: has format {value['format']!r}, not {FORMAT}; install another version")
@@ -111,11 +113,11 @@ class PipelineInfo:
                 precision=value["precision"],
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise DarkroomError(f"{path}: does not describe a pipeline ({error}); assemble it again") from None
+            raise DarkroomError(f"{path}: does not describe a pipeline ({error}); {COPY}") from None
 
     @classmethod
     def of(cls, model: Model) -> "PipelineInfo":
-        """The description of a model that other tools have made; drawn in fp32 unless asked otherwise."""
+        """The description of a model that other tools have made."""
         return cls(
             channels=model.vae.out_channels,
             image_size=model.image_size,
@@ -128,7 +130,7 @@ class PipelineInfo:
             scaling_factor=model.scaling_factor,
             scaling="imported",
             sampling=model.sampling,
-            precision="fp32",
+            precision=model.precision,
         )
 
     def write(self, folder: Path) -> None:
@@ -171,6 +173,7 @@ def assemble(
     image_size: int,
     sampling: Sampling,
     precision: Precision,
+    words: Words | None,
     origin: dict[str, Any],
 ) -> PipelineInfo:
     """Write the pipeline of trained parts to `destination`, whole or not at all.
@@ -179,6 +182,7 @@ def assemble(
         unet, vae, text_encoder: the artifacts' folders.
         latents: of the cache the U-Net was trained on.
         sampling, precision: the defaults for drawing.
+        words: of the captions it was trained on; None where they do not say what it knows.
         origin: what provenance.json says, see core.artifact.provenance.
     """
     trained, autoencoder, encoder = (read_json(folder / CONFIG) for folder in (unet, vae, text_encoder))
@@ -216,6 +220,8 @@ def assemble(
         if info.for_diffusers:
             write_scheduler(folder, scheduler_config(info.process, info.prediction_type, info.sampling))
         info.write(folder)
+        if words is not None:
+            words.write(folder)
         write_json(folder / PROVENANCE, origin)
     return info
 
@@ -239,10 +245,17 @@ def write_imported(model: Model, source: Path, destination: Path) -> PipelineInf
     """Write a model of another tool as a pipeline, whole or not at all; its parts serve as pretrained ones."""
     info = PipelineInfo.of(model)
     with whole(destination) as folder:
-        write_folder(model, folder)
+        write_folder(model, folder, defaults=False)
         info.write(folder)
-        write_json(folder / PROVENANCE, {"inputs": {source.name: content_hash(source)}})
+        carry_words(source, folder)
+        write_json(folder / PROVENANCE, {"inputs": {source.name: model_hash(source)}})
     return info
+
+
+def carry_words(source: Path, folder: Path) -> None:
+    """Write to `folder` the words of the training captions that travel with the model in `source`, if any do."""
+    if (words := Words.read(source)) is not None:
+        words.write(folder)
 
 
 def check_exportable(folder: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from darkroom.core.tensors import check_finite
 from darkroom.nn.identity import Autoencoder
 
 AT_ONCE = 512 * 512  # pixels, over all pictures, that go through the autoencoder together
@@ -23,9 +24,14 @@ def decode(vae: Autoencoder, z: Tensor, at_once: int = AT_ONCE, whole: int = WHO
 
     Above `whole` pixels the picture is blended from tiles. Each tile's norms see that tile alone, so it differs a
     little from the picture decoded as a whole.
+
+    Raises:
+        DarkroomError: they are not finite, and would be black.
     """
     d = vae.downscale
-    return _through(vae.decode, z, z.shape[2] * z.shape[3] * d**2, at_once, whole, TILE // d, OVERLAP // d)
+    pictures = _through(vae.decode, z, z.shape[2] * z.shape[3] * d**2, at_once, whole, TILE // d, OVERLAP // d)
+    check_finite(pictures, "what was drawn", "draw with precision fp32 or less guidance, or mend the model")
+    return pictures
 
 
 def encode(vae: Autoencoder, pictures: Tensor, at_once: int = AT_ONCE, whole: int = WHOLE) -> Tensor:

@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 import torch
 
-from darkroom.core.artifact import CONFIG, PIPELINE, read_json
+from darkroom.core.artifact import CONFIG, COPY, PIPELINE, read_json
 from darkroom.core.choices import Precision
 from darkroom.core.errors import DarkroomError
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, load_weights
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.inference.folder import DIFFUSERS_KIND, PipelineInfo
-from darkroom.interop.diffusers import INDEX, TEXT_ENCODER, TOKENIZER, UNET, VAE, read_text_encoder, read_unet, read_vae
+from darkroom.interop.contents import INDEX
+from darkroom.interop.diffusers import TEXT_ENCODER, TOKENIZER, UNET, VAE, read_text_encoder, read_unet, read_vae
 from darkroom.interop.model import build, build_vae
 from darkroom.interop.source import read_model
 from darkroom.nn.denoising import DenoisingNetwork
@@ -73,7 +74,7 @@ def _for_drawing(unet: UNet2DConditionModel, device: torch.device) -> DenoisingN
 def _read_denoiser(folder: Path, info: PipelineInfo, device: torch.device, precision: Precision) -> DenoisingNetwork:
     if info.network == DIFFUSERS_KIND:
         return _for_drawing(read_unet(folder, device, precision), device)
-    config = from_json(read_json(folder / CONFIG), folder / CONFIG)
+    config = from_json(read_json(folder / CONFIG, COPY), folder / CONFIG)
     if kind_of(config) != info.network:
         raise DarkroomError(f"{folder / CONFIG}: {KIND} = {kind_of(config)!r}, but {PIPELINE} says {info.network!r}")
-    return load_weights(build_denoiser(config), folder / DIFFUSERS_WEIGHTS, device).stored()
+    return load_weights(build_denoiser(config), folder / DIFFUSERS_WEIGHTS, device, remedy=COPY).stored()

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from darkroom.core.artifact import content_hash
+from darkroom.core.artifact import model_hash
 from darkroom.core.choices import Precision
 from darkroom.core.device import autocast, resolve_device
 from darkroom.core.errors import DarkroomError
@@ -28,6 +28,7 @@ from darkroom.inference.folder import PipelineInfo
 from darkroom.inference.networks import read_parts
 from darkroom.inference.options import Options, Output, Request, Tally, answer, check_size, request, sampling
 from darkroom.inference.prompts import ClassPrompts, NoPrompts, Prompts, TextPrompts
+from darkroom.inference.words import Remarks, Words, check_prompts
 from darkroom.nn.denoising import DenoisingNetwork
 from darkroom.nn.identity import Autoencoder
 from darkroom.nn.text import CLIPTextModel
@@ -79,8 +80,8 @@ class Pipeline:
 
     @cached_property
     def model_hash(self) -> str:
-        """The content hash of the pipeline's folder."""
-        return content_hash(self.path)
+        """The content hash of the pipeline's folder, see core.artifact.model_hash."""
+        return model_hash(self.path)
 
     @overload
     def text_to_image(
@@ -123,8 +124,8 @@ class Pipeline:
             options: see `Options`.
 
         Raises:
-            DarkroomError: no prompt, as many seeds as there are not prompts, an unknown sampler, an unknown class,
-                or a number of steps, a size or a scale out of range, or that the network cannot draw.
+            DarkroomError: no prompt, one that is no text, as many seeds as there are not prompts, an unknown sampler,
+                an unknown class, or a number of steps, a size or a scale out of range, or that the network cannot draw.
         """
         asked = self._request(prompt, options)
         size = (self.info.image_size if height is None else height, self.info.image_size if width is None else width)
@@ -249,6 +250,7 @@ class Pipeline:
         """uint8 (N, C, *size), batch by batch; drawn larger where the networks need it, and cropped."""
         height, width = size
         prompts, parts = self.prompts(asked.prompts, asked.negatives), []
+        self.remarks.warn([*asked.prompts, *(asked.negatives or ())], size)
         for rows in asked.batches:
             seeds = asked.seeds[rows]
             start, own = self.start(seeds, height, width), given
@@ -276,12 +278,18 @@ class Pipeline:
 
     def prompts(self, prompts: Sequence[str], negatives: Sequence[str] | None = None) -> Prompts:
         """The prompts, encoded once; negatives: as many, or None. For errors see `text_to_image`."""
+        check_prompts(prompts, negatives or ())
         condition = self.info.condition
         if condition.kind == "class":
             return ClassPrompts(prompts, negatives, condition.classes, self.device)
         if self.text is None or condition.null is None:
             return NoPrompts([*prompts, *(negatives or ())])
         return TextPrompts(prompts, negatives, *self.text, condition.null, self.device)
+
+    @cached_property
+    def remarks(self) -> Remarks:
+        """What is said of words and sizes that training never showed."""
+        return Remarks(self.info.image_size, Words.read(self.path) if self.text else None)
 
     def start(self, seeds: Sequence[int], height: int | None = None, width: int | None = None) -> Tensor:
         """The noise (N, c, h, w) that pictures of these seeds begin with, for pictures of at least this size."""

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from darkroom.core.errors import DarkroomError
+from darkroom.data.names import shown
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.denoiser import Condition
+from darkroom.inference.words import same_name
 from darkroom.nn.denoising import DenoisingNetwork
 from darkroom.nn.text import CLIPTextModel
 from darkroom.nn.unet import select_context
@@ -69,6 +71,8 @@ class TextPrompts:
 class ClassPrompts:
     """Names of classes; the null condition is the id behind the last class, or negatives are classes too.
 
+    A name is the same in NFC and NFD.
+
     Raises:
         DarkroomError: a prompt is no class.
     """
@@ -76,14 +80,20 @@ class ClassPrompts:
     def __init__(
         self, prompts: Sequence[str], negatives: Sequence[str] | None, classes: Sequence[str], device: torch.device
     ) -> None:
-        ids = {name: i for i, name in enumerate(classes)}
-        for prompt in (*prompts, *(negatives or ())):
-            if prompt not in ids:
-                raise DarkroomError(f"prompt {prompt!r} is no class of this model; its classes: {', '.join(classes)}")
-        self.ids: Tensor = torch.tensor([ids[prompt] for prompt in prompts], device=device)
+        written = {name: i for i, name in enumerate(classes)}
+        looks = {same_name(name): i for name, i in written.items()}  # folders that name classes may be in NFD
+
+        def id_of(prompt: str) -> int:
+            found = written.get(prompt, looks.get(same_name(prompt)))
+            if found is None:
+                names = ", ".join(map(shown, classes))
+                raise DarkroomError(f"prompt {shown(prompt)!r} is no class of this model; its classes: {names}")
+            return found
+
+        self.ids: Tensor = torch.tensor([id_of(prompt) for prompt in prompts], device=device)
         self.nulls = torch.full_like(self.ids, len(classes))
         if negatives:
-            self.nulls = torch.tensor([ids[prompt] for prompt in negatives], device=device)
+            self.nulls = torch.tensor([id_of(prompt) for prompt in negatives], device=device)
 
     def conditions(self, unet: DenoisingNetwork, rows: slice) -> tuple[Condition, Condition]:
         """Ids; the embedding is the U-Net's."""
@@ -99,7 +109,9 @@ class NoPrompts:
 
     def __init__(self, prompts: Sequence[str]) -> None:
         if said := next(filter(None, prompts), None):
-            raise DarkroomError(f"prompt {said!r}: this model was trained without captions; give the empty prompt ''")
+            raise DarkroomError(
+                f"prompt {shown(said)!r}: this model was trained without captions; give the empty prompt ''"
+            )
 
     def conditions(self, unet: DenoisingNetwork, rows: slice) -> tuple[Condition, Condition]:
         """Nothing, twice."""

@@ -1,10 +1,12 @@
 """How a picture was made, kept inside its PNG: enough to make it again, with the batch it came from."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
 import torch
 from PIL import Image, PngImagePlugin
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -15,6 +17,7 @@ from darkroom.core.artifact import whole
 from darkroom.core.choices import Precision
 from darkroom.core.device import execution_profile
 from darkroom.core.errors import DarkroomError
+from darkroom.core.sheet import Plate, grid
 from darkroom.core.tensors import image_grid, to_pil
 from darkroom.data.images import UnusablePictureError
 from darkroom.diffusion.generate import Sampling
@@ -34,7 +37,9 @@ class Record:
     """A request to a pipeline, with the pipeline and the place that answered it.
 
     prompts, seeds: of the pictures drawn by one command; batches of `batch_size` are drawn together.
-    index: which of them the picture is; None: a grid of all, `columns` wide.
+    index: which of them the picture is; None: a grid of all, `columns` beside each other.
+    each: how many pictures a prompt has, in a grid with captions; None: it has none.
+    scale: pixels of the file's sides for each pixel drawn.
     image, mask: what was given, for image to image and inpainting; sources: their files' names and md5.
     model: content hash of the pipeline. profile: see `execution_profile`.
     """
@@ -54,6 +59,8 @@ class Record:
     strength: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     index: Index | None = None
     columns: Count = 1
+    each: Count | None = None
+    scale: Count = 1
     sources: dict[str, dict[str, str]] = field(default_factory=dict)
     image: Image.Image | None = None
     mask: Image.Image | None = None
@@ -92,8 +99,22 @@ class Record:
 
     def again(self, pipeline: Pipeline, on_step: OnStep = ignore_step) -> Tensor:
         """The recorded picture, uint8 (C, H, W), drawn with its whole batch."""
-        pictures = torch.cat([batch.draw(pipeline, on_step) for batch in self.batches()])
-        return image_grid(pictures, self.columns) if self.index is None else pictures[self.index]
+        return self.shown(torch.cat([batch.draw(pipeline, on_step) for batch in self.batches()]))
+
+    def shown(self, pictures: Tensor | Mapping[int, Tensor]) -> Tensor:
+        """What the file shows of its prompts' pictures, uint8 (N, C, H, W): one of them, or a grid; (C, H', W')."""
+        if self.index is not None:
+            return pictures[self.index].repeat_interleave(self.scale, 1).repeat_interleave(self.scale, 2)
+        assert isinstance(pictures, Tensor)
+        if self.each is None:
+            return image_grid(pictures, self.columns)
+        each = self.each
+        plates = [
+            Plate([to_pil(picture) for picture in pictures[first : first + each]], self.prompts[first])
+            for first in range(0, len(pictures), each)
+        ]
+        beside = (1, self.columns) if each == 1 else (self.columns, 1)
+        return torch.from_numpy(np.array(grid(plates, *beside, self.scale))).permute(2, 0, 1).contiguous()
 
     def check_fits(self) -> None:
         """Refuse a record that is too long for a PNG: written, it could not be read again.
@@ -155,6 +176,8 @@ class Record:
             raise ValueError(f"index = {self.index} of {len(self.prompts)} pictures")
         if (self.strength is None) != (self.image is None):
             raise ValueError("of image and strength one is missing")
+        if self.each is not None and len(self.prompts) % self.each:
+            raise ValueError(f"{len(self.prompts)} pictures are not {self.each} of each prompt")
         if self.mask is not None and self.image is None:
             raise ValueError("a mask without an image")
 

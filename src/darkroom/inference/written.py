@@ -11,7 +11,8 @@ from darkroom.core.errors import DarkroomError
 from darkroom.data.images import UnusablePictureError, decode
 
 KEY = "darkroom"  # the PNG's text chunk
-FORMAT = 1
+FORMAT = 2  # 2: scale, and grids with captions
+FORMATS = (1, FORMAT)  # that are read
 
 
 def written(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -28,7 +29,7 @@ def written(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         version = values.pop("format")
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise damaged(path, str(error)) from None
-    if version != FORMAT:
+    if version not in FORMATS:
         raise DarkroomError(f"{path}: its record has format {version!r}, not {FORMAT}; install another version")
     return values, texts
 

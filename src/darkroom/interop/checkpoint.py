@@ -10,7 +10,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from darkroom.core.artifact import FETCH
 from darkroom.core.errors import DarkroomError
+from darkroom.core.tensors import check_finite
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how PyTorch's checkpoints begin, since 1.6 and before
 SAFETENSORS, CHECKPOINTS = (".safetensors",), (".ckpt", ".pt", ".pth", ".bin")
@@ -43,7 +45,7 @@ class Checkpoint:
         """The tensor as fp32, in which everything here is kept; exact from fp16 and bf16.
 
         Raises:
-            DarkroomError: it is no floating-point number of at most 32 bits.
+            DarkroomError: it is no floating-point number of at most 32 bits, or not finite.
         """
         value = self.read(key)
         if value.dtype not in (torch.float32, torch.float16, torch.bfloat16):
@@ -51,6 +53,7 @@ class Checkpoint:
                 f"{self.path}: {key} is of type {str(value.dtype).removeprefix('torch.')}; "
                 "convert the file to fp32, fp16 or bf16"
             )
+        check_finite(value, f"{self.path}: {key}", FETCH)
         return value.float()
 
 

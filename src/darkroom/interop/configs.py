@@ -4,7 +4,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from darkroom.core.artifact import CONFIG, read_json
+from darkroom.core.artifact import CONFIG, FETCH, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.nn.text import CLIPTextConfig
 from darkroom.nn.unet import UNetConfig
@@ -57,7 +57,13 @@ VAE_NEUTRAL: dict[str, Any] = {
     "mid_block_add_attention": True,
 }
 VAE_IDLE = ("sample_size", "force_upcast", "scaling_factor", "down_block_types", "up_block_types")
-TEXT_NEUTRAL: dict[str, Any] = {"attention_dropout": 0.0}
+TEXT_NEUTRAL: dict[str, Any] = {
+    "attention_dropout": 0.0,
+    "quantization_config": None,
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "pruned_heads": {},
+}
 LEGACY_EOS = 2  # with which transformers pools at the largest id; Stable Diffusion never looks at what is pooled
 AnyConfig = TypeVar("AnyConfig", UNetConfig, AutoencoderKLConfig, CLIPTextConfig)
 
@@ -150,7 +156,7 @@ def _config(
 def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DarkroomError(f"{path}: no such file; give a complete diffusers folder")
-    values = read_json(path)
+    values = read_json(path, FETCH)
     if not isinstance(values, dict):
         raise DarkroomError(f"{path}: holds no keys; give a complete diffusers folder")
     return values

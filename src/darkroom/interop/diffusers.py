@@ -11,7 +11,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.core.inside import check_inside
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, WEIGHTS
 from darkroom.data.tokenizer import CLIPTokenizer
-from darkroom.interop.checkpoint import open_checkpoint
+from darkroom.interop.checkpoint import open_checkpoint, some
 from darkroom.interop.configs import (
     class_of,
     read_text_config,
@@ -22,16 +22,19 @@ from darkroom.interop.configs import (
     unet_config,
     vae_config,
 )
+from darkroom.interop.contents import INDEX, account, check_classes
+from darkroom.interop.contents import WEIGHTS as WEIGHT_FILE
+from darkroom.interop.defaults import Defaults
 from darkroom.interop.model import Config, Dtype, Model, Weights, build, build_vae, converted, weights_of
 from darkroom.interop.names import modern
-from darkroom.interop.scheduler import SCHEDULER, SCHEDULER_CONFIG, read_scheduler, scheduler_config
+from darkroom.interop.scheduler import SCHEDULER, SCHEDULER_CONFIG, read_drawing, scheduler_config
 from darkroom.interop.tokenizer import read_tokenizer
 from darkroom.nn.text import CLIPTextModel
 from darkroom.nn.unet import UNet2DConditionModel
 from darkroom.nn.vae import AutoencoderKL
 
 UNET, VAE, TEXT_ENCODER, TOKENIZER = "unet", "vae", "text_encoder", "tokenizer"
-INDEX, PIPELINE_CLASS = "model_index.json", "StableDiffusionPipeline"
+PIPELINE_CLASS = "StableDiffusionPipeline"
 HALF = ".fp16"  # in the names of the files of a folder that is published in fp16 too
 IGNORED = ("position_ids",)  # a buffer 0, 1, 2, … of older versions of transformers
 TEXT_PREFIX = "text_model."  # transformers 5.6 and later read it with and without, earlier ones only with
@@ -53,6 +56,7 @@ def read_folder(folder: Path, tokenizer: Path | None = None) -> Model:
         raise DarkroomError(f"{folder}: holds no {INDEX}, so it is no diffusers folder of a whole model")
     check_inside(folder)
     tagged(folder / INDEX, (PIPELINE_CLASS,))
+    aside = account(folder)
     words = read_tokenizer(tokenizer or folder / TOKENIZER)
     unet = read_unet_config(folder / UNET)
     vae, scaling_factor = read_vae_config(folder / VAE)
@@ -61,7 +65,8 @@ def read_folder(folder: Path, tokenizer: Path | None = None) -> Model:
         raise DarkroomError(f"{folder / UNET / CONFIG}: cross_attention_dim: a model without text is not read")
     if unet.sample_size is None:
         raise DarkroomError(f"{folder / UNET / CONFIG}: lacks sample_size, the side of the latents; add it")
-    process, prediction_type, sampling = read_scheduler(folder)
+    process, prediction_type, drawn = read_drawing(folder)
+    check_classes(folder / INDEX, folder / SCHEDULER / SCHEDULER_CONFIG)
     return Model(
         unet=unet,
         vae=vae,
@@ -73,7 +78,9 @@ def read_folder(folder: Path, tokenizer: Path | None = None) -> Model:
         scaling_factor=scaling_factor,
         process=process,
         prediction_type=prediction_type,
-        sampling=sampling,
+        sampling=drawn.sampling,
+        precision=drawn.precision,
+        aside=aside,
     )
 
 
@@ -85,7 +92,11 @@ def folder_weights(config: Config, folder: Path, name: str) -> Weights:
     if not file.is_file() and half.is_file():
         file = half
     if not file.is_file():
-        raise DarkroomError(f"{file}: no such file; give a folder with its weights as .safetensors in one file")
+        other = [found.name for found in sorted(folder.glob("*")) if WEIGHT_FILE.fullmatch(found.name)]
+        raise DarkroomError(
+            f"{file}: no such file{f', but {some(other)}' if other else ''}; give a folder with its weights as "
+            ".safetensors in one file"
+        )
     checkpoint = open_checkpoint(file)
     found = {key: shape for key, shape in checkpoint.shapes.items() if not key.endswith(IGNORED)}
     keys: dict[str, str] = {}
@@ -116,8 +127,12 @@ def read_text_encoder(folder: Path, tokenizer: CLIPTokenizer, device: torch.devi
     return network
 
 
-def write_folder(model: Model, folder: Path, dtype: Dtype = "fp32") -> None:
-    """Write to `folder` (which the caller makes appear whole) what StableDiffusionPipeline.from_pretrained loads."""
+def write_folder(model: Model, folder: Path, dtype: Dtype = "fp32", *, defaults: bool = True) -> None:
+    """Write to `folder` (which the caller makes appear whole) what StableDiffusionPipeline.from_pretrained loads.
+
+    Args:
+        defaults: whether a file of ours says how it is drawn; not beside a pipeline.json, which says so too.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     unet, vae = unet_config(model.unet), vae_config(model.vae, model.image_size, model.scaling_factor)
     write_network(folder / UNET, DIFFUSERS_WEIGHTS, unet, model.unet_weights, dtype)
@@ -126,6 +141,8 @@ def write_folder(model: Model, folder: Path, dtype: Dtype = "fp32") -> None:
     model.tokenizer.write(folder / TOKENIZER)
     scheduler = scheduler_config(model.process, model.prediction_type, model.sampling)
     write_scheduler(folder, scheduler)
+    if defaults:
+        Defaults(model.sampling, model.precision).write(folder)
 
 
 def write_network(

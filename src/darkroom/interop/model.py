@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from darkroom.core.choices import Precision, PredictionType
 from darkroom.core.device import channels_last
 from darkroom.core.errors import DarkroomError
+from darkroom.core.tensors import check_finite
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.generate import Sampling
 from darkroom.interop.checkpoint import Checkpoint, check_keys
@@ -47,7 +48,11 @@ class Weights:
 
 @dataclass(frozen=True)
 class Model:
-    """A whole model. process: see `process_of`. sampling: how pictures are drawn unless asked otherwise."""
+    """A whole model.
+
+    process: see `process_of`. sampling, precision: how pictures are drawn unless asked otherwise.
+    aside: what its folder holds besides and why it is not read, a phrase each.
+    """
 
     unet: UNetConfig
     vae: AutoencoderKLConfig
@@ -60,6 +65,8 @@ class Model:
     process: dict[str, Any]
     prediction_type: PredictionType
     sampling: Sampling
+    precision: Precision
+    aside: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.text.hidden_size != self.unet.cross_attention_dim:
@@ -196,9 +203,11 @@ def converted(value: Tensor, dtype: Dtype, key: str, path: Path) -> Tensor:
     """A weight in the number type of an export.
 
     Raises:
-        DarkroomError: fp16 cannot hold it.
+        DarkroomError: the type cannot hold it, or it is not finite.
     """
     out = value.to(DTYPES[dtype])
-    if dtype == "fp16" and bool((out.isinf() & value.isfinite()).any()):
-        raise DarkroomError(f"{path}: {key} is too large for fp16; export with --dtype bf16 or fp32")
+    if dtype != "fp32" and bool((out.isinf() & value.isfinite()).any()):
+        wider = "bf16 or fp32" if dtype == "fp16" else "fp32"
+        raise DarkroomError(f"{path}: {key} is too large for {dtype}; export with --dtype {wider}")
+    check_finite(out, f"{path}: {key}", "train it again, or name another model")
     return out.contiguous()

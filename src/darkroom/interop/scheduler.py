@@ -1,6 +1,7 @@
 """scheduler_config.json of a diffusers folder: the process a model was trained on, and how it is sampled."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -8,6 +9,8 @@ from darkroom.core.choices import NOISE_PREDICTIONS, USUAL_TIMES, PredictionType
 from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.generate import Sampling
 from darkroom.interop.configs import tagged
+from darkroom.interop.defaults import FILE as DEFAULTS
+from darkroom.interop.defaults import Defaults
 
 SCHEDULER, SCHEDULER_CONFIG = "scheduler", "scheduler_config.json"
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
@@ -104,6 +107,14 @@ NEUTRAL: dict[str, Any] = {
     "euler_at_final": False,
 }
 UNEVEN = "whose steps are all of one whole length and do not lead from one of these times to the next"
+# Read elsewhere in this file, or without effect beside what is demanded above.
+KNOWN = {
+    *("_class_name", "_diffusers_version", "beta_start", "beta_end", "beta_schedule", "num_train_timesteps"),
+    *("prediction_type", "timestep_spacing", "steps_offset", "set_alpha_to_one", "use_karras_sigmas", "variance_type"),
+    *("algorithm_type", "skip_prk_steps", "lambda_min_clipped", "lower_order_final", "flow_shift"),
+    *("use_dynamic_shifting", "time_shift_type", "clip_sample_range", "sample_max_value", "dynamic_thresholding_ratio"),
+}
+LEARNED = ("learned", "learned_range")  # variance_type that DPM-Solver has, too, of networks that predict it
 SILENT = {"clip_sample": True, "skip_prk_steps": False}  # what a class that has the key does where the file is silent
 
 
@@ -114,7 +125,28 @@ def read_scheduler(folder: Path) -> tuple[dict[str, Any], PredictionType, Sampli
         DarkroomError: the file is missing or says something that is not done here; names the key.
     """
     path = folder / SCHEDULER / SCHEDULER_CONFIG
-    values = tagged(path, tuple(SCHEDULERS))
+    return _understood(path, tagged(path, tuple(SCHEDULERS)))
+
+
+def read_drawing(folder: Path) -> tuple[dict[str, Any], PredictionType, Defaults]:
+    """What `read_scheduler` reads, with steps, guidance and the rest as a file of ours in the folder says, if one does.
+
+    Where the scheduler was changed since that file was written, the scheduler says how the steps are taken.
+    """
+    process, prediction, sampling = read_scheduler(folder)
+    if (found := Defaults.read(folder)) is None:
+        return process, prediction, Defaults(sampling, "fp32")
+    ours, place = found
+    if place.name == DEFAULTS:
+        written = scheduler_config(process, prediction, ours.sampling)
+        if _understood(place, written)[2] != sampling:
+            walk = {key: getattr(ours.sampling, key) for key in ("num_inference_steps", "guidance_scale")}
+            ours = replace(ours, sampling=replace(sampling, **walk))
+    return process, prediction, ours
+
+
+def _understood(path: Path, values: dict[str, Any]) -> tuple[dict[str, Any], PredictionType, Sampling]:
+    """What the values of a scheduler_config.json at `path` say."""
     kind = SCHEDULERS[values["_class_name"]]
 
     def choice(key: str, default: str, allowed: tuple[str, ...]) -> str:
@@ -131,8 +163,16 @@ def read_scheduler(folder: Path) -> tuple[dict[str, Any], PredictionType, Sampli
         value = values.get(key, SILENT.get(key, neutral) if key in kind.own else neutral)
         if value != neutral:
             raise DarkroomError(f"{path}: {key} = {value!r} is not supported, only {neutral!r}")
+    if strange := sorted(k for k, v in values.items() if k not in KNOWN | NEUTRAL.keys() and v not in (None, False)):
+        key = strange[0]
+        raise DarkroomError(f"{path}: {key} = {values[key]!r} is not known here, so pictures would not be the same")
+    if kind.sampler == "dpmpp_2m" and values.get("variance_type") in LEARNED:
+        raise DarkroomError(f"{path}: variance_type = {values['variance_type']!r} is not supported")
     if missing := [key for key in ("beta_start", "beta_end") if key not in values]:
         raise DarkroomError(f"{path}: lacks {', '.join(missing)}; give a complete folder")
+    for key in ("beta_start", "beta_end", "num_train_timesteps"):
+        if isinstance(values.get(key, 1), bool) or not isinstance(values.get(key, 1), int | float):
+            raise DarkroomError(f"{path}: {key} = {values[key]!r}: give a number")
     process = {
         "kind": "vp",
         "schedule": SCHEDULES[choice("beta_schedule", "linear", tuple(SCHEDULES))],

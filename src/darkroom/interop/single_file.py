@@ -13,12 +13,13 @@ from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.generate import Sampling
 from darkroom.interop.checkpoint import Checkpoint, open_checkpoint, some
 from darkroom.interop.configs import SCALING_FACTOR, read_text_config, read_unet_config, read_vae_config
+from darkroom.interop.defaults import Defaults
 from darkroom.interop.diffusers import TEXT_ENCODER, TOKENIZER
 from darkroom.interop.diffusers import UNET as UNET_FOLDER
 from darkroom.interop.diffusers import VAE as VAE_FOLDER
 from darkroom.interop.model import Config, Dtype, Model, Weights, converted, shapes_of, weights_in_memory, weights_of
 from darkroom.interop.names import TEXT, UNET, VAE, Rules, convolved, renamed, text_rules, unet_rules, vae_rules
-from darkroom.interop.scheduler import GUIDANCE_SCALE, STEPS, read_scheduler
+from darkroom.interop.scheduler import GUIDANCE_SCALE, STEPS, read_drawing
 from darkroom.interop.tokenizer import find_tokenizer, read_tokenizer
 from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
 from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
@@ -47,6 +48,9 @@ IGNORED = re.compile(
     r"|global_step|denoiser\.(log_)?sigmas"
 )
 
+LORA = re.compile(r"(^|[._])lora_|\.(lora|processor)\.|\.hada_w\d|\.lokr_")
+EMBEDDING = re.compile(r"^(emb_params|string_to_param.*|<.*>)$")
+
 # What other files are, by the beginning of a key that only they have.
 FOREIGN = {
     "conditioner.embedders.": "a Stable Diffusion XL checkpoint",
@@ -55,7 +59,6 @@ FOREIGN = {
     "model.diffusion_model.double_blocks.": "a Flux checkpoint",
     "double_blocks.": "a Flux checkpoint",
     "control_model.": "a ControlNet",
-    "lora_": "a LoRA, which is no model of its own",
     "down_blocks.": "a U-Net of a diffusers folder; give the whole folder",
     "decoder.up.": "an autoencoder alone",
     "encoder.down_blocks.": "an autoencoder of a diffusers folder; give the whole folder",
@@ -97,14 +100,14 @@ def read_single_file(path: Path, tokenizer: Path | None = None, config: Path | N
     if tokenizer is None and config is not None:
         tokenizer = config / TOKENIZER
     words = read_tokenizer(tokenizer or find_tokenizer(path))
-    process, prediction, sampling, factor = dict[str, Any](PROCESS), "epsilon", SAMPLING, SCALING_FACTOR
+    process, prediction, drawn, factor = dict[str, Any](PROCESS), "epsilon", Defaults(SAMPLING, "fp32"), SCALING_FACTOR
     if config is None:
         vae = _vae_config(file)
         unet, text = _unet_config(file, IMAGE_SIZE // 2 ** (len(vae.block_out_channels) - 1)), _text_config(file, words)
     else:
         unet, (vae, factor) = read_unet_config(config / UNET_FOLDER), read_vae_config(config / VAE_FOLDER)
         text = read_text_config(config / TEXT_ENCODER, words.bos_token_id, words.eos_token_id)
-        process, prediction, sampling = read_scheduler(config)
+        process, prediction, drawn = read_drawing(config)
     weights = [_weights(part, file, found) for part in parts_of(unet, vae, text)]
     claimed = {name for part in weights for name in part.keys.values()}
     if left := sorted(found.keys() - claimed):
@@ -120,7 +123,8 @@ def read_single_file(path: Path, tokenizer: Path | None = None, config: Path | N
         scaling_factor=factor,
         process=process,
         prediction_type=prediction,  # type: ignore[arg-type]
-        sampling=sampling,
+        sampling=drawn.sampling,
+        precision=drawn.precision,
     )
 
 
@@ -155,6 +159,7 @@ def in_memory(unet: UNet2DConditionModel, vae: AutoencoderKL, text: CLIPTextMode
         process=dict(PROCESS),
         prediction_type="epsilon",
         sampling=SAMPLING,
+        precision="fp32",
     )
 
 
@@ -184,6 +189,9 @@ def _weights(part: Part, file: Checkpoint, found: dict[str, tuple[int, ...]]) ->
 
 
 def _check_kind(file: Checkpoint) -> None:
+    for marks, what in ((LORA, "a LoRA, which is no model of its own"), (EMBEDDING, "a learned word alone")):
+        if any(marks.search(key) for key in file.shapes):
+            raise DarkroomError(f"{file.path}: is {what}, not a Stable Diffusion 1.x model")
     for start, what in FOREIGN.items():
         if any(key.startswith(start) for key in file.shapes):
             raise DarkroomError(f"{file.path}: is {what}, not a Stable Diffusion 1.x model")

@@ -3,12 +3,14 @@
 import gzip
 import zlib
 from pathlib import Path
+from typing import Any
 
-from tokenizers import pre_tokenizers
+from tokenizers import Tokenizer, pre_tokenizers
 
-from darkroom.core.artifact import read_json
+from darkroom.core.artifact import FETCH, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.inside import check_inside
+from darkroom.data.names import shown
 from darkroom.data.tokenizer import (
     BOS,
     EOS,
@@ -21,6 +23,24 @@ from darkroom.data.tokenizer import (
     model_max_length,
 )
 
+SPECIAL, ADDED = "special_tokens_map.json", "added_tokens.json"
+SPECIAL_TOKENS = {"bos_token": BOS, "eos_token": EOS, "pad_token": EOS, "unk_token": EOS}
+OTHER_TOKENS = ("sep_token", "cls_token", "mask_token")  # which CLIP has not
+LISTS = ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens")
+# What would give other token ids and is not done here: each of these keys is absent or has one of these values.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "tokenizer_class": (None, "CLIPTokenizer", "CLIPTokenizerFast"),
+    "add_prefix_space": (None, False),
+    "add_bos_token": (None, True),
+    "add_eos_token": (None, True),
+    "padding_side": (None, "right"),
+    "truncation_side": (None, "right"),
+    "split_special_tokens": (None, False),
+}
+PROBES = (  # what tells tokenizers apart that hold the same words
+    "A  small\tRED circle's don't 12,345.67 'S ... !!! $100 #tag <cat-toy>",
+    "e\u0301 \u212b \u00df na\u00efve \u65e5\u672c\u8a9e \U0001f469\u200d\U0001f467 _x_ <|endoftext|> <|startoftext|>",
+)
 BPE_FILE = "bpe_simple_vocab_16e6.txt.gz"
 CONTEXT = 77  # tokens of a text in CLIP
 MOST = 1024  # some files say 10^30 for "no limit"
@@ -35,13 +55,17 @@ def read_tokenizer(path: Path) -> CLIPTokenizer:
     """
     if path.is_file():
         return _from_merges(path)
-    check_inside(path, (VOCAB, MERGES, WHOLE, BPE_FILE, TOKENIZER_CONFIG))
+    check_inside(path, (VOCAB, MERGES, WHOLE, BPE_FILE, TOKENIZER_CONFIG, SPECIAL, ADDED))
+    found = None
     if (path / VOCAB).is_file() and (path / MERGES).is_file():
-        return CLIPTokenizer.read(path, _max_length(path))
-    if (path / WHOLE).is_file():
-        return _from_whole(path)
-    if (path / BPE_FILE).is_file():
-        return _from_merges(path / BPE_FILE)
+        found = CLIPTokenizer.read(path, _max_length(path))
+    elif (path / WHOLE).is_file():
+        found = _from_whole(path)
+    elif (path / BPE_FILE).is_file():
+        found = _from_merges(path / BPE_FILE)
+    if found is not None:
+        _check_brought(path, found)
+        return found
     raise DarkroomError(f"{path}: no tokenizer here; give a folder with {VOCAB} and {MERGES}, or {BPE_FILE}")
 
 
@@ -66,7 +90,7 @@ def _max_length(folder: Path) -> int:
 
 def _from_whole(folder: Path) -> CLIPTokenizer:
     """tokenizer.json, all that transformers 5 writes."""
-    values = read_json(folder / WHOLE)
+    values = read_json(folder / WHOLE, FETCH)
     model = values.get("model") if isinstance(values, dict) else None
     model = model if isinstance(model, dict) else {}
     vocab, pairs = model.get("vocab") or {}, model.get("merges") or []
@@ -98,3 +122,86 @@ def _bytes_in_order() -> list[str]:
     """The symbols of the 256 bytes as CLIP numbers them: those that can be printed first, the others after them."""
     symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
     return [s for s in symbols if ord(s) < 256] + [s for s in symbols if ord(s) >= 256]
+
+
+def _check_brought(folder: Path, ours: CLIPTokenizer) -> None:
+    """Refuse what the files of a folder say beyond a vocabulary and its merges, where other token ids would follow.
+
+    Raises:
+        DarkroomError: names the file, the token or key, and what can be done.
+    """
+    for name in (ADDED, SPECIAL, TOKENIZER_CONFIG, WHOLE):
+        if (folder / name).is_file():
+            values = read_json(folder / name, FETCH)
+            for token, i in _added(name, values):
+                if token not in (BOS, EOS) or ours.vocab.get(token) != i:
+                    raise DarkroomError(
+                        f"{folder / name}: adds the token {shown(token)!r} ({i}) to CLIP's vocabulary, which is not "
+                        "read here; remove it, and its row of the text encoder, or give a model without it"
+                    )
+            if name in (SPECIAL, TOKENIZER_CONFIG) and isinstance(values, dict):
+                _check_keys(folder / name, values)
+    if (folder / WHOLE).is_file():
+        _check_same(folder / WHOLE, ours)
+
+
+def _added(name: str, values: Any) -> list[tuple[str, Any]]:
+    """(token, id) of what a file adds to a vocabulary, in any of the forms that transformers wrote over the years."""
+    if not isinstance(values, dict):
+        return []
+    if name == ADDED:
+        return [(str(token), i) for token, i in values.items()]
+    if name == WHOLE:
+        listed = values.get("added_tokens") or []
+        entries = [(_content(entry), entry.get("id")) for entry in listed if isinstance(entry, dict)]
+    else:
+        decoder = values.get("added_tokens_decoder")
+        items = decoder.items() if isinstance(decoder, dict) else ()
+        entries = [(_content(entry), int(i) if str(i).isdecimal() else i) for i, entry in items]
+    for key in LISTS:
+        more = values.get(key)
+        listed = list(more.values()) if isinstance(more, dict) else more if isinstance(more, list) else []
+        entries += [(_content(entry), "by name") for entry in listed if _content(entry) not in (BOS, EOS)]
+    return [(str(token), i) for token, i in entries]
+
+
+def _content(token: Any) -> Any:
+    """A token is written as its text, or with how it is looked for in texts."""
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def _check_keys(path: Path, values: dict[str, Any]) -> None:
+    for key, wanted in SPECIAL_TOKENS.items():
+        if (token := _content(values.get(key))) not in (None, wanted):
+            raise DarkroomError(f"{path}: {key} = {token!r} is not supported, only {wanted!r}")
+    for key in OTHER_TOKENS:
+        if (token := _content(values.get(key))) not in (None, BOS, EOS):
+            raise DarkroomError(f"{path}: {key} = {token!r} is not supported; CLIP has none")
+    for key, allowed in NEUTRAL.items():
+        if (value := values.get(key)) not in allowed:
+            raise DarkroomError(f"{path}: {key} = {value!r} is not supported, only {allowed[-1]!r}")
+
+
+def _check_same(path: Path, ours: CLIPTokenizer) -> None:
+    """Refuse a tokenizer.json that is another tokenizer than the files beside it: transformers reads it before them."""
+    try:
+        theirs = Tokenizer.from_file(str(path))
+        theirs.no_padding()
+        theirs.no_truncation()
+        vocab = theirs.get_vocab(with_added_tokens=True)
+        ids = [theirs.encode(text).ids for text in PROBES]
+    except Exception as error:  # tokenizers raises no other class
+        reason = " ".join(str(error).split())
+        raise DarkroomError(f"{path}: is not a tokenizer ({reason}); {FETCH}") from None
+    if vocab != ours.vocab:
+        other = min(vocab.items() ^ ours.vocab.items())
+        raise DarkroomError(
+            f"{path}: is another tokenizer than {VOCAB} beside it, by {shown(other[0])!r} for one; remove the one that "
+            "the text encoder was not trained with"
+        )
+    for text, found in zip(PROBES, ids, strict=True):
+        if found != ours.ids(text):
+            raise DarkroomError(
+                f"{path}: reads {shown(text)!r} as other tokens than CLIP's tokenizer does; give CLIP's own {VOCAB} "
+                f"and {MERGES}"
+            )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darkroom.core.artifact import PROVENANCE, content_hash, read_json
+from darkroom.core.artifact import PROVENANCE, model_hash, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking.address import location, shown
 from darkroom.tracking.gate import EVALUATION, Rival, Thresholds, Verdict, decide, read_figures
@@ -84,7 +84,7 @@ def register(
     Raises:
         DarkroomError: there is no such folder, or the store does not answer, open, or take it.
     """
-    digest = content_hash(folder)
+    digest = model_hash(folder)
     check_answers(location())
     store = Store()
     replay(store)  # the run that assembled the pipeline may be among those that wait
