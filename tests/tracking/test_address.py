@@ -127,7 +127,16 @@ def test_no_form_of_a_password_is_left_in_a_text(address: str, monkeypatch: pyte
     assert "outside" not in without_secrets("with from outside and http://x:y@z")
 
 
-NAMES = ["what?", "100%25 real", "100% real", "a#b;c&d=e", "é 'x' \"y\"", "co:lon", "back\\slash", "$HOME `x` *[a]{b}@"]
+NAMES = [
+    "what?",
+    "100%25 real",
+    "100% real",
+    "a#b;c&d=e",
+    "é 'x' \"y\"",
+    "co:lon :é",
+    "back\\slash",
+    "$HOME `x` *[a]{b}@",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -155,9 +155,10 @@ def database_file(address: str) -> Path | None:
 
 
 def artifacts_address(folder: Path) -> str:
-    """The address of a folder of artifacts for MLflow, which unquotes plain paths and cuts them off at "?" and "#"."""
+    """The address of a folder of artifacts for MLflow, which unquotes plain paths, cuts them off at "?" and "#", and
+    puts them into statements of SQL as they are."""
     path = str(folder)
-    return folder.as_uri() if re.search(r"[%?#;]", path) else path
+    return folder.as_uri() if re.search(r"[%?#;:'\"\\]", path) else path
 
 
 def artifacts_folder(address: str) -> Path | None:

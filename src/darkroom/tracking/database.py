@@ -1,6 +1,7 @@
 """The project's own database of runs: made whole, and following the project where that is moved."""
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,16 @@ ARTIFACT_PATHS = (  # where MLflow's database holds absolute paths of artifacts
 )
 
 
-def make(mlflow: Any, database: Path) -> None:
-    """Make MLflow's tables, which takes seconds; they appear when complete, for half made ones could not be used."""
+def make(fill: Callable[[str, str], Any], database: Path) -> None:
+    """Make MLflow's tables, which takes seconds; they appear when complete, for half made ones could not be used.
+
+    fill: makes them, given the addresses of an empty database and of the folder of artifacts.
+    """
     beside, whole = (database.with_name(f".{database.name}.{state}") for state in ("making", "made"))
     for left in database.parent.glob(f".{database.name}.*"):
         left.unlink()
     address = database_address(beside)
-    mlflow.MlflowClient(tracking_uri=address, registry_uri=address).search_experiments(max_results=1)
+    fill(address, artifacts_address(database.with_name("artifacts")))
     if not beside.is_file():
         raise DarkroomError(f"{beside}: SQLAlchemy made its database elsewhere; {MOVE}")
     with closing(sqlite3.connect(beside)) as made, closing(sqlite3.connect(whole)) as copy:

@@ -110,6 +110,7 @@ class Store:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         try:
             import mlflow
+            from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
         except ImportError:
             raise DarkroomError("mlflow is not installed; install it, or set DARKROOM_TRACKING=off") from None
         for talkative in ("mlflow", "alembic"):
@@ -122,7 +123,7 @@ class Store:
                 folder.mkdir(parents=True, exist_ok=True)
                 with FileLock(folder / "lock"):
                     if not (folder / "mlflow.db").exists():
-                        make(mlflow, folder / "mlflow.db")
+                        make(SqlAlchemyStore, folder / "mlflow.db")
                     follow_project(folder)
                     self._open(mlflow, artifacts_address(folder / "artifacts"))
         except Exception as error:
