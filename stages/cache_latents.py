@@ -5,24 +5,31 @@ import darkroom.startup  # noqa: F401
 # isort: split
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from darkroom.core.artifact import CONFIG, PROVENANCE, check_made_from, provenance, read_json, whole, write_json
 from darkroom.core.errors import DarkroomError
-from darkroom.core.tensors import image_grid, save_png, to_float, to_uint8
-from darkroom.data.latents import LatentsInfo, PreviewMap, measured_scaling_factor, write_latents
+from darkroom.core.rng import randn_each
+from darkroom.core.sheet import Plate, sheet, stacked
+from darkroom.core.tensors import save_png, to_float, to_pil, to_uint8
+from darkroom.data.latents import Latents, LatentsInfo, PreviewMap, measured_scaling_factor, write_latents
 from darkroom.data.prepared import Prepared
-from darkroom.nn.identity import IdentityAutoencoder
+from darkroom.nn import memory
+from darkroom.nn.identity import Autoencoder, IdentityAutoencoder
+from darkroom.nn.vae import Moments
 from darkroom.params import Params
 from darkroom.stage import Work, run_stage
 from darkroom.training.autoencoder import encode
+from darkroom.training.channels import Channels
 from darkroom.training.trained import read_autoencoder
 
 PREPARED, VAE = Path("data/prepared"), Path("artifacts/vae")
 LATENTS, REPORT = Path("data/latents"), Path("reports/cache_latents")
 SPLITS = ("train", "validation")  # what training reads; evaluation starts from captions
-N_FITTED, N_SHOWN = 2000, 16  # pictures the preview map is fitted to, and shown on
+N_FITTED, N_SHOWN, COLUMNS = 2000, 12, 3  # pictures the preview map is fitted to, and shown on, three in a row
+HEADING = "left: picture · middle: a sample of its latent, through the linear map · right: the sample, decoded"
 
 
 def body(params: Params, work: Work) -> Mapping[str, float | str]:
@@ -51,22 +58,46 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         deterministic=isinstance(vae, IdentityAutoencoder),
         splits={name: len(split) for name, split in splits.items()},
     )
-    n = min(N_FITTED, len(mean))
-    pictures = splits["train"].images(range(n))
-    preview = PreviewMap.fit(mean[:n].float() * scaling_factor, to_float(pictures))
+    drawn = {name: _samples(moments[name], info) for name in SPLITS}
+    pictures = {name: splits[name].images(range(len(drawn[name]))) for name in SPLITS}
+    preview = PreviewMap.fit(drawn["train"], to_float(pictures["train"]))
     with whole(LATENTS) as folder:
         write_latents(folder, moments, info, preview)
         write_json(folder / PROVENANCE, provenance(PREPARED, VAE))
 
-    figures = {"scaling_factor": scaling_factor, "latent_mean": float(mean.float().mean())}
-    write_json(REPORT / "metrics.json", figures)
-    shown = min(n, N_SHOWN)
-    small = torch.nn.functional.interpolate(
-        preview(mean[:shown].float() * scaling_factor), size=pictures.shape[-2:], mode="nearest"
-    )
-    pairs = torch.stack([pictures[:shown], to_uint8(small)], dim=1).flatten(0, 1)
-    save_png(REPORT / "preview.png", image_grid(pairs, columns=8), scale=3)
+    figures: dict[str, float | str] = {
+        "scaling_factor": scaling_factor,
+        "latent_mean": float(mean.float().mean()),
+        "preview_map_psnr": preview.psnr(drawn["validation"], to_float(pictures["validation"])),
+    }
+    measured: dict[str, Any] = dict(figures)
+    first = slice(N_SHOWN)
+    decoded = to_uint8(_decoded(vae, drawn["train"][first] / scaling_factor, work.device))
+    seen = [pictures["train"][first], to_uint8(preview(drawn["train"][first])), decoded]
+    captions = splits["train"].captions[first]
+    plates = [Plate([to_pil(x) for x in three], said) for *three, said in zip(*seen, captions, strict=True)]
+    picture = sheet(plates, COLUMNS, HEADING)
+    if not info.deterministic:
+        channels = Channels.of(moments["train"])
+        measured |= channels.as_json()
+        figures |= channels.summary(pretrained=imported is not None)
+        work.run.metrics(0, channels.metrics())
+        picture = stacked(picture, channels.plot(picture.width))
+    write_json(REPORT / "metrics.json", measured)
+    save_png(REPORT / "preview.png", picture)
     return figures
+
+
+def _samples(moments: Moments, info: LatentsInfo) -> torch.Tensor:
+    """Scaled latents of the first pictures, drawn from their posteriors as training draws them."""
+    first = torch.arange(min(N_FITTED, len(moments.mean)))
+    latents = Latents(moments.mean, None if info.deterministic else moments.logvar, info.scaling_factor)
+    return latents.sample(first, randn_each(latents.shape, first.tolist(), "preview map"))
+
+
+@torch.no_grad()
+def _decoded(vae: Autoencoder, latents: torch.Tensor, device: torch.device) -> torch.Tensor:
+    return memory.decode(vae, latents.to(device)).cpu()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""train_unet: the denoiser, from cached latents and conditions. data/latents, data/conditioning -> artifacts/unet."""
+"""train_unet: the denoiser, from cached latents and conditions. data/latents, data/conditioning -> artifacts/unet.
+
+artifacts/vae decodes what is shown; nothing is learned from it.
+"""
 
 import darkroom.startup  # noqa: F401
 
@@ -8,13 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from darkroom.core.artifact import content_hash, provenance, write_json
 from darkroom.core.rng import seeded
 from darkroom.core.tensors import save_png
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
-from darkroom.data.conditioning import Conditioning, ConditioningInfo
-from darkroom.data.latents import Latents, read_info, read_preview
+from darkroom.data.conditioning import Conditioning, ConditioningInfo, read_asked
+from darkroom.data.latents import Latents, read_info
 from darkroom.diffusion.generate import Sampling
 from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.process import process_of
@@ -29,29 +33,30 @@ from darkroom.params import Params, TrainUNet
 from darkroom.stage import Work, run_stage
 from darkroom.training.best import Best
 from darkroom.training.curves import Curves
+from darkroom.training.decoder import LatentDecoder
 from darkroom.training.ema import EMA
 from darkroom.training.loop import Phase, train
 from darkroom.training.pretrained_unet import read_pretrained_unet
-from darkroom.training.previews import preview
+from darkroom.training.previews import Shown, preview
 from darkroom.training.setting import Setting
 from darkroom.training.unet import UNetTask
 
-LATENTS, CONDITIONING = Path("data/latents"), Path("data/conditioning")
+LATENTS, CONDITIONING, VAE = Path("data/latents"), Path("data/conditioning"), Path("artifacts/vae")
 ARTIFACT, REPORT = Path("artifacts/unet"), Path("reports/train_unet")
 
 
 def body(params: Params, work: Work) -> Mapping[str, float | str]:
     """Train with condition dropout; hand on the averaged weights of the best held-out loss."""
-    p = params.train_unet
+    p, device = params.train_unet, work.device
     conditioning, latents = Conditioning.read(CONDITIONING), Latents.read(LATENTS, "train")
     shape = _shape(p, latents.shape, conditioning.info)
     unet: DenoisingNetwork
     if p.init_from is not None and isinstance(shape, UNetConfig):
         trained_for = (p.process.model_dump(), p.prediction_type)
-        unet = read_pretrained_unet(Path(p.init_from), shape, work.device, *trained_for).stored()
+        unet = read_pretrained_unet(Path(p.init_from), shape, device, *trained_for).stored()
     else:
         with seeded(p.seed, "unet"):
-            unet = build(shape).to(work.device).stored()
+            unet = build(shape).to(device).stored()
     task = UNetTask(
         unet,
         Objective(process_of(p.process.model_dump()), p.prediction_type, p.weighting, p.loss, p.reduction),
@@ -61,15 +66,11 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         condition_dropout=p.condition_dropout,
         horizontal_flip=p.horizontal_flip,
         max_held_out=p.held_out,
-        setting=Setting(p.batch_size, p.seed, p.precision, work.device, work.processes),
+        setting=Setting(p.batch_size, p.seed, p.precision, device, work.processes),
     )
     ema, best, curves = EMA(unet, p.ema_half_life), Best(), Curves.over(p.steps, work.run.metrics)
-    sampling, to_rgb = Sampling(**p.sampling.model_dump()), read_preview(LATENTS)
-    shown = torch.arange(min(ROWS, len(task.held_out)))
-    means = task.held_out.sample(shown, torch.zeros(len(shown), *task.held_out.shape))
-    noisy = forward(means, [f"held-out picture {i + 1}" for i in shown], task.objective.schedule, to_rgb)
-    work.run.picture(noisy, "forward")
-    save_png(REPORT / "forward.png", noisy)
+    sampling, decoder = Sampling(**p.sampling.model_dump()), LatentDecoder(VAE, LATENTS, latents.scaling_factor, device)
+    shown = Shown(decoder, decoder.centre, read_asked(CONDITIONING, "validation", max(p.samples, ROWS)))
 
     def held_out(step: int, values: Mapping[str, float]) -> None:
         if step % p.validate_every == 0 or step == p.steps:
@@ -78,7 +79,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
             best.consider(step, measured["held_out/loss"], ema.network)
 
     def show(step: int) -> None:
-        grid, strip = preview(ema.network, task, to_rgb, sampling, p.samples)
+        grid, strip = preview(ema.network, task, shown, sampling, p.samples, step)
         for name, picture in (("samples", grid), ("denoising", strip)):
             work.run.picture(picture, name, step)
             save_png(REPORT / f"{name}.png", picture)
@@ -87,6 +88,11 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         if step % p.sample_every == 0 and step < p.steps:
             show(step)
 
+    if work.processes.leads:
+        noisy = _forward(task, shown)
+        work.run.picture(noisy, "forward")
+        save_png(REPORT / "forward.png", noisy)
+        show(0)
     phase = Phase("", unet, p, task.loss)
     train(
         [phase],
@@ -118,6 +124,13 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     }
     write_network(ARTIFACT, DIFFUSERS_WEIGHTS, ema.network, config, provenance(*sources))
     return figures
+
+
+def _forward(task: UNetTask, shown: Shown) -> Image.Image:
+    first = torch.arange(min(ROWS, len(task.held_out)))
+    means = task.held_out.sample(first, torch.zeros(len(first), *task.held_out.shape))
+    words = [asked or f"held-out picture {i + 1}" for i, asked in zip(first, shown.asked, strict=False)]
+    return forward(means, words, task.objective.schedule, shown.decode, shown.centre)
 
 
 def _shape(p: TrainUNet, latent: tuple[int, ...], condition: ConditioningInfo) -> DenoiserConfig:

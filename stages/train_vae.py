@@ -23,8 +23,9 @@ from darkroom.nn.perceptual import load_perceptual
 from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
 from darkroom.params import Params, TrainVAE
 from darkroom.stage import Work, run_stage
-from darkroom.training.autoencoder import VAELoss, VAETask, comparison, validate
+from darkroom.training.autoencoder import VAELoss, VAETask, comparison, encode, validate
 from darkroom.training.best import Best
+from darkroom.training.channels import Channels
 from darkroom.training.curves import Curves
 from darkroom.training.ema import EMA
 from darkroom.training.loop import Hook, Phase, train
@@ -59,7 +60,15 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     figures: dict[str, float | str] = dict(validate(vae, held_out.images, len(held_out), p.batch_size, work.device))
     if p.pretrained_path is not None:
         figures["pretrained"] = content_hash(p.pretrained_path)
-    write_json(REPORT / "metrics.json", figures)
+    measured: dict[str, Any] = dict(figures)
+    if isinstance(vae, AutoencoderKL):
+        n = len(held_out)
+        moments = encode(vae, held_out.images, n, p.batch_size, "fp32", work.device, "train_vae held-out latents")
+        channels = Channels.of(moments)
+        measured |= channels.as_json()
+        figures |= channels.summary(pretrained=p.pretrained_path is not None)
+        work.run.metrics(p.steps, channels.metrics())
+    write_json(REPORT / "metrics.json", measured)
     curves.write(REPORT)
     pairs = image_grid(comparison(vae, held_out.images(range(min(len(held_out), 16))), work.device), columns=8)
     save_png(REPORT / "reconstructions.png", pairs, scale=3)

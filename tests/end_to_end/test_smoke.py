@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from darkroom import Pipeline
+from darkroom.core.sheet import PICTURE
 from darkroom.data.sources.torchvision_sets import DATASETS
 from darkroom.params import Params, read
 from darkroom.params import load as params_of
@@ -141,7 +142,7 @@ def test_every_stage_of_a_recipe_works_and_the_pipeline_draws(
 
     assert runs["train_unet"].pictures == [
         ("forward", None),
-        *((name, step) for step in (2, 3) for name in ("samples", "denoising")),
+        *((name, step) for step in (0, 2, 3) for name in ("samples", "denoising")),
     ]
     check_curves(figures["train_unet"])
     numbers = [value for value in figures["evaluate"].values() if not isinstance(value, str)]
@@ -150,8 +151,8 @@ def test_every_stage_of_a_recipe_works_and_the_pipeline_draws(
     if p.train_vae.mode == "identity":
         assert figures["train_vae"]["held_out/l1"] == pytest.approx(0, abs=1e-7)
         assert figures["cache_latents"]["scaling_factor"] == 1
-        with Image.open("reports/train_unet/samples.png") as grid:
-            assert (grid.mode, grid.size) == (mode, (2 * side * (96 // side) + 6,) * 2)
+    with Image.open("reports/train_unet/samples.png") as grid:
+        assert min(grid.size) > 2 * PICTURE
     pipeline = Pipeline.from_pretrained("artifacts/pipeline", device="cpu")
     assert pipeline.info.network == p.train_unet.unet.kind
     (picture,) = pipeline.text_to_image(pipeline.info.condition.classes[7] if pipeline.info.condition.classes else "")

@@ -96,8 +96,8 @@ def test_every_process_can_be_shown_in_any_latents_and_always_the_same(process: 
         return torch.einsum("oc,nchw->nohw", weight, x)
 
     x0: Any = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(2))
-    made = forward(x0, ["a", "b", "c"], process, to_rgb)
+    made = forward(x0, ["a", "b", "c"], process, to_rgb, 0.0)
     assert rows(made) == 3 * (1 + (process.spread > 1))
-    assert made.tobytes() == forward(x0, ["a", "b", "c"], process, to_rgb).tobytes()
+    assert made.tobytes() == forward(x0, ["a", "b", "c"], process, to_rgb, 0.0).tobytes()
     falling = [log_snr(process.level(share * process.latest)) for share in SHARES]
     assert falling == sorted(falling, reverse=True)

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from darkroom.core.errors import DarkroomError
-from darkroom.inference import memory
 from darkroom.inference.editing import as_mask
 from darkroom.inference.options import Options
 from darkroom.inference.pipeline import Pipeline
+from darkroom.nn import memory
 
 PROMPTS = ["a small red circle", "a large blue square", "a small green square"]
 SAMPLERS = ["ddim", "ddpm", "heun", "dpmpp_2m_sde"]

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from darkroom.core.rng import generator, seeded
-from darkroom.data.latents import Latents, PreviewMap
+from darkroom.core.sheet import GUTTER, LINE, PICTURE
+from darkroom.data.latents import Latents
 from darkroom.diffusion.generate import Sampling
 from darkroom.nn.batch_norm_unet import BatchNormUNetConfig
 from darkroom.nn.denoising import DenoisingNetwork
@@ -18,7 +20,7 @@ from darkroom.nn.score_unet import ScoreUNetConfig
 from darkroom.training.ema import EMA
 from darkroom.training.loop import Phase, train
 from darkroom.training.optim import OptimizerConfig
-from darkroom.training.previews import preview
+from darkroom.training.previews import Shown, preview
 
 N = 24
 KINDS: dict[str, tuple[DenoiserConfig, str, int]] = {  # with the condition and the side of what it is trained on
@@ -28,6 +30,7 @@ KINDS: dict[str, tuple[DenoiserConfig, str, int]] = {  # with the condition and 
     "batch norm": (BatchNormUNetConfig(1, (8, 16)), "none", 8),
 }
 Optimizers = Callable[..., OptimizerConfig]
+PIXELS = Shown(lambda latents: latents, 0.0, [""] * N)
 
 
 @pytest.fixture
@@ -92,7 +95,7 @@ def test_the_average_carries_the_memory_of_batch_norms_and_is_never_in_training_
     assert all(torch.equal(now, average) for now, average in pairs)
     before = state(ema.network)
     first, second = (here.validate(ema.network) for _ in range(2))
-    preview(ema.network, here, PreviewMap(torch.ones(1, 1), torch.zeros(1)), Sampling("ddim", 2, 1.0, "trailing"), 2)
+    preview(ema.network, here, PIXELS, Sampling("ddim", 2, 1.0, "trailing"), 2, 0)
     assert first == second
     assert not any(module.training for module in ema.network.modules())
     assert all(torch.equal(before[name], value) for name, value in ema.network.state_dict().items())
@@ -102,9 +105,7 @@ def test_the_average_carries_the_memory_of_batch_norms_and_is_never_in_training_
 def test_a_preview_of_pictures_of_one_channel_is_grey(name: str, task: Callable[[str], Any]) -> None:
     here = task(name)
     here.unet.eval()
-    picture, _ = preview(
-        here.unet, here, PreviewMap(torch.ones(1, 1), torch.zeros(1)), Sampling("ddim", 2, 2.0, "trailing"), 4
-    )
-    assert picture.mode == "L"
-    side = here.train.shape[-1]
-    assert picture.width == 2 * side * (96 // side) + 3 * 2
+    grid, _ = preview(here.unet, here, PIXELS, Sampling("ddim", 2, 2.0, "trailing"), 4, 0)
+    drawn = np.asarray(grid)[GUTTER + LINE + 4 :, GUTTER:][:PICTURE, :PICTURE].astype(int)
+    assert drawn.std() > 0
+    assert np.ptp(drawn, axis=-1).max() == 0

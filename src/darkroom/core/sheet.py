@@ -1,13 +1,18 @@
 """Sheets of pictures with words beside them: to see at a glance what data are, or what a model makes of captions."""
 
+import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PICTURE = 128  # pixels of a picture's side on a sheet
 GUTTER = 16
@@ -46,7 +51,8 @@ def sheet(plates: Sequence[Plate], columns: int, heading: str = "") -> Image.Ima
     texts = [_wrap(plate.caption, LETTERS * across, LINES) for plate in plates]
     cell = PICTURE + max(map(len, texts)) * LINE + GUTTER
     top = GUTTER + (LINE + 4 if heading else 0)
-    out = _paper(GUTTER + columns * (wide + GUTTER), top + -(-len(plates) // columns) * cell)
+    width = max(columns * (wide + GUTTER), int(_font(10).getlength(heading)) + GUTTER)
+    out = _paper(GUTTER + width, top + -(-len(plates) // columns) * cell)
     pen = ImageDraw.Draw(out)
     pen.text((GUTTER, GUTTER - 4), heading, fill=PALE, font=_font(10))
     for i, (plate, lines) in enumerate(zip(plates, texts, strict=True)):
@@ -109,8 +115,23 @@ def strip(captions: Sequence[str], moments: Sequence[Moment]) -> Image.Image:
     rows = []
     for i, caption in enumerate(captions):
         rows.append(Plate([moment.so_far[i] for moment in moments], caption))
-        rows.append(Plate([moment.expected[i] for moment in moments], "what is expected of it"))
+        rows.append(Plate([moment.expected[i] for moment in moments], "what the model expects it to become"))
     return table([moment.heading for moment in moments], rows)
+
+
+def stacked(above: Image.Image, below: Image.Image) -> Image.Image:
+    """One picture over another, on the sheets' paper."""
+    out = _paper(max(above.width, below.width), above.height + below.height)
+    out.paste(above, (0, 0))
+    out.paste(below, (0, above.height))
+    return out
+
+
+def rasterised(figure: "Figure") -> Image.Image:
+    """A figure of matplotlib in its own size, RGB."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=figure.dpi)
+    return Image.open(drawn).convert("RGB")
 
 
 def enlarged(picture: Image.Image) -> Image.Image:

@@ -11,6 +11,8 @@ from torch import Tensor
 from darkroom.core.artifact import whole
 from darkroom.core.errors import DarkroomError
 
+MIN_SQUARED_ERROR = 1e-12  # an exact reconstruction is reported as 126 dB
+
 
 def to_float(images: Tensor) -> Tensor:
     """uint8 [0, 255] -> float32 [-1, 1], same shape."""
@@ -45,6 +47,16 @@ def contrast(alpha: float, sigma: float) -> float:
     black and white alone, it is 1 / sqrt(alpha^2 + sigma^2).
     """
     return 1 / max(1.0, math.hypot(alpha, sigma))
+
+
+def visible(x: Tensor, alpha: float, sigma: float, centre: float = 0.0) -> Tensor:
+    """Noisy x with `contrast`, about `centre`, which stays where it is; same shape."""
+    return centre + contrast(alpha, sigma) * (x - centre)
+
+
+def psnr(mean_squared_error: float) -> float:
+    """Peak signal-to-noise ratio in dB, of pictures in [-1, 1]."""
+    return 10 * math.log10(4.0 / max(mean_squared_error, MIN_SQUARED_ERROR))
 
 
 def batches(n: int, size: int) -> Iterator[Tensor]:

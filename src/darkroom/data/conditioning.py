@@ -15,6 +15,7 @@ from torch import Tensor
 from darkroom.core.artifact import CONFIG, load_tensors, read_json, save_tensors, write_json
 from darkroom.core.errors import DarkroomError
 
+CAPTIONS = "captions.json"
 Kind = Literal["text", "class", "none"]
 
 
@@ -77,8 +78,22 @@ class Conditioning:
             tensors = {"embeddings": self.embeddings.half(), "null": self.null.half()}
             save_tensors(folder / "embeddings.safetensors", tensors)
         save_tensors(folder / "index.safetensors", self.index)
-        write_json(folder / "captions.json", captions)
+        write_json(folder / CAPTIONS, captions)
         write_json(folder / CONFIG, asdict(self.info))
+
+
+def read_asked(folder: Path | str, split: str, n: int) -> list[str]:
+    """What the first n samples of a split are asked to show: captions, names of classes, or nothing ("").
+
+    Raises:
+        DarkroomError: a file is missing or torn.
+    """
+    folder = Path(folder)
+    info = ConditioningInfo(**read_json(folder / CONFIG))
+    if info.kind == "none":
+        return [""] * n
+    texts: list[str] = info.classes if info.kind == "class" else read_json(folder / CAPTIONS)
+    return [texts[row] for row in load_tensors(folder / "index.safetensors")[split][:n].tolist()]
 
 
 def distinct(captions: dict[str, list[str]]) -> tuple[list[str], dict[str, Tensor]]:

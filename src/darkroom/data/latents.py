@@ -15,6 +15,7 @@ from torch import Tensor
 
 from darkroom.core.artifact import CONFIG, load_tensors, read_json, save_tensors, write_json
 from darkroom.core.errors import DarkroomError
+from darkroom.core.tensors import psnr
 
 SHARD_ROWS = 50_000
 
@@ -38,9 +39,11 @@ class LatentsInfo:
 
 
 class PreviewMap:
-    """A linear map from scaled latents to RGB, for previews without the decoder.
+    """A linear map from scaled latents to RGB, for live previews without the decoder.
 
-    Fitted by least squares on latents and their pictures, averaged down to the latents' size.
+    Fitted by least squares on latents and their pictures, averaged down to the latents' size. The latents have to be
+    samples of the posteriors, as the denoiser draws them: a channel that holds nothing but the posterior's noise
+    varies little in the means, and would be given a large weight, with which the noise of samples covers the picture.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
@@ -53,13 +56,22 @@ class PreviewMap:
     @staticmethod
     def fit(latents: Tensor, images: Tensor) -> "PreviewMap":
         """Fit to scaled latents (N, c, h, w) and pictures (N, C, H, W) in [-1, 1]."""
-        small = torch.nn.functional.adaptive_avg_pool2d(images, (latents.shape[-2], latents.shape[-1]))
+        small = _averaged(images, latents)
         x = latents.movedim(1, -1).flatten(0, -2).double()
         y = small.movedim(1, -1).flatten(0, -2).double()
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
         gram = x.T @ x + 1e-6 * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
         solution = torch.linalg.solve(gram, x.T @ y).float()
         return PreviewMap(solution[:-1].T.contiguous(), solution[-1])
+
+    def psnr(self, latents: Tensor, images: Tensor) -> float:
+        """How like the pictures (N, C, H, W), averaged down to the latents' size, the map is: dB, peak 2."""
+        return psnr(float((self(latents).clamp(-1, 1) - _averaged(images, latents)).square().mean()))
+
+
+def _averaged(images: Tensor, latents: Tensor) -> Tensor:
+    """Pictures (N, C, H, W) in the size of latents (N, c, h, w)."""
+    return torch.nn.functional.adaptive_avg_pool2d(images, (latents.shape[-2], latents.shape[-1]))
 
 
 Moments = tuple[Tensor, Tensor]  # mean and logvar, each (N, c, h, w)

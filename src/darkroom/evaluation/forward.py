@@ -1,6 +1,5 @@
 """What a noise process makes of pictures before anything is trained: noisier and noisier, with its log-SNR below."""
 
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from darkroom.core.rng import randn_each
-from darkroom.core.sheet import PAPER, Plate, table
-from darkroom.core.tensors import contrast, to_float, to_pil, to_uint8
+from darkroom.core.sheet import Plate, rasterised, stacked, table
+from darkroom.core.tensors import to_float, to_pil, to_uint8, visible
 from darkroom.diffusion.process import Process, process_of
 from darkroom.diffusion.schedule import CLEAN, Level
 from darkroom.nn.identity import IdentityAutoencoder
@@ -28,42 +27,39 @@ def forward_of_pictures(
 ) -> Image.Image:
     """`forward` of pictures uint8 (N, C, H, W) themselves; black, white: what they are to the process."""
     pixels = IdentityAutoencoder(black, white)
-    return forward(pixels.encode(to_float(pictures)).mean, captions, process_of(process), pixels.decode)
+    x0 = pixels.encode(to_float(pictures)).mean
+    return forward(x0, captions, process_of(process), pixels.decode, pixels.centre)
 
 
-def forward(x0: Tensor, captions: Sequence[str], process: Process, to_rgb: Callable[[Tensor], Tensor]) -> Image.Image:
+def forward(
+    x0: Tensor, captions: Sequence[str], process: Process, decode: Callable[[Tensor], Tensor], centre: float
+) -> Image.Image:
     """A row for each picture: clean, and at four times of the process, with the same noise in all.
 
     All are shown in one range. Where the noise is beyond it, as that of variance-exploding processes, a second row
-    shows the same pictures multiplied by `contrast`.
+    shows the same pictures as `visible` makes them.
 
     Args:
         x0: what the process adds noise to, (N, c, h, w).
-        to_rgb: the linear map from there to pictures (N, C, H, W) in [-1, 1].
+        decode: from there to pictures (N, C, H, W) in [-1, 1]; called once.
+        centre: what keeps its value where contrast is lowered.
     """
     marked = [(share, process.level(share * process.latest)) for share in SHARES]
     levels = [CLEAN, *(level for _, level in marked)]
     eps = randn_each(tuple(x0.shape[1:]), list(range(len(x0))), "forward")
-    columns = [to_rgb(level.alpha * x0 + level.sigma * eps) for level in levels]
-    seen = [
-        contrast(float(level.alpha), float(level.sigma)) * column for level, column in zip(levels, columns, strict=True)
-    ]
+    noisy = [level.alpha * x0 + level.sigma * eps for level in levels]
+    if process.spread > 1:
+        pairs = list(zip(levels, noisy, strict=True))
+        noisy += [visible(x, float(level.alpha), float(level.sigma), centre) for level, x in pairs]
+    pictures = to_uint8(decode(torch.cat(noisy)))
+    shown = pictures.view(-1, len(levels), len(x0), *pictures.shape[1:])  # (1 or 2, levels, N, C, H, W)
     rows = []
     for i, caption in enumerate(captions):
-        rows.append(Plate(_pictures(columns, i), caption))
-        if process.spread > 1:
-            rows.append(Plate(_pictures(seen, i), LOWERED))
+        for row, words in zip(shown, (caption, LOWERED), strict=False):
+            rows.append(Plate([to_pil(picture) for picture in row[:, i]], words))
     headings = [f"{share:.0%}   α {level.alpha:.3f}   σ {level.sigma:.3f}" for share, level in marked]
     above = table(["clean", *headings], rows)
-    below = _log_snr(process, above.width)
-    out = Image.new("RGB", (above.width, above.height + below.height), PAPER)
-    out.paste(above, (0, 0))
-    out.paste(below, (0, above.height))
-    return out
-
-
-def _pictures(columns: Sequence[Tensor], row: int) -> list[Image.Image]:
-    return [to_pil(to_uint8(column[row])) for column in columns]
+    return stacked(above, _log_snr(process, above.width))
 
 
 def _log_snr(process: Process, width: int) -> Image.Image:
@@ -79,9 +75,7 @@ def _log_snr(process: Process, width: int) -> Image.Image:
         time = share * process.latest
         axis.axvline(time, color="grey", linestyle=":")
         axis.plot([time], [log_snr(process.level(time))], "o", color="black")
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=DPI)
-    return Image.open(drawn).convert("RGB")
+    return rasterised(figure)
 
 
 def log_snr(level: Level) -> float:

@@ -8,11 +8,10 @@ from torch import Tensor
 
 from darkroom.core.artifact import whole
 from darkroom.core.sheet import STRIP_COLUMNS, STRIP_ROWS, Moment, Plate, sheet, strip
-from darkroom.core.tensors import contrast, save_png, to_pil
+from darkroom.core.tensors import save_png, to_pil, visible
 from darkroom.core.trace import Trace, evenly
 from darkroom.diffusion.generate import Sampling, begin
 from darkroom.inference.pipeline import Pipeline
-from darkroom.nn.identity import IdentityAutoencoder
 
 COLUMNS = 3
 DENOISED = 6  # pictures that a film shows
@@ -23,7 +22,7 @@ FRAME, HOLD = 120, 3000  # milliseconds a frame is shown, and the result
 class Film:
     """Watches a batch being drawn: give its `watch` as `on_step`.
 
-    Everything is shown in one range, [-1, 1]; latents whose noise is beyond it with `contrast`, about middle grey.
+    Everything is shown in one range, [-1, 1]; latents whose noise is beyond it as `visible` makes them.
 
     Args:
         captions: of the first pictures of the batch; the others are not shown.
@@ -78,9 +77,9 @@ class Film:
                 yield state, list(zip(*(map(to_pil, pictures) for pictures in both), strict=True))
 
     def _seen(self, state: int, x: Tensor) -> Tensor:
-        vae, (alpha, sigma) = self.pipeline.vae, self.levels[state]
-        grey = vae.shift * self.pipeline.info.scaling_factor if isinstance(vae, IdentityAutoencoder) else 0.0
-        return grey + contrast(float(alpha), float(sigma)) * (x - grey)
+        alpha, sigma = self.levels[state]
+        centre = self.pipeline.vae.centre * self.pipeline.info.scaling_factor
+        return visible(x, float(alpha), float(sigma), centre)
 
 
 def _save_gif(frames: list[Image.Image], path: Path) -> None:

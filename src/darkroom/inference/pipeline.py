@@ -21,7 +21,6 @@ from darkroom.diffusion.denoiser import Condition, Denoiser
 from darkroom.diffusion.generate import Sampling, generate
 from darkroom.diffusion.process import Process, process_of
 from darkroom.diffusion.samplers import OnStep, ignore_step
-from darkroom.inference import memory
 from darkroom.inference.defaults import INPAINT_STRENGTH, STRENGTH
 from darkroom.inference.editing import Given, Picture, as_mask, as_pictures, check_strength, edited, kept, padded
 from darkroom.inference.folder import PipelineInfo
@@ -29,6 +28,7 @@ from darkroom.inference.networks import read_parts
 from darkroom.inference.options import Options, Output, Request, Tally, answer, check_size, request, sampling
 from darkroom.inference.prompts import ClassPrompts, NoPrompts, Prompts, TextPrompts
 from darkroom.inference.words import Remarks, Words, check_prompts
+from darkroom.nn import memory
 from darkroom.nn.denoising import DenoisingNetwork
 from darkroom.nn.identity import Autoencoder
 from darkroom.nn.text import CLIPTextModel

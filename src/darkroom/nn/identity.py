@@ -19,6 +19,11 @@ class IdentityAutoencoder(nn.Module):
         super().__init__()
         self.scale, self.shift = (white - black) / 2, (white + black) / 2
 
+    @property
+    def centre(self) -> float:
+        """See AutoencoderKL.centre: here it is middle grey."""
+        return self.shift
+
     def encode(self, x: Tensor) -> Moments:
         """Pictures (N, C, H, W) in [-1, 1] -> moments of the same shape, of the least variance there is."""
         mean = x * self.scale + self.shift

@@ -169,6 +169,11 @@ class AutoencoderKL(nn.Module):
         return int(2 ** (len(self.config.block_out_channels) - 1))
 
     @property
+    def centre(self) -> float:
+        """The unscaled latent about which noisy latents lose contrast so that they can be looked at."""
+        return 0.0
+
+    @property
     def last_layer(self) -> Tensor:
         """The weight that makes the picture: an adversarial loss balances its gradient against the reconstruction's."""
         return self.decoder.conv_out.weight

@@ -1,6 +1,5 @@
 """Training the KL autoencoder (Rombach et al. 2022, section 3.1 and appendix G)."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -13,14 +12,13 @@ from darkroom.core.choices import Precision
 from darkroom.core.device import autocast
 from darkroom.core.progress import Progress
 from darkroom.core.rng import batch_indices, generator
-from darkroom.core.tensors import batches, to_float, to_uint8
+from darkroom.core.tensors import batches, psnr, to_float, to_uint8
 from darkroom.nn.identity import Autoencoder
 from darkroom.nn.vae import AutoencoderKL, Moments
 from darkroom.training.setting import Setting
 
 Images = Callable[[Tensor], Tensor]  # indices (n,) -> uint8 (n, C, H, W)
 MAX_ADAPTIVE_WEIGHT = 1e4
-MIN_SQUARED_ERROR = 1e-12  # an exact reconstruction is reported as 126 dB
 
 
 def kl_divergence(moments: Moments) -> Tensor:
@@ -127,8 +125,7 @@ def validate(
         y = vae.decode(vae.encode(x).mean).clamp(-1, 1)
         absolute += float((y - x).abs().mean(dim=(1, 2, 3)).sum())
         squared += float((y - x).square().mean(dim=(1, 2, 3)).sum())
-    psnr = 10 * math.log10(4.0 / max(squared / n_images, MIN_SQUARED_ERROR))
-    return {"held_out/l1": absolute / n_images, "held_out/psnr": psnr}
+    return {"held_out/l1": absolute / n_images, "held_out/psnr": psnr(squared / n_images)}
 
 
 @torch.no_grad()

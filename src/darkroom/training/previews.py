@@ -1,24 +1,36 @@
-"""Samples during training, seen through the latent -> RGB map: the same noise and captions every time."""
+"""Samples during training, decoded, with what they are samples of: the same noise and captions every time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from darkroom.core.device import autocast
 from darkroom.core.rng import randn_each
-from darkroom.core.sheet import STRIP_COLUMNS, STRIP_ROWS, Moment, strip
-from darkroom.core.tensors import contrast, image_grid, to_pil, to_uint8
+from darkroom.core.sheet import STRIP_COLUMNS, STRIP_ROWS, Moment, Plate, sheet, strip
+from darkroom.core.tensors import to_pil, to_uint8, visible
 from darkroom.core.trace import Trace, evenly
-from darkroom.data.latents import PreviewMap
 from darkroom.diffusion.denoiser import Condition, Denoiser
 from darkroom.diffusion.generate import Sampling, begin, walk
 from darkroom.diffusion.schedule import Level
 from darkroom.nn.denoising import DenoisingNetwork
 from darkroom.training.unet import UNetTask, condition_for
 
-SIDE = 96  # least pixels per preview
+
+class Shown(NamedTuple):
+    """How latents are looked at.
+
+    decode: scaled latents (N, c, h, w) -> pictures (N, C, H, W), about [-1, 1]; called once a preview, for the
+        autoencoder may have to be read first.
+    centre: the scaled latent about which noisy ones lose contrast, see core.tensors.visible.
+    asked: what each of the first held-out samples is asked to show; "" where nothing is asked.
+    """
+
+    decode: Callable[[Tensor], Tensor]
+    centre: float
+    asked: Sequence[str]
 
 
 class Preview(NamedTuple):
@@ -28,44 +40,71 @@ class Preview(NamedTuple):
     strip: Image.Image
 
 
-def preview(unet: DenoisingNetwork, task: UNetTask, to_rgb: PreviewMap, how: Sampling, n: int) -> Preview:
-    """n samples for the conditions of the first n held-out pictures, all in one range, [-1, 1]."""
-    conditioning, device = task.conditioning, task.setting.device
-    shape = task.train.shape
+@torch.no_grad()
+def preview(unet: DenoisingNetwork, task: UNetTask, shown: Shown, how: Sampling, n: int, step: int) -> Preview:
+    """n samples for the conditions of the first n held-out pictures, after `step` steps of training.
+
+    Where something is asked for, the held-out picture it was said of stands beside each sample, as the autoencoder
+    gives it back. All are in one range, [-1, 1].
+    """
     n = min(n, len(task.held_out))
+    levels = how.levels(task.objective.schedule, task.objective.prediction_type)
+    trace = Trace(evenly(len(levels), STRIP_COLUMNS), STRIP_ROWS)
+    latents = _sampled(unet, task, how, levels, n, trace)
+    asked = shown.asked[:n] if any(shown.asked) else []
+    held_out = task.held_out.sample(torch.arange(len(asked)), torch.zeros(len(asked), *task.held_out.shape))
+    noisy = [visible(x, float(levels[i].alpha), float(levels[i].sigma), shown.centre) for i, x, _ in trace]
+    parts = [latents.cpu(), held_out, *noisy, *(x0 for _, _, x0 in trace)]
+    decoded = torch.split(to_uint8(shown.decode(torch.cat(parts))), [len(part) for part in parts])
+    drawn, real, *moments = [[to_pil(picture) for picture in pictures] for pictures in decoded]
+    kept = "" if task.held_out.std is None else ", as the autoencoder keeps it"
+    heading = f"after {step} steps"
+    if asked:
+        heading += f" · left: held-out picture{kept} · right: drawn for its caption"
+    return Preview(_grid(drawn, real, asked, heading), _strip(moments, asked, levels, trace))
+
+
+def _sampled(
+    unet: DenoisingNetwork, task: UNetTask, how: Sampling, levels: list[Level], n: int, trace: Trace
+) -> Tensor:
+    """n latents; the trace watches."""
+    conditioning, device, objective = task.conditioning, task.setting.device, task.objective
     condition = condition_for(unet, conditioning.given("validation", torch.arange(n)), device)
     null = condition_for(unet, conditioning.null_of(n), device)
-    objective = task.objective
 
-    def network(x: torch.Tensor, t: torch.Tensor, c: Condition) -> torch.Tensor:
+    def network(x: Tensor, t: Tensor, c: Condition) -> Tensor:
         with autocast(device, task.setting.precision):
-            output: torch.Tensor = unet(x, t, c.context, c.class_ids)
+            output: Tensor = unet(x, t, c.context, c.class_ids)
         return output
 
     denoiser = Denoiser(network, objective.schedule, objective.prediction_type)
-    seeds = list(range(n))
-    start = randn_each(shape, seeds, "preview").to(device)
-    levels = how.levels(objective.schedule, objective.prediction_type)
-    trace = Trace(evenly(len(levels), STRIP_COLUMNS), STRIP_ROWS)
-    x = begin(how, objective.schedule, levels, start)
+    shape, seeds = task.train.shape, list(range(n))
+    x = begin(how, objective.schedule, levels, randn_each(shape, seeds, "preview").to(device))
     trace.begin(x)
 
-    def noise(step: int) -> torch.Tensor:
+    def noise(step: int) -> Tensor:
         return randn_each(shape, seeds, "preview step", step).to(device)
 
-    latents = walk(denoiser, how, x, levels, condition, null, noise, trace.watch)
-    images = to_uint8(to_rgb(latents.cpu()))
-    scale = max(1, SIDE // images.shape[-1])
-    images = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    return Preview(to_pil(image_grid(images, columns=max(1, round(n**0.5)))), _strip(trace, levels, to_rgb))
+    return walk(denoiser, how, x, levels, condition, null, noise, trace.watch)
 
 
-def _strip(trace: Trace, levels: Sequence[Level], to_rgb: PreviewMap) -> Image.Image:
-    moments, rows = [], 0
-    for state, x, x0 in trace:
-        alpha, sigma = levels[state]
-        seen = contrast(float(alpha), float(sigma)) * to_rgb(x)
-        so_far, expected = ([to_pil(picture) for picture in to_uint8(shown)] for shown in (seen, to_rgb(x0)))
-        moments.append(Moment(f"step {state} of {len(levels) - 1}", so_far, expected))
-        rows = len(so_far)
-    return strip([f"held-out condition {row + 1}" for row in range(rows)], moments)
+def _grid(drawn: Sequence[Image.Image], real: Sequence[Image.Image], asked: Sequence[str], heading: str) -> Image.Image:
+    if asked:
+        plates = [Plate(pair, caption) for *pair, caption in zip(real, drawn, asked, strict=True)]
+    else:
+        plates = [Plate([picture], "") for picture in drawn]
+    return sheet(plates, max(1, round(len(plates) ** 0.5)), heading)
+
+
+def _strip(
+    pictures: Sequence[Sequence[Image.Image]], asked: Sequence[str], levels: Sequence[Level], trace: Trace
+) -> Image.Image:
+    """pictures: those so far at each state of the trace, then those expected."""
+    states = [state for state, *_ in trace]
+    so_far, expected = pictures[: len(states)], pictures[len(states) :]
+    moments = [
+        Moment(f"step {state} of {len(levels) - 1}", *pair)
+        for state, *pair in zip(states, so_far, expected, strict=True)
+    ]
+    rows = range(len(so_far[0]))
+    return strip([asked[row] if asked else f"sample {row + 1}" for row in rows], moments)

@@ -1,4 +1,4 @@
-"""Training the denoising network on cached latents and cached conditions; neither VAE nor text encoder is in memory."""
+"""Training the denoising network on cached latents and conditions, without VAE or text encoder in memory."""
 
 from collections.abc import Mapping
 
