@@ -12,7 +12,10 @@ from darkroom.core.errors import DarkroomError
 from darkroom.params_edit import edit
 from darkroom.params_yaml import read
 
-TEXT = b"# mine\r\na: {steps: 10, stop_at: null} # flow\r\nb:\r\n    stop_at : ~ # why\r\n    steps:\r\n    text: 'stop_at: 3'\r\n"
+TEXT = (
+    b"# mine\r\na: {steps: 10, stop_at: null} # flow\r\n"
+    b"b:\r\n    stop_at : ~ # why\r\n    steps:\r\n    text: 'stop_at: 3'\r\n"
+)
 
 
 @pytest.mark.parametrize(

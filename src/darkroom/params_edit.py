@@ -30,7 +30,7 @@ def edit(path: Path, values: Mapping[Key, int | None]) -> None:
         written = "null" if values[key] is None else str(values[key])
         space = " " if text[start - 1 : start] == ":" else ""  # "steps:" with nothing behind it
         text = text[:start] + space + written + text[end:]
-        _put(wanted, key, values[key])
+        wanted = _with(wanted, key, values[key])
     with whole(real) as beside:
         beside.write_bytes(text.encode("utf-8"))
         shutil.copymode(real, beside)
@@ -60,8 +60,7 @@ def _refusal(path: Path, key: Key) -> DarkroomError:
     return DarkroomError(f"{path}: {'.'.join(key)} does not stand there as a plain value of its own; write it so")
 
 
-def _put(values: dict[Any, Any], key: Key, value: int | None) -> None:
-    *sections, name = key
-    for section in sections:
-        values = values[section]
-    values[name] = value
+def _with(values: dict[Any, Any], key: Key, value: int | None) -> dict[Any, Any]:
+    """A copy in which one value differs; what anchors make one object is told apart."""
+    name, *rest = key
+    return {**values, name: _with(values[name], tuple(rest), value) if rest else value}

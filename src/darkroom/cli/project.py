@@ -91,7 +91,7 @@ def params_budget(
     print(f"  a step takes {timing.step:.3g} s (median of {len(timing.steps)}, which differ by {100 * sure:.0f} %)")
     print(f"  held-out measurement and previews, every {done.every} steps: {duration(timing.between)}")
     print(
-        f"  start: {duration(timing.before)}; in all {about(done.seconds)}, from {duration(done.seconds * (1 - sure))} "
+        f"  in all {about(done.seconds)}, from {duration(done.seconds * (1 - sure))} "
         f"to {duration(done.seconds * (1 + sure))} if the machine stays as free as now"
     )
 
