@@ -121,10 +121,10 @@ def _train(
     hard = p.hard_negatives and HardNegativesConfig(**p.hard_negatives.model_dump())
     training = ContrastiveTask(towers, splits["train"].images, input_ids, index["train"], setting, hard)
     held_out_task = ContrastiveTask(towers, splits["validation"].images, input_ids, index["validation"], setting)
-    ema = EMA(towers, p.ema_half_life)
+    ema, ending = EMA(towers, p.ema_half_life), work.ending(p.steps, p.stop_at)
 
     def held_out(step: int, values: Mapping[str, float]) -> None:
-        if step % p.validate_every == 0 or step == p.steps:
+        if step % p.validate_every == 0 or step == ending.step:
             curves.record(step, retrieval(held_out_task, ema.network))
 
     phase = Phase("", towers, p, training.loss)
@@ -140,6 +140,7 @@ def _train(
         checkpoints=work.checkpoints,
         remembered={"curves": curves} | training.memory(),
         processes=work.processes,
+        ending=ending,
     )
     return ema.network.text_model, retrieval(held_out_task, ema.network)
 

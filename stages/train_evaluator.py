@@ -34,9 +34,10 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     with seeded(p.seed, "evaluator"):
         judge = make_judge(data.info, pictures, shape, setting)
     ema, curves = EMA(judge.network, p.ema_half_life), Curves.over(p.steps, work.run.metrics)
+    ending = work.ending(p.steps, p.stop_at)
 
     def accuracy(step: int, values: Mapping[str, float]) -> None:
-        if step % p.validate_every == 0 or step == p.steps:
+        if step % p.validate_every == 0 or step == ending.step:
             measured = judge.accuracy(ema.network, held_out)
             curves.record(step, {f"held_out/{name}": value for name, value in measured.items()})
 
@@ -53,6 +54,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         checkpoints=work.checkpoints,
         remembered={"curves": curves},
         processes=work.processes,
+        ending=ending,
     )
     curves.write(REPORT)
     measured = dict(judge.accuracy(ema.network, data.split("test")))

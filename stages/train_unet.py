@@ -69,11 +69,12 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         setting=Setting(p.batch_size, p.seed, p.precision, device, work.processes),
     )
     ema, best, curves = EMA(unet, p.ema_half_life), Best(), Curves.over(p.steps, work.run.metrics)
+    ending = work.ending(p.steps, p.stop_at)
     sampling, decoder = Sampling(**p.sampling.model_dump()), LatentDecoder(VAE, LATENTS, latents.scaling_factor, device)
     shown = Shown(decoder, decoder.centre, read_asked(CONDITIONING, "validation", max(p.samples, ROWS)))
 
     def held_out(step: int, values: Mapping[str, float]) -> None:
-        if step % p.validate_every == 0 or step == p.steps:
+        if step % p.validate_every == 0 or step == ending.step:
             measured = task.validate(ema.network)
             curves.record(step, measured)
             best.consider(step, measured["held_out/loss"], ema.network)
@@ -85,7 +86,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
             save_png(REPORT / f"{name}.png", picture)
 
     def samples(step: int, values: Mapping[str, float]) -> None:
-        if step % p.sample_every == 0 and step < p.steps:
+        if step % p.sample_every == 0 and step < ending.step:
             show(step)
 
     if work.processes.leads:
@@ -105,8 +106,9 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         checkpoints=work.checkpoints,
         remembered={"curves": curves, "best": best},
         processes=work.processes,
+        ending=ending,
     )
-    show(p.steps)  # not in the last step, to which a training that is gone on with may have come before
+    show(ending.step)  # not in the last step, to which a training that is gone on with may have come before
     best.restore(ema.network)
     curves.write(REPORT)
     figures: dict[str, float | str] = {"held_out_loss": best.value, "best_step": best.step}

@@ -108,9 +108,10 @@ def _train(p: TrainVAE, data: Prepared, work: Work, curves: Curves) -> Autoencod
         config, start = p.adversarial, p.adversarial.start_step
         phases.append(Phase("discriminator", loss.discriminator, config, task.discriminator_loss, start))
     ema, best = EMA(vae, p.ema_half_life), Best()
+    ending = work.ending(p.steps, p.stop_at)
 
     def held_out_loss(step: int, values: Mapping[str, float]) -> None:
-        if step % p.validate_every == 0 or step == p.steps:
+        if step % p.validate_every == 0 or step == ending.step:
             measured = validate(ema.network, held_out.images, len(held_out), p.batch_size, device)
             curves.record(step, measured)
             if p.adversarial is None:  # a GAN trades the held-out loss for likeness: there the last weights count
@@ -128,6 +129,7 @@ def _train(p: TrainVAE, data: Prepared, work: Work, curves: Curves) -> Autoencod
         checkpoints=work.checkpoints,
         remembered={"curves": curves, "best": best},
         processes=work.processes,
+        ending=ending,
     )
     best.restore(ema.network)
     return ema.network

@@ -30,6 +30,8 @@ MAY_IMPORT = {
     "audit": {"core", "data", "inference", "params_yaml", "project", "tracking"},
     "cli": {
         "audit",
+        "budget",
+        "finishing",
         "interop",
         "evaluation",
         "core",

@@ -50,10 +50,10 @@ def alone(stage: str, lock: Path) -> Iterator[None]:
 def die_with_dvc() -> None:
     """Where dvc started this process, end as by SIGTERM once that dvc is gone. Started otherwise, do nothing."""
     if "DVC_STAGE" in os.environ:
-        threading.Thread(target=_watch, args=(_starter(),), name="watch dvc", daemon=True).start()
+        threading.Thread(target=_watch, args=(starter(),), name="watch dvc", daemon=True).start()
 
 
-def _starter() -> psutil.Process | None:
+def starter() -> psutil.Process | None:
     """The dvc that started this process; None where it is gone already: imports take seconds.
 
     dvc gives its stages no session of their own, and who takes in orphans is of another one.

@@ -81,15 +81,22 @@ class Optimizer(Section):
 
 
 class Training(Optimizer):
-    """What every trained network has: how long, how much at once, how it is moved."""
+    """What every trained network has: how long, how much at once, how it is moved.
+
+    steps: over which the learning rate runs, and the last of them ends the training. stop_at: the step that ends it
+        before, as at the last one, with the learning rate where it then is; null: none. `darkroom finish` writes it.
+    """
 
     seed: Seed
     precision: Precision
     steps: Count
+    stop_at: Count | None
     batch_size: Annotated[int, Field(ge=1, le=65536)]
     ema_half_life: Count
 
     @model_validator(mode="after")
     def _check_warmup(self) -> Self:
         at_most("warmup_steps", self.warmup_steps, "steps", self.steps)
+        if self.stop_at is not None:
+            at_most("stop_at", self.stop_at, "steps", self.steps)
         return self

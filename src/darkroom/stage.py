@@ -1,22 +1,27 @@
 """What every script in stages/ shares: parameters, device, tracking, errors, summary."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
 from darkroom import params as parameters
+from darkroom.budget import VARIABLE, keep
 from darkroom.copies import PROFILE, link_what_is_outside, reproduction, run_own_code
 from darkroom.core import device as devices
 from darkroom.core.artifact import write_json
 from darkroom.core.checkpoint import FULL, Checkpoints
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interrupted, Interruption
+from darkroom.finishing import STOP_AT, Finish, differences
 from darkroom.guard import alone, die_with_dvc
+from darkroom.outlook import look_ahead
 from darkroom.project import check_not_linked, place
 from darkroom.resuming import FOLDER, clear_recorded, fingerprint, mark_done
 from darkroom.tracking import Run, stage_run
@@ -24,7 +29,9 @@ from darkroom.tracking.address import project_root
 from darkroom.tracking.note import Account, figure, readable_size
 from darkroom.tracking.ports import while_it_runs
 from darkroom.training.distributed import ALONE, Processes
-from darkroom.workers import Worker, leading
+from darkroom.training.ending import Ending
+from darkroom.training.timing import MeasuredError, Stopwatch
+from darkroom.workers import Worker, leading, link
 
 KILLED_BY = 128  # a process ended by signal n exits with 128 + n
 
@@ -35,13 +42,15 @@ Figures = Mapping[str, float | str]
 class Work:
     """What a stage works with.
 
-    run: is told of everything. checkpoints: of its training. processes: who take part in that.
+    run: is told of everything. checkpoints: of its training. processes: who take part in that. ending: of `steps` and
+    `stop_at` makes where the training ends.
     """
 
     device: torch.device
     run: Run
     checkpoints: Checkpoints = field(default_factory=Checkpoints.none)
     processes: Processes = ALONE
+    ending: Callable[[int, int | None], Ending] = Ending
 
 
 Body = Callable[[parameters.Params, Work], Figures]
@@ -61,7 +70,10 @@ def run_stage(stage: str, body: Body, trains: bool = False) -> NoReturn:
             _take_part(stage, body, worker)
         else:
             interruption.listen()
-            _run(stage, body, trains, interruption)
+            if timed := os.environ.get(VARIABLE):
+                _time(stage, body, Path(timed))
+            else:
+                _run(stage, body, trains, interruption)
     except DarkroomError as error:
         who = f"{stage}: worker {worker.rank}" if worker is not None else stage
         print(f"darkroom: {who}: {error}", file=sys.stderr)
@@ -84,8 +96,27 @@ def _take_part(stage: str, body: Body, worker: Worker) -> None:
         profile = devices.execution_profile(device, worker.size)
         checkpoints = Checkpoints(worker.training, profile, 0, 0, Interruption())
         processes = Processes(worker.rank, worker.size, device, worker)
-        untold = Run(Account(stage, {}, {}, {}, {}, "", False), tracked=False)
-        body(parameters.load(), Work(device, untold, checkpoints, processes))
+        body(parameters.load(), Work(device, _untracked(stage), checkpoints, processes))
+
+
+def _time(stage: str, body: Body, folder: Path) -> None:
+    """The body as far as some steps of its training, aside: nothing of it is kept but how long they took."""
+    run_own_code()
+    params, settings = parameters.load(), devices.runtime()
+    link_what_is_outside(params)
+    aside = folder / "project"
+    link(Path.cwd(), aside, place(stage).outputs)
+    os.chdir(aside)
+    device = devices.start(settings, processes=settings.processes)
+    processes = leading(settings.processes, device, folder / "training")
+    try:
+        body(params, Work(device, _untracked(stage), processes=processes, ending=Stopwatch))
+    except MeasuredError as measured:
+        keep(measured.timing, folder)
+
+
+def _untracked(stage: str) -> Run:
+    return Run(Account(stage, {}, {}, {}, {}, "", False), tracked=False)
 
 
 def _run(stage: str, body: Body, trains: bool, interruption: Interruption) -> None:
@@ -108,22 +139,52 @@ def _run(stage: str, body: Body, trains: bool, interruption: Interruption) -> No
             write_json(again / PROFILE, profile)
         chosen = {key: _lookup(params.model_dump(), key) for key in here.params}
         inputs, code = here.input_hashes(), here.code_hashes()
-        training = root / FOLDER / stage / fingerprint(stage, here.cmd, chosen, inputs, code)
+        own = dict(chosen.get(stage, {}))
+        finish = Finish(stage, own) if trains and again is None else None
+        training = root / FOLDER / stage / fingerprint(stage, here.cmd, _without_end(chosen, stage), inputs, code)
         checkpoints = Checkpoints(
             training, profile, settings.checkpoint_minutes, settings.checkpoint_steps, interruption
         )
-        with stage_run(stage, chosen, inputs, code, here.outputs, profile) as run:
+        outlook = look_ahead(stage, params, here, profile) if again is None else None
+        with stage_run(stage, _without_end(chosen, stage), inputs, code, here.outputs, profile) as run:
             run.text(parameters.PARAMS_FILE.read_text(encoding="utf-8"), parameters.PARAMS_FILE.name)
             processes = leading(n_processes, device, training)
-            figures = body(params, Work(device, run, checkpoints, processes))
+            try:
+                work = Work(device, run, checkpoints, processes, partial(Ending, request=finish))
+                figures = body(params, work)
+            finally:  # a run's parameter has one value for ever, and this one may have changed on the way
+                if finish is not None:
+                    chosen[stage] = own = finish.section
+                if STOP_AT in own:
+                    run.parameters({f"{stage}.{STOP_AT}": own[STOP_AT]})
             for path in here.outputs:
                 if not path.exists():
                     raise DarkroomError(f"{path} was not written")
+            _check_unchanged(stage, chosen)
             if checkpoints.resumed is not None:
                 run.tag("resumed.from_step", str(checkpoints.resumed))
             run.summary(figures)
         mark_done(training, here.outputs)
+        if outlook is not None:
+            outlook.record(time.monotonic() - began)
     print(_summary(stage, time.monotonic() - began, here.outputs, figures, run.address), flush=True)
+
+
+def _without_end(chosen: Mapping[str, Any], stage: str) -> dict[str, Any]:
+    """The parameters of a stage but for where its training ends."""
+    own = chosen.get(stage, {})
+    return {**chosen, stage: {key: value for key, value in own.items() if key != STOP_AT}} if own else dict(chosen)
+
+
+def _check_unchanged(stage: str, chosen: Mapping[str, Any]) -> None:
+    """Refuse to end where params.yaml says something else by now: DVC would record that as what made the outputs."""
+    now = parameters.load().model_dump()
+    changed = [line for key, value in chosen.items() for line in differences(value, _lookup(now, key), key)]
+    if changed:
+        raise DarkroomError(
+            f"{parameters.PARAMS_FILE}: changed while {stage} ran, and dvc would record what did not make this: "
+            f"{'; '.join(changed)}; change it back for dvc repro to end this one, or dvc repro for the new values"
+        )
 
 
 def _how_on(saved: str) -> str:

@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from darkroom.core import checkpoint
 from darkroom.core.checkpoint import KEPT, TENSORS, TRAININGS, Checkpoints
 from darkroom.core.interruption import Interrupted, Interruption
 
+END = 10_000  # steps
 PROFILE = {"device": "cpu", "threads": "2"}
 
 
@@ -37,12 +39,12 @@ def every_step(folder: Path, interruption: Interruption | None = None, **profile
 def saved(folder: Path, *steps: int) -> None:
     checkpoints = every_step(folder)
     for step in steps:
-        checkpoints.after(step, {"part": Part(step)})
+        checkpoints.after(step, {"part": Part(step)}, END)
 
 
 def restored(folder: Path, **profile: str) -> tuple[int, float]:
     part = Part(-1)
-    step = every_step(folder, **profile).resume({"part": part})
+    step = every_step(folder, **profile).resume({"part": part}, END)
     return step, float(part.state["weights"][0])
 
 
@@ -132,12 +134,12 @@ def test_by_the_clock_saving_takes_a_fiftieth_of_the_time_at_most(
 
     monkeypatch.setattr(checkpoint, "_write", write)
     checkpoints = Checkpoints(tmp_path / "training", PROFILE, 0.5, 0, Interruption())
-    checkpoints.resume({})
+    checkpoints.resume({}, END)
     spent, steps = 0, 2000
     for step in range(1, steps + 1):
         now[0] += 1.0
         before = now[0]
-        checkpoints.after(step, {})
+        checkpoints.after(step, {}, END)
         spent += now[0] > before
     assert spent == 1 + (steps - 30) // 150  # the first after half a minute, then one in fifty times its cost
     assert spent * cost <= 0.021 * now[0]
@@ -146,11 +148,11 @@ def test_by_the_clock_saving_takes_a_fiftieth_of_the_time_at_most(
 def test_when_the_end_is_asked_for_it_saves_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interruption = Interruption()
     checkpoints = Checkpoints(tmp_path / "training", PROFILE, 0, 0, interruption)
-    checkpoints.after(1, {"part": Part(1)})
+    checkpoints.after(1, {"part": Part(1)}, END)
     assert not (tmp_path / "training").exists()
     monkeypatch.setattr(Interruption, "asked", signal.SIGTERM)
     with pytest.raises(Interrupted, match="SIGTERM") as caught:
-        checkpoints.after(2, {"part": Part(2)})
+        checkpoints.after(2, {"part": Part(2)}, END)
     assert caught.value.saved == "saved at step 2"
     assert restored(tmp_path / "training") == (2, 2)
 
@@ -160,3 +162,37 @@ def test_nothing_but_json_and_safetensors_is_written(tmp_path: Path) -> None:
     folder = tmp_path / "training" / "step_000000001"
     assert names(folder) == ["manifest.json", "state.json", "tensors.safetensors"]
     assert json.loads((folder / "state.json").read_text())["profile"] == PROFILE
+
+
+@pytest.mark.parametrize(
+    ("saved_at", "aimed_at", "end", "good"),
+    [
+        (4, 16, 16, True),
+        (4, 16, 9, True),  # an earlier end was asked for since
+        (4, 9, 16, True),
+        (9, 16, 9, False),  # what is done at the end is not in it
+        (9, 9, 16, False),  # it is, and must not be
+        (9, 9, 9, True),
+        (12, 16, 9, False),
+    ],
+)
+def test_what_was_saved_counts_on_the_way_to_another_end_but_not_beyond_it(
+    tmp_path: Path, saved_at: int, aimed_at: int, end: int, good: bool
+) -> None:
+    """Catches a training that is to end early and hands on weights of a later step, or an end measured twice."""
+    every_step(tmp_path / "training").after(saved_at, {"part": Part(saved_at)}, aimed_at)
+    part = Part(-1)
+    assert every_step(tmp_path / "training").resume({"part": part}, end) == (saved_at if good else 0)
+    assert float(part.state["weights"][0]) == (saved_at if good else -1)
+
+
+def test_of_what_lies_beyond_an_earlier_end_nothing_pushes_new_checkpoints_out(tmp_path: Path) -> None:
+    """Catches the oldest being told by their steps, which would remove the new ones of a training that ends earlier."""
+    folder = tmp_path / "training"
+    every_step(folder).after(20, {"part": Part(20)}, 30)
+    every_step(folder).after(21, {"part": Part(21)}, 30)
+    checkpoints = every_step(folder)
+    assert checkpoints.resume({"part": Part(0)}, 10) == 0
+    time.sleep(0.01)
+    checkpoints.after(1, {"part": Part(1)}, 10)
+    assert every_step(folder).resume({"part": Part(0)}, 10) == 1

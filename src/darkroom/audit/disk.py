@@ -4,8 +4,11 @@ import configparser
 import json
 import os
 import re
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -13,7 +16,10 @@ import platformdirs
 
 from darkroom.core.artifact import file_hash, folder_hash
 from darkroom.core.errors import DarkroomError
+from darkroom.core.progress import Progress
 
+SILENT = 1.5  # seconds of hashing before a person is told how far it is
+LOOK_EVERY = 0.25  # seconds
 DVC = Path(".dvc")
 IGNORE = Path(".dvcignore")
 DVC_APP = ("dvc", "iterative")  # by which DVC has its folders named
@@ -32,6 +38,7 @@ class Disk:
         self._pool = ThreadPoolExecutor()
         self._hashes: dict[tuple[int, int], Future[str]] = {}
         self._ignored = _patterns()
+        self._watch = threading.Thread(target=self._show, name="show hashing", daemon=True)
 
     def expect(self, paths: Iterable[Path]) -> None:
         """Begin to hash all files of these files and folders."""
@@ -68,7 +75,20 @@ class Disk:
         key = (at.st_dev, at.st_ino)
         if key not in self._hashes:
             self._hashes[key] = self._pool.submit(file_hash, file)
+            with suppress(RuntimeError):  # it was started before
+                self._watch.start()
         return self._hashes[key]
+
+    def _show(self) -> None:
+        """Say on stderr how many files are hashed, while they are and where that takes long."""
+        with Progress(1, "audit: hashing", "file", after=SILENT) as bar:
+            while True:
+                futures = list(self._hashes.values())
+                done, bar.total = sum(future.done() for future in futures), len(futures)
+                bar.update(done - bar.done)
+                if done == len(futures):
+                    return
+                time.sleep(LOOK_EVERY)
 
 
 class Cache:

@@ -5,7 +5,7 @@ from typing import NoReturn
 
 import typer
 
-from darkroom.cli import audit, compare, draw, interop, project, registry, reproduce, show
+from darkroom.cli import audit, compare, draw, finish, interop, project, registry, reproduce, show
 from darkroom.core.errors import DarkroomError
 
 INTERRUPTED = 130
@@ -27,7 +27,8 @@ groups = {"recipe": project.recipe, "params": project.params, "data": project.da
 for name, group in groups.items():
     app.add_typer(group, name=name)
 app.command("audit", help=audit.HELP)(audit.audit)
-app.command(no_args_is_help=True)(reproduce.reproduce)
+for command in (finish.finish, reproduce.reproduce):
+    app.command(no_args_is_help=True)(command)
 for command in (registry.register, project.ui, project.version):
     app.command()(command)
 

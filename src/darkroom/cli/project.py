@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from darkroom.params import OutsideSource
 
 recipe = typer.Typer(help="Complete sets of parameters under names: list, show, use.", no_args_is_help=True)
-params = typer.Typer(help="The parameters in params.yaml: check.", no_args_is_help=True)
+params = typer.Typer(help="The parameters in params.yaml: check, budget.", no_args_is_help=True)
 data = typer.Typer(help="Data from outside the project: scan.", no_args_is_help=True)
 
 
@@ -70,6 +70,35 @@ def params_check(
     if file is None and PIPELINE.is_file():
         check_not_linked(output for stage in places().values() for output in stage.outputs)
     print(f"{file or PARAMS_FILE}: sound")
+
+
+@params.command("budget", no_args_is_help=True)
+def params_budget(
+    stage: Annotated[str, typer.Argument(help="A stage that trains.", show_default=False)],
+    minutes: Annotated[float, typer.Argument(min=0.01, help="That its training may take.", show_default=False)],
+) -> None:
+    """Time 20 steps of a stage's training and write to params.yaml how many fit into so many minutes.
+
+    Its own data and networks are used, as the stages before it made them; nothing of it is kept. Run it before the
+    training starts and while nothing else works: from then on `steps` is a parameter, and no stage looks at a clock.
+
+    
+    darkroom params budget train_unet 20
+    """
+    from darkroom.budget import budget
+    from darkroom.core.progress import about, duration
+
+    done = budget(stage, minutes)
+    timing, sure = done.timing, max(done.timing.spread, 0.01)
+    print(f"params.yaml: {stage}.steps: {done.steps}; it was {done.before}")
+    for key, (old, new) in done.changes.items():
+        print(f"  {key}: {'null' if new is None else new}; it was {old}, above the steps")
+    print(f"  a step takes {timing.step:.3g} s (median of {len(timing.steps)}, which differ by {100 * sure:.0f} %)")
+    print(f"  held-out measurement and previews, every {done.every} steps: {duration(timing.between)}")
+    print(
+        f"  in all {about(done.seconds)}, from {duration(done.seconds * (1 - sure))} "
+        f"to {duration(done.seconds * (1 + sure))} if the machine stays as free as now"
+    )
 
 
 @data.command("scan")

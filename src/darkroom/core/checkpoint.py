@@ -57,45 +57,56 @@ class Checkpoints:
         """For trainings that are started anew each time."""
         return cls(None, {}, 0, 0, Interruption())
 
-    def resume(self, parts: Mapping[str, Stateful]) -> int:
-        """Bring `parts` to the newest whole checkpoint; the steps it had done, 0 where there is none."""
+    def resume(self, parts: Mapping[str, Stateful], end: int) -> int:
+        """Bring `parts` to the newest whole checkpoint; the steps it had done, 0 where there is none.
+
+        end: the step after which the training is to end. What was saved on the way to another end is as good, but not
+        what lies beyond this one, nor what was done only because the training ended there, or did not.
+        """
         self._last = time.monotonic()
         if self.folder is None:
             return 0
         for path in reversed(_found(self.folder)):
             try:
                 content = _read(path)
+                step, aimed_at = int(content["step"]), int(content["end"])
             except (OSError, ValueError, KeyError, DarkroomError) as error:
                 log.warning("%s: damaged (%s); going back to the one before it", path, error)
+                continue
+            if not (step < min(end, aimed_at) or step == end == aimed_at):
+                why = "beyond that" if step > end else "of a training that did not end there"
+                log.warning("%s: left out, for the training is to end after step %d; this is %s", path, end, why)
                 continue
             if differing := [key for key, value in self.profile.items() if content["profile"].get(key) != value]:
                 was = ", ".join(f"{key} was {content['profile'].get(key)}, is {self.profile[key]}" for key in differing)
                 log.warning("%s: of another execution profile (%s); the result may differ in its last bits", path, was)
             for name, part in parts.items():
                 part.load_state_dict(content["parts"][name])
-            self.resumed = int(content["step"])
+            self.resumed = step
             log.warning("going on from step %d (%s)", self.resumed, path)
             return self.resumed
         return 0
 
-    def after(self, step: int, parts: Mapping[str, Stateful]) -> None:
+    def after(self, step: int, parts: Mapping[str, Stateful], end: int) -> None:
         """Save, where it is time or the end was asked for; call when `step` steps are done, hooks and all.
+
+        end: the step after which the training ends.
 
         Raises:
             Interrupted: the end was asked for.
         """
         if (number := self.interruption.asked) is not None:
             self.interruption.settle()
-            saved = self.folder is not None and self._save(self.folder, step, parts)
+            saved = self.folder is not None and self._save(self.folder, step, parts, end)
             raise Interrupted(number, f"saved at step {step}" if saved else "")
         if self.folder is None:
             return
         waited = time.monotonic() - self._last
         by_clock = self.minutes > 0 and waited >= max(60 * self.minutes, self._cost / SHARE)
         if by_clock or (self.steps and step % self.steps == 0):
-            self._save(self.folder, step, parts)
+            self._save(self.folder, step, parts, end)
 
-    def _save(self, folder: Path, step: int, parts: Mapping[str, Stateful]) -> bool:
+    def _save(self, folder: Path, step: int, parts: Mapping[str, Stateful], end: int) -> bool:
         """Whether it could be: a full disk ends no training."""
         began = time.monotonic()
         path = folder / f"step_{step:09d}"
@@ -104,7 +115,7 @@ class Checkpoints:
             folder.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir()
-            _write(beside, {"step": step, "profile": self.profile, "parts": parts})
+            _write(beside, {"step": step, "end": end, "profile": self.profile, "parts": parts})
             shutil.rmtree(path, ignore_errors=True)
             beside.replace(path)
             _sync(folder)
@@ -117,7 +128,7 @@ class Checkpoints:
         finally:
             self._last = time.monotonic()
             self._cost = self._last - began
-        for old in _found(folder)[:-KEPT]:
+        for old in sorted(_found(folder), key=lambda saved: saved.stat().st_mtime_ns)[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
         others = (f for f in folder.parent.iterdir() if f.is_dir() and f != folder)
         for other in sorted(others, key=lambda f: f.stat().st_mtime)[: -(TRAININGS - 1)]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking.address import shown
-from darkroom.tracking.events import Begin, End, Event, File, Metrics, Outputs, Picture, Tags
+from darkroom.tracking.events import Begin, End, Event, File, Metrics, Outputs, Parameters, Picture, Tags
 from darkroom.tracking.logbook import Logbook
 from darkroom.tracking.outputs import log_outputs
 from darkroom.tracking.store import AwayError, Metric, Store, first_line, may_pass, warn
@@ -61,6 +61,8 @@ class Delivery:
         assert run is not None  # the first event of a logbook is Begin
         if isinstance(first, Metrics):
             store.log_metrics(run, list(_points(events)))
+        elif isinstance(first, Parameters):
+            store.log_params(run, first.params)
         elif isinstance(first, Tags):
             store.set_tags(run, first.tags)
         elif isinstance(first, File | Picture):

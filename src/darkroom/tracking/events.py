@@ -30,6 +30,13 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class Parameters:
+    """Parameters that were known only later than the run began."""
+
+    params: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Tags:
     """Tags of the run; of equal names the last one counts."""
 
@@ -77,7 +84,7 @@ class End:
     time: int
 
 
-Event = Begin | Metrics | Tags | File | Picture | Outputs | End
+Event = Begin | Metrics | Parameters | Tags | File | Picture | Outputs | End
 KINDS: dict[str, type[Event]] = {kind.__name__.lower(): kind for kind in get_args(Event)}
 
 

@@ -16,7 +16,7 @@ from darkroom.core.artifact import content_hash
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interrupted
 from darkroom.tracking.address import is_on, location, meant, project_root
-from darkroom.tracking.events import Begin, End, Event, File, Metrics, Picture, Tags
+from darkroom.tracking.events import Begin, End, Event, File, Metrics, Parameters, Picture, Tags
 from darkroom.tracking.note import NOTE, Account, broken_off
 from darkroom.tracking.outputs import copy_limit, written
 from darkroom.tracking.process import process_tags
@@ -70,6 +70,15 @@ class Run:
     def tag(self, name: str, value: str) -> None:
         """Set a tag of the run, by which runs can be searched; a later value replaces it."""
         self._tell(Tags({name: value}))
+
+    def parameters(self, values: Mapping[str, Any]) -> None:
+        """Name parameters that were not given at the beginning, {"train_unet.stop_at": 400}; once, they have one value.
+
+        Never raises: it is said on the way out, maybe of an error.
+        """
+        self.account.params = {**self.account.params, **values}
+        with suppress(DarkroomError):
+            self._tell(Parameters(values))
 
     def summary(self, figures: Mapping[str, float | str]) -> None:
         """The key figures of the finished stage, for its note; numbers become metrics where no curve has their name."""

@@ -72,14 +72,16 @@ class Processes:
         return [slice(a, b) for a, b in pairwise(edges)][self.rank :: self.size]
 
     @contextmanager
-    def together(self, step: int, networks: Sequence[nn.Module]) -> Iterator[None]:
+    def together(self, step: int, networks: Sequence[nn.Module]) -> Iterator[Path | None]:
         """Train in this block, from step `step` on; in a process that does not lead, nothing comes after it.
+
+        Gives the path at which several processes meet, beside which they can leave word for each other.
 
         Raises:
             DarkroomError: a network with batch norms, or processes that do not begin with the same weights and step.
         """
         if self.company is None:
-            yield
+            yield None
             return
         for network in networks:
             if any(isinstance(module, _BatchNorm) for module in network.modules()):
@@ -98,7 +100,7 @@ class Processes:
             )
             try:
                 self._check_alike([step, *(_digest(network) for network in networks)])
-                yield
+                yield path
             finally:
                 dist.destroy_process_group()
 

@@ -13,6 +13,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import Progress
 from darkroom.training.distributed import ALONE, Processes
 from darkroom.training.ema import EMA
+from darkroom.training.ending import Ending
 from darkroom.training.optim import OptimizerConfig, learning_rate, make_optimizers
 
 
@@ -100,13 +101,16 @@ def train(
     checkpoints: Checkpoints | None = None,
     remembered: Mapping[str, Stateful] | None = None,
     processes: Processes = ALONE,
+    ending: Ending | None = None,
 ) -> None:
     """Minimise the losses of all phases for `steps` steps of `batch_size` samples, in `accumulation` parts each.
 
     Args:
+        steps: over which the learning rate runs.
         checkpoints: where to go on from, if there is one, and where to save. None: nowhere.
         remembered: what else has a memory, hooks above all, by name.
         processes: who share the rows. Hooks run in the one that leads; for the others all ends here.
+        ending: after which step it ends; hooks learn it from there. None: after `steps`.
 
     Raises:
         Interrupted: the end was asked for.
@@ -115,17 +119,27 @@ def train(
     state |= remembered or {}
     checkpoints = checkpoints or Checkpoints.none()
     parts = processes.parts(batch_size, accumulation)
-    first = checkpoints.resume(state)
+    ending = ending or Ending(steps)
+    first = checkpoints.resume(state, ending.step)
     together = processes.together(first, [phase.network for phase in phases])
-    with together, Progress(steps, description) as bar, checkpoints.interruption.deferred():
+    hooks = ending.around(hooks if processes.leads else ())
+    with (
+        together as meeting,
+        Progress(ending.step, description, training=True) as bar,
+        checkpoints.interruption.deferred(),
+        ending.watched(processes.leads, meeting),
+    ):
         bar.start_at(first)
-        for step in range(first, steps):
+        step = first
+        while step < (end := ending.after(step)):
+            bar.total = end
             values: dict[str, float] = {}
             for phase in phases:
                 if step >= phase.start:
                     values |= phase.run(step, steps, parts, batch_size, processes)
             ema.update((step + 1) * batch_size, batch_size)
-            for hook in hooks if processes.leads else ():
-                hook(step + 1, values)
+            step += 1
+            for hook in hooks:
+                hook(step, values)
             bar.update(1, loss=values["loss"])
-            checkpoints.after(step + 1, state)
+            checkpoints.after(step, state, end)

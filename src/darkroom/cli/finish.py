@@ -1,0 +1,35 @@
+"""`darkroom finish`."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+
+def finish(
+    stage: Annotated[str, typer.Argument(help="The stage whose training runs.", show_default=False)],
+) -> None:
+    """End a running training early, as a whole stage: nothing is lost, and the same bytes can be made again.
+
+    The training ends with the step it is at. That step is written to params.yaml as `stop_at`, so that it is a
+    parameter like any other: DVC records it, and with it the same training ends there by itself. Steps, learning rate
+    and all else stay as they are. What comes at the end of a training then comes as always: the last measurement on
+    held-out data, the best weights, the curves, the previews; and dvc goes on with the next stage.
+
+    Run it in the project's folder while dvc repro works, in another terminal.
+
+    \b
+    darkroom finish train_unet
+    """
+    from darkroom.finishing import STOP_AT
+    from darkroom.finishing import finish as ask
+
+    done = ask(stage, lambda text: print(text, file=sys.stderr, flush=True))
+    if done.end >= done.planned:
+        print(f"{stage}: is at its last step, {done.planned}, and ends by itself; nothing was changed")
+        return
+    print(f"{stage}: ends after step {done.end} of {done.planned}; params.yaml says so now: {STOP_AT}: {done.end}")
+    print(f"  the same bytes again: dvc repro -f -s {stage}")
+    print(f"  all {done.planned} steps, from the beginning: {STOP_AT}: null, then dvc repro")
+    if done.end <= done.warmup:
+        print(f"  its learning rate was still rising: warmup_steps is {done.warmup}")
