@@ -6,6 +6,7 @@ import darkroom.startup  # noqa: F401
 from collections.abc import Mapping
 from pathlib import Path
 
+from darkroom import demands
 from darkroom.core.artifact import write_json
 from darkroom.data.contact_sheet import contact_sheet
 from darkroom.data.manifest import Manifest
@@ -45,8 +46,8 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         limit=p.limit,
         seed=p.seed,
     )
-    twins = NearDuplicates()
-    info = prepare(_source(p), PREPARED, how, twins.add)
+    twins, remarks = NearDuplicates(), dict[str, str]()
+    info = prepare(_source(p), PREPARED, how, twins.add, lambda data: remarks.update(demands.met(params, data)))
     near = twins.found()
     contact_sheet(Prepared.open(PREPARED).split("train"), REPORT / "contact_sheet.png")
     write_json(REPORT / "near_duplicates.json", listing(near))
@@ -57,7 +58,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         "near_duplicates": len(near),
     }
     write_json(REPORT / "metrics.json", figures)
-    return figures
+    return {**figures, **remarks}
 
 
 def _source(p: PrepareData) -> Source:

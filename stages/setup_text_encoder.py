@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from darkroom.core.artifact import CONFIG, PROVENANCE, content_hash, provenance, save_tensors, whole, write_json
-from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import seeded
 from darkroom.core.weights import WEIGHTS
 from darkroom.data.conditioning import Conditioning, ConditioningInfo, distinct
@@ -66,7 +65,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
             network = asdict(encoder.config)
             figures |= {"distinct_captions": len(texts), "vocabulary": len(tokenizer.vocab)}
         else:
-            classes = _classes(data, splits["train"].labels.flatten()) if p.mode == "class" else []
+            classes = list(data.info.heads[0].classes) if p.mode == "class" else []
             info = ConditioningInfo(p.mode, None, 0, 0, classes)
             index = {name: split.labels[:, 0] for name, split in splits.items()} if p.mode == "class" else {}
             conditioning, network = Conditioning(info, index, None, None), {}
@@ -79,19 +78,6 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     write_json(REPORT / "metrics.json", figures)
     curves.write(REPORT)
     return figures
-
-
-def _classes(data: Prepared, shown: Tensor) -> list[str]:
-    """The classes of the data; shown: those of the training pictures, (N,)."""
-    if not data.info.class_labelled:
-        raise DarkroomError(f"setup_text_encoder.mode = 'class', but {PREPARED} has no classes; use clip or none")
-    classes = list(data.info.heads[0].classes)
-    if missing := sorted(set(range(len(classes))) - set(shown.tolist())):
-        raise DarkroomError(
-            f"setup_text_encoder.mode = 'class', but no training picture shows {classes[missing[0]]!r}, so it could "
-            "be asked for and never drawn; give pictures of it, or raise prepare_data.limit"
-        )
-    return classes
 
 
 def _train(

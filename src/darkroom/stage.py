@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from darkroom import demands
 from darkroom import params as parameters
 from darkroom.copies import PROFILE, link_what_is_outside, reproduction, run_own_code
 from darkroom.core import device as devices
@@ -111,8 +112,9 @@ def _run(stage: str, body: Body, trains: bool, interruption: Interruption) -> No
             training, profile, settings.checkpoint_minutes, settings.checkpoint_steps, interruption
         )
         with stage_run(stage, chosen, inputs, code, here.outputs, profile) as run:
+            remarks = demands.met_at_start(params, stage, here.inputs)
             processes = leading(n_processes, device, training)
-            figures = body(params, Work(device, run, checkpoints, processes))
+            figures = {**body(params, Work(device, run, checkpoints, processes)), **remarks}
             for path in here.outputs:
                 if not path.exists():
                     raise DarkroomError(f"{path} was not written")

@@ -53,18 +53,26 @@ def params_check(
 ) -> None:
     """Print every fault of a params file, a line each: the key, the value, what is allowed. Exit 1 if there is one.
 
+    Where data/prepared is there, what the later stages ask of the data is held against it too: a fault where a stage
+    could not work, a remark where it takes as much as there is.
+
     \b
     darkroom params check
     darkroom params check recipes/mnist.yaml
     """
-    from darkroom.params import PARAMS_FILE, problems
+    from darkroom.demands import of_what_is_prepared
+    from darkroom.params import PARAMS_FILE, load, problems
 
-    found = problems(file or PARAMS_FILE)
-    for line in found:
+    path = file or PARAMS_FILE
+    found = problems(path)
+    demands = [] if found else of_what_is_prepared(load(path))
+    remarks = [f"{path}: {one}" for one in demands if not one.fault]
+    found += [f"{path}: {one}" for one in demands if one.fault]
+    for line in found + remarks:
         print(line)
     if found:
         raise typer.Exit(1)
-    print(f"{file or PARAMS_FILE}: sound")
+    print(f"{path}: sound" + (f", {len(remarks)} remark{'s' * (len(remarks) > 1)}" if remarks else ""))
 
 
 @data.command("scan")
