@@ -21,7 +21,8 @@ from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
 from darkroom.nn.towers import Towers
 from darkroom.params import Params, SetupTextEncoder
 from darkroom.stage import Work, run_stage
-from darkroom.training.contrastive import ContrastiveTask, embed_captions, retrieval
+from darkroom.training.chance import Reached, against_chance
+from darkroom.training.contrastive import ContrastiveTask, embed_captions, retrieval, retrieval_by_chance
 from darkroom.training.curves import Curves
 from darkroom.training.ema import EMA
 from darkroom.training.hard_negatives import HardNegativesConfig
@@ -54,7 +55,10 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
             else:
                 tokenizer = CLIPTokenizer.train(splits["train"].captions, p.text.vocab_size, p.text.max_length)
                 encoder, measured = _train(p, splits, tokenizer, tokenizer(texts), index, work, curves)
-                figures = dict(measured)
+                loss, chance = measured["held_out/loss"], retrieval_by_chance(index["validation"], p.batch_size)
+                says = f"captions told apart by no more than luck, ln {min(p.batch_size, len(index['validation']))}"
+                reached = Reached("held_out/loss", loss, chance["held_out/loss"], says)
+                figures = {**measured, **against_chance("setup_text_encoder", p.on_worse_than_chance, [reached])}
             embeddings, null = (embed_captions(encoder, tokenizer(t), work.device) for t in (texts, [""]))
             null = null[0] if p.null_condition == "empty_prompt" else torch.zeros_like(null[0])
             dim = encoder.config.hidden_size

@@ -81,13 +81,18 @@ class Optimizer(Section):
 
 
 class Training(Optimizer):
-    """What every trained network has: how long, how much at once, how it is moved."""
+    """What every trained network has: how long, how much at once, how it is moved.
+
+    on_worse_than_chance: what happens where it ends no better than without training: stop the stage, or warn in its
+    summary and metrics.
+    """
 
     seed: Seed
     precision: Precision
     steps: Count
     batch_size: Annotated[int, Field(ge=1, le=65536)]
     ema_half_life: Count
+    on_worse_than_chance: Literal["stop", "warn"]
 
     @model_validator(mode="after")
     def _check_warmup(self) -> Self:
