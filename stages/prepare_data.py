@@ -9,7 +9,7 @@ from pathlib import Path
 from darkroom import demands
 from darkroom.core.artifact import write_json
 from darkroom.data.contact_sheet import contact_sheet
-from darkroom.data.manifest import Manifest
+from darkroom.data.manifest import Manifest, manifest_of
 from darkroom.data.near_duplicates import NearDuplicates, listing
 from darkroom.data.prepare import Preparation, prepare
 from darkroom.data.prepared import Prepared
@@ -65,7 +65,8 @@ def _source(p: PrepareData) -> Source:
     s = p.source
     if isinstance(s, ScenesSource):
         return Scenes(s.n_train, s.n_validation, s.n_test, s.n_novel, p.seed, p.image_size)
-    manifest = Manifest.load(s.manifest) if s.manifest is not None else None
+    file = manifest_of(s.root, s.manifest)
+    manifest = Manifest.load(file) if file is not None else None
     if isinstance(s, TorchvisionSource):
         return Torchvision(s.name, s.root, s.caption, s.download, manifest)
     if isinstance(s, ImageFolderSource):

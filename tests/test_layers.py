@@ -35,6 +35,7 @@ MAY_IMPORT = {
         "core",
         "data",
         "demands",
+        "fitting",
         "inference",
         "params",
         "recipes",

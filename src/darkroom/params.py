@@ -3,8 +3,9 @@
 No key has a default: a params file is complete, so it alone says what was run. Recipes are complete files too.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import ValidationError, model_validator
 
@@ -50,6 +51,7 @@ __all__ = [
 ]
 
 PARAMS_FILE = Path("params.yaml")
+DEFAULT_RECIPE = Path("recipes/scenes.yaml")
 
 
 class Params(Section):
@@ -103,6 +105,24 @@ class Params(Section):
         return self
 
 
+def _example(key: Sequence[str], kind: Any) -> str:
+    """A recipe that has a key, in a section of that kind if there is one: the default one where it does."""
+    shown = DEFAULT_RECIPE
+    for file in [DEFAULT_RECIPE, *sorted(DEFAULT_RECIPE.parent.glob("*.yaml"))]:
+        try:
+            section: Any = read(file)
+            for part in key[:-1]:
+                section = section[int(part) if isinstance(section, list) else part]
+            if key[-1] not in section:
+                continue
+        except (DarkroomError, LookupError, TypeError, ValueError):
+            continue
+        if kind is None or section.get("kind") == kind:
+            return str(file)
+        shown = file if shown == DEFAULT_RECIPE else shown
+    return str(shown)
+
+
 def load(path: Path | str = PARAMS_FILE) -> Params:
     """Read and check a params file.
 
@@ -114,7 +134,7 @@ def load(path: Path | str = PARAMS_FILE) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        first, *others = explain(error, Params)
+        first, *others = explain(error, Params, _example)
         more = f" (and {len(others)} more: darkroom params check)" if others else ""
         raise DarkroomError(f"{path}: {first}{more}") from None
 
@@ -131,5 +151,5 @@ def problems(path: Path | str = PARAMS_FILE) -> list[str]:
     try:
         Params.model_validate(values)
     except ValidationError as error:
-        return [f"{path}: {line}" for line in explain(error, Params)]
+        return [f"{path}: {line}" for line in explain(error, Params, _example)]
     return []

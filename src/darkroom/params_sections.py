@@ -39,7 +39,11 @@ class ScenesSource(Section):
 
 
 class OutsideSource(Section):
-    """Files from outside the project; `root` is relative to DARKROOM_DATA; darkroom data scan makes `manifest`."""
+    """Files from outside the project.
+
+    root: relative to DARKROOM_DATA. manifest: the file that darkroom data scan makes; auto: data/manifests/ROOT.json;
+    null: files are not checked.
+    """
 
     root: Annotated[str, Field(min_length=1)]
     manifest: Annotated[str, Field(min_length=1)] | None

@@ -104,7 +104,7 @@ class UNetTask:
 
     @torch.no_grad()
     def by_chance(self) -> float:
-        """The held-out loss, as `validate` measures it, of the same prediction for everything: zero, or the mean target.
+        """The held-out loss, as `validate` measures it, of one prediction for everything: zero, or the mean target.
 
         The mean is over samples and levels, for each channel: of the noise about zero, of samples their mean colour.
         """
