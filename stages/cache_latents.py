@@ -14,6 +14,7 @@ from darkroom.core.tensors import image_grid, save_png, to_float, to_uint8
 from darkroom.data.latents import LatentsInfo, PreviewMap, measured_scaling_factor, write_latents
 from darkroom.data.prepared import Prepared
 from darkroom.nn.identity import IdentityAutoencoder
+from darkroom.nn.vae import Moments
 from darkroom.params import Params
 from darkroom.stage import Work, run_stage
 from darkroom.training.autoencoder import encode
@@ -35,6 +36,19 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         name: encode(vae, split.images, len(split), p.batch_size, p.precision, work.device, f"cache_latents {name}")
         for name, split in splits.items()
     }
+    train = splits["train"]
+    if p.mirror:
+        mirrored = encode(
+            vae,
+            lambda rows: train.images(rows).flip(3),
+            len(train),
+            p.batch_size,
+            p.precision,
+            work.device,
+            "cache_latents train, mirrored",
+        )
+        mean, logvar = (torch.cat(pair) for pair in zip(moments["train"], mirrored, strict=True))
+        moments["train"] = Moments(mean, logvar)
     imported = read_json(VAE / CONFIG)["scaling_factor"]
     scaling_factor = {"none": 1.0, "imported": imported, "measured": measured_scaling_factor(moments["train"])}[
         p.scaling
@@ -49,16 +63,19 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         scaling=p.scaling,
         shape=(mean.shape[1], mean.shape[2], mean.shape[3]),
         deterministic=isinstance(vae, IdentityAutoencoder),
-        splits={name: len(split) for name, split in splits.items()},
+        splits={name: len(of.mean) for name, of in moments.items()},
+        variants=2 if p.mirror else 1,
     )
-    n = min(N_FITTED, len(mean))
-    pictures = splits["train"].images(range(n))
+    n = min(N_FITTED, len(train))
+    pictures = train.images(range(n))
     preview = PreviewMap.fit(mean[:n].float() * scaling_factor, to_float(pictures))
     with whole(LATENTS) as folder:
         write_latents(folder, moments, info, preview)
         write_json(folder / PROVENANCE, provenance(PREPARED, VAE))
 
     figures = {"scaling_factor": scaling_factor, "latent_mean": float(mean.float().mean())}
+    if p.mirror:
+        figures |= {"training_pictures": len(train), "training_latents": len(mean)}
     write_json(REPORT / "metrics.json", figures)
     shown = min(n, N_SHOWN)
     small = torch.nn.functional.interpolate(

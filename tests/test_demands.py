@@ -216,3 +216,15 @@ def test_params_check_finds_the_same(run: Callable[..., int], capsys: pytest.Cap
     assert "no training picture has a caption" in said
     values["prepare_data"]["image_size"] = 64
     assert check() == (0, "params.yaml: sound\n"), "data of another size say nothing"
+
+
+@pytest.mark.parametrize("caption", ["a dog, LEFT of a cat", "left-hand", "ein Hund (rechts)", "it turns clockwise"])
+def test_pictures_whose_captions_tell_sides_apart_are_not_mirrored_unless_told(caption: str) -> None:
+    """Mirrored, a dog left of a cat is right of it: the caption would teach the opposite."""
+    data = write(SPLITS, ("a leftover, bright and upright", caption))
+    told = {"setup_text_encoder.hard_negatives": None, "cache_latents.mirror": True}
+    with pytest.raises(DarkroomError, match=r"cache_latents\.mirror = True: 20 of 40 training captions tell left from"):
+        demands.met(params(changes=told), data)
+    assert "cache_latents.mirror" not in demands.met(params(changes={**told, "cache_latents.mirror": "always"}), data)
+    harmless = write(SPLITS, ("a leftover, bright and upright",), root=Path("harmless"))
+    demands.met(params(changes=told), harmless)

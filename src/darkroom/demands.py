@@ -6,12 +6,14 @@ not do without is a fault. What it makes do without, because it takes as much as
 the stage's summary and run; it is no output of prepare_data, which does not depend on the parameters of later stages.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from darkroom.core.artifact import CONFIG, read_json
 from darkroom.core.errors import DarkroomError
+from darkroom.data.names import shown
 from darkroom.data.prepared import INFO, ROOT, Prepared, PreparedSplit
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.params import Params, ScenesSource
@@ -19,6 +21,15 @@ from darkroom.params_sections import TextEncoder
 
 FEWEST_FOR_DISTANCES = 20  # test pictures, for the figures that compare two sets of them
 WORDS_SHOWN = 3  # of those that a remark is about
+MOST_LETTERS = 60  # of a caption that a fault shows
+LETTERS = re.compile(r"[^\W\d_]+")
+SIDES = frozenset(  # any of these as a whole word, in any case; - and digits end words
+    """
+    left leftmost leftward leftwards right rightmost rightward rightwards clockwise anticlockwise counterclockwise
+    links linke linken linker linkes rechts rechte rechten rechter rechtes gauche droite
+    izquierda izquierdo derecha derecho sinistra sinistro destra destro esquerda esquerdo direita direito
+    """.split()  # noqa: SIM905
+)
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,18 @@ def _vae(params: Params, data: Prepared) -> Demands:
         if takes != data.info.channels:
             but = f"{p.pretrained_path} takes {takes}; give that, or another autoencoder"
             yield Demand("prepare_data.channels", data.info.channels, but, fault=True)
+
+
+def _latents(params: Params, data: Prepared) -> Demands:
+    if params.cache_latents.mirror is not True:
+        return
+    captions = data.split("train").captions
+    if sided := [caption for caption in captions if SIDES & set(LETTERS.findall(caption.casefold()))]:
+        but = (
+            f"{len(sided)} of {len(captions)} training captions tell left from right, such as "
+            f"{shown(sided[0])[:MOST_LETTERS]!r}; give false, or always to mirror their pictures all the same"
+        )
+        yield Demand("cache_latents.mirror", True, but, fault=True)
 
 
 def _text_encoder(params: Params, data: Prepared) -> Demands:
@@ -187,6 +210,7 @@ def _text(key: str, text: TextEncoder, data: Prepared, splits: tuple[str, ...]) 
 
 DEMANDS: Mapping[str, Callable[[Params, Prepared], Demands]] = {
     "train_vae": _vae,
+    "cache_latents": _latents,
     "setup_text_encoder": _text_encoder,
     "train_unet": _unet,
     "train_evaluator": _evaluator,

@@ -92,7 +92,7 @@ class Params(Section):
         if trained.horizontal_flip and self.train_vae.mode != "identity":
             raise ValueError(
                 f"train_unet.horizontal_flip = true needs train_vae.mode = 'identity', not {self.train_vae.mode!r}: "
-                "a picture's latents, mirrored, are not those of the mirrored picture; use false"
+                "a picture's latents, mirrored, are not those of the mirrored picture; use cache_latents.mirror"
             )
         times = trained.process.num_train_timesteps if trained.process.kind == "vp" else 0
         if trained.unet.kind == "layer_norm_unet" and times > TABLE_ROWS:

@@ -156,11 +156,16 @@ class TrainVAE(Training):
 
 
 class CacheLatents(Section):
-    """Posterior moments of every picture."""
+    """Posterior moments of every picture.
+
+    mirror: those of the mirrored training pictures too; true is refused where captions tell left from right, always is
+    not.
+    """
 
     batch_size: Annotated[int, Field(ge=1, le=65536)]
     scaling: Literal["measured", "imported", "none"]
     precision: Precision
+    mirror: bool | Literal["always"]
 
 
 class TextEncoder(Section):

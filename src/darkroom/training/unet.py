@@ -68,7 +68,7 @@ class UNetTask:
         posterior = torch.randn(shape, generator=generator(seed, "posterior", step))[rows]
         eps = torch.randn(shape, generator=generator(seed, "noise", step))[rows]
         t = self.objective.draw_times(n, generator(seed, "time", step))[rows]
-        given = self.conditioning.given("train", samples)
+        given = self.conditioning.given("train", self.train.pictures(samples))
         if given is not None:
             mask = dropout_mask(n, self.condition_dropout, generator(seed, "dropout", step))[rows]
             assert self.conditioning.null is not None
