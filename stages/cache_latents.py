@@ -42,6 +42,19 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         name: encode(vae, split.images, len(split), p.batch_size, p.precision, work.device, f"cache_latents {name}")
         for name, split in splits.items()
     }
+    train = splits["train"]
+    if p.mirror:
+        mirrored = encode(
+            vae,
+            lambda rows: train.images(rows).flip(3),
+            len(train),
+            p.batch_size,
+            p.precision,
+            work.device,
+            "cache_latents train, mirrored",
+        )
+        mean, logvar = (torch.cat(pair) for pair in zip(moments["train"], mirrored, strict=True))
+        moments["train"] = Moments(mean, logvar)
     imported = read_json(VAE / CONFIG)["scaling_factor"]
     scaling_factor = {"none": 1.0, "imported": imported, "measured": measured_scaling_factor(moments["train"])}[
         p.scaling
@@ -56,9 +69,10 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         scaling=p.scaling,
         shape=(mean.shape[1], mean.shape[2], mean.shape[3]),
         deterministic=isinstance(vae, IdentityAutoencoder),
-        splits={name: len(split) for name, split in splits.items()},
+        splits={name: len(of.mean) for name, of in moments.items()},
+        variants=2 if p.mirror else 1,
     )
-    drawn = {name: _samples(moments[name], info) for name in SPLITS}
+    drawn = {name: _samples(moments[name], info, len(splits[name])) for name in SPLITS}
     pictures = {name: splits[name].images(range(len(drawn[name]))) for name in SPLITS}
     preview = PreviewMap.fit(drawn["train"], to_float(pictures["train"]))
     with whole(LATENTS) as folder:
@@ -70,6 +84,8 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         "latent_mean": float(mean.float().mean()),
         "preview_map_psnr": preview.psnr(drawn["validation"], to_float(pictures["validation"])),
     }
+    if p.mirror:
+        figures |= {"training_pictures": len(train), "training_latents": len(mean)}
     measured: dict[str, Any] = dict(figures)
     first = slice(N_SHOWN)
     decoded = to_uint8(_decoded(vae, drawn["train"][first] / scaling_factor, work.device))
@@ -88,9 +104,9 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     return figures
 
 
-def _samples(moments: Moments, info: LatentsInfo) -> torch.Tensor:
-    """Scaled latents of the first pictures, drawn from their posteriors as training draws them."""
-    first = torch.arange(min(N_FITTED, len(moments.mean)))
+def _samples(moments: Moments, info: LatentsInfo, pictures: int) -> torch.Tensor:
+    """Scaled latents of the first of so many pictures, drawn from their posteriors as training draws them."""
+    first = torch.arange(min(N_FITTED, pictures))
     latents = Latents(moments.mean, None if info.deterministic else moments.logvar, info.scaling_factor)
     return latents.sample(first, randn_each(latents.shape, first.tolist(), "preview map"))
 

@@ -6,9 +6,10 @@ import darkroom.startup  # noqa: F401
 from collections.abc import Mapping
 from pathlib import Path
 
+from darkroom import demands
 from darkroom.core.artifact import write_json
 from darkroom.data.contact_sheet import contact_sheet
-from darkroom.data.manifest import Manifest
+from darkroom.data.manifest import Manifest, manifest_of
 from darkroom.data.near_duplicates import NearDuplicates, listing
 from darkroom.data.prepare import Preparation, prepare
 from darkroom.data.prepared import Prepared
@@ -45,8 +46,8 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         limit=p.limit,
         seed=p.seed,
     )
-    twins = NearDuplicates()
-    info = prepare(_source(p), PREPARED, how, twins.add)
+    twins, remarks = NearDuplicates(), dict[str, str]()
+    info = prepare(_source(p), PREPARED, how, twins.add, lambda data: remarks.update(demands.met(params, data)))
     near = twins.found()
     contact_sheet(Prepared.open(PREPARED).split("train"), REPORT / "contact_sheet.png")
     write_json(REPORT / "near_duplicates.json", listing(near))
@@ -57,14 +58,15 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         "near_duplicates": len(near),
     }
     write_json(REPORT / "metrics.json", figures)
-    return figures
+    return {**figures, **remarks}
 
 
 def _source(p: PrepareData) -> Source:
     s = p.source
     if isinstance(s, ScenesSource):
         return Scenes(s.n_train, s.n_validation, s.n_test, s.n_novel, p.seed, p.image_size)
-    manifest = Manifest.load(s.manifest) if s.manifest is not None else None
+    file = manifest_of(s.root, s.manifest)
+    manifest = Manifest.load(file) if file is not None else None
     if isinstance(s, TorchvisionSource):
         return Torchvision(s.name, s.root, s.caption, s.download, manifest)
     if isinstance(s, ImageFolderSource):

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from darkroom.core.artifact import CONFIG, PROVENANCE, content_hash, provenance, save_tensors, whole, write_json
-from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import seeded
 from darkroom.core.weights import WEIGHTS
 from darkroom.data.conditioning import Conditioning, ConditioningInfo, distinct
@@ -22,7 +21,8 @@ from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
 from darkroom.nn.towers import Towers
 from darkroom.params import Params, SetupTextEncoder
 from darkroom.stage import Work, run_stage
-from darkroom.training.contrastive import ContrastiveTask, embed_captions, retrieval
+from darkroom.training.chance import Reached, against_chance
+from darkroom.training.contrastive import ContrastiveTask, embed_captions, retrieval, retrieval_by_chance
 from darkroom.training.curves import Curves
 from darkroom.training.ema import EMA
 from darkroom.training.hard_negatives import HardNegativesConfig
@@ -55,7 +55,10 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
             else:
                 tokenizer = CLIPTokenizer.train(splits["train"].captions, p.text.vocab_size, p.text.max_length)
                 encoder, measured = _train(p, splits, tokenizer, tokenizer(texts), index, work, curves)
-                figures = dict(measured)
+                loss, chance = measured["held_out/loss"], retrieval_by_chance(index["validation"], p.batch_size)
+                says = f"captions told apart by no more than luck, ln {min(p.batch_size, len(index['validation']))}"
+                reached = Reached("held_out/loss", loss, chance["held_out/loss"], says)
+                figures = {**measured, **against_chance("setup_text_encoder", p.on_worse_than_chance, [reached])}
             embeddings, null = (embed_captions(encoder, tokenizer(t), work.device) for t in (texts, [""]))
             null = null[0] if p.null_condition == "empty_prompt" else torch.zeros_like(null[0])
             dim = encoder.config.hidden_size
@@ -66,7 +69,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
             network = asdict(encoder.config)
             figures |= {"distinct_captions": len(texts), "vocabulary": len(tokenizer.vocab)}
         else:
-            classes = _classes(data, splits["train"].labels.flatten()) if p.mode == "class" else []
+            classes = list(data.info.heads[0].classes) if p.mode == "class" else []
             info = ConditioningInfo(p.mode, None, 0, 0, classes)
             index = {name: split.labels[:, 0] for name, split in splits.items()} if p.mode == "class" else {}
             conditioning, network = Conditioning(info, index, None, None), {}
@@ -79,19 +82,6 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     write_json(REPORT / "metrics.json", figures)
     curves.write(REPORT)
     return figures
-
-
-def _classes(data: Prepared, shown: Tensor) -> list[str]:
-    """The classes of the data; shown: those of the training pictures, (N,)."""
-    if not data.info.class_labelled:
-        raise DarkroomError(f"setup_text_encoder.mode = 'class', but {PREPARED} has no classes; use clip or none")
-    classes = list(data.info.heads[0].classes)
-    if missing := sorted(set(range(len(classes))) - set(shown.tolist())):
-        raise DarkroomError(
-            f"setup_text_encoder.mode = 'class', but no training picture shows {classes[missing[0]]!r}, so it could "
-            "be asked for and never drawn; give pictures of it, or raise prepare_data.limit"
-        )
-    return classes
 
 
 def _train(

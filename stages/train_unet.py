@@ -32,6 +32,7 @@ from darkroom.nn.unet import UNetConfig
 from darkroom.params import Params, TrainUNet
 from darkroom.stage import Work, run_stage
 from darkroom.training.best import Best
+from darkroom.training.chance import Reached, against_chance
 from darkroom.training.curves import Curves
 from darkroom.training.decoder import LatentDecoder
 from darkroom.training.ema import EMA
@@ -111,7 +112,13 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     show(ending.step)  # not in the last step, to which a training that is gone on with may have come before
     best.restore(ema.network)
     curves.write(REPORT)
-    figures: dict[str, float | str] = {"held_out_loss": best.value, "best_step": best.step}
+    reached = Reached("held_out_loss", best.value, task.by_chance(), "the best prediction that looks at nothing")
+    figures: dict[str, float | str] = {
+        "held_out_loss": best.value,
+        **against_chance("train_unet", p.on_worse_than_chance, [reached]),
+        "held_out_pictures": min(len(task.held_out), p.held_out),
+        "best_step": best.step,
+    }
     sources = [LATENTS, CONDITIONING]
     if p.init_from is not None:
         sources.append(Path(p.init_from))

@@ -23,8 +23,9 @@ from darkroom.nn.perceptual import load_perceptual
 from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
 from darkroom.params import Params, TrainVAE
 from darkroom.stage import Work, run_stage
-from darkroom.training.autoencoder import VAELoss, VAETask, comparison, encode, validate
+from darkroom.training.autoencoder import VAELoss, VAETask, comparison, encode, mean_colour_psnr, validate
 from darkroom.training.best import Best
+from darkroom.training.chance import Reached, against_chance
 from darkroom.training.channels import Channels
 from darkroom.training.curves import Curves
 from darkroom.training.ema import EMA
@@ -58,6 +59,10 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         config["network"] = asdict(vae.config)
     held_out = data.split("validation")
     figures: dict[str, float | str] = dict(validate(vae, held_out.images, len(held_out), p.batch_size, work.device))
+    if p.mode == "train":
+        chance = mean_colour_psnr(held_out.images, len(held_out), p.batch_size)
+        reached = Reached("held_out/psnr", float(figures["held_out/psnr"]), chance, "each picture's mean colour", True)
+        figures |= against_chance("train_vae", p.on_worse_than_chance, [reached])
     if p.pretrained_path is not None:
         figures["pretrained"] = content_hash(p.pretrained_path)
     measured: dict[str, Any] = dict(figures)

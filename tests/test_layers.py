@@ -36,6 +36,8 @@ MAY_IMPORT = {
         "evaluation",
         "core",
         "data",
+        "demands",
+        "fitting",
         "inference",
         "params",
         "project",
@@ -43,6 +45,7 @@ MAY_IMPORT = {
         "reproduce",
         "tracking",
     },
+    "demands": {"core", "data", "params", "params_sections"},
     "params": {"core", *(f"params_{name}" for name in PARAMS_PARTS)},
 }
 # What MLflow runs where a model is served stands on top of everything, and nothing on it.
@@ -51,7 +54,7 @@ SERVED_MAY_IMPORT = {"core", "data", "inference"}
 # Cannot change a byte of an output: errors, messages, tracking, and how a stage is started.
 PARAMS = ("params.py", *(f"params_{name}.py" for name in PARAMS_PARTS))
 STARTING = ("stage.py", "copies.py", "guard.py", "project.py", "resuming.py", "startup.py", "workers.py")
-PLUMBING = (*STARTING, "tracking", *PARAMS, "core/errors.py", "core/progress.py")
+PLUMBING = (*STARTING, "demands.py", "tracking", *PARAMS, "core/errors.py", "core/progress.py")
 
 
 def part(module: str) -> str:

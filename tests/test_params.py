@@ -60,7 +60,7 @@ ONE_FAULT = {
     ),
     "unknown key like no other": (
         ("cache_latents", "scaling", "scaling: measured\n  zzz: 1"),
-        "cache_latents.zzz = 1 is an unknown key; remove it; known keys: batch_size, precision, scaling",
+        "cache_latents.zzz = 1 is an unknown key; remove it; known keys: batch_size, mirror, precision, scaling",
     ),
     "unknown key of a source": (
         ("prepare_data", "n_test", "n_test: 10\n    n_tests: 10"),
@@ -68,7 +68,7 @@ ONE_FAULT = {
     ),
     "key that is no text": (
         ("cache_latents", "scaling", "scaling: measured\n  3: 1"),
-        "cache_latents.3 is an unknown key; remove it; known keys: batch_size, precision, scaling",
+        "cache_latents.3 is an unknown key; remove it; known keys: batch_size, mirror, precision, scaling",
     ),
     "missing key": (
         ("train_unet", "prediction_type", ""),
@@ -250,7 +250,7 @@ ONE_FAULT = {
     "mirrored latents": (
         ("train_unet", "horizontal_flip", "horizontal_flip: true"),
         "train_unet.horizontal_flip = true needs train_vae.mode = 'identity', not 'train': "
-        "a picture's latents, mirrored, are not those of the mirrored picture; use false",
+        "a picture's latents, mirrored, are not those of the mirrored picture; use cache_latents.mirror",
     ),
     "a sampler for another prediction": (
         ("evaluate", "sampler", "sampler: pndm"),

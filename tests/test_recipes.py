@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from darkroom.data.conditioning import ConditioningInfo
-from darkroom.data.manifest import Manifest, scan
+from darkroom.data.manifest import Manifest, manifest_of, scan
 from darkroom.data.sources.torchvision_sets import Torchvision
 from darkroom.nn.discriminator import DiscriminatorConfig
 from darkroom.nn.image import ConvTowerConfig
@@ -26,6 +26,7 @@ from darkroom.params_sections import TextEncoder
 
 ROOT = Path(__file__).parents[1]
 YOUR_OWN_DATA = {  # whose manifest `darkroom data scan` writes
+    "captioned",
     "fashion-ddpm",
     "photos-ddpm",
     "photos-ddpm-small",
@@ -128,9 +129,10 @@ def test_a_recipe_asks_for_no_more_than_its_data_have(file: Path) -> None:
         assert p.train_unet.held_out <= source.n_validation
     elif isinstance(source, OutsideSource):
         assert p.evaluate.n_novel == 0
-        assert source.manifest is not None
+        manifest = manifest_of(source.root, source.manifest)
+        assert manifest is not None
         if file.stem not in YOUR_OWN_DATA:
-            assert Manifest.load(ROOT / source.manifest).files
+            assert Manifest.load(ROOT / manifest).files
 
 
 def test_the_manifest_of_mnist_is_that_of_the_real_files() -> None:

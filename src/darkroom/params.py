@@ -4,8 +4,9 @@ No key has a default: a params file is complete, so it alone says what was run. 
 """
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -55,6 +56,7 @@ __all__ = [
 PARAMS_FILE = Path("params.yaml")
 # Every class made of ABCMeta has a method of this name, which pydantic warns of, and would take for a default.
 warnings.filterwarnings("ignore", 'Field name "register" in "Params" shadows', UserWarning)
+DEFAULT_RECIPE = Path("recipes/scenes.yaml")
 
 
 class Params(Section):
@@ -96,7 +98,7 @@ class Params(Section):
         if trained.horizontal_flip and self.train_vae.mode != "identity":
             raise ValueError(
                 f"train_unet.horizontal_flip = true needs train_vae.mode = 'identity', not {self.train_vae.mode!r}: "
-                "a picture's latents, mirrored, are not those of the mirrored picture; use false"
+                "a picture's latents, mirrored, are not those of the mirrored picture; use cache_latents.mirror"
             )
         times = trained.process.num_train_timesteps if trained.process.kind == "vp" else 0
         if trained.unet.kind == "layer_norm_unet" and times > TABLE_ROWS:
@@ -107,6 +109,24 @@ class Params(Section):
         for section, how in (("train_unet", trained.sampling), ("evaluate", self.evaluate.sampling)):
             check_sampling(section, how, trained.process, trained.prediction_type)
         return self
+
+
+def _example(key: Sequence[str], kind: Any) -> str:
+    """A recipe that has a key, in a section of that kind if there is one: the default one where it does."""
+    shown = DEFAULT_RECIPE
+    for file in [DEFAULT_RECIPE, *sorted(DEFAULT_RECIPE.parent.glob("*.yaml"))]:
+        try:
+            section: Any = read(file)
+            for part in key[:-1]:
+                section = section[int(part) if isinstance(section, list) else part]
+            if key[-1] not in section:
+                continue
+        except (DarkroomError, LookupError, TypeError, ValueError):
+            continue
+        if kind is None or section.get("kind") == kind:
+            return str(file)
+        shown = file if shown == DEFAULT_RECIPE else shown
+    return str(shown)
 
 
 def load(path: Path | str = PARAMS_FILE) -> Params:
@@ -120,7 +140,7 @@ def load(path: Path | str = PARAMS_FILE) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        first, *others = explain(error, Params)
+        first, *others = explain(error, Params, _example)
         more = f" (and {len(others)} more: darkroom params check)" if others else ""
         raise DarkroomError(f"{path}: {first}{more}") from None
 
@@ -137,5 +157,5 @@ def problems(path: Path | str = PARAMS_FILE) -> list[str]:
     try:
         Params.model_validate(values)
     except ValidationError as error:
-        return [f"{path}: {line}" for line in explain(error, Params)]
+        return [f"{path}: {line}" for line in explain(error, Params, _example)]
     return []

@@ -85,6 +85,8 @@ class Training(Optimizer):
 
     steps: over which the learning rate runs, and the last of them ends the training. stop_at: the step that ends it
         before, as at the last one, with the learning rate where it then is; null: none. `darkroom finish` writes it.
+    on_worse_than_chance: what happens where it ends no better than without training: stop the stage, or warn in its
+    summary and metrics.
     """
 
     seed: Seed
@@ -93,6 +95,7 @@ class Training(Optimizer):
     stop_at: Count | None
     batch_size: Annotated[int, Field(ge=1, le=65536)]
     ema_half_life: Count
+    on_worse_than_chance: Literal["stop", "warn"]
 
     @model_validator(mode="after")
     def _check_warmup(self) -> Self:

@@ -1,14 +1,13 @@
 """Faults of a params file in words: one line a fault."""
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-EXAMPLE = "recipes/scenes.yaml shows one"
 LONGEST = 60  # letters of a value or key in a message
 BOUNDS = {"gt": "> {}", "ge": ">= {}", "lt": "< {}", "le": "<= {}"}
 LENGTHS = {"min_length": ">= {}", "max_length": "<= {}"}
@@ -26,24 +25,29 @@ Key = list[str | int]
 Models = list[type[BaseModel]]
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
+def explain(
+    error: ValidationError, model: type[BaseModel], example: Callable[[Sequence[str], Any], str]
+) -> Iterator[str]:
     """A line for each fault: the key, the value found, what is allowed and the remedy; misspelt keys first.
 
     Args:
         error: of validating against `model`.
+        example: (key, kind of its section or None) -> the recipe that shows it.
     """
     for fault in sorted(error.errors(), key=lambda fault: fault["type"] not in UNKNOWN):
         parts = _key(fault["loc"], model)
         key, kind, context = ".".join(short(part, plain=True) for part in parts), fault["type"], fault.get("ctx", {})
         if kind == "missing":
-            yield f"{key} is missing; add it ({EXAMPLE})"
+            kind_here = fault["input"].get("kind") if isinstance(fault["input"], dict) else None
+            yield f"{key} is missing; add it ({example([str(part) for part in parts], kind_here)} shows one)"
         elif kind in UNKNOWN:
             value = f" = {short(fault['input'])}" if kind == "extra_forbidden" else ""
             yield f"{key}{value} is an unknown key; {_nearest(fault['loc'], model)}"
         elif kind == "value_error":  # a check of our own, which begins with a key relative to its section
             yield f"{key}.{context['error']}" if key else str(context["error"])
         elif kind == "union_tag_not_found":
-            yield f"{key}.{_tag(context)} is missing; add it ({EXAMPLE})"
+            tag = _tag(context)
+            yield f"{key}.{tag} is missing; add it ({example([*map(str, parts), tag], None)} shows one)"
         elif kind == "union_tag_invalid":
             allowed = _unquoted(context["expected_tags"])
             yield f"{key}.{_tag(context)} = {short(context['tag'])}: {_one_of(context['tag'], allowed)}"

@@ -39,7 +39,11 @@ class ScenesSource(Section):
 
 
 class OutsideSource(Section):
-    """Files from outside the project; `root` is relative to DARKROOM_DATA; darkroom data scan makes `manifest`."""
+    """Files from outside the project.
+
+    root: relative to DARKROOM_DATA. manifest: the file that darkroom data scan makes; auto: data/manifests/ROOT.json;
+    null: files are not checked.
+    """
 
     root: Annotated[str, Field(min_length=1)]
     manifest: Annotated[str, Field(min_length=1)] | None
@@ -152,11 +156,16 @@ class TrainVAE(Training):
 
 
 class CacheLatents(Section):
-    """Posterior moments of every picture."""
+    """Posterior moments of every picture.
+
+    mirror: those of the mirrored training pictures too; true is refused where captions tell left from right, always is
+    not.
+    """
 
     batch_size: Annotated[int, Field(ge=1, le=65536)]
     scaling: Literal["measured", "imported", "none"]
     precision: Precision
+    mirror: bool | Literal["always"]
 
 
 class TextEncoder(Section):

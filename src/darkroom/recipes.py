@@ -46,12 +46,18 @@ def about(name: str) -> str:
 
 def use(name: str) -> str:
     """Write a recipe to params.yaml; returns what happened, naming every value of the user's own that is gone."""
-    content = file_of(name).read_bytes()
+    return put(file_of(name).read_bytes(), f"the recipe {name}")
+
+
+def put(content: bytes, what: str) -> str:
+    """Write params.yaml; what: the content in words. Returns what happened, as `use` does."""
+    if PARAMS_FILE.exists() and PARAMS_FILE.read_bytes() == content:
+        return f"{PARAMS_FILE}: is {what}, as before"
     before = _described()
     beside = PARAMS_FILE.with_name(f".{PARAMS_FILE.name}.partial")
     beside.write_bytes(content)
     beside.replace(PARAMS_FILE)
-    return f"{PARAMS_FILE}: is now the recipe {name}" + (f"; it was {before}" if before else "")
+    return f"{PARAMS_FILE}: is now {what}" + (f"; it was {before}" if before else "")
 
 
 def _described() -> str:

@@ -18,18 +18,25 @@ from darkroom.core.errors import DarkroomError
 from darkroom.project import LOCK
 
 FOLDER = Path(".checkpoints")
+AFTER_TRAINING = ("on_worse_than_chance",)  # keys that say what to do with what was trained
 DONE = "done.json"  # what the finished stage wrote: {output: content hash}
 
 
 def fingerprint(
     stage: str, cmd: str, params: Mapping[str, Any], inputs: Mapping[str, str], code: Mapping[str, str]
 ) -> str:
-    """32 hexadecimal digits that differ wherever the stage's result might.
+    """32 hexadecimal digits that differ wherever the stage's training might.
 
     Args:
-        params: of this stage. inputs, code: path -> content hash.
+        params: of this stage, {section: its keys}. inputs, code: path -> content hash.
     """
-    everything = {"stage": stage, "cmd": cmd, "params": params, "inputs": inputs, "code": code}
+    trained = {
+        section: {key: value for key, value in values.items() if key not in AFTER_TRAINING}
+        if isinstance(values, Mapping)
+        else values
+        for section, values in params.items()
+    }
+    everything = {"stage": stage, "cmd": cmd, "params": trained, "inputs": inputs, "code": code}
     return hashlib.md5(json.dumps(everything, sort_keys=True).encode()).hexdigest()
 
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from darkroom import demands
 from darkroom import params as parameters
 from darkroom.budget import VARIABLE, keep
 from darkroom.copies import PROFILE, link_what_is_outside, reproduction, run_own_code
@@ -148,10 +149,11 @@ def _run(stage: str, body: Body, trains: bool, interruption: Interruption) -> No
         outlook = look_ahead(stage, params, here, profile) if again is None else None
         with stage_run(stage, _without_end(chosen, stage), inputs, code, here.outputs, profile) as run:
             run.text(parameters.PARAMS_FILE.read_text(encoding="utf-8"), parameters.PARAMS_FILE.name)
+            remarks = demands.met_at_start(params, stage, here.inputs)
             processes = leading(n_processes, device, training)
             try:
                 work = Work(device, run, checkpoints, processes, partial(Ending, request=finish))
-                figures = body(params, work)
+                figures = {**body(params, work), **remarks}
             finally:  # a run's parameter has one value for ever, and this one may have changed on the way
                 if finish is not None:
                     chosen[stage] = own = finish.section

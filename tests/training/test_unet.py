@@ -177,3 +177,17 @@ def test_trained_twice_the_weights_are_the_same_bytes(
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
     assert not torch.equal(first[0], flat(world(kind).unet()))
+
+
+def test_a_mirrored_latent_has_the_condition_of_its_picture(world: Callable[[str], Any]) -> None:
+    """Twice the latents and the same conditions: each step asks for those of the pictures."""
+    task = world("class").task(condition_dropout=0.0)
+    n, asked = len(task.train), []
+    task.train = type(task.train)(task.train.mean.repeat(2, 1, 1, 1), None, 1.0, variants=2)
+    given = task.conditioning.given
+    task.conditioning.given = lambda split, rows: asked.append(rows) or given(split, rows)
+    for step in range(8):
+        task.loss(step, ALL)
+    rows = torch.cat(asked)
+    assert int(rows.max()) < n
+    assert set(rows.tolist()) == set(range(n))

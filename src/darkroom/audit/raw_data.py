@@ -9,7 +9,7 @@ from darkroom.audit.findings import Finding, some
 from darkroom.audit.lineage import Step
 from darkroom.core.errors import DarkroomError
 from darkroom.data.images import SUFFIXES, UNREAD
-from darkroom.data.manifest import RESCAN, Files, Manifest
+from darkroom.data.manifest import RESCAN, Files, Manifest, manifest_of
 
 # How the files that a kind of source reads end, as in data/sources, which cannot be asked: they import torch.
 # Of sources not named here the files are fixed, and none can be new.
@@ -31,11 +31,13 @@ def check_raw_data(step: Step, disk: Disk) -> Iterator[Finding]:
 
 def _check(step: Step, source: Mapping[str, Any], disk: Disk) -> Iterator[Finding]:
     here = (step.stage,)
+    file = manifest_of(str(source.get("root", ".")), source["manifest"])
+    assert file is not None
     try:
-        manifest = Manifest.load(source["manifest"])
+        manifest = Manifest.load(file)
     except DarkroomError as error:
-        what, _, remedy = str(error).removeprefix(f"{source['manifest']}: ").partition("; ")
-        yield Finding("raw data", str(source["manifest"]), what, remedy, here)
+        what, _, remedy = str(error).removeprefix(f"{file}: ").partition("; ")
+        yield Finding("raw data", str(file), what, remedy, here)
         return
     root = Files(str(source.get("root", "."))).root
     if not any((root / name).exists() for name in manifest.files):

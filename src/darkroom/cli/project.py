@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from darkroom.data.manifest import Files, Manifest
     from darkroom.params import OutsideSource
 
-recipe = typer.Typer(help="Complete sets of parameters under names: list, show, use.", no_args_is_help=True)
+recipe = typer.Typer(help="Complete sets of parameters under names: list, show, use, fit.", no_args_is_help=True)
 params = typer.Typer(help="The parameters in params.yaml: check, budget.", no_args_is_help=True)
 data = typer.Typer(help="Data from outside the project: scan.", no_args_is_help=True)
 
@@ -47,6 +47,29 @@ def recipe_use(name: Annotated[str, typer.Argument(help="As `darkroom recipe lis
     print(recipes.use(name))
 
 
+@recipe.command("fit", no_args_is_help=True)
+def recipe_fit(
+    name: Annotated[str, typer.Argument(help="captioned")],
+    root: Annotated[
+        str | None,
+        typer.Option(help="The pictures, below DARKROOM_DATA. [default: that of params.yaml]", show_default=False),
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=1, max=1_000_000, help="For all stages, on two cores.")] = 20,
+) -> None:
+    """Count the pictures, read their captions, and write the recipe with fitting sizes and steps to params.yaml.
+
+    The same pictures and minutes give the same file. Says what it chose, why, and what stood there before.
+
+    \b
+    darkroom recipe fit captioned
+    darkroom recipe fit captioned --root birds --minutes 60
+    """
+    from darkroom.fitting import fit
+
+    for line in fit(name, root, minutes):
+        print(line)
+
+
 @params.command("check")
 def params_check(
     file: Annotated[Path | None, typer.Argument(help="[default: params.yaml]", show_default=False)] = None,
@@ -55,21 +78,29 @@ def params_check(
 
     In a project it also looks whether stages can keep their outputs where they belong.
 
+    Where data/prepared is there, what the later stages ask of the data is held against it too: a fault where a stage
+    could not work, a remark where it takes as much as there is.
+
     \b
     darkroom params check
     darkroom params check recipes/mnist.yaml
     """
-    from darkroom.params import PARAMS_FILE, problems
+    from darkroom.demands import of_what_is_prepared
+    from darkroom.params import PARAMS_FILE, load, problems
     from darkroom.project import PIPELINE, check_not_linked, places
 
-    found = problems(file or PARAMS_FILE)
-    for line in found:
+    path = file or PARAMS_FILE
+    found = problems(path)
+    demands = [] if found else of_what_is_prepared(load(path))
+    remarks = [f"{path}: {one}" for one in demands if not one.fault]
+    found += [f"{path}: {one}" for one in demands if one.fault]
+    for line in found + remarks:
         print(line)
     if found:
         raise typer.Exit(1)
     if file is None and PIPELINE.is_file():
         check_not_linked(output for stage in places().values() for output in stage.outputs)
-    print(f"{file or PARAMS_FILE}: sound")
+    print(f"{path}: sound" + (f", {len(remarks)} remark{'s' * (len(remarks) > 1)}" if remarks else ""))
 
 
 @params.command("budget", no_args_is_help=True)
@@ -110,21 +141,25 @@ def data_scan(
     """Write the manifest of a source: names, sizes and hashes of its files, to be committed.
 
     Reads the folder prepare_data.source.root below DARKROOM_DATA (default data/raw) and writes the file that
-    prepare_data.source.manifest names. From then on prepare_data refuses files that have changed.
+    prepare_data.source.manifest names (auto: data/manifests/ROOT.json). From then on
+    prepare_data refuses files that have changed.
 
     \b
     DARKROOM_DATA=~/pictures darkroom data scan
     DARKROOM_DATA=~/pictures darkroom data scan mnist
     """
-    from darkroom.data.manifest import scan
+    from darkroom.data.manifest import manifest_of, scan
     from darkroom.params import PARAMS_FILE, OutsideSource, load
 
     source = load(_params_file(which) if which else PARAMS_FILE).prepare_data.source
     if not isinstance(source, OutsideSource):
         raise DarkroomError(f"prepare_data.source.kind = {source.kind!r} reads no files: there is nothing to scan")
-    if source.manifest is None:
-        raise DarkroomError("prepare_data.source.manifest = null: name the file to write, data/manifests/NAME.json")
-    found = scan(_files(source), source.manifest)
+    file = manifest_of(source.root, source.manifest)
+    if file is None:
+        raise DarkroomError(
+            "prepare_data.source.manifest = null: name the file to write, data/manifests/NAME.json, or give auto"
+        )
+    found = scan(_files(source), file)
     if not found.files:
         raise DarkroomError(f"{source.root}: no files of the kind {source.kind} here; check prepare_data.source.root")
     changes = _changes(found)

@@ -28,7 +28,8 @@ class LatentsInfo:
     scaling: how it came about: "measured" (1 / standard deviation over the training split), "imported" or "none" (1).
     shape: (channels, height, width) of a latent.
     deterministic: the moments are a mean alone (identity autoencoder).
-    splits: {name: number of latents}.
+    splits: {name: number of latents}. variants: latents of each training picture; latent i is of picture i modulo the
+    number of pictures, as it is first and then mirrored.
     """
 
     scaling_factor: float
@@ -36,6 +37,7 @@ class LatentsInfo:
     shape: tuple[int, int, int]
     deterministic: bool
     splits: dict[str, int]
+    variants: int = 1
 
 
 class PreviewMap:
@@ -113,12 +115,16 @@ def read_preview(folder: Path | str) -> PreviewMap:
 class Latents:
     """One split of a latent cache, in memory as fp16 moments."""
 
-    def __init__(self, mean: Tensor, logvar: Tensor | None, scaling_factor: float) -> None:
-        self.mean, self.scaling_factor = mean, scaling_factor
+    def __init__(self, mean: Tensor, logvar: Tensor | None, scaling_factor: float, variants: int = 1) -> None:
+        self.mean, self.scaling_factor, self.variants = mean, scaling_factor, variants
         self.std = None if logvar is None else (0.5 * logvar.float()).exp().half()
 
     def __len__(self) -> int:
         return len(self.mean)
+
+    def pictures(self, indices: Tensor) -> Tensor:
+        """The pictures (n,) that latents `indices` (n,) are of."""
+        return indices % (len(self) // self.variants)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -139,7 +145,7 @@ class Latents:
         parts = [load_tensors(shard) for shard in shards]
         mean = torch.cat([part["mean"] for part in parts])
         logvar = None if info.deterministic else torch.cat([part["logvar"] for part in parts])
-        return cls(mean, logvar, info.scaling_factor)
+        return cls(mean, logvar, info.scaling_factor, info.variants if split == "train" else 1)
 
     def sample(self, indices: Tensor, noise: Tensor) -> Tensor:
         """Draw from the posteriors of samples `indices` (n,): scaled latents (n, c, h, w), float32.

@@ -22,12 +22,25 @@ from darkroom.data.walk import walk
 
 ROOT_VARIABLE = "DARKROOM_DATA"
 DEFAULT_ROOT = Path("data/raw")
+MANIFESTS, AUTO = Path("data/manifests"), "auto"
 RESCAN = "if that is intended, run `darkroom data scan` and commit the manifest"
 
 
 def data_root() -> Path:
     """The folder that holds the data sets of this machine."""
     return Path(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT)
+
+
+def manifest_of(root: str, manifest: str | None) -> Path | None:
+    """The file that prepare_data.source.manifest means; "auto": data/manifests/ROOT.json, / of the root written as -.
+
+    Of an absolute root, which means something on one machine alone, the last part is taken.
+    """
+    if manifest != AUTO:
+        return None if manifest is None else Path(manifest)
+    path = Path(root)
+    parts = [path.name] if path.is_absolute() else [part for part in path.parts if part != ".."]
+    return MANIFESTS / f"{'-'.join(parts) or 'data'}.json"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import track
 from darkroom.data.images import UnusablePictureError, conform, decode
 from darkroom.data.names import shown
-from darkroom.data.prepared import Info, PreparedWriter, Row
+from darkroom.data.prepared import Info, Prepared, PreparedWriter, Row
 from darkroom.data.sources.base import SPLIT_ORDER, Sample, Skipped, Source
 
 NAMED_FILES = 5  # how many bad files an error names
@@ -46,9 +46,15 @@ class Preparation:
 
 
 def prepare(
-    source: Source, out: Path | str, how: Preparation, watch: Callable[[str, Row], None] = lambda split, row: None
+    source: Source,
+    out: Path | str,
+    how: Preparation,
+    watch: Callable[[str, Row], None] = lambda split, row: None,
+    check: Callable[[Prepared], None] = lambda data: None,
 ) -> Info:
     """Write the prepared data set `out`, whole or not at all; `watch` is told of each picture in it and its split.
+
+    `check` is given the data set before it is put in place and may raise.
 
     The same pixels never lie in two splits: a training or validation picture that an official held-out split also has
     is dropped and counted; where there is no official split, equal pixels have equal hashes and so fall together.
@@ -86,7 +92,9 @@ def prepare(
         _check_skipped(skipped, items, how.max_bad_fraction)
         _check_splits(writer.splits, items)
         listed = sorted(({"file": s.file, "reason": s.reason} for s in skipped), key=lambda s: (s["file"], s["reason"]))
-        return writer.finish(listed, dealer.duplicates, about.details)
+        info = writer.finish(listed, dealer.duplicates, about.details)
+        check(Prepared(folder, info))
+        return info
 
 
 def _row(item: Sample | Skipped, how: Preparation) -> Row | Skipped:

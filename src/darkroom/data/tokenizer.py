@@ -5,7 +5,9 @@ up with end tokens. Its folder is one that transformers' `CLIPTokenizer` loads, 
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,19 @@ BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 WORDS = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 SMALLEST_VOCABULARY = 2 * 256 + 2  # every byte, within a word and at its end, and the two special tokens
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How texts fit a tokenizer.
+
+    lengths: tokens of each text, uncut, start and end included. words: how many distinct ones, in lower case.
+    in_pieces: those of them that are more than one token, the most frequent first.
+    """
+
+    lengths: list[int]
+    words: int
+    in_pieces: list[str]
 
 
 class CLIPTokenizer:
@@ -124,6 +139,22 @@ class CLIPTokenizer:
     def ids(self, text: str) -> list[int]:
         """The token ids of a text of any length: start, text, end."""
         return list(self._tokenizer.encode(text).ids)
+
+    def fit(self, texts: Sequence[str]) -> Fit:
+        """How long the texts are, and which of their words are read in pieces."""
+        lengths, tokens, counts = list[int](), dict[str, int](), Counter[str]()
+        for text, encoding in zip(texts, self._tokenizer.encode_batch(list(texts)), strict=True):
+            lengths.append(len(encoding.ids))
+            spans: dict[int, list[tuple[int, int]]] = {}
+            for word, span in zip(encoding.word_ids, encoding.offsets, strict=True):
+                if word is not None:
+                    spans.setdefault(word, []).append(span)
+            for pieces in spans.values():
+                word_text = text[pieces[0][0] : pieces[-1][1]].lower()
+                counts[word_text] += 1
+                tokens[word_text] = len(pieces)
+        in_pieces = sorted((word for word in counts if tokens[word] > 1), key=lambda word: (-counts[word], word))
+        return Fit(lengths, len(counts), in_pieces)
 
     def cut(self, text: str) -> str:
         """What `__call__` drops of a text that is too long: its last words, the one it cuts through included, as they

@@ -14,6 +14,7 @@ from darkroom.training.setting import Setting
 
 Images = Callable[[Tensor], Tensor]  # indices (n,) -> uint8 (n, C, H, W)
 MAX_SHIFT = 2  # pixels
+ROTATIONS_BY_CHANCE = 1 / 4
 MAX_NOISE = 0.1  # standard deviation, in units of [-1, 1]
 
 
@@ -72,6 +73,19 @@ def label_accuracy(
     right = torch.cat(_right(network, images, labels, batch_size, device))
     present = labels >= 0
     return {name: float(right[present[:, i], i].float().mean()) for i, name in enumerate(names)}
+
+
+def labels_by_chance(train: Tensor, labels: Tensor, names: list[str]) -> dict[str, float]:
+    """{attribute: how often `label_accuracy` finds right what always answers with the commonest training label}.
+
+    Args:
+        train, labels: (N, H) and (M, H) int64, -1 where there is nothing to read.
+    """
+    found = {}
+    for i, name in enumerate(names):
+        seen, asked = (values[values >= 0] for values in (train[:, i], labels[:, i]))
+        found[name] = float((asked == seen.mode().values).float().mean())
+    return found
 
 
 def _right(network: Classifier, images: Images, labels: Tensor, batch_size: int, device: torch.device) -> list[Tensor]:

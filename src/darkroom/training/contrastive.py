@@ -3,6 +3,7 @@
 Used twice, on separate networks: for the text encoder that conditions the U-Net, and for the judge of captioned data.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -110,6 +111,20 @@ def retrieval(task: ContrastiveTask, towers: Towers) -> dict[str, float]:
         right.append(torch.gather(same, 1, logits.argmax(dim=1, keepdim=True)).float().sum())
     n = len(task.rows)
     return {"held_out/loss": float(sum(losses)) / n, "held_out/accuracy": float(sum(right)) / n}
+
+
+def retrieval_by_chance(rows: Tensor, batch_size: int) -> dict[str, float]:
+    """What `retrieval` gives for logits that are all equal, ln n for a batch of n, and for guesses: see there.
+
+    Args:
+        rows: (N,), picture -> its caption.
+    """
+    loss = right = 0.0
+    for indices in batches(len(rows), batch_size):
+        n, captions = len(indices), rows[indices]
+        loss += n * math.log(n)
+        right += float((captions[:, None] == captions[None, :]).sum()) / n
+    return {"held_out/loss": loss / len(rows), "held_out/accuracy": right / len(rows)}
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """Training the denoising network on cached latents and conditions, without VAE or text encoder in memory."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from darkroom.data.latents import Latents
 from darkroom.diffusion.denoiser import Condition
 from darkroom.diffusion.guidance import drop_condition, dropout_mask
 from darkroom.diffusion.objective import Objective
+from darkroom.diffusion.prediction import target
 from darkroom.nn.denoising import DenoisingNetwork
 from darkroom.training.setting import Setting
 
@@ -67,7 +68,7 @@ class UNetTask:
         posterior = torch.randn(shape, generator=generator(seed, "posterior", step))[rows]
         eps = torch.randn(shape, generator=generator(seed, "noise", step))[rows]
         t = self.objective.draw_times(n, generator(seed, "time", step))[rows]
-        given = self.conditioning.given("train", samples)
+        given = self.conditioning.given("train", self.train.pictures(samples))
         if given is not None:
             mask = dropout_mask(n, self.condition_dropout, generator(seed, "dropout", step))[rows]
             assert self.conditioning.null is not None
@@ -92,6 +93,37 @@ class UNetTask:
     @torch.no_grad()
     def validate(self, unet: DenoisingNetwork) -> dict[str, float]:
         """The mean loss on held-out samples, in all and by range of times; the same noise and times at every call."""
+        loss, t = self._held_out(lambda *sample: self._losses(unet, *sample))
+        bins = (t * LEVEL_BINS / self.objective.schedule.latest).long().clamp(max=LEVEL_BINS - 1)
+        values = {"held_out/loss": float(loss.mean())}
+        for b in range(LEVEL_BINS):
+            if bool((bins == b).any()):
+                low, high = (round(100 * edge / LEVEL_BINS) for edge in (b, b + 1))
+                values[f"held_out_by_time/{low:02d}_to_{high}_percent"] = float(loss[bins == b].mean())
+        return values
+
+    @torch.no_grad()
+    def by_chance(self) -> float:
+        """The held-out loss, as `validate` measures it, of one prediction for everything: zero, or the mean target.
+
+        The mean is over samples and levels, for each channel: of the noise about zero, of samples their mean colour.
+        """
+        objective = self.objective
+
+        def targets(x0: Tensor, eps: Tensor, t: Tensor, given: Tensor | None) -> Tensor:
+            return target(objective.prediction_type, x0, eps, objective.schedule.at(t)).mean(dim=(2, 3))
+
+        def loss(constant: Tensor) -> float:
+            def measure(x0: Tensor, eps: Tensor, t: Tensor, given: Tensor | None) -> Tensor:
+                return objective.loss(lambda x, t: constant.expand_as(x), x0, eps, t)
+
+            return float(self._held_out(measure)[0].mean())
+
+        mean = self._held_out(targets)[0].mean(dim=0).view(-1, 1, 1)
+        return min(loss(torch.zeros_like(mean)), loss(mean))
+
+    def _held_out(self, measure: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]) -> tuple[Tensor, Tensor]:
+        """measure(x0, eps, t, raw condition) of the held-out samples, and their times: (n,) each, on the CPU."""
         n, seed = min(len(self.held_out), self.max_held_out), self.setting.seed
         shape = (n, *self.held_out.shape)
         posterior = torch.randn(shape, generator=generator(seed, "held-out posterior"))
@@ -101,12 +133,5 @@ class UNetTask:
         for rows in batches(n, self.setting.batch_size):
             given = self.conditioning.given("validation", rows)
             x0 = self.held_out.sample(rows, posterior[rows])
-            losses.append(self._losses(unet, x0, eps[rows], t[rows], given).cpu())
-        loss = torch.cat(losses)
-        bins = (t * LEVEL_BINS / self.objective.schedule.latest).long().clamp(max=LEVEL_BINS - 1)
-        values = {"held_out/loss": float(loss.mean())}
-        for b in range(LEVEL_BINS):
-            if bool((bins == b).any()):
-                low, high = (round(100 * edge / LEVEL_BINS) for edge in (b, b + 1))
-                values[f"held_out_by_time/{low:02d}_to_{high}_percent"] = float(loss[bins == b].mean())
-        return values
+            losses.append(measure(x0, eps[rows], t[rows], given).cpu())
+        return torch.cat(losses), t
