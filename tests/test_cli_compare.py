@@ -121,8 +121,8 @@ def test_figures_that_compare_are_shown_with_their_difference(place: Path, run: 
     write_json(place / "other" / "evaluation.json", figures(0.9))
     assert run("compare", "text", "other", "a small red circle", "--seeds", "0") == 0
     lines = {line.split("  ")[0]: line for line in capsys.readouterr().out.splitlines()}
-    assert "0.7 [0.68, 0.72]  0.9 [0.88, 0.92]  0.2 [0.172, 0.228] *" in lines["alignment.test.exact_match"]
-    assert lines["fidelity.fid"].endswith("0 [-0.0283, 0.0283]")
+    assert "0.7 [0.68, 0.72]  0.9 [0.88, 0.92]  0.2 [0.1717, 0.2283] *" in lines["alignment.test.exact_match"]
+    assert lines["fidelity.fid"].endswith("0 [-0.02828, 0.02828]")
     assert not any("judges" in line or "scale" in line for line in lines)
 
 

@@ -21,7 +21,7 @@ SHEET = Path("compare.png")
 SEEDS = "0,1"
 MOST_PROMPTS = 6  # where none are given
 MOST_NAMED = 4  # prompts in a message
-LABEL = 12  # letters of a folder's name above its pictures
+LABEL = 10  # letters of a folder's name above its pictures
 NOT_ASKED = (226, 224, 218)  # the colour in place of a picture that could not be asked for
 LEFT_OUT = {"evaluator", "judges", "real", "scale", "disagreement"}  # figures about the judge, not about the pictures
 
@@ -104,7 +104,7 @@ def compare(
         Plate([picture for pair in zip(*(of[i] for of in drawn), strict=True) for picture in pair], prompt or "–")
         for i, prompt in enumerate(wanted)
     ]
-    save_png(out, table([f"{side.letter} {side.label} · {seed}" for seed in numbers for side in sides], rows))
+    save_png(out, table([f"{side.letter} {side.label} · seed {seed}" for seed in numbers for side in sides], rows))
     print(out, *_figures(*sides), *_parameters(*sides), sep="\n")
 
 
