@@ -80,7 +80,10 @@ Source = Annotated[
 
 
 class PrepareData(Section):
-    """Images and captions in one format for every source."""
+    """Images and captions in one format for every source; max_bad_fraction: the largest share of the pictures that may
+    be unusable; repeats: what becomes of a picture whose pixels another one of its split has before it. keep: it stays.
+    drop: it is left out, captions and all. merge_captions: it is left out, but each caption that the first one does not
+    have becomes a row of its own. Several captions of one picture are no repeats and always stay."""
 
     seed: Seed
     source: Source
@@ -92,6 +95,7 @@ class PrepareData(Section):
     validation_from: Literal["train", "test"]
     limit: Count | None
     max_bad_fraction: Probability
+    repeats: Literal["keep", "drop", "merge_captions"]
 
 
 class Perceptual(Section):

@@ -62,7 +62,9 @@ def how() -> Callable[..., Preparation]:
     """A Preparation of 16-pixel RGB pictures; name what differs."""
 
     def make(**changes: object) -> Preparation:
-        usual = Preparation(16, 3, "crop", 0.2, 0.2, validation_from="train", max_bad_fraction=0.5, seed=0)
+        usual = Preparation(
+            16, 3, "crop", 0.2, 0.2, validation_from="train", max_bad_fraction=0.5, repeats="keep", seed=0
+        )
         return replace(usual, **changes)
 
     return make
