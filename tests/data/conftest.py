@@ -2,7 +2,8 @@
 
 import io
 import os
-from collections.abc import Callable, Iterator
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -85,3 +86,20 @@ def real_data() -> Path:
     if not root or not (Path(root) / "MNIST").is_dir():
         pytest.skip("DARKROOM_DATA names no folder with real data sets")
     return Path(root)
+
+
+@pytest.fixture
+def tar_of(pixels: Callable[..., np.ndarray], png: Callable[..., bytes]) -> Callable[..., None]:
+    """Writes a shard of these members: pictures, each its own, and captions "x"; or what a mapping gives."""
+
+    def write(path: Path, members: Iterable[str] | Mapping[str, bytes]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(path, "w") as archive:
+            for i, name in enumerate(members):
+                usual = b"x" if name.lower().endswith((".txt", ".json")) else png(pixels(i))
+                content = members[name] if isinstance(members, Mapping) else usual
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+
+    return write
