@@ -62,13 +62,13 @@ class ImageFolderSource(OutsideSource):
 
 
 class CaptionedFolderSource(OutsideSource):
-    """Images beside .txt files, or metadata.jsonl / metadata.csv with file_name and text."""
+    """Images beside .txt files, or metadata.jsonl / .csv / .tsv with file_name and text."""
 
     kind: Literal["captioned_folder"]
 
 
 class WebDatasetSource(OutsideSource):
-    """Tar shards of KEY.jpg|png|webp with KEY.txt or KEY.json."""
+    """Tar shards of KEY.jpg, KEY.png, … with KEY.txt or KEY.json."""
 
     kind: Literal["webdataset"]
 

@@ -64,7 +64,8 @@ def test_every_picture_is_in_one_place(
             try:
                 info = prepare(MAKERS[kind](), Path(out) / "out", how(repeats=repeats, limit=limit, max_bad_fraction=1))
             except DarkroomError as error:
-                assert "none of" in str(error)  # too few for each split
+                if "none of" not in str(error):  # else too few for each split
+                    raise
                 return
         account = info.pictures
         assert account.adds_up

@@ -1,7 +1,7 @@
 """Captions find their pictures as people's programs write names and tables, or the reason is told once.
 
-Catches sets whose captions are all lost for the case of a letter, a backslash, a blank in a header or a byte order mark,
-and captions given to the wrong picture."""
+Catches sets whose captions are all lost for the case of a letter, a backslash, a blank in a header or a byte order
+mark, and captions given to the wrong picture."""
 
 import json
 from collections.abc import Callable
