@@ -94,7 +94,15 @@ class Photos:
         """The photographs in a folder, prepared as a recipe says."""
         p = params.prepare_data
         assert params.train_vae.identity_range is not None
-        keys = ("image_size", "channels", "resize", "validation_fraction", "test_fraction", "validation_from")
+        keys = (
+            "image_size",
+            "channels",
+            "resize",
+            "validation_fraction",
+            "test_fraction",
+            "validation_from",
+            "repeats",
+        )
         how = Preparation(**{key: getattr(p, key) for key in keys}, max_bad_fraction=p.max_bad_fraction, seed=p.seed)
         pixels = IdentityAutoencoder(*params.train_vae.identity_range)
         with tempfile.TemporaryDirectory() as scratch:

@@ -4,15 +4,18 @@ import darkroom.startup  # noqa: F401
 
 # isort: split
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from darkroom import demands
 from darkroom.core.artifact import write_json
 from darkroom.data.contact_sheet import contact_sheet
 from darkroom.data.manifest import Manifest, manifest_of
+from darkroom.data.names import shown
 from darkroom.data.near_duplicates import NearDuplicates, listing
 from darkroom.data.prepare import Preparation, prepare
-from darkroom.data.prepared import Prepared
+from darkroom.data.prepared import Info, Prepared
+from darkroom.data.repeats import Firsts
 from darkroom.data.sources.base import Source
 from darkroom.data.sources.captioned_folder import CaptionedFolder
 from darkroom.data.sources.image_folder import ImageFolder
@@ -43,22 +46,37 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         test_fraction=p.test_fraction,
         validation_from=p.validation_from,
         max_bad_fraction=p.max_bad_fraction,
+        repeats=p.repeats,
         limit=p.limit,
         seed=p.seed,
     )
-    twins, remarks = NearDuplicates(), dict[str, str]()
-    info = prepare(_source(p), PREPARED, how, twins.add, lambda data: remarks.update(demands.met(params, data)))
+    twins, firsts, remarks = NearDuplicates(), Firsts(), dict[str, str]()
+    info = prepare(_source(p), PREPARED, how, twins.add, firsts, lambda data: remarks.update(demands.met(params, data)))
     near = twins.found()
     contact_sheet(Prepared.open(PREPARED).split("train"), REPORT / "contact_sheet.png")
     write_json(REPORT / "near_duplicates.json", listing(near))
+    write_json(REPORT / "repeats.json", firsts.listing(p.repeats))
     figures = {
         **info.splits,
-        "skipped": len(info.skipped),
-        "duplicates": info.duplicates,
+        **{f"pictures_{name}": count for name, count in asdict(info.pictures).items()},
         "near_duplicates": len(near),
+        "stray_captions": len(info.strays),
     }
     write_json(REPORT / "metrics.json", figures)
-    return {**figures, **remarks}
+    return {**figures, **_remarks(info), **remarks}
+
+
+def _remarks(info: Info) -> dict[str, str]:
+    """What a person should know of, in words."""
+    remarks = {}
+    if info.set_aside:
+        names = ", ".join(f"{shown(name)} {count}" for name, count in info.set_aside.items())
+        remarks["set aside"] = f"files that are no pictures of yours, by where they lie: {names}"
+    if info.skipped or info.strays:
+        remarks["named in"] = f"{PREPARED / 'dataset.json'}: pictures skipped, captions without a picture"
+    if info.pictures.repeats_kept or info.pictures.repeats_within_splits or info.pictures.duplicates_across_splits:
+        remarks["equal pictures"] = f"named in {REPORT / 'repeats.json'}"
+    return remarks
 
 
 def _source(p: PrepareData) -> Source:

@@ -66,13 +66,13 @@ class ImageFolderSource(OutsideSource):
 
 
 class CaptionedFolderSource(OutsideSource):
-    """Images beside .txt files, or metadata.jsonl / metadata.csv with file_name and text."""
+    """Images beside .txt files, or metadata.jsonl / .csv / .tsv with file_name and text."""
 
     kind: Literal["captioned_folder"]
 
 
 class WebDatasetSource(OutsideSource):
-    """Tar shards of KEY.jpg|png|webp with KEY.txt or KEY.json."""
+    """Tar shards of KEY.jpg, KEY.png, … with KEY.txt or KEY.json."""
 
     kind: Literal["webdataset"]
 
@@ -84,7 +84,10 @@ Source = Annotated[
 
 
 class PrepareData(Section):
-    """Images and captions in one format for every source."""
+    """Images and captions in one format for every source; max_bad_fraction: the largest share of the pictures that may
+    be unusable; repeats: what becomes of a picture whose pixels another one of its split has before it. keep: it stays.
+    drop: it is left out, captions and all. merge_captions: it is left out, but each caption that the first one does not
+    have becomes a row of its own. Several captions of one picture are no repeats and always stay."""
 
     seed: Seed
     source: Source
@@ -96,6 +99,7 @@ class PrepareData(Section):
     validation_from: Literal["train", "test"]
     limit: Count | None
     max_bad_fraction: Probability
+    repeats: Literal["keep", "drop", "merge_captions"]
 
 
 class Perceptual(Section):

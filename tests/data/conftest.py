@@ -2,7 +2,8 @@
 
 import io
 import os
-from collections.abc import Callable, Iterator
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -62,7 +63,9 @@ def how() -> Callable[..., Preparation]:
     """A Preparation of 16-pixel RGB pictures; name what differs."""
 
     def make(**changes: object) -> Preparation:
-        usual = Preparation(16, 3, "crop", 0.2, 0.2, validation_from="train", max_bad_fraction=0.5, seed=0)
+        usual = Preparation(
+            16, 3, "crop", 0.2, 0.2, validation_from="train", max_bad_fraction=0.5, repeats="keep", seed=0
+        )
         return replace(usual, **changes)
 
     return make
@@ -83,3 +86,20 @@ def real_data() -> Path:
     if not root or not (Path(root) / "MNIST").is_dir():
         pytest.skip("DARKROOM_DATA names no folder with real data sets")
     return Path(root)
+
+
+@pytest.fixture
+def tar_of(pixels: Callable[..., np.ndarray], png: Callable[..., bytes]) -> Callable[..., None]:
+    """Writes a shard of these members: pictures, each its own, and captions "x"; or what a mapping gives."""
+
+    def write(path: Path, members: Iterable[str] | Mapping[str, bytes]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(path, "w") as archive:
+            for i, name in enumerate(members):
+                usual = b"x" if name.lower().endswith((".txt", ".json")) else png(pixels(i))
+                content = members[name] if isinstance(members, Mapping) else usual
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+
+    return write

@@ -43,7 +43,7 @@ def test_copies_are_found_across_splits(tmp_path: Path, listed: type, how: How) 
     copies = [Sample(copy(photo(seed)), name, "x", "train") for seed, (name, copy) in enumerate(COPIES.items(), 18)]
     near = NearDuplicates()
     info = prepare(listed([*items, *copies]), tmp_path / "out", how(image_size=32), near.add)
-    assert info.duplicates == 0
+    assert info.pictures.duplicates_across_splits == 0
     assert sum(info.splits.values()) == 204
     found = near.found()
     assert {pair.picture: (pair.like_split, pair.like) for pair in found} == {

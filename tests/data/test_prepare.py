@@ -32,7 +32,7 @@ def test_equal_pixels_never_fall_into_two_splits(tmp_path: Path, listed: type, h
     twice = [*samples(pixels, 60), *(Sample(pixels(i), f"again/{i}.png", "again") for i in range(60))]
     info = prepare(listed(twice), tmp_path / "out", how())
     assert sum(info.splits.values()) == 120
-    assert info.duplicates == 0
+    assert info.pictures.duplicates_across_splits == 0
     found = pictures(tmp_path / "out")
     assert {name: 2 * len(images) for name, images in found.items()} == info.splits
     assert sum(map(len, found.values())) == len(set.union(*found.values())) == 60
@@ -48,7 +48,11 @@ def test_what_an_official_split_holds_is_dropped_from_training(
     ]
     info = prepare(listed(items), tmp_path / "out", how())
     assert info.splits == {"test": 5, "train": 18, "validation": 3}
-    assert info.duplicates == read_json(tmp_path / "out/dataset.json")["duplicates"] == 4
+    assert (
+        info.pictures.duplicates_across_splits
+        == read_json(tmp_path / "out/dataset.json")["pictures"]["duplicates_across_splits"]
+        == 4
+    )
     found = pictures(tmp_path / "out")
     assert not found["train"] & (found["test"] | found["validation"])
     assert not found["validation"] & found["test"]
@@ -67,7 +71,7 @@ def test_validation_may_be_carved_from_the_official_test_split(
     items = [*samples(pixels, 400, "test"), *samples(pixels, 300, "train", 390)]  # 390 to 399 are in test too
     info = prepare(listed(items), tmp_path / "out", how(validation_from="test"))
     assert info.splits["train"] == 290
-    assert info.duplicates == 10
+    assert info.pictures.duplicates_across_splits == 10
     assert info.splits["validation"] + info.splits["test"] == 400
     assert abs(info.splits["validation"] - 80) < 35
     found = pictures(tmp_path / "out")
@@ -135,7 +139,7 @@ def test_skipped_files_are_counted_and_listed(tmp_path: Path, listed: type, how:
 
 def test_too_many_bad_files_are_an_error(tmp_path: Path, listed: type, how: How, pixels: Pixels) -> None:
     items = [*samples(pixels, 30), *(Sample(b"", f"bad{i}.png", "x") for i in range(10))]
-    with pytest.raises(DarkroomError, match=r"10 of 40 files .*\.max_bad_fraction = 0\.2 .*bad0\.png: empty file"):
+    with pytest.raises(DarkroomError, match=r"10 of 40 pictures .*\.max_bad_fraction = 0\.2 .*bad0\.png: empty file"):
         prepare(listed(items), tmp_path / "out", how(max_bad_fraction=0.2))
     assert not list(tmp_path.iterdir())
     prepare(listed(items), tmp_path / "out", how(max_bad_fraction=0.25))

@@ -31,7 +31,7 @@ def digits(tmp_path: Path, pixels: Callable[..., np.ndarray]) -> Path:
     writer = PreparedWriter(path, "digits", (Head("label", ("zero", "one", "two")),), True, 8, 1)
     for i in range(6):
         writer.add("train", Row(pixels(i, 8)[..., 0], f"{i}.png", f"a {i % 3}", (i % 3,), (True,)))
-    writer.finish([], 0, {})
+    writer.finish()
     return path
 
 
@@ -62,7 +62,7 @@ def test_class_labels_come_back(digits: Path, pixels: Callable[..., np.ndarray])
 def test_without_labels_there_are_no_heads(tmp_path: Path, pixels: Callable[..., np.ndarray]) -> None:
     writer = PreparedWriter(tmp_path / "plain", "plain", (), True, 8, 3)
     writer.add("train", Row(pixels(0, 8), "0.png", "noise", (), ()))
-    writer.finish([], 0, {})
+    writer.finish()
     split = Prepared.open(tmp_path / "plain").split("train")
     assert split.labels.shape == split.named.shape == (1, 0)
 

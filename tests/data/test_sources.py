@@ -148,7 +148,7 @@ def test_csv_metadata(put: Callable[..., None]) -> None:
 
 def test_several_captions_of_one_picture(put: Callable[..., None]) -> None:
     put({"metadata.jsonl": '{"file_name": "a.png", "text": "x"}\n{"file_name": "a.png", "text": "y"}', "a.png": 0})
-    assert [s.caption for s in CaptionedFolder("set")] == ["x", "y"]
+    assert [(s.caption, s.others) for s in CaptionedFolder("set")] == [("x", ("y",))]
 
 
 def test_records_of_no_use_are_reported(put: Callable[..., None], folder: Path) -> None:
@@ -168,13 +168,13 @@ def test_records_of_no_use_are_reported(put: Callable[..., None], folder: Path) 
     assert said(CaptionedFolder("set")) == {"a.png": (None, "fine")}
     neither = "no caption: neither 'text' nor 'caption' is given"
     assert skipped(CaptionedFolder("set")) == {
-        "metadata.jsonl line 2": neither,
+        "metadata.jsonl line 2": "not a JSON object",
         "b.png": "caption is not UTF-8",
         "c.png": "caption is not a string",
         "d.png": neither,
         "../secret.png": "named in metadata.jsonl line 6 but not there",
         "metadata.jsonl line 7": "no file_name",
-        "metadata.jsonl line 8": neither,
+        "metadata.jsonl line 8": "not a JSON object",
         "e.png": "caption is not UTF-8",
         "f.png": "no caption: no f.txt beside it, no record of it",
     }
@@ -203,7 +203,7 @@ def test_bad_files_in_a_folder(put: Callable[..., None], folder: Path, how: How,
     info = prepare(ImageFolder("set", "{label}"), folder.parent / "out", how(max_bad_fraction=0.1))
     assert [s["file"] for s in info.skipped] == ["cat/cut.png", "cat/empty.png", "cat/text.png"]
     assert [s["reason"].split()[0] for s in info.skipped] == ["truncated", "empty", "not"]
-    with pytest.raises(DarkroomError, match=r"3 of 33 files .*cat/cut\.png: truncated"):
+    with pytest.raises(DarkroomError, match=r"3 of 33 pictures .*cat/cut\.png: truncated"):
         prepare(ImageFolder("set", "{label}"), folder.parent / "out", how(max_bad_fraction=0.09))
 
 
@@ -268,8 +268,8 @@ def test_members_of_no_use_are_reported(folder: Path, picture: Callable[[int], b
     assert skipped(WebDataset("set")) == {
         "x.tar/a.png": "no caption: no .txt and no .json of the same key",
         "x.tar/b": "no picture: it has .txt",
-        "x.tar/c.png": "no caption: neither 'text' nor 'caption' is given",
-        "x.tar/d.png": "caption is not UTF-8",
+        "x.tar/c.png": "not a JSON object",
+        "x.tar/d.png": "caption is empty",  # UTF-16's mark, and nothing after it
         "x.tar/e.jpg": "caption file is not JSON",
     }
 

@@ -93,7 +93,7 @@ def fill(folder: Path, kind: str, pictures: Mapping[str, bytes], captions: Mappi
 
 def outcome(kind: str, out: Path, **changes: object) -> Books:
     """The data set "set" through prepare, with the bookkeeping of what came out."""
-    usual = {"validation_from": "train", "max_bad_fraction": 1.0, "seed": 0}
+    usual = {"validation_from": "train", "max_bad_fraction": 1.0, "repeats": "keep", "seed": 0}
     how = Preparation(8, 3, "crop", 0.2, 0.2, **(usual | changes))
     info = prepare(MAKERS[kind]("set"), out, how)
     kept: Counter[str] = Counter()
@@ -101,7 +101,7 @@ def outcome(kind: str, out: Path, **changes: object) -> Books:
         images = pq.read_table(out / split, columns=["image"])["image"].to_pylist()
         assert len(images) == rows
         kept.update(image["path"] for image in images)
-    listed = [(entry["file"], entry["reason"]) for entry in info.skipped]
+    listed = [(entry["file"], entry["reason"]) for entry in (*info.skipped, *info.strays)]
     assert all(file.isprintable() and reason.isprintable() and reason for file, reason in listed)
     return Books(info, kept, listed)
 

@@ -32,7 +32,7 @@ def test_the_cache_holds_the_pictures_in_their_range_and_previews_show_them_as_t
     for i, picture in enumerate(noise):
         shown = picture if channels == 3 else picture[..., 0]
         writer.add(("train", "train", "validation", "test")[i % 4], Row(shown, f"{i}.png", "", (), ()))
-    writer.finish((), 0, {})
+    writer.finish()
     for stage in ("train_vae", "cache_latents"):
         untracked = Run(Account(stage, {}, {}, {}, {}, "", False), tracked=False)
         load(ROOT / "stages" / f"{stage}.py").body(params, Work(torch.device("cpu"), untracked))

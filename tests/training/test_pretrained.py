@@ -259,7 +259,7 @@ def prepare(parts: ModuleType, channels: int = 3) -> None:
         shape = (parts.SIZE, parts.SIZE, 3)[: 3 if channels == 3 else 2]
         pixels = rng.integers(0, 256, shape, dtype=np.uint8)
         writer.add("train" if i % 2 else "validation", Row(pixels, f"{i}.png", caption, (), ()))
-    writer.finish((), 0, {})
+    writer.finish()
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ def write(labels: Sequence[int]) -> None:
         for i, label in enumerate(shown):
             known = ((label,), (True,)) if labels else ((), ())
             writer.add(split, Row(np.full((8, 8), i, np.uint8), f"{split}{i}.png", "a digit", *known))
-    writer.finish((), 0, {})
+    writer.finish()
 
 
 @pytest.fixture

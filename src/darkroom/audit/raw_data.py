@@ -15,7 +15,7 @@ from darkroom.data.manifest import RESCAN, Files, Manifest, manifest_of
 # Of sources not named here the files are fixed, and none can be new.
 ENDINGS = {
     "image_folder": (*SUFFIXES, *UNREAD),
-    "captioned_folder": (*SUFFIXES, *UNREAD, ".txt", "metadata.jsonl", "metadata.csv"),
+    "captioned_folder": (*SUFFIXES, *UNREAD, ".txt", "metadata.jsonl", "metadata.csv", "metadata.tsv"),
     "webdataset": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"),
 }
 

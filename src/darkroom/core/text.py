@@ -20,15 +20,18 @@ class UnreadableTextError(Exception):
     """These bytes are no text; the message is the reason."""
 
 
-def decode_text(data: bytes) -> str:
+def decode_text(data: bytes, errors: str = "strict") -> str:
     """UTF-8, or UTF-16 or UTF-32 with its byte order mark; the mark is no part of the text, line ends become \\n.
+
+    errors: with "surrogateescape", single bytes that are not UTF-8 become lone surrogates, for a reader that loses no
+    more than the line they stand in.
 
     Raises:
         UnreadableTextError: anything else.
     """
     encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
     try:
-        text = data.decode(encoding)
+        text = data.decode(encoding, "strict" if encoding.startswith(("utf-16", "utf-32")) else errors)
     except UnicodeDecodeError:
         raise UnreadableTextError(f"is not {encoding.removesuffix('-sig').upper()}") from None
     if "\0" in text:

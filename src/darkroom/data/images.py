@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+
+from darkroom.data.metadata import bare, upright
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -38,13 +40,15 @@ def decode(data: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own limit and remarks on odd metadata; ours follows
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-            if image.width * image.height > MAX_PIXELS:
-                raise UnusablePictureError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
-            if image.format in ("JPEG", "MPO") and data.count(START_OF_SCAN) > MAX_SCANS:
-                raise UnusablePictureError(f"a JPEG of more than {MAX_SCANS} scans")
-            image.load()
-            return ImageOps.exif_transpose(image)
+            try:
+                return upright(_load(data))
+            except UnusablePictureError:
+                raise
+            except Exception:
+                without = bare(data)
+                if without is None:
+                    raise
+                return upright(_load(without[0]), without[1])
     except UnusablePictureError:
         raise
     except UnidentifiedImageError:
@@ -54,6 +58,17 @@ def decode(data: bytes) -> Image.Image:
     except Exception as error:  # decoders raise anything on damaged files; the file is reported, never ignored
         reason = "truncated" if "truncated" in str(error).lower() else f"damaged ({type(error).__name__})"
         raise UnusablePictureError(f"{reason} picture") from None
+
+
+def _load(data: bytes) -> Image.Image:
+    """All pixels of the first frame, as they lie in the file. Raises whatever the decoder raises."""
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        raise UnusablePictureError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
+    if image.format in ("JPEG", "MPO") and data.count(START_OF_SCAN) > MAX_SCANS:
+        raise UnusablePictureError(f"a JPEG of more than {MAX_SCANS} scans")
+    image.load()
+    return image
 
 
 def conform(image: Image.Image | Pixels, image_size: int, channels: int, resize: str) -> Pixels:

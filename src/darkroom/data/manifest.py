@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import track
 from darkroom.data.names import shown
+from darkroom.data.system_files import system_part
 from darkroom.data.walk import walk
 
 ROOT_VARIABLE = "DARKROOM_DATA"
@@ -111,6 +113,7 @@ class Files:
     """The files of a source below its root that pass `wanted` by their suffix; read through here, they are verified.
 
     root: relative to `data_root()`, or absolute. names: instead of looking, exactly these.
+    left_out: once `names` are known, how many such files lie in what is hidden or a system's own (see system_files).
     """
 
     def __init__(
@@ -123,10 +126,11 @@ class Files:
         self.root = data_root() / root
         self.manifest = manifest
         self._suffixes, self._given = suffixes, names
+        self.left_out = Counter[str]()
 
     @cached_property
     def names(self) -> list[str]:
-        """Relative POSIX names, sorted; hidden files and folders are left out.
+        """Relative POSIX names, sorted; what is hidden or a system's own is left out.
 
         Raises:
             DarkroomError: no such root, a file name that is not UTF-8, or not the files of the manifest.
@@ -142,11 +146,15 @@ class Files:
         return found
 
     def _look(self) -> list[str]:
-        found = [name for name in walk(self.root) if name.lower().endswith(self._suffixes)]
+        found = [name for name in walk(self.root, self._leave_out) if name.lower().endswith(self._suffixes)]
         for name in found:
             if any("\ud800" <= letter <= "\udfff" for letter in name):
                 raise DarkroomError(f"{shown(self.root)}: file name {shown(name)} is not UTF-8; rename it")
         return sorted(found)
+
+    def _leave_out(self, name: str) -> None:
+        if name.lower().endswith(self._suffixes):
+            self.left_out[system_part(name) or name] += 1
 
     def has(self, name: str) -> bool:
         """Is there a file of this name?"""

@@ -2,6 +2,7 @@
 
 import hashlib
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,11 @@ import numpy.typing as npt
 from darkroom.core.artifact import whole
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import track
+from darkroom.data.account import Account
 from darkroom.data.images import UnusablePictureError, conform, decode
 from darkroom.data.names import shown
 from darkroom.data.prepared import Info, Prepared, PreparedWriter, Row
+from darkroom.data.repeats import Firsts, Repeats
 from darkroom.data.sources.base import SPLIT_ORDER, Sample, Skipped, Source
 
 NAMED_FILES = 5  # how many bad files an error names
@@ -30,7 +33,10 @@ class Preparation:
     a fraction whose split the source has officially is not carved.
     validation_from: "train", or "test" where validation is to be carved from the official test split, so that training
     keeps every picture of its own.
-    max_bad_fraction: the largest share of items that may be unusable.
+    max_bad_fraction: the largest share of the pictures that may be unusable.
+    repeats: what becomes of a picture whose pixels another one of its split has before it. keep: it stays. drop: it is
+    left out. merge_captions: its captions become rows, but for those that the pixels have already; the picture counts
+    as left out. Several captions of one picture are never repeats.
     limit: the most pictures a split may have; which ones stay depends on their pixels and `seed`.
     """
 
@@ -42,6 +48,7 @@ class Preparation:
     validation_from: Literal["train", "test"]
     max_bad_fraction: float
     seed: int
+    repeats: Repeats = "keep"
     limit: int | None = None
 
 
@@ -50,9 +57,11 @@ def prepare(
     out: Path | str,
     how: Preparation,
     watch: Callable[[str, Row], None] = lambda split, row: None,
+    firsts: Firsts | None = None,
     check: Callable[[Prepared], None] = lambda data: None,
 ) -> Info:
-    """Write the prepared data set `out`, whole or not at all; `watch` is told of each picture in it and its split.
+    """Write the prepared data set `out`, whole or not at all; `watch` is told of each row in it and its split, and
+    `firsts` afterwards knows the pictures with equal pixels.
 
     `check` is given the data set before it is put in place and may raise.
 
@@ -66,47 +75,116 @@ def prepare(
     about = source.description
     with whole(out) as folder:
         writer = PreparedWriter(folder, about.name, about.heads, about.captions, how.image_size, how.channels)
-        dealer = _Dealer(how)
-        chosen: dict[str, _Fewest] = {}
-        skipped: list[Skipped] = []
-        items = 0
+
+        def write(split: str, row: Row) -> None:
+            writer.add(split, row)
+            watch(split, row)
+
+        books = _Books(how, write, Firsts() if firsts is None else firsts)
         for item in track(source, about.size, "prepare", "picture"):
-            items += 1
-            row = _row(item, how)
-            if isinstance(row, Skipped):
-                skipped.append(row)
-                continue
-            fingerprint = _fingerprint(row.pixels)
-            split = dealer.split(item.split if isinstance(item, Sample) else None, fingerprint)
-            if split is None:
-                continue
-            if how.limit is None:
-                writer.add(split, row)
-                watch(split, row)
-            else:
-                chosen.setdefault(split, _Fewest(how.limit, how.seed)).offer(row, fingerprint)
-        for split, fewest in chosen.items():
-            for row in fewest:
-                writer.add(split, row)
-                watch(split, row)
-        _check_skipped(skipped, items, how.max_bad_fraction)
-        _check_splits(writer.splits, items)
-        listed = sorted(({"file": s.file, "reason": s.reason} for s in skipped), key=lambda s: (s["file"], s["reason"]))
-        info = writer.finish(listed, dealer.duplicates, about.details)
+            books.enter(item)
+        books.close()
+        account = books.account
+        _check_skipped(books.skipped, account, how.max_bad_fraction)
+        _check_splits(writer.splits, account.seen)
+        if not account.adds_up:
+            raise AssertionError(f"pictures without account: {account}")
+        info = writer.finish(account, _listed(books.skipped), _listed(books.strays), about.set_aside, about.details)
         check(Prepared(folder, info))
         return info
 
 
-def _row(item: Sample | Skipped, how: Preparation) -> Row | Skipped:
+class _Books:
+    """Enters each item of a source in one place of the account, and passes on what is kept."""
+
+    def __init__(self, how: Preparation, write: Callable[[str, Row], None], firsts: Firsts) -> None:
+        self.how, self._write, self._firsts = how, write, firsts
+        self.skipped: list[Skipped] = []
+        self.strays: list[Skipped] = []
+        self._dealer = _Dealer(how, firsts)
+        self._chosen: dict[str, _Fewest] = {}
+        self._captions: set[bytes] = set()
+        self._counts: Counter[str] = Counter()
+
+    @property
+    def account(self) -> Account:
+        """So far."""
+        return Account(**self._counts, skipped=len(self.skipped))
+
+    def enter(self, item: Sample | Skipped) -> None:
+        """A picture, or what is none."""
+        rows = _rows(item, self.how)
+        if isinstance(rows, Skipped):
+            (self.skipped if rows.picture else self.strays).append(rows)
+            self._counts["seen"] += rows.picture
+            return
+        self._counts["seen"] += 1
+        fingerprint = _fingerprint(rows[0].pixels)
+        split = self._dealer.split(item.split if isinstance(item, Sample) else None, fingerprint)
+        first = self._firsts.note(fingerprint, split, rows[0].path)
+        if not first and self._firsts.split_of(fingerprint) != split:
+            self._counts["duplicates_across_splits"] += 1
+            return
+        if self.how.repeats == "merge_captions":
+            rows = [row for row in rows if self._is_new(fingerprint, row)]
+        if first or self.how.repeats == "keep":
+            self._keep(split, fingerprint, rows, not first)
+            return
+        self._counts["repeats_within_splits"] += 1
+        if self.how.repeats == "merge_captions":
+            self._add_rows(split, fingerprint, rows)
+
+    def close(self) -> None:
+        """Pass on what was held back until the pictures of a limited split were known."""
+        for split, fewest in self._chosen.items():
+            for chosen in fewest:
+                self._write_picture(split, chosen.rows, chosen.repeat)
+            self._counts["over_limit"] += fewest.turned_away
+
+    def _keep(self, split: str, fingerprint: bytes, rows: list[Row], repeat: bool) -> None:
+        if self.how.limit is None:
+            self._write_picture(split, rows, repeat)
+        else:
+            self._chosen.setdefault(split, _Fewest(self.how.limit, self.how.seed)).offer(rows, repeat, fingerprint)
+
+    def _add_rows(self, split: str, fingerprint: bytes, rows: list[Row]) -> None:
+        """Further captions of a picture that was entered before."""
+        if self.how.limit is None:
+            for row in rows:
+                self._write(split, row)
+        else:
+            self._chosen[split].extend(fingerprint, rows)
+
+    def _write_picture(self, split: str, rows: list[Row], repeat: bool) -> None:
+        self._counts["kept"] += 1
+        self._counts["repeats_kept"] += repeat
+        for row in rows:
+            self._write(split, row)
+
+    def _is_new(self, fingerprint: bytes, row: Row) -> bool:
+        """Have these pixels not had this caption yet?"""
+        said = hashlib.blake2b(fingerprint + row.caption.encode(), digest_size=16).digest()
+        if said in self._captions:
+            return False
+        self._captions.add(said)
+        return True
+
+
+def _listed(skipped: list[Skipped]) -> list[dict[str, str]]:
+    return sorted(({"file": s.file, "reason": s.reason} for s in skipped), key=lambda s: (s["file"], s["reason"]))
+
+
+def _rows(item: Sample | Skipped, how: Preparation) -> list[Row] | Skipped:
+    """One for each caption of a picture."""
     if isinstance(item, Skipped):
-        return Skipped(shown(item.file), shown(item.reason))
+        return Skipped(shown(item.file), shown(item.reason), item.picture)
     path = item.path.encode("utf-8", "backslashreplace").decode()  # names inside archives may be any bytes
     try:
         image = decode(item.image) if isinstance(item.image, bytes) else item.image
         pixels = conform(image, how.image_size, how.channels, how.resize)
     except UnusablePictureError as error:
         return Skipped(shown(item.path), str(error))
-    return Row(pixels, path, item.caption, item.labels, item.named)
+    return [Row(pixels, path, caption, item.labels, item.named) for caption in (item.caption, *item.others)]
 
 
 def _fingerprint(pixels: npt.NDArray[np.uint8]) -> bytes:
@@ -115,17 +193,15 @@ def _fingerprint(pixels: npt.NDArray[np.uint8]) -> bytes:
 
 
 class _Dealer:
-    """Says which split a picture belongs to, and drops what a held-out split already has."""
+    """Says which split a picture belongs to, apart from what other splits have."""
 
-    def __init__(self, how: Preparation) -> None:
-        self.how = how
-        self.duplicates = 0
-        self._official: dict[bytes, str] = {}
+    def __init__(self, how: Preparation, firsts: Firsts) -> None:
+        self.how, self._firsts = how, firsts
         self._seen: set[str] = set()
         self._last = 0
 
-    def split(self, official: str | None, fingerprint: bytes) -> str | None:
-        """The split, or None for a duplicate of a held-out picture."""
+    def split(self, official: str | None, fingerprint: bytes) -> str:
+        """By the source, or by the hash of its pixels."""
         name = official or "train"
         rank = SPLIT_ORDER.index(name)
         if rank < self._last:
@@ -134,13 +210,9 @@ class _Dealer:
         place = int.from_bytes(fingerprint[:8], "big") / 2**64  # uniform in [0, 1), fixed for these pixels
         if self.how.validation_from == "test":
             name = self._carved_from_test(name, place)
-        held_out = self._official.get(fingerprint, name)
-        if held_out != name:
-            self.duplicates += 1
-            return None
         if name != "train":
-            self._official[fingerprint] = name
-            self._seen.add(name)
+            if self._firsts.split_of(fingerprint) in (None, name):
+                self._seen.add(name)
             return name
         for carved, fraction in (("test", self.how.test_fraction), ("validation", self.how.validation_fraction)):
             if carved not in self._seen:
@@ -162,34 +234,53 @@ class _Dealer:
         return name
 
 
+@dataclass
+class _Chosen:
+    """A picture's rows; repeat: has one before it in its split the same pixels?"""
+
+    rows: list[Row]
+    repeat: bool
+
+
 class _Fewest:
-    """Keeps the `n` rows whose seeded hash is lowest, and gives them back in the order they came."""
+    """Keeps the `n` pictures whose seeded hash is lowest, and gives them back in the order they came."""
 
     def __init__(self, n: int, seed: int) -> None:
         self.n, self.seed = n, seed
-        self._heap: list[tuple[int, int, Row]] = []
+        self.turned_away = 0
+        self._heap: list[tuple[int, int, _Chosen, bytes]] = []
+        self._by_pixels: dict[bytes, _Chosen] = {}
         self._count = 0
 
-    def offer(self, row: Row, fingerprint: bytes) -> None:
+    def offer(self, rows: list[Row], repeat: bool, fingerprint: bytes) -> None:
         keyed = hashlib.blake2b(fingerprint, key=str(self.seed).encode(), digest_size=8).digest()
         self._count += 1
-        entry = (-int.from_bytes(keyed, "big"), -self._count, row)  # a heap of the lowest keeps the highest on top
-        if len(self._heap) < self.n:
-            heapq.heappush(self._heap, entry)
-        else:
-            heapq.heappushpop(self._heap, entry)
+        # A heap of the lowest keeps the highest on top.
+        entry = (-int.from_bytes(keyed, "big"), -self._count, _Chosen(rows, repeat), fingerprint)
+        self._by_pixels[fingerprint] = entry[2]
+        heapq.heappush(self._heap, entry)
+        if len(self._heap) > self.n:
+            gone = heapq.heappop(self._heap)
+            self.turned_away += 1
+            if self._by_pixels.get(gone[3]) is gone[2]:
+                del self._by_pixels[gone[3]]
 
-    def __iter__(self) -> Iterator[Row]:
-        return (row for _, _, row in sorted(self._heap, key=lambda entry: -entry[1]))
+    def extend(self, fingerprint: bytes, rows: list[Row]) -> None:
+        """Add rows to the picture with these pixels, if it is among those kept."""
+        if fingerprint in self._by_pixels:
+            self._by_pixels[fingerprint].rows.extend(rows)
+
+    def __iter__(self) -> Iterator[_Chosen]:
+        return (chosen for _, _, chosen, _ in sorted(self._heap, key=lambda entry: -entry[1]))
 
 
-def _check_skipped(skipped: list[Skipped], items: int, most: float) -> None:
-    if len(skipped) <= most * items:
+def _check_skipped(skipped: list[Skipped], account: Account, most: float) -> None:
+    if account.skipped <= most * account.seen:
         return
     first = "; ".join(f"{s.file}: {s.reason}" for s in skipped[:NAMED_FILES])
     raise DarkroomError(
-        f"{len(skipped)} of {items} files cannot be used, more than prepare_data.max_bad_fraction = {most:g} allows; "
-        f"mend or remove them, or raise it. First: {first}"
+        f"{account.skipped} of {account.seen} pictures cannot be used, more than prepare_data.max_bad_fraction = "
+        f"{most:g} allows; mend or remove them, or raise it. First: {first}"
     )
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
+from darkroom.data.account import Account
 
 ROOT = Path("data/prepared")
 INFO = "dataset.json"
@@ -46,7 +47,9 @@ class Info:
     image_size: pixels; pictures are square. channels: 1 or 3.
     splits: name -> rows. channel_mean, channel_std: of the training pictures, in [-1, 1].
     vocabulary: {"words": distinct words of the training captions, "most_common": [[word, count], …]}.
-    skipped: [{"file", "reason"}]. duplicates: pictures left out because a held-out split has the same pixels.
+    pictures: what became of each picture of the source. skipped: [{"file", "reason"}] of those that were unusable.
+    strays: [{"file", "reason"}] of captions and records that no picture came from or was lost with.
+    set_aside: how many files were passed over as none of the user's pictures, by what they are.
     details: what only this source has, such as novel_pairs of scenes; its entries stand beside the others in the file.
     """
 
@@ -60,7 +63,9 @@ class Info:
     heads: tuple[Head, ...]
     captions: bool
     skipped: tuple[dict[str, str], ...] = ()
-    duplicates: int = 0
+    pictures: Account = field(default_factory=Account)
+    strays: tuple[dict[str, str], ...] = ()
+    set_aside: dict[str, int] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -75,8 +80,9 @@ class Info:
         value = read_json(path)
         try:
             known = {name: value.pop(name) for name in cls.__dataclass_fields__ if name in value}
-            for name in ("channel_mean", "channel_std", "skipped"):
+            for name in ("channel_mean", "channel_std", "skipped", "strays"):
                 known[name] = tuple(known[name])
+            known["pictures"] = Account(**known["pictures"])
             known["heads"] = tuple(Head(h["name"], tuple(h["classes"])) for h in known["heads"])
             return cls(**known, details=value)
         except (AttributeError, KeyError, TypeError):
@@ -191,7 +197,14 @@ class PreparedWriter:
         """Rows so far in each split."""
         return {name: split.rows for name, split in sorted(self._splits.items())}
 
-    def finish(self, skipped: Sequence[dict[str, str]], duplicates: int, details: dict[str, Any]) -> Info:
+    def finish(
+        self,
+        pictures: Account = Account(),  # noqa: B008 (frozen)
+        skipped: Sequence[dict[str, str]] = (),
+        strays: Sequence[dict[str, str]] = (),
+        set_aside: dict[str, int] | None = None,
+        details: dict[str, Any] | None = None,
+    ) -> Info:
         """Close the shards and write dataset.json."""
         for split in self._splits.values():
             split.close()
@@ -209,9 +222,11 @@ class PreparedWriter:
             vocabulary={"words": len(self._words), "most_common": [list(item) for item in common]},
             heads=self.info.heads,
             captions=self.info.captions,
+            pictures=pictures,
             skipped=tuple(skipped),
-            duplicates=duplicates,
-            details=details,
+            strays=tuple(strays),
+            set_aside=set_aside or {},
+            details=details or {},
         )
         info.write(self.root)
         return info

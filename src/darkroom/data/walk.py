@@ -1,17 +1,19 @@
 """The files below a folder that anybody may have filled."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from darkroom.core.errors import DarkroomError
 from darkroom.data.names import shown
+from darkroom.data.system_files import is_system
 
 Identity = tuple[int, int]  # of a folder: device and inode
 
 
-def walk(root: Path) -> Iterator[str]:
-    """Names relative to `root`, POSIX, a folder's own files before those of its folders; what is hidden is left out.
+def walk(root: Path, left_out: Callable[[str], None] = lambda name: None) -> Iterator[str]:
+    """Names relative to `root`, POSIX, a folder's own files before those of its folders. What is hidden or a system's
+    own is left out; `left_out` is told of each file of it that can be seen.
 
     Links to folders are followed, but each folder is entered once, under the name that comes first.
 
@@ -29,13 +31,32 @@ def walk(root: Path) -> Iterator[str]:
         here = f"{root}/{inside}"
         try:
             with os.scandir(here) as entries:
-                found = sorted((e.name, _folder(e)) for e in entries if not e.name.startswith("."))
+                everything = sorted(entries, key=lambda entry: entry.name)
+            found = [(e.name, _folder(e)) for e in everything if not is_system(e.name)]
         except OSError as error:
             raise DarkroomError(
                 f"{shown(here.rstrip('/'))}: cannot be listed ({error.strerror}); mend or remove it"
             ) from None
+        for entry in everything:
+            if is_system(entry.name):
+                _tell(inside, entry, left_out)
         yield from (inside + name for name, folder in found if folder is None)
         waiting += [(f"{inside}{name}/", folder) for name, folder in reversed(found) if folder is not None]
+
+
+def _tell(inside: str, entry: os.DirEntry[str], left_out: Callable[[str], None]) -> None:
+    """Of the files in what is left out; links are not followed, and what is shut to us is no loss."""
+    waiting = [(inside + entry.name, entry)]
+    while waiting:
+        name, entry = waiting.pop()
+        try:
+            if not entry.is_dir(follow_symlinks=False):
+                left_out(name)
+                continue
+            with os.scandir(entry) as entries:
+                waiting += [(f"{name}/{e.name}", e) for e in entries]
+        except OSError:
+            continue
 
 
 def _folder(entry: os.DirEntry[str]) -> Identity | None:

@@ -148,7 +148,11 @@ def _use(info: PipelineInfo, example: str) -> str:
 def _data(data: Info) -> str:
     rows = [[name, str(count)] for name, count in data.splits.items()]
     words = f" Training captions hold {data.vocabulary['words']} distinct words." if data.captions else ""
-    left_out = f" Left out: {len(data.skipped)} unreadable files, {data.duplicates} duplicates of held-out pictures."
+    seen = data.pictures
+    left_out = (
+        f" Left out: {seen.skipped} unusable pictures, {seen.duplicates_across_splits} with the pixels of a held-out "
+        f"one, {seen.repeats_within_splits} that repeat one of their split."
+    )
     return f"## Data\n\n{_filled(f'Source: `{data.source}`.{words}{left_out}')}\n\n" + _table(
         ["split", "pictures"], rows
     )

@@ -20,7 +20,7 @@ class Sample:
 
     image: an encoded file, a PIL picture, or uint8 (H, W) or (H, W, 3).
     path: its name within the source, POSIX.
-    caption: "" where the source has no captions.
+    caption: "" where the source has no captions. others: its further captions, each of which becomes a row of its own.
     split: the official one; None leaves the choice to the hash of the pixels.
     labels: one class index per head of the source, -1 where absent.
     named: does the caption name that head? Same length.
@@ -32,14 +32,19 @@ class Sample:
     split: str | None = None
     labels: tuple[int, ...] = ()
     named: tuple[bool, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that gave no sample, and why, in words that are the same on every machine."""
+    """A file that gave no sample, and why, in words that are the same on every machine.
+
+    picture: is a picture lost with it? Not with a caption that belongs to none.
+    """
 
     file: str
     reason: str
+    picture: bool = True
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,9 @@ class Description:
     """What a source says about itself before it is read.
 
     name: goes into dataset.json; never a path.
-    size: how many items iteration will give, skipped ones included; for progress.
+    size: how many items iteration will give at least, skipped ones included; for progress.
+    set_aside: files that are no pictures of the user's, by what they are: hidden, a system's own, or a shard's further
+    pictures of a sample. Known once the source was looked through.
     details: further entries of dataset.json.
     """
 
@@ -56,10 +63,14 @@ class Description:
     heads: tuple[Head, ...] = ()
     captions: bool = True
     details: dict[str, Any] = field(default_factory=dict)
+    set_aside: dict[str, int] = field(default_factory=dict)
 
 
 class Source(Protocol):
-    """Describes itself and gives its items, splits in SPLIT_ORDER, always the same ones in the same order."""
+    """Describes itself and gives its items, splits in SPLIT_ORDER, always the same ones in the same order.
+
+    Each file or member with a picture's suffix is one item: a Sample, or Skipped with `picture`.
+    """
 
     @property
     def description(self) -> Description: ...

@@ -1,118 +1,146 @@
-"""A folder of pictures with captions: a .txt beside each, or metadata.jsonl | metadata.csv as Hugging Face has them."""
+"""A folder of pictures with captions: a .txt beside each, or metadata.jsonl | .csv | .tsv as Hugging Face has them."""
 
-import csv
-import io
-import json
 import posixpath
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
-from darkroom.core.errors import DarkroomError
 from darkroom.data.images import SUFFIXES, UNREAD
 from darkroom.data.manifest import Files, Manifest
 from darkroom.data.names import shown
 from darkroom.data.sources.base import Description, Sample, Skipped
-from darkroom.data.sources.captions import KEYS, UnusableCaptionError, check_size, from_record, from_text
-from darkroom.data.sources.layout import STRAY, official_splits, pictures_among, read_picture
+from darkroom.data.sources.captions import UnusableCaptionError, check_size, from_record, from_text
+from darkroom.data.sources.layout import pictures_among, read_picture
+from darkroom.data.sources.metadata_table import FILE_KEY, METADATA, Record, is_table, read_table
+from darkroom.data.sources.name_matcher import NameMatcher, NoMatchError
+from darkroom.data.sources.splits import STRAY, of_pictures
 
-METADATA = ("metadata.jsonl", "metadata.csv")
-FILE_KEY = "file_name"  # relative to the metadata file
+TEXT = ".txt"
+
+
+@dataclass
+class _Said:
+    """What tables say of a picture: captions, and why a record of it is of no use."""
+
+    captions: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
 
 
 class CaptionedFolder:
-    """Folders train/, validation/, test/ are official splits. A picture with several records gives several samples.
+    """Folders train/, validation/, test/ are official splits (see splits). A picture with several records gives one
+    sample with several captions; records come before the .txt beside a picture.
 
     root: relative to the data root, or absolute.
     """
 
     def __init__(self, root: str, manifest: Manifest | None = None) -> None:
-        self.files = Files(root, manifest, (*SUFFIXES, *UNREAD, ".txt", *METADATA))
+        self.files = Files(root, manifest, (*SUFFIXES, *UNREAD, TEXT, *METADATA))
 
     @cached_property
     def _pictures(self) -> dict[str, str | None]:
-        return official_splits(pictures_among(self.files))
+        return of_pictures(shown(self.files.root), pictures_among(self.files), classes=False)[0]
 
     @property
     def description(self) -> Description:
-        return Description("captioned_folder", len(pictures_among(self.files)))
+        size = len(pictures_among(self.files))
+        return Description("captioned_folder", size, set_aside=dict(sorted(self.files.left_out.items())))
 
     def __iter__(self) -> Iterator[Sample | Skipped]:
-        strays = set(pictures_among(self.files)) - self._pictures.keys()
-        yield from (Skipped(name, STRAY) for name in sorted(strays))
-        captions: dict[str, list[str]] = {}
-        refused: set[str] = set()
-        for where, file, record in self._records():
-            try:
-                caption = from_record(record)
-            except UnusableCaptionError as error:
-                refused.add(file or where)
-                yield Skipped(file or where, str(error))
-                continue
-            if file in self._pictures:
-                captions.setdefault(file, []).append(caption)
-            elif file not in strays:
-                yield Skipped(file or where, f"named in {where} but not there" if file else f"no {FILE_KEY}")
+        pictures = pictures_among(self.files)
+        yield from (Skipped(name, STRAY) for name in pictures if name not in self._pictures)
+        said: dict[str, _Said] = {}
+        yield from self._read_tables(NameMatcher(pictures), said)
+        sidecars = _Sidecars(self.files, pictures)
         for name, split in self._pictures.items():
-            if name in refused and name not in captions:
-                continue
             image = read_picture(self.files, name)
             if isinstance(image, Skipped):
                 yield image
                 continue
+            records = said.get(name, _Said())
             try:
-                said = captions.get(name) or [self._sidecar(name)]
+                if records.refused and not records.captions:
+                    raise UnusableCaptionError(records.refused[0])
+                captions = records.captions or [sidecars.caption(name)]
             except UnusableCaptionError as error:
                 yield Skipped(name, str(error))
                 continue
-            yield from (Sample(image, name, caption, split) for caption in said)
+            yield Sample(image, name, captions[0], split, others=tuple(captions[1:]))
+        yield from (Skipped(name, "a caption without a picture", picture=False) for name in sidecars.left_over())
 
-    def _sidecar(self, name: str) -> str:
-        sidecar = f"{posixpath.splitext(name)[0]}.txt"
-        if sidecar not in self._texts:
-            raise UnusableCaptionError(f"no caption: no {posixpath.basename(sidecar)} beside it, no record of it")
-        check_size(self.files.size(sidecar))
-        return from_text(self.files.read(sidecar))
+    def _read_tables(self, matcher: NameMatcher, said: dict[str, _Said]) -> Iterator[Skipped]:
+        """Fills `said`; gives the records that no caption came from, though no picture is lost with them."""
+        for table in (name for name in self.files.names if is_table(name)):
+            folder = posixpath.dirname(table)
+            records = read_table(table, self.files.read(table))
+            exact = {matcher.exact(record.file, folder) for record in records if record.file} - {None}
+            claimed = {name for name in exact if name is not None}
+            waiting: dict[str, list[tuple[Record, str]]] = {}
+            for record in records:
+                try:
+                    name = matcher.find(record.file, folder, claimed) if record.file else None
+                except NoMatchError as error:
+                    reason = f"named in {record.where} but {error}"
+                    yield Skipped(posixpath.normpath(posixpath.join(folder, record.file)), reason, picture=False)
+                    continue
+                about = said.setdefault(name, _Said()) if name is not None else _Said()
+                try:
+                    caption = from_record(record.value)
+                    if name is None:
+                        raise UnusableCaptionError(f"no {FILE_KEY}")
+                    if caption in about.captions:
+                        raise UnusableCaptionError("says again what another record says of its picture")
+                    about.captions.append(caption)
+                except UnusableCaptionError as error:
+                    about.refused.append(str(error))
+                    if name is None:
+                        yield Skipped(record.where, str(error), picture=False)
+                    else:
+                        waiting.setdefault(name, []).append((record, str(error)))
+            for name, refused in waiting.items():
+                if said[name].captions:  # else it is the picture that is skipped
+                    yield from (Skipped(record.where, reason, picture=False) for record, reason in refused)
 
-    @cached_property
-    def _texts(self) -> set[str]:
-        return {name for name in self.files.names if name.endswith(".txt")}
 
-    def _records(self) -> Iterator[tuple[str, str, Any]]:
-        """(where it stands, picture or "", record) for each record of each metadata file."""
-        for metadata in (n for n in self.files.names if posixpath.basename(n) in METADATA):
-            text = self.files.read(metadata).decode("utf-8-sig", "surrogateescape")
-            read = _read_jsonl if metadata.endswith(".jsonl") else _read_csv
-            for line, record in read(metadata, text):
-                given = record.get(FILE_KEY) if isinstance(record, dict) else None
-                file = (
-                    posixpath.normpath(posixpath.join(posixpath.dirname(metadata), given))
-                    if given and isinstance(given, str)
-                    else ""
-                )
-                yield f"{metadata} line {line}", file, record
+class _Sidecars:
+    """The .txt files of a folder, and the pictures that they lie beside."""
+
+    def __init__(self, files: Files, pictures: list[str]) -> None:
+        self._files = files
+        self._texts = [name for name in files.names if name.lower().endswith(TEXT)]
+        self._matcher = NameMatcher(self._texts)
+        wanted = {_beside(name) for name in pictures}
+        self._claimed = {text for text in self._texts if text in wanted}
+        found = Counter(text for text in map(self._find, wanted) if text is not None)
+        self._shared = {text for text, pictures_of in found.items() if pictures_of > 1} - self._claimed
+        self._used = set(found)
+
+    def caption(self, picture: str) -> str:
+        """What stands beside a picture. Raises UnusableCaptionError."""
+        wanted = _beside(picture)
+        try:
+            text = self._matcher.find(wanted, claimed=self._claimed)
+        except NoMatchError as error:
+            if str(error).startswith("ambiguous"):
+                raise UnusableCaptionError(f"caption {error}") from None
+            raise UnusableCaptionError(
+                f"no caption: no {posixpath.basename(wanted)} beside it, no record of it"
+            ) from None
+        if text in self._shared:
+            raise UnusableCaptionError(f"caption ambiguous: {text} is like several pictures and exactly that of none")
+        check_size(self._files.size(text))
+        return from_text(self._files.read(text))
+
+    def left_over(self) -> list[str]:
+        """Those beside no picture."""
+        return [text for text in self._texts if text not in self._used]
+
+    def _find(self, wanted: str) -> str | None:
+        try:
+            return self._matcher.find(wanted, claimed=self._claimed)
+        except NoMatchError:
+            return None
 
 
-def _read_jsonl(name: str, text: str) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except (ValueError, RecursionError):
-                yield number, None
-
-
-def _read_csv(name: str, text: str) -> Iterator[tuple[int, Any]]:
-    """Strict, for a quote that is never closed takes all that follows for one caption."""
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        columns = reader.fieldnames or []
-        if FILE_KEY not in columns or not set(KEYS) & set(columns):
-            raise DarkroomError(
-                f"{shown(name)}: needs the columns {FILE_KEY} and {KEYS[0]}; it has "
-                f"{shown(', '.join(columns)) or 'none'}"
-            )
-        for record in reader:
-            yield reader.line_num, record
-    except csv.Error as error:
-        raise DarkroomError(f"{shown(name)} line {reader.line_num}: not CSV ({error}); mend the line") from None
+def _beside(picture: str) -> str:
+    return f"{posixpath.splitext(picture)[0]}{TEXT}"

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from darkroom.core.text import UnreadableTextError, decode_text
+
 MAX_BYTES = 1 << 20
 KEYS = ("text", "caption")  # of a record, the first that is there
 
@@ -35,10 +37,14 @@ def check_size(size: int) -> None:
         raise UnusableCaptionError(f"caption is larger than {MAX_BYTES >> 20} MiB")
 
 
-def decode_text(data: bytes) -> str:
-    """UTF-8 with or without a byte order mark; undecodable bytes become surrogates, which `clean` refuses."""
-    check_size(len(data))
-    return data.decode("utf-8-sig", "surrogateescape")
+def of_record(record: Any, key: str) -> Any:
+    """What a JSON object or CSV row has under this key, or one that differs in case and blanks; None without one."""
+    if not isinstance(record, dict):
+        return None
+    if record.get(key) is not None:
+        return record[key]
+    alike = (value for name, value in record.items() if isinstance(name, str) and name.strip().lower() == key)
+    return next((value for value in alike if value is not None), None)
 
 
 def from_record(record: Any) -> str:
@@ -47,26 +53,36 @@ def from_record(record: Any) -> str:
     Raises:
         UnusableCaptionError: neither is there, or it is of no use.
     """
-    if isinstance(record, dict):
-        for key in KEYS:
-            if record.get(key) is not None:
-                return clean(record[key])
+    if not isinstance(record, dict):
+        raise UnusableCaptionError("not a JSON object")
+    for key in KEYS:
+        caption = of_record(record, key)
+        if caption is not None:
+            return clean(caption)
     raise UnusableCaptionError(f"no caption: neither {' nor '.join(repr(k) for k in KEYS)} is given")
 
 
 def from_text(data: bytes) -> str:
     """The caption in the content of a .txt file. Raises UnusableCaptionError."""
-    return clean(decode_text(data))
+    return clean(_decoded(data))
 
 
 def from_json(data: bytes) -> str:
     """The caption in the content of a .json file. Raises UnusableCaptionError."""
-    text = decode_text(data)
+    text = _decoded(data)
     try:
         record = json.loads(text)
     except (ValueError, RecursionError):
         raise UnusableCaptionError("caption file is not JSON") from None
     return from_record(record)
+
+
+def _decoded(data: bytes) -> str:
+    check_size(len(data))
+    try:
+        return decode_text(data)
+    except UnreadableTextError as error:
+        raise UnusableCaptionError(f"caption {error}") from None
 
 
 def from_class(template: str, label: str) -> str:

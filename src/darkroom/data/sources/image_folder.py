@@ -1,14 +1,17 @@
-"""A folder with one folder of pictures per class, optionally below train/, validation/, test/; or just pictures."""
+"""A folder with one folder of pictures per class, optionally below or above train/, validation/, test/; or just
+pictures."""
 
 from collections.abc import Iterator
 from functools import cached_property
 
 from darkroom.data.images import SUFFIXES, UNREAD
 from darkroom.data.manifest import Files, Manifest
+from darkroom.data.names import shown
 from darkroom.data.prepared import Head
 from darkroom.data.sources.base import Description, Sample, Skipped
 from darkroom.data.sources.captions import from_class
-from darkroom.data.sources.layout import STRAY, official_splits, pictures_among, read_picture
+from darkroom.data.sources.layout import pictures_among, read_picture
+from darkroom.data.sources.splits import STRAY, of_pictures
 
 
 class ImageFolder:
@@ -25,8 +28,11 @@ class ImageFolder:
     def _pictures(self) -> dict[str, tuple[str | None, str | None]]:
         """Picture -> (split, class)."""
         pictures: dict[str, tuple[str | None, str | None]] = {}
-        for name, split in official_splits(pictures_among(self.files)).items():
-            folders = name.split("/")[:-1][1 if split else 0 :]
+        splits, depth = of_pictures(shown(self.files.root), pictures_among(self.files), classes=True)
+        for name, split in splits.items():
+            folders = name.split("/")[:-1]
+            if depth is not None:
+                folders = folders[depth + 1 :] or folders[:depth]
             pictures[name] = (split, folders[0] if folders else None)
         return pictures
 
@@ -38,7 +44,10 @@ class ImageFolder:
     @property
     def description(self) -> Description:
         heads = (Head("label", self.classes),) if self.classes else ()
-        return Description("image_folder", len(pictures_among(self.files)), heads, bool(self.classes))
+        size = len(pictures_among(self.files))
+        return Description(
+            "image_folder", size, heads, bool(self.classes), set_aside=dict(sorted(self.files.left_out.items()))
+        )
 
     def __iter__(self) -> Iterator[Sample | Skipped]:
         yield from (Skipped(name, STRAY) for name in pictures_among(self.files) if name not in self._pictures)
