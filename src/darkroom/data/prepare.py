@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from darkroom.core.artifact import whole
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import track
+from darkroom.data.fingerprint import fingerprint as fingerprint_of
 from darkroom.data.images import UnusablePictureError, conform, decode
 from darkroom.data.names import shown
 from darkroom.data.prepared import Info, PreparedWriter, Row
@@ -70,7 +68,7 @@ def prepare(
             if isinstance(row, Skipped):
                 skipped.append(row)
                 continue
-            fingerprint = _fingerprint(row.pixels)
+            fingerprint = fingerprint_of(row.pixels)
             split = dealer.split(item.split if isinstance(item, Sample) else None, fingerprint)
             if split is None:
                 continue
@@ -99,11 +97,6 @@ def _row(item: Sample | Skipped, how: Preparation) -> Row | Skipped:
     except UnusablePictureError as error:
         return Skipped(shown(item.path), str(error))
     return Row(pixels, path, item.caption, item.labels, item.named)
-
-
-def _fingerprint(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Of the decoded, conformed pixels: 16 bytes."""
-    return hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).digest()
 
 
 class _Dealer:
