@@ -7,7 +7,7 @@ from torch import Tensor
 from darkroom.core.rng import generator
 from darkroom.core.tensors import to_float, to_uint8
 
-BLUR = 1 / 16  # standard deviation of the Gaussian, in sides of the picture
+BLUR = 1 / 8  # standard deviation of the Gaussian, in sides of the picture: colours stay, shapes do not
 BLURRED = "blurred"
 BAD = ("noise", "mean_colour", BLURRED)
 CLEARANCE = 5.0  # so many times the distance of real from real pictures is that of each of BAD at least
