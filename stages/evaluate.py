@@ -5,6 +5,7 @@ import darkroom.startup  # noqa: F401
 # isort: split
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from darkroom.core.artifact import check_made_from, provenance, whole, write_json
@@ -14,8 +15,9 @@ from darkroom.diffusion.generate import Sampling
 from darkroom.evaluation import pictures
 from darkroom.evaluation.card import write_card
 from darkroom.evaluation.drawing import draw
-from darkroom.evaluation.features import Judge
-from darkroom.evaluation.report import Examiner, as_json, key_figures
+from darkroom.evaluation.examiner import Examiner, words
+from darkroom.evaluation.features import read_judges
+from darkroom.evaluation.report import EVALUATION, as_json, summary
 from darkroom.inference.folder import assemble
 from darkroom.inference.pipeline import Pipeline
 from darkroom.inference.words import Words
@@ -59,34 +61,51 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         origin=provenance(UNET, VAE, TEXT_ENCODER, LATENTS),
     )
     pipeline = Pipeline.from_pretrained(PIPELINE, device=work.device)
-    examiner = Examiner(Judge.read(EVALUATOR, work.device), p.seed, p.bootstrap)
+    examiner = Examiner(read_judges(EVALUATOR, work.device), p.seed, p.bootstrap)
+    splits = {name: data.split(name) for name in data.info.splits}
+    bench = examiner.bench(splits)
     novel = p.n_novel if pipeline.info.condition.kind != "none" else 0  # not asked, it draws what it drew for test
-    test, counts = data.split("test"), {"test": p.n_test, "novel": novel}
     drawn = {
-        name: draw(pipeline, data.split(name), n, p.seed, p.batch_size)
-        for name, n in counts.items()
-        if n and name in data.info.splits
+        name: draw(pipeline, splits[name], n, p.seed, p.batch_size)
+        for name, n in {"test": p.n_test, "novel": novel}.items()
+        if n and name in splits
     }
+    of_text = pipeline.info.condition.kind == "text"
+    captions = set(map(words, splits["train"].captions)) if of_text else set()
+    alignment = {name: examiner.of_drawn(of, name, captions, bench) for name, of in drawn.items()}
+    fidelity = examiner.fidelity(drawn["test"], splits["train"], bench)
+    withheld = [*(found.withheld for found in alignment.values()), fidelity.withheld]
     metrics = as_json(
         {
-            "alignment": {name: examiner.of_drawn(of, name) for name, of in drawn.items()},
-            "evaluator": examiner.itself(test),
-            "fidelity": examiner.fidelity(drawn["test"], data.split("train")),
-            "vae": examiner.autoencoder(pipeline, test),
+            "alignment": {name: found.figures for name, found in alignment.items()},
+            "evaluator": asdict(bench),
+            "fidelity": fidelity.figures,
+            "vae": examiner.autoencoder(pipeline, splits["test"]),
             "sampling": {
                 **asdict(pipeline.info.sampling),
                 "precision": p.precision,
                 "network_evaluations": drawn["test"].evaluations,
             },
+            "withheld": {name: reason for found in withheld for name, reason in found.items()},
+            "judged_with": provenance(PREPARED, EVALUATOR)["inputs"],
         }
     )
     with whole(REPORT / "pictures") as folder:
-        sweep = {"guidance_sweep": p.guidance_sweep, "n_sweep": p.n_sweep}
-        pictures.show(folder, pipeline, drawn, examiner.verdicts, n_grid=p.n_grid, **sweep)
-    write_json(REPORT / "metrics.json", metrics)
+        pictures.show(
+            folder,
+            pipeline,
+            drawn,
+            partial(examiner.verdicts, bench=bench),
+            seed=p.seed,
+            n_grid=p.n_grid,
+            guidance_sweep=p.guidance_sweep,
+            n_sweep=p.n_sweep,
+        )
+    for file in (REPORT / "metrics.json", PIPELINE / EVALUATION):
+        write_json(file, metrics)
     trained = {stage: getattr(params, stage).model_dump() for stage in TRAINED}
     write_card(PIPELINE, data.info, metrics, trained, example=drawn["test"].prompts[0])
-    return key_figures(metrics)
+    return summary(metrics)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""train_evaluator: the judge, taught by real pictures alone. data/prepared -> artifacts/evaluator."""
+"""train_evaluator: two judges, each taught by half of the real pictures alone. data/prepared -> artifacts/evaluator."""
 
 import darkroom.startup  # noqa: F401
 
@@ -16,7 +16,7 @@ from darkroom.params import Params
 from darkroom.stage import Work, run_stage
 from darkroom.training.curves import Curves
 from darkroom.training.ema import EMA
-from darkroom.training.judge import JudgeShape, make_judge
+from darkroom.training.judge import JudgeShape, make_judges
 from darkroom.training.loop import Hook, Phase, train
 from darkroom.training.setting import Setting
 
@@ -24,27 +24,31 @@ PREPARED, ARTIFACT, REPORT = Path("data/prepared"), Path("artifacts/evaluator"),
 
 
 def body(params: Params, work: Work) -> Mapping[str, float | str]:
-    """Train the judge that suits the data and measure it on real test pictures."""
+    """Train two judges that suit the data, each on one half of it, and measure each on what it has not seen."""
     p, data = params.train_evaluator, Prepared.open(PREPARED)
-    pictures, held_out = data.split("train"), data.split("validation")
+    splits = {name: data.split(name) for name in data.info.splits}
     image = ConvTowerConfig(data.info.channels, p.image.width, p.image.depth)
     text = p.text.model_dump(exclude={"vocab_size", "max_length"})
     shape = JudgeShape(image, text, p.text.vocab_size, p.text.max_length)
     setting = Setting(p.batch_size, p.seed, p.precision, work.device, work.processes)
     with seeded(p.seed, "evaluator"):
-        judge = make_judge(data.info, pictures, shape, setting)
-    ema, curves = EMA(judge.network, p.ema_half_life), Curves.over(p.steps, work.run.metrics)
+        judges = make_judges(data.info, splits, shape, setting)
+    ema, curves = EMA(judges.networks, p.ema_half_life), Curves.over(p.steps, work.run.metrics)
     ending = work.ending(p.steps, p.stop_at)
 
     def accuracy(step: int, values: Mapping[str, float]) -> None:
         if step % p.validate_every == 0 or step == ending.step:
-            measured = judge.accuracy(ema.network, held_out)
-            curves.record(step, {f"held_out/{name}": value for name, value in measured.items()})
+            measured = judges.accuracy(ema.network, "validation")
+            curves.record(
+                step, {f"judge {of}/{name}": x for of, found in measured.items() for name, x in found.items()}
+            )
 
-    phase = Phase("", judge.network, p, judge.loss)
+    first, *others = judges.each.items()
+    phases = [Phase("", first[1].network, p, first[1].loss)]
+    phases += [Phase(f"judge_{name}", judge.network, p, judge.loss) for name, judge in others]
     hooks: list[Hook] = [curves, accuracy]
     train(
-        [phase],
+        phases,
         ema,
         steps=p.steps,
         batch_size=p.batch_size,
@@ -57,17 +61,21 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         ending=ending,
     )
     curves.write(REPORT)
-    measured = dict(judge.accuracy(ema.network, data.split("test")))
-    write_json(REPORT / "metrics.json", {"test_accuracy": measured})
+    measured = {name: judges.accuracy(ema.network, name) for name in splits if name != "train"}
+    write_json(REPORT / "metrics.json", {"accuracy": measured})
     with whole(ARTIFACT) as folder:
         folder.mkdir()
         save_tensors(folder / WEIGHTS, ema.network.state_dict())
-        if judge.tokenizer is not None:
-            judge.tokenizer.write(folder / "tokenizer")
+        if first[1].tokenizer is not None:
+            first[1].tokenizer.write(folder / "tokenizer")
         heads = [asdict(head) for head in data.info.heads]
-        write_json(folder / CONFIG, {**judge.config, "heads": heads, "accuracy": measured})
+        write_json(folder / CONFIG, {**first[1].config, "heads": heads, "accuracy": measured})
         write_json(folder / PROVENANCE, provenance(PREPARED))
-    return {f"test accuracy: {name}": value for name, value in measured.items()}
+    return {
+        f"judge {of}: accuracy on {name} pictures that it has not seen": sum(found.values()) / len(found)
+        for name, each in measured.items()
+        for of, found in each.items()
+    }
 
 
 if __name__ == "__main__":

@@ -85,6 +85,7 @@ def fit(name: str, root: str | None, minutes: float) -> list[str]:
             max_bad_fraction=q.max_bad_fraction,
             seed=q.seed,
             limit=q.limit,
+            repeats=q.repeats,
         )
         out = Path(passing) / "prepared"
         prepare(source, out, how)
@@ -99,7 +100,9 @@ def fit(name: str, root: str | None, minutes: float) -> list[str]:
         checked.write_text(text, encoding="utf-8")
         remarks = demands.met(load(checked), data)
     counts = ", ".join(f"{n} {split}" for split, n in sorted(data.info.splits.items()))
-    left_out = f"; {len(data.info.skipped)} skipped, {data.info.duplicates} duplicates" if data.info.skipped else ""
+    account = data.info.pictures
+    lost = account.seen - account.kept
+    left_out = f"; {lost} of {account.seen} pictures left out, as prepare_data will list" if lost else ""
     lines = [f"{root}: {sum(data.info.splits.values())} captioned pictures ({counts}){left_out}", *map(str, choices)]
     lines += [f"{key}: {remark}" for key, remark in remarks.items()]
     return [*lines, recipes.put(text.encode(), f"the recipe {name}, fitted to {root} and {minutes:g} minutes")]

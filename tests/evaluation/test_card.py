@@ -24,13 +24,25 @@ METRICS: dict[str, Any] = {
     "alignment": {
         "test": {
             "exact_match": {"value": 0.25, "low": 0.125, "high": 0.5, "n": 50},
+            "chance": {"exact_match": 0.01},
             "by_attribute": {
                 "size": {"value": 0.9, "low": 0.8, "high": 0.95, "n": 50},
                 "shape": {"value": 0.4, "low": 0.3, "high": 0.5, "n": 50},
             },
         }
     },
-    "fidelity": {"features": "judge (64 features)", "kid": {"value": 2.5e-5, "low": 0.0, "high": 1.0, "n": 50}},
+    "evaluator": {
+        "valid": True,
+        "reason": "",
+        "real": {"test": {"exact_match": {"value": 0.99, "low": 0.98, "high": 1.0, "n": 50}}},
+        "chance": {"exact_match": 0.02},
+    },
+    "fidelity": {
+        "features": "judge (64 features)",
+        "kid": {"value": 2.5e-5, "low": 0.0, "high": 1.0, "n": 50},
+        "scale": {"kid": {"real": 1e-6, "noise": 3.0, "mean_colour": 2.0, "blurred": 1.5}},
+    },
+    "withheld": {"fidelity.fid": "a covariance needs 2 pictures, and 1 came; give more test pictures"},
 }
 
 
@@ -57,7 +69,9 @@ def test_it_says_what_the_artifacts_say(folder: Path) -> None:
     for name in (UNET, VAE):
         weights = load_tensors(folder / name / DIFFUSERS_WEIGHTS)
         assert f"| {name} | {sum(p.numel() for p in weights.values()):,} |" in said
-    assert "| `alignment.test.exact_match` | 0.25 | [0.125, 0.5] | 50 |" in said
+    assert "| `alignment.test.exact_match` | 0.25 | [0.125, 0.5] | 50 | chance 0.01; real pictures 0.99 |" in said
+    assert "| real pictures 1e-06; noise 3; mean colours 2; blurred pictures 1.5 |" in said
+    assert "Withheld: `fidelity.fid`. Why: a covariance needs 2 pictures" in said
     assert "`shape` is drawn right least often: 0.4 [0.3, 0.5]" in said
     assert "| train_unet | train | 1400 | 96 | – | 0.002 | bf16 | 3 |" in said
     assert "| train_vae | pretrained | – | – | – | – | – | – |" in said, "settings that trained nothing"
@@ -83,7 +97,11 @@ def test_the_hub_and_darkroom_read_its_front_matter(folder: Path) -> None:
     facts = hub.ModelCard(card(folder, example='a "red": circle —\n- green')).data
     assert (facts.license, facts.pipeline_tag, facts.library_name) == ("apache-2.0", "text-to-image", "diffusers")
     measured = {result.metric_type: result.metric_value for result in facts.eval_results}
-    assert measured == {"alignment.test.exact_match": 0.25, "fidelity.kid": 2.5e-5}
+    assert measured == {
+        "alignment.test.exact_match": 0.25,
+        "evaluator.real.test.exact_match": 0.99,
+        "fidelity.kid": 2.5e-5,
+    }
     read = read_card(folder)
     assert read.metrics == measured
     assert read.example == 'a "red": circle —\n- green'

@@ -1,5 +1,6 @@
 """Each kind of judge measures what its data allow, under a key that says so."""
 
+import copy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import seeded
 from darkroom.core.weights import WEIGHTS, write_network
 from darkroom.data.tokenizer import CLIPTokenizer
-from darkroom.evaluation.alignment import retrieval_alignment
+from darkroom.evaluation.alignment import Asked
 from darkroom.evaluation.estimates import Estimate
-from darkroom.evaluation.features import Judge
-from darkroom.evaluation.report import Examiner, as_json, key_figures
+from darkroom.evaluation.features import Judge, read_judges
+from darkroom.evaluation.report import as_json, estimates
 from darkroom.nn.evaluator import Classifier, ClassifierConfig, SelfSupervised
 from darkroom.nn.image import ConvTowerConfig
 from darkroom.nn.text import CLIPTextConfig
@@ -43,11 +44,17 @@ def judge(folder: Path, kind: str, heads: list[tuple[str, list[str]]]) -> Judge:
             network, config = SelfSupervised(IMAGE), asdict(IMAGE)
     named = [{"name": name, "classes": classes} for name, classes in heads]
     write_network(
-        folder, WEIGHTS, network, {"kind": kind, "network": config, "heads": named, "accuracy": {}}, {"inputs": {}}
+        folder,
+        WEIGHTS,
+        torch.nn.ModuleDict({"a": network, "b": copy.deepcopy(network)}),
+        {"kind": kind, "network": config, "heads": named, "accuracy": {}},
+        {"inputs": {}},
     )
     if kind == "towers":
         tokenizer.write(folder / "tokenizer")
-    return Judge.read(folder, CPU)
+    first, second = read_judges(folder, CPU)
+    assert (first.name, first.half, second.name, second.half) == ("a", 0, "b", 1)
+    return first
 
 
 @pytest.fixture
@@ -66,19 +73,20 @@ def pictures() -> Tensor:
         ),
         ("classifier", [("label", ["a", "b", "c"])], {"class_accuracy", "by_class"}),
         ("towers", [], {"caption_retrieval"}),
-        ("selfsupervised", [], set()),
+        ("selfsupervised", [], {"rotation_accuracy"}),
     ],
 )
 def test_figures_are_named_for_what_they_are(
     kind: str, heads: list[Any], keys: set[str], pictures: Tensor, tmp_path: Path
 ) -> None:
-    examiner = Examiner(judge(tmp_path / "judge", kind, heads), seed=0, resamples=200)
-    assert examiner.judge.features(pictures).shape == (9, 64)
+    seen = judge(tmp_path / "judge", kind, heads)
+    assert seen.features(pictures).shape == (9, 64)
     labels = torch.zeros(9, len(heads), dtype=torch.int64)
-    found = examiner.alignment(pictures, CAPTIONS * 3, labels, labels >= 0, "test")
-    assert set(found) == keys
-    again = examiner.alignment(pictures, CAPTIONS * 3, labels, labels >= 0, "test")
-    assert found == again
+    asked = Asked(CAPTIONS * 3, labels, labels >= 0)
+    scores = seen.score(seen.read(pictures), asked)
+    assert set(scores.estimates(200, np.random.default_rng(0))) == keys
+    assert torch.equal(seen.score(seen.read(pictures), asked).right, scores.right)
+    assert set(seen.blind(asked)) <= {*scores.names}
 
 
 def test_a_picture_finds_its_own_caption_or_an_equal_one(
@@ -95,26 +103,24 @@ def test_a_picture_finds_its_own_caption_or_an_equal_one(
     others = [CAPTIONS[(CAPTIONS.index(text) + 1) % 3] for text in best]
     captions = [*best[:5], *others[5:]]
     monkeypatch.setattr("darkroom.evaluation.features.CANDIDATES", 9)
-    found = towers.finds_caption(pictures, captions)
+    nothing = torch.empty(9, 0)
+    found = towers.score(towers.read(pictures), Asked(captions, nothing, nothing)).right[:, 0].bool()
     here = set(captions)
     expected = [max(here, key=lambda c: float(logits[i, CAPTIONS.index(c)])) == captions[i] for i in range(9)]
     assert found.tolist() == expected
-    figure = retrieval_alignment(found, 200, np.random.default_rng(0))["caption_retrieval"]
-    assert isinstance(figure, Estimate)
-    assert figure.value == pytest.approx(sum(expected) / 9)
 
 
 def test_a_picture_is_judged_alike_in_any_company(pictures: Tensor, tmp_path: Path) -> None:
     seen = judge(tmp_path / "judge", "classifier", [("a", ["x", "y"]), ("b", ["x", "y", "z"])])
     together = seen.features(pictures)
     assert torch.allclose(together, torch.cat([seen.features(x[None]) for x in pictures]), atol=1e-5)
-    assert seen.classes(pictures).shape == (9, 2)
+    assert seen.read(pictures).shape == (9, 2)
 
 
 def test_an_unknown_judge_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", {"kind": "oracle"})
     with pytest.raises(DarkroomError, match="kind 'oracle' is unknown; rerun train_evaluator"):
-        Judge.read(tmp_path, CPU)
+        read_judges(tmp_path, CPU)
 
 
 def test_figures_are_written_with_six_digits_and_found_by_their_place() -> None:
@@ -123,4 +129,4 @@ def test_figures_are_written_with_six_digits_and_found_by_their_place() -> None:
     )
     assert metrics["a"]["b"] == {"value": 0.333333, "low": 0.1, "high": 6.66667e-08, "n": 5}
     assert metrics["n"] == 7
-    assert key_figures(metrics) == {"a.b": 0.333333}
+    assert {name: figure["value"] for name, figure in estimates(metrics).items()} == {"a.b": 0.333333}

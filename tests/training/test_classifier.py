@@ -52,14 +52,14 @@ def test_augmentation_shifts_by_a_few_pixels_and_adds_a_little_noise() -> None:
     assert 0 < float(rest.abs().mean()) < 0.1
 
 
-def two_headed() -> tuple[Classifier, Tensor, Tensor]:
+def two_headed(absent: bool = False) -> tuple[Classifier, Tensor, Tensor]:
     """Pictures bright or dark, and of one of three colours, which dark ones have not."""
     torch.manual_seed(0)
     labels = torch.tensor([[1, i % 3] if i % 2 else [0, -1] for i in range(24)])
     pictures = torch.zeros(24, 3, 8, 8, dtype=torch.uint8)
     for i, (bright, colour) in enumerate(labels.tolist()):
         pictures[i, colour] = 255 * bright
-    return Classifier(ClassifierConfig(3, 16, 1, classes=(2, 3))), pictures, labels
+    return Classifier(ClassifierConfig(3, 16, 1, classes=(2, 3), absent=(False, absent))), pictures, labels
 
 
 def test_a_classifier_learns_to_read(setting: Setting, optimizer: Make) -> None:
@@ -69,6 +69,16 @@ def test_a_classifier_learns_to_read(setting: Setting, optimizer: Make) -> None:
     train([phase], EMA(network, 100), steps=40, batch_size=8, accumulation=1, hooks=[], description="judge")
     found = label_accuracy(network, task.images, labels, ["bright", "colour"], 7, CPU)
     assert found == {"bright": 1.0, "colour": 1.0}
+
+
+def test_a_classifier_learns_what_is_not_there(setting: Setting, optimizer: Make) -> None:
+    """An attribute that a picture lacks was read as some class or other, so a thing too many was never seen."""
+    network, pictures, labels = two_headed(absent=True)
+    task = ClassifierTask(network, lambda i: pictures[i], labels, setting)
+    phase = Phase("", network, optimizer(learning_rate=3e-3), task.loss)
+    train([phase], EMA(network, 100), steps=40, batch_size=8, accumulation=1, hooks=[], description="judge")
+    assert torch.equal(network.read(pictures.float() / 127.5 - 1), labels)
+    assert label_accuracy(network, task.images, labels, ["bright", "colour"], 7, CPU) == {"bright": 1.0, "colour": 1.0}
 
 
 def test_accuracy_counts_only_what_is_there_to_read() -> None:

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from darkroom.core.artifact import whole
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import track
 from darkroom.data.account import Account
+from darkroom.data.fingerprint import fingerprint as fingerprint_of
 from darkroom.data.images import UnusablePictureError, conform, decode
 from darkroom.data.names import shown
 from darkroom.data.prepared import Info, Prepared, PreparedWriter, Row
@@ -119,7 +117,7 @@ class _Books:
             self._counts["seen"] += rows.picture
             return
         self._counts["seen"] += 1
-        fingerprint = _fingerprint(rows[0].pixels)
+        fingerprint = fingerprint_of(rows[0].pixels)
         split = self._dealer.split(item.split if isinstance(item, Sample) else None, fingerprint)
         first = self._firsts.note(fingerprint, split, rows[0].path)
         if not first and self._firsts.split_of(fingerprint) != split:
@@ -185,11 +183,6 @@ def _rows(item: Sample | Skipped, how: Preparation) -> list[Row] | Skipped:
     except UnusablePictureError as error:
         return Skipped(shown(item.path), str(error))
     return [Row(pixels, path, caption, item.labels, item.named) for caption in (item.caption, *item.others)]
-
-
-def _fingerprint(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Of the decoded, conformed pixels: 16 bytes."""
-    return hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).digest()
 
 
 class _Dealer:

@@ -1,73 +1,134 @@
-"""Does a picture show what its caption says? As the judge reads it."""
+"""Does a picture show what was asked for? One judge's reading, held against what was asked."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from darkroom.evaluation.estimates import Array, Estimate, bootstrap_mean, bootstrap_ratios
+from darkroom.evaluation.estimates import Array, Estimate, bootstrap_ratios
 
 Figures = dict[str, Estimate | dict[str, Estimate]]
 
 
-def attribute_alignment(
-    predicted: Tensor, labels: Tensor, named: Tensor, heads: Sequence[str], resamples: int, rng: np.random.Generator
-) -> Figures:
-    """Attributes read off N pictures against those their captions name.
+@dataclass(frozen=True)
+class Asked:
+    """What N pictures are to show.
 
-    Args:
-        predicted, labels: (N, H) int64; a label of -1 is an attribute of an absent object.
-        named: (N, H) bool, whether the caption says it. Only what is named and present counts.
-        heads: the attributes' names.
-
-    Returns:
-        `attribute_accuracy`, over all such (picture, attribute) pairs; `exact_match`, the share of pictures with all of
-        theirs right, of the pictures with any; `by_attribute`, the accuracy of each attribute that is named at all.
-        Intervals from a bootstrap over pictures.
+    captions: a text each. labels: (N, H) int64, ABSENT (-1) where there is to be nothing; named: (N, H) bool, whether
+    the caption says it.
     """
-    asked = named & (labels >= 0)
-    right = asked & (predicted == labels)
-    some = asked.any(dim=1, keepdim=True)
-    exact = some & (right == asked).all(dim=1, keepdim=True)
-    there = asked.any(dim=0)
-    overall, match, *each = bootstrap_ratios(
-        _array(right.sum(dim=1, keepdim=True), exact, right[:, there]),
-        _array(asked.sum(dim=1, keepdim=True), some, asked[:, there]),
-        resamples,
-        rng,
+
+    captions: list[str]
+    labels: Tensor
+    named: Tensor
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def take(self, rows: Tensor) -> "Asked":
+        """Of pictures `rows` (n,) int64."""
+        return Asked([self.captions[i] for i in rows.tolist()], self.labels[rows], self.named[rows])
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of N pictures what is right, in K figures: each is the ratio of a column of `right` to one of `asked`, summed.
+
+    names: `exact_match`, say, or `by_attribute.layout`. right, asked: (N, K) float64.
+    """
+
+    names: list[str]
+    right: Tensor
+    asked: Tensor
+
+    def __len__(self) -> int:
+        return len(self.right)
+
+    def take(self, rows: Tensor) -> "Scores":
+        """Those of pictures `rows` (n,) int64."""
+        return Scores(self.names, self.right[rows], self.asked[rows])
+
+    def values(self) -> dict[str, float]:
+        """The figures that something was asked for."""
+        right, asked = self.right.sum(dim=0), self.asked.sum(dim=0)
+        return {name: float(right[i] / asked[i]) for i, name in enumerate(self.names) if asked[i] > 0}
+
+    def estimates(self, resamples: int, rng: np.random.Generator) -> Figures:
+        """The figures that something was asked for, intervals from a bootstrap over pictures; {} without pictures."""
+        there = self.asked.sum(dim=0) > 0
+        names = [name for name, yes in zip(self.names, there.tolist(), strict=True) if yes]
+        if not names:
+            return {}
+        right: Array = self.right[:, there].numpy()
+        asked: Array = self.asked[:, there].numpy()
+        found: Figures = {}
+        for name, estimate in zip(names, bootstrap_ratios(right, asked, resamples, rng), strict=True):
+            group, dot, one = name.partition(".")
+            if dot:
+                members = found.setdefault(group, {})
+                assert isinstance(members, dict)
+                members[one] = estimate
+            else:
+                found[name] = estimate
+        return found
+
+
+def mean_of(readings: Sequence[Scores]) -> Scores:
+    """The mean over several judges' scores of the same pictures."""
+    right = torch.stack([scores.right for scores in readings]).mean(dim=0)
+    return Scores(readings[0].names, right, readings[0].asked)
+
+
+def joined(parts: Sequence[Scores]) -> Scores:
+    """The scores of several sets of pictures."""
+    return Scores(parts[0].names, torch.cat([part.right for part in parts]), torch.cat([part.asked for part in parts]))
+
+
+def differ(first: Scores, second: Scores) -> Tensor:
+    """On which of N pictures two judges disagree whether something that was asked for is there: (N,) bool."""
+    return (first.right != second.right).any(dim=1)
+
+
+def attribute_scores(predicted: Tensor, asked: Asked, heads: Sequence[str]) -> Scores:
+    """Attributes (N, H) read off pictures against those their captions name; ABSENT where nothing was seen or asked.
+
+    `attribute_accuracy` is over all (picture, attribute) pairs that the caption names and that are to be present;
+    `by_attribute` is the same for each. `exact_match` is the share of the pictures in which all that the caption names
+    is right, and in which no attribute is seen that is to be absent: a second thing that nobody asked for is a fault.
+    Pictures whose caption names nothing count in none.
+    """
+    names = [*("attribute_accuracy", "exact_match"), *(f"by_attribute.{head}" for head in heads)]
+    counts = asked.named & (asked.labels >= 0)
+    right = counts & (predicted == asked.labels)
+    too_much = ((asked.labels < 0) & (predicted >= 0)).any(dim=1, keepdim=True)
+    some = counts.any(dim=1, keepdim=True)
+    exact = some & ~too_much & (right == counts).all(dim=1, keepdim=True)
+    return Scores(
+        names,
+        _columns(right.sum(dim=1, keepdim=True), exact, right),
+        _columns(counts.sum(dim=1, keepdim=True), some, counts),
     )
-    names = [name for name, yes in zip(heads, there.tolist(), strict=True) if yes]
-    by_attribute = dict(zip(names, each, strict=True))
-    return {"attribute_accuracy": overall, "exact_match": match, "by_attribute": by_attribute}
 
 
-def matches(predicted: Tensor, labels: Tensor, named: Tensor) -> list[bool]:
-    """For each of N pictures whether all that its caption names is right; arguments as in `attribute_alignment`."""
-    wrong = named & (labels >= 0) & (predicted != labels)
-    return [not bad for bad in wrong.any(dim=1).tolist()]
-
-
-def class_alignment(
-    predicted: Tensor, labels: Tensor, classes: Sequence[str], resamples: int, rng: np.random.Generator
-) -> Figures:
+def class_scores(predicted: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
     """Classes read off N pictures against those asked for, both (N,) int64: `class_accuracy`, and `by_class`."""
     right = (predicted == labels)[:, None]
     asked = labels[:, None] == torch.arange(len(classes))  # (N, classes)
-    there = asked.any(dim=0)
-    every = torch.ones_like(right)
-    overall, *each = bootstrap_ratios(
-        _array(right, right & asked[:, there]), _array(every, asked[:, there]), resamples, rng
-    )
-    names = [name for name, yes in zip(classes, there.tolist(), strict=True) if yes]
-    return {"class_accuracy": overall, "by_class": dict(zip(names, each, strict=True))}
+    names = ["class_accuracy", *(f"by_class.{name}" for name in classes)]
+    return Scores(names, _columns(right, right & asked), _columns(labels[:, None] >= 0, asked))
 
 
-def retrieval_alignment(right: Tensor, resamples: int, rng: np.random.Generator) -> Figures:
-    """`caption_retrieval`: how often a picture's own caption is the best of its group; right: (N,) bool."""
-    return {"caption_retrieval": bootstrap_mean(right.double().numpy(), resamples, rng)}
+def share_scores(name: str, right: Tensor) -> Scores:
+    """One figure, a mean over N pictures; right: (N,)."""
+    return Scores([name], _columns(right[:, None]), torch.ones(len(right), 1, dtype=torch.float64))
 
 
-def _array(*columns: Tensor) -> Array:
-    out: Array = torch.cat([column.double() for column in columns], dim=1).numpy()
-    return out
+def top(figures: Mapping[str, object]) -> list[str]:
+    """The names of the figures that are no part of a group."""
+    return [name for name, figure in figures.items() if isinstance(figure, Estimate)]
+
+
+def _columns(*columns: Tensor) -> Tensor:
+    return torch.cat([column.double() for column in columns], dim=1)

@@ -17,7 +17,8 @@ from safetensors import safe_open
 from darkroom.core.artifact import CONFIG, PROVENANCE, read_json, whole
 from darkroom.core.errors import DarkroomError
 from darkroom.data.prepared import Info
-from darkroom.evaluation.report import estimates
+from darkroom.evaluation.limits import measured
+from darkroom.evaluation.report import beside, estimates, withheld
 from darkroom.inference.folder import PipelineInfo
 
 CARD = "README.md"
@@ -189,18 +190,36 @@ def _training(trained: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _metrics(metrics: Mapping[str, Any]) -> str:
-    rows = [[f"`{name}`", *map(str, _shown(figure))] for name, figure in estimates(metrics).items()]
-    judge = metrics["fidelity"]["features"]
-    explained = (
-        "With intervals of 95 %; n is the number of pictures. Judged by a network that saw real pictures alone; the "
-        "`evaluator` figures are its own on real test pictures. Fidelity is measured in its features "
-        f"({judge}), so FID and KID compare with other models judged by it alone."
-    )
-    return "## Metrics\n\n" + _table(["metric", "value", "interval", "n"], rows) + "\n\n" + _filled(explained)
+    rows = []
+    for name, figure in estimates(metrics).items():
+        against = "; ".join(f"{line.of} {line.value:.4g}" for line in beside(metrics, name)) or "–"
+        rows.append([f"`{name}`", *map(str, _shown(figure)), against])
+    explained = [
+        "With intervals of 95 %; n is the number of pictures. Two judges, networks that saw real pictures alone, each "
+        "one half of them; what they are measured on and compare with, they have not seen. A figure of drawn pictures "
+        "is the mean of both judges' readings; `disagreement` is the share of pictures on which these differ."
+    ]
+    if metrics["alignment"].get("test"):
+        explained.append(
+            "`alignment.test` is over all captions drawn; `unseen_captions` over those that do not stand word for word "
+            "in training. Chance is what the same pictures get for captions shuffled among them; `real pictures` is "
+            "what the judges get right on real ones."
+        )
+    if metrics["fidelity"]:
+        explained.append(
+            f"Fidelity is measured in features of {metrics['fidelity']['features']}: it compares with other models "
+            "judged by these alone. Beside each figure stands that of as many real training pictures, of noise, of "
+            "each picture's mean colour and of blurred pictures (a Gaussian of an eighth of the side)."
+        )
+    parts = ["## Metrics", _table(["metric", "value", "interval", "n", "to be read against"], rows)]
+    parts.append("\n\n".join(map(_filled, explained)))
+    for reason, names in withheld(metrics).items():
+        parts.append(_filled(f"Withheld: {', '.join(f'`{name}`' for name in names)}. Why: {reason}."))
+    return "\n\n".join(parts)
 
 
 def _limits(data: Info, info: PipelineInfo, metrics: Mapping[str, Any]) -> str:
-    limits = [f"Pictures have {info.image_size} × {info.image_size} pixels, as in training."]
+    limits = [f"Pictures have {info.image_size} × {info.image_size} pixels, as in training.", *measured(metrics)]
     if info.condition.kind == "text":
         limits.append(
             f"Prompts are cut after {info.condition.max_length} tokens, start and end included. What words look like "

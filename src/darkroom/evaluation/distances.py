@@ -4,8 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from darkroom.core.errors import DarkroomError
-from darkroom.evaluation.estimates import Estimate
+from darkroom.evaluation.estimates import Estimate, TooFewError
 
 NEIGHBOURS = 3
 KID_SUBSETS = 10
@@ -28,7 +27,7 @@ def fid(real: Tensor, generated: Tensor) -> float:
 
 def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
     if len(features) < 2:
-        raise DarkroomError(f"evaluate: {len(features)} picture gives no covariance; raise evaluate.n_test")
+        raise TooFewError(f"a covariance needs 2 pictures, and {len(features)} came; give more test pictures")
     features = features.double()
     return features.mean(0), torch.cov(features.T).reshape(features.shape[1], features.shape[1])
 
@@ -52,7 +51,9 @@ def kid(real: Tensor, generated: Tensor, rng: np.random.Generator) -> Estimate:
     """
     r, g = (torch.from_numpy(rng.permutation(len(x))) for x in (real, generated))
     if min(len(r), len(g)) < 2 * KID_SUBSETS:
-        raise DarkroomError(f"evaluate: KID needs {2 * KID_SUBSETS} pictures at least; raise evaluate.n_test")
+        raise TooFewError(
+            f"KID needs {2 * KID_SUBSETS} pictures, and {min(len(r), len(g))} came; give more test pictures"
+        )
     values = np.array([mmd(real[r[i::KID_SUBSETS]], generated[g[i::KID_SUBSETS]]) for i in range(KID_SUBSETS)])
     value, spread = float(values.mean()), STUDENT * float(values.std(ddof=1)) / KID_SUBSETS**0.5
     return Estimate(value, value - spread, value + spread, min(len(real), len(generated)))
@@ -73,7 +74,7 @@ def recall(real: Tensor, generated: Tensor, k: int = NEIGHBOURS) -> float:
 
 def _covered(points: Tensor, by: Tensor, k: int) -> float:
     if len(by) <= k:
-        raise DarkroomError(f"evaluate: {len(by)} pictures have no {k} neighbours; raise evaluate.n_test")
+        raise TooFewError(f"{k} neighbours need {k + 1} pictures, and {len(by)} came; give more test pictures")
     points, by = points.double(), by.double()
     parts = torch.split(by, ROWS_AT_ONCE)
     radii = torch.cat([torch.cdist(rows, by).kthvalue(k + 1, dim=1).values for rows in parts])  # itself is the first

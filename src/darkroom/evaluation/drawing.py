@@ -1,13 +1,14 @@
 """Drawing held-out captions, with what is known of them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from darkroom.core.progress import Progress
 from darkroom.data.prepared import PreparedSplit
+from darkroom.evaluation.alignment import Asked
 from darkroom.inference.options import Tally
 from darkroom.inference.pipeline import Pipeline
 
@@ -34,6 +35,25 @@ class Drawn:
 
     def __len__(self) -> int:
         return len(self.prompts)
+
+    @property
+    def wanted(self) -> Asked:
+        """What the pictures are to show."""
+        return Asked(self.captions, self.labels, self.named)
+
+    def take(self, rows: Tensor) -> "Drawn":
+        """Those of rows (n,) int64."""
+        chosen = rows.tolist()
+        return replace(
+            self,
+            captions=[self.captions[i] for i in chosen],
+            prompts=[self.prompts[i] for i in chosen],
+            seeds=[self.seeds[i] for i in chosen],
+            labels=self.labels[rows],
+            named=self.named[rows],
+            real=self.real[rows],
+            pictures=self.pictures[rows],
+        )
 
 
 def draw(pipeline: Pipeline, split: PreparedSplit, n: int, seed: int, batch_size: int) -> Drawn:

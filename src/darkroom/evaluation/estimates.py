@@ -1,6 +1,6 @@
 """A figure with what it is uncertain by: {value, low, high, n}, by a method valid for the figure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,11 +8,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from darkroom.core.errors import DarkroomError
+
 Array = npt.NDArray[np.float64]
 COVERED = 0.95  # of repetitions, the interval is meant to hold the truth
 NORMAL = 1.96  # standard deviations on either side
 RESAMPLES_AT_ONCE = 500
-HALVINGS = 5
+HALVINGS = 40  # the half-width then varies by a tenth with the cuts; with 5 by a third
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,22 @@ def bootstrap_ratios(counted: Array, of: Array, resamples: int, rng: np.random.G
 def bootstrap_mean(values: Array, resamples: int, rng: np.random.Generator) -> Estimate:
     """The mean of values (N,), its interval by the percentile bootstrap."""
     return bootstrap_ratios(values[:, None], np.ones((len(values), 1)), resamples, rng)[0]
+
+
+class TooFewError(DarkroomError):
+    """So few pictures that a figure cannot be had of them: it is withheld, and the others stand."""
+
+
+def mean_of_independent(estimates: Sequence[Estimate], least: float, most: float) -> Estimate:
+    """The mean of estimates that share no picture, from their intervals; it lies within [least, most]."""
+    k = len(estimates)
+    value = sum(e.value for e in estimates) / k
+    below, above = (sum(width**2 for width in side) ** 0.5 / k for side in zip(*map(_widths, estimates), strict=True))
+    return Estimate(value, max(value - below, least), min(value + above, most), min(e.n for e in estimates))
+
+
+def _widths(estimate: Estimate) -> tuple[float, float]:
+    return estimate.value - estimate.low, estimate.high - estimate.value
 
 
 def from_halves(

@@ -1,20 +1,24 @@
-"""The judge: artifacts/evaluator, a network trained on real pictures alone, as features and verdicts."""
+"""The judges: artifacts/evaluator, two networks trained on real pictures alone, as features and verdicts."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from darkroom.core.artifact import CONFIG, read_json
 from darkroom.core.errors import DarkroomError
+from darkroom.core.rng import generator
 from darkroom.core.tensors import batches, to_float
 from darkroom.core.weights import WEIGHTS, read_network
+from darkroom.data.conditioning import distinct
 from darkroom.data.prepared import Head
 from darkroom.data.tokenizer import CLIPTokenizer
-from darkroom.nn.evaluator import Classifier, ClassifierConfig, SelfSupervised
+from darkroom.evaluation.alignment import Asked, Scores, attribute_scores, class_scores, share_scores
+from darkroom.nn.evaluator import JUDGES, ROTATIONS, Classifier, ClassifierConfig, SelfSupervised, rotated
 from darkroom.nn.image import ConvTowerConfig
 from darkroom.nn.text import CLIPTextConfig
 from darkroom.nn.towers import Towers
@@ -32,29 +36,19 @@ BUILD: dict[str, Callable[[dict[str, Any]], JudgeNetwork]] = {
 
 @dataclass(frozen=True)
 class Judge:
-    """kind: "classifier" (labels), "towers" (captions) or "selfsupervised" (neither). Works in fp32."""
+    """One judge. Works in fp32.
 
+    half: of the data, what it was trained on; 0 or 1, see data.halves.
+    kind: "classifier" (labels), "towers" (captions) or "selfsupervised" (neither).
+    """
+
+    name: str
+    half: int
     kind: str
     heads: tuple[Head, ...]
     network: JudgeNetwork
     tokenizer: CLIPTokenizer | None
     device: torch.device
-
-    @classmethod
-    def read(cls, folder: Path, device: torch.device) -> "Judge":
-        """Read artifacts/evaluator.
-
-        Raises:
-            DarkroomError: it is missing, or of an unknown kind.
-        """
-        config = read_json(folder / CONFIG)
-        kind = config["kind"]
-        if kind not in BUILD:
-            raise DarkroomError(f"{folder / CONFIG}: kind {kind!r} is unknown; rerun train_evaluator")
-        network = read_network(folder, WEIGHTS, BUILD[kind], device)
-        tokenizer = CLIPTokenizer.read(folder / "tokenizer") if kind == "towers" else None
-        heads = tuple(Head(head["name"], tuple(head["classes"])) for head in config["heads"])
-        return cls(kind, heads, network, tokenizer, device)
 
     @property
     def class_labelled(self) -> bool:
@@ -67,29 +61,90 @@ class Judge:
         return self._over(images, self.network.features)
 
     @torch.no_grad()
-    def classes(self, images: Tensor) -> Tensor:
-        """Pictures uint8 (N, C, H, W) -> for each head the class seen (N, H); a classifier's."""
+    def read(self, images: Tensor) -> Tensor:
+        """Pictures uint8 (N, C, H, W) -> what `score` holds against what was asked.
+
+        A classifier's classes (N, H); towers' embeddings (N, D); of the self-supervised, the share of the four turns of
+        each picture that is told right (N, 1).
+        """
         network = self.network
-        assert isinstance(network, Classifier)
-        return self._over(images, lambda x: torch.stack([logits.argmax(dim=1) for logits in network(x)], dim=1))
+        if isinstance(network, Classifier):
+            return self._over(images, network.read)
+        if isinstance(network, Towers):
+            return self._over(images, network.embed_images)
+
+        def told(x: Tensor) -> Tensor:
+            turned, turns = rotated(x)
+            right: Tensor = network(turned).argmax(dim=1) == turns
+            return right.view(ROTATIONS, -1).double().mean(dim=0)[:, None]
+
+        return self._over(images, told)
+
+    def score(self, reading: Tensor, asked: Asked) -> Scores:
+        """What was read off N pictures against what was asked of them, in the figures that the data allows."""
+        if self.kind == "towers":
+            return share_scores("caption_retrieval", self._finds_caption(reading, asked.captions))
+        if self.kind == "selfsupervised":
+            return share_scores("rotation_accuracy", reading[:, 0])
+        if self.class_labelled:
+            return class_scores(reading[:, 0], asked.labels[:, 0], self.heads[0].classes)
+        return attribute_scores(reading, asked, [head.name for head in self.heads])
+
+    def blind(self, asked: Asked) -> dict[str, float]:
+        """The figures of somebody who does not look: who always says what is asked most often."""
+        if self.kind == "towers":
+            return {"caption_retrieval": max(Counter(asked.captions).values()) / len(asked)}
+        if self.kind == "selfsupervised":
+            return {"rotation_accuracy": 1 / ROTATIONS}
+        counted = [torch.where(named, labels, -1) for labels, named in zip(asked.labels.T, asked.named.T, strict=True)]
+        most = [int(labels[labels >= 0].mode().values) if (labels >= 0).any() else -1 for labels in counted]
+        return self.score(torch.tensor(most).expand(len(asked), -1), asked).values()
 
     @torch.no_grad()
-    def finds_caption(self, images: Tensor, captions: Sequence[str]) -> Tensor:
-        """Whether each of N pictures likes its own caption best in its group of `CANDIDATES`, (N,) bool; towers'.
+    def _finds_caption(self, pictures: Tensor, captions: list[str]) -> Tensor:
+        """Whether each of N embedded pictures likes its own caption best in its group of `CANDIDATES`: (N,) bool.
 
-        Equal captions in a group are the same answer. The last group may be smaller.
+        Groups are drawn by lot: neighbours of a sorted folder have like captions. Equal captions in a group are the
+        same answer. The last group may be smaller.
         """
         network, tokenizer = self.network, self.tokenizer
         assert isinstance(network, Towers)
         assert tokenizer is not None
-        right = []
-        for rows in batches(len(images), CANDIDATES):
-            texts = [captions[i] for i in rows.tolist()]
-            pictures = network.embed_images(to_float(images[rows]).to(self.device))
-            best = network.compare(pictures, network.embed_texts(tokenizer(texts).to(self.device))).argmax(dim=1)
-            right += [texts[int(j)] == text for j, text in zip(best, texts, strict=True)]
-        return torch.tensor(right)
+        texts, places = distinct({"all": captions})
+        ids = tokenizer(texts)
+        parts = [network.embed_texts(ids[rows].to(self.device)).cpu() for rows in batches(len(texts), BATCH)]
+        embedded, row = torch.cat(parts), places["all"]
+        order = torch.randperm(len(pictures), generator=generator(0, "retrieval groups"))
+        right = torch.empty(len(pictures), dtype=torch.bool)
+        for chunk in batches(len(order), CANDIDATES):
+            group = order[chunk]
+            best = (pictures[group] @ embedded[row[group]].T).argmax(dim=1)
+            right[group] = row[group][best] == row[group]
+        return right
 
     def _over(self, images: Tensor, see: Callable[[Tensor], Tensor]) -> Tensor:
         parts = [see(to_float(images[rows]).to(self.device)).cpu() for rows in batches(len(images), BATCH)]
         return torch.cat(parts)
+
+
+def read_judges(folder: Path, device: torch.device) -> tuple[Judge, ...]:
+    """The judges of artifacts/evaluator.
+
+    Raises:
+        DarkroomError: they are missing, or of an unknown kind.
+    """
+    config = read_json(folder / CONFIG)
+    kind = config["kind"]
+    if kind not in BUILD:
+        raise DarkroomError(f"{folder / CONFIG}: kind {kind!r} is unknown; rerun train_evaluator")
+
+    def build(network: dict[str, Any]) -> nn.ModuleDict:
+        return nn.ModuleDict({name: BUILD[kind](network) for name in JUDGES})
+
+    networks = read_network(folder, WEIGHTS, build, device)
+    tokenizer = CLIPTokenizer.read(folder / "tokenizer") if kind == "towers" else None
+    heads = tuple(Head(head["name"], tuple(head["classes"])) for head in config["heads"])
+    return tuple(
+        Judge(name, half, kind, heads, cast(JudgeNetwork, networks[name]), tokenizer, device)
+        for half, name in enumerate(JUDGES)
+    )

@@ -3,11 +3,10 @@
 import torch
 from torch import Tensor
 
-from darkroom.evaluation.distances import nearest
 from darkroom.evaluation.estimates import NORMAL, Estimate
 
 
-def closeness_to_training(generated: Tensor, test: Tensor, train: Tensor) -> Estimate:
+def closeness_to_training(drawn: Tensor, held_out: Tensor) -> Estimate:
     """The probability that a generated picture lies closer to the training pictures than a real test picture does.
 
     The Mann-Whitney statistic of the distances to the nearest training feature (Meehan et al. 2020, "A non-parametric
@@ -15,9 +14,8 @@ def closeness_to_training(generated: Tensor, test: Tensor, train: Tensor) -> Est
     real pictures are. The interval is DeLong's (1988), from the variance over the pictures of both sets.
 
     Args:
-        generated, test, train: features (N, F), (M, F), (T, F).
+        drawn, held_out: of generated and of real test pictures the distance to the nearest training picture (N,), (M,).
     """
-    drawn, held_out = nearest(generated, train), nearest(test, train)
     by_drawn = _share_farther(drawn, held_out)
     by_held_out = 1 - _share_farther(held_out, drawn)
     value = float(by_drawn.mean())

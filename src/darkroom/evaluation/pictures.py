@@ -3,8 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from darkroom.core.rng import generator
 from darkroom.core.sheet import Plate, sheet, table
 from darkroom.core.tensors import save_png, to_float, to_pil
 from darkroom.evaluation.drawing import Drawn
@@ -19,29 +21,39 @@ def show(
     folder: Path,
     pipeline: Pipeline,
     drawn: Mapping[str, Drawn],
-    verdicts: Callable[[Drawn, int], Sequence[bool | None]],
+    verdicts: Callable[[Drawn], Sequence[bool | None]],
     *,
+    seed: int,
     n_grid: int,
     guidance_sweep: Sequence[float],
     n_sweep: int,
 ) -> None:
-    """Write all pictures that the model gives occasion for into `folder`; `drawn` by split, test among them."""
-    test = drawn["test"]
-    for name, pictures in drawn.items():
-        samples(pictures, verdicts(pictures, n_grid), folder / f"{'samples' if name == 'test' else name}.png")
+    """Write all pictures that the model gives occasion for into `folder`; `drawn` by split, test among them.
+
+    Of each split those that `seed` picks by lot: the first ones of a sorted folder may be all of one kind.
+    """
+    shown = {name: pictures.take(_lot(len(pictures), n_grid, seed, name)) for name, pictures in drawn.items()}
+    for name, pictures in shown.items():
+        samples(pictures, verdicts(pictures), folder / f"{'samples' if name == 'test' else name}.png")
+    test = shown["test"]
     if pipeline.info.autoencoder == "kl":
-        reconstructions(pipeline, test.real[:n_grid], folder / "reconstructions.png")
+        reconstructions(pipeline, test.real, folder / "reconstructions.png")
     if guidance_sweep and test.asked:
         sweep(pipeline, test, guidance_sweep, n_sweep, folder / "guidance_sweep.png")
     denoising(pipeline, test, folder / "denoising")
 
 
+def _lot(n: int, most: int, seed: int, split: str) -> Tensor:
+    """Which of n drawn pictures are shown, in order."""
+    return torch.randperm(n, generator=generator(seed, "shown", split))[:most].sort().values
+
+
 def samples(drawn: Drawn, verdicts: Sequence[bool | None], path: Path) -> None:
-    """What was drawn, each beside the real picture of its caption, if any; verdicts: of the judge, of the first few."""
-    shown = zip(drawn.pictures, drawn.real, drawn.captions, verdicts, strict=False)
+    """What was drawn, each beside the real picture of its caption, if any, with the judges' verdict."""
+    shown = zip(drawn.pictures, drawn.real, drawn.captions, verdicts, strict=True)
     plates = [Plate([to_pil(x), to_pil(real)], caption, verdict) for x, real, caption, verdict in shown]
     heading = "left: generated   right: " + ("the real picture with this caption" if drawn.asked else "a real picture")
-    judged = "   ✓ ✗ what the judge reads off the generated one" if None not in verdicts else ""
+    judged = "   ✓ ✗ both judges, of the generated one; no mark: they differ" if {*verdicts} != {None} else ""
     save_png(path, sheet(plates, COLUMNS, heading + judged))
 
 

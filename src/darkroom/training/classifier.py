@@ -9,7 +9,7 @@ from torch import Tensor
 from darkroom.core.device import autocast
 from darkroom.core.rng import batch_indices, generator
 from darkroom.core.tensors import batches, to_float
-from darkroom.nn.evaluator import Classifier, SelfSupervised, rotated
+from darkroom.nn.evaluator import ABSENT, Classifier, SelfSupervised, rotated
 from darkroom.training.setting import Setting
 
 Images = Callable[[Tensor], Tensor]  # indices (n,) -> uint8 (n, C, H, W)
@@ -34,16 +34,16 @@ def augmented(x: Tensor, seed: int, step: int) -> Tensor:
 
 
 def label_losses(logits: list[Tensor], labels: Tensor) -> Tensor:
-    """The cross-entropy (N,) summed over the attributes; labels (N, H), -1 where there is nothing to read."""
+    """The cross-entropy (N,) summed over the attributes; labels (N, H), ABSENT where nothing is to be learnt."""
     losses = [
-        F.cross_entropy(values.float(), labels[:, i], ignore_index=-1, reduction="none")
+        F.cross_entropy(values.float(), labels[:, i], ignore_index=ABSENT, reduction="none")
         for i, values in enumerate(logits)
     ]
     return torch.stack(losses, dim=1).sum(dim=1)
 
 
 class ClassifierTask:
-    """Pictures and their labels (N, H) int64 of one split."""
+    """Pictures and their labels (N, H) int64, ABSENT where a picture does not have the attribute."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class ClassifierTask:
         labels: Tensor,
         setting: Setting,
     ) -> None:
-        self.network, self.images, self.labels = network, images, labels
+        self.network, self.images, self.labels = network, images, network.targets(labels)
         self.setting = setting
 
     def loss(self, step: int, rows: slice) -> Mapping[str, Tensor]:
@@ -69,10 +69,16 @@ class ClassifierTask:
 def label_accuracy(
     network: Classifier, images: Images, labels: Tensor, names: list[str], batch_size: int, device: torch.device
 ) -> dict[str, float]:
-    """{attribute: share of the pictures that have it where it is read right}."""
-    right = torch.cat(_right(network, images, labels, batch_size, device))
-    present = labels >= 0
-    return {name: float(right[present[:, i], i].float().mean()) for i, name in enumerate(names)}
+    """{attribute: share of the pictures in which it is read right}.
+
+    Of an attribute that may be absent all pictures count, of another those that have it; an attribute that none of the
+    pictures has is left out.
+    """
+    seen = torch.cat(
+        [network.read(to_float(images(rows)).to(device)).cpu() for rows in batches(len(labels), batch_size)]
+    )
+    right, counts = seen == labels, network.targets(labels) >= 0
+    return {name: float(right[counts[:, i], i].float().mean()) for i, name in enumerate(names) if counts[:, i].any()}
 
 
 def labels_by_chance(train: Tensor, labels: Tensor, names: list[str]) -> dict[str, float]:
@@ -86,15 +92,6 @@ def labels_by_chance(train: Tensor, labels: Tensor, names: list[str]) -> dict[st
         seen, asked = (values[values >= 0] for values in (train[:, i], labels[:, i]))
         found[name] = float((asked == seen.mode().values).float().mean())
     return found
-
-
-def _right(network: Classifier, images: Images, labels: Tensor, batch_size: int, device: torch.device) -> list[Tensor]:
-    out = []
-    for rows in batches(len(labels), batch_size):
-        logits = network(to_float(images(rows)).to(device))
-        predicted = torch.stack([values.argmax(dim=1) for values in logits], dim=1).cpu()
-        out.append(predicted == labels[rows])
-    return out
 
 
 class RotationTask:

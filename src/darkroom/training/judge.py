@@ -1,15 +1,18 @@
-"""Building and training the judge that suits the data: labels, captions, or neither."""
+"""Building and training the two judges that suit the data: labels, captions, or neither."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
+from darkroom.core.errors import DarkroomError
 from darkroom.data.conditioning import distinct
+from darkroom.data.halves import Chosen, halves
 from darkroom.data.prepared import Info, PreparedSplit
 from darkroom.data.tokenizer import CLIPTokenizer
-from darkroom.nn.evaluator import Classifier, ClassifierConfig, SelfSupervised
+from darkroom.nn.evaluator import JUDGES, Classifier, ClassifierConfig, SelfSupervised
 from darkroom.nn.image import ConvTowerConfig
 from darkroom.nn.text import CLIPTextConfig
 from darkroom.nn.towers import Towers
@@ -36,56 +39,108 @@ class JudgeShape:
 class Judge:
     """A network with the loss it is trained by and the accuracy it is known by.
 
-    config: `kind` and `network`, which rebuild it. accuracy: (trained network, split) -> {what: share right}.
+    config: `kind` and `network`, which rebuild it. accuracy: (trained network, pictures) -> {what: share right}.
     """
 
     network: nn.Module
     config: dict[str, Any]
     loss: Loss
-    accuracy: Callable[[Any, PreparedSplit], Mapping[str, float]]
+    accuracy: Callable[[Any, Chosen], Mapping[str, float]]
     tokenizer: CLIPTokenizer | None = field(default=None)
 
 
-def make_judge(
-    info: Info,
-    train: PreparedSplit,
-    shape: JudgeShape,
-    setting: Setting,
-) -> Judge:
-    """The judge for a data set: a classifier where there are labels, else towers where there are captions, else one
-    that tells which way up a picture is. Initial weights come from PyTorch's global generator."""
+@dataclass(frozen=True)
+class Judges:
+    """Two judges of one shape, by their names; each is trained on one half of every split and measured on the other.
+
+    unseen: split -> judge -> its pictures that this judge is not trained on.
+    """
+
+    each: dict[str, Judge]
+    unseen: dict[str, dict[str, Chosen]]
+
+    @property
+    def networks(self) -> nn.ModuleDict:
+        """The networks by their judge's name."""
+        return nn.ModuleDict({name: judge.network for name, judge in self.each.items()})
+
+    def accuracy(self, trained: nn.ModuleDict, split: str) -> dict[str, Mapping[str, float]]:
+        """{judge: {what: share right}} on the pictures of `split` that it has not seen; without a judge that saw all.
+
+        trained: weights for `networks`, an average of them, say.
+        """
+        return {
+            name: self.each[name].accuracy(trained[name], pictures)
+            for name, pictures in self.unseen[split].items()
+            if len(pictures)
+        }
+
+
+def make_judges(info: Info, splits: Mapping[str, PreparedSplit], shape: JudgeShape, setting: Setting) -> Judges:
+    """The judges for a data set: classifiers where there are labels, else towers where there are captions, else
+    networks that tell which way up a picture is. Initial weights come from PyTorch's global generator.
+
+    Args:
+        splits: every split of the data, train among them.
+
+    Raises:
+        DarkroomError: all pictures lie in one half.
+    """
+    half = {name: halves(split) for name, split in splits.items()}
+    make = _maker(info, splits, shape, setting)
+    each = {}
+    for i, name in enumerate(JUDGES):
+        seen = Chosen([(split, (half[of] == i).nonzero().flatten()) for of, split in splits.items()])
+        if not len(seen):
+            n = sum(map(len, splits.values()))
+            raise DarkroomError(f"data/prepared: all {n} pictures fall into one half by their hash; give more pictures")
+        each[name] = make(seen)
+    unseen = {
+        of: {name: Chosen([(split, (half[of] != i).nonzero().flatten())]) for i, name in enumerate(JUDGES)}
+        for of, split in splits.items()
+    }
+    return Judges(each, unseen)
+
+
+def _maker(
+    info: Info, splits: Mapping[str, PreparedSplit], shape: JudgeShape, setting: Setting
+) -> Callable[[Chosen], Judge]:
+    """What makes a judge of its pictures."""
     if info.heads:
-        return _classifier(info, train, shape, setting)
+        lacking = torch.stack([(split.labels < 0).any(dim=0) for split in splits.values()]).any(dim=0).tolist()
+        absent = tuple(found and not info.class_labelled for found in lacking)
+        config = ClassifierConfig(
+            **asdict(shape.image), classes=tuple(len(head.classes) for head in info.heads), absent=absent
+        )
+        names = [head.name for head in info.heads]
+        return lambda seen: _classifier(config, names, seen, setting)
     if info.captions:
-        return _towers(train, shape, setting)
-    network = SelfSupervised(shape.image).to(setting.device)
-    task = RotationTask(network, train.images, len(train), setting)
-
-    def accuracy(trained: SelfSupervised, split: PreparedSplit) -> Mapping[str, float]:
-        return {"rotation": rotation_accuracy(trained, split.images, len(split), setting.batch_size, setting.device)}
-
-    return Judge(network, {"kind": "selfsupervised", "network": asdict(shape.image)}, task.loss, accuracy)
+        tokenizer = CLIPTokenizer.train(splits["train"].captions, shape.vocab_size, shape.max_length)
+        return lambda seen: _towers(tokenizer, shape, seen, setting)
+    return lambda seen: _selfsupervised(shape.image, seen, setting)
 
 
-def _classifier(
-    info: Info,
-    train: PreparedSplit,
-    shape: JudgeShape,
-    setting: Setting,
-) -> Judge:
-    config = ClassifierConfig(**asdict(shape.image), classes=tuple(len(head.classes) for head in info.heads))
+def _selfsupervised(image: ConvTowerConfig, seen: Chosen, setting: Setting) -> Judge:
+    network = SelfSupervised(image).to(setting.device)
+    task = RotationTask(network, seen.images, len(seen), setting)
+
+    def accuracy(trained: SelfSupervised, of: Chosen) -> Mapping[str, float]:
+        return {"rotation": rotation_accuracy(trained, of.images, len(of), setting.batch_size, setting.device)}
+
+    return Judge(network, {"kind": "selfsupervised", "network": asdict(image)}, task.loss, accuracy)
+
+
+def _classifier(config: ClassifierConfig, names: list[str], seen: Chosen, setting: Setting) -> Judge:
     network = Classifier(config).to(setting.device)
-    task = ClassifierTask(network, train.images, train.labels, setting)
-    names = [head.name for head in info.heads]
+    task = ClassifierTask(network, seen.images, seen.labels, setting)
 
-    def accuracy(trained: Classifier, split: PreparedSplit) -> Mapping[str, float]:
-        return label_accuracy(trained, split.images, split.labels, names, setting.batch_size, setting.device)
+    def accuracy(trained: Classifier, of: Chosen) -> Mapping[str, float]:
+        return label_accuracy(trained, of.images, of.labels, names, setting.batch_size, setting.device)
 
     return Judge(network, {"kind": "classifier", "network": asdict(config)}, task.loss, accuracy)
 
 
-def _towers(train: PreparedSplit, shape: JudgeShape, setting: Setting) -> Judge:
-    tokenizer = CLIPTokenizer.train(train.captions, shape.vocab_size, shape.max_length)
+def _towers(tokenizer: CLIPTokenizer, shape: JudgeShape, seen: Chosen, setting: Setting) -> Judge:
     text = CLIPTextConfig(
         **shape.text,
         vocab_size=len(tokenizer.vocab),
@@ -96,18 +151,12 @@ def _towers(train: PreparedSplit, shape: JudgeShape, setting: Setting) -> Judge:
     )
     network = Towers(shape.image, text).to(setting.device)
 
-    def task(split: PreparedSplit) -> ContrastiveTask:
-        texts, rows = distinct({"all": split.captions})
-        return ContrastiveTask(
-            network,
-            split.images,
-            tokenizer(texts),
-            rows["all"],
-            setting,
-        )
+    def task(of: Chosen) -> ContrastiveTask:
+        texts, rows = distinct({"all": of.captions})
+        return ContrastiveTask(network, of.images, tokenizer(texts), rows["all"], setting)
 
-    def accuracy(trained: Towers, split: PreparedSplit) -> Mapping[str, float]:
-        return {f"retrieval among {setting.batch_size}": retrieval(task(split), trained)["held_out/accuracy"]}
+    def accuracy(trained: Towers, of: Chosen) -> Mapping[str, float]:
+        return {f"retrieval among {setting.batch_size}": retrieval(task(of), trained)["held_out/accuracy"]}
 
     config = {"kind": "towers", "network": {"image": asdict(shape.image), "text": asdict(text)}}
-    return Judge(network, config, task(train).loss, accuracy, tokenizer)
+    return Judge(network, config, task(seen).loss, accuracy, tokenizer)

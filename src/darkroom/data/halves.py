@@ -1,0 +1,61 @@
+"""Every split cut into two halves by the hash of the pixels, for cross-fitting (Chernozhukov et al. 2018, section 3).
+
+What is fitted to one half is measured on the other. Equal pixels fall into the same half, whichever split they are in.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from darkroom.core.tensors import batches
+from darkroom.data.fingerprint import fingerprint
+from darkroom.data.prepared import PreparedSplit
+
+ROWS_AT_ONCE = 1000
+
+
+def half_of(images: Tensor) -> Tensor:
+    """Pictures uint8 (N, C, H, W) -> the half, 0 or 1, that each belongs to: (N,) int64.
+
+    The last bit of the fingerprint; its first bytes choose the split, so halves and splits are independent.
+    """
+    pixels = images.permute(0, 2, 3, 1).numpy()
+    pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+    return torch.tensor([fingerprint(np.ascontiguousarray(one))[-1] & 1 for one in pixels], dtype=torch.int64)
+
+
+def halves(split: PreparedSplit) -> Tensor:
+    """The half of each picture of a split: (N,) int64."""
+    return torch.cat([half_of(split.images(rows)) for rows in batches(len(split), ROWS_AT_ONCE)])
+
+
+class Chosen:
+    """Chosen pictures of one or more splits, one after the other, read as a split is.
+
+    Args:
+        parts: splits, each with the rows (n,) int64 that are chosen of it.
+    """
+
+    def __init__(self, parts: Sequence[tuple[PreparedSplit, Tensor]]) -> None:
+        self._parts = parts
+        self._ends = torch.tensor([len(rows) for _, rows in parts]).cumsum(0)
+        self.captions: list[str] = [split.captions[i] for split, rows in parts for i in rows.tolist()]
+        self.labels = torch.cat([split.labels[rows] for split, rows in parts])
+        self.named = torch.cat([split.named[rows] for split, rows in parts])
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def images(self, indices: Tensor | Sequence[int] | None = None) -> Tensor:
+        """Pictures `indices` (all without it): uint8 (n, C, H, W)."""
+        wanted = torch.arange(len(self)) if indices is None else torch.as_tensor(indices, dtype=torch.int64)
+        part = torch.searchsorted(self._ends, wanted, right=True)
+        info = self._parts[0][0].info
+        out = torch.empty(len(wanted), info.channels, info.image_size, info.image_size, dtype=torch.uint8)
+        for k, (split, rows) in enumerate(self._parts):
+            here = (part == k).nonzero().flatten()
+            if len(here):
+                out[here] = split.images(rows[wanted[here] - (self._ends[k] - len(rows))])
+        return out
