@@ -14,6 +14,7 @@ from darkroom.data.prepared import Prepared
 from darkroom.nn.image import ConvTowerConfig
 from darkroom.params import Params
 from darkroom.stage import Work, run_stage
+from darkroom.training.chance import Reached, against_chance
 from darkroom.training.curves import Curves
 from darkroom.training.ema import EMA
 from darkroom.training.judge import JudgeShape, make_judges
@@ -62,7 +63,14 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     )
     curves.write(REPORT)
     measured = {name: judges.accuracy(ema.network, name) for name in splits if name != "train"}
-    write_json(REPORT / "metrics.json", {"accuracy": measured})
+    chance = judges.chance("test")
+    reached = [
+        Reached(f"judge {of}: {what} on test pictures", value, chance[of][what], "answers given blindly", True)
+        for of, found in measured["test"].items()
+        for what, value in found.items()
+    ]
+    known = against_chance("train_evaluator", p.on_worse_than_chance, reached)
+    write_json(REPORT / "metrics.json", {"accuracy": measured, **known})
     with whole(ARTIFACT) as folder:
         folder.mkdir()
         save_tensors(folder / WEIGHTS, ema.network.state_dict())
@@ -71,11 +79,12 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         heads = [asdict(head) for head in data.info.heads]
         write_json(folder / CONFIG, {**first[1].config, "heads": heads, "accuracy": measured})
         write_json(folder / PROVENANCE, provenance(PREPARED))
-    return {
+    accuracy_of_all = {
         f"judge {of}: accuracy on {name} pictures that it has not seen": sum(found.values()) / len(found)
         for name, each in measured.items()
         for of, found in each.items()
     }
+    return accuracy_of_all | {name: value for name, value in known.items() if isinstance(value, str)}
 
 
 if __name__ == "__main__":

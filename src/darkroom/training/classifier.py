@@ -85,12 +85,13 @@ def labels_by_chance(train: Tensor, labels: Tensor, names: list[str]) -> dict[st
     """{attribute: how often `label_accuracy` finds right what always answers with the commonest training label}.
 
     Args:
-        train, labels: (N, H) and (M, H) int64, -1 where there is nothing to read.
+        train, labels: `Classifier.targets` of (N, H) and (M, H) labels, -1 where there is nothing to read.
     """
     found = {}
     for i, name in enumerate(names):
         seen, asked = (values[values >= 0] for values in (train[:, i], labels[:, i]))
-        found[name] = float((asked == seen.mode().values).float().mean())
+        if len(seen) and len(asked):
+            found[name] = float((asked == seen.mode().values).float().mean())
     return found
 
 

@@ -16,8 +16,15 @@ from darkroom.nn.evaluator import JUDGES, Classifier, ClassifierConfig, SelfSupe
 from darkroom.nn.image import ConvTowerConfig
 from darkroom.nn.text import CLIPTextConfig
 from darkroom.nn.towers import Towers
-from darkroom.training.classifier import ClassifierTask, RotationTask, label_accuracy, rotation_accuracy
-from darkroom.training.contrastive import ContrastiveTask, retrieval
+from darkroom.training.classifier import (
+    ROTATIONS_BY_CHANCE,
+    ClassifierTask,
+    RotationTask,
+    label_accuracy,
+    labels_by_chance,
+    rotation_accuracy,
+)
+from darkroom.training.contrastive import ContrastiveTask, retrieval, retrieval_by_chance
 from darkroom.training.loop import Loss
 from darkroom.training.setting import Setting
 
@@ -40,12 +47,14 @@ class Judge:
     """A network with the loss it is trained by and the accuracy it is known by.
 
     config: `kind` and `network`, which rebuild it. accuracy: (trained network, pictures) -> {what: share right}.
+    chance: pictures -> what accuracy is there for answers that do not look at them.
     """
 
     network: nn.Module
     config: dict[str, Any]
     loss: Loss
     accuracy: Callable[[Any, Chosen], Mapping[str, float]]
+    chance: Callable[[Chosen], Mapping[str, float]]
     tokenizer: CLIPTokenizer | None = field(default=None)
 
 
@@ -73,6 +82,12 @@ class Judges:
             name: self.each[name].accuracy(trained[name], pictures)
             for name, pictures in self.unseen[split].items()
             if len(pictures)
+        }
+
+    def chance(self, split: str) -> dict[str, Mapping[str, float]]:
+        """What `accuracy` gives for answers that do not look at the pictures."""
+        return {
+            name: self.each[name].chance(pictures) for name, pictures in self.unseen[split].items() if len(pictures)
         }
 
 
@@ -127,7 +142,10 @@ def _selfsupervised(image: ConvTowerConfig, seen: Chosen, setting: Setting) -> J
     def accuracy(trained: SelfSupervised, of: Chosen) -> Mapping[str, float]:
         return {"rotation": rotation_accuracy(trained, of.images, len(of), setting.batch_size, setting.device)}
 
-    return Judge(network, {"kind": "selfsupervised", "network": asdict(image)}, task.loss, accuracy)
+    def chance(of: Chosen) -> Mapping[str, float]:
+        return {"rotation": ROTATIONS_BY_CHANCE}
+
+    return Judge(network, {"kind": "selfsupervised", "network": asdict(image)}, task.loss, accuracy, chance)
 
 
 def _classifier(config: ClassifierConfig, names: list[str], seen: Chosen, setting: Setting) -> Judge:
@@ -137,7 +155,10 @@ def _classifier(config: ClassifierConfig, names: list[str], seen: Chosen, settin
     def accuracy(trained: Classifier, of: Chosen) -> Mapping[str, float]:
         return label_accuracy(trained, of.images, of.labels, names, setting.batch_size, setting.device)
 
-    return Judge(network, {"kind": "classifier", "network": asdict(config)}, task.loss, accuracy)
+    def chance(of: Chosen) -> Mapping[str, float]:
+        return labels_by_chance(network.targets(seen.labels), network.targets(of.labels), names)
+
+    return Judge(network, {"kind": "classifier", "network": asdict(config)}, task.loss, accuracy, chance)
 
 
 def _towers(tokenizer: CLIPTokenizer, shape: JudgeShape, seen: Chosen, setting: Setting) -> Judge:
@@ -158,5 +179,10 @@ def _towers(tokenizer: CLIPTokenizer, shape: JudgeShape, seen: Chosen, setting: 
     def accuracy(trained: Towers, of: Chosen) -> Mapping[str, float]:
         return {f"retrieval among {setting.batch_size}": retrieval(task(of), trained)["held_out/accuracy"]}
 
+    def chance(of: Chosen) -> Mapping[str, float]:
+        _, rows = distinct({"all": of.captions})
+        by_chance = retrieval_by_chance(rows["all"], setting.batch_size)["held_out/accuracy"]
+        return {f"retrieval among {setting.batch_size}": by_chance}
+
     config = {"kind": "towers", "network": {"image": asdict(shape.image), "text": asdict(text)}}
-    return Judge(network, config, task(seen).loss, accuracy, tokenizer)
+    return Judge(network, config, task(seen).loss, accuracy, chance, tokenizer)
