@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from darkroom.core.system_files import is_system, system_part
 from darkroom.data.manifest import scan
 from darkroom.data.prepare import Preparation, prepare
 from darkroom.data.sources.base import Sample, Skipped
 from darkroom.data.sources.captioned_folder import CaptionedFolder
 from darkroom.data.sources.image_folder import ImageFolder
 from darkroom.data.sources.webdataset import WebDataset
-from darkroom.data.system_files import is_system, system_part
 
 OWN = [
     *("@eaDir", "@EADIR", "#recycle", "#snapshot", "$RECYCLE.BIN", "$Recycle.Bin", "System Volume Information"),

@@ -18,8 +18,8 @@ from typing import Any
 from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import track
+from darkroom.core.system_files import system_part
 from darkroom.data.names import shown
-from darkroom.data.system_files import system_part
 from darkroom.data.walk import walk
 
 ROOT_VARIABLE = "DARKROOM_DATA"

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from darkroom.core.errors import DarkroomError
+from darkroom.core.system_files import is_system
 from darkroom.data.names import shown
-from darkroom.data.system_files import is_system
 
 Identity = tuple[int, int]  # of a folder: device and inode
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from darkroom.core.errors import DarkroomError
+from darkroom.core.system_files import system_part
 from darkroom.data.images import MAX_BYTES, SUFFIXES, UNREAD
 from darkroom.data.manifest import Files, Manifest
 from darkroom.data.names import shown
@@ -27,7 +28,6 @@ from darkroom.data.sources.layout import NOT_READ
 from darkroom.data.sources.name_matcher import NameMatcher, NoMatchError
 from darkroom.data.sources.splits import check_members, of_shards
 from darkroom.data.sources.tar_shard import TarShard
-from darkroom.data.system_files import system_part
 
 # Of several pictures of a key, the first of these is used.
 PICTURES = tuple(dict.fromkeys(("jpg", "jpeg", "png", "webp", *(suffix[1:] for suffix in (*SUFFIXES, *UNREAD)))))
