@@ -104,6 +104,7 @@ def _train(p: TrainVAE, data: Prepared, work: Work, curves: Curves) -> Autoencod
     )
     with seeded(p.seed, "vae"):
         vae = channels_last(AutoencoderKL(shape).to(device))
+        vae.shift_logvar(p.initial_logvar)
         loss = _loss(p, channels, device)
     task = VAETask(
         vae, loss, pictures.images, len(pictures), Setting(p.batch_size, p.seed, p.precision, device, work.processes)

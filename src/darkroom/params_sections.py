@@ -124,7 +124,12 @@ class Adversarial(Optimizer):
 
 
 class TrainVAE(Training):
-    """The KL autoencoder; identity_range: what black and white are where there is none (mode identity)."""
+    """The KL autoencoder.
+
+    initial_logvar: in nats, how much less noise the posterior has before training than the networks' own initialisation
+        gives it (log variance 0 or so): below 0, no channel begins as noise that the decoder learns to leave out.
+    identity_range: what black and white are where there is none (mode identity).
+    """
 
     mode: Literal["train", "pretrained", "identity"]
     pretrained_path: str | None
@@ -135,6 +140,7 @@ class TrainVAE(Training):
     norm_num_groups: Count
     reconstruction: Literal["l1", "l2"]
     kl_weight: Weight
+    initial_logvar: Annotated[float, Field(ge=-30, le=20)]
     perceptual: Perceptual | None
     adversarial: Adversarial | None
     validate_every: Count

@@ -178,6 +178,12 @@ class AutoencoderKL(nn.Module):
         """The weight that makes the picture: an adversarial loss balances its gradient against the reconstruction's."""
         return self.decoder.conv_out.weight
 
+    @torch.no_grad()
+    def shift_logvar(self, nats: float) -> None:
+        """Add `nats` to the log variance that every channel's posterior has."""
+        assert self.quant_conv.bias is not None
+        self.quant_conv.bias[self.config.latent_channels :] += nats
+
     def encode(self, x: Tensor) -> Moments:
         """Pictures (N, C, H, W) in [-1, 1], sides divisible by `downscale` -> moments (N, c, H / d, W / d)."""
         mean, logvar = self.quant_conv(self.encoder(x)).chunk(2, dim=1)
