@@ -530,3 +530,20 @@ def test_params_without_the_section_are_named(register: Callable[..., str]) -> N
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.partition("\nregister:")[0] + "\n")
     assert "params.yaml: register is missing; add it" in register(status=1)
+
+
+def test_what_a_system_left_in_a_pipelines_folder_makes_no_other_version(
+    register: Callable[..., str], own: mlflow.MlflowClient
+) -> None:
+    """Catches: .DS_Store in the folder, for which it was another content, that no run had made."""
+    model("looked at")
+    with stage_run("evaluate", {}, {}, {}, [PIPELINE], {}) as run:
+        pass
+    Path("dvc.lock").write_text(f"stages: {{evaluate: {{outs: [{{md5: {content_hash(PIPELINE)}}}]}}}}\n")
+    for name in (".DS_Store", "unet/._config.json", "Thumbs.db"):
+        (PIPELINE / name).write_bytes(b"left")
+    assert "is version 1 of the model darkroom, just registered" in register()
+    assert own.get_model_version("darkroom", "1").run_id == run.id
+    assert "dvc.lock" in {file.path for file in own.list_artifacts(run.id)}
+    (PIPELINE / "Thumbs.db").unlink()
+    assert "registered before" in register()
