@@ -22,7 +22,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import Ahead, about
 from darkroom.guard import starter
 from darkroom.params import PARAMS_FILE, Params
-from darkroom.params_yaml import FLOAT
+from darkroom.params_yaml import Loader
 from darkroom.project import LOCK, Place, places
 from darkroom.resuming import FOLDER
 from darkroom.tracking.address import project_root
@@ -241,17 +241,10 @@ def _hash(path: Path) -> str:
         return ""
 
 
-class _Loader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc]
-    """Reads dvc.lock, in a tenth of the time; 1e-05 is a number there."""
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))
-
-
 def _lock() -> Mapping[str, Any]:
     if not LOCK.is_file():
         return {}
-    stages: Mapping[str, Any] = yaml.load(LOCK.read_text(encoding="utf-8"), _Loader)["stages"]  # a SafeLoader
+    stages: Mapping[str, Any] = yaml.load(LOCK.read_text(encoding="utf-8"), Loader)["stages"]  # a SafeLoader
     return stages
 
 

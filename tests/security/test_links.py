@@ -114,7 +114,11 @@ def test_links_to_content_are_followed(stored: str, folder: Path) -> None:
 def test_what_files_say_names_no_file(place: str, folder: Path, made: Path) -> None:
     """Paths in configurations and indexes are not followed: the model is the same, or not whole."""
     for file, changes in {
-        "model_index.json": {"_name_or_path": place, "unet": [place, "UNet2DConditionModel"], "vae": place},
+        "model_index.json": {
+            "_name_or_path": place,
+            "unet": [place, "UNet2DConditionModel"],
+            "vae": [place, "AutoencoderKL"],
+        },
         "unet/config.json": {"_name_or_path": place},
         "vae/config.json": {"_name_or_path": place},
         "text_encoder/config.json": {"_name_or_path": place},
@@ -122,7 +126,6 @@ def test_what_files_say_names_no_file(place: str, folder: Path, made: Path) -> N
     }.items():
         values = json.loads((folder / file).read_text())
         (folder / file).write_text(json.dumps({**values, **changes}))
-    (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": {"conv_in.weight": place}}))
     expected = read_model(made)
     found = read_model(folder)
     assert (found.unet, found.vae, found.text) == (expected.unet, expected.vae, expected.text)
@@ -133,4 +136,15 @@ def test_what_files_say_names_no_file(place: str, folder: Path, made: Path) -> N
     with pytest.raises(
         DarkroomError, match=r"no such file; give a folder with its weights as \.safetensors in one file"
     ):
+        read_model(folder)
+    (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": {"conv_in.weight": place}}))
+    with pytest.raises(DarkroomError, match=r"index\.json: lists weights that lie in several files"):
+        read_model(folder)
+
+
+@pytest.mark.parametrize("place", ["../secret", "/etc/passwd"])
+def test_a_place_instead_of_a_class_is_refused(place: str, folder: Path) -> None:
+    values = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**values, "vae": place}))
+    with pytest.raises(DarkroomError, match=r"model_index\.json: vae = .* is not supported, only AutoencoderKL"):
         read_model(folder)

@@ -21,6 +21,7 @@ import pytest
 from darkroom.core.artifact import write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking import serve, stage_run
+from darkroom.tracking.gate import EVALUATION, Thresholds
 from darkroom.tracking.registry import Description, register
 from darkroom.tracking.secrets import hide_secrets
 from darkroom.tracking.witness import Witness
@@ -120,10 +121,15 @@ def test_a_run_is_kept_behind_user_and_password(
     assert {a.path for a in client.list_artifacts(run.id)} >= {"notes.txt", "manifest.json"}
     pipeline = parts.assembled(Path("artifacts"))
     defaults = {"num_inference_steps": 1, "guidance_scale": 1.0, "sampler": "ddim", "strength": 0.5}
-    registered = register(Path(pipeline), Description("a card", "a ring", {}, defaults))
+    about, demanded = Description("a card", "a ring", {}, defaults), Thresholds(False, None, None, None, True)
+    first = register(Path(pipeline), about, demanded, promote=True)
+    write_json(Path(pipeline) / EVALUATION, {"alignment": {}, "withheld": {}, "written": way})
+    registered = register(Path(pipeline), about, demanded)
+    assert registered.had is not None
+    assert registered.verdict.notes[0].startswith("not compared with"), "the candidate's figures were asked for"
     serve()
     told = [seen.link for seen in Witness().runs("train_vae", {})]
-    check_silent(*capfd.readouterr(), str(found.to_dictionary()), str(registered), *told, run.address)
+    check_silent(*capfd.readouterr(), str(found.to_dictionary()), str(first), str(registered), *told, run.address)
     assert registered.store == f"http://{guarded}"
 
 

@@ -34,10 +34,6 @@ from darkroom.tracking.store import Store
 PIPELINE = Path("artifacts/pipeline")
 PROMPT = "a small red circle"
 DATA = Info("scenes", 16, 3, {"test": 5, "train": 40}, (), (), {"words": 9}, (), captions=True)
-METRICS = {
-    "alignment": {"test": {"exact_match": {"value": 0.25, "low": 0.125, "high": 0.5, "n": 5}}},
-    "fidelity": {"features": "a judge", "fid": {"value": 2.5, "low": 2.0, "high": 3.0, "n": 5}},
-}
 FIGURES = {  # of evaluation.json: alignment is well above chance, and so on
     "alignment": {
         "test": {
@@ -48,6 +44,7 @@ FIGURES = {  # of evaluation.json: alignment is well above chance, and so on
     },
     "evaluator": {"valid": True, "reason": "", "real": {}, "chance": {}},
     "fidelity": {
+        "features": "a judge",
         "fid": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 200},
         "scale": {"fid": {"real": 0.4, "noise": 50.0, "mean_colour": 9.0, "blurred": 4.0}},
     },
@@ -64,7 +61,7 @@ Call = Callable[..., tuple[int, dict[str, Any]]]
 
 def describe(folder: Path, example: str = PROMPT) -> None:
     trained = {"train_unet": {"steps": 10, "batch_size": 2}}
-    write_card(folder, DATA, METRICS, trained, example)
+    write_card(folder, DATA, FIGURES, trained, example)
     write_json(folder / "evaluation.json", FIGURES)
 
 
@@ -153,8 +150,10 @@ def test_a_version_belongs_to_the_run_that_assembled_it_and_has_its_metrics(
     assert model.source_run_id == run.id
     assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "darkroom", "version": version.version}]
     assert {metric.key: metric.value for metric in model.metrics} == {
-        "alignment.test.exact_match": 0.25,
-        "fidelity.fid": 2.5,
+        "alignment.test.attribute_accuracy": 0.9,
+        "alignment.test.exact_match": 0.7,
+        "fidelity.fid": 0.5,
+        "vae.psnr": 30.0,
     }
     assert client.get_run(run.id).outputs.model_outputs[0].model_id == model.model_id
     assert "darkroom-pipeline" in {m.name for m in client.search_registered_models()}
@@ -531,3 +530,20 @@ def test_params_without_the_section_are_named(register: Callable[..., str]) -> N
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.partition("\nregister:")[0] + "\n")
     assert "params.yaml: register is missing; add it" in register(status=1)
+
+
+def test_what_a_system_left_in_a_pipelines_folder_makes_no_other_version(
+    register: Callable[..., str], own: mlflow.MlflowClient
+) -> None:
+    """Catches: .DS_Store in the folder, for which it was another content, that no run had made."""
+    model("looked at")
+    with stage_run("evaluate", {}, {}, {}, [PIPELINE], {}) as run:
+        pass
+    Path("dvc.lock").write_text(f"stages: {{evaluate: {{outs: [{{md5: {content_hash(PIPELINE)}}}]}}}}\n")
+    for name in (".DS_Store", "unet/._config.json", "Thumbs.db"):
+        (PIPELINE / name).write_bytes(b"left")
+    assert "is version 1 of the model darkroom, just registered" in register()
+    assert own.get_model_version("darkroom", "1").run_id == run.id
+    assert "dvc.lock" in {file.path for file in own.list_artifacts(run.id)}
+    (PIPELINE / "Thumbs.db").unlink()
+    assert "registered before" in register()

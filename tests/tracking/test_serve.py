@@ -2,13 +2,18 @@
 
 import http.server
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import pytest
@@ -30,6 +35,57 @@ from darkroom.tracking.ports import (
 )
 from darkroom.tracking.witness import Witness
 
+T = TypeVar("T")
+STARTS_WITHIN, ANSWERS_WITHIN = 200, 60  # seconds
+
+
+@contextmanager
+def served(port: int) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """What serves this project's runs at a port, and the address that it prints; ended by SIGTERM, at the latest here.
+
+    Left to itself where a test fails, it would be waited for without end.
+    """
+    command = [sys.executable, "-c", f"from darkroom.tracking import serve; serve({port})"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        late = threading.Timer(STARTS_WITHIN, server.terminate)
+        late.start()
+        try:
+            assert server.stdout is not None
+            address = next((line.strip() for line in server.stdout if line.startswith("http")), None)
+            late.cancel()
+            assert address is not None, "the server did not start"
+            yield server, address
+        finally:
+            late.cancel()
+            server.terminate()
+            try:
+                server.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                server.kill()
+
+
+def while_serving(port: int, look: Callable[[], T]) -> T:
+    """What `look` finds while this process serves the project's runs; in a process of its own, MLflow's import counts
+    twice."""
+    with ThreadPoolExecutor(1) as pool:
+        over = threading.Event()
+
+        def at_work() -> T:
+            while running() != port:
+                assert not over.wait(0.1), "it never served"
+            try:
+                return look()
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)  # as serve itself takes it
+
+        before, found = signal.getsignal(signal.SIGTERM), pool.submit(at_work)
+        try:
+            serve(port)
+        finally:
+            over.set()
+            signal.signal(signal.SIGTERM, before)
+        return found.result()
+
 
 def test_a_project_without_runs_has_its_page_and_links_lead_there(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -39,13 +95,10 @@ def test_a_project_without_runs_has_its_page_and_links_lead_there(
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    command = [sys.executable, "-c", f"from darkroom.tracking import serve; serve({port})"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        address = next(line.strip() for line in server.stdout if line.startswith("http"))
+    with served(port) as (server, address):
         experiment = address.split("/experiments/")[1].split("/")[0]
         question = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/get?experiment_id={experiment}"
-        with urllib.request.urlopen(question) as answer:
+        with urllib.request.urlopen(question, timeout=ANSWERS_WITHIN) as answer:
             assert json.load(answer)["experiment"]["name"] == "darkroom"
         assert running() == port
         assert while_it_runs() == ""
@@ -193,16 +246,14 @@ def test_a_project_of_any_name_keeps_its_runs_in_itself_and_shows_them(
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    command = [sys.executable, "-c", f"from darkroom.tracking import serve; serve({port})"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        assert next(line for line in server.stdout if line.startswith("http"))
+
+    def look() -> tuple[bytes, list[str]]:
         question = f"http://127.0.0.1:{port}/get-artifact?run_uuid={run.id}&path=notes.txt"
-        with urllib.request.urlopen(question) as answer:
-            assert answer.read() == b"a note"
-        processes = psutil.Process(server.pid).children(recursive=True)
-        words = [word for process in processes for word in process.cmdline()]
-        assert words
-        assert not [word for word in words if "mlflow.db" in word], "an address may hold a password"
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(timeout=120) == 0
+        with urllib.request.urlopen(question, timeout=ANSWERS_WITHIN) as answer:
+            note = answer.read()
+        return note, [word for process in psutil.Process().children(recursive=True) for word in process.cmdline()]
+
+    note, words = while_serving(port, look)
+    assert note == b"a note"
+    assert str(port) in words
+    assert not [word for word in words if "mlflow.db" in word], "an address may hold a password"

@@ -265,7 +265,7 @@ def _said(folder: Path) -> dict[str, Any]:
 
 def _run_parameters(*folders: Path) -> list[Mapping[str, Any]] | None:
     """The parameters of the runs that made two pipelines; None where one of these is not known."""
-    from darkroom.core.artifact import content_hash
+    from darkroom.core.artifact import model_hash
     from darkroom.tracking.address import is_on
     from darkroom.tracking.registry import MADE_AT
     from darkroom.tracking.witness import Witness, store_exists
@@ -274,7 +274,7 @@ def _run_parameters(*folders: Path) -> list[Mapping[str, Any]] | None:
         return None
     try:
         witness = Witness()
-        seen = [witness.wrote(MADE_AT, content_hash(folder)) for folder in folders]
+        seen = [witness.wrote(MADE_AT, model_hash(folder)) for folder in folders]
     except DarkroomError:
         return None
     found = [run.params for run in seen if run is not None]
