@@ -90,10 +90,10 @@ def main() -> None:
         for step in range(1, given.rounds + 1):
             checkpoints = Checkpoints(folder, {}, 0, 1, Interruption())
             began = time.perf_counter()
-            checkpoints.after(step, parts)
+            checkpoints.after(step, parts, given.rounds)
             write.append(time.perf_counter() - began)
             began = time.perf_counter()
-            assert checkpoints.resume(parts) == step
+            assert checkpoints.resume(parts, given.rounds) == step
             read.append(time.perf_counter() - began)
         newest = max(folder.glob("step_*"))
         size = sum(file.stat().st_size for file in newest.iterdir())

@@ -197,7 +197,11 @@ def test_the_noise_process_of_a_recipe_is_shown_on_the_prepared_pictures(
     capsys.readouterr()
     assert run("show", "forward") == 0
     assert capsys.readouterr().out == "reports/forward.png\n"
-    assert run("show", "forward", "--recipe", "mnist-score-concat", "--out", "deep/ve.png") == 0
+    to_ve = ("show", "forward", "--recipe", "mnist-score-concat", "--out", "deep/ve.png")
+    assert run(*to_ve) == 1
+    assert "--out = deep/ve.png: there is no folder deep; make it (mkdir -p deep)" in capsys.readouterr().err
+    Path("deep").mkdir()
+    assert run(*to_ve) == 0
     vp, ve = (Image.open(path) for path in ("reports/forward.png", "deep/ve.png"))
     assert ve.width == vp.width
     assert ve.height > vp.height  # pictures whose noise is beyond the range are shown twice

@@ -57,7 +57,8 @@ def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     info["sampling"]["num_inference_steps"] = 2
     write_json(tmp_path / "other" / "pipeline.json", info)
     for name, prompt in (("text", "a small red circle"), ("other", "a large blue square")):
-        metrics = {"alignment": {"test": {}}, "fidelity": {"features": "a judge"}}
+        judge = {"valid": True, "reason": ""}
+        metrics = {"alignment": {"test": {}}, "evaluator": judge, "fidelity": {"features": "a judge"}, "withheld": {}}
         write_card(tmp_path / name, DATA, metrics, {}, prompt)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DARKROOM_TRACKING", "off")
@@ -76,6 +77,7 @@ def cell(sheet: Path, row: int, column: int) -> Any:
 def test_the_same_prompts_and_seeds_stand_side_by_side(place: Path, run: Run, capsys: Said) -> None:
     """Catches pictures that are mixed up: of another seed, prompt or pipeline than where they stand."""
     prompts = ["a small red circle", "a large blue square", "a small green circle"]
+    Path("sheets").mkdir()
     assert run("compare", "text", "other", *prompts, "--seeds", "3,9", "--out", "sheets/both.png") == 0
     assert "sheets/both.png" in capsys.readouterr().out
     for which, name in enumerate(("text", "other")):

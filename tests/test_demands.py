@@ -54,7 +54,7 @@ def write(
             known = ((labels[i % len(labels)],), (True,)) if labels else ((), ())
             caption = captions[i % len(captions)]
             writer.add(split, Row(np.full(shape, i % 256, np.uint8), f"{split}{i}.png", caption, *known))
-    writer.finish((), 0, {})
+    writer.finish()
     return Prepared.open(root)
 
 

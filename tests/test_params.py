@@ -197,6 +197,10 @@ ONE_FAULT = {
         ("train_vae", "warmup_steps", "warmup_steps: 999999"),
         "train_vae.warmup_steps = 999999 is above steps = {p.train_vae.steps}; lower it, or raise steps",
     ),
+    "an end beyond the last step": (
+        ("train_unet", "stop_at", "stop_at: 999999"),
+        "train_unet.stop_at = 999999 is above steps = {p.train_unet.steps}; lower it, or raise steps",
+    ),
     "a critic that never starts": (
         ("train_vae", "adversarial", f"adversarial: {CRITIC.replace('start_step: 10', 'start_step: 99999999')}"),
         "train_vae.adversarial.start_step = 99999999 is above steps = {p.train_vae.steps}; lower it, or raise steps",

@@ -32,7 +32,7 @@ def test_both_orientations_of_training_pictures_are_cached(
         for i in range(n):
             pixels = np.random.default_rng(i).integers(0, 256, (8, 8, 3), dtype=np.uint8)
             writer.add(split, Row(pixels, f"{i}.png", f"{i}", (), ()))
-    writer.finish((), 0, {})
+    writer.finish()
     config = {"kind": "identity", "network": {}, "identity_range": [-1.0, 1.0], "scaling_factor": None}
     origin = provenance(Path("data/prepared"))
     write_network(Path("artifacts/vae"), DIFFUSERS_WEIGHTS, IdentityAutoencoder(-1.0, 1.0), config, origin)

@@ -43,7 +43,7 @@ def show_forward(
     from darkroom.params import PARAMS_FILE, load
 
     params = load(recipes.file_of(recipe) if recipe else PARAMS_FILE)
-    place("--out", out, ".png")
+    place("--out", out, ".png", made=out == FORWARD)
     if not (ROOT / INFO).is_file():
         raise DarkroomError(f"{ROOT}: no pictures here yet; make them with: dvc repro -s prepare_data")
     split = Prepared.open(ROOT).split("validation")

@@ -184,9 +184,15 @@ def _training(trained: Mapping[str, Mapping[str, Any]]) -> str:
     rows = []
     for stage, section in trained.items():
         mode = section.get("mode", "train")
-        settings = SETTINGS if mode in TRAINS else ()
-        rows.append([stage, mode, *(_text(section.get(key) if key in settings else None) for key in SETTINGS)])
+        settings = _settings(section) if mode in TRAINS else {}
+        rows.append([stage, mode, *(_text(settings.get(key)) for key in SETTINGS)])
     return "## Training\n\n" + _table(["stage", "mode", *SETTINGS], rows)
+
+
+def _settings(section: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a stage trained with; of its steps those that were made, where it ended before the last one."""
+    steps, stop_at = section.get("steps"), section.get("stop_at")
+    return section if stop_at in (None, steps) else {**section, "steps": f"{stop_at} of {steps}"}
 
 
 def _metrics(metrics: Mapping[str, Any]) -> str:
