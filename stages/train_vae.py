@@ -14,7 +14,8 @@ from darkroom.core.artifact import content_hash, provenance, write_json
 from darkroom.core.device import channels_last
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import seeded
-from darkroom.core.tensors import image_grid, save_png
+from darkroom.core.sheet import Plate, sheet
+from darkroom.core.tensors import save_png, to_pil
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
 from darkroom.data.prepared import Prepared
 from darkroom.nn.discriminator import DiscriminatorConfig, PatchDiscriminator
@@ -34,6 +35,8 @@ from darkroom.training.setting import Setting
 from darkroom.training.trained import read_pretrained_autoencoder
 
 PREPARED, ARTIFACT, REPORT = Path("data/prepared"), Path("artifacts/vae"), Path("reports/train_vae")
+N_SHOWN, COLUMNS = 16, 4  # held-out pictures shown, in a row
+HEADING = "left: held-out picture · right: what the autoencoder makes of it"
 
 
 def body(params: Params, work: Work) -> Mapping[str, float | str]:
@@ -75,8 +78,9 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         work.run.metrics(p.steps, channels.metrics())
     write_json(REPORT / "metrics.json", measured)
     curves.write(REPORT)
-    pairs = image_grid(comparison(vae, held_out.images(range(min(len(held_out), 16))), work.device), columns=8)
-    save_png(REPORT / "reconstructions.png", pairs, scale=3)
+    pairs = [to_pil(x) for x in comparison(vae, held_out.images(range(min(len(held_out), N_SHOWN))), work.device)]
+    plates = [Plate(pair, "") for pair in zip(pairs[::2], pairs[1::2], strict=True)]
+    save_png(REPORT / "reconstructions.png", sheet(plates, COLUMNS, HEADING))
     write_network(ARTIFACT, DIFFUSERS_WEIGHTS, vae, config, provenance(*sources))
     return figures
 
