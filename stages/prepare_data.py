@@ -47,6 +47,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         validation_from=p.validation_from,
         max_bad_fraction=p.max_bad_fraction,
         repeats=p.repeats,
+        crops=p.crops,
         limit=p.limit,
         seed=p.seed,
     )
@@ -58,6 +59,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     write_json(REPORT / "repeats.json", firsts.listing(p.repeats))
     figures = {
         **info.splits,
+        **({"variants": info.variants} if info.variants > 1 else {}),
         **{f"pictures_{name}": count for name, count in asdict(info.pictures).items()},
         "near_duplicates": len(near),
         "stray_captions": len(info.strays),

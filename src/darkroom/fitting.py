@@ -86,6 +86,7 @@ def fit(name: str, root: str | None, minutes: float) -> list[str]:
             seed=q.seed,
             limit=q.limit,
             repeats=q.repeats,
+            crops=q.crops,
         )
         out = Path(passing) / "prepared"
         prepare(source, out, how)

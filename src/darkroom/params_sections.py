@@ -87,7 +87,9 @@ class PrepareData(Section):
     """Images and captions in one format for every source; max_bad_fraction: the largest share of the pictures that may
     be unusable; repeats: what becomes of a picture whose pixels another one of its split has before it. keep: it stays.
     drop: it is left out, captions and all. merge_captions: it is left out, but each caption that the first one does not
-    have becomes a row of its own. Several captions of one picture are no repeats and always stay."""
+    have becomes a row of its own. Several captions of one picture are no repeats and always stay; crops: variants of
+    each training picture, the first as it is and the others cropped at random; more than 1 with resize = crop only, and
+    not of scenes."""
 
     seed: Seed
     source: Source
@@ -100,6 +102,21 @@ class PrepareData(Section):
     limit: Count | None
     max_bad_fraction: Probability
     repeats: Literal["keep", "drop", "merge_captions"]
+    crops: Annotated[int, Field(ge=1, le=100)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.crops > 1 and self.resize != "crop":
+            raise ValueError(
+                f"crops = {self.crops} needs resize = 'crop', not {self.resize!r}, which keeps the whole picture; give "
+                "resize: crop, or crops: 1"
+            )
+        if self.crops > 1 and self.source.kind == "scenes":
+            raise ValueError(
+                f"crops = {self.crops} is not for scenes, which are drawn at image_size, so that a crop would be "
+                "an enlargement; give crops: 1, and for more pictures raise source.n_train"
+            )
+        return self
 
 
 class Perceptual(Section):

@@ -1,6 +1,7 @@
 """Every split cut into two halves by the hash of the pixels, for cross-fitting (Chernozhukov et al. 2018, section 3).
 
-What is fitted to one half is measured on the other. Equal pixels fall into the same half, whichever split they are in.
+What is fitted to one half is measured on the other. Equal pixels fall into the same half, whichever split they are in;
+so do all variants of a training picture, for prepare_data takes no others (see data.crops).
 """
 
 from collections.abc import Sequence
@@ -10,20 +11,17 @@ import torch
 from torch import Tensor
 
 from darkroom.core.tensors import batches
-from darkroom.data.fingerprint import fingerprint
+from darkroom.data.fingerprint import fingerprint, half
 from darkroom.data.prepared import PreparedSplit
 
 ROWS_AT_ONCE = 1000
 
 
 def half_of(images: Tensor) -> Tensor:
-    """Pictures uint8 (N, C, H, W) -> the half, 0 or 1, that each belongs to: (N,) int64.
-
-    The last bit of the fingerprint; its first bytes choose the split, so halves and splits are independent.
-    """
+    """Pictures uint8 (N, C, H, W) -> the half, 0 or 1, that each belongs to by its fingerprint: (N,) int64."""
     pixels = images.permute(0, 2, 3, 1).numpy()
     pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-    return torch.tensor([fingerprint(np.ascontiguousarray(one))[-1] & 1 for one in pixels], dtype=torch.int64)
+    return torch.tensor([half(fingerprint(np.ascontiguousarray(one))) for one in pixels], dtype=torch.int64)
 
 
 def halves(split: PreparedSplit) -> Tensor:

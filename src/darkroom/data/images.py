@@ -114,12 +114,16 @@ def _to_eight_bits(picture: Image.Image) -> Image.Image:
     return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 
+def resized(picture: Image.Image, size: int, box: tuple[int, int, int, int]) -> Image.Image:
+    """A square (left, top, right, bottom) of a picture, resampled to `size` x `size` pixels."""
+    return picture.resize((size, size), Image.Resampling.LANCZOS, box=box)
+
+
 def _crop(picture: Image.Image, size: int) -> Image.Image:
     """The largest centred square, resampled."""
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    box = (left, top, left + side, top + side)
-    return picture.resize((size, size), Image.Resampling.LANCZOS, box=box)
+    return resized(picture, size, (left, top, left + side, top + side))
 
 
 def _pad(picture: Image.Image, size: int) -> Image.Image:

@@ -43,7 +43,9 @@ class NearDuplicates:
         self._paths: dict[str, list[str]] = {}
 
     def add(self, split: str, row: Row) -> None:
-        """Take note of a picture."""
+        """Take note of a picture; crops of it say no more of which picture it is."""
+        if row.variant:
+            return
         small = Image.fromarray(row.pixels).resize((SIDE, SIDE), Image.Resampling.BOX)
         self._thumbnails.setdefault(split, bytearray()).extend(small.tobytes())
         self._paths.setdefault(split, []).append(row.path)

@@ -4,16 +4,20 @@ import hashlib
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
+
+from PIL import Image
 
 from darkroom.core.artifact import whole
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import track
 from darkroom.data.account import Account
+from darkroom.data.crops import crops_of
 from darkroom.data.fingerprint import fingerprint as fingerprint_of
-from darkroom.data.images import UnusablePictureError, conform, decode
+from darkroom.data.fingerprint import half, place
+from darkroom.data.images import Pixels, UnusablePictureError, conform, decode
 from darkroom.data.names import shown
 from darkroom.data.prepared import Info, Prepared, PreparedWriter, Row
 from darkroom.data.repeats import Firsts, Repeats
@@ -36,6 +40,9 @@ class Preparation:
     left out. merge_captions: its captions become rows, but for those that the pixels have already; the picture counts
     as left out. Several captions of one picture are never repeats.
     limit: the most pictures a split may have; which ones stay depends on their pixels and `seed`.
+    crops: variants of each training picture, in consecutive rows for each caption: the picture as it is, then crops of
+    it at random (see data.crops), which depend on its pixels and `seed`. None has pixels whose hash is of another split
+    or of the other half of the data.
     """
 
     image_size: int
@@ -48,6 +55,7 @@ class Preparation:
     seed: int
     repeats: Repeats = "keep"
     limit: int | None = None
+    crops: int = 1
 
 
 def prepare(
@@ -87,7 +95,9 @@ def prepare(
         _check_splits(writer.splits, account.seen)
         if not account.adds_up:
             raise AssertionError(f"pictures without account: {account}")
-        info = writer.finish(account, _listed(books.skipped), _listed(books.strays), about.set_aside, about.details)
+        info = writer.finish(
+            account, _listed(books.skipped), _listed(books.strays), about.set_aside, about.details, how.crops
+        )
         check(Prepared(folder, info))
         return info
 
@@ -111,12 +121,13 @@ class _Books:
 
     def enter(self, item: Sample | Skipped) -> None:
         """A picture, or what is none."""
-        rows = _rows(item, self.how)
-        if isinstance(rows, Skipped):
-            (self.skipped if rows.picture else self.strays).append(rows)
-            self._counts["seen"] += rows.picture
+        picture = _picture(item, self.how)
+        if isinstance(picture, Skipped):
+            (self.skipped if picture.picture else self.strays).append(picture)
+            self._counts["seen"] += picture.picture
             return
         self._counts["seen"] += 1
+        rows = picture.rows
         fingerprint = fingerprint_of(rows[0].pixels)
         split = self._dealer.split(item.split if isinstance(item, Sample) else None, fingerprint)
         first = self._firsts.note(fingerprint, split, rows[0].path)
@@ -125,7 +136,10 @@ class _Books:
             return
         if self.how.repeats == "merge_captions":
             rows = [row for row in rows if self._is_new(fingerprint, row)]
-        if first or self.how.repeats == "keep":
+        stays = first or self.how.repeats == "keep"
+        if split == "train" and (stays or self.how.repeats == "merge_captions"):
+            rows = self._with_crops(rows, picture.image)
+        if stays:
             self._keep(split, fingerprint, rows, not first)
             return
         self._counts["repeats_within_splits"] += 1
@@ -138,6 +152,19 @@ class _Books:
             for chosen in fewest:
                 self._write_picture(split, chosen.rows, chosen.repeat)
             self._counts["over_limit"] += fewest.turned_away
+
+    def _with_crops(self, rows: list[Row], image: Image.Image | Pixels) -> list[Row]:
+        """Behind each row of a training picture those of its crops."""
+        if self.how.crops == 1 or not rows:
+            return rows
+        first = rows[0].pixels
+        of = half(fingerprint_of(first))
+
+        def fits(crop: bytes) -> bool:
+            return half(crop) == of and self._dealer.trains(crop)
+
+        variants = [first, *crops_of(image, first, self.how.crops - 1, self.how.seed, fits)]
+        return [replace(row, pixels=pixels, variant=i) for row in rows for i, pixels in enumerate(variants)]
 
     def _keep(self, split: str, fingerprint: bytes, rows: list[Row], repeat: bool) -> None:
         if self.how.limit is None:
@@ -172,8 +199,16 @@ def _listed(skipped: list[Skipped]) -> list[dict[str, str]]:
     return sorted(({"file": s.file, "reason": s.reason} for s in skipped), key=lambda s: (s["file"], s["reason"]))
 
 
-def _rows(item: Sample | Skipped, how: Preparation) -> list[Row] | Skipped:
-    """One for each caption of a picture."""
+@dataclass(frozen=True)
+class _Picture:
+    """A picture, decoded, and a row for each of its captions."""
+
+    image: Image.Image | Pixels
+    rows: list[Row]
+
+
+def _picture(item: Sample | Skipped, how: Preparation) -> _Picture | Skipped:
+    """What an item gives, or why nothing."""
     if isinstance(item, Skipped):
         return Skipped(shown(item.file), shown(item.reason), item.picture)
     path = item.path.encode("utf-8", "backslashreplace").decode()  # names inside archives may be any bytes
@@ -182,7 +217,8 @@ def _rows(item: Sample | Skipped, how: Preparation) -> list[Row] | Skipped:
         pixels = conform(image, how.image_size, how.channels, how.resize)
     except UnusablePictureError as error:
         return Skipped(shown(item.path), str(error))
-    return [Row(pixels, path, caption, item.labels, item.named) for caption in (item.caption, *item.others)]
+    rows = [Row(pixels, path, caption, item.labels, item.named) for caption in (item.caption, *item.others)]
+    return _Picture(image, rows)
 
 
 class _Dealer:
@@ -200,25 +236,32 @@ class _Dealer:
         if rank < self._last:
             raise ValueError(f"a source gave {name} after {SPLIT_ORDER[self._last]}; the order is {SPLIT_ORDER}")
         self._last = rank
-        place = int.from_bytes(fingerprint[:8], "big") / 2**64  # uniform in [0, 1), fixed for these pixels
         if self.how.validation_from == "test":
-            name = self._carved_from_test(name, place)
+            name = self._carved_from_test(name, place(fingerprint))
         if name != "train":
             if self._firsts.split_of(fingerprint) in (None, name):
                 self._seen.add(name)
             return name
+        return self._carved(place(fingerprint))
+
+    def trains(self, fingerprint: bytes) -> bool:
+        """Would a picture with these pixels be a training picture, were there one, wherever in the source it came?"""
+        return self._firsts.split_of(fingerprint) in (None, "train") and self._carved(place(fingerprint)) == "train"
+
+    def _carved(self, left: float) -> str:
+        """The split of a picture at this place that no split was given for."""
         for carved, fraction in (("test", self.how.test_fraction), ("validation", self.how.validation_fraction)):
             if carved not in self._seen:
-                if place < fraction:
+                if left < fraction:
                     return carved
-                place -= fraction
+                left -= fraction
         return "train"
 
-    def _carved_from_test(self, name: str, place: float) -> str:
+    def _carved_from_test(self, name: str, at: float) -> str:
         """The split of a picture that the source gives as `name`, where validation comes from the test split."""
         if name == "test":
             self._seen |= {"test", "validation"}
-            return "validation" if place < self.how.validation_fraction else "test"
+            return "validation" if at < self.how.validation_fraction else "test"
         wrong = {"validation": "has a validation", "train": "" if "test" in self._seen else "has no test"}.get(name)
         if wrong:
             raise DarkroomError(

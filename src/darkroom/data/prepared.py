@@ -45,7 +45,9 @@ class Info:
     """What dataset.json says.
 
     image_size: pixels; pictures are square. channels: 1 or 3.
-    splits: name -> rows. channel_mean, channel_std: of the training pictures, in [-1, 1].
+    splits: name -> rows. variants: rows of train for each picture and caption: row i is variant i modulo variants, the
+    first of which is the picture as it is and the others are crops of it; in the file where there are more than one.
+    channel_mean, channel_std: of the training pictures, in [-1, 1].
     vocabulary: {"words": distinct words of the training captions, "most_common": [[word, count], …]}.
     pictures: what became of each picture of the source. skipped: [{"file", "reason"}] of those that were unusable.
     strays: [{"file", "reason"}] of captions and records that no picture came from or was lost with.
@@ -67,6 +69,7 @@ class Info:
     strays: tuple[dict[str, str], ...] = ()
     set_aside: dict[str, int] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    variants: int = 1
 
     @property
     def class_labelled(self) -> bool:
@@ -91,6 +94,8 @@ class Info:
     def write(self, root: Path) -> None:
         """Write dataset.json into `root`."""
         value = asdict(self)
+        if self.variants == 1:
+            del value["variants"]
         write_json(root / INFO, {**value.pop("details"), **value})
 
 
@@ -113,13 +118,17 @@ def _schema(heads: tuple[Head, ...], class_labelled: bool) -> pa.Schema:
 
 @dataclass(frozen=True)
 class Row:
-    """One picture to write: uint8 (H, W) or (H, W, 3), its name in the source, what it is called and what it shows."""
+    """One picture to write: uint8 (H, W) or (H, W, 3), its name in the source, what it is called and what it shows.
+
+    variant: 0 is the picture as it is; others are crops of it.
+    """
 
     pixels: npt.NDArray[np.uint8]
     path: str
     caption: str
     labels: tuple[int, ...]
     named: tuple[bool, ...]
+    variant: int = 0
 
 
 class _SplitWriter:
@@ -190,7 +199,8 @@ class PreparedWriter:
             values = row.pixels.reshape(-1, self.info.channels).astype(np.int64)
             self._sum += values.sum(0)
             self._squares += (values * values).sum(0)
-            self._words.update(row.caption.lower().split())
+            if not row.variant:
+                self._words.update(row.caption.lower().split())
 
     @property
     def splits(self) -> dict[str, int]:
@@ -204,6 +214,7 @@ class PreparedWriter:
         strays: Sequence[dict[str, str]] = (),
         set_aside: dict[str, int] | None = None,
         details: dict[str, Any] | None = None,
+        variants: int = 1,
     ) -> Info:
         """Close the shards and write dataset.json."""
         for split in self._splits.values():
@@ -227,6 +238,7 @@ class PreparedWriter:
             strays=tuple(strays),
             set_aside=set_aside or {},
             details=details or {},
+            variants=variants,
         )
         info.write(self.root)
         return info

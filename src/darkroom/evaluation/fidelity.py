@@ -85,16 +85,17 @@ def fidelity(judges: Sequence[Judge], drawn: Drawn, train: PreparedSplit, seed: 
     A judge compares the real pictures that it has not seen with those drawn of their captions, so each picture counts
     with one judge, and the two judges' figures are independent; a figure is their mean. Beside each stand, at the same
     number of pictures, that of unseen real training pictures, and those of BAD. Where these are not well apart for
-    both judges, the figure is withheld.
+    both judges, the figure is withheld. Crops of training pictures are none that a test split has, and count only where
+    nearest ones are sought.
     """
-    chosen = torch.linspace(0, len(train) - 1, min(len(train), TRAINING_PICTURES)).long()
-    parts = [half_of(train.images(chosen[rows])) for rows in batches(len(chosen), ROWS_AT_ONCE)]
-    halves = {"train": torch.cat(parts), "test": half_of(drawn.real)}
+    chosen = _spread(len(train))
+    whole = _spread(len(train) // train.info.variants) * train.info.variants
+    halves = {"train": _halves_of(train, chosen), "whole": _halves_of(train, whole), "test": half_of(drawn.real)}
     found = {}
     for judge in judges:
-        rows, unseen = ((halves[of] != judge.half).nonzero().flatten() for of in ("test", "train"))
+        rows, unseen = ((halves[of] != judge.half).nonzero().flatten() for of in ("test", "whole"))
         order = torch.randperm(len(unseen), generator=generator(seed, "real against real"))
-        real, spare = drawn.real[rows], train.images(chosen[unseen[order[: len(rows)]]])
+        real, spare = drawn.real[rows], train.images(whole[unseen[order[: len(rows)]]])
         found[judge.name] = _compare(judge, real, drawn.pictures[rows], spare, seed)
     figures: dict[str, Any] = {"scale": {}, "judges": {name: {} for name in found}}
     withheld = {}
@@ -122,6 +123,15 @@ def fidelity(judges: Sequence[Judge], drawn: Drawn, train: PreparedSplit, seed: 
         "n_real": len(drawn),
     }
     return Fidelity(figures, withheld)
+
+
+def _spread(n: int) -> Tensor:
+    """TRAINING_PICTURES of n, or all, evenly spread: int64."""
+    return torch.linspace(0, n - 1, min(n, TRAINING_PICTURES)).long()
+
+
+def _halves_of(split: PreparedSplit, chosen: Tensor) -> Tensor:
+    return torch.cat([half_of(split.images(chosen[rows])) for rows in batches(len(chosen), ROWS_AT_ONCE)])
 
 
 def _compare(judge: Judge, real: Tensor, generated: Tensor, spare: Tensor, seed: int) -> _Compared:
