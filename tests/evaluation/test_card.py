@@ -39,6 +39,7 @@ METRICS: dict[str, Any] = {
     },
     "fidelity": {
         "features": "judge (64 features)",
+        "blur": "a Gaussian of 4 pixels",
         "kid": {"value": 2.5e-5, "low": 0.0, "high": 1.0, "n": 50},
         "scale": {"kid": {"real": 1e-6, "noise": 3.0, "mean_colour": 2.0, "blurred": 1.5}},
     },

@@ -167,3 +167,19 @@ def test_a_distance_is_shown_only_where_bad_pictures_are_far() -> None:
     shares = {"noise": 0.0, "mean_colour": 0.1, "blurred": 0.15}
     assert fault(0.9, shares, closer_is_better=False) == ""
     assert "noise has 0.97" in fault(0.95, {**shares, "noise": 0.97}, closer_is_better=False)
+
+
+def test_a_share_that_bad_pictures_have_is_not_shown_however_little_real_ones_lack() -> None:
+    """By what they lack of 1, .06 and .01, they would be well apart: precision .94 for blurred pictures."""
+    assert "blurred has 0.94" in fault(
+        0.99, {"noise": 0.0, "mean_colour": 0.0, "blurred": 0.94}, closer_is_better=False
+    )
+    assert "blurred has 0.83" in fault(1.0, {"noise": 0.0, "mean_colour": 0.0, "blurred": 0.83}, closer_is_better=False)
+    assert "real pictures have 0 " in fault(0.0, {"noise": 0.0}, closer_is_better=False)
+    assert fault(0.6, {"noise": 0.0, "mean_colour": 0.1, "blurred": 0.12}, closer_is_better=False) == ""
+
+
+def test_how_pictures_are_blurred_is_told(splits: dict[str, Split], judges: list[Judge]) -> None:
+    test = splits["test"]
+    found = fidelity(judges, drawn(test, test.pictures), splits["train"], 0)  # type: ignore[arg-type]
+    assert found.figures["blur"] == "a Gaussian with a standard deviation of 0.125 of the side, 2 pixels"

@@ -112,6 +112,40 @@ def attribute_scores(predicted: Tensor, asked: Asked, heads: Sequence[str]) -> S
     )
 
 
+@dataclass(frozen=True)
+class Check:
+    """What a judge must be able to tell of real pictures, on each that it can be asked of: right (n,) bool.
+
+    chance: the share right of the best answer that is the same for all.
+    """
+
+    name: str
+    right: Tensor
+    chance: float
+
+
+def attribute_checks(predicted: Tensor, labels: Tensor, heads: Sequence[str]) -> list[Check]:
+    """Of each attribute, which class it has where it is present, and whether it is present.
+
+    The two stand apart, for a judge that tells one thing from two, but not what the second is, would be right more
+    often than by always saying "absent". What is the same in all pictures checks nothing and is left out. A shuffled
+    reading is expected to be right no more often than the best constant answer.
+
+    Args:
+        predicted, labels: (N, H) int64, ABSENT where nothing was seen or is.
+    """
+    checks = []
+    for i, head in enumerate(heads):
+        seen, there = predicted[:, i], labels[:, i] >= 0
+        present, share = labels[there, i], float(there.double().mean())
+        most = float((present == present.mode().values).double().mean()) if len(present) else 1.0
+        if most < 1:
+            checks.append(Check(head, seen[there] == present, most))
+        if 0 < share < 1:
+            checks.append(Check(f"presence of {head}", (seen >= 0) == there, max(share, 1 - share)))
+    return checks
+
+
 def class_scores(predicted: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
     """Classes read off N pictures against those asked for, both (N,) int64: `class_accuracy`, and `by_class`."""
     right = (predicted == labels)[:, None]

@@ -215,7 +215,7 @@ def _metrics(metrics: Mapping[str, Any]) -> str:
         explained.append(
             f"Fidelity is measured in features of {metrics['fidelity']['features']}: it compares with other models "
             "judged by these alone. Beside each figure stands that of as many real training pictures, of noise, of "
-            "each picture's mean colour and of blurred pictures (a Gaussian of an eighth of the side)."
+            f"each picture's mean colour and of blurred pictures ({metrics['fidelity']['blur']})."
         )
     parts = ["## Metrics", _table(["metric", "value", "interval", "n", "to be read against"], rows)]
     parts.append("\n\n".join(map(_filled, explained)))

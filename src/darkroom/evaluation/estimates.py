@@ -1,5 +1,6 @@
 """A figure with what it is uncertain by: {value, low, high, n}, by a method valid for the figure."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -56,6 +57,16 @@ def bootstrap_ratios(counted: Array, of: Array, resamples: int, rng: np.random.G
 def bootstrap_mean(values: Array, resamples: int, rng: np.random.Generator) -> Estimate:
     """The mean of values (N,), its interval by the percentile bootstrap."""
     return bootstrap_ratios(values[:, None], np.ones((len(values), 1)), resamples, rng)[0]
+
+
+def least_of_share(value: float, n: int) -> float:
+    """The lower end of Wilson's (1927) interval for a share of n samples.
+
+    A bootstrap of few samples that are all alike is a point; this one is 0.34 for two of two.
+    """
+    z = NORMAL**2 / n
+    half_width = math.sqrt(z * (value * (1 - value) + z / 4))
+    return (value + z / 2 - half_width) / (1 + z)
 
 
 class TooFewError(DarkroomError):

@@ -11,15 +11,16 @@ from darkroom.core.rng import generator, numpy_rng
 from darkroom.core.tensors import batches, to_float
 from darkroom.data.halves import half_of
 from darkroom.data.prepared import PreparedSplit
-from darkroom.evaluation.alignment import Asked, Scores, differ, joined, mean_of, top
+from darkroom.evaluation.alignment import Asked, Check, Scores, differ, joined, mean_of, top
 from darkroom.evaluation.drawing import Drawn
-from darkroom.evaluation.estimates import Estimate, bootstrap_mean
+from darkroom.evaluation.estimates import Estimate, bootstrap_mean, least_of_share
 from darkroom.evaluation.features import Judge
 from darkroom.evaluation.fidelity import CLOSENESS, Fidelity, fidelity, metrics
 from darkroom.evaluation.reconstruction import psnr, ssim
 from darkroom.inference.pipeline import Pipeline
 
 REAL_PICTURES = 2500  # of a split at most, on which the judges are measured
+FAULTS_SHOWN = 3  # of a judge
 SHUFFLES = 20  # of captions among pictures, whose mean is the chance level
 UNSEEN = "unseen_captions"
 
@@ -55,7 +56,8 @@ class Examiner:
     def bench(self, splits: Mapping[str, PreparedSplit]) -> Bench:
         """The judges on real pictures, test among the splits.
 
-        Their word counts if, of each, every figure on unseen test pictures lies above chance by its interval.
+        Their word counts if, of each judge, every figure and every one of its `checks` lies above its own chance level
+        on unseen test pictures, by its interval.
         """
         real, chance, faults = {}, {}, []
         for name, split in splits.items():
@@ -77,7 +79,8 @@ class Examiner:
                 shuffled, blind = self._shuffled(judge, reading, wanted), judge.blind(wanted)
                 level = {of: max(blind.get(of, 0.0), value) for of, value in shuffled.items()}
                 levels.append((len(rows), level))
-                faults += self._faults(judge, scores, level)
+                fault = self._fault(judge, scores, judge.checks(reading, wanted), level)
+                faults += [fault] if fault else []
             if parts:
                 real[name] = joined(parts).estimates(self.resamples, numpy_rng(self.seed, "alignment", f"real {name}"))
             if levels:
@@ -167,20 +170,32 @@ class Examiner:
                 total[name] = total.get(name, 0.0) + value / SHUFFLES
         return {name: value for name, value in total.items() if "." not in name}
 
-    def _faults(self, judge: Judge, scores: Scores, chance: Mapping[str, float]) -> list[str]:
-        """Which of a judge's figures on real pictures do not clear chance."""
-        found = scores.estimates(self.resamples, numpy_rng(self.seed, "alignment", f"judge {judge.name}"))
+    def _fault(self, judge: Judge, scores: Scores, checks: Sequence[Check], chance: Mapping[str, float]) -> str:
+        """What a judge cannot tell of real pictures by its interval, the worst first; "" where there is nothing.
+
+        The lower end is that of the bootstrap or of Wilson's interval, whichever is lower: see `least_of_share`.
+        """
+        rng = numpy_rng(self.seed, "alignment", f"judge {judge.name}")
+        found = scores.estimates(self.resamples, rng)
+        measured = [(name, figure, chance[name]) for name, figure in found.items() if isinstance(figure, Estimate)]
+        for check in checks:
+            estimate = bootstrap_mean(check.right.double().numpy(), self.resamples, rng)
+            measured.append((check.name, estimate, check.chance))
         faults = []
-        for name in top(found):
-            figure = found[name]
-            assert isinstance(figure, Estimate)
-            if figure.low <= chance[name]:
-                faults.append(
-                    f"judge {judge.name} does not clear chance: on {figure.n} real test pictures that it has not seen "
-                    f"its {name} is {figure.value:.3g} [{figure.low:.3g}, {figure.high:.3g}], and chance is "
-                    f"{chance[name]:.3g}; train the judges longer (train_evaluator.steps)"
-                )
-        return faults
+        for name, figure, level in measured:
+            low = min(figure.low, least_of_share(figure.value, figure.n))
+            if low <= level:
+                told = f"{name} {figure.value:.3g} [{low:.3g}, {figure.high:.3g}] of {figure.n} (chance {level:.3g})"
+                faults.append((low - level, told))
+        if not faults:
+            return ""
+        worst = [told for _, told in sorted(faults)]
+        more = f" and {len(worst) - FAULTS_SHOWN} more" if len(worst) > FAULTS_SHOWN else ""
+        return (
+            f"judge {judge.name} does not clear chance on real test pictures that it has not seen: "
+            f"{', '.join(worst[:FAULTS_SHOWN])}{more}; give more test pictures, or train the judges longer "
+            "(train_evaluator.steps)"
+        )
 
 
 def words(caption: str) -> str:

@@ -17,7 +17,15 @@ from darkroom.core.weights import WEIGHTS, read_network
 from darkroom.data.conditioning import distinct
 from darkroom.data.prepared import Head
 from darkroom.data.tokenizer import CLIPTokenizer
-from darkroom.evaluation.alignment import Asked, Scores, attribute_scores, class_scores, share_scores
+from darkroom.evaluation.alignment import (
+    Asked,
+    Check,
+    Scores,
+    attribute_checks,
+    attribute_scores,
+    class_scores,
+    share_scores,
+)
 from darkroom.nn.evaluator import JUDGES, ROTATIONS, Classifier, ClassifierConfig, SelfSupervised, rotated
 from darkroom.nn.image import ConvTowerConfig
 from darkroom.nn.text import CLIPTextConfig
@@ -90,15 +98,31 @@ class Judge:
             return class_scores(reading[:, 0], asked.labels[:, 0], self.heads[0].classes)
         return attribute_scores(reading, asked, [head.name for head in self.heads])
 
+    def checks(self, reading: Tensor, asked: Asked) -> list[Check]:
+        """What, beyond the figures of `score`, is to clear chance on real pictures: each structured attribute."""
+        if self.kind != "classifier" or self.class_labelled:
+            return []
+        return attribute_checks(reading, asked.labels, [head.name for head in self.heads])
+
     def blind(self, asked: Asked) -> dict[str, float]:
-        """The figures of somebody who does not look: who always says what is asked most often."""
+        """The figures of somebody who does not look, and always says the same.
+
+        Of attributes the best of three answers: the commonest class of each, the same where absence counts as a class,
+        and the commonest picture as a whole.
+        """
         if self.kind == "towers":
             return {"caption_retrieval": max(Counter(asked.captions).values()) / len(asked)}
         if self.kind == "selfsupervised":
             return {"rotation_accuracy": 1 / ROTATIONS}
         counted = [torch.where(named, labels, -1) for labels, named in zip(asked.labels.T, asked.named.T, strict=True)]
         most = [int(labels[labels >= 0].mode().values) if (labels >= 0).any() else -1 for labels in counted]
-        return self.score(torch.tensor(most).expand(len(asked), -1), asked).values()
+        ((whole, _),) = Counter(map(tuple, asked.labels.tolist())).most_common(1)
+        answers = [torch.tensor(most), asked.labels.mode(dim=0).values, torch.tensor(whole)]
+        found: dict[str, float] = {}
+        for answer in answers:
+            for name, value in self.score(answer.expand(len(asked), -1), asked).values().items():
+                found[name] = max(found.get(name, 0.0), value)
+        return found
 
     @torch.no_grad()
     def _finds_caption(self, pictures: Tensor, captions: list[str]) -> Tensor:

@@ -17,7 +17,7 @@ from darkroom.evaluation.drawing import Drawn
 from darkroom.evaluation.estimates import Estimate, TooFewError, from_halves, mean_of_independent
 from darkroom.evaluation.features import Judge
 from darkroom.evaluation.memorisation import closeness_to_training
-from darkroom.evaluation.scale import BAD, bad_pictures, fault
+from darkroom.evaluation.scale import BAD, bad_pictures, blur_told, fault
 
 TRAINING_PICTURES = 10_000  # at most, among which nearest neighbours are sought
 ROWS_AT_ONCE = 1000
@@ -119,6 +119,7 @@ def fidelity(judges: Sequence[Judge], drawn: Drawn, train: PreparedSplit, seed: 
     width = judges[0].features(drawn.real[:1]).shape[1]
     figures |= {
         "features": f"darkroom evaluator ({judges[0].kind}, two judges, {width} features each, mean square 1)",
+        "blur": blur_told(drawn.real.shape[-1]),
         "n_generated": len(drawn),
         "n_real": len(drawn),
     }

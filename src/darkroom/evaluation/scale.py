@@ -21,6 +21,11 @@ def bad_pictures(images: Tensor, seed: int) -> dict[str, Tensor]:
     return dict(zip(BAD, (noise, mean, blurred(images)), strict=True))
 
 
+def blur_told(side: int) -> str:
+    """How pictures of `side` pixels are blurred, in words."""
+    return f"a Gaussian with a standard deviation of {BLUR:g} of the side, {BLUR * side:g} pixels"
+
+
 def blurred(images: Tensor) -> Tensor:
     """Pictures uint8 (N, C, H, W) under a Gaussian of BLUR, edges repeated."""
     x = to_float(images)
@@ -36,6 +41,10 @@ def blurred(images: Tensor) -> Tensor:
 
 def fault(real: float, bad: dict[str, float], closer_is_better: bool) -> str:
     """Why a figure does not tell good pictures from bad ones; "" where it does.
+
+    A share is compared as it stands, not by what it lacks of 1. Of real pictures that lack is small and may be 0: five
+    times .01 would let through a precision that gives blurred pictures .94. So bad pictures must get a fifth of the
+    share of real ones at most, which caps at .2 what a figure that is shown gives any of them.
 
     Args:
         real: its value for real pictures. bad: its value for each of BAD.
