@@ -100,7 +100,6 @@ def test_the_hub_and_darkroom_read_its_front_matter(folder: Path) -> None:
     measured = {result.metric_type: result.metric_value for result in facts.eval_results}
     assert measured == {
         "alignment.test.exact_match": 0.25,
-        "evaluator.real.test.exact_match": 0.99,
         "fidelity.kid": 2.5e-5,
     }
     read = read_card(folder)

@@ -22,6 +22,7 @@ from darkroom.evaluation.report import beside, estimates, withheld
 from darkroom.inference.folder import PipelineInfo
 
 CARD = "README.md"
+OF_JUDGES = "evaluator."  # figures that tell of the judges, not of the model
 FENCE = "---\n"
 WIDTH = 120
 UNKNOWN = "unknown"
@@ -102,7 +103,8 @@ def lineage(folder: Path) -> dict[str, str]:
 
 def _front(data: Info, info: PipelineInfo, metrics: Mapping[str, Any], example: str) -> dict[str, Any]:
     task = TASKS[info.condition.kind]
-    measured = [{"type": name, "value": figure["value"]} for name, figure in estimates(metrics).items()]
+    of_the_model = {name: figure for name, figure in estimates(metrics).items() if not name.startswith(OF_JUDGES)}
+    measured = [{"type": name, "value": figure["value"]} for name, figure in of_the_model.items()]
     dataset = {"name": data.source, "type": data.source}
     return {
         "license": LICENCES.get(data.source, UNKNOWN),
