@@ -106,7 +106,7 @@ class StageOutlook:
             own = remaining if left is None or remaining is None else max(left, remaining)
         if own is None:
             return self._position
-        without = f" without {', '.join(self._unknown)}" if self._unknown else ""
+        without = f"; not timed here yet: {', '.join(self._unknown)}" if self._unknown else ""
         return f"{self._position}, {about(own + self._after)} left in all{without}"
 
     def trained(self, steps: int, seconds: float) -> None:
