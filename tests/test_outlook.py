@@ -126,7 +126,9 @@ def test_stages_that_were_never_timed_are_named(outlook: Outlook) -> None:
     now = outlook("train_vae", pid=2)
     assert now.at_start() == "stage 1 of 3, about 7 min left without those not timed here yet: train_unet"
     assert now.in_all(60.0, training=False).endswith("about 7 min left in all; not timed here yet: train_unet")
-    assert now.in_all(600.0, training=False).endswith("about 15 min left in all; not timed here yet: train_unet"), "slower today"
+    assert now.in_all(600.0, training=False).endswith("about 15 min left in all; not timed here yet: train_unet"), (
+        "slower today"
+    )
 
 
 def test_stages_that_this_dvc_has_run_are_behind(outlook: Outlook) -> None:
