@@ -32,7 +32,7 @@ def figures(exact: float, **others: Any) -> dict[str, Any]:
     split = {"exact_match": around(exact), "judges": {"a": {"exact_match": around(exact)}}}
     return {
         "alignment": {"test": split},
-        "fidelity": {"fid": around(0.5), "scale": {"fid": {"real": 0.4}}},
+        "fidelity": {"fid": around(0.5), "blur": "a Gaussian of 4 pixels", "scale": {"fid": {"real": 0.4}}},
         "withheld": {},
         "judged_with": JUDGED_WITH,
         **others,
@@ -58,7 +58,12 @@ def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_json(tmp_path / "other" / "pipeline.json", info)
     for name, prompt in (("text", "a small red circle"), ("other", "a large blue square")):
         judge = {"valid": True, "reason": ""}
-        metrics = {"alignment": {"test": {}}, "evaluator": judge, "fidelity": {"features": "a judge"}, "withheld": {}}
+        metrics = {
+            "alignment": {"test": {}},
+            "evaluator": judge,
+            "fidelity": {"features": "a judge", "blur": "a Gaussian of 4 pixels"},
+            "withheld": {},
+        }
         write_card(tmp_path / name, DATA, metrics, {}, prompt)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DARKROOM_TRACKING", "off")

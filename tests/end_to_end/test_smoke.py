@@ -27,7 +27,7 @@ RECIPES = sorted(file.stem for file in (ROOT / "recipes").glob("*.yaml"))
 QUICK = ("mnist-score-transformer", "photos-ddpm-small")  # not left to `make test-all`
 TEST_PICTURES = 30
 
-SHORT = {"steps": 3, "batch_size": 8, "validate_every": 2, "warmup_steps": 0}
+SHORT = {"steps": 3, "batch_size": 8, "validate_every": 2, "warmup_steps": 0, "on_worse_than_chance": "warn"}
 SAMPLING = {"num_inference_steps": 3}
 SMALL: dict[str, Any] = {
     "prepare_data": {"validation_fraction": 0.3, "test_fraction": 0.3},

@@ -96,7 +96,7 @@ def test_everything_is_measured_and_shown_and_twice_the_same(project: Path, eval
     assert metrics["alignment"] == {"test": {}, "novel": {}}, "of judges that were never trained"
     assert metrics["fidelity"] == {}
     assert not metrics["evaluator"]["valid"]
-    assert "judge a does not clear chance: on" in metrics["evaluator"]["reason"]
+    assert "judge a does not clear chance on real test pictures" in metrics["evaluator"]["reason"]
     assert {f"alignment.{of}.exact_match" for of in ("test", "novel")} | {"fidelity.fid"} <= set(metrics["withheld"])
     assert set(metrics["evaluator"]["real"]) == {"train", "validation", "test", "novel"}
     assert metrics["evaluator"]["real"]["test"]["exact_match"]["n"] == N_TEST

@@ -196,7 +196,8 @@ def test_a_long_prompt_is_cut_and_the_words_not_seen_are_named(make: Make, caplo
     pipeline = make()
     with caplog.at_level(logging.WARNING, "darkroom"):
         pipeline.text_to_image("a small red circle " * 2 + "a large blue square and beyond")
-    (record,) = caplog.records
+    record, unseen = caplog.records
+    assert "words that the model never saw: and, beyond" in unseen.getMessage()
     assert record.getMessage().endswith("beyond'")
     assert "12 tokens" in record.getMessage()
 

@@ -47,11 +47,18 @@ def damaged(path: Path, record: Record, **chunks: str | None) -> None:
     BLACK.save(path, pnginfo=info)
 
 
+def read_plainly(path: Path) -> Record:
+    """A record with its pictures as pictures, not as what Pillow calls files of them, which equal no picture."""
+    record = Record.read(path)
+    image, mask = (picture and picture.copy() for picture in (record.image, record.mask))
+    return replace(record, image=image, mask=mask)
+
+
 @pytest.mark.parametrize("record", [PLAIN, EDITED], ids=["plain", "edited"])
 def test_a_record_reads_back_as_written(record: Record, tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     record.save(path, PICTURE)
-    assert Record.read(path) == record
+    assert read_plainly(path) == record
 
 
 @pytest.mark.parametrize(
@@ -136,11 +143,11 @@ def test_what_fits_is_read_again_and_what_does_not_is_refused(tmp_path: Path, mo
     size = sum(map(len, texts(path).values()))
     monkeypatch.setattr(PngImagePlugin, "MAX_TEXT_MEMORY", size)
     EDITED.check_fits()
-    assert Record.read(path) == EDITED
+    assert read_plainly(path) == EDITED
     monkeypatch.setattr(PngImagePlugin, "MAX_TEXT_MEMORY", size - 1)
     with pytest.raises(DarkroomError, match=rf"image: {size:,} bytes .* {size - 1:,} at most; give a smaller picture"):
         EDITED.check_fits()
-    with pytest.raises(DarkroomError, match=r"x\.png: damaged"):
+    with pytest.raises(DarkroomError, match=r"x\.png: does not say how it was made"):
         Record.read(path)
 
 

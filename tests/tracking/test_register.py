@@ -46,6 +46,7 @@ FIGURES = {  # of evaluation.json: alignment is well above chance, and so on
     "fidelity": {
         "features": "a judge",
         "fid": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 200},
+        "blur": "a Gaussian of 4 pixels",
         "scale": {"fid": {"real": 0.4, "noise": 50.0, "mean_colour": 9.0, "blurred": 4.0}},
     },
     "withheld": {},

@@ -219,6 +219,14 @@ def test_a_server_elsewhere_that_does_not_answer_is_named(project: Path, monkeyp
         serve()
 
 
+def words_of(process: psutil.Process) -> list[str]:
+    """The command line of a process; none of one that is just ending."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
 def test_a_project_of_any_name_keeps_its_runs_in_itself_and_shows_them(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,7 +259,7 @@ def test_a_project_of_any_name_keeps_its_runs_in_itself_and_shows_them(
         question = f"http://127.0.0.1:{port}/get-artifact?run_uuid={run.id}&path=notes.txt"
         with urllib.request.urlopen(question, timeout=ANSWERS_WITHIN) as answer:
             note = answer.read()
-        return note, [word for process in psutil.Process().children(recursive=True) for word in process.cmdline()]
+        return note, [word for process in psutil.Process().children(recursive=True) for word in words_of(process)]
 
     note, words = while_serving(port, look)
     assert note == b"a note"
