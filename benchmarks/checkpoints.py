@@ -65,7 +65,7 @@ def state(params: Params) -> dict[str, Stateful]:
         weight.grad = torch.full_like(weight, 1e-3)
     for optimizer in phase.optimizers:
         optimizer.step()
-    ema, best, curves = EMA(unet, p.ema_half_life), Best(), Curves.over(p.steps, lambda step, values: None)
+    ema, best, curves = EMA(unet, p.ema_half_life), Best(), Curves(p.log_every, lambda step, values: None)
     best.consider(1, 1.0, ema.network)
     for step in range(1, p.steps + 1):
         curves(step, {"loss": 1 / step, "gradient_norm": 1 / step, "learning_rate": 1 / step})

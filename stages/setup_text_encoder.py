@@ -40,7 +40,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     """Make the conditions as `mode` says and cache them for every picture that training sees."""
     p, data = params.setup_text_encoder, Prepared.open(PREPARED)
     splits = {name: data.split(name) for name in SPLITS}
-    curves, figures = Curves.over(p.steps, work.run.metrics), dict[str, float | str]()
+    curves, figures = Curves(p.log_every, work.run.metrics), dict[str, float | str]()
     texts: list[str] = []
     sources = [PREPARED]
     with whole(ARTIFACT) as folder:
@@ -127,6 +127,7 @@ def _train(
         accumulation=1,
         hooks=hooks,
         description="text encoder",
+        read_every=(curves.every, p.validate_every),
         checkpoints=work.checkpoints,
         remembered={"curves": curves} | training.memory(),
         processes=work.processes,

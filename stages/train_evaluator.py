@@ -34,7 +34,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     setting = Setting(p.batch_size, p.seed, p.precision, work.device, work.processes)
     with seeded(p.seed, "evaluator"):
         judges = make_judges(data.info, splits, shape, setting)
-    ema, curves = EMA(judges.networks, p.ema_half_life), Curves.over(p.steps, work.run.metrics)
+    ema, curves = EMA(judges.networks, p.ema_half_life), Curves(p.log_every, work.run.metrics)
     ending = work.ending(p.steps, p.stop_at)
 
     def accuracy(step: int, values: Mapping[str, float]) -> None:
@@ -56,6 +56,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         accumulation=1,
         hooks=hooks,
         description="evaluator",
+        read_every=(curves.every, p.validate_every),
         checkpoints=work.checkpoints,
         remembered={"curves": curves},
         processes=work.processes,

@@ -69,7 +69,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         max_held_out=p.held_out,
         setting=Setting(p.batch_size, p.seed, p.precision, device, work.processes),
     )
-    ema, best, curves = EMA(unet, p.ema_half_life), Best(), Curves.over(p.steps, work.run.metrics)
+    ema, best, curves = EMA(unet, p.ema_half_life), Best(), Curves(p.log_every, work.run.metrics)
     ending = work.ending(p.steps, p.stop_at)
     sampling, decoder = Sampling(**p.sampling.model_dump()), LatentDecoder(VAE, LATENTS, latents.scaling_factor, device)
     shown = Shown(decoder, decoder.centre, read_asked(CONDITIONING, "validation", max(p.samples, ROWS)))
@@ -104,6 +104,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         accumulation=p.accumulation,
         hooks=[curves, held_out, samples],
         description="train_unet",
+        read_every=(curves.every, p.validate_every, p.sample_every),
         checkpoints=work.checkpoints,
         remembered={"curves": curves, "best": best},
         processes=work.processes,

@@ -41,7 +41,7 @@ HEADING = "left: held-out picture · right: what the autoencoder makes of it"
 
 def body(params: Params, work: Work) -> Mapping[str, float | str]:
     """Train, take over or do without an autoencoder, as `mode` says, and measure it on held-out pictures."""
-    p, data, curves = params.train_vae, Prepared.open(PREPARED), Curves.over(params.train_vae.steps, work.run.metrics)
+    p, data, curves = params.train_vae, Prepared.open(PREPARED), Curves(params.train_vae.log_every, work.run.metrics)
     config: dict[str, Any] = {
         "kind": "identity" if p.mode == "identity" else "kl",
         "network": {},
@@ -136,6 +136,7 @@ def _train(p: TrainVAE, data: Prepared, work: Work, curves: Curves) -> Autoencod
         accumulation=1,
         hooks=hooks,
         description="train_vae",
+        read_every=(curves.every, p.validate_every),
         checkpoints=work.checkpoints,
         remembered={"curves": curves, "best": best},
         processes=work.processes,

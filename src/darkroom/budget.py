@@ -31,6 +31,7 @@ LONGEST = 100_000_000  # steps
 COUNTED = (
     ("warmup_steps",),
     ("validate_every",),
+    ("log_every",),
     ("sample_every",),
     ("adversarial", "start_step"),
     ("adversarial", "warmup_steps"),

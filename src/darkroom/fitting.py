@@ -40,7 +40,7 @@ BATCHES = {"train_vae": 16, "setup_text_encoder": 64, "train_unet": 64, "train_e
 VOCABULARIES = (1024, 2048, 4096, 8192)
 WHOLE_WORDS = 0.9  # of the distinct training words that a vocabulary is to hold in one piece
 LENGTH_STEP, LONGEST = 4, 64  # tokens
-WARM_UP, VALIDATIONS, FEWEST_STEPS = 13, 5, 20
+WARM_UP, VALIDATIONS, LOGGED, FEWEST_STEPS = 13, 5, 100, 20
 
 
 @dataclass(frozen=True)
@@ -200,6 +200,7 @@ def _steps(p: Params, data: Prepared, minutes: float) -> list[Choice]:
         left -= steps * batch * SECONDS[section]
         every = max(1, steps // VALIDATIONS)
         values = {"steps": steps, "warmup_steps": steps // WARM_UP, "validate_every": every}
+        values["log_every"] = max(1, steps // LOGGED)
         if section == "train_unet":
             values["sample_every"] = every
         why = f"{steps * batch / train:.0f} epochs, about {steps * batch * SECONDS[section] / 60:.1f} min on two cores"

@@ -161,6 +161,7 @@ class TrainVAE(Training):
     perceptual: Perceptual | None
     adversarial: Adversarial | None
     validate_every: Count
+    log_every: Count
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -251,6 +252,7 @@ class SetupTextEncoder(Training):
     image: ImageTower
     hard_negatives: HardNegatives | None
     validate_every: Count
+    log_every: Count
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -274,6 +276,7 @@ class TrainUNet(Training):
     condition_dropout: Probability
     horizontal_flip: bool
     validate_every: Count
+    log_every: Count
     held_out: Count
     sample_every: Count
     samples: Annotated[int, Field(ge=1, le=64)]
@@ -295,6 +298,7 @@ class TrainEvaluator(Training):
     image: ImageTower
     text: TextEncoder
     validate_every: Count
+    log_every: Count
 
 
 class Evaluate(Section):

@@ -67,7 +67,7 @@ def test_the_loss_is_the_sum_of_its_terms(reconstruction: Any, setting: Setting)
 
 def test_l1_and_l2_are_what_they_say(setting: Setting) -> None:
     l1, l2 = (make_task(setting, VAELoss(kind, 0.0)) for kind in ("l1", "l2"))
-    x, y, _ = l1._reconstruct(0, ALL)
+    x, y, _ = l1._reconstruct(l1._inputs(0, ALL))
     torch.testing.assert_close(l1.loss(0, ALL)["reconstruction"], (x - y).abs().mean())
     torch.testing.assert_close(l2.loss(0, ALL)["reconstruction"], (x - y).square().mean())
 
@@ -102,7 +102,7 @@ def test_the_critic_learns_from_pictures_it_does_not_change(setting: Setting) ->
     critic = task.parts.discriminator
     assert critic is not None
     assert all(p.grad is not None for p in critic.parameters())
-    x, y, _ = task._reconstruct(0, ALL)
+    x, y, _ = task._reconstruct(task._inputs(0, ALL))
     expected = 0.5 * ((1 - critic(x)).clamp(min=0).mean() + (1 + critic(y)).clamp(min=0).mean())
     torch.testing.assert_close(loss, expected)
 

@@ -104,10 +104,8 @@ def test_confusable_captions_fill_the_batches_from_their_step_on(
 ) -> None:
     hard = HardNegatives(HardNegativesConfig(3, 2, 4, 24), task.rows, task._embed, 8, 0)
     task.hard_negatives, drawn = hard, []
-    logits = task.logits
-    monkeypatch.setattr(
-        task, "logits", lambda towers, indices, processes: drawn.append(indices) or logits(towers, indices)
-    )
+    given = task._given
+    monkeypatch.setattr(task, "_given", lambda indices: drawn.append(indices) or given(indices))
     searched: list[int] = []
     search = hard.search
     monkeypatch.setattr(hard, "search", lambda step: (searched.append(step), search(step)))

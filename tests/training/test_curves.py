@@ -35,10 +35,6 @@ def test_the_last_steps_are_kept_where_the_interval_does_not_divide(tmp_path: Pa
     assert logged[-1] == (6, {"train/loss": 5.5, "train/learning_rate": 0.5})
 
 
-def test_curves_have_about_a_hundred_points() -> None:
-    assert [Curves.over(steps, lambda *_: None).every for steps in (1, 99, 100, 250, 10_000)] == [1, 1, 1, 2, 100]
-
-
 def test_a_table_and_a_picture_are_written_always_the_same(tmp_path: Path) -> None:
     for name in ("1", "2"):
         filled()[0].write(tmp_path / name)

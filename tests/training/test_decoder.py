@@ -41,6 +41,7 @@ def decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[LatentDeco
 def test_it_decodes_scaled_latents_and_leaves_nothing_behind(decoder: tuple[LatentDecoder, AutoencoderKL]) -> None:
     decode, vae = decoder
     latents, before = torch.ones(3, 4, 4, 4), torch.get_rng_state()
+    gc.collect()
     networks = sum(type(one) is AutoencoderKL for one in gc.get_objects())
     assert torch.equal(decode(latents), vae.decode(latents / 0.5))
     gc.collect()

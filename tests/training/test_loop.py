@@ -1,10 +1,13 @@
 """The loop: what a step is made of, and that nothing bad is ever stepped on."""
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import batch_indices, generator
@@ -38,14 +41,16 @@ class Regression:
     ) -> list[dict[str, float]]:
         seen: list[dict[str, float]] = []
         self.ema = EMA(self.network, 20)
+        self.phase = Phase("", self.network, config, more.pop("loss", self.loss))  # type: ignore[arg-type]
         train(
-            [Phase("", self.network, config, more.pop("loss", self.loss))],  # type: ignore[arg-type]
+            [self.phase],
             self.ema,
             steps=steps,
             batch_size=10,
             accumulation=accumulation,
             hooks=[lambda step, values: seen.append({"step": step, **values})],
             description="regression",
+            **more,  # type: ignore[arg-type]
         )
         return seen
 
@@ -150,3 +155,70 @@ def test_a_phase_waits_for_its_start_and_names_its_values(optimizer: Make) -> No
     own = ["gradient_norm", "learning_rate", "loss", "worst"]
     assert seen[2] == own
     assert seen[3] == sorted([*own, *(f"critic_{name}" for name in own)])
+
+
+# What the host may not wait for between two reads of the log. A test on the CPU sees values that are looked at; copies
+# to the host are seen under fake CUDA tensors, which know the device of everything and compute nothing.
+WAITS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default)
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operations that wait for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in WAITS:
+            self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize("planted", [False, True])
+def test_no_value_is_looked_at_between_two_reads(kind: str, planted: bool, optimizer: Make) -> None:
+    """A step that waits for the device is as slow as the host; the test sees one that is planted."""
+    regression, waits, by_step = Regression(), Waits(), []
+
+    def loss(step: int, rows: slice) -> Mapping[str, Tensor]:
+        terms = regression.loss(step, rows)
+        if planted and step == 2:
+            float(terms["loss"].detach())
+        return terms
+
+    def watch(step: int, values: Mapping[str, float]) -> None:
+        by_step.append(len(waits.seen))
+
+    with waits:
+        train(
+            [Phase("", regression.network, optimizer(optimizer=kind, clip_norm=1.0), loss)],
+            EMA(regression.network, 20),
+            steps=12,
+            batch_size=10,
+            accumulation=2,
+            hooks=[watch],
+            read_every=(5,),
+            description="regression",
+        )
+    new = [after - before for before, after in pairwise([0, *by_step])]
+    assert [step for step, n in enumerate(new, 1) if n and step % 5 and step != 12] == ([3] if planted else [])
+    assert all(new[step - 1] for step in (5, 10, 12))
+
+
+@pytest.mark.parametrize("term", ["loss", "worst"])
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_what_is_found_late_has_still_moved_nothing(
+    term: str, kind: str, optimizer: Make, flat: Callable[[nn.Module], Tensor]
+) -> None:
+    """Read only every 10 steps, a loss that was no number at step 3 leaves weights, moments and average of step 3."""
+    sound, regression = Regression(), Regression()
+    config = optimizer(optimizer=kind, clip_norm=1.0, weight_decay=0.1)
+    sound.train(config, steps=3)
+    with pytest.raises(DarkroomError, match=rf"^step 3: {term} is nan at learning rate 0.01; stopped before the"):
+        regression.train(config, steps=9, loss=broken(regression, 3, term, float("nan")), read_every=(10,))
+    assert torch.equal(flat(regression.network), flat(sound.network))
+    assert torch.equal(flat(regression.ema.network), flat(sound.ema.network))
+    for mine, theirs in zip(regression.phase.optimizers, sound.phase.optimizers, strict=True):
+        for a, b in zip(mine.state.values(), theirs.state.values(), strict=True):
+            assert all(torch.equal(a[name], b[name]) for name in b)

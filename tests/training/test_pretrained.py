@@ -51,6 +51,7 @@ SMALL: dict[str, Any] = {  # the recipe, for the model that `parts` makes
         "batch_size": 2,
         "accumulation": 2,
         "validate_every": 1,
+        "log_every": 1,
         "held_out": 4,
         "sample_every": 2,
         "samples": 1,

@@ -181,11 +181,13 @@ def test_trained_twice_the_weights_are_the_same_bytes(
 
 def test_a_mirrored_latent_has_the_condition_of_its_picture(world: Callable[[str], Any]) -> None:
     """Twice the latents and the same conditions: each step asks for those of the pictures."""
-    task = world("class").task(condition_dropout=0.0)
-    n, asked = len(task.train), []
-    task.train = type(task.train)(task.train.mean.repeat(2, 1, 1, 1), None, 1.0, variants=2)
-    given = task.conditioning.given
-    task.conditioning.given = lambda split, rows: asked.append(rows) or given(split, rows)
+    here = world("class")
+    once = here.latents()
+    n, asked = len(once), []
+    here.latents = lambda purpose="train": type(once)(once.mean.repeat(2, 1, 1, 1), None, 1.0, variants=2)
+    task = here.task(condition_dropout=0.0)
+    rows_of = task.conditioning.rows
+    task.conditioning.rows = lambda split, rows: asked.append(rows) or rows_of(split, rows)
     for step in range(8):
         task.loss(step, ALL)
     rows = torch.cat(asked)

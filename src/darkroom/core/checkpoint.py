@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -87,16 +87,20 @@ class Checkpoints:
             return self.resumed
         return 0
 
-    def after(self, step: int, parts: Mapping[str, Stateful], end: int) -> None:
+    def after(
+        self, step: int, parts: Mapping[str, Stateful], end: int, check: Callable[[], None] = lambda: None
+    ) -> None:
         """Save, where it is time or the end was asked for; call when `step` steps are done, hooks and all.
 
         end: the step after which the training ends.
+        check: called before anything is saved; what it raises goes on.
 
         Raises:
             Interrupted: the end was asked for.
         """
         if (number := self.interruption.asked) is not None:
             self.interruption.settle()
+            check()
             saved = self.folder is not None and self._save(self.folder, step, parts, end)
             raise Interrupted(number, f"saved at step {step}" if saved else "")
         if self.folder is None:
@@ -104,6 +108,7 @@ class Checkpoints:
         waited = time.monotonic() - self._last
         by_clock = self.minutes > 0 and waited >= max(60 * self.minutes, self._cost / SHARE)
         if by_clock or (self.steps and step % self.steps == 0):
+            check()
             self._save(self.folder, step, parts, end)
 
     def _save(self, folder: Path, step: int, parts: Mapping[str, Stateful], end: int) -> bool:

@@ -5,6 +5,7 @@ from typing import Literal
 ScheduleName = Literal["linear", "scaled_linear", "cosine", "sigmoid"]
 PredictionType = Literal["epsilon", "v_prediction", "sample", "score", "flow_prediction"]
 NOISE_PREDICTIONS: tuple[PredictionType, ...] = ("epsilon", "score")  # tell of the noise: nothing of x0 at alpha = 0
+Compile = Literal["auto", "always", "never"]
 OptimizerName = Literal["adamw", "muon"]
 Weighting = Literal["uniform", "min_snr", "p2", "edm"]
 LossName = Literal["l2", "l1"]

@@ -7,14 +7,15 @@ import os
 import platform
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import torch
 import yaml
 
+from darkroom.core.choices import Compile
 from darkroom.core.errors import DarkroomError
 
 Network = TypeVar("Network", bound=torch.nn.Module)
@@ -33,6 +34,8 @@ class Runtime:
         time. 0: by steps alone.
     checkpoint_steps: between two checkpoints, besides; 0: by the clock alone.
     processes: among which the rows of a training's batches are divided; with CUDA, one per device.
+    compile: networks for training on CUDA: auto (long trainings, for it takes up to two minutes), always or never.
+    cuda_graphs: record a training's step, or a drawing's, once and replay it, so that nothing waits for the host.
     """
 
     device: str = "auto"
@@ -41,6 +44,8 @@ class Runtime:
     checkpoint_minutes: float = 2.0
     checkpoint_steps: int = 0
     processes: int = 1
+    compile: Compile = "auto"
+    cuda_graphs: bool = True
 
 
 def runtime() -> Runtime:
@@ -81,6 +86,9 @@ def runtime() -> Runtime:
             values[key] = int(text)
         else:
             values[key] = text
+    if values.get("compile", "auto") not in get_args(Compile):
+        given = values["compile"]
+        raise DarkroomError(f"compile = {given!r} (DARKROOM_COMPILE or runtime.yaml): give auto, always or never")
     if values.get("processes") == 0:
         raise DarkroomError("processes = 0 (DARKROOM_PROCESSES or runtime.yaml): give 1 or more")
     return Runtime(**values)
@@ -166,7 +174,8 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     if precision == "fp32":
         return nullcontext()
     if precision == "bf16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
+        # Each weight is cast once in a pass anyway; a cache of casts would outlive the graph that made them.
+        return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=device.type != "cuda")
     raise DarkroomError(f"precision = {precision!r}: give fp32 or bf16")
 
 
@@ -180,6 +189,7 @@ def execution_profile(device: torch.device, processes: int = 1) -> dict[str, str
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         "system": platform.system(),
-        "deterministic": str(asdict(runtime())["deterministic"]).lower(),
+        "deterministic": str(runtime().deterministic).lower(),
+        **({"compile": runtime().compile} if device.type == "cuda" else {}),
         **{f"version.{package}": metadata.version(package) for package in PROFILED_PACKAGES},
     }

@@ -11,6 +11,7 @@ from torch import Tensor
 from darkroom.core.artifact import whole
 from darkroom.core.errors import DarkroomError
 
+RESIDENT_BYTES = 8 * 2**30  # a table larger than this stays in the host's memory, and only its rows are copied
 MIN_SQUARED_ERROR = 1e-12  # an exact reconstruction is reported as 126 dB
 
 
@@ -22,6 +23,11 @@ def to_float(images: Tensor) -> Tensor:
 def to_uint8(images: Tensor) -> Tensor:
     """float [-1, 1] -> uint8 [0, 255], rounded and clamped (never wrapped), same shape."""
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def resident(table: Tensor, device: torch.device) -> Tensor:
+    """The table on `device` where it is not too large for that, else where it is."""
+    return table.to(device) if table.nbytes <= RESIDENT_BYTES else table
 
 
 def check_finite(values: Tensor, what: str, remedy: str) -> None:

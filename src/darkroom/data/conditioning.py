@@ -5,6 +5,7 @@ data/conditioning/: config.json, a `ConditioningInfo`; embeddings.safetensors wi
 its class; captions.json, the M captions; provenance.json.
 """
 
+import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from darkroom.core.artifact import CONFIG, load_tensors, read_json, save_tensors, write_json
 from darkroom.core.errors import DarkroomError
+from darkroom.core.tensors import resident
 
 CAPTIONS = "captions.json"
 Kind = Literal["text", "class", "none"]
@@ -45,12 +47,21 @@ class Conditioning:
         self.info, self.index, self.embeddings = info, index, embeddings
         self.null = torch.tensor(len(info.classes)) if info.kind == "class" else null
 
+    def resident(self, device: torch.device) -> "Conditioning":
+        """The same, with the null condition and, where they are not too large for that, the embeddings on `device`."""
+        other = copy.copy(self)
+        other.embeddings = None if self.embeddings is None else resident(self.embeddings, device)
+        other.null = None if self.null is None else self.null.to(device)
+        return other
+
+    def rows(self, split: str, samples: Tensor) -> Tensor | None:
+        """Of samples (n,) the rows of `embeddings`, or the class ids, (n,) int64; None without conditions."""
+        return None if self.info.kind == "none" else self.index[split][samples]
+
     def given(self, split: str, samples: Tensor) -> Tensor | None:
         """The conditions of samples (n,): embeddings (n, L, D) float32, class ids (n,) int64, or None."""
-        if self.info.kind == "none":
-            return None
-        rows = self.index[split][samples]
-        return rows if self.embeddings is None else self.embeddings[rows].float()
+        rows = self.rows(split, samples)
+        return rows if rows is None or self.embeddings is None else self.embeddings[rows].float()
 
     def null_of(self, n: int) -> Tensor | None:
         """The null condition of n samples, in the form of `given`."""

@@ -4,6 +4,7 @@ data/latents/: {split}-00000.safetensors with `mean` and (unless the autoencoder
 (N, c, h, w); preview.safetensors, the linear map to RGB; config.json, a `LatentsInfo`; provenance.json.
 """
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from darkroom.core.artifact import CONFIG, load_tensors, read_json, save_tensors, write_json
 from darkroom.core.errors import DarkroomError
-from darkroom.core.tensors import psnr
+from darkroom.core.tensors import psnr, resident
 
 SHARD_ROWS = 50_000
 
@@ -146,6 +147,12 @@ class Latents:
         mean = torch.cat([part["mean"] for part in parts])
         logvar = None if info.deterministic else torch.cat([part["logvar"] for part in parts])
         return cls(mean, logvar, info.scaling_factor, info.variants if split == "train" else 1)
+
+    def resident(self, device: torch.device) -> "Latents":
+        """The same, with those of its tables that are not too large for that on `device`."""
+        other = copy.copy(self)
+        other.mean, other.std = resident(self.mean, device), None if self.std is None else resident(self.std, device)
+        return other
 
     def sample(self, indices: Tensor, noise: Tensor) -> Tensor:
         """Draw from the posteriors of samples `indices` (n,): scaled latents (n, c, h, w), float32.

@@ -51,7 +51,8 @@ class Continuous(ABC):
 
     def at(self, t: Tensor) -> Level:
         """The levels of times t (N,), shaped (N, 1, 1, 1), float32, on t's device."""
-        alpha, sigma = self._alpha_sigma(t.cpu().double().view(-1, 1, 1, 1) / self.latest)
+        exact = t.cpu() if t.device.type == "mps" else t  # MPS has no float64
+        alpha, sigma = self._alpha_sigma(exact.double().view(-1, 1, 1, 1) / self.latest)
         return Level(alpha.float().to(t.device), sigma.float().to(t.device))
 
     def level(self, t: float) -> Level:

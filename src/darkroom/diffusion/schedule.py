@@ -85,6 +85,7 @@ class DiscreteVP:
         if rescale_betas_zero_snr:
             alphas = self.alphas_cumprod.sqrt()
             self.alphas_cumprod = ((alphas - alphas[-1]) * (alphas[0] / (alphas[0] - alphas[-1]))) ** 2
+        self._tables: dict[torch.device, tuple[Tensor, ...]] = {}  # alpha and sigma, float32
         self._half_log_snr = 0.5 * (self.alphas_cumprod.log() - torch.log1p(-self.alphas_cumprod))  # log(alpha / sigma)
 
     @property
@@ -94,8 +95,11 @@ class DiscreteVP:
 
     def at(self, t: Tensor) -> Level:
         """The levels of integer times t (N,), shaped (N, 1, 1, 1), float32, on t's device."""
-        alpha_bar = self.alphas_cumprod[t.cpu()].view(-1, 1, 1, 1)
-        return Level(alpha_bar.sqrt().float().to(t.device), (1 - alpha_bar).sqrt().float().to(t.device))
+        if t.device not in self._tables:
+            tables = self.alphas_cumprod.sqrt().float(), (1 - self.alphas_cumprod).sqrt().float()
+            self._tables[t.device] = tuple(table.to(t.device) for table in tables)
+        alpha, sigma = (table[t].view(-1, 1, 1, 1) for table in self._tables[t.device])
+        return Level(alpha, sigma)
 
     def level(self, t: float) -> Level:
         """The level at a time t in [0, T - 1], which may lie between two discrete times."""

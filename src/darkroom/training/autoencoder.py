@@ -15,6 +15,7 @@ from darkroom.core.rng import batch_indices, generator
 from darkroom.core.tensors import batches, psnr, to_float, to_uint8
 from darkroom.nn.identity import Autoencoder
 from darkroom.nn.vae import AutoencoderKL, Moments
+from darkroom.training.batches import Batch, PreparedLoss
 from darkroom.training.setting import Setting
 
 Images = Callable[[Tensor], Tensor]  # indices (n,) -> uint8 (n, C, H, W)
@@ -59,24 +60,32 @@ class VAETask:
     ) -> None:
         self.vae, self.parts = vae, loss
         self.images, self.n_images, self.setting = images, n_images, setting
+        self.loss = PreparedLoss(self._inputs, self._loss, setting.device)
+        self.discriminator_loss = PreparedLoss(self._inputs, self._discriminator_loss, setting.device)
 
-    def _reconstruct(self, step: int, rows: slice) -> tuple[Tensor, Tensor, Moments]:
-        """(pictures, reconstructions, posterior) of `rows` of step `step`'s batch."""
+    def _inputs(self, step: int, rows: slice) -> Batch:
+        """Pictures, and noise for their posteriors; the variant is whether there is an adversarial term."""
         s = self.setting
-        indices = batch_indices(self.n_images, s.batch_size, step, s.seed)
-        x = to_float(self.images(indices[rows])).to(s.device)
-        with autocast(s.device, s.precision):
+        images = self.images(batch_indices(self.n_images, s.batch_size, step, s.seed)[rows])
+        sides = (side // self.vae.downscale for side in images.shape[2:])
+        shape = (s.batch_size, self.vae.config.latent_channels, *sides)
+        eps = torch.randn(shape, generator=generator(s.seed, "posterior", step))[rows]
+        adversarial = self.parts.discriminator is not None and step >= self.parts.adversarial_start
+        return Batch({"images": images, "eps": eps}, adversarial)
+
+    def _reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor, Moments]:
+        """(pictures, reconstructions, posterior) of a batch."""
+        x = to_float(batch["images"])
+        with autocast(self.setting.device, self.setting.precision):
             moments = self.vae.encode(x)
             moments = Moments(moments.mean.float(), moments.logvar.float())
-            shape = (s.batch_size, *moments.mean.shape[1:])
-            eps = torch.randn(shape, generator=generator(s.seed, "posterior", step))[rows].to(s.device)
-            y = self.vae.decode(moments.sample(eps)).float()
+            y = self.vae.decode(moments.sample(batch["eps"])).float()
         return x, y, moments
 
-    def loss(self, step: int, rows: slice) -> Mapping[str, Tensor]:
+    def _loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """The autoencoder's loss and its terms."""
         parts = self.parts
-        x, y, moments = self._reconstruct(step, rows)
+        x, y, moments = self._reconstruct(batch)
         reconstruction = F.l1_loss(y, x) if parts.reconstruction == "l1" else F.mse_loss(y, x)
         kl = kl_divergence(moments).mean()
         terms = {"reconstruction": reconstruction, "kl": kl}
@@ -85,7 +94,7 @@ class VAETask:
             terms["perceptual"] = parts.perceptual(y, x).mean()
             likeness = likeness + parts.perceptual_weight * terms["perceptual"]
         total = likeness + parts.kl_weight * kl
-        if parts.discriminator is not None and step >= parts.adversarial_start:
+        if parts.discriminator is not None and batch.variant:
             adversarial = -parts.discriminator(y).mean()
             weight = parts.adversarial_weight * self._adaptive_weight(likeness, adversarial, len(x))
             total = total + weight * adversarial
@@ -104,11 +113,11 @@ class VAETask:
         ratio: Tensor = norms[0] / (norms[1] + 1e-6)
         return ratio.clamp(max=MAX_ADAPTIVE_WEIGHT).detach()
 
-    def discriminator_loss(self, step: int, rows: slice) -> Mapping[str, Tensor]:
+    def _discriminator_loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """The hinge loss of the discriminator (Lim & Ye 2017): real patches above 1, reconstructed ones below -1."""
         assert self.parts.discriminator is not None
         with torch.no_grad():
-            x, y, _ = self._reconstruct(step, rows)
+            x, y, _ = self._reconstruct(batch)
         real, fake = self.parts.discriminator(x), self.parts.discriminator(y)
         loss = 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
         return {"loss": loss}

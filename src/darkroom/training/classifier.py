@@ -10,6 +10,7 @@ from darkroom.core.device import autocast
 from darkroom.core.rng import batch_indices, generator
 from darkroom.core.tensors import batches, to_float
 from darkroom.nn.evaluator import ABSENT, Classifier, SelfSupervised, rotated
+from darkroom.training.batches import Batch, PreparedLoss
 from darkroom.training.setting import Setting
 
 Images = Callable[[Tensor], Tensor]  # indices (n,) -> uint8 (n, C, H, W)
@@ -54,15 +55,18 @@ class ClassifierTask:
     ) -> None:
         self.network, self.images, self.labels = network, images, network.targets(labels)
         self.setting = setting
+        self.loss = PreparedLoss(self._inputs, self._loss, setting.device)
 
-    def loss(self, step: int, rows: slice) -> Mapping[str, Tensor]:
-        """The mean loss of `rows` of step `step`'s batch."""
+    def _inputs(self, step: int, rows: slice) -> Batch:
         s = self.setting
         indices = batch_indices(len(self.labels), s.batch_size, step, s.seed)
-        x = augmented(to_float(self.images(indices)), s.seed, step)[rows].to(s.device)
-        with autocast(s.device, s.precision):
-            logits = self.network(x)
-        return {"loss": label_losses(logits, self.labels[indices[rows]].to(s.device)).mean()}
+        x = augmented(to_float(self.images(indices)), s.seed, step)[rows]
+        return Batch({"x": x, "labels": self.labels[indices[rows]]})
+
+    def _loss(self, batch: Batch) -> Mapping[str, Tensor]:
+        with autocast(self.setting.device, self.setting.precision):
+            logits = self.network(batch["x"])
+        return {"loss": label_losses(logits, batch["labels"]).mean()}
 
 
 @torch.no_grad()
@@ -107,14 +111,17 @@ class RotationTask:
     ) -> None:
         self.network, self.images, self.n_images = network, images, n_images
         self.setting = setting
+        self.loss = PreparedLoss(self._inputs, self._loss, setting.device)
 
-    def loss(self, step: int, rows: slice) -> Mapping[str, Tensor]:
-        """The mean loss over the four turns of `rows` of step `step`'s batch."""
+    def _inputs(self, step: int, rows: slice) -> Batch:
         s = self.setting
         indices = batch_indices(self.n_images, s.batch_size, step, s.seed)
-        x = augmented(to_float(self.images(indices)), s.seed, step)[rows].to(s.device)
-        turned, turns = rotated(x)
-        with autocast(s.device, s.precision):
+        return Batch({"x": augmented(to_float(self.images(indices)), s.seed, step)[rows]})
+
+    def _loss(self, batch: Batch) -> Mapping[str, Tensor]:
+        """The mean loss over the four turns of a batch."""
+        turned, turns = rotated(batch["x"])
+        with autocast(self.setting.device, self.setting.precision):
             logits = self.network(turned)
         return {"loss": F.cross_entropy(logits.float(), turns)}
 

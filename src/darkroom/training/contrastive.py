@@ -17,6 +17,7 @@ from darkroom.core.rng import batch_indices
 from darkroom.core.tensors import batches, to_float
 from darkroom.nn.text import CLIPTextModel
 from darkroom.nn.towers import Towers
+from darkroom.training.batches import Batch, PreparedLoss, never
 from darkroom.training.distributed import ALONE, Processes
 from darkroom.training.hard_negatives import HardNegatives, HardNegativesConfig
 from darkroom.training.setting import Setting
@@ -61,10 +62,19 @@ class ContrastiveTask:
             if hard_negatives
             else None
         )
+        waits = self.hard_negatives.due if self.hard_negatives is not None else never
+        self.loss = PreparedLoss(
+            lambda step, rows: self._given(self._batch(step)[rows]), self._loss, setting.device, waits
+        )
 
-    def loss(self, step: int, rows: slice) -> Mapping[str, Tensor]:
-        """The loss of `rows` of step `step`'s batch, all processes' together; negatives come from these rows alone."""
-        logits, same = self.logits(self.towers, self._batch(step)[rows], self.setting.processes)
+    def _given(self, indices: Tensor) -> Batch:
+        """Pictures `indices` (n,) and their captions."""
+        captions = self.rows[indices]
+        return Batch({"images": self.images(indices), "input_ids": self.input_ids[captions], "captions": captions})
+
+    def _loss(self, batch: Batch) -> Mapping[str, Tensor]:
+        """The loss of some rows, all processes' together; negatives come from these rows alone."""
+        logits, same = self._logits(self.towers, batch, self.setting.processes)
         accuracy = torch.gather(same, 1, logits.argmax(dim=1, keepdim=True)).float().mean()
         return {"loss": contrastive_loss(logits, same), "accuracy": accuracy}
 
@@ -92,12 +102,13 @@ class ContrastiveTask:
 
         With several processes, n is the number of all their pictures, and each gives its own.
         """
-        captions, device = self.rows[indices], self.setting.device
-        x = to_float(self.images(indices)).to(device)
-        with autocast(device, self.setting.precision):
-            pictures, texts = towers.embed_images(x), towers.embed_texts(self.input_ids[captions].to(device))
+        return self._logits(towers, self._given(indices).to(self.setting.device), processes)
+
+    def _logits(self, towers: Towers, batch: Batch, processes: Processes) -> tuple[Tensor, Tensor]:
+        with autocast(self.setting.device, self.setting.precision):
+            pictures, texts = towers.embed_images(to_float(batch["images"])), towers.embed_texts(batch["input_ids"])
             logits = towers.compare(processes.gather(pictures), processes.gather(texts))
-        captions = processes.gather(captions.to(device))
+        captions = processes.gather(batch["captions"])
         return logits.float(), captions[:, None] == captions[None, :]
 
 

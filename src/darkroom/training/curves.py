@@ -23,21 +23,23 @@ class Curves:
         self.every, self.log = every, log
         self.rows: dict[int, dict[str, float]] = {}
         self._sums: dict[str, list[float]] = {}
+        self._unread: list[Mapping[str, float]] = []
         self._last = 0
 
-    @classmethod
-    def over(cls, steps: int, log: Log) -> "Curves":
-        """Curves of about a hundred points over a training of `steps` steps."""
-        return cls(max(steps // 100, 1), log)
-
     def __call__(self, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self._sums.setdefault(f"train/{name}", []).append(value)
+        self._unread.append(values)  # looked at when they are averaged, for that waits for the device
         self._last = step
         if step % self.every == 0:
             self._flush()
 
+    def _read(self) -> None:
+        for values in self._unread:
+            for name, value in values.items():
+                self._sums.setdefault(f"train/{name}", []).append(value)
+        self._unread.clear()
+
     def _flush(self) -> None:
+        self._read()
         if self._sums:
             self.record(self._last, {name: sum(v) / len(v) for name, v in self._sums.items()})
             self._sums.clear()
@@ -49,6 +51,7 @@ class Curves:
 
     def state_dict(self) -> Mapping[str, Any]:
         """All points, and what the next one will average."""
+        self._read()
         return {"rows": self.rows, "sums": self._sums, "last": self._last}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

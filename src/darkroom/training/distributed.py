@@ -114,12 +114,9 @@ class Processes:
             for gradient, part in zip(bucket, parts, strict=True):
                 gradient.copy_(part.view(gradient.shape))
 
-    def sum_values(self, values: dict[str, float]) -> dict[str, float]:
-        """Each value summed over the processes; all have the same names in the same order."""
-        if self.size == 1:
-            return values
-        total = self._reduce(torch.tensor(list(values.values()), dtype=torch.float64, device=self.device))
-        return dict(zip(values, total.tolist(), strict=True))
+    def sum_values(self, values: Tensor) -> Tensor:
+        """Each value summed over the processes, in place; all have as many in the same order."""
+        return values if self.size == 1 else self._reduce(values)
 
     def mean(self, x: Tensor, rows: int) -> Tensor:
         """The mean of `x` over the processes, where it counts as often as a process has rows; without gradient."""

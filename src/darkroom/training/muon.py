@@ -11,6 +11,8 @@ from typing import overload
 import torch
 from torch import Tensor, nn
 
+from darkroom.training.latch import exact
+
 MOMENTUM = 0.95
 ITERATIONS = 5
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic; chosen by Jordan et al. to be steep at zero
@@ -35,9 +37,13 @@ class Muon(torch.optim.Optimizer):
     PyTorch's own takes matrices only. The learning rate and decay are AdamW's: an update is scaled to the RMS that
     AdamW's has, whatever the shape.
 
+    found_inf: 1 where nothing is to move, a tensor, as PyTorch's fused optimisers have it; None: 0.
+
     Args:
         parameters: of two or more dimensions.
     """
+
+    found_inf: Tensor | None = None
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
@@ -62,9 +68,10 @@ class Muon(torch.optim.Optimizer):
             directions = self._directions(parameters)
             for shape, members in alike.items():
                 updates = orthogonalise(torch.stack([directions[i].reshape(shape) for i in members]))
-                updates *= group["lr"] * RMS * max(shape) ** 0.5
+                rate = group["lr"] if self.found_inf is None else group["lr"] * _open(self.found_inf)
+                updates *= rate * RMS * max(shape) ** 0.5
                 moved = [parameters[i] for i in members]
-                torch._foreach_mul_(moved, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_mul_(moved, 1 - rate * group["weight_decay"])
                 torch._foreach_sub_(moved, [u.reshape(p.shape) for p, u in zip(moved, updates, strict=True)])
         return loss
 
@@ -75,5 +82,13 @@ class Muon(torch.optim.Optimizer):
                 self.state[parameter]["momentum"] = torch.zeros_like(parameter)
         momenta = [self.state[parameter]["momentum"] for parameter in parameters]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if self.found_inf is not None:  # of a gradient that equals its momentum, the momentum stays what it is
+            pairs = zip(momenta, gradients, strict=True)
+            gradients = [torch.where(self.found_inf > 0, momentum, gradient) for momentum, gradient in pairs]
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
         return list(torch._foreach_lerp(gradients, momenta, MOMENTUM))
+
+
+def _open(found_inf: Tensor) -> Tensor:
+    """1, or 0 where nothing is to move; in the width of Python's numbers where the device has it."""
+    return 1 - found_inf.to(exact(found_inf.device))

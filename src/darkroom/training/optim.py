@@ -85,5 +85,6 @@ def make_optimizers(config: OptimizerConfig, network: nn.Module) -> list[torch.o
         {"params": [p for p in matrices if id(p) not in taken], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if id(p) in others], "weight_decay": 0.0},
     ]
-    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(first, second), fused=True)
+    on_cuda = any(p.device.type == "cuda" for p in parameters)
+    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(first, second), fused=True, capturable=on_cuda)
     return [adamw, Muon(hidden, config.learning_rate, config.weight_decay)] if hidden else [adamw]

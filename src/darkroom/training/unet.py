@@ -15,6 +15,7 @@ from darkroom.diffusion.guidance import drop_condition, dropout_mask
 from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.prediction import target
 from darkroom.nn.denoising import DenoisingNetwork
+from darkroom.training.batches import Batch, PreparedLoss
 from darkroom.training.setting import Setting
 
 FLIPPED = 0.5  # share of the samples, where samples are mirrored at all
@@ -56,28 +57,50 @@ class UNetTask:
         setting: Setting,
     ) -> None:
         self.unet, self.objective = unet, objective
-        self.train, self.held_out, self.conditioning = train, held_out, conditioning
+        self.train, self.held_out = train.resident(setting.device), held_out
+        self.conditioning = conditioning.resident(setting.device)
         self.condition_dropout, self.horizontal_flip = condition_dropout, horizontal_flip
         self.max_held_out, self.setting = max_held_out, setting
+        self.loss = PreparedLoss(self._inputs, self._loss, setting.device)
 
-    def loss(self, step: int, rows: slice) -> Mapping[str, Tensor]:
-        """The loss of `rows` of step `step`'s batch."""
+    def _inputs(self, step: int, rows: slice) -> Batch:
+        """What `rows` of step `step`'s batch are made of: row numbers of tables on the device, or their contents."""
         n, seed = self.setting.batch_size, self.setting.seed
         shape = (n, *self.train.shape)
         samples = batch_indices(len(self.train), n, step, seed)[rows]
-        posterior = torch.randn(shape, generator=generator(seed, "posterior", step))[rows]
         eps = torch.randn(shape, generator=generator(seed, "noise", step))[rows]
-        t = self.objective.draw_times(n, generator(seed, "time", step))[rows]
-        given = self.conditioning.given("train", self.train.pictures(samples))
-        if given is not None:
-            mask = dropout_mask(n, self.condition_dropout, generator(seed, "dropout", step))[rows]
-            assert self.conditioning.null is not None
-            given = drop_condition(given, self.conditioning.null, mask)
-        x0 = self.train.sample(samples, posterior)
+        made = {"eps": eps, "t": self.objective.draw_times(n, generator(seed, "time", step))[rows]}
+        made["mean"] = self._row_or_content(self.train.mean, samples)
+        if self.train.std is not None:
+            made["std"] = self._row_or_content(self.train.std, samples)
+            made["posterior"] = torch.randn(shape, generator=generator(seed, "posterior", step))[rows]
+        condition = self.conditioning.rows("train", self.train.pictures(samples))
+        if condition is not None:
+            table = self.conditioning.embeddings
+            made["condition"] = condition if table is None else self._row_or_content(table, condition)
+            made["dropped"] = dropout_mask(n, self.condition_dropout, generator(seed, "dropout", step))[rows]
         if self.horizontal_flip:
-            mirrored = torch.rand(n, generator=generator(seed, "flip", step))[rows] < FLIPPED
-            x0 = torch.where(mirrored.view(-1, 1, 1, 1), x0.flip(3), x0)
-        return {"loss": self._losses(self.unet, x0, eps, t, given).mean()}
+            made["mirrored"] = torch.rand(n, generator=generator(seed, "flip", step))[rows] < FLIPPED
+        return Batch(made)
+
+    def _row_or_content(self, table: Tensor, rows: Tensor) -> Tensor:
+        return rows if table.device == self.setting.device else table[rows]
+
+    def _loss(self, batch: Batch) -> Mapping[str, Tensor]:
+        def found(table: Tensor, name: str) -> Tensor:
+            return (table[batch[name]] if table.device == self.setting.device else batch[name]).float()
+
+        x0 = found(self.train.mean, "mean")
+        if self.train.std is not None:
+            x0 = x0 + found(self.train.std, "std") * batch["posterior"]
+        x0 = x0 * self.train.scaling_factor
+        given, c = None, self.conditioning
+        if c.null is not None:
+            given = batch["condition"] if c.embeddings is None else found(c.embeddings, "condition")
+            given = drop_condition(given, c.null, batch["dropped"])
+        if self.horizontal_flip:
+            x0 = torch.where(batch["mirrored"].view(-1, 1, 1, 1), x0.flip(3), x0)
+        return {"loss": self._losses(self.unet, x0, batch["eps"], batch["t"], given).mean()}
 
     def _losses(self, unet: DenoisingNetwork, x0: Tensor, eps: Tensor, t: Tensor, given: Tensor | None) -> Tensor:
         device = self.setting.device
