@@ -121,7 +121,8 @@ def start(settings: Runtime | None = None, rank: int = 0, processes: int = 1) ->
         torch.set_deterministic_debug_mode("warn")
         # Otherwise every new tensor is filled with NaN first, which costs a quarter of the speed of training on a CPU.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        torch.backends.cudnn.benchmark = False
+    # Kernels chosen by trying them out are not the same ones every time.
+    torch.backends.cudnn.benchmark = not settings.deterministic
     return _own_device(resolve_device(settings.device), rank, processes)
 
 

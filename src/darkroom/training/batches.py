@@ -100,9 +100,12 @@ class Feeder:
 
 
 @contextmanager
-def feeder(make: Callable[[int], list[list[Batch]]], waits: Callable[[int], bool]) -> Iterator[Feeder]:
-    """A `Feeder` whose thread ends with the block."""
-    pool = ThreadPoolExecutor(1, "batches")
+def feeder(
+    make: Callable[[int], list[list[Batch]]], waits: Callable[[int], bool], device: torch.device
+) -> Iterator[Feeder]:
+    """A `Feeder` for work on `device`, whose thread ends with the block."""
+    own = device.type == "cuda" and device.index is not None
+    pool = ThreadPoolExecutor(1, "batches", *((torch.cuda.set_device, (device,)) if own else ()))
     try:
         yield Feeder(make, waits, pool)
     finally:

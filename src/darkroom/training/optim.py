@@ -87,4 +87,5 @@ def make_optimizers(config: OptimizerConfig, network: nn.Module) -> list[torch.o
     ]
     on_cuda = any(p.device.type == "cuda" for p in parameters)
     adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(first, second), fused=True, capturable=on_cuda)
+    adamw._warned_capturable_if_run_uncaptured = True  # its first steps are, on purpose
     return [adamw, Muon(hidden, config.learning_rate, config.weight_decay)] if hidden else [adamw]

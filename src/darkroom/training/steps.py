@@ -19,6 +19,11 @@ WARM_UP = 3  # steps of each kind that are made eagerly before one is captured
 log = logging.getLogger("darkroom")
 
 
+def makes_ahead(phases: Sequence[Phase]) -> bool:
+    """Whether inputs are made ahead and copied: on CUDA, where they are made apart from the rest of the loss."""
+    return all(phase.device.type == "cuda" and isinstance(phase.loss, PreparedLoss) for phase in phases)
+
+
 class Steps:
     """Makes the steps of a training: an update of every phase that has started, then of the average.
 
@@ -44,20 +49,21 @@ class Steps:
         self.phases, self.ema, self.steps, self.batch_size = phases, ema, steps, batch_size
         self.parts, self.processes, self.latch = parts, processes, latch
         self._shares = [shared(part, batch_size) for part in parts]
-        self._on_cuda = phases[0].device.type == "cuda"
-        self._ahead = all(isinstance(phase.loss, PreparedLoss) for phase in phases) and self._on_cuda
+        self._ahead = makes_ahead(phases)
         self._capture = capture and self._ahead and processes.size == 1
         self._feeder: Feeder | None = None
         self._kind: Any = None
         self._room: list[list[Batch]] = []
         self._eager = 0  # steps of this kind that were made so
+        self._side: torch.cuda.Stream | None = None  # where steps are made before a capture, and captured
         self._graph: torch.cuda.CUDAGraph | None = None
         self._values: list[Tensor] = []
 
     @contextmanager
     def begun(self) -> Iterator["Steps"]:
         """Steps are made in this block."""
-        with feeder(self._inputs, self._waits) if self._ahead else nullcontext() as self._feeder:
+        device = self.phases[0].device
+        with feeder(self._inputs, self._waits, device) if self._ahead else nullcontext() as self._feeder:
             yield self
 
     def make(self, step: int, end: int) -> Values:
@@ -128,11 +134,12 @@ class Steps:
 
     def _aside(self, active: Sequence[tuple[int, Phase]]) -> list[Tensor]:
         """An eager step on a stream of its own, as CUDA asks for before a capture."""
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        if self._side is None:
+            self._side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._side):
             found = self._work(active, self._room)
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(self._side)
         for values in found:
             values.record_stream(torch.cuda.current_stream())
         return found
@@ -145,7 +152,7 @@ class Steps:
         torch.cuda.empty_cache()
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, stream=self._side, capture_error_mode="thread_local"):
                 self._values = self._work(active, self._room)
         except RuntimeError as error:
             self._capture = False

@@ -76,7 +76,8 @@ class Stopwatch(Ending):
         return [self._call_all]
 
     def _call_all(self, step: int, values: Mapping[str, float]) -> None:
-        began, self._values = time.monotonic(), values
+        self._values = dict(values)  # waits for the device, for a step's time is all of it
+        began = time.monotonic()
         for hook in self._hooks:
             hook(step, values)
         self._in_hooks = time.monotonic() - began
