@@ -21,6 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -222,8 +223,9 @@ def measure(entry: Entry, scratch: Path, tiny: bool, limit: float, report: Repor
     try:
         assert process.stdout is not None
         for line in process.stdout:
-            report({"row": row, "contestant": contestant, **json.loads(line)})
-            found += 1
+            with suppress(json.JSONDecodeError):  # a line of which only a part came, from one that was ended
+                report({"row": row, "contestant": contestant, **json.loads(line)})
+                found += 1
         status = process.wait()
     finally:
         timer.cancel()

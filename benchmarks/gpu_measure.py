@@ -37,9 +37,7 @@ class Clock:
         self.device, self.tiny = device, tiny
         self.began = time.perf_counter()
         self.peak = product_tflops(device, 256 if tiny else PRODUCT)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(device)
+        self.restart()
 
     def now(self) -> float:
         """Seconds, once the device has done all that it was given."""
@@ -72,6 +70,7 @@ class Clock:
     def restart(self) -> None:
         """Empty the account of memory again, for another piece of work in the same process."""
         if self.device.type == "cuda":
+            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
 
 

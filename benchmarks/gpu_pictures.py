@@ -37,6 +37,7 @@ def encoding(row: str, contestant: str, clock: Clock, emit: Emit, scratch: Path)
             return encode(vae, of.__getitem__, len(of), batch, "bf16", clock.device, "benchmark")
         return _encode(vae, of, batch, clock.device)
 
+    clock.restart()
     warm = clock.around(lambda: [work(pictures[: 2 * batch]) for _ in range(2)])
     taken = [clock.around(lambda: work(pictures)) for _ in range(3)]
     images = n / statistics.median(taken)

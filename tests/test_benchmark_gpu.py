@@ -3,14 +3,21 @@
 A row that breaks is noticed here and not on a rented machine; so is a stage that needs DVC or MLflow with tracking off.
 """
 
+import json
 import math
-from collections.abc import Callable, Mapping
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -41,7 +48,7 @@ sys.meta_path.insert(0, Without())
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch, load: Callable[[Path], ModuleType]) -> ModuleType:
+def gpu(monkeypatch: pytest.MonkeyPatch, load: Callable[[Path], ModuleType]) -> Iterator[ModuleType]:
     """The script, with what lies beside it."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     monkeypatch.setenv("DARKROOM_DEVICE", "cpu")
@@ -82,3 +89,142 @@ def test_a_row_says_all_that_it_should(
     assert len(profiled) == row.startswith("unet")
     for kernels in profiled:
         assert 0 < sum(share for _, share, _ in kernels["longest"]) <= 1
+
+
+def test_multiplications_are_counted(gpu: ModuleType) -> None:
+    """A count that takes a sum for two, or leaves out what attention multiplies."""
+    import gpu_measure
+
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3, padding=1), torch.nn.Flatten(), torch.nn.Linear(5 * 64, 7))
+    assert gpu_measure.forward_macs(lambda: layers(torch.zeros(2, 3, 8, 8))) == 2 * (3 * 5 * 9 * 64 + 5 * 64 * 7)
+    q = torch.zeros(2, 4, 16, 8)
+    attention = torch.nn.functional.scaled_dot_product_attention
+    assert gpu_measure.forward_macs(lambda: attention(q, q, q)) == 2 * (2 * 4 * 16 * 16 * 8)
+
+
+def test_laps_are_timed_from_whatever_steps_the_hook_is_called_after(gpu: ModuleType) -> None:
+    """Figures that count calls for steps, where a loop tells its hooks of every tenth step alone."""
+    import gpu_measure
+
+    rates = {}
+    for every in (1, 10):
+        told: list[Mapping[str, Any]] = []
+        clock = gpu_measure.Clock(torch.device("cpu"), tiny=True)
+        laps = gpu_measure.Laps(clock, told.append, warm_up=0, batch=4, flop_an_image=1e12, about={})
+        with suppress(gpu_measure.EnoughError):
+            for step in range(1, 1000):
+                time.sleep(0.005)
+                if step % every == 0:
+                    laps(step, {"loss": torch.tensor(0.5)})
+        (found,) = told
+        assert found["loss"] == 0.5
+        assert found["images_per_second"] == pytest.approx(4 * found["steps_per_second"], rel=1e-3)
+        assert found["tflops"] == pytest.approx(found["images_per_second"], rel=1e-3)
+        rates[every] = found["steps_per_second"]
+    assert rates[10] == pytest.approx(rates[1], rel=0.5)
+
+
+def test_groups_take_at_most_four_minutes_and_hold_every_contestant_once(gpu: ModuleType) -> None:
+    """A row that no group runs, one that two run, and a group that a lease of four minutes does not hold."""
+    named = [entry for names in gpu.GROUPS.values() for entry in gpu.entries(names)]
+    assert len(named) == len(set(named))
+    assert set(named) == {(name, one) for name, row in gpu.ROWS.items() for one in row.contestants}
+    assert gpu.entries(gpu.GROUPS) == named
+    for names in gpu.GROUPS.values():
+        assert sum(gpu.ROWS[row].contestants[one] for row, one in gpu.entries(names)) <= 240
+    assert gpu.entries(["unet-64:ours", "unet-64"])[:2] == [("unet-64", "ours"), ("unet-64", "ours-deterministic")]
+    with pytest.raises(ValueError, match="'unet-65' is none of smoke, "):
+        gpu.entries(["unet-65"])
+
+
+def program(tmp_path: Path, *arguments: str, **environment: str) -> tuple[int, list[dict[str, Any]], str]:
+    """benchmarks/gpu.py in its small form: status, lines of --out, what it printed."""
+    out = tmp_path / "out.jsonl"
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "gpu.py"), "--tiny", "--out", str(out), *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "DARKROOM_DEVICE": "cpu", "DARKROOM_THREADS": "1", **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, [json.loads(line) for line in out.read_text().splitlines()], done.stdout + done.stderr
+
+
+def test_a_row_that_fails_is_told_and_the_next_one_follows(tmp_path: Path) -> None:
+    """An error that ends the session, or is lost; a row begun that the budget does not hold."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "diffusers.py").write_text("raise ImportError('diffusers is broken here')")
+    rows = "unet-default:diffusers,machine,unet-64:diffusers-compiled"
+    status, lines, said = program(tmp_path, "--rows", rows, "--budget", "110", "--label", "try", PYTHONPATH=str(broken))
+    assert status == 1, said
+    failed, machine, skipped = lines
+    assert {line["label"] for line in lines} == {"try"}
+    assert (failed["row"], failed["contestant"], failed["error"]) == ("unet-default", "diffusers", "status 1")
+    assert "diffusers is broken here" in failed["said"]
+    assert machine["matrix_product_tflops"] > 0
+    assert skipped["row"] == "unet-64"
+    assert skipped["skipped"].startswith("takes 120 s, ")
+
+
+def test_a_contestant_that_takes_too_long_is_ended(gpu: ModuleType, tmp_path: Path) -> None:
+    """A rented machine that waits for one that hangs."""
+    report = gpu.Report(None, "")
+    gpu.measure(("unet-default", "ours"), tmp_path, True, 0.5, report)
+    (line,) = report.lines
+    assert line["error"] == "ended after 0 s"
+
+
+def test_the_stages_run_without_dvc_and_mlflow(tmp_path: Path) -> None:
+    """A stage, with tracking off, that imports one of them, or what is only there because of them."""
+    without = tmp_path / "without"
+    without.mkdir()
+    (without / "sitecustomize.py").write_text(BLOCKER)
+    status, lines, said = program(tmp_path, "--rows", "scenes", PYTHONPATH=str(without))
+    assert status == 0, lines[-1].get("said", said)
+    assert [line["stage"] for line in lines] == [*yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"], "all"]
+    assert sum(line["seconds"] for line in lines[:-1]) == pytest.approx(lines[-1]["seconds"], abs=0.1)
+    for line in lines[:-1]:
+        assert line["metrics"]
+    blocked = subprocess.run(
+        [sys.executable, "-c", "import mlflow"],
+        env={**os.environ, "PYTHONPATH": str(without)},
+        capture_output=True,
+        check=False,
+    )
+    assert blocked.returncode != 0
+
+
+def test_stages_repeat_and_resume(tmp_path: Path) -> None:
+    """Other bytes from the same inputs, and a training that begins anew, or otherwise, after SIGKILL."""
+    status, lines, said = program(tmp_path, "--rows", "exact")
+    assert status == 0, lines[-1].get("said", said)
+    assert [(line["check"], line["stage"]) for line in lines] == [
+        ("twice", "prepare_data"),
+        ("twice", "train_vae"),
+        ("resumed", "train_vae"),
+    ]
+    for line in lines:
+        assert line["files"] > 1
+        assert line["same"], line["differing"]
+    assert 0 < lines[-1]["killed_at_step"] < lines[-1]["steps"]
+
+
+def test_what_differs_is_named(gpu: ModuleType, tmp_path: Path) -> None:
+    """Two outputs that differ, taken for the same."""
+    import gpu_stages
+
+    one, two = (gpu_stages.Project(tmp_path / name, {}) for name in ("one", "two"))
+    for project, text in ((one, "a"), (two, "b")):
+        for name, content in (("same", "x"), ("other", text)):
+            file = project.folder / "data/latents" / name
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(content)
+    found = gpu_stages._differing(one, two, "cache_latents")
+    assert (found["same"], found["differing"]) == (False, ["data/latents/other"])
+    two.take_over("cache_latents", one)
+    assert gpu_stages._differing(one, two, "cache_latents")["same"]
+    two.forget("cache_latents")
+    assert gpu_stages._differing(one, two, "cache_latents")["differing"] == ["data/latents/other", "data/latents/same"]
