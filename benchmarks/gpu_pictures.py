@@ -15,7 +15,7 @@ from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
 from darkroom.training.autoencoder import encode
 from darkroom.training.trained import read_autoencoder
 from gpu_measure import Clock, Emit, compiled_graphs, forward_macs
-from gpu_training import TINY_VAE, compiler, our_vae, random_pictures, their_vae
+from gpu_training import TINY_VAE, compiler, diffusers, our_vae, random_pictures, their_vae
 from inference import PROMPT, random_sd
 
 FLOP_A_MAC = 2  # of a network that is not trained
@@ -129,10 +129,9 @@ def _ours(folder: Path, contestant: str, clock: Clock, side: int, steps: int) ->
 
 
 def _pipeline(folder: Path, contestant: str, clock: Clock, side: int, steps: int) -> Callable[[int], object]:
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
-
-    theirs = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.bfloat16, safety_checker=None)
-    theirs.scheduler = DDIMScheduler.from_config(theirs.scheduler.config)
+    package = diffusers()
+    theirs = package.StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.bfloat16, safety_checker=None)
+    theirs.scheduler = package.DDIMScheduler.from_config(theirs.scheduler.config)
     theirs.set_progress_bar_config(disable=True)
     theirs.to(clock.device)
     if backend := compiler(contestant, clock):  # as diffusers' guide to fast drawing has it

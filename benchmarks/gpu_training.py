@@ -147,23 +147,27 @@ def _train(phase: Phase, ema: EMA[Any], batch: int, laps: Laps) -> None:
     )  # left by the hook
 
 
+def diffusers() -> Any:
+    """The package."""
+    torchvision("datasets")  # before diffusers imports it: beside a CPU build of PyTorch it needs the help
+    import diffusers as package
+
+    return package
+
+
 def their_unet(case: UNetCase, device: torch.device) -> Any:
     """diffusers' network of the same shape."""
-    torchvision("datasets")  # before diffusers imports it: beside a CPU build of PyTorch it needs the help
-    from diffusers import UNet2DConditionModel
-
+    package = diffusers()
     with torch.device(device):
-        return UNet2DConditionModel(**case.shape.to_diffusers()).train()
+        return package.UNet2DConditionModel(**case.shape.to_diffusers()).train()
 
 
 def _noise_loss(network: Any, case: UNetCase, device: torch.device) -> Step:
-    from diffusers import DDPMScheduler
-
     p = case.p
     assert p.process.kind == "vp"
     kind = {"epsilon": "epsilon", "v_prediction": "v_prediction"}[p.prediction_type]
     schedule = {"beta_start": p.process.beta_start, "beta_end": p.process.beta_end}
-    scheduler = DDPMScheduler(
+    scheduler = diffusers().DDPMScheduler(
         beta_schedule=BETAS.get(p.process.schedule, p.process.schedule), prediction_type=kind, **schedule
     )
     data, told = latents(case.samples, case.latent), conditioning(case.words, case.samples, case.captions)
@@ -258,10 +262,7 @@ class TheirAutoencoder(nn.Module):
 
     def __init__(self, config: AutoencoderKLConfig) -> None:
         super().__init__()
-        torchvision("datasets")  # before diffusers imports it: beside a CPU build of PyTorch it needs the help
-        import diffusers
-
-        self.vae: Any = diffusers.AutoencoderKL(**config.to_diffusers())
+        self.vae: Any = diffusers().AutoencoderKL(**config.to_diffusers())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pictures (N, 3, H, W) -> the same again from samples of their posteriors, whose moments come with it."""
