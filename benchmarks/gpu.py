@@ -15,6 +15,7 @@ contestant's name says it. Needs PyTorch, Python, diffusers and transformers; no
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -240,7 +241,7 @@ def measure(entry: Entry, scratch: Path, tiny: bool, limit: float, report: Repor
 def kill_group(process: "subprocess.Popen[str]") -> None:
     """End a process that leads a group, and what it started."""
     try:
-        os.killpg(process.pid, 9)
+        os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         return
     process.wait()
@@ -278,6 +279,7 @@ def main() -> int:
         chosen = entries(given.rows.split(","))
     except ValueError as error:
         parser.error(str(error))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # by which contestants are ended too
     report, began = Report(given.out, given.label), time.monotonic()
     with tempfile.TemporaryDirectory(dir=given.scratch, ignore_cleanup_errors=True) as scratch:
         for row, contestant in chosen:
