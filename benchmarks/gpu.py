@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -251,10 +252,15 @@ def serve(row: str, contestant: str, scratch: Path, tiny: bool) -> None:
     """The contestant's process: its findings are the lines of its output, which nothing else writes to."""
     answers: IO[str] = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    work(row, contestant, scratch, tiny, lambda found: print(json.dumps(found), file=answers, flush=True))
+    status = 0
+    try:
+        work(row, contestant, scratch, tiny, lambda found: print(json.dumps(found), file=answers, flush=True))
+    except BaseException:
+        traceback.print_exc()
+        status = 1
     answers.close()
     sys.stderr.flush()
-    os._exit(0)  # all is told: a thread that still prepares batches for a training that was left need not be waited for
+    os._exit(status)  # a thread that still prepares batches for a training that was left need not be waited for
 
 
 def main() -> int:

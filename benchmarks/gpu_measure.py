@@ -81,6 +81,7 @@ class Laps:
 
     Args:
         emit: is told the figures before anything else happens to the training.
+        steps: that the training has; laps are shorter where they would not fit.
         batch: samples of a step.
         flop_an_image: of a training step.
         profiled: whether the steps after that are profiled, which is emitted too.
@@ -92,6 +93,7 @@ class Laps:
         emit: Emit,
         *,
         warm_up: int,
+        steps: int,
         batch: int,
         flop_an_image: float,
         about: Mapping[str, Any],
@@ -100,6 +102,7 @@ class Laps:
         self._clock, self._emit, self._about = clock, emit, about
         self._batch, self._flop, self._profiled = batch, flop_an_image, profiled
         self._next = 2 if clock.tiny else warm_up
+        self._longest = (steps - warm_up) // (LAPS + 1)
         self._seconds = 0.05 if clock.tiny else LAP_SECONDS
         self._began = time.perf_counter()
         self._stamps: list[tuple[int, float]] = []
@@ -127,7 +130,8 @@ class Laps:
             self._next = step + (2 if self._clock.tiny else PROBE)
         elif count < LAPS + 2:
             (before, then), (after, at) = self._stamps[-2:]
-            self._next = step + max(round(self._seconds * (after - before) / (at - then)), 2)
+            lap = round(self._seconds * (after - before) / (at - then))
+            self._next = step + min(max(lap, 2), self._longest)
         else:
             self._tell()
             if not self._profiled:

@@ -8,6 +8,7 @@ on the device already, which costs it nothing.
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,14 @@ from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig, Moments
 from darkroom.params import TrainUNet, load
 from darkroom.training.autoencoder import VAELoss, VAETask, kl_divergence
 from darkroom.training.ema import EMA
-from darkroom.training.loop import Phase, train
+from darkroom.training.loop import Loss, Phase, train
 from darkroom.training.setting import Setting
 from darkroom.training.unet import UNetTask
 from gpu_measure import FLOP_A_MAC, Clock, Emit, EnoughError, Laps, forward_macs
 from synthetic import PROJECT, condition_of, conditioning, latent_of, latents, shape_of
 
 RECIPES = PROJECT / "recipes"
-STEPS = 100_000  # that every training is told it is to have: far from its end, as in a real one
+LONG = 75_000  # steps of a training that no recipe gives a number of: as many as one of this size has
 PUBLISHED_GMAC = {"unet-32": 90.1, "unet-64": 401.6}  # of SD 1.x's U-Net, forward, one picture
 SD = {"unet-32": (32, 64), "unet-64": (64, 24)}  # row: side of the latents, batch
 WORDS = (77, 768)  # of Stable Diffusion's text states
@@ -104,6 +105,7 @@ def unet(row: str, contestant: str, clock: Clock, emit: Emit, scratch: Path) -> 
         clock,
         emit,
         warm_up=case.warm_up,
+        steps=case.p.steps,
         batch=case.p.batch_size,
         flop_an_image=FLOP_A_MAC * macs,
         about={**about, "forward_gmac": round(macs / 1e9, 3), "compile": "" if ours else compiler(contestant, clock)},
@@ -138,13 +140,20 @@ def train_our_unet(network: Any, case: UNetCase, device: torch.device, laps: Lap
         max_held_out=p.held_out,
         setting=Setting(p.batch_size, p.seed, p.precision, device),
     )
-    _train(Phase("", network, p, task.loss), EMA(network, p.ema_half_life), p.batch_size, laps)
+    _train(network, p, task.loss, laps)
 
 
-def _train(phase: Phase, ema: EMA[Any], batch: int, laps: Laps) -> None:
+def _train(network: Any, p: Any, loss: Loss, laps: Laps) -> None:
+    """Until the hook has seen enough; `p.steps` is what the training is told that it has."""
     train(
-        [phase], ema, steps=STEPS, batch_size=batch, accumulation=1, hooks=[laps], description="benchmark"
-    )  # left by the hook
+        [Phase("", network, p, loss)],
+        EMA(network, p.ema_half_life),
+        steps=p.steps,
+        batch_size=p.batch_size,
+        accumulation=1,
+        hooks=[laps],
+        description="benchmark",
+    )
 
 
 def diffusers() -> Any:
@@ -201,7 +210,7 @@ def standard_loop(
     ema = EMAModel(network.parameters(), foreach=True)
     backend = compiler(contestant, clock)
     loss = loss_of(torch.compile(network, backend=backend) if backend else network)
-    for step in range(1, STEPS + 1):
+    for step in count(1):
         value = loss()
         value.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -223,7 +232,8 @@ def vae(row: str, contestant: str, clock: Clock, emit: Emit, scratch: Path) -> N
     """Training steps of Stable Diffusion's autoencoder on pictures of 256 x 256, L1 and KL, a second."""
     config, device, ours = TINY_VAE if clock.tiny else AutoencoderKLConfig(), clock.device, contestant == "ours"
     batch, side = (2, 16) if clock.tiny else (8, 256)
-    p = load(RECIPES / "scenes.yaml").train_vae.model_copy(update={**LIKE_SD, "batch_size": batch, "warmup_steps": 0})
+    changed = {**LIKE_SD, "batch_size": batch, "warmup_steps": 0, "steps": LONG}
+    p = load(RECIPES / "scenes.yaml").train_vae.model_copy(update=changed)
     pictures = random_pictures(4 * batch if clock.tiny else 256, side)
     network = channels_last(our_vae(config, device)) if ours else their_vae(config, device)
     example = torch.zeros(1, 3, side, side, device=device)
@@ -232,6 +242,7 @@ def vae(row: str, contestant: str, clock: Clock, emit: Emit, scratch: Path) -> N
         clock,
         emit,
         warm_up=12,
+        steps=p.steps,
         batch=batch,
         flop_an_image=FLOP_A_MAC * macs,
         about={
@@ -245,7 +256,7 @@ def vae(row: str, contestant: str, clock: Clock, emit: Emit, scratch: Path) -> N
         if ours:
             setting = Setting(batch, p.seed, p.precision, device)
             task = VAETask(network, VAELoss("l1", KL_WEIGHT), pictures.__getitem__, len(pictures), setting)
-            _train(Phase("", network, p, task.loss), EMA(network, p.ema_half_life), batch, laps)
+            _train(network, p, task.loss, laps)
         else:
             there = pictures.to(device)
             standard_loop(network, p, contestant, clock, laps, lambda called: _picture_loss(called, there, batch))

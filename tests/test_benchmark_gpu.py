@@ -8,7 +8,6 @@ import math
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -106,22 +105,21 @@ def test_laps_are_timed_from_whatever_steps_the_hook_is_called_after(gpu: Module
     """Figures that count calls for steps, where a loop tells its hooks of every tenth step alone."""
     import gpu_measure
 
-    rates = {}
     for every in (1, 10):
         told: list[Mapping[str, Any]] = []
         clock = gpu_measure.Clock(torch.device("cpu"), tiny=True)
-        laps = gpu_measure.Laps(clock, told.append, warm_up=0, batch=4, flop_an_image=1e12, about={})
+        laps = gpu_measure.Laps(clock, told.append, warm_up=0, steps=4000, batch=4, flop_an_image=1e12, about={})
         with suppress(gpu_measure.EnoughError):
             for step in range(1, 1000):
-                time.sleep(0.005)
+                clock.now = lambda step=step: 0.01 * step
                 if step % every == 0:
                     laps(step, {"loss": torch.tensor(0.5)})
         (found,) = told
         assert found["loss"] == 0.5
-        assert found["images_per_second"] == pytest.approx(4 * found["steps_per_second"], rel=1e-3)
-        assert found["tflops"] == pytest.approx(found["images_per_second"], rel=1e-3)
-        rates[every] = found["steps_per_second"]
-    assert rates[10] == pytest.approx(rates[1], rel=0.5)
+        assert found["steps_per_second"] == pytest.approx(100)
+        assert found["images_per_second"] == pytest.approx(400)
+        assert found["tflops"] == pytest.approx(400)
+        assert found["steps_timed"] >= 3 * every
 
 
 def test_groups_take_at_most_four_minutes_and_hold_every_contestant_once(gpu: ModuleType) -> None:
@@ -218,13 +216,29 @@ def test_what_differs_is_named(gpu: ModuleType, tmp_path: Path) -> None:
 
     one, two = (gpu_stages.Project(tmp_path / name, {}) for name in ("one", "two"))
     for project, text in ((one, "a"), (two, "b")):
-        for name, content in (("same", "x"), ("other", text)):
-            file = project.folder / "data/latents" / name
-            file.parent.mkdir(exist_ok=True)
-            file.write_text(content)
+        for path in project.places["cache_latents"].outputs:
+            file = project.folder / path / "part" if not path.suffix else project.folder / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text if path.suffix == ".png" else "x")
     found = gpu_stages._differing(one, two, "cache_latents")
-    assert (found["same"], found["differing"]) == (False, ["data/latents/other"])
+    assert (found["same"], found["differing"]) == (False, ["reports/cache_latents/preview.png"])
     two.take_over("cache_latents", one)
     assert gpu_stages._differing(one, two, "cache_latents")["same"]
     two.forget("cache_latents")
-    assert gpu_stages._differing(one, two, "cache_latents")["differing"] == ["data/latents/other", "data/latents/same"]
+    assert gpu_stages._differing(one, one, "cache_latents")["files"] == 3
+    with pytest.raises(FileNotFoundError):
+        two.hashes("cache_latents")
+
+
+def test_laps_fit_into_a_short_training(gpu: ModuleType) -> None:
+    """A recipe's training that ends before all is measured, because its steps are quick."""
+    import gpu_measure
+
+    told: list[Mapping[str, Any]] = []
+    clock = gpu_measure.Clock(torch.device("cpu"), tiny=True)
+    clock.tiny = False
+    laps = gpu_measure.Laps(clock, told.append, warm_up=20, steps=200, batch=4, flop_an_image=1e12, about={})
+    with suppress(gpu_measure.EnoughError):
+        for step in range(1, 201):
+            laps(step, {"loss": 1.0})
+    assert told[0]["steps_timed"] == 3 * 45
