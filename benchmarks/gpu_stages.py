@@ -175,7 +175,7 @@ def exact(row: str, contestant: str, clock: Clock, emit: Emit, scratch: Path) ->
             killed = running[0].kill_at(steps // 2)
             running[:] = [again := two.start(stage, **how)]
             again.wait()
-            if f"going on from step {killed}" not in again.said:
+            if f"step_{killed:09d}" not in again.said:  # the checkpoint, which a training that resumes names
                 raise StageError(f"{stage}: killed at step {killed}, it began anew: {again.said[-1500:]}")
             found = {"stage": stage, "seconds": round(again.seconds, 2), "killed_at_step": killed, "steps": steps}
             emit({"check": "resumed", **found, **_differing(one, two, stage)})

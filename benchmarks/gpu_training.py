@@ -33,7 +33,7 @@ from darkroom.training.loop import Loss, Phase, train
 from darkroom.training.setting import Setting
 from darkroom.training.unet import UNetTask
 from gpu_measure import FLOP_A_MAC, Clock, Emit, EnoughError, Laps, forward_macs
-from synthetic import PROJECT, condition_of, conditioning, latent_of, latents, shape_of
+from synthetic import HELD_OUT, PROJECT, condition_of, conditioning, latent_of, latents, shape_of
 
 RECIPES = PROJECT / "recipes"
 LONG = 75_000  # steps of a training that no recipe gives a number of: as many as one of this size has
@@ -133,7 +133,7 @@ def train_our_unet(network: Any, case: UNetCase, device: torch.device, laps: Lap
         network,
         Objective(process_of(p.process.model_dump()), p.prediction_type, p.weighting, p.loss, p.reduction),
         latents(case.samples, case.latent),
-        latents(case.samples, case.latent),
+        latents(HELD_OUT, case.latent),
         conditioning(case.words, case.samples, case.captions),
         condition_dropout=p.condition_dropout,
         horizontal_flip=p.horizontal_flip,
