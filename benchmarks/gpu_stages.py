@@ -32,7 +32,9 @@ CHECKPOINTS = 10  # of a training that is to be killed, half-way
 KILLED = ("train_unet", "train_vae")  # the trainings that are killed, one after the other
 SMALL = ("prepare_data", "train_vae")  # the stages that are repeated in the small form
 POLL = 0.002  # seconds
-WARNED = re.compile(r"(\S+) does not have a deterministic implementation")
+WARNED = re.compile(
+    r"([\w ]+\w) (?:does not have a deterministic implementation|defaults to a non-deterministic algorithm)"
+)
 
 
 class StageError(Exception):
@@ -111,7 +113,7 @@ class Running:
     @property
     def warned(self) -> list[str]:
         """The kernels that PyTorch said are not deterministic."""
-        return sorted(set(WARNED.findall(self.said)))
+        return sorted({name.strip() for name in WARNED.findall(self.said)})
 
     def wait(self) -> None:
         """Until it is done.

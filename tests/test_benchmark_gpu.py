@@ -241,3 +241,14 @@ def test_laps_fit_into_a_short_training(gpu: ModuleType) -> None:
         for step in range(1, 201):
             laps(step, {"loss": 1.0})
     assert told[0]["steps_timed"] == 3 * 45
+
+
+def test_kernels_that_are_not_deterministic_are_named(gpu: ModuleType) -> None:
+    """PyTorch's two ways of warning of one, of which the log is full."""
+    import gpu_stages
+
+    said = (
+        "x.py:7: UserWarning: adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but\n"
+        "y.py:9: UserWarning: Memory Efficient attention defaults to a non-deterministic algorithm. To explicitly\n"
+    )
+    assert gpu_stages.WARNED.findall(said) == [" adaptive_avg_pool2d_backward_cuda", " Memory Efficient attention"]
