@@ -71,7 +71,7 @@ ROWS = {
 
 # In the order in which they tell most, each of at most four minutes.
 GROUPS = {
-    "smoke": ("machine:device", "unet-default:ours", "unet-32:ours", "unet-32:diffusers"),
+    "smoke": ("machine:device", "unet-default:ours", "unet-32:diffusers", "unet-32:ours"),
     "large": ("unet-64:ours", "unet-64:diffusers"),
     "pictures": ("encode-256:ours", "encode-256:diffusers", "draw-512:ours", "draw-512:diffusers"),
     "compiled": ("unet-64:diffusers-compiled", "unet-32:diffusers-compiled"),
