@@ -10,51 +10,23 @@ intervals, which is printed too.
 """
 
 import argparse
-import importlib.util
 import logging
 import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from darkroom.core import device as devices
 from darkroom.core.checkpoint import SHARE, Checkpoints, Stateful
 from darkroom.core.interruption import Interruption
-from darkroom.core.rng import seeded
-from darkroom.data.conditioning import ConditioningInfo
-from darkroom.nn.kinds import build
 from darkroom.params import Params, load
 from darkroom.training.best import Best
 from darkroom.training.curves import Curves
 from darkroom.training.ema import EMA
 from darkroom.training.loop import Phase
-
-PROJECT = Path(__file__).parents[1]
-CLASSES = 10  # of recipes for classes
-
-
-def network(params: Params) -> torch.nn.Module:
-    """The recipe's U-Net, as its stage builds it for pictures or latents of the recipe's size."""
-    place = PROJECT / "stages" / "train_unet.py"
-    spec = importlib.util.spec_from_file_location(place.stem, place)
-    assert spec is not None
-    assert spec.loader is not None
-    stage: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(stage)
-    data, vae, text = params.prepare_data, params.train_vae, params.setup_text_encoder
-    latent: tuple[int, ...] = (data.channels, data.image_size, data.image_size)
-    if vae.mode != "identity":
-        side = data.image_size // 2 ** (len(vae.block_out_channels) - 1)
-        latent = (vae.latent_channels, side, side)
-    kind: Any = {"clip": "text", "pretrained": "text"}.get(text.mode, text.mode)
-    classes = [str(i) for i in range(CLASSES)] if kind == "class" else []
-    condition = ConditioningInfo(kind, None, text.text.max_length, text.text.hidden_size, classes)
-    with seeded(params.train_unet.seed, "unet"):
-        made: torch.nn.Module = build(stage._shape(params.train_unet, latent, condition)).stored()
-    return made
+from synthetic import PROJECT, network
 
 
 def state(params: Params) -> dict[str, Stateful]:

@@ -13,11 +13,17 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from side_by_side import Measured, compare, serve
 
 PROMPT = "a small red circle above a large blue square"
 NAMES = ("darkroom", "diffusers")
+SMALLER: tuple[dict[str, Any], ...] = (  # networks of the kind of Stable Diffusion's: U-Net, autoencoder, text encoder
+    {"sample_size": 8, "block_out_channels": (16, 16, 32, 32), "norm_num_groups": 4, "cross_attention_dim": 32},
+    {"block_out_channels": (8, 8, 16, 16), "layers_per_block": 1, "norm_num_groups": 4},
+    {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 32},
+)
 PEAK_MIB = {"fp32": 8192, "bf16": 5120}  # the bounds of a 512² picture
 
 
@@ -65,8 +71,14 @@ def work(library: str, case: Case) -> None:
     serve(draw)
 
 
-def random_sd(folder: Path) -> Path:
-    """A diffusers folder of a model of Stable Diffusion 1.x's size with random weights."""
+def random_sd(folder: Path, device: str = "cpu", smaller: bool = False) -> Path:
+    """A diffusers folder of a model of Stable Diffusion 1.x's size with random weights.
+
+    Args:
+        device: where the weights are drawn. smaller: of its kind, but with next to no weights, for 64 x 64 pictures.
+    """
+    import torch
+
     from darkroom.core.rng import seeded
     from darkroom.data.tokenizer import CLIPTokenizer
     from darkroom.interop.diffusers import write_folder
@@ -78,9 +90,11 @@ def random_sd(folder: Path) -> Path:
 
     words = CLIPTokenizer.train([PROMPT], 1024, CONTEXT)
     special = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id}
-    text = CLIPTextConfig(**special, pad_token_id=words.eos_token_id)
-    with seeded(0, "random"):
-        networks = UNet2DConditionModel(UNetConfig()), AutoencoderKL(AutoencoderKLConfig()), CLIPTextModel(text)
+    of_unet, of_vae, of_text = SMALLER if smaller else ({}, {}, {})
+    text = CLIPTextConfig(**special, pad_token_id=words.eos_token_id, **of_text)
+    with seeded(0, "random"), torch.device(device):
+        unet, vae = UNet2DConditionModel(UNetConfig(**of_unet)), AutoencoderKL(AutoencoderKLConfig(**of_vae))
+        networks = unet, vae, CLIPTextModel(text)
     write_folder(in_memory(*networks, words), folder / "random-sd")
     return folder / "random-sd"
 

@@ -1,0 +1,71 @@
+"""A recipe's networks and data without its data set: right in shape and size, random in content."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from darkroom.core.rng import generator, seeded
+from darkroom.data.conditioning import Conditioning, ConditioningInfo
+from darkroom.data.latents import Latents
+from darkroom.nn.kinds import DenoiserConfig, build
+from darkroom.params import Params, TrainUNet
+
+PROJECT = Path(__file__).parents[1]
+CLASSES = 10  # of recipes for classes
+HELD_OUT = 64
+
+
+def condition_of(params: Params) -> ConditioningInfo:
+    """What the recipe's denoiser is told."""
+    text = params.setup_text_encoder
+    kind: Any = {"clip": "text", "pretrained": "text"}.get(text.mode, text.mode)
+    classes = [str(i) for i in range(CLASSES)] if kind == "class" else []
+    return ConditioningInfo(kind, None, text.text.max_length, text.text.hidden_size, classes)
+
+
+def latent_of(params: Params) -> tuple[int, ...]:
+    """(c, h, w) of what the recipe's denoiser sees: latents, or pictures where there is no autoencoder."""
+    data, vae = params.prepare_data, params.train_vae
+    if vae.mode == "identity":
+        return data.channels, data.image_size, data.image_size
+    side = data.image_size // vae.downscale
+    return vae.latent_channels, side, side
+
+
+def shape_of(p: TrainUNet, latent: tuple[int, ...], condition: ConditioningInfo) -> DenoiserConfig:
+    """The denoiser, as its stage builds it for latents of this shape."""
+    place = PROJECT / "stages" / "train_unet.py"
+    spec = importlib.util.spec_from_file_location(place.stem, place)
+    assert spec is not None
+    assert spec.loader is not None
+    stage: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(stage)
+    made: DenoiserConfig = stage._shape(p, latent, condition)
+    return made
+
+
+def network(params: Params) -> torch.nn.Module:
+    """The recipe's U-Net, as its stage builds it for pictures or latents of the recipe's size."""
+    with seeded(params.train_unet.seed, "unet"):
+        shape = shape_of(params.train_unet, latent_of(params), condition_of(params))
+        made: torch.nn.Module = build(shape).stored()
+    return made
+
+
+def latents(samples: int, shape: tuple[int, ...]) -> Latents:
+    """Moments of about unit variance."""
+    mean = torch.randn((samples, *shape), generator=generator(0, "synthetic latents")).half()
+    return Latents(mean, torch.full_like(mean, -4.0), 1.0)
+
+
+def conditioning(info: ConditioningInfo, samples: int, captions: int) -> Conditioning:
+    """Text states of so many captions, each sample's one of them; `info` is of kind text."""
+    drawn = generator(0, "synthetic captions")
+    states = torch.randn((captions, info.max_length, info.dim), generator=drawn).half()
+    index = {
+        split: torch.randint(captions, (n,), generator=drawn)
+        for split, n in (("train", samples), ("validation", HELD_OUT))
+    }
+    return Conditioning(info, index, states, states[0].float())
