@@ -32,8 +32,8 @@ Shapes = tuple[tuple[int, ...], ...]
 class CapturedNetwork:
     """(x, t, context, class_ids) -> what `network` answers in `precision`, the same as without recordings.
 
-    Other devices than CUDA have none. Where a call cannot be recorded it says so once and goes on without. Contexts must not change in place between
-    calls. Several threads may call it.
+    Other devices than CUDA have none. Where a call cannot be recorded it says so once and goes on without. Contexts
+    must not change in place between calls. Several threads may call it.
     """
 
     def __init__(self, network: DenoisingNetwork, device: torch.device, precision: Precision) -> None:

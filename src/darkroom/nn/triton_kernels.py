@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-# ruff: noqa: N803, N806
+# ruff: noqa: N803
 """The programs behind `nn.kernels`, in Triton, which comes with PyTorch's builds for CUDA. Imported by that file alone.
 
 Pictures lie channels last: (N, H * W, C) in memory. All sums are float32, in an order that the shape alone decides.
