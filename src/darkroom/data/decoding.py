@@ -9,8 +9,9 @@ from PIL import Image
 
 from darkroom.core.ahead import in_processes, workers
 from darkroom.data.fingerprint import fingerprint
-from darkroom.data.images import Encoded, Pixels, UnusablePictureError, conform, decode
+from darkroom.data.images import Pixels, UnusablePictureError, conform, decode
 from darkroom.data.names import shown
+from darkroom.data.png import Encoded
 from darkroom.data.prepared import Row
 from darkroom.data.sources.base import Divisible, Sample, Skipped, Source
 

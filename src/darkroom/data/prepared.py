@@ -3,7 +3,6 @@
 A folder of Parquet shards per split in the Hugging Face image schema, and dataset.json, which describes them.
 """
 
-import io
 import json
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
@@ -17,14 +16,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from PIL import Image
 from torch import Tensor
 
 from darkroom.core.ahead import workers
 from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.data.account import Account
-from darkroom.data.images import Encoded, png_pixels
+from darkroom.data.png import Encoded, png_pixels
 
 ROOT = Path("data/prepared")
 INFO = "dataset.json"
