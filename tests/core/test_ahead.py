@@ -79,7 +79,7 @@ def test_an_error_is_the_callers_and_leaves_no_process() -> None:
 
 
 def test_a_process_that_the_system_ends_is_an_error() -> None:
-    with pytest.raises(DarkroomError, match="ended from outside.*set DARKROOM_THREADS to fewer"):
+    with pytest.raises(DarkroomError, match=r"ended from outside.*set DARKROOM_THREADS to fewer"):
         list(ahead.in_processes(ended, range(20), 2))
     assert none_left()
 
@@ -99,5 +99,5 @@ def test_processes_end_with_the_one_they_work_for() -> None:
     finally:
         leader.kill()
         leader.communicate()
-    gone, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
