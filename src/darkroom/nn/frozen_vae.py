@@ -93,9 +93,12 @@ class FrozenAutoencoder:
     def _resnet(self, module: nn.Module) -> Layer:
         assert isinstance(module, ResnetBlock2D)
         norm1, norm2 = (self._layers.group_norm(norm, silu=True) for norm in (module.norm1, module.norm2))
-        conv1 = self._layers.conv(module.conv1, 1)
+        bias, conv1 = self._layers.bias(module.conv1), self._layers.convolution(module.conv1, 1)
         residual = self._layers.residual(module.conv2, module.conv_shortcut, 1)
-        return lambda x: residual(norm2(conv1(norm1(x, None)), None), x)
+        if self._layers.fused and bias is not None:  # the norm adds it on its way
+            own = bias[None]
+            return lambda x: residual(norm2(conv1(norm1(x, None), None), own.expand(len(x), -1)), x)
+        return lambda x: residual(norm2(conv1(norm1(x, None), bias), None), x)
 
     def _attention(self, module: nn.Module) -> Layer:
         assert isinstance(module, SpatialAttention)

@@ -66,7 +66,7 @@ def group_norm(
     p = _programs()
     x = x.contiguous(memory_format=torch.channels_last)
     n, channels, height, width = x.shape
-    positions = height * width
+    positions, width = height * width, channels // groups
     chunk = max(2 * p.ROWS, -(-positions // (p.CHUNKS * p.ROWS)) * p.ROWS)
     chunks, parts = -(-positions // chunk), -(-channels // p.COLUMNS)
     sums = torch.empty(2, n, chunks, channels, device=x.device)
@@ -78,9 +78,9 @@ def group_norm(
             ADDED=added is not None, ROWS=p.ROWS, COLUMNS=p.COLUMNS,
         )  # fmt: skip
         p.scale_and_shift[(n, groups)](
-            sums[0], sums[1], weight, bias, more, factors[0], factors[1], positions, channels, channels // groups,
+            sums[0], sums[1], weight, bias, more, factors[0], factors[1], channels, width, float(positions * width),
             chunks, stride, eps,
-            ADDED=added is not None, WIDTH=_power_of_two(channels // groups), CHUNKS=p.CHUNKS,
+            ADDED=added is not None, WIDTH=_power_of_two(width), CHUNKS=p.CHUNKS,
         )  # fmt: skip
         out = torch.empty_like(x)
         p.scaled[(-(-positions // p.ROWS), n, parts)](
@@ -117,7 +117,11 @@ def add_(h: Tensor, x: Tensor, bias: Tensor) -> Tensor:
         return h.add_(x).add_(bias[:, None, None])
     x = x.contiguous(memory_format=torch.channels_last)
     with _on(h):
-        p.sum_of_three[(-(-h.numel() // p.FLAT),)](h, x, bias, h.numel(), h.shape[1], FLAT=p.FLAT)
+        channels = h.shape[1]
+        positions = h.numel() // channels
+        p.sum_of_three[(-(-positions // p.ROWS), -(-channels // p.COLUMNS))](
+            h, x, bias, positions, channels, ROWS=p.ROWS, COLUMNS=p.COLUMNS
+        )
     return h
 
 

@@ -43,10 +43,13 @@ def channel_sums(
 
 @triton.jit
 def scale_and_shift(
-    sums, squares, weight, bias, added, scale, shift, positions, channels, width, chunks, added_stride, eps,
+    sums, squares, weight, bias, added, scale, shift, channels, width, count, chunks, added_stride, eps,
     ADDED: tl.constexpr, WIDTH: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
-    """Of each channel, what a group norm multiplies it with and adds to it, from the sums of its group's channels."""
+    """Of each channel, what a group norm multiplies it with and adds to it, from the sums of its group's channels.
+
+    count: of the values of a group, as a float.
+    """
     n, group = tl.program_id(0), tl.program_id(1)
     inner = tl.arange(0, WIDTH)
     columns = group * width + inner
@@ -54,7 +57,6 @@ def scale_and_shift(
     parts = tl.arange(0, CHUNKS)
     here = (parts < chunks)[:, None] & inside[None, :]
     place = (n * chunks + parts)[:, None] * channels + columns[None, :]
-    count = (positions * width).to(tl.float32)
     mean = tl.sum(tl.sum(tl.load(sums + place, mask=here, other=0.0), axis=0), axis=0) / count
     second = tl.sum(tl.sum(tl.load(squares + place, mask=here, other=0.0), axis=0), axis=0) / count
     variance = tl.maximum(second - mean * mean, 0.0)
@@ -114,11 +116,14 @@ def gated(x, out, inner, FLAT: tl.constexpr):
 
 
 @triton.jit
-def sum_of_three(h, x, bias, numel, channels, FLAT: tl.constexpr):
+def sum_of_three(h, x, bias, positions, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """h + x + bias of each channel, in the place of h."""
-    place = tl.program_id(0).to(tl.int64) * FLAT + tl.arange(0, FLAT)
-    inside = place < numel
-    value = tl.load(h + place, mask=inside, other=0.0).to(tl.float32)
-    value += tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
-    value += tl.load(bias + place % channels, mask=inside, other=0.0).to(tl.float32)
-    tl.store(h + place, value.to(h.dtype.element_ty), mask=inside)
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = columns < channels
+    here = (rows < positions)[:, None] & inside[None, :]
+    place = rows[:, None].to(tl.int64) * channels + columns[None, :]
+    value = tl.load(h + place, mask=here, other=0.0).to(tl.float32)
+    value += tl.load(x + place, mask=here, other=0.0).to(tl.float32)
+    value += tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)[None, :]
+    tl.store(h + place, value.to(h.dtype.element_ty), mask=here)
