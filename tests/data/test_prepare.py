@@ -9,6 +9,7 @@ import pytest
 
 from darkroom.core.artifact import content_hash, read_json
 from darkroom.core.errors import DarkroomError
+from darkroom.data import decoding
 from darkroom.data.prepare import Preparation, prepare
 from darkroom.data.prepared import Prepared
 from darkroom.data.sources.base import Sample, Skipped
@@ -194,3 +195,38 @@ def test_dataset_json_tells_the_truth(tmp_path: Path, how: How) -> None:
     words = [word for caption in train.captions for word in caption.split()]
     assert info["vocabulary"]["words"] == len(set(words))
     assert info["vocabulary"]["most_common"][0] == ["a", words.count("a")]
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [{}, {"crops": 3}, {"repeats": "merge_captions"}, {"limit": 40, "channels": 1}],
+    ids=["plain", "crops", "merged captions", "limited"],
+)
+def test_any_number_of_processes_gives_the_same_bytes(
+    tmp_path: Path, listed: type, how: How, pixels: Pixels, png: Callable[..., bytes], monkeypatch, choices
+) -> None:
+    """Would catch results out of order, an encoded picture that is another row's, and skips that only one way sees."""
+    monkeypatch.setattr(decoding, "WORTH_PROCESSES", 1)
+    items: list[Sample | Skipped] = []
+    for i in range(150):
+        twin = pixels(i % 130, 24)
+        image = png(twin) if i % 2 else twin
+        items.append(Sample(image, f"{i}.png", f"picture {i}", others=(f"the {i}th",) if i % 3 == 0 else ()))
+        if i % 40 == 0:
+            items += [Skipped(f"skip {i}", "no reason"), Sample(b"broken", f"broken {i}.png", "x")]
+    hashes, accounts = set(), set()
+    for threads in ("1", "2", "5"):
+        monkeypatch.setenv("DARKROOM_THREADS", threads)
+        info = prepare(listed(items), tmp_path / threads, how(max_bad_fraction=0.5, **choices))
+        hashes.add(content_hash(tmp_path / threads))
+        accounts.add(str(info))
+    assert len(hashes) == len(accounts) == 1
+
+
+def test_scenes_drawn_by_many_processes_are_the_same(tmp_path: Path, how: How, monkeypatch) -> None:
+    hashes = set()
+    for threads in ("1", "3"):
+        monkeypatch.setenv("DARKROOM_THREADS", threads)
+        prepare(Scenes(900, 60, 60, 10, 0, 16), tmp_path / threads, how())
+        hashes.add(content_hash(tmp_path / threads))
+    assert len(hashes) == 1

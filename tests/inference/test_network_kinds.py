@@ -13,8 +13,10 @@ from PIL import Image
 from darkroom.core.artifact import load_tensors
 from darkroom.core.errors import DarkroomError
 from darkroom.inference.folder import check_exportable
+from darkroom.inference.networks import halved
 from darkroom.inference.pipeline import Pipeline
 from darkroom.nn.batch_norm_unet import BatchNormUNetConfig
+from darkroom.nn.kinds import build
 from darkroom.nn.layer_norm_unet import LayerNormUNetConfig
 from darkroom.nn.score_unet import ScoreUNetConfig
 
@@ -45,6 +47,30 @@ def test_the_weights_are_those_of_the_artifact(pipeline: Pipeline) -> None:
     assert all(torch.equal(found[name], trained[name]) for name in trained)
     assert not pipeline.unet.training
     assert pipeline.unet.config.in_channels == 3
+
+
+@pytest.mark.parametrize("how", HOW.values(), ids=HOW)
+def test_weights_rounded_once_are_those_that_autocast_rounds_at_every_call(how: dict[str, Any]) -> None:
+    """As a GPU holds them in bf16; would catch a weight that is also used as it is, outside of a product."""
+    network = build(how["network"]).eval().requires_grad_(False)
+    config, labels = network.config, torch.tensor([0, 2]) if how["kind"] == "class" else None
+    for weight in network.parameters():  # zeros would hide what feeds them
+        torch.nn.init.normal_(weight, std=0.1)
+    x = torch.randn(2, config.in_channels, how["size"], how["size"])
+    given = x, torch.tensor([20.0, 900.0]), None, labels
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = network(*given)
+        assert torch.equal(halved(network)(*given), expected)
+    assert any(weight.dtype == torch.bfloat16 for weight in network.parameters())
+
+
+@pytest.mark.parametrize("how", HOW.values(), ids=HOW)
+def test_no_call_reads_from_the_device(how: dict[str, Any]) -> None:
+    """The meta device has no numbers to read; so the call can be recorded on a GPU."""
+    network = build(how["network"]).to("meta").eval().requires_grad_(False)
+    labels = torch.zeros(2, dtype=torch.int64, device="meta") if how["kind"] == "class" else None
+    x = torch.empty(2, network.config.in_channels, how["size"], how["size"], device="meta")
+    assert network(x, torch.empty(2, device="meta"), None, labels).shape == x.shape
 
 
 def test_a_picture_depends_on_its_own_prompt_and_seed_and_not_on_its_batch(pipeline: Pipeline, apart: Any) -> None:

@@ -10,7 +10,7 @@ from tests.nn.test_unet import CLASSES, CONFIGS, IDS, STABLE, TINY, inputs, pred
 
 from darkroom.core.device import autocast
 from darkroom.core.errors import DarkroomError
-from darkroom.nn import frozen
+from darkroom.nn import frozen_layers
 from darkroom.nn.frozen import FrozenUNet
 from darkroom.nn.unet import UNet2DConditionModel
 
@@ -66,7 +66,7 @@ def test_without_packed_weights(randomise, relative_difference, monkeypatch, bit
     unet = trained(STABLE, randomise)
     x = {**inputs(STABLE), "timestep": torch.full((3,), 700.0)}
     expected = predict(unet, **x)
-    monkeypatch.setattr(frozen, "_packs", lambda dtype: False)
+    monkeypatch.setattr(frozen_layers, "packs", lambda weight: False)
     fast = FrozenUNet(unet if bits == torch.float32 else halved(unet))
     with autocast(torch.device("cpu"), "fp32" if bits == torch.float32 else "bf16"):
         found = predict(fast, **x)

@@ -28,7 +28,8 @@ class Runtime:
     """Where and how to run; see `runtime()`.
 
     device: auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:N or mps.
-    threads: CPU threads of PyTorch, of each process; 0 = one per available core, divided among the processes.
+    threads: CPU threads of PyTorch, of each process; 0 = one per available core, divided among the processes. As many
+        processes prepare pictures.
     deterministic: ask PyTorch for deterministic kernels (always so on the CPU).
     checkpoint_minutes: between two checkpoints of a training; more where saving would take above a fiftieth of the
         time. 0: by steps alone.

@@ -4,6 +4,7 @@ import hashlib
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -15,13 +16,13 @@ from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import track
 from darkroom.data.account import Account
 from darkroom.data.crops import crops_of
+from darkroom.data.decoding import Decoded, Decoding, decoded
 from darkroom.data.fingerprint import fingerprint as fingerprint_of
 from darkroom.data.fingerprint import half, place
-from darkroom.data.images import Pixels, UnusablePictureError, conform, decode
-from darkroom.data.names import shown
+from darkroom.data.images import Pixels
 from darkroom.data.prepared import Info, Prepared, PreparedWriter, Row
 from darkroom.data.repeats import Firsts, Repeats
-from darkroom.data.sources.base import SPLIT_ORDER, Sample, Skipped, Source
+from darkroom.data.sources.base import SPLIT_ORDER, Skipped, Source
 
 NAMED_FILES = 5  # how many bad files an error names
 
@@ -87,8 +88,10 @@ def prepare(
             watch(split, row)
 
         books = _Books(how, write, Firsts() if firsts is None else firsts)
-        for item in track(source, about.size, "prepare", "picture"):
-            books.enter(item)
+        reading = Decoding(how.image_size, how.channels, how.resize, keeps=how.crops > 1)
+        with closing(decoded(source, reading)) as pictures:
+            for picture in track(pictures, about.size, "prepare", "picture"):
+                books.enter(picture)
         books.close()
         account = books.account
         _check_skipped(books.skipped, account, how.max_bad_fraction)
@@ -119,17 +122,15 @@ class _Books:
         """So far."""
         return Account(**self._counts, skipped=len(self.skipped))
 
-    def enter(self, item: Sample | Skipped) -> None:
+    def enter(self, picture: Decoded | Skipped) -> None:
         """A picture, or what is none."""
-        picture = _picture(item, self.how)
         if isinstance(picture, Skipped):
             (self.skipped if picture.picture else self.strays).append(picture)
             self._counts["seen"] += picture.picture
             return
         self._counts["seen"] += 1
-        rows = picture.rows
-        fingerprint = fingerprint_of(rows[0].pixels)
-        split = self._dealer.split(item.split if isinstance(item, Sample) else None, fingerprint)
+        rows, fingerprint = picture.rows, picture.fingerprint
+        split = self._dealer.split(picture.split, fingerprint)
         first = self._firsts.note(fingerprint, split, rows[0].path)
         if not first and self._firsts.split_of(fingerprint) != split:
             self._counts["duplicates_across_splits"] += 1
@@ -137,7 +138,7 @@ class _Books:
         if self.how.repeats == "merge_captions":
             rows = [row for row in rows if self._is_new(fingerprint, row)]
         stays = first or self.how.repeats == "keep"
-        if split == "train" and (stays or self.how.repeats == "merge_captions"):
+        if split == "train" and picture.image is not None and (stays or self.how.repeats == "merge_captions"):
             rows = self._with_crops(rows, picture.image)
         if stays:
             self._keep(split, fingerprint, rows, not first)
@@ -155,7 +156,7 @@ class _Books:
 
     def _with_crops(self, rows: list[Row], image: Image.Image | Pixels) -> list[Row]:
         """Behind each row of a training picture those of its crops."""
-        if self.how.crops == 1 or not rows:
+        if not rows:
             return rows
         first = rows[0].pixels
         of = half(fingerprint_of(first))
@@ -164,7 +165,12 @@ class _Books:
             return half(crop) == of and self._dealer.trains(crop)
 
         variants = [first, *crops_of(image, first, self.how.crops - 1, self.how.seed, fits)]
-        return [replace(row, pixels=pixels, variant=i) for row in rows for i, pixels in enumerate(variants)]
+        encoded = [rows[0].encoded, *[None] * (self.how.crops - 1)]
+        return [
+            replace(row, pixels=pixels, variant=i, encoded=encoded[i])
+            for row in rows
+            for i, pixels in enumerate(variants)
+        ]
 
     def _keep(self, split: str, fingerprint: bytes, rows: list[Row], repeat: bool) -> None:
         if self.how.limit is None:
@@ -197,28 +203,6 @@ class _Books:
 
 def _listed(skipped: list[Skipped]) -> list[dict[str, str]]:
     return sorted(({"file": s.file, "reason": s.reason} for s in skipped), key=lambda s: (s["file"], s["reason"]))
-
-
-@dataclass(frozen=True)
-class _Picture:
-    """A picture, decoded, and a row for each of its captions."""
-
-    image: Image.Image | Pixels
-    rows: list[Row]
-
-
-def _picture(item: Sample | Skipped, how: Preparation) -> _Picture | Skipped:
-    """What an item gives, or why nothing."""
-    if isinstance(item, Skipped):
-        return Skipped(shown(item.file), shown(item.reason), item.picture)
-    path = item.path.encode("utf-8", "backslashreplace").decode()  # names inside archives may be any bytes
-    try:
-        image = decode(item.image) if isinstance(item.image, bytes) else item.image
-        pixels = conform(image, how.image_size, how.channels, how.resize)
-    except UnusablePictureError as error:
-        return Skipped(shown(item.path), str(error))
-    rows = [Row(pixels, path, caption, item.labels, item.named) for caption in (item.caption, *item.others)]
-    return _Picture(image, rows)
 
 
 class _Dealer:

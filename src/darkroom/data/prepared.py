@@ -3,10 +3,10 @@
 A folder of Parquet shards per split in the Hugging Face image schema, and dataset.json, which describes them.
 """
 
-import io
 import json
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from PIL import Image
 from torch import Tensor
 
+from darkroom.core.ahead import workers
 from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.data.account import Account
+from darkroom.data.png import Encoded, png_pixels
 
 ROOT = Path("data/prepared")
 INFO = "dataset.json"
@@ -30,6 +31,7 @@ GROUP_ROWS, GROUP_BYTES = 1000, 16 << 20  # a row group ends at whichever comes 
 IN_MEMORY_BYTES = 1 << 30  # splits whose decoded pictures fit are decoded once
 CACHED_GROUPS = 4
 COMMON_WORDS = 20
+WORTH_A_THREAD = 96  # pixels of a side from which pictures are decoded by several threads
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ def _schema(heads: tuple[Head, ...], class_labelled: bool) -> pa.Schema:
 class Row:
     """One picture to write: uint8 (H, W) or (H, W, 3), its name in the source, what it is called and what it shows.
 
-    variant: 0 is the picture as it is; others are crops of it.
+    variant: 0 is the picture as it is; others are crops of it. encoded: what `Encoded.of` makes of the pixels, where
+        that was done before.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -129,6 +132,7 @@ class Row:
     labels: tuple[int, ...]
     named: tuple[bool, ...]
     variant: int = 0
+    encoded: Encoded | None = None
 
 
 class _SplitWriter:
@@ -189,16 +193,16 @@ class PreparedWriter:
         """Append a picture to a split."""
         if split not in self._splits:
             self._splits[split] = _SplitWriter(self.root / split, _schema(self.info.heads, self.info.class_labelled))
-        out: dict[str, Any] = {"image": {"bytes": encode_png(row.pixels), "path": row.path}, "caption": row.caption}
+        encoded = row.encoded or Encoded.of(row.pixels)
+        out: dict[str, Any] = {"image": {"bytes": encoded.png, "path": row.path}, "caption": row.caption}
         if self.info.class_labelled:
             out["label"] = row.labels[0]
         elif self.info.heads:
             out |= {"labels": row.labels, "named": row.named}
         self._splits[split].add(out)
         if split == "train":
-            values = row.pixels.reshape(-1, self.info.channels).astype(np.int64)
-            self._sum += values.sum(0)
-            self._squares += (values * values).sum(0)
+            self._sum += encoded.total
+            self._squares += encoded.squares
             if not row.variant:
                 self._words.update(row.caption.lower().split())
 
@@ -242,13 +246,6 @@ class PreparedWriter:
         )
         info.write(self.root)
         return info
-
-
-def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """uint8 (H, W) or (H, W, 3) -> the bytes of a PNG file."""
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, format="PNG", optimize=False)
-    return out.getvalue()
 
 
 class PreparedSplit:
@@ -323,8 +320,9 @@ class PreparedSplit:
         """All pictures of a row group, uint8 (n, C, H, W)."""
         file, index = self._groups[group]
         column = file.read_row_group(index, columns=["image"])["image"].combine_chunks().field("bytes")
-        arrays = [np.asarray(Image.open(io.BytesIO(png))) for png in column.to_pylist()]
-        stacked = torch.from_numpy(np.stack(arrays))
+        number = workers() if self.info.image_size >= WORTH_A_THREAD else 1
+        with ThreadPoolExecutor(number) as pool:
+            stacked = torch.from_numpy(np.stack(list(pool.map(png_pixels, column.to_pylist()))))
         return stacked[:, None] if stacked.ndim == 3 else stacked.permute(0, 3, 1, 2).contiguous()
 
 

@@ -1,27 +1,53 @@
 """The networks of a pipeline: of a folder of our own, of a diffusers folder, or of a Stable Diffusion 1.x file."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor, nn
 
 from darkroom.core.artifact import CONFIG, COPY, PIPELINE, read_json
 from darkroom.core.choices import Precision
 from darkroom.core.errors import DarkroomError
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, load_weights
 from darkroom.data.tokenizer import CLIPTokenizer
+from darkroom.diffusion.denoiser import Condition
 from darkroom.inference.folder import DIFFUSERS_KIND, PipelineInfo
+from darkroom.inference.options import Tally
 from darkroom.interop.contents import INDEX
 from darkroom.interop.diffusers import TEXT_ENCODER, TOKENIZER, UNET, VAE, read_text_encoder, read_unet, read_vae
 from darkroom.interop.model import build, build_vae
 from darkroom.interop.source import read_model
+from darkroom.nn.captured import CapturedNetwork
 from darkroom.nn.denoising import DenoisingNetwork
 from darkroom.nn.frozen import FrozenUNet
+from darkroom.nn.frozen_vae import quick
 from darkroom.nn.identity import Autoencoder, IdentityAutoencoder
 from darkroom.nn.kinds import KIND, from_json, kind_of
 from darkroom.nn.kinds import build as build_denoiser
 from darkroom.nn.text import CLIPTextModel
 from darkroom.nn.unet import UNet2DConditionModel
+
+
+class Drawing:
+    """The networks as pictures are drawn with them, in `precision`.
+
+    decoder: the autoencoder in the form that is quickest to decode with.
+    """
+
+    def __init__(self, unet: DenoisingNetwork, vae: Autoencoder, device: torch.device, precision: Precision) -> None:
+        self._network = CapturedNetwork(unet, device, precision)
+        self.decoder = quick(vae, device, precision)
+
+    def network(self, tally: Tally) -> Callable[[Tensor, Tensor, Condition], Tensor]:
+        """(x, t, condition) -> what the U-Net answers; `tally` counts the calls."""
+
+        def call(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+            tally.evaluations += 1
+            return self._network(x, t, condition.context, condition.class_ids)
+
+        return call
 
 
 class Parts(NamedTuple):
@@ -68,7 +94,15 @@ def read_parts(
 
 
 def _for_drawing(unet: UNet2DConditionModel, device: torch.device) -> DenoisingNetwork:
-    return FrozenUNet(unet) if device.type == "cpu" else unet.stored()
+    return FrozenUNet(unet) if device.type in ("cpu", "cuda") else unet.stored()
+
+
+def halved(network: DenoisingNetwork) -> DenoisingNetwork:
+    """Itself, its products' weights in bfloat16, as autocast would round them anew at every call."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            module.to(torch.bfloat16)
+    return network
 
 
 def _read_denoiser(folder: Path, info: PipelineInfo, device: torch.device, precision: Precision) -> DenoisingNetwork:
@@ -77,4 +111,5 @@ def _read_denoiser(folder: Path, info: PipelineInfo, device: torch.device, preci
     config = from_json(read_json(folder / CONFIG, COPY), folder / CONFIG)
     if kind_of(config) != info.network:
         raise DarkroomError(f"{folder / CONFIG}: {KIND} = {kind_of(config)!r}, but {PIPELINE} says {info.network!r}")
-    return load_weights(build_denoiser(config), folder / DIFFUSERS_WEIGHTS, device, remedy=COPY).stored()
+    network = load_weights(build_denoiser(config), folder / DIFFUSERS_WEIGHTS, device, remedy=COPY).stored()
+    return halved(network) if device.type == "cuda" and precision == "bf16" else network

@@ -15,16 +15,16 @@ from darkroom.core.choices import Precision
 from darkroom.core.device import autocast, resolve_device
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import randn_each
-from darkroom.core.tensors import to_float, to_uint8
+from darkroom.core.tensors import sent, to_float, to_uint8
 from darkroom.data.tokenizer import CLIPTokenizer
-from darkroom.diffusion.denoiser import Condition, Denoiser
+from darkroom.diffusion.denoiser import Denoiser
 from darkroom.diffusion.generate import Sampling, generate
 from darkroom.diffusion.process import Process, process_of
 from darkroom.diffusion.samplers import OnStep, ignore_step
 from darkroom.inference.defaults import INPAINT_STRENGTH, STRENGTH
 from darkroom.inference.editing import Given, Picture, as_mask, as_pictures, check_strength, edited, kept, padded
 from darkroom.inference.folder import PipelineInfo
-from darkroom.inference.networks import read_parts
+from darkroom.inference.networks import Drawing, read_parts
 from darkroom.inference.options import Options, Output, Request, Tally, answer, check_size, request, sampling
 from darkroom.inference.prompts import ClassPrompts, NoPrompts, Prompts, TextPrompts
 from darkroom.inference.words import Remarks, Words, check_prompts
@@ -295,7 +295,11 @@ class Pipeline:
         """The noise (N, c, h, w) that pictures of these seeds begin with, for pictures of at least this size."""
         sides = (self.info.image_size if side is None else side for side in (height, width))
         h, w = (-(-side // self.multiple) * self.multiple // self.vae.downscale for side in sides)
-        return randn_each((self.unet.config.in_channels, h, w), list(seeds), "latents").to(self.device)
+        return sent(randn_each((self.unet.config.in_channels, h, w), list(seeds), "latents"), self.device)
+
+    @cached_property
+    def _drawing(self) -> Drawing:
+        return Drawing(self.unet, self.vae, self.device, self.precision)
 
     @torch.no_grad()
     def latents(
@@ -315,18 +319,12 @@ class Pipeline:
         """
         tally = tally or Tally()
 
-        def network(x: Tensor, t: Tensor, c: Condition) -> Tensor:
-            tally.evaluations += 1
-            with autocast(self.device, self.precision):
-                output: Tensor = self.unet(x, t, c.context, c.class_ids)
-            return output
-
         def noise(step: int) -> Tensor:
-            return randn_each(tuple(start.shape[1:]), list(seeds), "step", step).to(self.device)
+            return sent(randn_each(tuple(start.shape[1:]), list(seeds), "step", step), self.device)
 
         with autocast(self.device, self.precision):
             condition, null = prompts.conditions(self.unet, rows)
-        denoiser = Denoiser(network, self.schedule, self.info.prediction_type)
+        denoiser = Denoiser(self._drawing.network(tally), self.schedule, self.info.prediction_type)
         if given is None:
             return generate(denoiser, how, start, condition, null, noise, on_step)
         return edited(denoiser, how, given, start, condition, null, noise, on_step)
@@ -335,7 +333,7 @@ class Pipeline:
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (N, c, h, w) -> pictures, uint8 (N, C, H, W) on the CPU; large ones with little memory."""
         with autocast(self.device, self.precision):
-            pictures = memory.decode(self.vae, latents.float() / self.info.scaling_factor)
+            pictures = memory.decode(self._drawing.decoder, latents.float() / self.info.scaling_factor)
         return to_uint8(pictures).cpu()
 
     @torch.no_grad()

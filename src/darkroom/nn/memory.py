@@ -4,6 +4,7 @@ Results are float32, also where the autoencoder runs under autocast.
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,7 +20,16 @@ OVERLAP = 128  # pixels by which neighbouring tiles overlap, at least
 Through = Callable[[Tensor], Tensor]
 
 
-def decode(vae: Autoencoder, z: Tensor, at_once: int = AT_ONCE, whole: int = WHOLE) -> Tensor:
+class Decoder(Protocol):
+    """An autoencoder, of which `decode` is used; downscale: pixels per latent position, along one side."""
+
+    @property
+    def downscale(self) -> int: ...
+
+    def decode(self, z: Tensor) -> Tensor: ...
+
+
+def decode(vae: Decoder, z: Tensor, at_once: int = AT_ONCE, whole: int = WHOLE) -> Tensor:
     """Unscaled latents (N, c, h, w) -> pictures (N, C, H, W), about [-1, 1].
 
     Above `whole` pixels the picture is blended from tiles. Each tile's norms see that tile alone, so it differs a

@@ -1,18 +1,21 @@
 """Training the KL autoencoder (Rombach et al. 2022, section 3.1 and appendix G)."""
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from darkroom.core.ahead import in_thread
 from darkroom.core.choices import Precision
 from darkroom.core.device import autocast
 from darkroom.core.progress import Progress
 from darkroom.core.rng import batch_indices, generator
 from darkroom.core.tensors import batches, psnr, to_float, to_uint8
+from darkroom.nn.frozen_vae import quick
 from darkroom.nn.identity import Autoencoder
 from darkroom.nn.vae import AutoencoderKL, Moments
 from darkroom.training.batches import Batch, PreparedLoss
@@ -20,6 +23,7 @@ from darkroom.training.setting import Setting
 
 Images = Callable[[Tensor], Tensor]  # indices (n,) -> uint8 (n, C, H, W)
 MAX_ADAPTIVE_WEIGHT = 1e4
+READ_AHEAD, IN_FLIGHT = 4, 2  # batches read before they are needed; batches whose moments are not waited for
 
 
 def kl_divergence(moments: Moments) -> Tensor:
@@ -163,13 +167,56 @@ def encode(
     device: torch.device,
     description: str,
 ) -> Moments:
-    """The posterior moments of all pictures, fp16, in order."""
-    means, logvars = [], []
+    """The posterior moments of all pictures, fp16, in order.
+
+    For CUDA a thread reads pictures ahead, and both they and the moments are copied while others are computed.
+    """
+    network, landing = quick(vae, device, precision), _Landing()
+    on_cuda = device.type == "cuda"
+
+    def read(rows: Tensor) -> Tensor:
+        return images(rows).pin_memory() if on_cuda else images(rows)
+
+    parts = batches(n_images, batch_size)
     with Progress(n_images, description, "image") as bar:
-        for rows in batches(n_images, batch_size):
+        for x in in_thread(read, parts, READ_AHEAD) if on_cuda else map(read, parts):
+            given = to_float(x.to(device, non_blocking=True)) if on_cuda else to_float(x).to(device)
             with autocast(device, precision):
-                mean, logvar = vae.encode(to_float(images(rows)).to(device))
-            means.append(mean.half().cpu())
-            logvars.append(logvar.half().cpu())
-            bar.update(len(rows))
-    return Moments(torch.cat(means), torch.cat(logvars))
+                moments = network.encode(given)
+            landing.add(*moments)
+            bar.update(len(x))
+    return landing.all()
+
+
+class _Landing:
+    """Moments on their way to the CPU, where they are fp16; of a CUDA device the last ones may still be computed."""
+
+    def __init__(self) -> None:
+        self._landed: list[tuple[Tensor, Tensor]] = []
+        self._coming: deque[tuple[Any, tuple[Tensor, Tensor]]] = deque()
+
+    def add(self, mean: Tensor, logvar: Tensor) -> None:
+        """Behind those before."""
+        on_cuda = mean.device.type == "cuda"
+        halves = mean.half().contiguous(), logvar.half().contiguous()
+        sent = halves[0].to("cpu", non_blocking=on_cuda), halves[1].to("cpu", non_blocking=on_cuda)
+        if not on_cuda:
+            self._landed.append(sent)
+            return
+        event: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        self._coming.append((event, sent))
+        while len(self._coming) > IN_FLIGHT:
+            self._land()
+
+    def all(self) -> Moments:
+        """All that were added, in order."""
+        while self._coming:
+            self._land()
+        means, logvars = zip(*self._landed, strict=True)
+        return Moments(torch.cat(means), torch.cat(logvars))
+
+    def _land(self) -> None:
+        event, (mean, logvar) = self._coming.popleft()
+        event.synchronize()
+        self._landed.append((mean.clone(), logvar.clone()))  # out of the memory that copies go to, which is scarce

@@ -1,8 +1,8 @@
 """What every source gives: samples and, beside them, what it had to skip."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +64,13 @@ class Description:
     captions: bool = True
     details: dict[str, Any] = field(default_factory=dict)
     set_aside: dict[str, int] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """A source that makes its items: parts of them, in order, can be made in any process."""
+
+    def parts(self) -> Iterator[Callable[[], list[Sample | Skipped]]]: ...
 
 
 class Source(Protocol):

@@ -1,9 +1,9 @@
 """Scenes: pictures drawn by code, one or two things whose shape, colour, size and relation the caption tells."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ NOVEL_PAIRS = 5  # of the 48 (colour, shape) pairs: a tenth
 MARGIN, GAP = 0.016, 0.0315  # least distance to the border and between two things, in units of the picture's side
 LIGHT, DARK = (0.74, 0.95), (0.07, 0.25)  # lightness of backgrounds; colours lie between, and are saturated
 TINT = 0.035
+AT_ONCE = 256  # scenes that are drawn together
 
 HEADS = (
     Head("layout", LAYOUTS),
@@ -88,13 +89,21 @@ class Scenes:
         return tuple(sorted((str(c), str(s)) for c, s in zip(colors, shapes, strict=True)))
 
     def __iter__(self) -> Iterator[Sample | Skipped]:
+        for part in self.parts():
+            yield from part()
+
+    def parts(self) -> Iterator[Callable[[], list[Sample | Skipped]]]:
+        """What makes the samples, some at a time."""
         for split, count in self.counts.items():
-            for start in range(0, count, 256):
-                indices = range(start, min(start + 256, count))
-                scenes = [self.scene(split, i) for i in indices]
-                for i, scene, image in zip(indices, scenes, self.draw(scenes), strict=True):
-                    path = f"{split}/{i:06d}.png"
-                    yield Sample(image, path, scene.caption, split, scene.labels, scene.named)
+            for start in range(0, count, AT_ONCE):
+                yield partial(self._part, split, range(start, min(start + AT_ONCE, count)))
+
+    def _part(self, split: str, indices: range) -> list[Sample | Skipped]:
+        scenes = [self.scene(split, i) for i in indices]
+        return [
+            Sample(image, f"{split}/{i:06d}.png", scene.caption, split, scene.labels, scene.named)
+            for i, scene, image in zip(indices, scenes, self.draw(scenes), strict=True)
+        ]
 
     def draw(self, scenes: list[Scene]) -> npt.NDArray[np.uint8]:
         """uint8 (N, image_size, image_size, 3)."""

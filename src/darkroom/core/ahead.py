@@ -1,0 +1,86 @@
+"""Work done ahead of who needs it: in a thread beside, or in processes beside, with its results in order."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from darkroom.core.device import available_cores, runtime
+from darkroom.core.errors import DarkroomError
+
+MOST = 32  # processes or threads
+LOOK_EVERY = 1.0  # seconds, for whether the process that these work for is there
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+def workers() -> int:
+    """How many processes or threads may work side by side: as many as PyTorch's threads. Results never depend on it."""
+    return min(runtime().threads or available_cores(), MOST)
+
+
+def in_thread(make: Callable[[T], U], items: Iterable[T], depth: int) -> Generator[U]:
+    """make(item) of each item, in order; one thread is up to `depth` items ahead."""
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
+        try:
+            yield from _in_order(pool, make, items, depth)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def in_processes(make: Callable[[T], U], items: Iterable[T], number: int) -> Generator[U]:
+    """make(item) of each item, in order, each in one of `number` processes; they end with this one, whatever ends it.
+
+    Close the iterator where it is not taken to its end. They are forks: `make` must use neither PyTorch nor Arrow,
+    whose threads a fork does not have. Elsewhere than on Linux, and where `number` is 1, there are none.
+
+    Raises:
+        DarkroomError: a process was ended from outside.
+    """
+    if number == 1 or sys.platform != "linux":
+        yield from map(make, items)
+        return
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(number, multiprocessing.get_context("fork"), _begin, (os.getpid(),))
+    try:
+        yield from _in_order(pool, make, items, 2 * number)
+        pool.shutdown()
+    except BrokenProcessPool:
+        raise DarkroomError(
+            f"one of {number} processes that prepare pictures was ended from outside, as happens where memory is "
+            "short; set DARKROOM_THREADS to fewer, and run again"
+        ) from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+
+
+def _in_order(pool: Executor, make: Callable[[T], U], items: Iterable[T], depth: int) -> Generator[U]:
+    waiting: deque[Future[U]] = deque()
+    for item in items:
+        waiting.append(pool.submit(make, item))
+        if len(waiting) > depth:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _begin(parent: int) -> None:
+    """In a new process: signals are the parent's business, and its end is the end of this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with, args=(parent,), name="watch parent", daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK_EVERY)
+    os._exit(1)

@@ -1,0 +1,129 @@
+# mypy: ignore-errors
+# ruff: noqa: N803
+"""The programs behind `nn.kernels`, in Triton, which comes with PyTorch's builds for CUDA. Imported by that file alone.
+
+Pictures lie channels last: (N, H * W, C) in memory. All sums are float32, in an order that the shape alone decides.
+"""
+
+import triton
+import triton.language as tl
+
+ROWS, COLUMNS = 32, 64  # of the tile of positions and channels that a program takes at once
+CHUNKS = 128  # of positions, over which sums are taken apart and then joined: at most so many
+FLAT = 1024  # elements of a program over a flat tensor
+
+
+@triton.jit
+def channel_sums(
+    x, added, sums, squares, positions, channels, chunk, added_stride,
+    ADDED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Sum and sum of squares of each channel of x + added, over each chunk of positions."""
+    of, n, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    columns = part * COLUMNS + tl.arange(0, COLUMNS)
+    inside = columns < channels
+    first = x + n.to(tl.int64) * positions * channels
+    total = tl.zeros([COLUMNS], tl.float32)
+    square = tl.zeros([COLUMNS], tl.float32)
+    if ADDED:
+        more = tl.load(added + n * added_stride + columns, mask=inside, other=0.0).to(tl.float32)
+    for start in range(0, chunk, ROWS):
+        rows = of * chunk + start + tl.arange(0, ROWS)
+        here = (rows < positions)[:, None] & inside[None, :]
+        value = tl.load(first + rows[:, None].to(tl.int64) * channels + columns[None, :], mask=here, other=0.0)
+        value = value.to(tl.float32)
+        if ADDED:
+            value = tl.where(here, value + more[None, :], 0.0)
+        total += tl.sum(value, axis=0)
+        square += tl.sum(value * value, axis=0)
+    place = (n * tl.num_programs(0) + of) * channels + columns
+    tl.store(sums + place, total, mask=inside)
+    tl.store(squares + place, square, mask=inside)
+
+
+@triton.jit
+def scale_and_shift(
+    sums, squares, weight, bias, added, scale, shift, channels, width, count, chunks, added_stride, eps,
+    ADDED: tl.constexpr, WIDTH: tl.constexpr, CHUNKS: tl.constexpr,
+):  # fmt: skip
+    """Of each channel, what a group norm multiplies it with and adds to it, from the sums of its group's channels.
+
+    count: of the values of a group, as a float.
+    """
+    n, group = tl.program_id(0), tl.program_id(1)
+    inner = tl.arange(0, WIDTH)
+    columns = group * width + inner
+    inside = inner < width
+    parts = tl.arange(0, CHUNKS)
+    here = (parts < chunks)[:, None] & inside[None, :]
+    place = (n * chunks + parts)[:, None] * channels + columns[None, :]
+    mean = tl.sum(tl.sum(tl.load(sums + place, mask=here, other=0.0), axis=0), axis=0) / count
+    second = tl.sum(tl.sum(tl.load(squares + place, mask=here, other=0.0), axis=0), axis=0) / count
+    variance = tl.maximum(second - mean * mean, 0.0)
+    by = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32) / tl.sqrt(variance + eps)
+    plus = tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32) - mean * by
+    if ADDED:
+        plus += by * tl.load(added + n * added_stride + columns, mask=inside, other=0.0).to(tl.float32)
+    tl.store(scale + n * channels + columns, by, mask=inside)
+    tl.store(shift + n * channels + columns, plus, mask=inside)
+
+
+@triton.jit
+def scaled(
+    x, scale, shift, out, positions, channels,
+    SILU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """x * scale + shift of each channel, and SiLU of that."""
+    n = tl.program_id(1)
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    columns = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = columns < channels
+    here = (rows < positions)[:, None] & inside[None, :]
+    place = n.to(tl.int64) * positions * channels + rows[:, None].to(tl.int64) * channels + columns[None, :]
+    by = tl.load(scale + n * channels + columns, mask=inside, other=0.0)
+    plus = tl.load(shift + n * channels + columns, mask=inside, other=0.0)
+    value = tl.load(x + place, mask=here, other=0.0).to(tl.float32) * by[None, :] + plus[None, :]
+    if SILU:
+        value = value / (1.0 + tl.exp(-value))
+    tl.store(out + place, value.to(out.dtype.element_ty), mask=here)
+
+
+@triton.jit
+def layer_norm(x, weight, bias, out, channels, eps, COLUMNS: tl.constexpr):
+    """The layer norm of a row."""
+    columns = tl.arange(0, COLUMNS)
+    inside = columns < channels
+    place = tl.program_id(0).to(tl.int64) * channels + columns
+    value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
+    mean = tl.sum(value, axis=0) / channels
+    apart = tl.where(inside, value - mean, 0.0)
+    by = 1.0 / tl.sqrt(tl.sum(apart * apart, axis=0) / channels + eps)
+    weights = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
+    plus = tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + place, (apart * by * weights + plus).to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def gated(x, out, inner, FLAT: tl.constexpr):
+    """The first half of a row times the GELU of the second."""
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.program_id(1) * FLAT + tl.arange(0, FLAT)
+    inside = columns < inner
+    value = tl.load(x + row * 2 * inner + columns, mask=inside, other=0.0).to(tl.float32)
+    gate = tl.load(x + row * 2 * inner + inner + columns, mask=inside, other=0.0).to(tl.float32)
+    gate = 0.5 * gate * (1.0 + tl.erf(gate * 0.7071067811865476))
+    tl.store(out + row * inner + columns, (value * gate).to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def sum_of_three(h, x, bias, positions, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """h + x + bias of each channel, in the place of h."""
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = columns < channels
+    here = (rows < positions)[:, None] & inside[None, :]
+    place = rows[:, None].to(tl.int64) * channels + columns[None, :]
+    value = tl.load(h + place, mask=here, other=0.0).to(tl.float32)
+    value += tl.load(x + place, mask=here, other=0.0).to(tl.float32)
+    value += tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)[None, :]
+    tl.store(h + place, value.to(h.dtype.element_ty), mask=here)

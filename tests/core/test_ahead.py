@@ -1,0 +1,103 @@
+"""Work done ahead: in order, by any number of processes, that end with the one they work for and are missed if lost.
+
+It would catch results that come as they are finished, a source that is read to its end at once, processes left behind
+by an error or a killed stage, and a stage that waits for ever for a process that the system ended.
+"""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import psutil
+import pytest
+
+from darkroom.core import ahead
+from darkroom.core.errors import DarkroomError
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forks")
+
+
+def slow_square(n: int) -> int:
+    time.sleep(0.02 * (n % 3))
+    return n * n
+
+
+def failing(n: int) -> int:
+    if n == 5:
+        raise DarkroomError("five")
+    return n
+
+
+def ended(n: int) -> int:
+    if n == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return n
+
+
+def none_left() -> bool:
+    end = time.monotonic() + 10
+    while multiprocessing.active_children() and time.monotonic() < end:
+        time.sleep(0.02)
+    return not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_results_of_processes_come_in_order(number: int) -> None:
+    assert list(ahead.in_processes(slow_square, range(20), number)) == [n * n for n in range(20)]
+    assert none_left()
+
+
+def test_results_of_a_thread_come_in_order() -> None:
+    assert list(ahead.in_thread(slow_square, range(10), 3)) == [n * n for n in range(10)]
+
+
+@pytest.mark.parametrize("kind", ["thread", "processes"])
+def test_it_is_only_some_items_ahead(kind: str) -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for n in range(100):
+            taken.append(n)
+            yield n
+
+    made = ahead.in_thread(failing, items(), 4) if kind == "thread" else ahead.in_processes(failing, items(), 2)
+    with closing(made) as results:
+        assert next(results) == 0
+        assert len(taken) == 5
+    assert none_left()
+
+
+def test_an_error_is_the_callers_and_leaves_no_process() -> None:
+    with pytest.raises(DarkroomError, match="five"):
+        list(ahead.in_processes(failing, range(20), 2))
+    assert none_left()
+
+
+def test_a_process_that_the_system_ends_is_an_error() -> None:
+    with pytest.raises(DarkroomError, match=r"ended from outside.*set DARKROOM_THREADS to fewer"):
+        list(ahead.in_processes(ended, range(20), 2))
+    assert none_left()
+
+
+def test_processes_end_with_the_one_they_work_for() -> None:
+    code = (
+        "import time\nfrom darkroom.core.ahead import in_processes\n"
+        "made = in_processes(time.sleep, [0, 600, 600, 600, 600, 600], 2)\n"
+        "next(made)\nprint('begun', flush=True)\ntime.sleep(600)\n"
+    )
+    leader = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    try:
+        assert leader.stdout is not None
+        assert leader.stdout.readline() == b"begun\n"
+        children = psutil.Process(leader.pid).children()
+        assert len(children) == 2
+    finally:
+        leader.kill()
+        leader.communicate()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
