@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from darkroom.core.artifact import content_hash, provenance, write_json
+from darkroom.core.device import runtime
 from darkroom.core.rng import seeded
 from darkroom.core.tensors import save_png
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
@@ -27,6 +28,7 @@ from darkroom.nn.batch_norm_unet import BatchNormUNetConfig
 from darkroom.nn.denoising import DenoisingNetwork
 from darkroom.nn.kinds import DenoiserConfig, build, to_json
 from darkroom.nn.layer_norm_unet import LayerNormUNetConfig
+from darkroom.nn.recompute import checkpoint_activations
 from darkroom.nn.score_unet import ScoreUNetConfig
 from darkroom.nn.unet import UNetConfig
 from darkroom.params import Params, TrainUNet
@@ -58,6 +60,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     else:
         with seeded(p.seed, "unet"):
             unet = build(shape).to(device).stored()
+    checkpoint_activations(unet, runtime().checkpoint_activations)
     task = UNetTask(
         unet,
         Objective(process_of(p.process.model_dump()), p.prediction_type, p.weighting, p.loss, p.reduction),

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from darkroom.core.artifact import content_hash, provenance, write_json
-from darkroom.core.device import channels_last
+from darkroom.core.device import channels_last, runtime
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import seeded
 from darkroom.core.sheet import Plate, sheet
@@ -21,6 +21,7 @@ from darkroom.data.prepared import Prepared
 from darkroom.nn.discriminator import DiscriminatorConfig, PatchDiscriminator
 from darkroom.nn.identity import Autoencoder, IdentityAutoencoder
 from darkroom.nn.perceptual import load_perceptual
+from darkroom.nn.recompute import checkpoint_activations
 from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
 from darkroom.params import Params, TrainVAE
 from darkroom.stage import Work, run_stage
@@ -110,6 +111,7 @@ def _train(p: TrainVAE, data: Prepared, work: Work, curves: Curves) -> Autoencod
         vae = channels_last(AutoencoderKL(shape).to(device))
         vae.shift_logvar(p.initial_logvar)
         loss = _loss(p, channels, device)
+    checkpoint_activations(vae, runtime().checkpoint_activations)
     task = VAETask(
         vae, loss, pictures.images, len(pictures), Setting(p.batch_size, p.seed, p.precision, device, work.processes)
     )

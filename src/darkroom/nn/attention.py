@@ -156,7 +156,7 @@ class Transformer2DModel(nn.Module):
         else:
             h = self.proj_in(h).flatten(2).transpose(1, 2)  # (N, H * W, C), a view where x is channels_last
         for block in self.transformer_blocks:
-            h = block(h, _next(context))
+            h = block(h, next_keys_values(context))
         if self.use_linear_projection:
             h = self.proj_out(h).transpose(1, 2).reshape(x.shape)
         else:
@@ -165,7 +165,12 @@ class Transformer2DModel(nn.Module):
         return out
 
 
-def _next(context: Iterator[KeysValues | None]) -> KeysValues | None:
+def next_keys_values(context: Iterator[KeysValues | None]) -> KeysValues | None:
+    """What the next transformer block attends to; None: the picture itself.
+
+    Raises:
+        DarkroomError: there are no more.
+    """
     try:
         return next(context)
     except StopIteration:
