@@ -53,7 +53,7 @@ SERVED = LIBRARY / "tracking" / "served.py"
 SERVED_MAY_IMPORT = {"core", "data", "inference"}
 # Cannot change a byte of an output: errors, messages, tracking, and how a stage is started.
 PARAMS = ("params.py", *(f"params_{name}.py" for name in PARAMS_PARTS))
-STARTING = ("stage.py", "copies.py", "guard.py", "project.py", "resuming.py", "startup.py", "workers.py")
+STARTING = ("stage.py", "copies.py", "guard.py", "project.py", "resuming.py", "startup.py", "workers.py", "shortage.py")
 PLUMBING = (*STARTING, "demands.py", "tracking", *PARAMS, "core/errors.py", "core/progress.py")
 
 

@@ -145,6 +145,10 @@ class Transformer2DModel(nn.Module):
         )
         self.proj_out = self._projection(channels)
 
+    def take(self, context: Iterator[KeysValues | None]) -> list[KeysValues | None]:
+        """The next keys and values of `context`, one for each block."""
+        return [_next(context) for _ in self.transformer_blocks]
+
     def _projection(self, channels: int) -> nn.Conv2d | nn.Linear:
         return nn.Linear(channels, channels) if self.use_linear_projection else nn.Conv2d(channels, channels, 1)
 
@@ -156,7 +160,7 @@ class Transformer2DModel(nn.Module):
         else:
             h = self.proj_in(h).flatten(2).transpose(1, 2)  # (N, H * W, C), a view where x is channels_last
         for block in self.transformer_blocks:
-            h = block(h, next_keys_values(context))
+            h = block(h, _next(context))
         if self.use_linear_projection:
             h = self.proj_out(h).transpose(1, 2).reshape(x.shape)
         else:
@@ -165,12 +169,7 @@ class Transformer2DModel(nn.Module):
         return out
 
 
-def next_keys_values(context: Iterator[KeysValues | None]) -> KeysValues | None:
-    """What the next transformer block attends to; None: the picture itself.
-
-    Raises:
-        DarkroomError: there are no more.
-    """
+def _next(context: Iterator[KeysValues | None]) -> KeysValues | None:
     try:
         return next(context)
     except StopIteration:

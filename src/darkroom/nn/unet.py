@@ -9,14 +9,14 @@ A level is a row of ResNet blocks; in a CrossAttn level each is followed by a tr
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import repeat
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, cat, nn
 
 from darkroom.core.errors import DarkroomError
-from darkroom.nn.attention import BasicTransformerBlock, KeysValues, Transformer2DModel, next_keys_values
+from darkroom.nn.attention import BasicTransformerBlock, KeysValues, Transformer2DModel
 from darkroom.nn.denoising import Context, DenoisingNetwork
 from darkroom.nn.layers import (
     Downsample2D,
@@ -120,9 +120,9 @@ class _Level(Recomputing):
 
     def _layer(self, i: int, parts: Sequence[Tensor], temb: Tensor, context: Iterator[KeysValues | None]) -> Tensor:
         """ResNet block i and its transformer on `parts` (N, C_k, H, W), which follow each other in the channels."""
-        transformer = self.attentions[i] if i < len(self.attentions) else None
+        transformer = cast(Transformer2DModel, self.attentions[i]) if len(self.attentions) else None
         # Taken here, once: a layer that is computed again must not take the next ones.
-        taken = [] if transformer is None else [next_keys_values(context) for _ in transformer.transformer_blocks]
+        taken = [] if transformer is None else transformer.take(context)
 
         def layer(temb: Tensor, *parts: Tensor) -> Tensor:
             x: Tensor = self.resnets[i](cat(parts, dim=1) if len(parts) > 1 else parts[0], temb)
@@ -185,8 +185,8 @@ class _MidBlock(Recomputing):
         )
 
     def forward(self, x: Tensor, temb: Tensor, context: Iterator[KeysValues | None]) -> Tensor:
-        transformer = self.attentions[0]
-        taken = [next_keys_values(context) for _ in transformer.transformer_blocks]
+        transformer = cast(Transformer2DModel, self.attentions[0])
+        taken = transformer.take(context)
 
         def first(x: Tensor, temb: Tensor) -> Tensor:
             out: Tensor = transformer(self.resnets[0](x, temb), iter(taken))
