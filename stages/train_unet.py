@@ -34,6 +34,7 @@ from darkroom.nn.unet import UNetConfig
 from darkroom.params import Params, TrainUNet
 from darkroom.stage import Work, run_stage
 from darkroom.training.best import Best
+from darkroom.training.blank import denoised
 from darkroom.training.chance import Reached, against_chance
 from darkroom.training.curves import Curves
 from darkroom.training.decoder import LatentDecoder
@@ -42,6 +43,7 @@ from darkroom.training.loop import Phase, train
 from darkroom.training.pretrained_unet import read_pretrained_unet
 from darkroom.training.previews import Shown, preview
 from darkroom.training.setting import Setting
+from darkroom.training.throughput import TRAINING, Throughput, flops
 from darkroom.training.unet import UNetTask
 
 LATENTS, CONDITIONING, VAE = Path("data/latents"), Path("data/conditioning"), Path("artifacts/vae")
@@ -98,6 +100,9 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         work.run.picture(noisy, "forward")
         save_png(REPORT / "forward.png", noisy)
         show(0)
+    words = None if conditioning.null is None else tuple(conditioning.null.shape)
+    cost = TRAINING * flops(unet, lambda: denoised(unet, 1, latents.shape, words))
+    speed = Throughput(cost, curves.every, task.setting, work.run.metrics)
     phase = Phase("", unet, p, task.loss)
     train(
         [phase],
@@ -105,7 +110,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         steps=p.steps,
         batch_size=p.batch_size,
         accumulation=p.accumulation,
-        hooks=[curves, held_out, samples],
+        hooks=speed.around([curves, held_out, samples]),
         description="train_unet",
         checkpoints=work.checkpoints,
         remembered={"curves": curves, "best": best},

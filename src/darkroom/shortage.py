@@ -13,8 +13,8 @@ import torch
 from darkroom.core.checkpoint import Checkpoints
 from darkroom.core.device import runtime
 from darkroom.core.errors import DarkroomError
+from darkroom.core.progress import readable_size
 from darkroom.params import Params
-from darkroom.tracking.note import readable_size
 
 # How allocators say it that have no exception of their own: PyTorch's for CPUs (Linux, Windows), CUDA's libraries.
 SAID = re.compile(r"out of memory|can(no|')t allocate|not enough memory|ALLOC_FAILED|bad_alloc", re.IGNORECASE)

@@ -20,6 +20,7 @@ from darkroom.core.artifact import write_json
 from darkroom.core.checkpoint import FULL, Checkpoints
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interrupted, Interruption
+from darkroom.core.progress import readable_size
 from darkroom.finishing import STOP_AT, Finish, differences
 from darkroom.guard import alone, die_with_dvc
 from darkroom.outlook import look_ahead
@@ -28,7 +29,7 @@ from darkroom.resuming import FOLDER, clear_recorded, fingerprint, mark_done
 from darkroom.shortage import told
 from darkroom.tracking import Run, stage_run
 from darkroom.tracking.address import project_root
-from darkroom.tracking.note import Account, figure, readable_size
+from darkroom.tracking.note import Account, figure
 from darkroom.tracking.ports import while_it_runs
 from darkroom.training.distributed import ALONE, Processes
 from darkroom.training.ending import Ending
