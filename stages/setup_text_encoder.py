@@ -21,13 +21,15 @@ from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
 from darkroom.nn.towers import Towers
 from darkroom.params import Params, SetupTextEncoder
 from darkroom.stage import Work, run_stage
+from darkroom.training.blank import matched
 from darkroom.training.chance import Reached, against_chance
 from darkroom.training.contrastive import ContrastiveTask, embed_captions, retrieval, retrieval_by_chance
 from darkroom.training.curves import Curves
 from darkroom.training.ema import EMA
 from darkroom.training.hard_negatives import HardNegativesConfig
-from darkroom.training.loop import Hook, Phase, train
+from darkroom.training.loop import Phase, train
 from darkroom.training.setting import Setting
+from darkroom.training.throughput import TRAINING, Throughput, flops
 from darkroom.training.trained import read_pretrained_text_encoder
 
 PREPARED, ARTIFACT = Path("data/prepared"), Path("artifacts/text_encoder")
@@ -118,14 +120,17 @@ def _train(
             curves.record(step, retrieval(held_out_task, ema.network))
 
     phase = Phase("", towers, p, training.loss)
-    hooks: list[Hook] = [curves, held_out]
+    x = splits["train"].info
+    size = (x.channels, x.image_size, x.image_size)
+    cost = TRAINING * flops(towers, lambda: matched(towers, 1, size, p.text.max_length))
+    speed = Throughput(cost, curves.every, setting, work.run.metrics)
     train(
         [phase],
         ema,
         steps=p.steps,
         batch_size=p.batch_size,
         accumulation=1,
-        hooks=hooks,
+        hooks=speed.around([curves, held_out]),
         description="text encoder",
         read_every=(curves.every, p.validate_every),
         checkpoints=work.checkpoints,

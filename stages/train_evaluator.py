@@ -7,19 +7,25 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from torch import nn
+
 from darkroom.core.artifact import CONFIG, PROVENANCE, provenance, save_tensors, whole, write_json
 from darkroom.core.rng import seeded
 from darkroom.core.weights import WEIGHTS
 from darkroom.data.prepared import Prepared
+from darkroom.nn.evaluator import ROTATIONS, SelfSupervised
 from darkroom.nn.image import ConvTowerConfig
+from darkroom.nn.towers import Towers
 from darkroom.params import Params
 from darkroom.stage import Work, run_stage
+from darkroom.training.blank import judged, matched
 from darkroom.training.chance import Reached, against_chance
 from darkroom.training.curves import Curves
 from darkroom.training.ema import EMA
 from darkroom.training.judge import JudgeShape, make_judges
-from darkroom.training.loop import Hook, Phase, train
+from darkroom.training.loop import Phase, train
 from darkroom.training.setting import Setting
+from darkroom.training.throughput import TRAINING, Throughput, flops
 
 PREPARED, ARTIFACT, REPORT = Path("data/prepared"), Path("artifacts/evaluator"), Path("reports/train_evaluator")
 
@@ -47,14 +53,16 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     first, *others = judges.each.items()
     phases = [Phase("", first[1].network, p, first[1].loss)]
     phases += [Phase(f"judge_{name}", judge.network, p, judge.loss) for name, judge in others]
-    hooks: list[Hook] = [curves, accuracy]
+    size = (data.info.channels, data.info.image_size, data.info.image_size)
+    cost = TRAINING * sum(_flops(judge.network, size, p.text.max_length) for judge in judges.each.values())
+    speed = Throughput(cost, curves.every, setting, work.run.metrics)
     train(
         phases,
         ema,
         steps=p.steps,
         batch_size=p.batch_size,
         accumulation=1,
-        hooks=hooks,
+        hooks=speed.around([curves, accuracy]),
         description="evaluator",
         read_every=(curves.every, p.validate_every),
         checkpoints=work.checkpoints,
@@ -86,6 +94,14 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         for of, found in each.items()
     }
     return accuracy_of_all | {name: value for name, value in known.items() if isinstance(value, str)}
+
+
+def _flops(judge: nn.Module, size: tuple[int, int, int], tokens: int) -> int:
+    """Floating-point operations of one of a step's pictures through a judge."""
+    if isinstance(judge, Towers):
+        return flops(judge, lambda: matched(judge, 1, size, tokens))
+    turned = ROTATIONS if isinstance(judge, SelfSupervised) else 1
+    return turned * flops(judge, lambda: judged(judge, 1, size))
 
 
 if __name__ == "__main__":

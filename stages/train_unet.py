@@ -14,24 +14,25 @@ import torch
 from PIL import Image
 
 from darkroom.core.artifact import content_hash, provenance, write_json
+from darkroom.core.device import runtime
 from darkroom.core.rng import seeded
 from darkroom.core.tensors import save_png
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
-from darkroom.data.conditioning import Conditioning, ConditioningInfo, read_asked
+from darkroom.data.conditioning import Conditioning, read_asked
 from darkroom.data.latents import Latents, read_info
 from darkroom.diffusion.generate import Sampling
 from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.process import process_of
 from darkroom.evaluation.forward import ROWS, forward
-from darkroom.nn.batch_norm_unet import BatchNormUNetConfig
 from darkroom.nn.denoising import DenoisingNetwork
-from darkroom.nn.kinds import DenoiserConfig, build, to_json
-from darkroom.nn.layer_norm_unet import LayerNormUNetConfig
-from darkroom.nn.score_unet import ScoreUNetConfig
+from darkroom.nn.kinds import build, to_json
+from darkroom.nn.recompute import checkpoint_activations
 from darkroom.nn.unet import UNetConfig
-from darkroom.params import Params, TrainUNet
+from darkroom.params import Params
+from darkroom.shapes import denoiser
 from darkroom.stage import Work, run_stage
 from darkroom.training.best import Best
+from darkroom.training.blank import denoised
 from darkroom.training.chance import Reached, against_chance
 from darkroom.training.curves import Curves
 from darkroom.training.decoder import LatentDecoder
@@ -40,6 +41,7 @@ from darkroom.training.loop import Phase, train
 from darkroom.training.pretrained_unet import read_pretrained_unet
 from darkroom.training.previews import Shown, preview
 from darkroom.training.setting import Setting
+from darkroom.training.throughput import TRAINING, Throughput, flops
 from darkroom.training.unet import UNetTask
 
 LATENTS, CONDITIONING, VAE = Path("data/latents"), Path("data/conditioning"), Path("artifacts/vae")
@@ -50,7 +52,8 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     """Train with condition dropout; hand on the averaged weights of the best held-out loss."""
     p, device = params.train_unet, work.device
     conditioning, latents = Conditioning.read(CONDITIONING), Latents.read(LATENTS, "train")
-    shape = _shape(p, latents.shape, conditioning.info)
+    told = conditioning.info
+    shape = denoiser(p, latents.shape, told.dim if told.kind == "text" else None, len(told.classes))
     unet: DenoisingNetwork
     if p.init_from is not None and isinstance(shape, UNetConfig):
         trained_for = (p.process.model_dump(), p.prediction_type)
@@ -58,6 +61,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     else:
         with seeded(p.seed, "unet"):
             unet = build(shape).to(device).stored()
+    checkpoint_activations(unet, runtime().checkpoint_activations)
     task = UNetTask(
         unet,
         Objective(process_of(p.process.model_dump()), p.prediction_type, p.weighting, p.loss, p.reduction),
@@ -95,6 +99,9 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         work.run.picture(noisy, "forward")
         save_png(REPORT / "forward.png", noisy)
         show(0)
+    words = None if conditioning.null is None else tuple(conditioning.null.shape)
+    cost = TRAINING * flops(unet, lambda: denoised(unet, 1, latents.shape, words))
+    speed = Throughput(cost, curves.every, task.setting, work.run.metrics)
     phase = Phase("", unet, p, task.loss)
     train(
         [phase],
@@ -102,7 +109,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         steps=p.steps,
         batch_size=p.batch_size,
         accumulation=p.accumulation,
-        hooks=[curves, held_out, samples],
+        hooks=speed.around([curves, held_out, samples]),
         description="train_unet",
         read_every=(curves.every, p.validate_every, p.sample_every),
         checkpoints=work.checkpoints,
@@ -141,31 +148,6 @@ def _forward(task: UNetTask, shown: Shown) -> Image.Image:
     means = task.held_out.sample(first, torch.zeros(len(first), *task.held_out.shape))
     words = [asked or f"held-out picture {i + 1}" for i, asked in zip(first, shown.asked, strict=False)]
     return forward(means, words, task.objective.schedule, shown.decode, shown.centre)
-
-
-def _shape(p: TrainUNet, latent: tuple[int, ...], condition: ConditioningInfo) -> DenoiserConfig:
-    """The network that the parameters ask for, in the size that the data need."""
-    channels, side, u = latent[0], latent[-1], p.unet
-    if u.kind == "score_unet":
-        return ScoreUNetConfig(u.variant, side, channels, len(condition.classes) or None)
-    if u.kind == "layer_norm_unet":
-        return LayerNormUNetConfig(side, channels)
-    if u.kind == "batch_norm_unet":
-        return BatchNormUNetConfig(channels, tuple(u.widths))
-    return UNetConfig(
-        sample_size=side,
-        in_channels=channels,
-        out_channels=channels,
-        down_block_types=tuple(u.down_block_types),
-        up_block_types=tuple(u.up_block_types),
-        block_out_channels=tuple(u.block_out_channels),
-        layers_per_block=u.layers_per_block,
-        cross_attention_dim=condition.dim if condition.kind == "text" else None,
-        attention_head_dim=u.attention_head_dim,
-        transformer_layers_per_block=u.transformer_layers_per_block,
-        norm_num_groups=u.norm_num_groups,
-        num_class_embeds=len(condition.classes) + 1 if condition.kind == "class" else None,
-    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from darkroom.core.artifact import content_hash, provenance, write_json
-from darkroom.core.device import channels_last
+from darkroom.core.device import channels_last, runtime
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import seeded
 from darkroom.core.sheet import Plate, sheet
@@ -21,17 +21,20 @@ from darkroom.data.prepared import Prepared
 from darkroom.nn.discriminator import DiscriminatorConfig, PatchDiscriminator
 from darkroom.nn.identity import Autoencoder, IdentityAutoencoder
 from darkroom.nn.perceptual import load_perceptual
+from darkroom.nn.recompute import checkpoint_activations
 from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
 from darkroom.params import Params, TrainVAE
 from darkroom.stage import Work, run_stage
 from darkroom.training.autoencoder import VAELoss, VAETask, comparison, encode, mean_colour_psnr, validate
 from darkroom.training.best import Best
+from darkroom.training.blank import reconstructed
 from darkroom.training.chance import Reached, against_chance
 from darkroom.training.channels import Channels
 from darkroom.training.curves import Curves
 from darkroom.training.ema import EMA
-from darkroom.training.loop import Hook, Phase, train
+from darkroom.training.loop import Phase, train
 from darkroom.training.setting import Setting
+from darkroom.training.throughput import TRAINING, Throughput, flops
 from darkroom.training.trained import read_pretrained_autoencoder
 
 PREPARED, ARTIFACT, REPORT = Path("data/prepared"), Path("artifacts/vae"), Path("reports/train_vae")
@@ -110,6 +113,7 @@ def _train(p: TrainVAE, data: Prepared, work: Work, curves: Curves) -> Autoencod
         vae = channels_last(AutoencoderKL(shape).to(device))
         vae.shift_logvar(p.initial_logvar)
         loss = _loss(p, channels, device)
+    checkpoint_activations(vae, runtime().checkpoint_activations)
     task = VAETask(
         vae, loss, pictures.images, len(pictures), Setting(p.batch_size, p.seed, p.precision, device, work.processes)
     )
@@ -127,14 +131,14 @@ def _train(p: TrainVAE, data: Prepared, work: Work, curves: Curves) -> Autoencod
             if p.adversarial is None:  # a GAN trades the held-out loss for likeness: there the last weights count
                 best.consider(step, measured["held_out/l1"], ema.network)
 
-    hooks: list[Hook] = [curves, held_out_loss]
+    speed = Throughput(_cost(vae, loss, data), curves.every, task.setting, work.run.metrics)
     train(
         phases,
         ema,
         steps=p.steps,
         batch_size=p.batch_size,
         accumulation=1,
-        hooks=hooks,
+        hooks=speed.around([curves, held_out_loss]),
         description="train_vae",
         read_every=(curves.every, p.validate_every),
         checkpoints=work.checkpoints,
@@ -144,6 +148,18 @@ def _train(p: TrainVAE, data: Prepared, work: Work, curves: Curves) -> Autoencod
     )
     best.restore(ema.network)
     return ema.network
+
+
+def _cost(vae: AutoencoderKL, loss: VAELoss, data: Prepared) -> float:
+    """Floating-point operations of a step for each picture, once all terms of the loss count."""
+    size = (data.info.channels, data.info.image_size, data.info.image_size)
+    forward = flops(vae, lambda: reconstructed(vae, 1, size))
+    total, x = float(TRAINING * forward), next(vae.parameters()).new_zeros(1, *size)
+    if (perceptual := loss.perceptual) is not None:  # of two pictures, and back to one of them
+        total += 1.5 * flops(perceptual, lambda: perceptual(x, x))
+    if (critic := loss.discriminator) is not None:  # of one in the autoencoder's turn, then of it and a real one
+        total += forward + 3 * TRAINING * flops(critic, lambda: critic(x))
+    return total
 
 
 def _loss(p: TrainVAE, channels: int, device: torch.device) -> VAELoss:

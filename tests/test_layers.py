@@ -39,10 +39,12 @@ MAY_IMPORT = {
         "demands",
         "fitting",
         "inference",
+        "memory",
         "params",
         "project",
         "recipes",
         "reproduce",
+        "shortage",
         "tracking",
     },
     "demands": {"core", "data", "params", "params_sections"},
@@ -53,7 +55,7 @@ SERVED = LIBRARY / "tracking" / "served.py"
 SERVED_MAY_IMPORT = {"core", "data", "inference"}
 # Cannot change a byte of an output: errors, messages, tracking, and how a stage is started.
 PARAMS = ("params.py", *(f"params_{name}.py" for name in PARAMS_PARTS))
-STARTING = ("stage.py", "copies.py", "guard.py", "project.py", "resuming.py", "startup.py", "workers.py")
+STARTING = ("stage.py", "copies.py", "guard.py", "project.py", "resuming.py", "startup.py", "workers.py", "shortage.py")
 PLUMBING = (*STARTING, "demands.py", "tracking", *PARAMS, "core/errors.py", "core/progress.py")
 
 

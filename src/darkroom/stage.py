@@ -20,14 +20,16 @@ from darkroom.core.artifact import write_json
 from darkroom.core.checkpoint import FULL, Checkpoints
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interrupted, Interruption
+from darkroom.core.progress import readable_size
 from darkroom.finishing import STOP_AT, Finish, differences
 from darkroom.guard import alone, die_with_dvc
 from darkroom.outlook import look_ahead
 from darkroom.project import check_not_linked, place
 from darkroom.resuming import FOLDER, clear_recorded, fingerprint, mark_done
+from darkroom.shortage import told
 from darkroom.tracking import Run, stage_run
 from darkroom.tracking.address import project_root
-from darkroom.tracking.note import Account, figure, readable_size
+from darkroom.tracking.note import Account, figure
 from darkroom.tracking.ports import while_it_runs
 from darkroom.training.distributed import ALONE, Processes
 from darkroom.training.ending import Ending
@@ -97,7 +99,9 @@ def _take_part(stage: str, body: Body, worker: Worker) -> None:
         profile = devices.execution_profile(device, worker.size)
         checkpoints = Checkpoints(worker.training, profile, 0, 0, Interruption())
         processes = Processes(worker.rank, worker.size, device, worker)
-        body(parameters.load(), Work(device, _untracked(stage), checkpoints, processes))
+        params = parameters.load()
+        with told(stage, params, device, checkpoints):
+            body(params, Work(device, _untracked(stage), checkpoints, processes))
 
 
 def _time(stage: str, body: Body, folder: Path) -> None:
@@ -110,8 +114,10 @@ def _time(stage: str, body: Body, folder: Path) -> None:
     os.chdir(aside)
     device = devices.start(settings, processes=settings.processes)
     processes = leading(settings.processes, device, folder / "training")
+    work = Work(device, _untracked(stage), processes=processes, ending=Stopwatch)
     try:
-        body(params, Work(device, _untracked(stage), processes=processes, ending=Stopwatch))
+        with told(stage, params, device, work.checkpoints):
+            body(params, work)
     except MeasuredError as measured:
         keep(measured.timing, folder)
 
@@ -153,7 +159,8 @@ def _run(stage: str, body: Body, trains: bool, interruption: Interruption) -> No
             processes = leading(n_processes, device, training)
             try:
                 work = Work(device, run, checkpoints, processes, partial(Ending, request=finish))
-                figures = {**body(params, work), **remarks}
+                with told(stage, params, device, checkpoints):
+                    figures = {**body(params, work), **remarks}
             finally:  # a run's parameter has one value for ever, and this one may have changed on the way
                 if finish is not None:
                     chosen[stage] = own = finish.section

@@ -10,8 +10,8 @@ import platformdirs
 import pytest
 import yaml
 
-from darkroom.audit.disk import cache_root, has_remote
 from darkroom.core.artifact import file_hash
+from darkroom.core.dvc_settings import cache_root, has_remote
 from darkroom.core.errors import DarkroomError
 
 Audit = Callable[..., dict[str, Any]]

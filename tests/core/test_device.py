@@ -1,5 +1,6 @@
 """Where work runs: the environment over runtime.yaml, and clear words for what is wrong with either."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,8 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def _plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("DEVICE", "THREADS", "DETERMINISTIC", "PROCESSES", "CHECKPOINT_MINUTES", "CHECKPOINT_STEPS"):
-        monkeypatch.delenv(f"DARKROOM_{name}", raising=False)
+    for field in fields(Runtime):
+        monkeypatch.delenv(f"DARKROOM_{field.name.upper()}", raising=False)
 
 
 def test_without_settings_there_are_defaults() -> None:
@@ -40,6 +41,9 @@ def test_the_file_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("DARKROOM_CHECKPOINT_MINUTES", "0.5")
     monkeypatch.setenv("DARKROOM_CHECKPOINT_STEPS", "7")
     assert (runtime().checkpoint_minutes, runtime().checkpoint_steps) == (0.5, 7)
+    assert not runtime().checkpoint_activations
+    monkeypatch.setenv("DARKROOM_CHECKPOINT_ACTIVATIONS", "1")
+    assert runtime().checkpoint_activations
 
 
 def test_an_empty_file_sets_nothing() -> None:
@@ -126,6 +130,31 @@ def test_starting_applies_threads_and_determinism() -> None:
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.mark.parametrize(("device", "mode"), [("cpu", 1), ("cuda", 2)])
+def test_deterministic_attention_takes_flash_or_the_equation(
+    device: str, mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would catch cuDNN's or the memory-efficient kernel, and a flash backward pass that only warns that it is not
+    deterministic, as it does unless what is not deterministic is an error (mode 2) on CUDA."""
+    cuda = torch.backends.cuda
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    before = torch.get_deterministic_debug_mode(), cuda.cudnn_sdp_enabled(), cuda.mem_efficient_sdp_enabled()
+    threads = torch.get_num_threads()
+    try:
+        start(Runtime(device, 1, True))
+        assert torch.get_deterministic_debug_mode() == mode
+        assert (cuda.flash_sdp_enabled(), cuda.math_sdp_enabled()) == (True, True)
+        assert (cuda.cudnn_sdp_enabled(), cuda.mem_efficient_sdp_enabled()) == (False, False)
+        cuda.enable_cudnn_sdp(True)
+        start(Runtime(device, 1, False))
+        assert cuda.cudnn_sdp_enabled(), "all kernels serve where nothing is promised"
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_deterministic_debug_mode(before[0])
+        cuda.enable_cudnn_sdp(before[1])
+        cuda.enable_mem_efficient_sdp(before[2])
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from darkroom.nn.image import ConvTowerConfig
+from darkroom.nn.image import GRID, ConvTowerConfig, averaged
 from darkroom.nn.text import CLIPTextConfig
 from darkroom.nn.towers import Towers
 
@@ -50,3 +51,24 @@ def test_a_picture_is_embedded_place_by_place(towers):
     cells, flipped = (towers.embed_images(g).view(-1, 4, 4) for g in (grid, moved))
     torch.testing.assert_close(cells.flip(2), flipped)
     assert not torch.allclose(cells, flipped)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("side", [4, 8, 16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_means_over_windows_are_pytorchs_to_the_bit(dtype, side, layout):
+    """Would catch a pooling that changes what judges and towers compute; PyTorch's own is not deterministic on CUDA."""
+    grids = [torch.randn(2, 16, side, side, dtype=dtype).to(memory_format=layout) for _ in range(2)]
+    x, weight = grids[0].requires_grad_(), torch.randn(2, 16, GRID, GRID, dtype=dtype)
+    pooled, expected = averaged(x, GRID), F.adaptive_avg_pool2d(x, GRID)
+    assert torch.equal(pooled, expected)
+    gradients = [torch.autograd.grad(y, x, weight)[0] for y in (pooled, expected)]
+    assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (1, 3), (6, 4), (9, 13)])
+def test_windows_that_do_not_divide_the_picture_overlap_as_pytorchs(shape):
+    x, weight = torch.randn(2, 3, *shape, requires_grad=True), torch.randn(2, 3, GRID, GRID)
+    pooled, expected = averaged(x, GRID), F.adaptive_avg_pool2d(x, GRID)
+    torch.testing.assert_close(pooled, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(y, x, weight)[0] for y in (pooled, expected)))

@@ -246,3 +246,58 @@ def test_a_stage_made_again_that_is_stopped_promises_no_going_on(
 
     assert status_of(stop) == 128 + signal.SIGTERM
     assert "dvc repro" not in capsys.readouterr().err
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total capacity of"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    MemoryError(),
+    OSError(12, "Cannot allocate memory"),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("saved", [False, True])
+def test_out_of_memory_is_a_line_with_the_peak_what_lowers_it_and_the_saved_step(
+    stage_project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    saved: bool,
+) -> None:
+    """Would catch a traceback, a line without remedy, and a training that does not say where it goes on."""
+    monkeypatch.setenv("DARKROOM_CHECKPOINT_STEPS", "3" if saved else "0")
+
+    def body(params: Params, work: Work) -> Mapping[str, float | str]:
+        for step in range(1, 6):
+            work.checkpoints.after(step, {}, 10)
+        raise error
+
+    assert status_of(body, trains=True) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("darkroom: prepare_data: out of memory on cpu: ")
+    for words in ("iB used at most; ", "prepare_data.limit or image_size", "darkroom params check --memory"):
+        assert words in said
+    assert ("step 3 is saved; dvc repro goes on from it" if saved else "nothing is saved yet") in said
+    assert status_of() == 0, "the stage can be run again"
+
+
+def test_what_cannot_be_deterministic_says_which_setting_to_change(
+    stage_project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def body(params: Params, work: Work) -> Mapping[str, float | str]:
+        raise RuntimeError("kthvalue CUDA does not have a deterministic implementation, but you set 'torch.use")
+
+    assert status_of(body) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "deterministic = true: " in said
+    assert said.endswith("set DARKROOM_DETERMINISTIC=0")
+
+
+def test_other_errors_of_the_code_stay_errors_of_the_code(stage_project: Path) -> None:
+    def body(params: Params, work: Work) -> Mapping[str, float | str]:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        run_stage("prepare_data", body)

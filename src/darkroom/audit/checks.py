@@ -6,10 +6,11 @@ from typing import Any
 
 import yaml
 
-from darkroom.audit.disk import Cache, Disk, has_remote
+from darkroom.audit.disk import Cache, Disk
 from darkroom.audit.findings import Finding, short, some
 from darkroom.audit.lineage import Lineage, Step
 from darkroom.core.artifact import PROVENANCE, read_json
+from darkroom.core.dvc_settings import has_remote
 from darkroom.core.errors import DarkroomError
 from darkroom.params_yaml import Loader
 from darkroom.project import PIPELINE, Place

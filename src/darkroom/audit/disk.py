@@ -1,33 +1,21 @@
 """What lies on the disk and in DVC's cache, each file hashed once, several at a time."""
 
-import configparser
 import json
-import os
-import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
-import platformdirs
-
 from darkroom.core.artifact import file_hash, folder_hash
-from darkroom.core.errors import DarkroomError
+from darkroom.core.dvc_settings import cache_root
 from darkroom.core.progress import Progress
 
 SILENT = 1.5  # seconds of hashing before a person is told how far it is
 LOOK_EVERY = 0.25  # seconds
-DVC = Path(".dvc")
 IGNORE = Path(".dvcignore")
-DVC_APP = ("dvc", "iterative")  # by which DVC has its folders named
-CONFIG_FOLDERS: dict[str, Callable[[str, str], str]] = {  # unless the environment names another; later ones win
-    "DVC_SYSTEM_CONFIG_DIR": platformdirs.site_config_dir,
-    "DVC_GLOBAL_CONFIG_DIR": platformdirs.user_config_dir,
-}
-REMOTE = re.compile(r"""\s*['"]?remote\s""")  # a section of DVC's settings: ['remote "NAME"']
 FOLDER_MARK = ".dir"  # at the end of the hash of a folder
 
 
@@ -135,32 +123,6 @@ class Cache:
     def _found(self, digest: str) -> str:
         found = self._disk.listing(self.place(digest)) or {"": ""}
         return found[""] + (FOLDER_MARK if digest.endswith(FOLDER_MARK) else "")
-
-
-def cache_root() -> Path:
-    """DVC's cache, as `dvc cache dir` tells it for this project."""
-    found = DVC / "cache"
-    for folder, config in _configs():
-        if chosen := config.get("cache", "dir", fallback=""):
-            found = folder / Path(chosen.strip("'\"")).expanduser()  # an absolute one stands for itself
-    return found
-
-
-def has_remote() -> bool:
-    """Whether DVC has somewhere to fetch from."""
-    return any(REMOTE.match(section) for _, config in _configs() for section in config.sections())
-
-
-def _configs() -> Iterator[tuple[Path, configparser.ConfigParser]]:
-    """DVC's settings with the folder that their paths are relative to: the machine's, the user's, the project's."""
-    names = (os.environ.get(variable) or folder(*DVC_APP) for variable, folder in CONFIG_FOLDERS.items())
-    for file in (*(Path(name) / "config" for name in names), DVC / "config", DVC / "config.local"):
-        config = configparser.ConfigParser(interpolation=None)
-        try:
-            config.read(file, encoding="utf-8")
-        except (configparser.Error, UnicodeDecodeError) as error:
-            raise DarkroomError(f"{file}: not DVC's settings ({' '.join(str(error).split())}); mend it") from None
-        yield file.parent, config
 
 
 def _patterns() -> list[str]:

@@ -10,8 +10,8 @@ from darkroom.audit.examine import Audit
 from darkroom.audit.findings import Finding, short
 from darkroom.audit.lineage import Lineage, Step
 from darkroom.audit.testimony import Testimony, day
+from darkroom.core.progress import readable_size
 from darkroom.data.manifest import data_root
-from darkroom.tracking.note import readable_size
 
 WIDTH = 120
 PARAM_LINES, PARAM_LENGTH = 2, 40

@@ -10,7 +10,7 @@ from darkroom.core.errors import DarkroomError
 
 if TYPE_CHECKING:
     from darkroom.data.manifest import Files, Manifest
-    from darkroom.params import OutsideSource
+    from darkroom.params import OutsideSource, Params
 
 recipe = typer.Typer(help="Complete sets of parameters under names: list, show, use, fit.", no_args_is_help=True)
 params = typer.Typer(help="The parameters in params.yaml: check, budget.", no_args_is_help=True)
@@ -73,6 +73,7 @@ def recipe_fit(
 @params.command("check")
 def params_check(
     file: Annotated[Path | None, typer.Argument(help="[default: params.yaml]", show_default=False)] = None,
+    memory: Annotated[bool, typer.Option("--memory", help="Estimate the memory that each stage needs.")] = False,
 ) -> None:
     """Print every fault of a params file, a line each: the key, the value, what is allowed. Exit 1 if there is one.
 
@@ -84,6 +85,7 @@ def params_check(
     \b
     darkroom params check
     darkroom params check recipes/mnist.yaml
+    DARKROOM_DEVICE=cuda darkroom params check --memory
     """
     from darkroom.demands import of_what_is_prepared
     from darkroom.params import PARAMS_FILE, load, problems
@@ -101,6 +103,28 @@ def params_check(
     if file is None and PIPELINE.is_file():
         check_not_linked(output for stage in places().values() for output in stage.outputs)
     print(f"{path}: sound" + (f", {len(remarks)} remark{'s' * (len(remarks) > 1)}" if remarks else ""))
+    if memory:
+        _print_memory(load(path))
+
+
+def _print_memory(loaded: "Params") -> None:
+    """A line for each stage, and what lowers it."""
+    from darkroom.core.device import runtime
+    from darkroom.core.progress import readable_size
+    from darkroom.memory import ERROR, Estimate, device_of
+    from darkroom.shortage import knobs
+
+    device = device_of(runtime().device)
+    columns = ("weights", "gradients", "optimizer", "averages", "activations", "total")
+    found = Estimate(loaded, device).stages()
+    print(f"\nmemory on {device.type} at the peak of a step, in all to within {ERROR} %, besides what Python and")
+    print("the libraries take (0.5 GiB, on CUDA 0.5 to 1 GiB more):\n")
+    print(f"{'':18}" + "".join(f"{column:>12}" for column in columns))
+    for stage, footprint in found.items():
+        print(f"{stage:18}" + "".join(f"{readable_size(getattr(footprint, column)):>12}" for column in columns))
+    print("\nless is needed with:")
+    for stage in found:
+        print(f"  {stage}: {'; '.join(knobs(stage, loaded))}")
 
 
 @params.command("budget", no_args_is_help=True)

@@ -87,6 +87,12 @@ class Checkpoints:
             return self.resumed
         return 0
 
+    @property
+    def newest(self) -> int | None:
+        """The steps that the newest checkpoint had done, whole or not; None where there is none."""
+        found = [] if self.folder is None else _found(self.folder)
+        return int(found[-1].name.removeprefix("step_")) if found else None
+
     def after(
         self, step: int, parts: Mapping[str, Stateful], end: int, check: Callable[[], None] = lambda: None
     ) -> None:

@@ -205,3 +205,12 @@ def about(seconds: float) -> str:
     else:
         rounded = round(seconds / 600) * 600
     return f"about {duration(rounded)}"
+
+
+def readable_size(n_bytes: float) -> str:
+    """512 B, 3.1 MiB, …"""
+    for unit in ("B", "KiB", "MiB"):
+        if n_bytes < 1024:
+            return f"{n_bytes:.3g} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:.4g} GiB"

@@ -145,6 +145,10 @@ class Transformer2DModel(nn.Module):
         )
         self.proj_out = self._projection(channels)
 
+    def take(self, context: Iterator[KeysValues | None]) -> list[KeysValues | None]:
+        """The next keys and values of `context`, one for each block."""
+        return [_next(context) for _ in self.transformer_blocks]
+
     def _projection(self, channels: int) -> nn.Conv2d | nn.Linear:
         return nn.Linear(channels, channels) if self.use_linear_projection else nn.Conv2d(channels, channels, 1)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -60,7 +61,25 @@ class ConvGrid(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = F.silu(self.norm(self.stages(self.stem(images))))  # (N, 4 * width, H / 8, W / 8)
-        return F.adaptive_avg_pool2d(x, GRID)
+        return averaged(x, GRID)
+
+
+def averaged(x: Tensor, side: int) -> Tensor:
+    """Means over `side` times `side` windows (N, C, side, side) of (N, C, H, W): `F.adaptive_avg_pool2d`.
+
+    That one's backward pass on CUDA adds in any order. These windows are added one by one.
+    """
+    h, w = x.shape[2:]
+    if h % side == 0 and w % side == 0:
+        return F.avg_pool2d(x, (h // side, w // side))
+    rows, columns = _windows(h, side), _windows(w, side)
+    means = [torch.stack([x[:, :, r, c].mean(dim=(2, 3)) for c in columns], dim=2) for r in rows]
+    return torch.stack(means, dim=2)
+
+
+def _windows(length: int, n: int) -> list[slice]:
+    """Of n windows that cover `length` positions: they overlap by one position where n does not divide it."""
+    return [slice(i * length // n, -(-(i + 1) * length // n)) for i in range(n)]
 
 
 class ConvTower(nn.Module):

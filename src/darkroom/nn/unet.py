@@ -6,10 +6,10 @@ conv_in ─ down 0 ─ down 1 ─ … ─ mid ─ … ─ up 1 ─ up 0 ─ conv
 A level is a row of ResNet blocks; in a CrossAttn level each is followed by a transformer, and so is the middle.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import repeat
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,7 @@ from darkroom.nn.layers import (
     silu_,
     timestep_embedding,
 )
+from darkroom.nn.recompute import Recomputing
 
 DOWN_BLOCKS = {"DownBlock2D": False, "CrossAttnDownBlock2D": True}  # name -> has transformers
 UP_BLOCKS = {"UpBlock2D": False, "CrossAttnUpBlock2D": True}
@@ -105,7 +106,7 @@ def _per_level(value: int | tuple[int, ...], levels: int) -> tuple[int, ...]:
     return (value,) * levels if isinstance(value, int) else value
 
 
-class _Level(nn.Module):
+class _Level(Recomputing):
     """What the blocks of all levels share: ResNet blocks, each followed by its transformer where the level has them."""
 
     def __init__(
@@ -117,9 +118,17 @@ class _Level(nn.Module):
             ResnetBlock2D(n, channels, 4 * c.block_out_channels[0], c.norm_num_groups, c.norm_eps) for n in in_channels
         )
 
-    def _layer(self, i: int, x: Tensor, temb: Tensor, context: Iterator[KeysValues | None]) -> Tensor:
-        x = self.resnets[i](x, temb)
-        return self.attentions[i](x, context) if len(self.attentions) else x
+    def _layer(self, i: int, parts: Sequence[Tensor], temb: Tensor, context: Iterator[KeysValues | None]) -> Tensor:
+        """ResNet block i and its transformer on `parts` (N, C_k, H, W), which follow each other in the channels."""
+        transformer = cast(Transformer2DModel, self.attentions[i]) if len(self.attentions) else None
+        # Taken here, once: a layer that is computed again must not take the next ones.
+        taken = [] if transformer is None else transformer.take(context)
+
+        def layer(temb: Tensor, *parts: Tensor) -> Tensor:
+            x: Tensor = self.resnets[i](cat(parts, dim=1) if len(parts) > 1 else parts[0], temb)
+            return x if transformer is None else transformer(x, iter(taken))
+
+        return self.computed(layer, temb, *parts)
 
 
 class _DownBlock(_Level):
@@ -137,7 +146,7 @@ class _DownBlock(_Level):
     def forward(self, x: Tensor, temb: Tensor, context: Iterator[KeysValues | None], skips: list[Tensor]) -> Tensor:
         """(N, C, H, W) -> (N, C', H / 2, W / 2); leaves every intermediate result in `skips`."""
         for i in range(len(self.resnets)):
-            x = self._layer(i, x, temb, context)
+            x = self._layer(i, [x], temb, context)
             skips.append(x)
         for downsample in self.downsamplers:
             x = downsample(x)
@@ -160,13 +169,13 @@ class _UpBlock(_Level):
     def forward(self, x: Tensor, temb: Tensor, context: Iterator[KeysValues | None], skips: list[Tensor]) -> Tensor:
         """(N, C, H, W) -> (N, C', H', W'), to the sides of the next skip; takes its share of `skips` off their end."""
         for i in range(len(self.resnets)):
-            x = self._layer(i, cat((x, skips.pop()), dim=1), temb, context)
+            x = self._layer(i, [x, skips.pop()], temb, context)
         for upsample in self.upsamplers:
             x = upsample(x, skips[-1].shape[2:])
         return x
 
 
-class _MidBlock(nn.Module):
+class _MidBlock(Recomputing):
     def __init__(self, channels: int, c: UNetConfig, transformer: Callable[[], Transformer2DModel]) -> None:
         super().__init__()
         self.attentions = nn.ModuleList([transformer()])
@@ -176,9 +185,14 @@ class _MidBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, temb: Tensor, context: Iterator[KeysValues | None]) -> Tensor:
-        x = self.attentions[0](self.resnets[0](x, temb), context)
-        out: Tensor = self.resnets[1](x, temb)
-        return out
+        transformer = cast(Transformer2DModel, self.attentions[0])
+        taken = transformer.take(context)
+
+        def first(x: Tensor, temb: Tensor) -> Tensor:
+            out: Tensor = transformer(self.resnets[0](x, temb), iter(taken))
+            return out
+
+        return self.computed(self.resnets[1], self.computed(first, x, temb), temb)
 
 
 class UNet2DConditionModel(DenoisingNetwork):

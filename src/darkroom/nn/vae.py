@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from darkroom.core.errors import DarkroomError
 from darkroom.nn.attention import SpatialAttention
 from darkroom.nn.layers import Downsample2D, ResnetBlock2D, Upsample2D, check_divisible, silu_, zero_
+from darkroom.nn.recompute import Recomputing
 
 EPS = 1e-6  # of every group norm of the VAE
 LOGVAR_RANGE = (-30.0, 20.0)
@@ -59,18 +60,19 @@ class Moments(NamedTuple):
         return self.mean + torch.exp(0.5 * self.logvar) * noise
 
 
-class _MidBlock(nn.Module):
+class _MidBlock(Recomputing):
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
         self.attentions = nn.ModuleList([SpatialAttention(channels, groups, EPS)])
         self.resnets = nn.ModuleList([ResnetBlock2D(channels, channels, None, groups, EPS) for _ in range(2)])
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.resnets[1](self.attentions[0](self.resnets[0](x)))
-        return out
+        for layer in (self.resnets[0], self.attentions[0], self.resnets[1]):
+            x = self.computed(layer, x)
+        return x
 
 
-class _DownBlock(nn.Module):
+class _DownBlock(Recomputing):
     def __init__(self, in_channels: int, out_channels: int, layers: int, groups: int, downsample: bool) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(
@@ -81,11 +83,11 @@ class _DownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in (*self.resnets, *self.downsamplers):
-            x = layer(x)
+            x = self.computed(layer, x)
         return x
 
 
-class _UpBlock(nn.Module):
+class _UpBlock(Recomputing):
     def __init__(self, in_channels: int, out_channels: int, layers: int, groups: int, upsample: bool) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(
@@ -96,7 +98,7 @@ class _UpBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in (*self.resnets, *self.upsamplers):
-            x = layer(x)
+            x = self.computed(layer, x)
         return x
 
 

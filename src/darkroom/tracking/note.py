@@ -24,15 +24,6 @@ class Account:
     why_unknown: str = ""  # why commit or dirty are not known
 
 
-def readable_size(n_bytes: float) -> str:
-    """512 B, 3.1 MiB, …"""
-    for unit in ("B", "KiB", "MiB"):
-        if n_bytes < 1024:
-            return f"{n_bytes:.3g} {unit}"
-        n_bytes /= 1024
-    return f"{n_bytes:.4g} GiB"
-
-
 def figure(value: float | str) -> str:
     """A key figure as people read it: four significant digits, texts and whole numbers as they are."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

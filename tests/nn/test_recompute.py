@@ -1,0 +1,133 @@
+"""Activation checkpointing: the same numbers to the bit, with less kept between the passes, and only in training.
+
+Would catch: a layer computed again with the next layer's words, gradients that differ, a switch without effect, blocks
+computed twice where no gradient is taken, and blocks that torch.compile cannot take.
+"""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from darkroom.core.device import autocast
+from darkroom.nn.recompute import checkpoint_activations
+from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
+from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
+
+CPU = torch.device("cpu")
+LEVELS = {"block_out_channels": (8, 16), "norm_num_groups": 4, "layers_per_block": 2}
+WORDS = UNetConfig(
+    sample_size=8,
+    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    cross_attention_dim=10,
+    attention_head_dim=2,
+    transformer_layers_per_block=2,
+    **LEVELS,
+)
+CLASSES = UNetConfig(
+    sample_size=8,
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+    up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    cross_attention_dim=None,
+    attention_head_dim=4,
+    num_class_embeds=3,
+    use_linear_projection=True,
+    **LEVELS,
+)
+AUTOENCODER = AutoencoderKLConfig(block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4)
+Loss = Callable[[], Tensor]
+
+
+def denoiser(config: UNetConfig) -> tuple[nn.Module, Loss]:
+    unet = UNet2DConditionModel(config)
+    x, words = torch.randn(2, 4, 7, 8), torch.randn(2, 5, 10)  # a side that halving rounds
+    told = None if config.num_class_embeds is None else torch.tensor([0, 2])
+
+    def loss() -> Tensor:
+        context = unet.prepare_context(words) if config.cross_attention_dim else None
+        return unet(x, torch.tensor([3.0, 700.0]), context, told).square().mean()
+
+    return unet, loss
+
+
+def autoencoder() -> tuple[nn.Module, Loss]:
+    vae, x, noise = AutoencoderKL(AUTOENCODER), torch.randn(2, 3, 16, 16), torch.randn(2, 4, 8, 8)
+    return vae, lambda: vae.decode(vae.encode(x).sample(noise)).square().mean()
+
+
+MAKERS = {"words": lambda: denoiser(WORDS), "classes": lambda: denoiser(CLASSES), "autoencoder": autoencoder}
+both = pytest.mark.parametrize("kind", MAKERS)
+
+
+def gradients(network: nn.Module, loss: Loss, precision: str) -> tuple[Tensor, list[Tensor], int]:
+    """The loss, every gradient, and the bytes that were kept for the backward pass, weights apart."""
+    kept: dict[int, int] = {}
+    weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
+
+    def keep(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return x
+
+    network.zero_grad()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), autocast(CPU, precision):
+        value = loss()
+    held = sum(kept.values())
+    value.backward()
+    return value.detach(), [p.grad.clone() for p in network.parameters()], held
+
+
+@both
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_gradients_are_the_same_to_the_bit(kind, precision, randomise):
+    network, loss = MAKERS[kind]()
+    randomise(network)
+    expected, expected_gradients, before = gradients(network, loss, precision)
+    checkpoint_activations(network, True)
+    found, found_gradients, after = gradients(network, loss, precision)
+    assert torch.equal(found, expected)
+    assert all(torch.equal(x, y) for x, y in zip(found_gradients, expected_gradients, strict=True))
+    assert after < 0.6 * before
+    checkpoint_activations(network, False)
+    assert gradients(network, loss, precision)[2] == before
+
+
+@both
+def test_blocks_are_computed_twice_in_training_only(kind):
+    network, loss = MAKERS[kind]()
+    checkpoint_activations(network, True)
+    calls = []
+    first = next(m for name, m in network.named_modules() if name.endswith("resnets.0"))
+    first.register_forward_pre_hook(lambda *_: calls.append(1))  # it need not come to its end again
+    loss().backward()
+    assert len(calls) == 2
+    for context in (torch.no_grad(), torch.enable_grad()):
+        calls.clear()
+        network.train(isinstance(context, torch.no_grad))
+        with context:
+            loss()
+        assert len(calls) == 1
+
+
+def test_no_state_of_a_random_generator_is_asked_for(monkeypatch):
+    """Asking waits for the device and cannot be captured in a CUDA graph."""
+    network, loss = MAKERS["words"]()
+    checkpoint_activations(network, True)
+    monkeypatch.setattr(torch, "get_rng_state", lambda: pytest.fail("a generator's state was read"))
+    loss().backward()
+
+
+@pytest.mark.parametrize("kind", ["words", "autoencoder"])
+def test_a_compiled_network_computes_again_too(kind, randomise):
+    network, loss = MAKERS[kind]()
+    randomise(network)
+    checkpoint_activations(network, True)
+    _, expected, _ = gradients(network, loss, "fp32")
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    network.zero_grad()
+    compiled().backward()
+    for parameter, gradient in zip(network.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)

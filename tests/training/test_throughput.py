@@ -1,0 +1,137 @@
+"""The speed that a training reports: its operations are PyTorch's count, and the clock runs in steps alone.
+
+Would catch a product that is not counted, a network changed by being counted, time of validation counted as training,
+and steps counted twice where hooks are called seldom.
+"""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from darkroom.nn import attention
+from darkroom.nn.batch_norm_unet import BatchNormUNetConfig
+from darkroom.nn.evaluator import Classifier, ClassifierConfig
+from darkroom.nn.image import ConvTowerConfig
+from darkroom.nn.kinds import build
+from darkroom.nn.layer_norm_unet import LayerNormUNetConfig
+from darkroom.nn.score_unet import ScoreUNetConfig
+from darkroom.nn.text import CLIPTextConfig
+from darkroom.nn.towers import Towers
+from darkroom.nn.unet import UNetConfig
+from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.training import throughput
+from darkroom.training.blank import denoised, judged, matched, reconstructed
+from darkroom.training.setting import Setting
+from darkroom.training.throughput import TRAINING, Throughput, flops, peak
+
+PICTURE, WORDS, CPU = (1, 28, 28), (6, 16), torch.device("cpu")
+TEXT = CLIPTextConfig(20, 16, 32, 2, 2, 6, "gelu", bos_token_id=0, eos_token_id=0, pad_token_id=0)
+UNET = UNetConfig(
+    in_channels=1,
+    out_channels=1,
+    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    block_out_channels=(32, 64),
+    layers_per_block=1,
+    cross_attention_dim=16,
+    norm_num_groups=4,
+)
+DENOISERS = {
+    "unet_2d_condition": UNET,
+    "score_transformer": ScoreUNetConfig("transformer", 28, 1, 10),
+    "score_concat": ScoreUNetConfig("concat", 28, 1, None),
+    "layer_norm_unet": LayerNormUNetConfig(28, 1),
+    "batch_norm_unet": BatchNormUNetConfig(1, (16, 32)),
+}
+
+
+def networks() -> dict[str, tuple[nn.Module, object]]:
+    made = {}
+    for name, config in DENOISERS.items():
+        unet = build(config)
+        made[name] = (unet, lambda unet=unet: denoised(unet, 1, PICTURE, WORDS))
+    vae = AutoencoderKL(AutoencoderKLConfig(1, 1, 4, (16, 32), 1, 4))
+    towers, judge = Towers(ConvTowerConfig(1, 16), TEXT), Classifier(ClassifierConfig(1, 16, classes=(3, 4)))
+    made["autoencoder"] = (vae, lambda: reconstructed(vae, 1, PICTURE))
+    made["towers"] = (towers, lambda: matched(towers, 1, PICTURE, 6))
+    made["classifier"] = (judge, lambda: judged(judge, 1, PICTURE))
+    return made
+
+
+@pytest.mark.parametrize("name", [*DENOISERS, "autoencoder", "towers", "classifier"])
+def test_operations_are_those_that_pytorch_counts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, forward = networks()[name]
+    monkeypatch.setattr(attention, "EXPLICIT_UP_TO", 0)
+    fused = flops(network, forward)
+    monkeypatch.setattr(attention, "EXPLICIT_UP_TO", 1 << 40)  # PyTorch's counter leaves out the fused kernel of CPUs
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    found = flops(network, forward)
+    assert fused == found
+    assert network.training
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    network.eval()
+    with FlopCounterMode(display=False) as pytorchs:
+        out = forward()
+    assert found == pytorchs.get_total_flops() > 0
+    with FlopCounterMode(display=False) as backwards:
+        torch.autograd.grad(out.float().sum(), [p for p in network.parameters() if p.requires_grad], allow_unused=True)
+    whole = found + backwards.get_total_flops()
+    assert 0.85 * TRAINING * found <= whole <= TRAINING * found  # the first layer's input needs no gradient
+
+
+class Clock:
+    """A clock that is turned by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(throughput.time, "perf_counter", lambda: self.now)
+
+
+@pytest.mark.parametrize("called", [1, 5])
+def test_the_clock_runs_in_steps_alone(monkeypatch: pytest.MonkeyPatch, called: int) -> None:
+    """Whether hooks are called at every step or at every fifth; the first call only starts the clock."""
+    clock, said = Clock(monkeypatch), []
+    monkeypatch.setattr(throughput, "peak", lambda device, precision: 1e12)
+    speed = Throughput(5e9, 10, Setting(8, 0, "bf16", CPU), lambda step, values: said.append((step, values)))
+
+    def slow(step: int, values: object) -> None:
+        clock.now += 100
+
+    hooks = speed.around([slow])
+    for step in range(1, 31):
+        clock.now += 50 if step <= called else 0.5
+        if step % called == 0:
+            for hook in hooks:
+                hook(step, {})
+    assert [step for step, _ in said] == [10, 20, 30]
+    for _, values in said:
+        assert values["throughput/samples_per_second"] == pytest.approx(16)
+        assert values["throughput/tflops"] == pytest.approx(0.08)
+        assert values["throughput/mfu"] == pytest.approx(0.08)
+
+
+def test_a_training_that_is_gone_on_with_or_timed_counts_its_own_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, said = Clock(monkeypatch), []
+    monkeypatch.setattr(throughput, "peak", lambda device, precision: 1e12)
+    speed = Throughput(1.0, 10, Setting(1, 0, "fp32", CPU), lambda step, values: said.append(values))
+    for step in (1009, 1010, 0):
+        clock.now += 0.25
+        for hook in speed.around([]):
+            hook(step, {})
+    assert [values["throughput/samples_per_second"] for values in said] == [4.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "tera"),
+    [("NVIDIA H100 80GB HBM3", 989), ("NVIDIA H100 PCIe", 756), ("NVIDIA L40S", 362), ("NVIDIA A100-SXM4-80GB", 312)],
+)
+def test_known_devices_have_their_data_sheet_s_peak(monkeypatch: pytest.MonkeyPatch, name: str, tera: float) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: name)
+    assert peak(torch.device("cuda"), "bf16") == tera * 1e12
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_other_peaks_are_measured(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    monkeypatch.setattr(throughput, "SIDE_ON_CPU", 256)
+    assert 1e7 < peak(CPU, precision) < 1e15
