@@ -152,6 +152,7 @@ def _train(network: Any, p: Any, loss: Loss, laps: Laps) -> None:
         batch_size=p.batch_size,
         accumulation=1,
         hooks=[laps],
+        read_every=(p.log_every,),
         description="benchmark",
     )
 

@@ -1,6 +1,5 @@
 """A recipe's networks and data without its data set: right in shape and size, random in content."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from darkroom.data.conditioning import Conditioning, ConditioningInfo
 from darkroom.data.latents import Latents
 from darkroom.nn.kinds import DenoiserConfig, build
 from darkroom.params import Params, TrainUNet
+from darkroom.shapes import denoiser
 
 PROJECT = Path(__file__).parents[1]
 CLASSES = 10  # of recipes for classes
@@ -36,14 +36,8 @@ def latent_of(params: Params) -> tuple[int, ...]:
 
 def shape_of(p: TrainUNet, latent: tuple[int, ...], condition: ConditioningInfo) -> DenoiserConfig:
     """The denoiser, as its stage builds it for latents of this shape."""
-    place = PROJECT / "stages" / "train_unet.py"
-    spec = importlib.util.spec_from_file_location(place.stem, place)
-    assert spec is not None
-    assert spec.loader is not None
-    stage: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(stage)
-    made: DenoiserConfig = stage._shape(p, latent, condition)
-    return made
+    words = condition.dim if condition.kind == "text" else None
+    return denoiser(p, latent, words, len(condition.classes))
 
 
 def network(params: Params) -> torch.nn.Module:

@@ -26,7 +26,7 @@ from darkroom.params import load
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ("data/prepared/dataset.json", "artifacts/pipeline", "artifacts/evaluator", "reports/evaluation/metrics.json")
-EPOCHS, BATCH, RATE = 8, 128, 4e-3
+EPOCHS, BATCH, RATE = 12, 128, 4e-3
 ALLOWED = {"attribute_accuracy": 0.01, "exact_match": 0.02}
 CPU = torch.device("cpu")
 

@@ -84,11 +84,14 @@ class UNetTask:
         return Batch(made)
 
     def _row_or_content(self, table: Tensor, rows: Tensor) -> Tensor:
-        return rows if table.device == self.setting.device else table[rows]
+        return rows if self._is_there(table) else table[rows]
+
+    def _is_there(self, table: Tensor) -> bool:
+        return table.device.type == self.setting.device.type
 
     def _loss(self, batch: Batch) -> Mapping[str, Tensor]:
         def found(table: Tensor, name: str) -> Tensor:
-            return (table[batch[name]] if table.device == self.setting.device else batch[name]).float()
+            return (table[batch[name]] if self._is_there(table) else batch[name]).float()
 
         x0 = found(self.train.mean, "mean")
         if self.train.std is not None:
