@@ -39,6 +39,11 @@ def ended(n: int) -> int:
     return n
 
 
+def whole_and_slow(item: bytes) -> bytes:
+    time.sleep(0.1)
+    return item
+
+
 def none_left() -> bool:
     end = time.monotonic() + 10
     while multiprocessing.active_children() and time.monotonic() < end:
@@ -101,3 +106,14 @@ def test_processes_end_with_the_one_they_work_for() -> None:
         leader.communicate()
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
+
+
+def test_a_stage_that_is_ended_ends_though_large_items_wait() -> None:
+    """A pool whose processes are killed leaves a thread that waits for ever for one to take the next item."""
+    code = (
+        "import sys\nfrom contextlib import closing\nfrom darkroom.core.ahead import in_processes\n"
+        "from tests.core.test_ahead import whole_and_slow\n"
+        "with closing(in_processes(whole_and_slow, (bytes(4 << 20) for _ in range(500)), 2)) as made:\n"
+        "    next(made)\n    sys.exit(3)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 3

@@ -8,8 +8,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from multiprocessing.synchronize import Event
 from typing import TypeVar
 
 from darkroom.core.device import available_cores, runtime
@@ -47,10 +49,11 @@ def in_processes(make: Callable[[T], U], items: Iterable[T], number: int) -> Gen
     if number == 1 or sys.platform != "linux":
         yield from map(make, items)
         return
-    others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(number, multiprocessing.get_context("fork"), _begin, (os.getpid(),))
+    context = multiprocessing.get_context("fork")
+    over = context.Event()
+    pool = ProcessPoolExecutor(number, context, _begin, (os.getpid(), over))
     try:
-        yield from _in_order(pool, make, items, 2 * number)
+        yield from _in_order(pool, partial(_unless_over, make), items, 2 * number)
         pool.shutdown()
     except BrokenProcessPool:
         raise DarkroomError(
@@ -58,9 +61,8 @@ def in_processes(make: Callable[[T], U], items: Iterable[T], number: int) -> Gen
             "short; set DARKROOM_THREADS to fewer, and run again"
         ) from None
     finally:
+        over.set()  # killed processes would leave behind a thread of the pool that waits for one to take an item
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
 
 
 def _in_order(pool: Executor, make: Callable[[T], U], items: Iterable[T], depth: int) -> Generator[U]:
@@ -73,8 +75,21 @@ def _in_order(pool: Executor, make: Callable[[T], U], items: Iterable[T], depth:
         yield waiting.popleft().result()
 
 
-def _begin(parent: int) -> None:
+class _Over:
+    """Of a process that works for another: whether nobody wants its results any more."""
+
+    event: Event
+
+
+def _unless_over(make: Callable[[T], U], item: T) -> U:
+    if _Over.event.is_set():
+        raise CancelledError
+    return make(item)
+
+
+def _begin(parent: int, over: Event) -> None:
     """In a new process: signals are the parent's business, and its end is the end of this one."""
+    _Over.event = over
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with, args=(parent,), name="watch parent", daemon=True).start()

@@ -15,7 +15,7 @@ from darkroom.data.png import Encoded
 from darkroom.data.prepared import Row
 from darkroom.data.sources.base import Divisible, Sample, Skipped, Source
 
-AT_ONCE, BYTES_AT_ONCE = 32, 8 << 20  # pictures that go to a process together, and bytes of files, whichever is first
+AT_ONCE, BYTES_AT_ONCE = 16, 4 << 20  # pictures that go to a process together, and bytes of files, whichever is first
 WORTH_PROCESSES = 1000  # pictures of a source from which others than this one help
 
 Item = Sample | Skipped
