@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 STEPS = """
-import resource, sys
+import gc, resource, sys
 from pathlib import Path
 import psutil, torch
 from darkroom.core.device import autocast, runtime
@@ -30,26 +30,33 @@ from darkroom.training.blank import denoised, reconstructed
 from darkroom.training.ema import EMA
 from darkroom.training.optim import make_optimizers
 
-stage, precision, n, file = sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])
+stage, precision, rows, file = sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])
 estimate = Estimate(load(file), torch.device("cpu"))
-torch.nn.Conv2d(1, 1, 3)(torch.zeros(1, 1, 8, 8)).sum().backward()  # libraries are loaded
+
+
+def train(n):
+    if stage == "train_unet":
+        network, words = estimate._unet()
+        forward = lambda: denoised(network, n, estimate.latent, words)
+    else:
+        network = estimate._vae()
+        forward = lambda: reconstructed(network, n, estimate.picture)
+    optimizers, ema, best = make_optimizers(getattr(estimate.p, stage), network), EMA(network, 100), Best()
+    best.consider(1, 0.0, ema.network)
+    for _ in range(2):
+        network.zero_grad(set_to_none=True)
+        with autocast(torch.device("cpu"), precision):
+            out = forward()
+        out.float().square().mean().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        ema.update(n, n)
+
+
+train(1)  # libraries are loaded, code is compiled
+gc.collect()
 before = psutil.Process().memory_info().rss
-if stage == "train_unet":
-    network, words = estimate._unet()
-    forward = lambda: denoised(network, n, estimate.latent, words)
-else:
-    network = estimate._vae()
-    forward = lambda: reconstructed(network, n, estimate.picture)
-optimizers, ema, best = make_optimizers(getattr(estimate.p, stage), network), EMA(network, 100), Best()
-best.consider(1, 0.0, ema.network)
-for _ in range(2):
-    network.zero_grad(set_to_none=True)
-    with autocast(torch.device("cpu"), precision):
-        out = forward()
-    out.float().square().mean().backward()
-    for optimizer in optimizers:
-        optimizer.step()
-    ema.update(n, n)
+train(rows)
 print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
