@@ -6,7 +6,7 @@ weights hold is added. On GPUs, norms and softmax are taken in fp32 under bf16, 
 """
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,7 @@ from darkroom.training.blank import Size, denoised, judged, matched, reconstruct
 
 ERROR = 25  # percent by which an estimate may be off; a test holds it on the CPU
 CPU = torch.device("cpu")  # where all is counted, whatever the device
+STAGES = ("train_vae", "cache_latents", "setup_text_encoder", "train_unet", "train_evaluator", "evaluate")
 CLASSES = 10  # of data that are not prepared yet
 ON_GPUS_IN_FP32 = (F.group_norm, F.layer_norm, torch.softmax, torch.Tensor.softmax, F.softmax, F.normalize)
 
@@ -71,11 +72,11 @@ def device_of(name: str) -> torch.device:
     return resolve_device(name) if name in ("auto", "cpu") else torch.device(name)
 
 
-class _Live(TorchDispatchMode):
+class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes that are alive of what is made in it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._known: set[int] = set()
 
@@ -145,7 +146,8 @@ def _training(
         with live:
             with autocast(CPU, section.precision):
                 outputs = forward()
-            sum((out.float().square().mean() for out in outputs), torch.zeros(())).backward()
+            loss: Tensor = sum((out.float().square().mean() for out in outputs), torch.zeros(()))
+            torch.autograd.backward(loss)
             del outputs
     weights = sum(map(_bytes, networks))
     gradients = sum(_bytes(network, trained=True) for network in networks)
@@ -181,12 +183,12 @@ class Estimate:
         side = q.image_size // v.downscale
         self.latent = (q.channels if v.mode == "identity" else v.latent_channels, side, side)
 
-    def stages(self) -> dict[str, Footprint]:
-        """{stage: what it needs}, of those that have something to compute."""
+    def stages(self, wanted: Collection[str] = STAGES) -> dict[str, Footprint]:
+        """{stage: what it needs}, of those wanted that have something to compute."""
         found: dict[str, Footprint] = {}
         modes = {"train_vae": self.p.train_vae.mode == "train", "cache_latents": self.p.train_vae.mode != "identity"}
         modes["setup_text_encoder"] = self.p.setup_text_encoder.mode == "clip"
-        for stage in ("train_vae", "cache_latents", "setup_text_encoder", "train_unet", "train_evaluator", "evaluate"):
+        for stage in wanted:
             if modes.get(stage, True):
                 with FakeTensorMode():
                     found[stage] = getattr(self, f"_{stage}")()
