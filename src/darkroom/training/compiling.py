@@ -1,12 +1,19 @@
 """Whether and how networks are compiled for training."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 
+import torch
 from torch import nn
 
 from darkroom.core.choices import Compile
+from darkroom.nn.attention import BasicTransformerBlock
+from darkroom.nn.layers import ResnetBlock2D
 
-WORTH_FROM = 3000  # steps of a training from which the two minutes that compiling may cost come back
+WORTH_FROM = 3000  # steps of a training from which the minutes that compiling may cost come back
+SHAPES = 64  # of inputs that one block may be compiled for: every level of a U-Net has some of its own
+BLOCKS = (ResnetBlock2D, BasicTransformerBlock)
+log = logging.getLogger("darkroom")
 
 
 def decided(wanted: Compile, device_type: str, steps: int) -> bool:
@@ -15,7 +22,21 @@ def decided(wanted: Compile, device_type: str, steps: int) -> bool:
 
 
 def compile_networks(networks: Sequence[nn.Module], wanted: Compile, steps: int) -> None:
-    """Compile each network on CUDA where that is wanted; its weights keep their names."""
+    """Compile the blocks of each network on CUDA where that is wanted; its weights keep their names.
+
+    Block by block, for those of one shape share what was compiled: Stable Diffusion's U-Net as a whole takes longer than
+    two and a half minutes (measured on an H100), diffusers' `compile_repeated_blocks` exists for the same reason.
+    """
     for network in networks:
-        if decided(wanted, next(network.parameters()).device.type, steps):
-            network.compile(dynamic=False)
+        if not decided(wanted, next(network.parameters()).device.type, steps):
+            continue
+        torch._dynamo.config.recompile_limit = SHAPES
+        blocks = list(_blocks(network))
+        log.warning("%s: %d blocks are compiled in the first steps", type(network).__name__, len(blocks))
+        for block in blocks:
+            block.compile(dynamic=False)
+
+
+def _blocks(network: nn.Module) -> Iterator[nn.Module]:
+    found: list[nn.Module] = [module for module in network.modules() if isinstance(module, BLOCKS)]
+    yield from found or [network]

@@ -12,6 +12,7 @@ from darkroom.training.ema import EMA
 from darkroom.training.ending import Ending
 from darkroom.training.latch import Latch
 from darkroom.training.phase import Loss, Phase
+from darkroom.training.room import check_disk, state_bytes, tensor_bytes
 from darkroom.training.steps import Steps
 
 Hook = Callable[[int, Mapping[str, float]], None]  # (steps done, the values of the last one)
@@ -47,14 +48,17 @@ def train(
 
     Raises:
         Interrupted: the end was asked for.
-        DarkroomError: a loss or gradient was not finite at a step since the values were last read. No weight, moment or
-            average has been moved from that step on, and no checkpoint written.
+        DarkroomError: the disk has no room for what a training writes; or a loss or gradient was not finite at a step
+            since the values were last read. No weight, moment or average has been moved from that step on, and no
+            checkpoint written.
     """
     state: dict[str, Stateful] = {f"phase {i}": phase for i, phase in enumerate(phases)} | {"ema": ema}
     state |= remembered or {}
     checkpoints = checkpoints or Checkpoints.none()
     parts = processes.parts(batch_size, accumulation)
     ending = ending or Ending(steps)
+    if processes.leads and checkpoints.folder is not None:
+        check_disk(description, state_bytes(state), tensor_bytes(ema.state_dict()), checkpoints.folder)
     first = checkpoints.resume(state, ending.step)
     together = processes.together(first, [phase.network for phase in phases])
     hooks = ending.around(hooks if processes.leads else ())
