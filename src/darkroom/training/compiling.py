@@ -24,8 +24,8 @@ def decided(wanted: Compile, device_type: str, steps: int) -> bool:
 def compile_networks(networks: Sequence[nn.Module], wanted: Compile, steps: int) -> None:
     """Compile the blocks of each network on CUDA where that is wanted; its weights keep their names.
 
-    Block by block, for those of one shape share what was compiled: Stable Diffusion's U-Net as a whole takes longer than
-    two and a half minutes (measured on an H100), diffusers' `compile_repeated_blocks` exists for the same reason.
+    Block by block, since those of one shape share what was compiled: Stable Diffusion's U-Net as a whole takes over
+    two and a half minutes (an H100); diffusers' `compile_repeated_blocks` exists for the same reason.
     """
     for network in networks:
         if not decided(wanted, next(network.parameters()).device.type, steps):
