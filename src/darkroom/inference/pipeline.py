@@ -25,7 +25,7 @@ from darkroom.inference.defaults import INPAINT_STRENGTH, STRENGTH
 from darkroom.inference.editing import Given, Picture, as_mask, as_pictures, check_strength, edited, kept, padded
 from darkroom.inference.folder import PipelineInfo
 from darkroom.inference.networks import read_parts
-from darkroom.inference.options import Options, Output, Request, Tally, answer, check_size, request, sampling
+from darkroom.inference.options import Options, Output, Request, Tally, answer, check_size, request, sampling, together
 from darkroom.inference.prompts import ClassPrompts, NoPrompts, Prompts, TextPrompts
 from darkroom.inference.words import Remarks, Words, check_prompts
 from darkroom.nn import memory
@@ -251,6 +251,7 @@ class Pipeline:
         height, width = size
         prompts, parts = self.prompts(asked.prompts, asked.negatives), []
         self.remarks.warn([*asked.prompts, *(asked.negatives or ())], size)
+        asked = replace(asked, batch_size=min(asked.batch_size, together(size, self.vae.downscale)))
         for rows in asked.batches:
             seeds = asked.seeds[rows]
             start, own = self.start(seeds, height, width), given
