@@ -25,7 +25,7 @@ def test_a_limit_is_kept_and_can_be_raised(monkeypatch: pytest.MonkeyPatch) -> N
     few.check("n", 11)
     for wrong in ("0", "many", "-1", "1e9", "9" * 30, "٣"):
         monkeypatch.setenv("DARKROOM_MAX_THINGS", wrong)
-        with pytest.raises(DarkroomError, match="DARKROOM_MAX_THINGS = .*: give a whole number"):
+        with pytest.raises(DarkroomError, match=r"DARKROOM_MAX_THINGS = .*: give a whole number"):
             few.check("n", 1)
     with pytest.raises(DarkroomError, match=r"^n = about 10\^5999: more than 10 things; give less$"):
         Limit(10, "things").check("n", 10**6000)

@@ -3,7 +3,8 @@
     python models.py FOLDER SEED SAMPLE
 
 FOLDER holds sound ones: pipeline/, drawn.png, single/ and diffusers/. Prints, as JSON, what became of each of SAMPLE
-cases (0: all): its name, exit status, what was said, seconds of the processor, and bytes of memory above what a sound drawing takes.
+cases (0: all): its name, exit status, what was said, seconds of the processor, and bytes of memory above what sound
+ones take.
 """
 
 import contextlib
@@ -74,8 +75,7 @@ class Outcome:
 def every_case(base: Path, seed: int) -> list[Case]:
     """All of them, always in the same order."""
     dice = random.Random(seed)
-    made = [*pictures(base, dice), *pipelines(base, dice), *checkpoints(base, dice), *tokenizers(base, dice)]
-    return made
+    return [*pictures(base, dice), *pipelines(base, dice), *checkpoints(base, dice), *tokenizers(base, dice)]
 
 
 def edited(value: Any, path: tuple[Any, ...], new: Any) -> Any:

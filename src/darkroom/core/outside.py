@@ -73,7 +73,7 @@ def parse_json(text: str, infinite: Collection[str] = ()) -> Any:
 
 def _whole(digits: str) -> int:
     if len(digits.lstrip("-")) > MOST_DIGITS:
-        raise ValueError(f"a number of {len(digits)} digits, {digits[:8]}…")
+        raise ValueError(f"a number of {len(digits.lstrip('-'))} digits, {digits[:8]}…")
     return int(digits)
 
 

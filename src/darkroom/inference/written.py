@@ -55,6 +55,7 @@ def open_picture(path: Path, limit: Limit | None = None) -> Image.Image:
         DarkroomError: there is no such file, it is no picture, or one with more pixels, which is not decoded.
     """
     try:
+        path.stat()
         data = read_bytes(path, FILE, "name a picture")
     except OSError as error:
         raise DarkroomError(f"{path}: cannot be read ({error.strerror}); name a picture") from None

@@ -58,7 +58,7 @@ def from_json(values: Any, file: Path) -> DenoiserConfig:
     given = {key: value for key, value in values.items() if key != KIND}
     if strange := given.keys() ^ {field.name for field in fields(config)}:
         raise DarkroomError(
-            f"{file}: {reprlib.repr(sorted(strange)[0])} is missing or unknown for kind {kind}; {AGAIN}"
+            f"{file}: {reprlib.repr(sorted(strange)[0])[1:-1]} is missing or unknown for kind {kind}; {AGAIN}"
         )
     check_network(given, str(file), AGAIN)
     return typed(config, given, str(file), AGAIN)
