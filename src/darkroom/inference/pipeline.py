@@ -248,11 +248,10 @@ class Pipeline:
 
     def _draw(self, asked: Request, size: Sequence[int], given: Given | None = None) -> Tensor:
         """uint8 (N, C, *size), batch by batch; drawn larger where the networks need it, and cropped."""
-        height, width = size
-        prompts, parts = self.prompts(asked.prompts, asked.negatives), []
+        (height, width), prompts, parts = size, self.prompts(asked.prompts, asked.negatives), []
         self.remarks.warn([*asked.prompts, *(asked.negatives or ())], size)
-        asked = replace(asked, batch_size=min(asked.batch_size, together(size, self.vae.downscale)))
-        for rows in asked.batches:
+        most = together(size, self.vae.downscale)
+        for rows in replace(asked, batch_size=min(asked.batch_size, most)).batches:
             seeds = asked.seeds[rows]
             start, own = self.start(seeds, height, width), given
             if given is not None:

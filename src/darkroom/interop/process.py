@@ -36,7 +36,8 @@ def checked_process(values: Any, place: str, remedy: str) -> dict[str, Any]:
     except DarkroomError as error:
         raise DarkroomError(f"{place}: {error}; {remedy}") from None
     except (TypeError, AssertionError) as error:  # a key missing or unknown, a schedule of another name
-        raise DarkroomError(f"{place}: {shown(' '.join(str(error).split()))}; {remedy}") from None
+        reason = " ".join(str(error).split()).rpartition("__init__() ")[2]  # what follows is told of the key
+        raise DarkroomError(f"{place}: {shown(reason)}; {remedy}") from None
     if isinstance(process, DiscreteVP) and not bool(process.alphas_cumprod.isfinite().all()):
         raise DarkroomError(f"{place}: its levels are no numbers; {remedy}")
     return values
