@@ -125,8 +125,8 @@ def test_the_ode_draws_what_many_small_steps_draw(kind: str, make: Make) -> None
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"process": {"schedule": "linear"}}, r"pipeline\.json: does not describe a pipeline \('kind'\)"),
-        ({"process": {"kind": "ve", "sigma": 25.0}}, "does not describe a pipeline .*t_min"),
+        ({"process": {"schedule": "linear"}}, r"pipeline\.json: process: .* is no process; its kind is vp"),
+        ({"process": {"kind": "ve", "sigma": 25.0}}, r"pipeline\.json: process: missing .*t_min"),
         ({"process": {"kind": "ve", "sigma": 0.5, "t_min": 0.1}}, r"sigma = 0\.5: give a number above 1"),
     ],
 )

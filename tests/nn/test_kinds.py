@@ -45,7 +45,7 @@ def test_a_network_is_rebuilt_from_its_config_json(kind):
     [
         ({"kind": "resnet"}, "kind = 'resnet' is no network's; there are unet_2d_condition, score_unet"),
         ({"depth": 3}, "depth is missing or unknown for kind batch_norm_unet"),
-        ({"widths": 64}, "does not describe a network"),
+        ({"widths": 64}, "widths: Input should be a valid array, not 64"),
         ({"widths": [64]}, r"widths = \[64\]: give at least two"),
     ],
 )

@@ -17,6 +17,8 @@ from darkroom.core.errors import DarkroomError
 from darkroom.inference.defaults import BATCH_SIZE, INPAINT_STRENGTH, STRENGTH
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from darkroom.inference.film import Film
     from darkroom.inference.pipeline import Pipeline
     from darkroom.inference.record import Record
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 SAMPLES = Path("samples")
 MAX_SLUG, MAX_SLUG_BYTES = 60, 200  # letters of a prompt, and bytes of them, that a file name takes
 ROW = 8  # pictures of a prompt that stand in one line of a grid
+SMALLER = "draw a smaller picture"
 VISIBLE = 128  # pixels that a side of a picture has in a grid, at least, unless asked otherwise
 
 Prompt = Annotated[
@@ -103,12 +106,9 @@ def regenerate(
     \b
     darkroom regenerate samples/a-small-red-circle.png
     """
-    import torch
-
     from darkroom.core.progress import Progress
-    from darkroom.inference.editing import as_pictures
     from darkroom.inference.record import Record, profile
-    from darkroom.inference.written import differences, open_picture
+    from darkroom.inference.written import differences
 
     record = Record.read(picture)
     out = place("--out", out or picture.with_stem(f"{picture.stem}-again"), ".png")
@@ -121,14 +121,33 @@ def regenerate(
     now = profile(model)
     for line in differences(record.profile, now):
         print(f"darkroom: another execution profile: {line}", file=sys.stderr)
+    try:
+        record.check_work(model)
+        record.sampling.levels(model.schedule, model.info.prediction_type)
+    except DarkroomError as error:
+        raise DarkroomError(f"{picture}: {error}") from None
     with Progress(record.steps(model), "regenerate") as bar:
         again = record.again(model, lambda *_: bar.update())
     replace(record, profile=now).save(out, again)
-    before = as_pictures(open_picture(picture), len(again))[0]
-    apart = int((before.int() - again.int()).abs().max()) if before.shape == again.shape else None
-    same = out.read_bytes() == picture.read_bytes()
-    said = "the same file, to the byte" if same else "the same pixels" if torch.equal(before, again) else None
-    print(f"{out}: {said or f'differs, by {apart} grey levels at most'}")
+    print(f"{out}: {_compared(picture, out, again)}")
+
+
+def _compared(picture: Path, out: Path, again: "Tensor") -> str:
+    """How like the picture the file `out` of the pixels `again`, uint8 (C, H, W), is."""
+    import torch
+
+    from darkroom.inference.editing import as_pictures
+    from darkroom.inference.written import open_picture
+
+    if out.read_bytes() == picture.read_bytes():
+        return "the same file, to the byte"
+    opened = open_picture(picture)
+    if (size := (opened.height, opened.width)) != again.shape[1:]:
+        drawn = f"{again.shape[2]} x {again.shape[1]}"
+        return f"{drawn} pixels, but {picture} has {size[1]} x {size[0]}: it was changed since it was drawn"
+    before = as_pictures(opened, len(again))[0]
+    apart = int((torch.maximum(before, again) - torch.minimum(before, again)).max())
+    return f"differs, by {apart} grey levels at most" if apart else "the same pixels"
 
 
 def _draw(
@@ -150,15 +169,20 @@ def _draw(
     if gif is not None and strength == 0:
         raise DarkroomError(f"--gif = {gif}: of --strength 0, which takes no step, there is no film; leave one out")
     from darkroom.core.artifact import content_hash
+    from darkroom.core.limits import PIXELS, check_sampling, counted
     from darkroom.core.tensors import to_pil
     from darkroom.data.names import shown
     from darkroom.inference.editing import as_pictures, check_strength, mask_levels
+    from darkroom.inference.options import check_size, together
     from darkroom.inference.record import Record, profile
     from darkroom.inference.written import open_picture
 
     if strength is not None:
         check_strength(strength)
-    inputs = {name: (path, open_picture(path)) for name, path in (("image", image), ("mask", mask)) if path}
+    inputs = {name: (path, open_picture(path, PIXELS)) for name, path in (("image", image), ("mask", mask)) if path}
+    if height and width:
+        PIXELS.check(f"height = {counted(height)}, width = {counted(width)}: height x width", height * width, SMALLER)
+    check_sampling({"num_inference_steps": o.steps}, "", "take fewer")
     model = _model(o.pipeline)
     asked: dict[str, Any] = {
         "num_inference_steps": o.steps,
@@ -175,11 +199,14 @@ def _draw(
     given = {key: value for key, value in asked.items() if value is not None}
     how = model.sampling(sampling=model.info.sampling.changed(**given))
     wanted = [one for one in prompts for _ in range(o.n)]
+    start = inputs["image"][1].size[::-1] if "image" in inputs else None
+    size = start or (height or model.info.image_size, width or model.info.image_size)
+    check_size(size, model.unet.fixed_side, model.vae.downscale)
     record = Record(
         prompts=wanted,
         seeds=[o.seed + i for i in range(len(wanted))],
         sampling=how,
-        batch_size=BATCH_SIZE,
+        batch_size=min(BATCH_SIZE, together(size, model.vae.downscale)),
         model=model.model_hash,
         precision=model.precision,
         profile=profile(model),
@@ -194,9 +221,11 @@ def _draw(
         image=to_pil(as_pictures(inputs["image"][1], model.info.channels)[0]) if "image" in inputs else None,
         mask=to_pil(mask_levels(inputs["mask"][1])) if "mask" in inputs else None,
     )
-    record.check_fits()
-    start = inputs["image"][1].size[::-1] if "image" in inputs else None
-    size = start or (height or model.info.image_size, width or model.info.image_size)
+    one = replace(record, prompts=wanted[: record.batch_size], seeds=record.seeds[: record.batch_size], index=0)
+    for whole in [one, record] if len(wanted) > 1 and o.grid else [one]:
+        whole.check_work(model)
+        whole.check_fits()
+    record.check_work(model, whole=False)
     for remark in model.remarks.new([*prompts, *([negative] if negative else [])], size):
         print(f"darkroom: {remark}", file=sys.stderr)
     _develop(model, record, out, o, gif)

@@ -16,6 +16,7 @@ from darkroom.inference.defaults import EXAMPLE
 
 MAX_PICTURES = 256  # of one prompt
 MAX_SCALE = 64
+MAX_SEED = 2**62  # far below the largest that a picture's record may name, for the seeds that follow
 PIPELINE = Path("artifacts/pipeline")
 
 
@@ -59,7 +60,9 @@ class Options:
     tolerance: Annotated[
         float | None, typer.Option(min=0, max=1, help="How exact ode is to be. [default: the pipeline's]")
     ] = None
-    seed: Annotated[int, typer.Option(min=0, help="Of the first picture; the next ones have seed + 1, + 2, …")] = 0
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Of the first picture; the next ones have seed + 1, + 2, …")
+    ] = 0
     out: Annotated[Path | None, typer.Option(help="PNG file to write. [default: samples/, named after the prompt]")] = (
         None
     )

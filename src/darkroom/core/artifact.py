@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from darkroom.core.errors import DarkroomError
+from darkroom.core.limits import Limit
+from darkroom.core.outside import parse_json, read_bytes
 from darkroom.core.system_files import left_by_system
 from darkroom.core.text import UnreadableTextError, decode_text
 
@@ -131,20 +133,20 @@ def write_json(path: Path | str, value: Any) -> None:
         beside.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: Path | str, remedy: str = REPRO) -> Any:
-    """The value in a JSON file, in any encoding that `decode_text` knows.
+def read_json(path: Path | str, remedy: str = REPRO, limit: Limit | None = None, infinite: Collection[str] = ()) -> Any:
+    """The value in a JSON file, in any encoding that `decode_text` knows, checked as `parse_json` does.
 
     Args:
         remedy: what its reader can do about a file that is missing or torn.
+        limit: of its bytes, for files that strangers may have made.
+        infinite: see `parse_json`.
 
     Raises:
-        DarkroomError: the file is missing or is no JSON.
+        DarkroomError: the file is missing, too large or no JSON.
     """
     try:
-        return json.loads(decode_text(Path(path).read_bytes()))
-    except FileNotFoundError:
-        raise DarkroomError(f"{path}: no such file; {remedy}") from None
-    except (ValueError, RecursionError, UnreadableTextError) as error:
+        return parse_json(decode_text(read_bytes(Path(path), limit, remedy)), infinite)
+    except (ValueError, UnreadableTextError) as error:
         raise DarkroomError(f"{path}: not valid JSON ({error}); {remedy}") from None
 
 

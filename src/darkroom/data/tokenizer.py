@@ -17,13 +17,17 @@ from torch import Tensor
 
 from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
+from darkroom.core.limits import JSON_BYTES, LIST_BYTES, NUMBER, TOKENS
+from darkroom.core.outside import read_bytes
 from darkroom.core.text import UnreadableTextError, decode_text
+from darkroom.data.names import shown
 
 VOCAB, MERGES, WHOLE, TOKENIZER_CONFIG = "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"
 REMEDY = "fetch or make the tokenizer again"
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 WORDS = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
+LEAST_LENGTH = 2  # tokens of a text: its start and its end
 SMALLEST_VOCABULARY = 2 * 256 + 2  # every byte, within a word and at its end, and the two special tokens
 
 
@@ -79,11 +83,9 @@ class CLIPTokenizer:
             DarkroomError: a file is missing, or is none of a CLIP tokenizer.
         """
         folder = Path(folder)
-        vocab = read_json(folder / VOCAB, REMEDY)
+        vocab = read_json(folder / VOCAB, REMEDY, JSON_BYTES)
         try:
-            lines = decode_text((folder / MERGES).read_bytes()).split("\n")
-        except FileNotFoundError:
-            raise DarkroomError(f"{folder / MERGES}: no such file; {REMEDY}") from None
+            lines = decode_text(read_bytes(folder / MERGES, LIST_BYTES, REMEDY)).split("\n")
         except UnreadableTextError as error:
             raise DarkroomError(f"{folder / MERGES}: {error}; {REMEDY}") from None
         if not isinstance(vocab, dict):
@@ -102,10 +104,15 @@ class CLIPTokenizer:
         Raises:
             DarkroomError: these merges do not belong to this vocabulary, or it is none.
         """
+        if isinstance(vocab, dict):
+            for token, number in vocab.items():
+                if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+                    raise DarkroomError(f"{file}: {shown(token)!r} = {shown(repr(number))} is no token's id; {REMEDY}")
+                NUMBER.check(f"{file}: id of {shown(token)!r}", number, REMEDY)
         try:
             return cls(vocab, merges, max_length)
         except Exception as error:  # tokenizers raises no other class
-            reason = " ".join(str(error).split())
+            reason = shown(" ".join(str(error).split()))
             raise DarkroomError(f"{file}: not a CLIP tokenizer ({reason}); {REMEDY}") from None
 
     def write(self, folder: Path) -> None:
@@ -167,17 +174,18 @@ class CLIPTokenizer:
 
 
 def model_max_length(folder: Path, silent: int | None = None) -> int:
-    """What tokenizer_config.json says; `silent` where it says nothing.
+    """What tokenizer_config.json says, which is 10^30 in some for "no limit", at most `TOKENS`; `silent` where it says
+    nothing.
 
     Raises:
         DarkroomError: it says no number.
     """
     file = folder / TOKENIZER_CONFIG
-    values = read_json(file, REMEDY)
+    values = read_json(file, REMEDY, JSON_BYTES)
     found = values.get("model_max_length", silent) if isinstance(values, dict) else None
-    if not isinstance(found, int | float) or not found > 0:
-        raise DarkroomError(f"{file}: model_max_length = {found!r}: give a number above 0")
-    return int(found)
+    if isinstance(found, bool) or not isinstance(found, int | float) or not found >= LEAST_LENGTH:
+        raise DarkroomError(f"{file}: model_max_length = {shown(repr(found))}: give a number above {LEAST_LENGTH - 1}")
+    return min(int(found), TOKENS.most)
 
 
 def _frame(model: models.Model) -> Tokenizer:

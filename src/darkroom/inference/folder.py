@@ -8,7 +8,7 @@ can express the model, scheduler/ and model_index.json make the folder one that 
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -26,11 +26,13 @@ from darkroom.core.artifact import (
 from darkroom.core.choices import NetworkKind, Precision, PredictionType
 from darkroom.core.errors import DarkroomError
 from darkroom.core.inside import check_inside
+from darkroom.core.limits import JSON_BYTES, PIXELS, check_sampling, counted
+from darkroom.core.outside import typed
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, WEIGHTS, load_weights
 from darkroom.data.conditioning import ConditioningInfo
 from darkroom.data.latents import LatentsInfo
+from darkroom.data.names import shown
 from darkroom.diffusion.generate import Sampling
-from darkroom.diffusion.process import process_of
 from darkroom.inference.words import Words
 from darkroom.interop.configs import text_config, unet_config, vae_config
 from darkroom.interop.diffusers import (
@@ -45,12 +47,14 @@ from darkroom.interop.diffusers import (
     write_scheduler,
 )
 from darkroom.interop.model import Model
+from darkroom.interop.process import checked_process
 from darkroom.interop.scheduler import inexpressible, obstacle, scheduler_config
 from darkroom.nn.kinds import DenoiserConfig, build, from_json, kind_of, to_json
 from darkroom.nn.text import CLIPTextConfig
 from darkroom.nn.unet import UNetConfig
 from darkroom.nn.vae import AutoencoderKLConfig
 
+CHANNELS = (1, 3)  # that pictures have
 FORMAT = 2  # 2: process says its kind; network and identity_range
 DIFFUSERS_KIND: NetworkKind = "unet_2d_condition"  # of denoisers, the one that diffusers has
 
@@ -69,7 +73,7 @@ class PipelineInfo:
     channels: int
     image_size: int
     network: NetworkKind
-    autoencoder: str
+    autoencoder: Literal["kl", "identity"]
     identity_range: tuple[float, float] | None
     process: dict[str, Any]
     prediction_type: PredictionType
@@ -93,27 +97,34 @@ class PipelineInfo:
         if not path.is_file():
             raise DarkroomError(f"{folder}: holds no {PIPELINE}, so it is no Darkroom pipeline; name another folder")
         check_inside(folder)
-        value = read_json(path, COPY)
+        value = read_json(path, COPY, JSON_BYTES)
         try:
             if value["format"] != FORMAT:
-                raise DarkroomError(f"{path}: has format {value['format']!r}, not {FORMAT}; install another version")
-            process_of(value["process"])
-            return cls(
-                channels=value["image"]["channels"],
-                image_size=value["image"]["size"],
-                network=value["network"],
-                autoencoder=value["autoencoder"],
-                identity_range=_range(value["identity_range"]),
-                process=value["process"],
-                prediction_type=value["prediction_type"],
-                condition=ConditioningInfo(**value["condition"]),
-                scaling_factor=value["scaling_factor"],
-                scaling=value["scaling"],
-                sampling=Sampling(**value["sampling"]),
-                precision=value["precision"],
+                found = shown(repr(value["format"]))
+                raise DarkroomError(f"{path}: has format {found}, not {FORMAT}; install another version")
+            given = {key: said for key, said in value.items() if key not in ("format", "image")}
+            given |= {"channels": value["image"]["channels"], "image_size": value["image"]["size"]}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DarkroomError(f"{path}: does not describe a pipeline ({shown(error)}); {COPY}") from None
+        check_sampling(given.get("sampling"), f"{path}: sampling", COPY)
+        checked_process(given.get("process"), f"{path}: process", COPY)
+        info = typed(cls, given, f"{path}: does not describe a pipeline", COPY)
+        info._check(path)
+        return info
+
+    def _check(self, path: Path) -> None:
+        """Refuse numbers that belong to no pipeline; path: of the file that says so."""
+        if self.image_size < 1 or self.channels not in CHANNELS or not self.scaling_factor > 0:
+            raise DarkroomError(
+                f"{path}: image.size = {self.image_size}, image.channels = {self.channels}, scaling_factor = "
+                f"{self.scaling_factor}: give a side from 1 on, 1 or 3 channels and a factor above 0; {COPY}"
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise DarkroomError(f"{path}: does not describe a pipeline ({error}); {COPY}") from None
+        PIXELS.check(f"{path}: image.size = {counted(self.image_size)}: its square", self.image_size**2, COPY)
+        if (self.autoencoder == "identity") != (self.identity_range is not None):
+            raise DarkroomError(
+                f"{path}: autoencoder = {self.autoencoder!r} does not go with identity_range = {self.identity_range}; "
+                f"{COPY}"
+            )
 
     @classmethod
     def of(cls, model: Model) -> "PipelineInfo":

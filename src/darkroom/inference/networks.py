@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from darkroom.core.artifact import CONFIG, COPY, PIPELINE, read_json
 from darkroom.core.choices import Precision
 from darkroom.core.errors import DarkroomError
-from darkroom.core.weights import DIFFUSERS_WEIGHTS, load_weights
+from darkroom.core.limits import JSON_BYTES
+from darkroom.core.weights import DIFFUSERS_WEIGHTS, load_weights, outline
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.denoiser import Condition
 from darkroom.inference.folder import DIFFUSERS_KIND, PipelineInfo
 from darkroom.inference.options import Tally
+from darkroom.interop.checkpoint import check_keys, open_checkpoint
 from darkroom.interop.contents import INDEX
 from darkroom.interop.diffusers import TEXT_ENCODER, TOKENIZER, UNET, VAE, read_text_encoder, read_unet, read_vae
 from darkroom.interop.model import build, build_vae
@@ -26,8 +28,9 @@ from darkroom.nn.frozen_vae import quick
 from darkroom.nn.identity import Autoencoder, IdentityAutoencoder
 from darkroom.nn.kinds import KIND, from_json, kind_of
 from darkroom.nn.kinds import build as build_denoiser
+from darkroom.nn.score_unet import ScoreUNetConfig
 from darkroom.nn.text import CLIPTextModel
-from darkroom.nn.unet import UNet2DConditionModel
+from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
 
 
 class Drawing:
@@ -90,7 +93,9 @@ def read_parts(
     if info.condition.kind == "text":
         words = CLIPTokenizer.read(path / TOKENIZER)
         text = words, read_text_encoder(path / TEXT_ENCODER, words, device)
-    return Parts(info, _read_denoiser(path / UNET, info, device, precision or info.precision), vae, text)
+    parts = Parts(info, _read_denoiser(path / UNET, info, device, precision or info.precision), vae, text)
+    _check_together(path, parts)
+    return parts
 
 
 def _for_drawing(unet: UNet2DConditionModel, device: torch.device) -> DenoisingNetwork:
@@ -108,8 +113,55 @@ def halved(network: DenoisingNetwork) -> DenoisingNetwork:
 def _read_denoiser(folder: Path, info: PipelineInfo, device: torch.device, precision: Precision) -> DenoisingNetwork:
     if info.network == DIFFUSERS_KIND:
         return _for_drawing(read_unet(folder, device, precision), device)
-    config = from_json(read_json(folder / CONFIG, COPY), folder / CONFIG)
+    config = from_json(read_json(folder / CONFIG, COPY, JSON_BYTES), folder / CONFIG)
     if kind_of(config) != info.network:
         raise DarkroomError(f"{folder / CONFIG}: {KIND} = {kind_of(config)!r}, but {PIPELINE} says {info.network!r}")
-    network = load_weights(build_denoiser(config), folder / DIFFUSERS_WEIGHTS, device, remedy=COPY).stored()
+    file = open_checkpoint(folder / DIFFUSERS_WEIGHTS)
+    wanted = outline(lambda: build_denoiser(config), folder / CONFIG, remedy=COPY).state_dict()
+    check_keys(file.path, {key: tuple(value.shape) for key, value in wanted.items()}, file.shapes)
+    network = load_weights(build_denoiser(config), file.path, device, remedy=COPY).stored()
     return halved(network) if device.type == "cuda" and precision == "bf16" else network
+
+
+def _check_together(path: Path, parts: Parts) -> None:
+    """Refuse parts that do not fit each other, which would come to light in the midst of drawing.
+
+    Raises:
+        DarkroomError: names the pipeline, both parts and both values.
+    """
+    info, unet, vae, text = parts
+    latents, pictures = unet.config.in_channels, info.channels
+    pairs: list[tuple[str, int | None, str, int | None]]
+    if isinstance(vae, IdentityAutoencoder):
+        pairs = [("unet: in_channels", latents, f"{PIPELINE}: image.channels", pictures)]
+    else:
+        pairs = [
+            ("unet: in_channels", latents, "vae: latent_channels", vae.config.latent_channels),
+            ("vae: in_channels", vae.config.in_channels, f"{PIPELINE}: image.channels", pictures),
+            ("vae: out_channels", vae.config.out_channels, f"{PIPELINE}: image.channels", pictures),
+        ]
+    if isinstance(unet.config, UNetConfig):
+        config, named = unet.config, len(info.condition.classes) + 1 if info.condition.kind == "class" else None
+        pairs += [
+            ("unet: out_channels", config.out_channels, "in_channels", latents),
+            ("unet: num_class_embeds", config.num_class_embeds, f"{PIPELINE}: condition.classes, with none,", named),
+            ("unet: cross_attention_dim", config.cross_attention_dim, "text_encoder: hidden_size", _width(text)),
+        ]
+    if isinstance(unet.config, ScoreUNetConfig):
+        named = len(info.condition.classes) if info.condition.kind == "class" else None
+        pairs.append(("unet: num_classes", unet.config.num_classes, f"{PIPELINE}: condition.classes", named))
+    if text is not None:
+        words, encoder = text[0], text[1].config
+        length, most = words.max_length, encoder.max_position_embeddings
+        pairs.append(("tokenizer: model_max_length", max(length, most), "text_encoder: max_position_embeddings", most))
+        known = max(encoder.vocab_size, 1 + max(words.vocab.values()))
+        pairs.append(("tokenizer: its largest id + 1", known, "text_encoder: vocab_size", encoder.vocab_size))
+    for part, value, other, wanted in pairs:
+        if value != wanted:
+            raise DarkroomError(
+                f"{path}: {part} = {value}, but {other} = {wanted}; they do not belong together: {COPY}"
+            )
+
+
+def _width(text: tuple[CLIPTokenizer, CLIPTextModel] | None) -> int | None:
+    return None if text is None else text[1].config.hidden_size

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from darkroom.core.choices import SamplerName
 from darkroom.core.errors import DarkroomError
+from darkroom.core.limits import AT_ONCE, PIXELS, POSITIONS, check_sampling, counted
 from darkroom.core.tensors import to_pil
 from darkroom.diffusion.generate import Sampling
 from darkroom.diffusion.samplers import OnStep, ignore_step
@@ -118,14 +119,30 @@ def check_size(size: Sequence[int], fixed_side: int | None, downscale: int) -> N
         fixed_side: the one side that the network's latents have, or None. downscale: pixels of a side of a latent.
 
     Raises:
-        DarkroomError: no pixel, or another size than the network's only one.
+        DarkroomError: no pixel, more than there is memory and time for, or another size than the network's only one.
     """
+    height, width = size
     for key, side in zip(("height", "width"), size, strict=True):
         if side < 1:
             raise DarkroomError(f"{key} = {side}: give 1 or more pixels")
         if fixed_side is not None and side != fixed_side * downscale:
             only = fixed_side * downscale
             raise DarkroomError(f"{key} = {side}: this model's network takes {only} x {only} pixels alone; give those")
+    what = f"height = {counted(height)}, width = {counted(width)}"
+    PIXELS.check(f"{what}: height x width", height * width, "draw a smaller picture")
+    here = f"{what}: positions of {downscale} x {downscale} pixels"
+    POSITIONS.check(here, positions(size, downscale), "draw a smaller picture")
+
+
+def together(size: Sequence[int], downscale: int) -> int:
+    """How many pictures of a size (height, width) in pixels are drawn together at most: fewer of large ones."""
+    return max(1, AT_ONCE.most // positions(size, downscale))
+
+
+def positions(size: Sequence[int], downscale: int) -> int:
+    """Of the latents of a picture of a size (height, width) in pixels."""
+    height, width = size
+    return -(-height // downscale) * -(-width // downscale)
 
 
 def sampling(options: Options, default: Sampling) -> Sampling:
@@ -137,6 +154,7 @@ def sampling(options: Options, default: Sampling) -> Sampling:
         "sampler": options.get("sampler"),
     }
     given = {key: value for key, value in values.items() if value is not None}
+    check_sampling(given, "", "take fewer")
     return (options.get("sampling") or default).changed(**given)
 
 

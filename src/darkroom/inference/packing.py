@@ -5,7 +5,7 @@ import io
 
 from PIL import Image
 
-from darkroom.data.images import UnusablePictureError, decode
+from darkroom.data.images import MAX_PIXELS, UnusablePictureError, decode
 
 
 def packed(picture: Image.Image) -> str:
@@ -17,8 +17,11 @@ def packed(picture: Image.Image) -> str:
     return base64.b64encode(data.getvalue()).decode()
 
 
-def unpacked(text: str) -> Image.Image:
+def unpacked(text: str, most: int = MAX_PIXELS) -> Image.Image:
     """The picture in base64, of any format that `decode` knows, upright.
+
+    Args:
+        most: see `decode`.
 
     Raises:
         UnusablePictureError: not base64, or a picture that cannot be used.
@@ -27,4 +30,4 @@ def unpacked(text: str) -> Image.Image:
         data = base64.b64decode(text, validate=True)
     except (TypeError, ValueError):
         raise UnusablePictureError("not base64") from None
-    return decode(data)
+    return decode(data, most)

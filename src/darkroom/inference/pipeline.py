@@ -25,7 +25,7 @@ from darkroom.inference.defaults import INPAINT_STRENGTH, STRENGTH
 from darkroom.inference.editing import Given, Picture, as_mask, as_pictures, check_strength, edited, kept, padded
 from darkroom.inference.folder import PipelineInfo
 from darkroom.inference.networks import Drawing, read_parts
-from darkroom.inference.options import Options, Output, Request, Tally, answer, check_size, request, sampling
+from darkroom.inference.options import Options, Output, Request, Tally, answer, check_size, request, sampling, together
 from darkroom.inference.prompts import ClassPrompts, NoPrompts, Prompts, TextPrompts
 from darkroom.inference.words import Remarks, Words, check_prompts
 from darkroom.nn import memory
@@ -248,10 +248,10 @@ class Pipeline:
 
     def _draw(self, asked: Request, size: Sequence[int], given: Given | None = None) -> Tensor:
         """uint8 (N, C, *size), batch by batch; drawn larger where the networks need it, and cropped."""
-        height, width = size
-        prompts, parts = self.prompts(asked.prompts, asked.negatives), []
+        (height, width), prompts, parts = size, self.prompts(asked.prompts, asked.negatives), []
         self.remarks.warn([*asked.prompts, *(asked.negatives or ())], size)
-        for rows in asked.batches:
+        most = together(size, self.vae.downscale)
+        for rows in replace(asked, batch_size=min(asked.batch_size, most)).batches:
             seeds = asked.seeds[rows]
             start, own = self.start(seeds, height, width), given
             if given is not None:

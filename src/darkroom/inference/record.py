@@ -17,12 +17,23 @@ from darkroom.core.artifact import whole
 from darkroom.core.choices import Precision
 from darkroom.core.device import execution_profile
 from darkroom.core.errors import DarkroomError
-from darkroom.core.sheet import Plate, grid
+from darkroom.core.limits import (
+    AT_ONCE,
+    FILE_PIXELS,
+    JSON_BYTES,
+    PICTURES,
+    PIXELS,
+    SEED,
+    WORK,
+    check_sampling,
+    counted,
+)
+from darkroom.core.sheet import GUTTER, Plate, grid
 from darkroom.core.tensors import image_grid, to_pil
-from darkroom.data.images import UnusablePictureError
+from darkroom.data.images import MAX_PIXELS, UnusablePictureError
 from darkroom.diffusion.generate import Sampling
 from darkroom.diffusion.samplers import OnStep, ignore_step
-from darkroom.inference.options import Options, Tally
+from darkroom.inference.options import Options, Tally, check_size, positions
 from darkroom.inference.packing import packed, unpacked
 from darkroom.inference.pipeline import Pipeline
 from darkroom.inference.written import FORMAT, KEY, damaged, written
@@ -116,12 +127,39 @@ class Record:
         beside = (1, self.columns) if each == 1 else (self.columns, 1)
         return torch.from_numpy(np.array(grid(plates, *beside, self.scale))).permute(2, 0, 1).contiguous()
 
+    def check_work(self, pipeline: Pipeline, *, whole: bool = True) -> None:
+        """Refuse what there is no memory or time for, before any of it is drawn.
+
+        Args:
+            whole: whether one file will show what the record tells, as it does unless each picture goes to its own.
+
+        Raises:
+            DarkroomError: names what is too much, the limit and the remedy.
+        """
+        given, own = self.image and self.image.size[::-1], pipeline.info.image_size
+        size = given or (self.height or own, self.width or own)
+        downscale, n = pipeline.vae.downscale, len(self.prompts)
+        check_size(size, pipeline.unet.fixed_side, downscale)
+        batch = min(self.batch_size, n)
+        remedy = "draw fewer together"
+        AT_ONCE.check(f"batch_size = {batch}: positions", batch * positions(size, downscale), remedy)
+        pixels = n * size[0] * size[1]
+        work = f"{n} pictures of {size[1]} x {size[0]} pixels in {self.sampling.num_inference_steps} steps: work"
+        WORK.check(work, pixels * self.sampling.num_inference_steps, "draw fewer, smaller or in fewer steps")
+        if whole:
+            shown = 1 if self.index is not None else n
+            sides = [side * self.scale + (GUTTER if shown > 1 else 0) for side in size]
+            what = f"{shown} pictures of {size[1]} x {size[0]} pixels, scale = {counted(self.scale)}: size of the file"
+            FILE_PIXELS.check(what, shown * sides[0] * sides[1], "draw fewer, or with a smaller --scale or --no-grid")
+
     def check_fits(self) -> None:
         """Refuse a record that is too long for a PNG: written, it could not be read again.
 
         Raises:
             DarkroomError: names both sizes.
         """
+        PICTURES.check("number of pictures of one record", len(self.prompts), "draw fewer at once")
+        JSON_BYTES.check("size of what a picture says of itself", len(self._texts()[KEY]), "draw fewer at once")
         size, most = sum(map(len, self._texts().values())), PngImagePlugin.MAX_TEXT_MEMORY
         if size > most:
             raise DarkroomError(
@@ -153,7 +191,9 @@ class Record:
         """
         values, texts = written(path)
         try:
-            inputs = {name: unpacked(texts[f"{KEY}:{name}"]) for name in INPUTS if f"{KEY}:{name}" in texts}
+            check_sampling(values.get("sampling"), "sampling", "it is not drawn again")
+            given = {name: texts[f"{KEY}:{name}"] for name in INPUTS if f"{KEY}:{name}" in texts}
+            inputs = {name: unpacked(text, min(PIXELS.most, MAX_PIXELS)) for name, text in given.items()}
             record = TypeAdapter(cls).validate_python({**values, **inputs})
             record._check_agrees()
         except (
@@ -169,7 +209,11 @@ class Record:
         return record
 
     def _check_agrees(self) -> None:
-        """Raise ValueError where one field contradicts another."""
+        """Raise ValueError where one field contradicts another, DarkroomError where it asks for too much."""
+        PICTURES.check("number of prompts", len(self.prompts), "it is not drawn again")
+        SEED.check("seed", max(self.seeds, default=0), "it is not drawn again")
+        for key in ("height", "width", "scale", "columns"):
+            PIXELS.check(key, getattr(self, key) or 0, "it is not drawn again")
         if len(self.seeds) != len(self.prompts):
             raise ValueError(f"{len(self.seeds)} seeds for {len(self.prompts)} prompts")
         if self.index is not None and self.index >= len(self.prompts):

@@ -12,6 +12,7 @@ from typing import Any
 
 from darkroom.core.artifact import COPY, read_json, write_json
 from darkroom.core.errors import DarkroomError
+from darkroom.core.limits import JSON_BYTES, LETTERS
 from darkroom.core.text import check_text
 from darkroom.data.names import shown
 
@@ -20,6 +21,7 @@ MARK = "\ufeff"  # a byte order mark, which files that were joined have in their
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # scripts
 WORD = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+(?:['’][^\W_{UNSPACED}]+)*")
 MOST_WORDS = 100_000  # that travel with a model
+LONGEST = 1000  # letters of a word
 LISTED, COMMONEST = 48, 12  # a model's words are all named up to so many, else so many of them
 NAMED = 8  # unknown words that a remark names
 COMPARED = 5000  # words among which a mistyped one is looked for
@@ -41,6 +43,7 @@ def check_prompt(text: object, what: str = "prompt") -> str:
     """
     if not isinstance(text, str):
         raise DarkroomError(f"{what} = {text!r}: give a text")
+    LETTERS.check(f"{what}: number of letters", len(text), "write a shorter one")
     check_text(text, what)
     for place, letter in enumerate(text, 1):
         if letter == MARK or (unicodedata.category(letter) == "Cc" and not letter.isspace()):
@@ -85,7 +88,7 @@ class Words:
     @classmethod
     def of(cls, captions: Iterable[str]) -> "Words":
         """Those of these captions, the commonest first, then in order of the alphabet."""
-        counts = Counter(word for caption in captions for word in words_of(caption))
+        counts = Counter(word[:LONGEST] for caption in captions for word in words_of(caption))
         ordered = sorted(counts, key=lambda word: (-counts[word], word))
         return cls(tuple(ordered[:MOST_WORDS]), len(ordered))
 
@@ -99,11 +102,14 @@ class Words:
         path = folder / FILE
         if not path.is_file():
             return None
-        value: Any = read_json(path, COPY)
+        value: Any = read_json(path, COPY, JSON_BYTES)
         try:
             words, distinct = value["words"], value["distinct"]
-            if not all(isinstance(word, str) for word in words) or not isinstance(distinct, int):
+            if not isinstance(words, list) or not isinstance(distinct, int):
                 raise TypeError("words and their number are wanted")
+            for word in words:
+                if not isinstance(word, str) or not word.isprintable() or len(word) > LONGEST:
+                    raise TypeError(f"{shown(repr(word))} is no word")
         except (KeyError, TypeError) as error:
             raise DarkroomError(f"{path}: is not a list of words ({error}); {COPY}") from None
         return cls(tuple(words), distinct)

@@ -1,6 +1,5 @@
 """The record in a PNG as it is written there, read without what draws pictures."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,14 @@ from typing import Any
 from PIL import Image
 
 from darkroom.core.errors import DarkroomError
-from darkroom.data.images import UnusablePictureError, decode
+from darkroom.core.limits import JSON_BYTES, Limit
+from darkroom.core.outside import parse_json, read_bytes
+from darkroom.data.images import MAX_BYTES, MAX_PIXELS, UnusablePictureError, decode
+from darkroom.data.names import shown
 
 KEY = "darkroom"  # the PNG's text chunk
 FORMAT = 2  # 2: scale, and grids with captions
+FILE = Limit(MAX_BYTES, "bytes of a picture file")
 FORMATS = (1, FORMAT)  # that are read
 
 
@@ -25,34 +28,42 @@ def written(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if KEY not in texts:
         raise DarkroomError(f"{path}: does not say how it was made; give a PNG as darkroom wrote it")
     try:
-        values: dict[str, Any] = json.loads(texts[KEY])
+        JSON_BYTES.check("size of its text", len(texts[KEY]), "draw fewer pictures at once")
+        values: dict[str, Any] = parse_json(texts[KEY])
         version = values.pop("format")
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, DarkroomError) as error:
         raise damaged(path, str(error)) from None
     if version not in FORMATS:
-        raise DarkroomError(f"{path}: its record has format {version!r}, not {FORMAT}; install another version")
+        raise DarkroomError(
+            f"{path}: its record has format {shown(repr(version))}, not {FORMAT}; install another version"
+        )
     return values, texts
 
 
 def damaged(path: Path, reason: str) -> DarkroomError:
     """What to say of a record that cannot be used."""
-    return DarkroomError(f"{path}: its record is damaged ({reason}); give the file as it was written")
+    return DarkroomError(f"{path}: its record is damaged ({shown(reason)}); give the file as it was written")
 
 
-def open_picture(path: Path) -> Image.Image:
+def open_picture(path: Path, limit: Limit | None = None) -> Image.Image:
     """A picture file, decoded.
 
+    Args:
+        limit: of its pixels, where it is to be drawn from; any picture that `decode` takes can be looked at.
+
     Raises:
-        DarkroomError: there is no such file, or it is no picture.
+        DarkroomError: there is no such file, it is no picture, or one with more pixels, which is not decoded.
     """
     try:
-        data = path.read_bytes()
+        path.stat()
+        data = read_bytes(path, FILE, "name a picture")
     except OSError as error:
         raise DarkroomError(f"{path}: cannot be read ({error.strerror}); name a picture") from None
     try:
-        return decode(data)
+        return decode(data, min(limit.most, MAX_PIXELS) if limit else MAX_PIXELS)
     except UnusablePictureError as error:
-        raise DarkroomError(f"{path}: {error}; name another picture") from None
+        remedy = "name another picture"
+        raise DarkroomError(f"{path}: {error}; {limit.advice(remedy) if limit else remedy}") from None
 
 
 def differences(recorded: Mapping[str, str], found: Mapping[str, str]) -> list[str]:

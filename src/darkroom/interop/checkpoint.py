@@ -1,10 +1,13 @@
 """Tensors in files of other tools, safely: safetensors, and PyTorch checkpoints without their code."""
 
+import math
+import pickletools
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,12 +15,16 @@ from torch import Tensor
 
 from darkroom.core.artifact import FETCH
 from darkroom.core.errors import DarkroomError
+from darkroom.core.limits import HEADER_BYTES, PICKLE_BYTES, TENSORS
 from darkroom.core.tensors import check_finite
+from darkroom.data.names import shown
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how PyTorch's checkpoints begin, since 1.6 and before
 SAFETENSORS, CHECKPOINTS = (".safetensors",), (".ckpt", ".pt", ".pth", ".bin")
 UNREADABLE = (SafetensorError, OSError, ValueError)  # what a file that is no safetensors, or gone, ends in
 CODE = re.compile(r"(?:Unsupported global: GLOBAL|Unsupported class|unsupported GLOBAL) (\S+)")  # PyTorch's words
+MAKERS_OF_BYTES = ("bytearray",)  # what PyTorch lets a checkpoint call that fills memory by a number alone
+OLD_PICKLES = 4  # that a checkpoint of before 1.6 begins with: a mark, a version, a system, its content
 SHOWN = 6  # keys that a message names
 
 
@@ -41,6 +48,12 @@ class Checkpoint:
     shapes: dict[str, tuple[int, ...]]
     read: Callable[[str], Tensor]
 
+    @property
+    def numbers(self) -> int:
+        """How many there are in all tensors, as far as the file can hold them: each takes two bytes or more."""
+        claimed = sum(map(math.prod, self.shapes.values()))
+        return min(claimed, self.path.stat().st_size) if self.path.is_file() else claimed
+
     def float32(self, key: str) -> Tensor:
         """The tensor as fp32, in which everything here is kept; exact from fp16 and bf16.
 
@@ -48,6 +61,8 @@ class Checkpoint:
             DarkroomError: it is no floating-point number of at most 32 bits, or not finite.
         """
         value = self.read(key)
+        if value.layout != torch.strided or value.device.type != "cpu":
+            raise DarkroomError(f"{self.path}: {key} is no plain tensor; save it dense, on the CPU")
         if value.dtype not in (torch.float32, torch.float16, torch.bfloat16):
             raise DarkroomError(
                 f"{self.path}: {key} is of type {str(value.dtype).removeprefix('torch.')}; "
@@ -81,10 +96,14 @@ def open_checkpoint(path: Path) -> Checkpoint:
 def _safetensors(path: Path) -> Checkpoint:
     try:
         opened = _state(path)
+        with path.open("rb") as start:
+            header = min(int.from_bytes(start.read(8), "little"), opened[0])  # of more it is no header, told below
+        HEADER_BYTES.check(f"{path}: size of its header", header, FETCH)
         with safe_open(path, framework="pt") as file:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118, no mapping
     except UNREADABLE as error:
         raise DarkroomError(f"{path}: not a readable safetensors file ({_line(error)}); fetch it again") from None
+    TENSORS.check(f"{path}: number of tensors", len(shapes), FETCH)
 
     def read(key: str) -> Tensor:
         """A copy; with it the file's mapping ends, whose pages would stay in memory beside what is made of them."""
@@ -106,34 +125,80 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 def _pickled(path: Path) -> Checkpoint:
+    _check_pickles(path)
     try:
         with torch.serialization.safe_globals(MENTIONED):
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a torn file fails in many ways
-        if code := CODE.search(_line(error)):
+        if code := CODE.search(" ".join(str(error).split())):
             raise DarkroomError(
-                f"{path}: holds code ({code[1]}), which is never run; fetch the model as .safetensors"
+                f"{path}: holds code ({shown(code[1])}), which is never run; fetch the model as .safetensors"
             ) from None
         if "Weights only load failed" in str(error):  # what follows advises to run what is in the file
             raise DarkroomError(
                 f"{path}: holds more than weights, which is never read; fetch it as .safetensors"
             ) from None
         raise DarkroomError(f"{path}: not a readable checkpoint ({_line(error)}); fetch it again") from None
-    tensors = _tensors(found)
+    tensors, size = _tensors(found), path.stat().st_size
+    TENSORS.check(f"{path}: number of tensors", len(tensors), FETCH)
+    for key, value in tensors.items():
+        if value.layout == torch.strided and value.device.type == "cpu":
+            stored = value.untyped_storage().nbytes()
+            if stored > size or value.numel() * value.element_size() > stored:
+                raise DarkroomError(
+                    f"{path}: {shown(key)} claims {value.numel():,} numbers, more than the file holds; fetch it again"
+                )
     if not tensors:
         raise DarkroomError(f"{path}: holds no weights; give a file with a state_dict")
     return Checkpoint(path, {key: tuple(value.shape) for key, value in tensors.items()}, tensors.__getitem__)
+
+
+def _check_pickles(path: Path) -> None:
+    """Refuse a checkpoint whose description would fill memory: unpacked, or by a number in it.
+
+    Raises:
+        DarkroomError: names the file and what it holds.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                for entry in archive.infolist():
+                    if entry.compress_type != zipfile.ZIP_STORED:
+                        raise DarkroomError(
+                            f"{path}: {shown(entry.filename)} is compressed to {entry.compress_size:,} of "
+                            f"{entry.file_size:,} bytes, which PyTorch never does; fetch the model as .safetensors"
+                        )
+                    if entry.filename.endswith("data.pkl"):
+                        PICKLE_BYTES.check(f"{path}: size of {shown(entry.filename)}", entry.file_size, FETCH)
+                        with archive.open(entry) as file:
+                            _check_calls(path, file)
+        else:
+            with path.open("rb") as file:
+                for _ in range(OLD_PICKLES):
+                    _check_calls(path, file)
+    except DarkroomError:
+        raise
+    except Exception:  # what cannot be taken apart is told by who reads it next
+        return
+
+
+def _check_calls(path: Path, file: IO[bytes]) -> None:
+    for _, said, place in pickletools.genops(file):
+        if place is not None and place > PICKLE_BYTES.most:
+            PICKLE_BYTES.check(f"{path}: size of what is no weight", place, FETCH)
+        if isinstance(said, str) and said.rpartition(" ")[2] in MAKERS_OF_BYTES:
+            raise DarkroomError(f"{path}: holds {shown(said)}, which is no weight; fetch the model as .safetensors")
 
 
 def _tensors(found: Any) -> dict[str, Tensor]:
     inner = found.get("state_dict", found) if isinstance(found, dict) else {}
     if not isinstance(inner, Mapping):
         return {}
-    return {key: value for key, value in inner.items() if isinstance(value, Tensor)}
+    return {key: value for key, value in inner.items() if isinstance(key, str) and isinstance(value, Tensor)}
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return shown(" ".join(str(error).split()) or type(error).__name__)
 
 
 def check_keys(path: Path, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
@@ -158,4 +223,4 @@ def check_keys(path: Path, wanted: Mapping[str, tuple[int, ...]], found: Mapping
 
 def some(names: list[str]) -> str:
     """The first few of many names."""
-    return ", ".join(names[:SHOWN]) + (f", and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return ", ".join(map(shown, names[:SHOWN])) + (f", and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

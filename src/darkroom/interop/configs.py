@@ -6,6 +6,9 @@ from typing import Any, TypeVar
 
 from darkroom.core.artifact import CONFIG, FETCH, read_json
 from darkroom.core.errors import DarkroomError
+from darkroom.core.limits import JSON_BYTES, check_network
+from darkroom.core.outside import typed
+from darkroom.data.names import shown
 from darkroom.nn.text import CLIPTextConfig
 from darkroom.nn.unet import UNetConfig
 from darkroom.nn.vae import AutoencoderKLConfig
@@ -64,6 +67,7 @@ TEXT_NEUTRAL: dict[str, Any] = {
     "add_cross_attention": False,
     "pruned_heads": {},
 }
+INFINITE = ("lambda_min_clipped",)  # keys that diffusers itself writes with a number without end
 LEGACY_EOS = 2  # with which transformers pools at the largest id; Stable Diffusion never looks at what is pooled
 AnyConfig = TypeVar("AnyConfig", UNetConfig, AutoencoderKLConfig, CLIPTextConfig)
 
@@ -77,7 +81,7 @@ def tagged(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
     values = _json(path)
     if values.get("_class_name") not in names:
         found = values.get("_class_name")
-        raise DarkroomError(f"{path}: _class_name = {found!r} is not supported, only {', '.join(names)}")
+        raise DarkroomError(f"{path}: _class_name = {shown(repr(found))} is not supported, only {', '.join(names)}")
     return values
 
 
@@ -92,12 +96,16 @@ def read_unet_config(folder: Path) -> UNetConfig:
     context = values.get("cross_attention_dim")
     if isinstance(context, list):  # how diffusers says: each level attends to itself
         if context != values.get("block_out_channels"):
-            raise DarkroomError(f"{path}: cross_attention_dim = {context} differs by level; only one for all is read")
+            raise DarkroomError(
+                f"{path}: cross_attention_dim = {shown(context)} differs by level; only one for all is read"
+            )
         values["cross_attention_dim"] = None
     layers = values.get("layers_per_block")
     if isinstance(layers, list):
-        if len(set(layers)) != 1:
-            raise DarkroomError(f"{path}: layers_per_block = {layers} differs by level; only one for all is read")
+        if not layers or any(one != layers[0] for one in layers):
+            raise DarkroomError(
+                f"{path}: layers_per_block = {shown(layers)} differs by level; only one for all is read"
+            )
         values["layers_per_block"] = layers[0]
     return _config(path, UNetConfig, values, UNET_NEUTRAL, UNET_IDLE)
 
@@ -111,11 +119,12 @@ def read_vae_config(folder: Path) -> tuple[AutoencoderKLConfig, float]:
     path = folder / CONFIG
     values = tagged(path, ("AutoencoderKL",))
     for key, kind in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
-        if other := sorted(set(values.get(key, [kind])) - {kind}):
-            raise DarkroomError(f"{path}: {key} names {other[0]!r}, which is not supported, only {kind!r}")
+        names = values.get(key, [kind])
+        if other := [name for name in (names if isinstance(names, list) else [names]) if name != kind]:
+            raise DarkroomError(f"{path}: {key} names {shown(repr(other[0]))}, which is not supported, only {kind!r}")
     factor = values.get("scaling_factor", SCALING_FACTOR)
-    if not isinstance(factor, int | float) or not factor > 0:
-        raise DarkroomError(f"{path}: scaling_factor = {factor!r}: give a number above 0")
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not factor > 0:
+        raise DarkroomError(f"{path}: scaling_factor = {shown(repr(factor))}: give a number above 0")
     return _config(path, AutoencoderKLConfig, values, VAE_NEUTRAL, VAE_IDLE), float(factor)
 
 
@@ -128,7 +137,8 @@ def read_text_config(folder: Path, bos_token_id: int, eos_token_id: int) -> CLIP
     path = folder / CONFIG
     values = dict(_json(path))
     if values.get("model_type") not in ("clip_text_model", "clip"):
-        raise DarkroomError(f"{path}: model_type = {values.get('model_type')!r} is not supported, only clip_text_model")
+        found = shown(repr(values.get("model_type")))
+        raise DarkroomError(f"{path}: model_type = {found} is not supported, only clip_text_model")
     if values.get("eos_token_id", LEGACY_EOS) == LEGACY_EOS:
         values |= {"bos_token_id": bos_token_id, "eos_token_id": eos_token_id, "pad_token_id": eos_token_id}
     return _config(path, CLIPTextConfig, values, TEXT_NEUTRAL, None)
@@ -141,22 +151,30 @@ def _config(
     known = {field.name for field in fields(kind)}
     for key, value in values.items():
         if key in neutral and value != neutral[key]:
-            raise DarkroomError(f"{path}: {key} = {value!r} is not supported, only {neutral[key]!r}")
+            raise DarkroomError(f"{path}: {key} = {shown(repr(value))} is not supported, only {neutral[key]!r}")
         strange = idle is not None and key not in known and key not in neutral and key not in idle
         if strange and not key.startswith("_") and value not in (None, False):
-            raise DarkroomError(f"{path}: {key} = {value!r} is not known here, so this network would not be the same")
-    try:
-        return kind(**{key: value for key, value in values.items() if key in known})
-    except TypeError as error:
-        raise DarkroomError(f"{path}: does not describe a network ({error}); fetch it again") from None
-    except DarkroomError as error:
-        raise DarkroomError(f"{path}: {error}") from None
+            raise DarkroomError(
+                f"{path}: {shown(key)} = {shown(repr(value))} is not known here, so this network would not be the same"
+            )
+    given = {key: value for key, value in values.items() if key in known}
+    check_network(given, str(path), FETCH)
+    return typed(kind, given, str(path), FETCH)
+
+
+def read_outside(path: Path) -> Any:
+    """What a JSON file of another tool says.
+
+    Raises:
+        DarkroomError: see `read_json`.
+    """
+    return read_json(path, FETCH, JSON_BYTES, INFINITE)
 
 
 def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DarkroomError(f"{path}: no such file; give a complete diffusers folder")
-    values = read_json(path, FETCH)
+    values = read_outside(path)
     if not isinstance(values, dict):
         raise DarkroomError(f"{path}: holds no keys; give a complete diffusers folder")
     return values

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from darkroom.core.artifact import FETCH, read_json
+from darkroom.core.artifact import FETCH
 from darkroom.core.errors import DarkroomError
 from darkroom.core.system_files import left_by_system
+from darkroom.data.names import shown
+from darkroom.interop.configs import read_outside
 
 INDEX = "model_index.json"
 NETWORKS = "unet|vae|text_encoder"
@@ -98,7 +100,10 @@ def check_classes(index: Path, scheduler: Path) -> None:
     named = listed[1] if isinstance(listed, list) and len(listed) == 2 else None
     found = _json(scheduler).get("_class_name")
     if named is not None and named != found:
-        raise DarkroomError(f"{index}: scheduler = {named!r}, but {scheduler} is of {found!r}; name one class in both")
+        raise DarkroomError(
+            f"{index}: scheduler = {shown(repr(named))}, but {scheduler} is of {shown(repr(found))}; "
+            "name one class in both"
+        )
 
 
 def _check_components(path: Path) -> None:
@@ -107,13 +112,16 @@ def _check_components(path: Path) -> None:
         if key.startswith("_") or key in FLAGS or key in IDLE or value in (None, False, [None, None]):
             continue
         if key not in PARTS:
-            raise DarkroomError(f"{path}: {key} = {value!r} is no part of a Stable Diffusion 1.x model; {FETCH}")
+            what = f"{shown(key)} = {shown(repr(value))}"
+            raise DarkroomError(f"{path}: {what} is no part of a Stable Diffusion 1.x model; {FETCH}")
         if key in CLASSES and (not isinstance(value, list) or value[-1:] not in [[name] for name in CLASSES[key]]):
-            raise DarkroomError(f"{path}: {key} = {value!r} is not supported, only {', '.join(CLASSES[key])}")
+            raise DarkroomError(
+                f"{path}: {key} = {shown(repr(value))} is not supported, only {', '.join(CLASSES[key])}"
+            )
 
 
 def _json(path: Path) -> dict[str, Any]:
-    value = read_json(path, FETCH)
+    value = read_outside(path)
     return value if isinstance(value, dict) else {}
 
 

@@ -3,14 +3,15 @@ which diffusers passes over."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-from darkroom.core.artifact import FETCH, PIPELINE, read_json, write_json
+from darkroom.core.artifact import FETCH, PIPELINE, write_json
 from darkroom.core.choices import Precision
 from darkroom.core.errors import DarkroomError
+from darkroom.core.limits import check_sampling
+from darkroom.core.outside import typed
 from darkroom.diffusion.generate import Sampling
+from darkroom.interop.configs import read_outside
 
 FILE = "darkroom.json"  # beside model_index.json; a pipeline of ours says the same in pipeline.json
 FORMAT = 1
@@ -19,8 +20,6 @@ FORMAT = 1
 @dataclass(frozen=True)
 class Defaults:
     """What a model is drawn with unless asked otherwise."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     sampling: Sampling
     precision: Precision
@@ -32,21 +31,12 @@ class Defaults:
         Raises:
             DarkroomError: it says less, more, or what cannot be done; names the key.
         """
-        try:
-            unknown = sorted(value["sampling"].keys() - Sampling.__dataclass_fields__.keys())
-            if unknown:
-                raise DarkroomError(f"{place}: sampling.{unknown[0]} is not known here; install another version")
-            return TypeAdapter(cls).validate_python({key: value[key] for key in ("sampling", "precision")})
-        except ValidationError as error:
-            fault = error.errors()[0]
-            reason = f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
-        except (KeyError, TypeError, AttributeError) as error:
-            reason = f"{type(error).__name__}: {error}"
-        except DarkroomError as error:
-            if str(error).startswith(str(place)):
-                raise
-            reason = str(error)
-        raise DarkroomError(f"{place}: does not say how to draw ({reason}); {FETCH}")
+        values = (
+            {key: value[key] for key in ("sampling", "precision") if key in value} if isinstance(value, dict) else value
+        )
+        if isinstance(value, dict) and "sampling" in value:
+            check_sampling(value["sampling"], f"{place}: sampling", FETCH)
+        return typed(cls, values, f"{place}: does not say how to draw", FETCH)
 
     @classmethod
     def read(cls, folder: Path) -> "tuple[Defaults, Path] | None":
@@ -57,7 +47,7 @@ class Defaults:
         """
         for path, version in ((folder / PIPELINE, None), (folder / FILE, FORMAT)):
             if path.is_file():
-                value = read_json(path, FETCH)
+                value = read_outside(path)
                 if version is not None and isinstance(value, dict) and value.get("format") != version:
                     raise DarkroomError(
                         f"{path}: has format {value.get('format')!r}, not {version}; install another version"

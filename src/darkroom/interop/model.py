@@ -7,12 +7,14 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
+from darkroom.core.artifact import FETCH
 from darkroom.core.choices import Precision, PredictionType
 from darkroom.core.device import channels_last
 from darkroom.core.errors import DarkroomError
+from darkroom.core.limits import NETWORK_TENSORS, NETWORK_WEIGHTS, PIXELS
 from darkroom.core.tensors import check_finite
+from darkroom.core.weights import outline
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.generate import Sampling
 from darkroom.interop.checkpoint import Checkpoint, check_keys
@@ -28,6 +30,9 @@ NETWORKS: dict[type, Callable[[Any], nn.Module]] = {
     AutoencoderKLConfig: AutoencoderKL,
     CLIPTextConfig: CLIPTextModel,
 }
+OF_NETWORKS = (NETWORK_TENSORS, NETWORK_WEIGHTS)
+# A network with more than so many times what a file holds, and these, is not that file's: others are told by the keys.
+SLACK, SLACK_TENSORS, SLACK_WEIGHTS = 4, 64, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ class Model:
                 f"{self.unet_weights.file.path}: out_channels = {self.unet.out_channels}, but in_channels = "
                 f"{self.unet.in_channels}; networks that predict a variance too are not read"
             )
+        PIXELS.check(f"{self.unet_weights.file.path}: image_size^2, of sample_size", self.image_size**2, FETCH)
         self.tokenizer.max_length = min(self.tokenizer.max_length, self.text.max_position_embeddings)
 
     @property
@@ -103,30 +109,25 @@ class Model:
         return int(self.unet.sample_size * 2 ** (len(self.vae.block_out_channels) - 1))
 
 
-class _NoNumbers(TorchFunctionMode):
-    """Leaves out the draws of initial weights, which are replaced anyway.
+def _unmade(config: Config, place: Path, tensors: int | None = None, weights: int | None = None) -> nn.Module:
+    """The network without memory for its weights; see `outline`."""
+    return outline(lambda: NETWORKS[type(config)](config), place, tensors, weights, "give the file it is for")
 
-    On the meta device, too, they would be carried out, for which PyTorch imports its compiler: ten seconds.
+
+def shapes_of(config: Config, file: Checkpoint | None = None) -> dict[str, tuple[int, ...]]:
+    """{our name: shape} of every weight of a network, without making it.
+
+    Args:
+        file: that is to hold its weights, under whatever names.
+
+    Raises:
+        DarkroomError: no network can be of that shape, or it has far more weights than the file.
     """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__name__", "") == "normal_":
-            return kwargs["tensor"] if "tensor" in kwargs else args[0]
-        return func(*args, **kwargs)
-
-
-def _unmade(config: Config) -> nn.Module:
-    """The network without memory for its weights."""
-    with torch.device("meta"), _NoNumbers():
-        return NETWORKS[type(config)](config)
-
-
-def shapes_of(config: Config) -> dict[str, tuple[int, ...]]:
-    """{our name: shape} of every weight of a network, without making it."""
-    network = _unmade(config)
+    if file is None:
+        network = _unmade(config, Path(type(config).__name__))
+    else:
+        most = SLACK * len(file.shapes) + SLACK_TENSORS, SLACK * file.numbers + SLACK_WEIGHTS
+        network = _unmade(config, file.path, *(min(n, limit.most) for n, limit in zip(most, OF_NETWORKS, strict=True)))
     return {key: tuple(value.shape) for key, value in network.state_dict().items()}
 
 
@@ -145,7 +146,7 @@ def weights_of(config: Config, file: Checkpoint, keys: dict[str, str], found: di
     Raises:
         DarkroomError: not exactly the network's weights, or not of their shapes.
     """
-    wanted = shapes_of(config)
+    wanted = shapes_of(config, file)
     theirs = {keys.get(key, key): shape for key, shape in wanted.items()}
     names = {name: key for key, name in keys.items()}
     same = {key: theirs[key] if _same_numbers(key, shape, names, wanted) else shape for key, shape in found.items()}
@@ -169,7 +170,7 @@ def build(
             the network is then to be run under autocast.
         later: a part of the network whose weights are read when it is first called, which may be never.
     """
-    network = _unmade(config)
+    network = _unmade(config, weights.file.path)
     layers = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     halved = {f"{name}.{kind}" for name in layers for kind in ("weight", "bias") if precision == "bf16"}
 

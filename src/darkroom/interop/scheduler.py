@@ -5,12 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+from darkroom.core.artifact import FETCH
 from darkroom.core.choices import NOISE_PREDICTIONS, USUAL_TIMES, PredictionType, Spacing, Variance
 from darkroom.core.errors import DarkroomError
+from darkroom.data.names import shown
 from darkroom.diffusion.generate import Sampling
 from darkroom.interop.configs import tagged
 from darkroom.interop.defaults import FILE as DEFAULTS
 from darkroom.interop.defaults import Defaults
+from darkroom.interop.process import checked_process
 
 SCHEDULER, SCHEDULER_CONFIG = "scheduler", "scheduler_config.json"
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
@@ -152,7 +155,7 @@ def _understood(path: Path, values: dict[str, Any]) -> tuple[dict[str, Any], Pre
     def choice(key: str, default: str, allowed: tuple[str, ...]) -> str:
         value = values.get(key, default)
         if value not in allowed:
-            raise DarkroomError(f"{path}: {key} = {value!r} is not supported, only {', '.join(allowed)}")
+            raise DarkroomError(f"{path}: {key} = {shown(repr(value))} is not supported, only {', '.join(allowed)}")
         return str(value)
 
     wanted = {**NEUTRAL, **dict(kind.needed)}
@@ -162,18 +165,19 @@ def _understood(path: Path, values: dict[str, Any]) -> tuple[dict[str, Any], Pre
     for key, neutral in wanted.items():
         value = values.get(key, SILENT.get(key, neutral) if key in kind.own else neutral)
         if value != neutral:
-            raise DarkroomError(f"{path}: {key} = {value!r} is not supported, only {neutral!r}")
+            raise DarkroomError(f"{path}: {key} = {shown(repr(value))} is not supported, only {neutral!r}")
     if strange := sorted(k for k, v in values.items() if k not in KNOWN | NEUTRAL.keys() and v not in (None, False)):
         key = strange[0]
-        raise DarkroomError(f"{path}: {key} = {values[key]!r} is not known here, so pictures would not be the same")
+        what = f"{shown(key)} = {shown(repr(values[key]))}"
+        raise DarkroomError(f"{path}: {what} is not known here, so pictures would not be the same")
     if kind.sampler == "dpmpp_2m" and values.get("variance_type") in LEARNED:
         raise DarkroomError(f"{path}: variance_type = {values['variance_type']!r} is not supported")
     if missing := [key for key in ("beta_start", "beta_end") if key not in values]:
         raise DarkroomError(f"{path}: lacks {', '.join(missing)}; give a complete folder")
     for key in ("beta_start", "beta_end", "num_train_timesteps"):
         if isinstance(values.get(key, 1), bool) or not isinstance(values.get(key, 1), int | float):
-            raise DarkroomError(f"{path}: {key} = {values[key]!r}: give a number")
-    process = {
+            raise DarkroomError(f"{path}: {key} = {shown(repr(values[key]))}: give a number")
+    told: dict[str, Any] = {
         "kind": "vp",
         "schedule": SCHEDULES[choice("beta_schedule", "linear", tuple(SCHEDULES))],
         "beta_start": values["beta_start"],
@@ -182,6 +186,7 @@ def _understood(path: Path, values: dict[str, Any]) -> tuple[dict[str, Any], Pre
         "scale_betas": False,
         ZERO_SNR: zero_snr,
     }
+    process = checked_process(told, f"{path}: process", FETCH)
     prediction: Any = choice("prediction_type", "epsilon", PREDICTIONS)
     if zero_snr and prediction in NOISE_PREDICTIONS:
         raise DarkroomError(f"{path}: {ZERO_SNR} = True is not supported with prediction_type = {prediction!r}")
@@ -197,7 +202,7 @@ def _understood(path: Path, values: dict[str, Any]) -> tuple[dict[str, Any], Pre
         "guidance_scale": GUIDANCE_SCALE,
         "spacing": spacing,
         "steps_offset": STEPS_OFFSET,
-        "set_alpha_to_one": values.get("set_alpha_to_one", kind.ends_clean),
+        "set_alpha_to_one": bool(values.get("set_alpha_to_one", kind.ends_clean)),
         "karras": bool(values.get("use_karras_sigmas")),
         **kind.conventions(spacing),
     }

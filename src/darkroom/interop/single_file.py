@@ -6,9 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from darkroom.core.artifact import save_tensors
+from darkroom.core.artifact import FETCH, save_tensors
 from darkroom.core.errors import DarkroomError
 from darkroom.core.inside import check_inside
+from darkroom.core.limits import check_network
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.generate import Sampling
 from darkroom.interop.checkpoint import Checkpoint, open_checkpoint, some
@@ -102,12 +103,13 @@ def read_single_file(path: Path, tokenizer: Path | None = None, config: Path | N
     words = read_tokenizer(tokenizer or find_tokenizer(path))
     process, prediction, drawn, factor = dict[str, Any](PROCESS), "epsilon", Defaults(SAMPLING, "fp32"), SCALING_FACTOR
     if config is None:
-        vae = _vae_config(file)
-        unet, text = _unet_config(file, IMAGE_SIZE // 2 ** (len(vae.block_out_channels) - 1)), _text_config(file, words)
+        unet, vae, text = _configs(file, words)
     else:
         unet, (vae, factor) = read_unet_config(config / UNET_FOLDER), read_vae_config(config / VAE_FOLDER)
         text = read_text_config(config / TEXT_ENCODER, words.bos_token_id, words.eos_token_id)
         process, prediction, drawn = read_drawing(config)
+    for shape in (unet, vae, text):  # refused by its numbers before its many names are written out
+        shapes_of(shape, file)
     weights = [_weights(part, file, found) for part in parts_of(unet, vae, text)]
     claimed = {name for part in weights for name in part.keys.values()}
     if left := sorted(found.keys() - claimed):
@@ -210,6 +212,29 @@ def _numbers(file: Checkpoint, pattern: str) -> list[tuple[int, ...]]:
     """The numbers that a pattern finds in the keys, sorted."""
     matches = (re.match(pattern, key) for key in file.shapes)
     return sorted({tuple(map(int, match.groups())) for match in matches if match})
+
+
+def _configs(file: Checkpoint, words: CLIPTokenizer) -> tuple[UNetConfig, AutoencoderKLConfig, CLIPTextConfig]:
+    """Those that the shapes of the weights tell of.
+
+    Raises:
+        DarkroomError: they tell of none.
+    """
+    try:
+        vae = _vae_config(file)
+        side = IMAGE_SIZE // 2 ** (len(vae.block_out_channels) - 1)
+        found = _unet_config(file, side), vae, _text_config(file, words)
+        for config in found:
+            check_network(vars(config), str(file.path), FETCH)
+    except (IndexError, ValueError) as error:  # of a weight with fewer dimensions than it has in any network
+        raise DarkroomError(
+            f"{file.path}: its weights have no shapes of Stable Diffusion 1.x ({error}); {FETCH}"
+        ) from None
+    except DarkroomError as error:
+        if str(error).startswith(str(file.path)):
+            raise
+        raise DarkroomError(f"{file.path}: {error}") from None
+    return found
 
 
 def _unet_config(file: Checkpoint, sample_size: int) -> UNetConfig:

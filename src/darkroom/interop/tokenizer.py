@@ -7,9 +7,10 @@ from typing import Any
 
 from tokenizers import Tokenizer, pre_tokenizers
 
-from darkroom.core.artifact import FETCH, read_json
+from darkroom.core.artifact import FETCH
 from darkroom.core.errors import DarkroomError
 from darkroom.core.inside import check_inside
+from darkroom.core.limits import LIST_BYTES
 from darkroom.data.names import shown
 from darkroom.data.tokenizer import (
     BOS,
@@ -19,9 +20,11 @@ from darkroom.data.tokenizer import (
     VOCAB,
     WHOLE,
     WORD_END,
+    WORDS,
     CLIPTokenizer,
     model_max_length,
 )
+from darkroom.interop.configs import read_outside
 
 SPECIAL, ADDED = "special_tokens_map.json", "added_tokens.json"
 SPECIAL_TOKENS = {"bos_token": BOS, "eos_token": EOS, "pad_token": EOS, "unk_token": EOS}
@@ -41,9 +44,22 @@ PROBES = (  # what tells tokenizers apart that hold the same words
     "A  small\tRED circle's don't 12,345.67 'S ... !!! $100 #tag <cat-toy>",
     "e\u0301 \u212b \u00df na\u00efve \u65e5\u672c\u8a9e \U0001f469\u200d\U0001f467 _x_ <|endoftext|> <|startoftext|>",
 )
+# Steps of a tokenizer.json: (type, pattern, what is put in its place); a pattern may begin with the special tokens.
+SPECIAL_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|"
+STEPS: dict[str, tuple[tuple[str, str | None, str | None], ...]] = {
+    "normalizer": (
+        *((name, None, None) for name in ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Strip")),
+        ("Replace", r"\s+", " "),
+        ("BertNormalizer", None, None),
+    ),
+    "pre_tokenizer": (
+        ("Split", WORDS.removeprefix(SPECIAL_WORDS), None),
+        *((name, None, None) for name in ("ByteLevel", "Whitespace", "WhitespaceSplit", "BertPreTokenizer")),
+    ),
+    "post_processor": tuple((name, None, None) for name in ("RobertaProcessing", "TemplateProcessing", "ByteLevel")),
+}
 BPE_FILE = "bpe_simple_vocab_16e6.txt.gz"
 CONTEXT = 77  # tokens of a text in CLIP
-MOST = 1024  # some files say 10^30 for "no limit"
 N_MERGES = 49152 - 256 - 2  # of that many lines in the list, CLIP's vocabulary takes these
 
 
@@ -85,26 +101,35 @@ def find_tokenizer(beside: Path) -> Path:
 
 
 def _max_length(folder: Path) -> int:
-    return min(model_max_length(folder, CONTEXT), MOST) if (folder / TOKENIZER_CONFIG).is_file() else CONTEXT
+    return model_max_length(folder, CONTEXT) if (folder / TOKENIZER_CONFIG).is_file() else CONTEXT
 
 
 def _from_whole(folder: Path) -> CLIPTokenizer:
     """tokenizer.json, all that transformers 5 writes."""
-    values = read_json(folder / WHOLE, FETCH)
+    values = read_outside(folder / WHOLE)
     model = values.get("model") if isinstance(values, dict) else None
     model = model if isinstance(model, dict) else {}
     vocab, pairs = model.get("vocab") or {}, model.get("merges") or []
-    merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in pairs]
+    vocab, pairs = vocab if isinstance(vocab, dict) else {}, pairs if isinstance(pairs, list) else [()]
+    merges = [tuple(pair.split(" ")) if isinstance(pair, str) else _texts(pair) for pair in pairs]
     if model.get("end_of_word_suffix") != WORD_END or BOS not in vocab or any(len(pair) != 2 for pair in merges):
         raise DarkroomError(f"{folder / WHOLE}: is no CLIP tokenizer; give one with {VOCAB} and {MERGES}")
     return CLIPTokenizer.of(folder / WHOLE, vocab, [(pair[0], pair[1]) for pair in merges], _max_length(folder))
 
 
+def _texts(pair: Any) -> tuple[str, ...]:
+    """A pair of symbols as newer files list it; empty where it is none."""
+    return tuple(pair) if isinstance(pair, list) and all(isinstance(symbol, str) for symbol in pair) else ()
+
+
 def _from_merges(path: Path) -> CLIPTokenizer:
     """The first line names a version; a token is a byte, a byte at a word's end, or what a merge makes."""
+    LIST_BYTES.check(f"{path}: size", path.stat().st_size, FETCH)
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            lines = file.read().split("\n")
+        with gzip.open(path) as file:
+            unpacked = file.read(LIST_BYTES.most + 1)
+        LIST_BYTES.check(f"{path}: size, unpacked as far as it was read,", len(unpacked), FETCH)
+        lines = unpacked.decode("utf-8").split("\n")
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise DarkroomError(
             f"{path}: not a readable {BPE_FILE} ({' '.join(str(error).split())}); fetch it again"
@@ -132,12 +157,12 @@ def _check_brought(folder: Path, ours: CLIPTokenizer) -> None:
     """
     for name in (ADDED, SPECIAL, TOKENIZER_CONFIG, WHOLE):
         if (folder / name).is_file():
-            values = read_json(folder / name, FETCH)
+            values = read_outside(folder / name)
             for token, i in _added(name, values):
                 if token not in (BOS, EOS) or ours.vocab.get(token) != i:
                     raise DarkroomError(
-                        f"{folder / name}: adds the token {shown(token)!r} ({i}) to CLIP's vocabulary, which is not "
-                        "read here; remove it, and its row of the text encoder, or give a model without it"
+                        f"{folder / name}: adds the token {shown(token)!r} ({shown(i)}) to CLIP's vocabulary, which is "
+                        "not read here; remove it, and its row of the text encoder, or give a model without it"
                     )
             if name in (SPECIAL, TOKENIZER_CONFIG) and isinstance(values, dict):
                 _check_keys(folder / name, values)
@@ -153,6 +178,7 @@ def _added(name: str, values: Any) -> list[tuple[str, Any]]:
         return [(str(token), i) for token, i in values.items()]
     if name == WHOLE:
         listed = values.get("added_tokens") or []
+        listed = listed if isinstance(listed, list) else [listed]
         entries = [(_content(entry), entry.get("id")) for entry in listed if isinstance(entry, dict)]
     else:
         decoder = values.get("added_tokens_decoder")
@@ -173,17 +199,50 @@ def _content(token: Any) -> Any:
 def _check_keys(path: Path, values: dict[str, Any]) -> None:
     for key, wanted in SPECIAL_TOKENS.items():
         if (token := _content(values.get(key))) not in (None, wanted):
-            raise DarkroomError(f"{path}: {key} = {token!r} is not supported, only {wanted!r}")
+            raise DarkroomError(f"{path}: {key} = {shown(repr(token))} is not supported, only {wanted!r}")
     for key in OTHER_TOKENS:
         if (token := _content(values.get(key))) not in (None, BOS, EOS):
-            raise DarkroomError(f"{path}: {key} = {token!r} is not supported; CLIP has none")
+            raise DarkroomError(f"{path}: {key} = {shown(repr(token))} is not supported; CLIP has none")
     for key, allowed in NEUTRAL.items():
         if (value := values.get(key)) not in allowed:
-            raise DarkroomError(f"{path}: {key} = {value!r} is not supported, only {allowed[-1]!r}")
+            raise DarkroomError(f"{path}: {key} = {shown(repr(value))} is not supported, only {allowed[-1]!r}")
+
+
+def _check_steps(path: Path, values: Any) -> None:
+    """Refuse a tokenizer.json with a step that CLIP's has not: some, repeated, make a short text fill any memory.
+
+    Raises:
+        DarkroomError: names the file, the part and the step.
+    """
+    if not isinstance(values, dict):
+        raise DarkroomError(f"{path}: holds no keys; {FETCH}")
+    for part, known in STEPS.items():
+        for step in _steps(values.get(part)):
+            said = step if isinstance(step, dict) else {}
+            pattern = said.get("pattern")
+            regex = pattern.get("Regex") if isinstance(pattern, dict) else pattern
+            plain = regex.removeprefix(SPECIAL_WORDS) if isinstance(regex, str) else regex
+            if not any((said.get("type"), plain, said.get("content")) == one for one in known):
+                raise DarkroomError(
+                    f"{path}: {part} = {shown(repr(step))} is no step of CLIP's tokenizer; {FETCH}, or remove the file "
+                    f"where {VOCAB} and {MERGES} lie beside it"
+                )
+    model = values.get("model")
+    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE" or model.get("dropout"):
+        raise DarkroomError(f"{path}: model is not the plain BPE of CLIP's tokenizer; {FETCH}")
+
+
+def _steps(part: Any) -> list[Any]:
+    """The steps of a part of a tokenizer.json: one, or a sequence of them, which nothing nests."""
+    if not isinstance(part, dict) or part.get("type") != "Sequence":
+        return [] if part is None else [part]
+    inner = next((part[key] for key in ("normalizers", "pretokenizers", "processors") if key in part), None)
+    return inner if isinstance(inner, list) else [part]
 
 
 def _check_same(path: Path, ours: CLIPTokenizer) -> None:
     """Refuse a tokenizer.json that is another tokenizer than the files beside it: transformers reads it before them."""
+    _check_steps(path, read_outside(path))
     try:
         theirs = Tokenizer.from_file(str(path))
         theirs.no_padding()
@@ -191,7 +250,7 @@ def _check_same(path: Path, ours: CLIPTokenizer) -> None:
         vocab = theirs.get_vocab(with_added_tokens=True)
         ids = [theirs.encode(text).ids for text in PROBES]
     except Exception as error:  # tokenizers raises no other class
-        reason = " ".join(str(error).split())
+        reason = shown(" ".join(str(error).split()))
         raise DarkroomError(f"{path}: is not a tokenizer ({reason}); {FETCH}") from None
     if vocab != ours.vocab:
         other = min(vocab.items() ^ ours.vocab.items())

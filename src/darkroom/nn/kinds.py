@@ -1,5 +1,6 @@
 """The kinds of denoising networks: which configuration makes which, and how a config.json tells them apart."""
 
+import reprlib
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Any
 
 from darkroom.core.choices import NetworkKind
 from darkroom.core.errors import DarkroomError
+from darkroom.core.limits import check_network
+from darkroom.core.outside import typed
 from darkroom.nn.batch_norm_unet import BatchNormUNet, BatchNormUNetConfig
 from darkroom.nn.denoising import DenoisingNetwork
 from darkroom.nn.layer_norm_unet import LayerNormUNet, LayerNormUNetConfig
@@ -21,6 +24,7 @@ KINDS: dict[NetworkKind, tuple[type[DenoiserConfig], Callable[[Any], DenoisingNe
     "layer_norm_unet": (LayerNormUNetConfig, LayerNormUNet),
     "batch_norm_unet": (BatchNormUNetConfig, BatchNormUNet),
 }
+AGAIN = "make it again"
 KIND = "kind"  # the key beside a configuration's own
 
 
@@ -46,15 +50,15 @@ def from_json(values: Any, file: Path) -> DenoiserConfig:
         DarkroomError: an unknown kind, other keys than this kind has, or values that no network can have.
     """
     kind = values.get(KIND) if isinstance(values, dict) else None
-    if kind not in KINDS:
-        raise DarkroomError(f"{file}: kind = {kind!r} is no network's; there are {', '.join(KINDS)}: make it again")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise DarkroomError(
+            f"{file}: kind = {reprlib.repr(kind)} is no network's; there are {', '.join(KINDS)}: {AGAIN}"
+        )
     config, _ = KINDS[kind]
     given = {key: value for key, value in values.items() if key != KIND}
     if strange := given.keys() ^ {field.name for field in fields(config)}:
-        raise DarkroomError(f"{file}: {sorted(strange)[0]} is missing or unknown for kind {kind}; make it again")
-    try:
-        return config(**given)
-    except TypeError as error:
-        raise DarkroomError(f"{file}: does not describe a network ({error}); make it again") from None
-    except DarkroomError as error:
-        raise DarkroomError(f"{file}: {error}") from None
+        raise DarkroomError(
+            f"{file}: {reprlib.repr(sorted(strange)[0])[1:-1]} is missing or unknown for kind {kind}; {AGAIN}"
+        )
+    check_network(given, str(file), AGAIN)
+    return typed(config, given, str(file), AGAIN)
