@@ -316,7 +316,7 @@ class Pipeline:
         tally = tally or Tally()
 
         def network(x: Tensor, t: Tensor, c: Condition) -> Tensor:
-            tally.evaluations += 1
+            tally.count()
             with autocast(self.device, self.precision):
                 output: Tensor = self.unet(x, t, c.context, c.class_ids)
             return output

@@ -112,6 +112,40 @@ def register(
     return Registered(version, new, had, has, verdict, page, shown(store.address))
 
 
+def take_out(store: Store, which: str, beside: Path) -> tuple[str, Path]:
+    """The number of a version, and its model's folder, copied into `beside`, with the code that serves it as installed
+    here.
+
+    Args:
+        which: its number, or an alias.
+
+    Raises:
+        DarkroomError: there is no such version, or its pipeline is not what was registered.
+    """
+    try:
+        if which.isdecimal():
+            version = store.client.get_model_version(MODEL, which)
+        else:
+            version = store.client.get_model_version_by_alias(MODEL, which)
+        with _address_in_environment(store.address):
+            address = f"models:/{MODEL}/{version.version}"
+            folder = Path(store.mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=str(beside)))
+        python = store.mlflow.models.Model.load(str(folder)).flavors["python_function"]
+        code, pipeline = (Path(python["model_code_path"]).name, folder / python["artifacts"]["pipeline"]["path"])
+    except (store.mlflow.exceptions.MlflowException, OSError, KeyError, TypeError) as error:
+        raise DarkroomError(
+            f"version {which!r} of the model {MODEL} cannot be taken from {shown(store.address)} "
+            f"({first_line(error)}); run darkroom register, or give --version another one"
+        ) from error
+    if (found := model_hash(pipeline)) != (noted := version.tags.get("content")):
+        raise DarkroomError(
+            f"version {version.version} of the model {MODEL}: its files are {found}, but {noted} was registered; "
+            "run darkroom audit"
+        )
+    shutil.copyfile(CODE, folder / code)
+    return str(version.version), folder
+
+
 def _holder(store: Store) -> str | None:
     """The version that has the alias."""
     version = store.client.get_registered_model(MODEL).aliases.get(ALIAS)
