@@ -4,7 +4,7 @@ environment."""
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from darkroom.core.errors import DarkroomError
@@ -12,6 +12,9 @@ from darkroom.core.errors import DarkroomError
 PREFIX = "DARKROOM_SERVE_"
 SHARE = 5 / 6  # of the time after which MLflow's server answers 504, that a request may take
 MLFLOW_SECONDS = "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT"  # MLflow's own variable; 60 where it is not set
+
+
+ENLARGED = 16  # what a step costs grows with the square of the pixels, so that 16 times take up to 256 times as long
 
 
 class RefusedError(DarkroomError):
@@ -43,8 +46,8 @@ class EndingError(RefusedError):
 class Limits:
     """What `from_environment` reads; each field `x` is the variable DARKROOM_SERVE_X.
 
-    rows: of a request. steps: num_inference_steps. pixels: of a picture to start from, and of all that are drawn at
-        once; the size that the model itself draws is taken whatever this says.
+    rows: of a request. steps: num_inference_steps.
+    pixels: of a picture to start from; 0: ENLARGED times as many as the model draws, which are taken in any case.
     prompt_bytes: of a prompt in UTF-8. picture_bytes: of the file of a picture to start from.
     seconds: from a request's arrival to the end of its work; in any case at most SHARE of MLflow's own time.
     at_work: requests drawn at the same time. waiting: requests that may wait for their turn besides.
@@ -53,7 +56,7 @@ class Limits:
 
     rows: int = 64
     steps: int = 1000
-    pixels: int = 512 * 512
+    pixels: int = 0
     prompt_bytes: int = 4096
     picture_bytes: int = 1 << 20
     seconds: float = 50.0
@@ -64,7 +67,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for one in fields(self):
-            value, least = getattr(self, one.name), 0 if one.name == "waiting" else 1
+            value, least = getattr(self, one.name), 0 if one.name in ("waiting", "pixels") else 1
             if not (math.isfinite(value) and value >= least):
                 raise DarkroomError(f"{variable(one.name)} = {value}: give {least} or more")
 
@@ -103,6 +106,10 @@ class Limits:
             raise LimitError(
                 f"{what} = {value}: at most {most} {'is' if most == 1 else 'are'} taken ({variable(name)}); {remedy}"
             )
+
+    def of_model(self, side: int) -> "Limits":
+        """The limits for a model that draws pictures of this side in pixels."""
+        return replace(self, pixels=max(self.pixels or ENLARGED * side**2, side**2))
 
     @property
     def together(self) -> int:

@@ -50,11 +50,11 @@ def serve(which: str, host: str = HOST, port: int = PORT, names: Sequence[str] =
     with tempfile.TemporaryDirectory(prefix="darkroom_") as beside:  # parts of a pipeline are read when first needed
         version, folder = take_out(store, which, Path(beside))
         print(f"Loading version {version} …", flush=True)
-        app, params = store.scoring_app(folder)
+        app, model, params = store.scoring_app(folder)
         known = {name.lower() for name in (host, *names)} | set(HERE if host in (*HERE, "0.0.0.0", "::") else ())
         at = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         said = f"{at}{INVOCATIONS} draws with version {version}; {at}{LIMITS} tells its limits\nStop it with Ctrl-C."
-        server = _Server(Middleware(app, limits, known, params), host, port, said, Path(beside))
+        server = _Server(Middleware(app, model.service.limits, known, params), host, port, said, Path(beside))
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # which uvicorn calls when it has ended
         try:
             server.run()

@@ -5,7 +5,7 @@ import io
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
@@ -20,6 +20,7 @@ from darkroom.serving.limits import Limits
 from darkroom.serving.queueing import Queue, Watch
 
 LARGEST_SEED = 2**63 - 1
+PIXELS_AT_ONCE = 512 * 512
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Service:
 
     def __init__(self, pipeline: Pipeline, limits: Limits) -> None:
         self.pipeline = pipeline
-        self.limits = replace(limits, pixels=max(limits.pixels, pipeline.info.image_size**2))
+        self.limits = limits.of_model(pipeline.info.image_size)
         self._queue = Queue(self.limits)
 
     def draw(self, rows: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> list[Image.Image]:
@@ -112,15 +113,16 @@ class Service:
         return data
 
     def _draw(self, asked: Asked, watch: Watch) -> list[Image.Image]:
-        """Rows of one kind and size together, so many at once as have `pixels`."""
+        """Rows of one kind and size together, as many at once as a step is quick and small with."""
         own = self.pipeline.info.image_size, self.pipeline.info.image_size
         starts = [_decoded(row.file, place, self.limits.pixels) for place, row in enumerate(asked.rows)]
         drawn: dict[int, Image.Image] = {}
+        most = min(PIXELS_AT_ONCE, BATCH_SIZE * own[0] * own[1])
         kinds = [None if start is None else start.size for start in starts]
         for size in dict.fromkeys(kinds):
             places = [place for place, kind in enumerate(kinds) if kind == size]
             width, height = size or own
-            at_once = max(1, min(BATCH_SIZE, self.limits.pixels // (width * height)))
+            at_once = max(1, min(BATCH_SIZE, most // (width * height)))
             for first in range(0, len(places), at_once):
                 here = places[first : first + at_once]
                 watch.check()

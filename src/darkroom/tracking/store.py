@@ -275,13 +275,15 @@ class Store:
         found = self.client.search_model_versions(f"name = '{model}' and tags.content = '{digest}'", max_results=1)
         return str(found[0].version) if found else None
 
-    def scoring_app(self, model: Path) -> tuple[Any, list[str]]:
-        """MLflow's ASGI application that answers requests with the model in a folder, and the model's parameters."""
+    def scoring_app(self, model: Path) -> tuple[Any, Any, list[str]]:
+        """MLflow's ASGI application that answers requests with the model in a folder, the model itself, and the names
+        of its parameters."""
         from mlflow.pyfunc import load_model, scoring_server
 
         loaded = load_model(str(model))
         params = loaded.metadata.get_params_schema()
-        return scoring_server.init(loaded), [one.name for one in params.params] if params else []
+        app = scoring_server.init(loaded)
+        return app, loaded.unwrap_python_model(), [one.name for one in params.params] if params else []
 
     def end_run(self, run: str, status: str, time: int | None = None) -> None:
         """Close a run as FINISHED, FAILED or KILLED, at `time` (milliseconds since 1970) or now."""
