@@ -168,25 +168,23 @@ def test_more_than_may_wait_are_refused_at_once(
 ) -> None:
     """And an end under load: all are told, and the process is gone in time."""
     command = [*OURS, "--version", version]
-    with serving(tmp_path, command, DVC_ROOT=str(store_root), DARKROOM_SERVE_WAITING="3") as server:
-        with ThreadPoolExecutor(4) as pool:
-            there = [pool.submit(requests.send, server.port, long(requests)) for _ in range(4)]
-            time.sleep(2)
-            refused = requests.send(server.port, requests.good())
-            assert refused.status == 429, refused.message
-            assert "requests at once = 5: 1 at work (DARKROOM_SERVE_AT_WORK)" in refused.message
-            assert refused.seconds < SOON
-            assert (
-                requests.send(server.port, requests.Hostile("health", "", b"", 200, {}, "GET", "/ping")).status == 200
-            )
-            assert not any(one.done() for one in there)
-            began = time.monotonic()
-            server.process.send_signal(signal.SIGTERM)
-            assert server.process.wait(60) == 0, server.log.read_text()
-            assert time.monotonic() - began < ENDS_WITHIN
-            for one in there:
-                assert one.result(30).status == 503
-                assert "the server is ending" in one.result().message
+    how = {"DVC_ROOT": str(store_root), "DARKROOM_SERVE_WAITING": "3"}
+    with serving(tmp_path, command, **how) as server, ThreadPoolExecutor(4) as pool:
+        there = [pool.submit(requests.send, server.port, long(requests)) for _ in range(4)]
+        time.sleep(2)
+        refused = requests.send(server.port, requests.good())
+        assert refused.status == 429, refused.message
+        assert "requests at once = 5: 1 at work (DARKROOM_SERVE_AT_WORK)" in refused.message
+        assert refused.seconds < SOON
+        assert requests.send(server.port, requests.Hostile("health", "", b"", 200, {}, "GET", "/ping")).status == 200
+        assert not any(one.done() for one in there)
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(60) == 0, server.log.read_text()
+        assert time.monotonic() - began < ENDS_WITHIN
+        for one in there:
+            assert one.result(30).status == 503
+            assert "the server is ending" in one.result().message
     assert "Traceback" not in server.log.read_text()
     assert not list(tmp_path.glob("darkroom_*"))
 
@@ -295,7 +293,7 @@ def test_a_version_whose_files_are_not_what_was_registered_is_not_served(
 
 @pytest.mark.parametrize("which", ["999", "nobody", "", "../..", "0"])
 def test_a_version_that_is_not_there_is_named(which: str, own: Path, tmp_path: Path) -> None:
-    with pytest.raises(DarkroomError, match="cannot be taken from .* run darkroom register"):
+    with pytest.raises(DarkroomError, match=r"cannot be taken from .* run darkroom register"):
         take_out(Store(), which, tmp_path / "beside")
 
 

@@ -29,7 +29,7 @@ ABOUT = f"""\
 Pictures drawn by a Darkroom pipeline: a prompt in, a PNG file out. Each version is one content of `{MADE_AT}`, and its
 description the model card. `{ALIAS}` is the last one whose figures reached what the section `register` of params.yaml
 demands, or that `darkroom register --promote` named all the same: the tag `{GATE}` of a version says `{PASSED}`,
-`{REFUSED}` or `{OVERRIDDEN}`, and `{REASONS}` what was against it. Serve it where Darkroom is installed, in its project:
+`{REFUSED}` or `{OVERRIDDEN}`, and `{REASONS}` what was against it. Serve it from its project:
 
 ```
 darkroom serve

@@ -280,6 +280,7 @@ class Store:
         of its parameters."""
         from mlflow.pyfunc import load_model, scoring_server
 
+        logging.getLogger(scoring_server.__name__).setLevel(logging.ERROR)  # its remarks are on what clients send
         loaded = load_model(str(model))
         params = loaded.metadata.get_params_schema()
         app = scoring_server.init(loaded)
