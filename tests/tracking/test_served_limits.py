@@ -87,7 +87,7 @@ TOO_MUCH: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str, int]] = {
     "prompt in bytes": ([{"prompt": "é" * 51}], {}, "prompt_bytes", 102),
     "half characters": ([{"prompt": "\ud800" * 40}], {}, "prompt_bytes", 120),
     "negative prompt": ([ROW], {"negative_prompt": "b" * 2000}, "prompt_bytes", 2000),
-    "file": ([{**ROW, "image": png(60, 60)}], {}, "picture_bytes", len(png(60, 60)) * 3 // 4),
+    "file": ([{**ROW, "image": "A" * 4000}], {}, "picture_bytes", 3000),
     "pixels": ([{**ROW, "image": png(25, 25)}], {}, "pixels", 625),
     "black pixels": ([ROW, {**ROW, "image": png(900, 900, "black")}], {}, "pixels", 810_000),
     "a line": ([{**ROW, "image": png(601, 1, "black")}], {}, "pixels", 601),
@@ -186,7 +186,9 @@ def test_drawing_stops_at_its_deadline(
     service = Service(Pipeline.from_pretrained(folder, device="cpu"), Limits(seconds=1.0))
     service.draw([ROW], {"sampler": "ddim", "num_inference_steps": 2})
     first, began = len(asked), time.monotonic()
-    with pytest.raises(LimitError, match=r"seconds = 1\.\d: at most 1 are given .*DARKROOM_SERVE_SECONDS.*fewer rows"):
+    with pytest.raises(
+        LimitError, match=r"seconds = \d+\.\d: at most 1 are given .*DARKROOM_SERVE_SECONDS.*fewer rows"
+    ):
         service.draw([ROW] * 64, {})
     assert time.monotonic() - began < 10
     assert len(asked) > first + 2
@@ -271,7 +273,7 @@ def test_who_waits_too_long_is_told_so_and_its_work_is_never_begun() -> None:
     with ThreadPoolExecutor(1) as pool:
         long = pool.submit(queue.do, lambda: free.wait(30), Watch(replace(limits, seconds=100)))
         time.sleep(0.1)
-        with pytest.raises(BusyError, match=r"seconds = 1\.\d, waiting for others"):
+        with pytest.raises(BusyError, match=r"seconds = \d+\.\d, waiting for others"):
             queue.do(begun.set, Watch(limits))
         free.set()
         assert long.result(30)

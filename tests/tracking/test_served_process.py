@@ -258,7 +258,7 @@ def test_mlflows_own_server_ends_work_at_the_deadline_and_itself_under_load(
                 assert time.monotonic() - began < 60
                 time.sleep(0.05)
             assert time.monotonic() - began < ENDS_WITHIN
-            assert {one.result(60).status for one in there} <= {400, 503}
+            assert {one.result(60).status for one in there} <= {400, 429, 503}
 
 
 @pytest.fixture
@@ -287,7 +287,7 @@ def test_a_version_whose_files_are_not_what_was_registered_is_not_served(
     data = bytearray(file.read_bytes())
     data[-5] ^= 1
     file.write_bytes(data)
-    with pytest.raises(DarkroomError, match=r"its files are \w+, but \w+ was registered; run darkroom audit"):
+    with pytest.raises(DarkroomError, match=r"its files are \S+, but \S+ was registered; run darkroom audit"):
         take_out(Store(), version, tmp_path / "beside")
 
 

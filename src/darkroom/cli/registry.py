@@ -31,8 +31,11 @@ def register(
     curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \\
       -d '{"dataframe_records": [{"prompt": "EXAMPLE"}], "params": {"seed": 7}}'
 
-    MLflow serves it too: mlflow models serve -m "models:/darkroom@candidate" --env-manager local, with
-    MLFLOW_TRACKING_URI=sqlite:///.mlflow/mlflow.db; see docs/serving.md.
+    MLflow's own server takes it too, with fewer checks (docs/serving.md):
+
+    \b
+    MLFLOW_TRACKING_URI=sqlite:///.mlflow/mlflow.db \\
+      mlflow models serve -m "models:/darkroom@candidate" --env-manager local --port 5001
     """
     from darkroom.tracking.address import is_on
 
