@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import psutil
 import pytest
 
 from darkroom import Pipeline
@@ -143,6 +144,13 @@ def test_what_is_hostile_is_refused_by_name_and_the_next_is_served(
     assert after.body == before.body
     log = server.log.read_text()
     assert "Traceback" not in log, log
+
+
+def test_it_listens_to_this_machine_alone(server: Server) -> None:
+    listening = {
+        one.laddr.ip for one in psutil.Process(server.process.pid).net_connections("inet") if one.status == "LISTEN"
+    }
+    assert listening == {"127.0.0.1"}
 
 
 def test_the_limits_in_force_are_told(server: Server) -> None:

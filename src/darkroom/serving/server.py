@@ -42,26 +42,26 @@ def serve(which: str, host: str = HOST, port: int = PORT, names: Sequence[str] =
         DarkroomError: the port is taken, the store does not answer, there is no such version, its files are not what
             was registered, or a limit is none.
     """
-    limits = Limits.from_environment()
-    os.environ.setdefault(MLFLOW_SECONDS, str(ceil(limits.seconds / SHARE)))  # MLflow's own, never before ours
+    wanted = Limits.from_environment({MLFLOW_SECONDS: "inf", **os.environ}).seconds
     check_free(port, "darkroom serve", host)
     check_answers(location())
     store = Store()
     with tempfile.TemporaryDirectory(prefix="darkroom_") as beside:  # parts of a pipeline are read when first needed
+        signal.signal(signal.SIGTERM, lambda *_: _leave(Path(beside), 0))  # uvicorn calls it when it has ended
         version, folder = take_out(store, which, Path(beside))
         print(f"Loading version {version} …", flush=True)
+        os.environ.setdefault(MLFLOW_SECONDS, str(ceil(wanted / SHARE)))
         app, model, params = store.scoring_app(folder)
         known = {name.lower() for name in (host, *names)} | set(HERE if host in (*HERE, "0.0.0.0", "::") else ())
         at = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         said = f"{at}{INVOCATIONS} draws with version {version}; {at}{LIMITS} tells its limits\nStop it with Ctrl-C."
         server = _Server(Middleware(app, model.service.limits, known, params), host, port, said, Path(beside))
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # which uvicorn calls when it has ended
         try:
             server.run()
         except KeyboardInterrupt:
             print(flush=True)
         if ending.is_set():
-            server.leave(0)
+            _leave(Path(beside), 0)
 
 
 class _Server(uvicorn.Server):
@@ -95,15 +95,16 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if not ending.is_set():
             ending.set()
-            late = threading.Timer(ENDS_WITHIN, self.leave, (1,))
+            late = threading.Timer(ENDS_WITHIN, _leave, (self._beside, 1))
             late.daemon = True
             late.start()
         super().handle_exit(sig, frame)
 
-    def leave(self, status: int) -> None:
-        """End this process. To take PyTorch and MLflow down in order takes seconds where others work too, for nothing:
-        nothing is left to be saved."""
-        if status:
-            print("darkroom: ended within a step of the drawing", file=sys.stderr, flush=True)
-        shutil.rmtree(self._beside, ignore_errors=True)
-        os._exit(status)
+
+def _leave(beside: Path, status: int) -> None:
+    """End this process. To take PyTorch and MLflow down in order takes seconds where others work too, for nothing:
+    nothing is left to be saved."""
+    if status:
+        print("darkroom: ended within a step of the drawing", file=sys.stderr, flush=True)
+    shutil.rmtree(beside, ignore_errors=True)
+    os._exit(status)
