@@ -191,7 +191,7 @@ def test_drawing_stops_at_its_deadline(
     ):
         service.draw([ROW] * 64, {})
     assert time.monotonic() - began < 10
-    assert len(asked) > first + 2
+    assert "network" in asked[first:]
     assert len(service.draw([ROW], {"sampler": "ddim", "num_inference_steps": 2})) == 1, "the next is served"
 
 
