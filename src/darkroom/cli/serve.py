@@ -10,8 +10,9 @@ from darkroom.cli.options import taught
 @taught
 def serve(
     version: Annotated[
-        str, typer.Option(help="Which version of the registered model: its number, or an alias.")
-    ] = "candidate",
+        str | None,
+        typer.Option(help="Which version of the registered model: its number, or an alias. [default: candidate]"),
+    ] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="[default: 5001]")] = None,
     host: Annotated[
         str | None, typer.Option(help="Address to listen at. [default: 127.0.0.1, this machine only]")
@@ -38,5 +39,6 @@ def serve(
     negative_prompt.
     """
     from darkroom.serving import server
+    from darkroom.tracking.registry import ALIAS
 
-    server.serve(version, host or server.HOST, port or server.PORT, name or [])
+    server.serve(ALIAS if version is None else version, host or server.HOST, port or server.PORT, name or [])
