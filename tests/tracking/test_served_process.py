@@ -176,10 +176,11 @@ def test_more_than_may_wait_are_refused_at_once(
 ) -> None:
     """And an end under load: all are told, and the process is gone in time."""
     command = [*OURS, "--version", version]
-    how = {"DVC_ROOT": str(store_root), "DARKROOM_SERVE_WAITING": "3"}
+    how = {"DVC_ROOT": str(store_root), "DARKROOM_SERVE_WAITING": "3", "TMPDIR": str(tmp_path)}
     with serving(tmp_path, command, **how) as server, ThreadPoolExecutor(4) as pool:
         there = [pool.submit(requests.send, server.port, long(requests)) for _ in range(4)]
         time.sleep(2)
+        assert list(tmp_path.glob("darkroom_*"))
         refused = requests.send(server.port, requests.good())
         assert refused.status == 429, refused.message
         assert "requests at once = 5: 1 at work (DARKROOM_SERVE_AT_WORK)" in refused.message
@@ -194,7 +195,7 @@ def test_more_than_may_wait_are_refused_at_once(
             assert one.result(30).status == 503
             assert "the server is ending" in one.result().message
     assert "Traceback" not in server.log.read_text()
-    assert not list(tmp_path.glob("darkroom_*"))
+    assert not list(tmp_path.glob("darkroom_*")), "the copy of the model outlived the server"
 
 
 def test_a_client_that_leaves_is_not_drawn_for(server: Server, requests: ModuleType) -> None:
