@@ -43,6 +43,7 @@ def test_help_is_quick_and_teaches(run: Run, capsys: pytest.CaptureFixture[str])
         "inpaint",
         "regenerate",
         "ui",
+        "serve",
         "reproduce",
         "recipe",
         "params",

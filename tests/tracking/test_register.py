@@ -121,7 +121,7 @@ def test_a_pipeline_is_one_version_however_often_it_is_registered(
     describe(PIPELINE, "one")
     first = register()
     assert "just registered; candidate now names it" in first
-    assert "MLFLOW_TRACKING_URI='sqlite+pysqlite:///" in first, "the folder's name has to be quoted"
+    assert "  serve: darkroom serve\n" in first
     version = client.get_model_version_by_alias("darkroom", "candidate")
     assert version.tags["content"] == content_hash(PIPELINE)
     assert "## Metrics" in version.description
@@ -184,6 +184,7 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     with pytest.raises(SystemExit, match="0"):
         cli.main()
     said = capsys.readouterr().out
+    assert "darkroom serve" in said
     assert 'mlflow models serve -m "models:/darkroom@candidate" --env-manager local' in said
     assert f'"dataframe_records": [{{"prompt": "{EXAMPLE}"}}]' in said
 
@@ -410,7 +411,7 @@ def test_what_does_not_reach_the_thresholds_is_registered_and_not_promoted_in_on
     assert "exact_match 0.02 [0, 0.04] is not above chance" in line
     assert "vae.psnr 12 dB is below register.vae_psnr = 25" in line
     assert "darkroom register --promote" in line
-    assert "models:/darkroom/1 " in said, "there is no alias to serve"
+    assert "darkroom serve --version 1\n" in said, "there is no alias to serve"
     assert candidate(own) is None
     version = own.get_model_version("darkroom", "1")
     assert version.tags["gate"] == "refused"

@@ -5,7 +5,7 @@ from typing import NoReturn
 
 import typer
 
-from darkroom.cli import audit, compare, draw, finish, interop, project, registry, reproduce, show
+from darkroom.cli import audit, compare, draw, finish, interop, project, registry, reproduce, serve, show
 from darkroom.core.errors import DarkroomError
 
 INTERRUPTED = 130
@@ -29,7 +29,7 @@ for name, group in groups.items():
 app.command("audit", help=audit.HELP)(audit.audit)
 for command in (finish.finish, reproduce.reproduce):
     app.command(no_args_is_help=True)(command)
-for command in (registry.register, project.ui, project.version):
+for command in (registry.register, serve.serve, project.ui, project.version):
     app.command()(command)
 
 

@@ -1,6 +1,5 @@
 """`darkroom register`."""
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -28,18 +27,17 @@ def register(
     \b
     darkroom register
     darkroom register --promote
-    MLFLOW_TRACKING_URI=sqlite:///.mlflow/mlflow.db \\
-      mlflow models serve -m "models:/darkroom@candidate" --env-manager local --port 5001
+    darkroom serve
     curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \\
       -d '{"dataframe_records": [{"prompt": "EXAMPLE"}], "params": {"seed": 7}}'
 
-    The answer is {"predictions": [{"image": PNG file in base64}]}. A row with an `image` (a PNG file in base64) is
-    drawn from that picture, changed by as much as the parameter `strength` says. The other parameters:
-    num_inference_steps, guidance_scale, sampler, seed (of the first row; the next ones have seed + 1, + 2, …) and
-    negative_prompt.
+    MLflow's own server takes it too, with fewer checks (docs/serving.md):
+
+    \b
+    MLFLOW_TRACKING_URI=sqlite:///.mlflow/mlflow.db \\
+      mlflow models serve -m "models:/darkroom@candidate" --env-manager local --port 5001
     """
     from darkroom.tracking.address import is_on
-    from darkroom.tracking.address import named as address_of_store
 
     if not is_on():
         print("DARKROOM_TRACKING=off: nothing is registered")
@@ -49,12 +47,13 @@ def register(
     from darkroom.inference.folder import PipelineInfo
     from darkroom.params import load
     from darkroom.project import LOCK
+    from darkroom.serving.limits import Limits
     from darkroom.tracking import registry
     from darkroom.tracking.gate import Thresholds
     from darkroom.tracking.ports import while_it_runs
 
     thresholds = Thresholds(**load().register.model_dump())
-    sampling, card = PipelineInfo.read(pipeline).sampling, read_card(pipeline)
+    info, card = PipelineInfo.read(pipeline), read_card(pipeline)
     done = registry.register(
         pipeline,
         registry.Description(
@@ -62,9 +61,10 @@ def register(
             card.example,
             card.metrics,
             {
-                **{name: getattr(sampling, name) for name in ("num_inference_steps", "guidance_scale", "sampler")},
+                **{name: getattr(info.sampling, name) for name in ("num_inference_steps", "guidance_scale", "sampler")},
                 "strength": STRENGTH,
             },
+            Limits().of_model(info.image_size).described(),
         ),
         thresholds,
         promote,
@@ -87,9 +87,4 @@ def register(
     for note in done.verdict.notes:
         print(f"  {note}")
     print(f"  page: {done.page}{while_it_runs()}")
-    address = f"models:/{registry.MODEL}{f'@{registry.ALIAS}' if named else f'/{done.version}'}"
-    served = f"mlflow models serve -m {address} --env-manager local"
-    if address_of_store():  # with a password, perhaps
-        print(f"  serve, with the store named as here: {served}")
-    else:
-        print(f"  serve: MLFLOW_TRACKING_URI={shlex.quote(done.store)} {served}")
+    print(f"  serve: darkroom serve{'' if named else f' --version {done.version}'}")

@@ -27,11 +27,11 @@ class UnusablePictureError(Exception):
     """A picture that cannot be used; the message is the reason, the same on every machine."""
 
 
-def decode(data: bytes, most: int = MAX_PIXELS) -> Image.Image:
+def decode(data: bytes, most_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode a picture file completely, turned upright by its EXIF orientation. Of animations, the first frame.
 
     Args:
-        most: pixels that it may have; one of more is not decoded.
+        most_pixels: that the file may say it has; looked at before they are decoded.
 
     Raises:
         UnusablePictureError: empty, not a picture, truncated, damaged, too large or made to be slow.
@@ -44,30 +44,30 @@ def decode(data: bytes, most: int = MAX_PIXELS) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own limit and remarks on odd metadata; ours follows
             try:
-                return upright(_load(data, most))
+                return upright(_load(data, most_pixels))
             except UnusablePictureError:
                 raise
             except Exception:
                 without = bare(data)
                 if without is None:
                     raise
-                return upright(_load(without[0], most), without[1])
+                return upright(_load(without[0], most_pixels), without[1])
     except UnusablePictureError:
         raise
     except UnidentifiedImageError:
         raise UnusablePictureError(f"not a picture of a known format ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError:
-        raise UnusablePictureError(f"more than {most} pixels") from None
+        raise UnusablePictureError(f"more than {most_pixels} pixels") from None
     except Exception as error:  # decoders raise anything on damaged files; the file is reported, never ignored
         reason = "truncated" if "truncated" in str(error).lower() else f"damaged ({type(error).__name__})"
         raise UnusablePictureError(f"{reason} picture") from None
 
 
-def _load(data: bytes, most: int) -> Image.Image:
+def _load(data: bytes, most_pixels: int) -> Image.Image:
     """All pixels of the first frame, as they lie in the file. Raises whatever the decoder raises."""
     image = Image.open(io.BytesIO(data), formats=FORMATS)
-    if image.width * image.height > most:
-        raise UnusablePictureError(f"{image.width} x {image.height} pixels are more than {most}")
+    if image.width * image.height > most_pixels:
+        raise UnusablePictureError(f"{image.width} x {image.height} pixels are more than {most_pixels}")
     if image.format in ("JPEG", "MPO") and data.count(START_OF_SCAN) > MAX_SCANS:
         raise UnusablePictureError(f"a JPEG of more than {MAX_SCANS} scans")
     image.load()

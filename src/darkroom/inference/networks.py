@@ -47,7 +47,7 @@ class Drawing:
         """(x, t, condition) -> what the U-Net answers; `tally` counts the calls."""
 
         def call(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-            tally.evaluations += 1
+            tally.count()
             return self._network(x, t, condition.context, condition.class_ids)
 
         return call

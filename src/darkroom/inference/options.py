@@ -24,6 +24,10 @@ class Tally:
 
     evaluations: int = 0
 
+    def count(self) -> None:
+        """One more, about to be asked; what this raises ends the drawing."""
+        self.evaluations += 1
+
 
 class Options(TypedDict, total=False):
     """How to draw; what is left out, or None, is as the pipeline does it.

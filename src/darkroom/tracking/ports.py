@@ -1,5 +1,6 @@
 """At which ports user interfaces of this project run: noted in the project's folder while they do, and checked."""
 
+import errno
 import json
 import socket
 import urllib.request
@@ -9,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from darkroom.core.artifact import whole
+from darkroom.core.errors import DarkroomError
 from darkroom.tracking.address import FOLDER, is_server, location, project_root
 from darkroom.tracking.process import is_running, process_tags
 
@@ -57,13 +59,36 @@ def answers(port: int) -> bool:
         return False
 
 
-def is_free(port: int) -> bool:
-    """Whether a server could listen at this port now."""
-    with socket.socket() as trial:
+def check_free(port: int, command: str, host: str = "127.0.0.1") -> None:
+    """Refuse a port that is taken; `command` is what would listen there.
+
+    Raises:
+        DarkroomError: names one that is free.
+    """
+    if not is_free(port, host):
+        free = free_after(port)
+        raise DarkroomError(
+            f"port {port} is taken{f'; {free} is free: {command} --port {free}' if free else ', and so is every other'}"
+        )
+
+
+def is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a server could listen at this port now.
+
+    Raises:
+        DarkroomError: the host is no address of this machine.
+    """
+    try:
+        kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise DarkroomError(f"host = {host!r}: {error.strerror}; give an address of this machine") from None
+    with socket.socket(kind) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            trial.bind(("127.0.0.1", port))
-        except OSError:
+            trial.bind(address)
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise DarkroomError(f"host = {host!r}: {error.strerror}; give an address of this machine") from None
             return False
     return True
 

@@ -29,11 +29,13 @@ ABOUT = f"""\
 Pictures drawn by a Darkroom pipeline: a prompt in, a PNG file out. Each version is one content of `{MADE_AT}`, and its
 description the model card. `{ALIAS}` is the last one whose figures reached what the section `register` of params.yaml
 demands, or that `darkroom register --promote` named all the same: the tag `{GATE}` of a version says `{PASSED}`,
-`{REFUSED}` or `{OVERRIDDEN}`, and `{REASONS}` what was against it. Serve it where Darkroom is installed:
+`{REFUSED}` or `{OVERRIDDEN}`, and `{REASONS}` what was against it. Serve it from its project:
 
 ```
-mlflow models serve -m "models:/{MODEL}@{ALIAS}" --env-manager local
+darkroom serve
 ```
+
+or elsewhere with `mlflow models serve -m "models:/{MODEL}@{ALIAS}" --env-manager local`.
 
 (`darkroom-pipeline` keeps the same folder for every execution of `evaluate`, as it keeps all stages' weights; it cannot
 be served.)
@@ -45,12 +47,14 @@ class Description:
     """What is registered with a pipeline.
 
     card: Markdown. example: a prompt. defaults: of num_inference_steps, guidance_scale, sampler, strength.
+    limits: of a request, by the variables that set them.
     """
 
     card: str
     example: str
     metrics: Mapping[str, float]
     defaults: Mapping[str, Any]
+    limits: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,6 @@ class Registered:
     has: str | None
     verdict: Verdict
     page: str
-    store: str
 
 
 def register(
@@ -109,7 +112,41 @@ def register(
             "try darkroom register again"
         ) from error
     page = f"{store.web_address()}/{store.model_link(MODEL, version)}"
-    return Registered(version, new, had, has, verdict, page, shown(store.address))
+    return Registered(version, new, had, has, verdict, page)
+
+
+def take_out(store: Store, which: str, beside: Path) -> tuple[str, Path]:
+    """The number of a version, and its model's folder, copied into `beside`, with the code that serves it as installed
+    here.
+
+    Args:
+        which: its number, or an alias.
+
+    Raises:
+        DarkroomError: there is no such version, or its pipeline is not what was registered.
+    """
+    try:
+        if which.isdecimal():
+            version = store.client.get_model_version(MODEL, which)
+        else:
+            version = store.client.get_model_version_by_alias(MODEL, which)
+        with _address_in_environment(store.address):
+            address = f"models:/{MODEL}/{version.version}"
+            folder = Path(store.mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=str(beside)))
+        python = store.mlflow.models.Model.load(str(folder)).flavors["python_function"]
+        code, pipeline = (Path(python["model_code_path"]).name, folder / python["artifacts"]["pipeline"]["path"])
+    except (store.mlflow.exceptions.MlflowException, OSError, KeyError, TypeError) as error:
+        raise DarkroomError(
+            f"version {which!r} of the model {MODEL} cannot be taken from {shown(store.address)} "
+            f"({first_line(error)}); run darkroom register, or give --version another one"
+        ) from error
+    if (found := model_hash(pipeline)) != (noted := version.tags.get("content")):
+        raise DarkroomError(
+            f"version {version.version} of the model {MODEL}: its files are {found}, but {noted} was registered; "
+            "run darkroom audit"
+        )
+    shutil.copyfile(CODE, folder / code)
+    return str(version.version), folder
 
 
 def _holder(store: Store) -> str | None:
@@ -252,6 +289,7 @@ def _save(store: Store, place: Path, folder: Path, run: str, model: Any, descrip
         signature=signature,
         input_example=(pd.DataFrame({"prompt": [description.example]}), {"seed": 0}),
         pip_requirements=[],  # no package index has this Darkroom: it is served where it is installed
+        metadata={"limits": dict(description.limits)},
         mlflow_model=model_file,
     )
     if (folder / EVALUATION).is_file():  # where it is found whatever the pipeline's folder is called

@@ -275,6 +275,17 @@ class Store:
         found = self.client.search_model_versions(f"name = '{model}' and tags.content = '{digest}'", max_results=1)
         return str(found[0].version) if found else None
 
+    def scoring_app(self, model: Path) -> tuple[Any, Any, list[str]]:
+        """MLflow's ASGI application that answers requests with the model in a folder, the model itself, and the names
+        of its parameters."""
+        from mlflow.pyfunc import load_model, scoring_server
+
+        logging.getLogger(scoring_server.__name__).setLevel(logging.ERROR)  # its remarks are on what clients send
+        loaded = load_model(str(model))
+        params = loaded.metadata.get_params_schema()
+        app = scoring_server.init(loaded)
+        return app, loaded.unwrap_python_model(), [one.name for one in params.params] if params else []
+
     def end_run(self, run: str, status: str, time: int | None = None) -> None:
         """Close a run as FINISHED, FAILED or KILLED, at `time` (milliseconds since 1970) or now."""
         self.client.set_terminated(run, status, time)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking.address import FOLDER, artifacts_address, is_server, location, project_root
-from darkroom.tracking.ports import UI_PORT, answers, free_after, is_free, noted, running
+from darkroom.tracking.ports import UI_PORT, answers, check_free, noted, running
 from darkroom.tracking.secrets import without_secrets
 from darkroom.tracking.store import Store, check_answers
 
@@ -46,10 +46,7 @@ def serve(port: int = UI_PORT) -> None:
     if running() == port:
         print(f"The user interface of this project runs already:\n{here}/{Store().runs_link()}", flush=True)
         return
-    if not is_free(port):
-        free = free_after(port)
-        remedy = f"; {free} is free: darkroom ui --port {free}" if free else ", and so is every other"
-        raise DarkroomError(f"port {port} is taken{remedy}")
+    check_free(port, "darkroom ui")
     environment = os.environ | store_settings()
     environment |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     print("Starting the user interface, some ten seconds …", flush=True)

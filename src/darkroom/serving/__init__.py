@@ -1,0 +1,1 @@
+"""A registered model as a service that outside input cannot keep busy: limits, a queue, what a request may be."""
