@@ -126,14 +126,16 @@ class Auditor:
         if self._opening is None:
             self._opening = self._pool.submit(_make_store)
         witness, done = self._opening.result(), list[str]()
+        witness.follow()
         told = {name: ask(witness, step) for name, step in self.lineage.steps.items()}
         done += self._held(witness, told).repair()
-        witness.open_for_changes()
-        sent = witness.replay()
-        if sent.sent:
-            done.append(f"sent from the journal: what {len(sent.sent)} of the runs had to tell")
-        if sent.waiting:
-            done.append(f"still in the journal: what {sent.waiting} of the runs have to tell ({sent.reason})")
+        witness.refresh()
+        if pending():
+            sent = witness.replay()
+            if sent.sent:
+                done.append(f"sent from the journal: what {len(sent.sent)} of the runs had to tell")
+            if sent.waiting:
+                done.append(f"still in the journal: what {sent.waiting} of the runs have to tell ({sent.reason})")
         for seen, why in stale_runs(witness, self.stages):
             witness.kill(seen, why)
             done.append(f"run {seen.id} of {seen.stage} is now KILLED: {why}")

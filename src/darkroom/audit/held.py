@@ -57,7 +57,6 @@ class Held:
         if self.witness.tables is None:
             return
         yield from self._repair_experiment(self.witness.tables)
-        store = self.witness.open_for_changes()
         tables = self.witness.tables
         yield from self._repair_records(tables)
         book = self.witness.book
@@ -67,12 +66,12 @@ class Held:
             if record is None:
                 dangling = key not in self._makers and tagged(tables.rows(kind, key), kind) and not is_deleted(now)
                 if dangling or self._is_made_up(kind, key, now, tables):
-                    _take_away(store.client, kind, key)
+                    _take_away(self.witness.client, kind, key)
                     yield f"{called} has no record, and is deleted in MLflow"
             elif not is_deleted(now) and (differences(record, now) or self._wrong_tag(tables, record)):
                 lost = keeping.restore(tables, record, self.find)
                 if lost:
-                    keeping.note_lost(store.client, record, lost)
+                    keeping.note_lost(self.witness.client, record, lost)
                 yield f"{called} is as recorded again" + (
                     f", but for files that nobody has: {some([*lost])}" if lost else ""
                 )
@@ -237,7 +236,7 @@ class Held:
                 changed = True
                 yield f"{file} was not what its name says, and is gone"
         if changed:
-            self.witness.open_for_changes()
+            self.witness.refresh()
 
     def _experiment(self, tables: Tables) -> Iterator[Finding]:
         """The experiment that all runs are in, whose rows follow from the code and from where the project lies."""
@@ -266,9 +265,12 @@ class Held:
         known_as = tables.experiment if tables.experiment is not None else self._experiment_of_records()
         assert known_as is not None
         database.name_experiment(tables.file, known_as)
-        store = self.witness.open_for_changes()
-        for key, value in experiment_tags().items():
-            store.client.set_experiment_tag(store.experiment, key, value)
+        self.witness.follow()
+        assert self.witness.tables is not None
+        rows = self.witness.tables.rows("experiment", str(known_as))
+        kept = [row for row in rows.get("experiment_tags", []) if row["key"] not in experiment_tags()]
+        own = [{"key": key, "value": value, "experiment_id": known_as} for key, value in experiment_tags().items()]
+        database.put_back(tables.file, "experiment", str(known_as), {**rows, "experiment_tags": kept + own})
         yield f"the experiment {EXPERIMENT} is as it should be"
 
     def _experiment_of_records(self) -> int | None:

@@ -19,6 +19,7 @@ from darkroom.tracking.records import (
     Record,
     folder_of,
     hashes,
+    link_to,
     load,
     placed,
     read_record,
@@ -86,6 +87,9 @@ def restore(tables: Tables, record: Record, find: Find) -> tuple[str, ...]:
     folder = folder_of(tables, record.kind, rows)
     if folder is None or record.files is None:
         return ()
+    while link := link_to(folder):
+        link.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
     here, lost = hashes(folder), []
     for name in here.keys() | record.files.keys():
         wanted = record.files.get(name)

@@ -138,13 +138,22 @@ def load(kind: str, digest: str) -> Record | None:
 
 
 def folder_of(tables: Tables, kind: str, rows: Rows) -> Path | None:
-    """Where the files of a thing lie on this machine; None where there is no such folder."""
+    """Where the files of a thing lie in the store; None where there is no such folder, or it is named elsewhere."""
     table, column = LOCATION.get(kind, ("", ""))
     if not rows.get(table):
         return None
-    address = _normal(tables, table, rows[table][0])[column]
-    folder = artifacts_folder(placed(tables, str(address)))
-    return folder if folder is not None and folder.is_dir() else None
+    address = str(_normal(tables, table, rows[table][0])[column])
+    folder = artifacts_folder(placed(tables, address)) if address.startswith(f"{HERE}/") else None
+    return folder if folder is not None and ".." not in folder.parts and folder.is_dir() else None
+
+
+def link_to(folder: Path) -> Path | None:
+    """The link in the project's store through which a folder is reached; None where there is none."""
+    store = own_artifacts()
+    if not folder.is_relative_to(store):
+        return None
+    parts = folder.relative_to(store).parts
+    return next((path for n in range(len(parts) + 1) if (path := store.joinpath(*parts[:n])).is_symlink()), None)
 
 
 def placed(tables: Tables, address: str) -> str:
@@ -176,8 +185,11 @@ def made_at(rows: Rows) -> int:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """{name: md5} of all that lies in a folder, several at a time; what is neither file nor folder is `NO_FILE`."""
-    names = list(_walked(folder))
+    """{name: md5} of all that lies in a folder, several at a time; what is neither file nor folder is `NO_FILE`.
+
+    Nothing, where a link leads there: what lies elsewhere is not the store's.
+    """
+    names = [] if link_to(folder) else list(_walked(folder))
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(_hash, names))
     return {file.relative_to(folder).as_posix(): md5 for file, md5 in zip(names, found, strict=True)}

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,11 +136,16 @@ def _check_as_recorded(store: Store, version: str | None) -> None:
     if version is not None:
         things += [("version", f"{MODEL}/{version}"), ("copy", _copy(store, version))]
     for kind, key in things:
-        if wrong := unsound(store.address, kind, key):
-            raise DarkroomError(
-                f"the {kind} {key} in {shown(store.address)} is not as it was recorded ({wrong[0]}); "
-                "darkroom audit --repair, then darkroom register again"
-            )
+        wrong = unsound(store.address, kind, key)
+        if any(not (kind == "model" and told.startswith("description")) for told in wrong):  # which is written anew
+            raise _refused(store, kind, key, wrong)
+
+
+def _refused(store: Store, kind: str, key: str, wrong: Sequence[str]) -> DarkroomError:
+    return DarkroomError(
+        f"the {kind} {key} in {shown(store.address)} is not as it was recorded ({wrong[0]}); "
+        "darkroom audit --repair, then darkroom register again"
+    )
 
 
 def _keep_records(store: Store, version: str) -> None:
@@ -231,15 +236,10 @@ def _note(store: Store, version: str, card: str, verdict: Verdict, promote: bool
 def _add_version(store: Store, folder: Path, digest: str, description: Description, lock: Path | None) -> str:
     now = time.time_ns() // 1_000_000
     maker = store.find_maker(MADE_AT, digest)
-    run = (
-        maker[0]
-        if maker
-        else store.create_run("register", now, {}, {f"in.{MADE_AT}": digest, "stage": "register", **process_tags()})
-    )
-    if maker and unsound(store.address, "run", run):
-        raise DarkroomError(
-            f"run {run} is not as it was recorded; darkroom audit --repair, then darkroom register again"
-        )
+    made_here = {f"in.{MADE_AT}": digest, "stage": "register", **process_tags()}
+    run = maker[0] if maker else store.create_run("register", now, {}, made_here)
+    if wrong := unsound(store.address, "run", run):
+        raise _refused(store, "run", run, wrong)
     try:
         model = store.client.create_logged_model(
             store.experiment,

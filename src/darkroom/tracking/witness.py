@@ -8,11 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from darkroom.tracking import database
-from darkroom.tracking.address import database_file, is_server, location, named
-from darkroom.tracking.database import Tables
+from darkroom.tracking.address import FOLDER, database_file, is_server, location, named, project_root
+from darkroom.tracking.database import Tables, follow_project
 from darkroom.tracking.journal import Replayed, replay
-from darkroom.tracking.keeping import restore
+from darkroom.tracking.keeping import Client, restore
 from darkroom.tracking.process import is_running
 from darkroom.tracking.records import Book, own_artifacts
 from darkroom.tracking.repository import NO_REPOSITORY
@@ -126,13 +128,25 @@ class Witness:
         """Open for changes."""
         return Store()
 
-    def open_for_changes(self) -> Store:
-        """The store as MLflow has it open; the first time it follows the project to where that lies now."""
-        store = self._store
+    @property
+    def client(self) -> Client:
+        """MLflow's own, for changes."""
+        return self._store.client
+
+    def follow(self) -> None:
+        """Have the project's own store name its artifacts where the project lies now, and read it anew."""
+        if self.tables is None:
+            return
+        if not named():
+            with FileLock(project_root() / FOLDER / "lock"):
+                follow_project(project_root() / FOLDER)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read store and records anew, which were changed."""
         if self.tables is not None:
             self.tables = Tables(self.tables.file)
             self.book, self._source = Book.read(), Local(self.tables)
-        return store
 
     def replay(self) -> Replayed:
         """Send the store the runs that wait for it in the project's journal."""
