@@ -127,7 +127,7 @@ def _nobody(step: Step, told: Testimony, checks: Checks) -> Finding:
     if told.deleted:
         how = "is gone from MLflow, and its record is here" if told.deleted.gone else "was deleted in MLflow"
         what = f"its run {short(told.deleted.id)} {how}"
-        return Finding("missing run", step.stage, what, f"{REPAIR} restores it", here)
+        return Finding("missing run", step.stage, what, REPAIR, here)
     what = "no finished run made what dvc.lock has, from the inputs it has"
     if seen := rival(step, told, checks):
         other = some([path for path, digest in step.outputs.items() if seen.outputs.get(path) != digest])
