@@ -1,6 +1,7 @@
 """The toy project: its files, and what a test does to it."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image, PngImagePlugin
 from darkroom.inference.written import FORMAT, KEY
 from darkroom.project import place
 from darkroom.tracking import stage_run
+from darkroom.tracking.records import Book
 from darkroom.tracking.store import Store
 
 PIPELINE = """\
@@ -101,12 +103,18 @@ def record_run(stage: str, profile: Mapping[str, str] = PROFILE, **params: Any) 
             run.summary({"psnr": 30.0})
 
 
+def forget_records() -> None:
+    """As if no records had ever been kept."""
+    shutil.rmtree(".darkroom")
+    subprocess.run([*GIT, "rm", "-r", "--quiet", "--cached", ".darkroom"], check=True)
+
+
 def record_again(run: str) -> None:
     """Have what MLflow says of a run now be what was recorded of it: as if its stage had told so."""
     store = Store()
-    for file in Path(".darkroom/runs").glob("*.json"):
-        if f'"key": "{run}"' in file.read_text():
-            file.unlink()
+    record = Book.read().latest["run", run].file
+    record.unlink()
+    subprocess.run([*GIT, "rm", "--quiet", "--cached", record], check=True)
     store.client.delete_tag(run, "record")
     store.keep_record("run", run)
 

@@ -39,6 +39,7 @@ class Held:
     told: Mapping[str, Testimony]
     find: keeping.Find
     unvouched: list[str] = field(default_factory=list)
+    _named: set[Path] = field(default_factory=set)
 
     def findings(self) -> Iterator[Finding]:
         """What is otherwise than recorded, what has no record, and which records are not as they were."""
@@ -66,12 +67,10 @@ class Held:
             if record is None:
                 dangling = key not in self._makers and tagged(tables.rows(kind, key), kind) and not is_deleted(now)
                 if dangling or self._is_made_up(kind, key, now, tables):
-                    _take_away(self.witness.client, kind, key)
+                    keeping.take_away(tables, kind, key)
                     yield f"{called} has no record, and is deleted in MLflow"
             elif not is_deleted(now) and (differences(record, now) or self._wrong_tag(tables, record)):
                 lost = keeping.restore(tables, record, self.find)
-                if lost:
-                    keeping.note_lost(self.witness.client, record, lost)
                 yield f"{called} is as recorded again" + (
                     f", but for files that nobody has: {some([*lost])}" if lost else ""
                 )
@@ -193,6 +192,7 @@ class Held:
     def _lost(self, tables: Tables, kind: str, key: str, digest: str, called: str) -> Finding:
         """That the record of a thing is gone or damaged, and how it comes back."""
         file, here = FOLDER / PLACES[kind] / f"{digest}.json", self._stages(kind, key)
+        self._named.add(file)
         what = f"the record of {called} is {'damaged' if file.exists() else 'gone'}"
         if keeping.rebuilt(tables, kind, key, digest, self.witness.book) is not None:
             return Finding("lost record", str(file), what, _from_git(file) or self._command(kind, key), here)
@@ -204,7 +204,7 @@ class Held:
         """Records that are damaged, that git has and the disk has not, or of which two tell of the same thing."""
         book = self.witness.book
         gone = (known("ls-files", "--deleted", "--", str(FOLDER)) or "").splitlines()
-        for file in dict.fromkeys((*book.damaged, *map(Path, gone))):
+        for file in dict.fromkeys(file for file in (*book.damaged, *map(Path, gone)) if file not in self._named):
             what = "is not what its name says" if file in book.damaged else "is gone, and git has it"
             yield Finding("lost record", str(file), what, _from_git(file) or REPAIR)
         for record in book.rivals:
@@ -311,18 +311,6 @@ def _wrong_copy(now: Record) -> str:
     if folder_hash(parts) != content[0]:
         return f"its files are not the content {short(content[0])} that it names"
     return "" if now.files.get(CODE.name) == file_hash(CODE) else f"{CODE.name} is not this Darkroom's"
-
-
-def _take_away(client: keeping.Client, kind: str, key: str) -> None:
-    if kind == "run":
-        client.delete_run(key)
-    elif kind == "model":
-        client.delete_registered_model(key)
-    elif kind == "version":
-        name, _, version = key.rpartition("/")
-        client.delete_model_version(name, version)
-    else:
-        client.delete_logged_model(key)
 
 
 def _from_git(file: Path) -> str:

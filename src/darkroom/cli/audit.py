@@ -15,12 +15,12 @@ in it), from there to the source. Each finding names what is wrong, where, and t
 status is 1 where the chain is broken:
 
 \b
-{chr(10).join(f"  {kind:20}{meaning}" for kind, meaning in BREAKS.items())}
+{chr(10).join(f"  {kind:25}{meaning}" for kind, meaning in BREAKS.items())}
 
 and 0 with these:
 
 \b
-{chr(10).join(f"  {kind:20}{meaning}" for kind, meaning in WARNINGS.items())}
+{chr(10).join(f"  {kind:25}{meaning}" for kind, meaning in WARNINGS.items())}
 
 --repair has MLflow hold again what was recorded of runs and models, brings deleted runs back, records runs for outputs
 that are here as dvc.lock has them but have none, notes restored outputs, closes runs whose process is gone, and finds

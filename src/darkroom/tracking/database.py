@@ -56,7 +56,6 @@ LISTED = {  # the keys of all things of a kind that are Darkroom's
     "version": f"SELECT name || '/' || version FROM model_versions WHERE {OWN_MODELS}",
     "copy": "SELECT model_id FROM logged_models WHERE experiment_id = :experiment",
 }
-SHARED = ("datasets",)  # tables whose rows several things have
 
 
 def make(fill: Callable[[str, str], Any], database: Path) -> None:
@@ -93,8 +92,9 @@ def follow_project(folder: Path) -> None:
         old = found[0]
         for table, column in ARTIFACT_PATHS:
             database.execute(
-                f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
-                (new, len(old) + 1, len(old), old),
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                f"WHERE substr({column} || '/', 1, ?) = ? || '/' AND substr({column} || '/', 1, ?) != ? || '/'",
+                (new, len(old) + 1, len(old) + 1, old, len(new) + 1, new),
             )
 
 
@@ -200,8 +200,7 @@ def put_back(file: Path, kind: str, key: str, rows: Rows) -> None:
     """Have the database hold these rows of a thing, and no others."""
     with closing(sqlite3.connect(file)) as database, database:
         for table, which in BELONGS[kind].items():
-            if table not in SHARED:
-                database.execute(f"DELETE FROM {table} WHERE {which}", {"key": key})
+            database.execute(f"DELETE FROM {table} WHERE {which}", {"key": key})
         for table, wanted in rows.items():
             for row in wanted:
                 columns, marks = ", ".join(row), ", ".join("?" * len(row))

@@ -50,6 +50,8 @@ def differences(record: Record, now: Record) -> list[str]:
     found = list(_of_rows(record.rows, now.rows))
     if record.files is not None and now.files is not None:
         found += _of_files(record.files, now.files)
+    elif record.files and record.kind == "copy":
+        found.append("its files are gone")
     return found
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,14 @@ from darkroom.tracking.address import database_file, project_root
 from darkroom.tracking.database import Rows, Tables, put_back
 from darkroom.tracking.differences import differences, merged
 from darkroom.tracking.records import (
-    NO_FILE,
     TAG,
     TAGS,
     Book,
     Record,
-    folder_of,
     hashes,
     link_to,
     load,
+    place_of,
     placed,
     read_record,
     tagged,
@@ -78,48 +77,67 @@ def unsound(address: str, kind: str, key: str) -> list[str]:
 def restore(tables: Tables, record: Record, find: Find) -> tuple[str, ...]:
     """Have the store hold again what a record says, rows and files; the names of files that nobody has any more.
 
-    find: a file with this md5. What is in the folder and not in the record is taken away.
+    These are written down as lost, in a record that follows. What is in the folder and not in the record is taken away.
+
+    Args:
+        find: a file with this md5.
+
+    Raises:
+        OSError: something cannot be written.
     """
-    now = read_record(tables, record.kind, record.key)
-    rows = _placed(tables, merged(record, now))
-    rows.setdefault(TAGS[record.kind], []).append(_tag(rows, record))
-    put_back(tables.file, record.kind, record.key, rows)
-    folder = folder_of(tables, record.kind, rows)
-    if folder is None or record.files is None:
-        return ()
+    rows = _placed(tables, merged(record, read_record(tables, record.kind, record.key, with_files=False)))
+    _put_rows(tables, record, rows)
+    folder = place_of(tables, record.kind, rows)
+    lost = () if folder is None or record.files is None else _put_files(folder, record, record.files, find)
+    if lost and record.files is not None:
+        files = {name: md5 for name, md5 in record.files.items() if name not in lost}
+        after = replace(record, files=files, follows=record.digest, lost=(*record.lost, *lost))
+        after.save()
+        _put_rows(tables, after, rows)
+    return lost
+
+
+def take_away(tables: Tables, kind: str, key: str) -> None:
+    """Delete a thing: runs and copies as MLflow does, which can bring them back, others for good."""
+    rows = tables.rows(kind, key)
+    for row in (*rows.get("runs", []), *rows.get("logged_models", [])):
+        row["lifecycle_stage"] = "deleted"
+    put_back(tables.file, kind, key, rows if kind in ("run", "copy") else {})
+
+
+def _put_rows(tables: Tables, record: Record, rows: Rows) -> None:
+    """Rows of a thing, and the tag that names its record."""
+    table = TAGS[record.kind]
+    put_back(tables.file, record.kind, record.key, {**rows, table: [*rows.get(table, []), _tag(rows, record)]})
+
+
+def _put_files(folder: Path, record: Record, files: Mapping[str, str], find: Find) -> tuple[str, ...]:
+    """The files of a record; the names of those that nobody has."""
     while link := link_to(folder):
         link.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     here, lost = hashes(folder), []
-    for name in here.keys() | record.files.keys():
-        wanted = record.files.get(name)
-        if here.get(name) == wanted:
+    found = {name: find(md5) for name, md5 in files.items() if here.get(name) != md5 and name not in record.texts}
+    for name, md5 in files.items():
+        if here.get(name) == md5:
             continue
-        found = None if wanted is None or name in record.texts else find(wanted)
-        _take_away(folder / name)
-        if wanted is None or wanted == NO_FILE:
-            continue
+        for n in range(1, len(Path(name).parts) + 1):  # what stands where a folder belongs
+            path = folder.joinpath(*Path(name).parts[:n])
+            if path.is_symlink() or (path.exists() and not path.is_dir()):
+                path.unlink()
+        source = found.get(name)
         if name in record.texts:
             with whole(folder / name) as beside:
                 beside.write_bytes(record.texts[name].encode())
-        elif found is not None:
+        elif source is not None and source.is_file():
             with whole(folder / name) as beside:
-                shutil.copyfile(found, beside)
+                shutil.copyfile(source, beside)
         else:
+            _take_away(folder / name)
             lost.append(name)
+    for name in hashes(folder).keys() - files.keys():
+        _take_away(folder / name)
     return tuple(sorted(lost))
-
-
-def note_lost(client: Client, record: Record, lost: tuple[str, ...]) -> None:
-    """Write down that files of a thing are lost for good, in a record that follows.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    files = {name: md5 for name, md5 in (record.files or {}).items() if name not in lost}
-    after = replace(record, files=files, follows=record.digest, lost=(*record.lost, *lost))
-    after.save()
-    set_tag(client, record.kind, record.key, after.digest)
 
 
 def is_damaged(file: Path) -> bool:

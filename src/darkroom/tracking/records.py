@@ -139,12 +139,18 @@ def load(kind: str, digest: str) -> Record | None:
 
 def folder_of(tables: Tables, kind: str, rows: Rows) -> Path | None:
     """Where the files of a thing lie in the store; None where there is no such folder, or it is named elsewhere."""
+    folder = place_of(tables, kind, rows)
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def place_of(tables: Tables, kind: str, rows: Rows) -> Path | None:
+    """Where the files of a thing lie, or would."""
     table, column = LOCATION.get(kind, ("", ""))
     if not rows.get(table):
         return None
     address = str(_normal(tables, table, rows[table][0])[column])
     folder = artifacts_folder(placed(tables, address)) if address.startswith(f"{HERE}/") else None
-    return folder if folder is not None and ".." not in folder.parts and folder.is_dir() else None
+    return folder if folder is not None and ".." not in folder.parts else None
 
 
 def link_to(folder: Path) -> Path | None:
@@ -231,7 +237,7 @@ def _normal(tables: Tables, table: str, row: Mapping[str, Any]) -> dict[str, Any
 
 def _from_here(tables: Tables, address: str) -> str:
     here = artifacts_address(own_artifacts())
-    for root in (tables.location, *(() if named() else (here,))):
+    for root in (*(() if named() else (here,)), tables.location):
         if root and (address == root or address.startswith(f"{root}/")):
             return HERE + address[len(root) :]
     if not named() and (moved := moved_to(address, own_artifacts())):

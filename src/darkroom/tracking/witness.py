@@ -14,7 +14,7 @@ from darkroom.tracking import database
 from darkroom.tracking.address import FOLDER, database_file, is_server, location, named, project_root
 from darkroom.tracking.database import Tables, follow_project
 from darkroom.tracking.journal import Replayed, replay
-from darkroom.tracking.keeping import Client, restore
+from darkroom.tracking.keeping import restore
 from darkroom.tracking.process import is_running
 from darkroom.tracking.records import Book, own_artifacts
 from darkroom.tracking.repository import NO_REPOSITORY
@@ -127,11 +127,6 @@ class Witness:
     def _store(self) -> Store:
         """Open for changes."""
         return Store()
-
-    @property
-    def client(self) -> Client:
-        """MLflow's own, for changes."""
-        return self._store.client
 
     def follow(self) -> None:
         """Have the project's own store name its artifacts where the project lies now, and read it anew."""
