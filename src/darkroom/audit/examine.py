@@ -143,6 +143,7 @@ class Auditor:
             done.append(f"{n} places of artifacts now lie in this project")
         for step in self.lineage.steps.values():
             done += self._record(witness, step)
+        witness.refresh()
         return done
 
     def _record(self, witness: Witness, step: Step) -> Iterator[str]:

@@ -51,7 +51,7 @@ class Held:
             yield from self._thing(tables, kind, key)
         yield from self._files_of_records(tables)
         if not self.everything and (rest := len(self._runs(tables)) - len(self._makers)):
-            self.unvouched.append(f"{rest} runs that dvc.lock does not name: darkroom audit --all-runs compares them")
+            self.unvouched.append(f"runs that dvc.lock does not name ({rest}): darkroom audit --all-runs compares them")
 
     def repair(self) -> Iterator[str]:
         """Have MLflow hold what the records say, and take away what is in none; each thing done, in words."""
@@ -69,7 +69,9 @@ class Held:
                 if dangling or self._is_made_up(kind, key, now, tables):
                     keeping.take_away(tables, kind, key)
                     yield f"{called} has no record, and is deleted in MLflow"
-            elif not is_deleted(now) and (differences(record, now) or self._wrong_tag(tables, record)):
+            elif (kind == "copy" or not is_deleted(now)) and (
+                differences(record, now) or self._wrong_tag(tables, record)
+            ):
                 lost = keeping.restore(tables, record, self.find)
                 yield f"{called} is as recorded again" + (
                     f", but for files that nobody has: {some([*lost])}" if lost else ""
@@ -126,7 +128,7 @@ class Held:
         if record is None:
             yield from self._unrecorded(tables, kind, key, now, called)
             return
-        if is_deleted(now):
+        if is_deleted(now) and kind != "copy":
             if kind == "version":
                 self.unvouched.append(f"{called}, which was deleted in MLflow")
             return

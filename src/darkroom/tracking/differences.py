@@ -73,8 +73,11 @@ def merged(record: Record, now: Record) -> Rows:
 
 def is_deleted(now: Record) -> bool:
     """Whether a thing was deleted by MLflow's own ways, which leave a mark."""
-    run, version = now.rows.get("runs", [{}])[0], now.rows.get("model_versions", [{}])[0]
-    return run.get("lifecycle_stage") == "deleted" or version.get("current_stage") == DELETED_VERSION
+    rows = (*now.rows.get("runs", []), *now.rows.get("logged_models", []))
+    versions = now.rows.get("model_versions", [])
+    return any(row.get("lifecycle_stage") == "deleted" for row in rows) or any(
+        row.get("current_stage") == DELETED_VERSION for row in versions
+    )
 
 
 def _of_rows(before: Rows, now: Rows) -> Iterator[str]:

@@ -185,7 +185,7 @@ def _clear_half_made(store: Store) -> None:
         if f"models:/{model.model_id}" in sources or alive or (alive is None and shared):
             continue
         if place := artifacts_folder(model.artifact_location):
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(place.parent if place.parent.name == model.model_id else place, ignore_errors=True)
         store.client.delete_logged_model(model.model_id)
 
 
