@@ -40,6 +40,7 @@ class Held:
     find: keeping.Find
     unvouched: list[str] = field(default_factory=list)
     _named: set[Path] = field(default_factory=set)
+    _before: list[str] = field(default_factory=list)  # what is older than records
 
     def findings(self) -> Iterator[Finding]:
         """What is otherwise than recorded, what has no record, and which records are not as they were."""
@@ -49,6 +50,10 @@ class Held:
         yield from self._experiment(tables)
         for kind, key in self._scope(tables):
             yield from self._thing(tables, kind, key)
+        if self._before:
+            what = f"made before records were kept: {some(self._before)}"
+            remedy = "none needed; darkroom register makes a version that has a record"
+            yield Finding("recorded before digests", "MLflow", what, remedy)
         yield from self._files_of_records(tables)
         if not self.everything and (rest := len(self._runs(tables)) - len(self._makers)):
             self.unvouched.append(f"runs that dvc.lock does not name ({rest}): darkroom audit --all-runs compares them")
@@ -161,12 +166,11 @@ class Held:
         elif here and self._is_maker_without(kind, key, now):
             what = "left no record, though others of its time did"
             yield Finding("not recorded", called, what, f"dvc repro -f -s {here[0]}", here)
+        elif here:
+            remedy = f"none needed; dvc repro -f -s {here[0]} makes one that has a record"
+            yield Finding("recorded before digests", here[0], "its run was made before records were kept", remedy, here)
         else:
-            again = f"dvc repro -f -s {here[0]}" if here else "darkroom register"
-            what = "was made before records were kept"
-            yield Finding(
-                "recorded before digests", called, what, f"none needed; {again} makes one that has a record", here
-            )
+            self._before.append(called)
 
     def _is_made_up(self, kind: str, key: str, now: Record, tables: Tables) -> bool:
         """Whether a thing without a record should have one, and nothing here builds on it."""
