@@ -16,6 +16,7 @@ from typing import Any
 
 import mlflow
 import pytest
+from mlflow.tracking._tracking_service import utils
 
 from darkroom.tracking import registry
 from darkroom.tracking.events import Begin
@@ -126,6 +127,7 @@ def tampered(registered: Path, tmp_path: Path, toy: ModuleType, monkeypatch: pyt
     root = tmp_path / "registered"
     shutil.copytree(registered, root, symlinks=True)
     monkeypatch.chdir(root)
+    utils._artifact_repos_cache.clear()  # by which a process would write a model's files to the project it knew before
     return root
 
 
