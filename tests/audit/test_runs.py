@@ -87,9 +87,11 @@ def test_a_deleted_run_is_missed_and_brought_back(
 
 
 def test_a_run_that_is_gone_for_good_is_recorded_afterwards(
-    audit: Audit, client: mlflow.MlflowClient, run_of: Callable[[str], str], tracked: Path
+    audit: Audit, client: mlflow.MlflowClient, run_of: Callable[[str], str], toy: ModuleType
 ) -> None:
-    client.set_tag(run_of("train_vae"), "stage", "something else")
+    run = run_of("train_vae")
+    client.set_tag(run, "stage", "something else")
+    toy.record_again(run)
     finding = named(audit(), "missing run")
     assert (finding["where"], finding["breaks"]) == ("train_vae", True)
     found = audit("--repair")
@@ -99,8 +101,12 @@ def test_a_run_that_is_gone_for_good_is_recorded_afterwards(
     assert audit("--repair")["repaired"] == []
 
 
-def test_nothing_is_attested_that_is_not_there(audit: Audit, client: mlflow.MlflowClient, run_of: Any) -> None:
-    client.set_tag(run_of("train_vae"), "stage", "something else")
+def test_nothing_is_attested_that_is_not_there(
+    audit: Audit, client: mlflow.MlflowClient, run_of: Any, toy: ModuleType
+) -> None:
+    run = run_of("train_vae")
+    client.set_tag(run, "stage", "something else")
+    toy.record_again(run)
     (VAE / "weights.txt").write_text("forged")
     found = audit("--repair")
     assert found["repaired"] == []
@@ -108,7 +114,8 @@ def test_nothing_is_attested_that_is_not_there(audit: Audit, client: mlflow.Mlfl
 
 
 @pytest.mark.usefixtures("tracked")
-def test_where_the_store_is_gone_repair_makes_one(audit: Audit) -> None:
+def test_where_the_store_is_gone_repair_makes_one(audit: Audit, toy: ModuleType) -> None:
+    toy.forget_records()
     shutil.rmtree(".mlflow")
     found = audit()
     assert kinds(found) == ["missing run"]
@@ -118,6 +125,17 @@ def test_where_the_store_is_gone_repair_makes_one(audit: Audit) -> None:
     assert found["whole"]
     assert len(found["repaired"]) == 3
     assert named(found, "recorded afterwards")["where"] == "prepare_data, train_vae, evaluate"
+
+
+@pytest.mark.usefixtures("tracked")
+def test_where_the_store_is_gone_its_records_bring_back_what_it_said(audit: Audit, toy: ModuleType) -> None:
+    """But for the pictures and files that runs kept, which are lost with it."""
+    before = audit()["steps"]
+    shutil.rmtree(".mlflow")
+    found = audit("--repair")
+    assert found["whole"]
+    assert set(kinds(found)) == {"lost copies"}
+    assert found["steps"] == before
 
 
 @pytest.mark.usefixtures("tracked")
@@ -131,9 +149,13 @@ def test_a_store_that_cannot_be_opened_is_a_finding(audit: Audit, monkeypatch: p
     assert audit()["whole"]
 
 
-def test_dirty_and_unknown_commits_are_remarked(audit: Audit, client: mlflow.MlflowClient, run_of: Any) -> None:
+def test_dirty_and_unknown_commits_are_remarked(
+    audit: Audit, client: mlflow.MlflowClient, run_of: Any, toy: ModuleType
+) -> None:
     client.set_tag(run_of("train_vae"), "git.dirty", "true")
     client.set_tag(run_of("evaluate"), "mlflow.source.git.commit", "0" * 40)
+    toy.record_again(run_of("train_vae"))
+    toy.record_again(run_of("evaluate"))
     found = audit()
     assert found["whole"]
     assert kinds(found) == ["dirty commit", "unknown commit"]

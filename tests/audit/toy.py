@@ -1,17 +1,21 @@
 """The toy project: its files, and what a test does to it."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from dvc.cli import main as dvc
 from PIL import Image, PngImagePlugin
 
 from darkroom.inference.written import FORMAT, KEY
 from darkroom.project import place
 from darkroom.tracking import stage_run
+from darkroom.tracking.records import Book
+from darkroom.tracking.store import Store
 
 PIPELINE = """\
 stages:
@@ -89,9 +93,30 @@ def write_files(files: Mapping[str, str]) -> None:
 def record_run(stage: str, profile: Mapping[str, str] = PROFILE, **params: Any) -> None:
     """A finished run of a stage whose outputs lie there, as the stage itself would have recorded it."""
     here = place(stage)
-    given = {"steps": 3, "learning_rate": 0.001, "name": "toy"} if stage == "train_vae" else {}
-    with stage_run(stage, {stage: {**given, **params}}, here.input_hashes(), here.code_hashes(), here.outputs, profile):
-        pass
+    given = {stage: {**yaml.safe_load(PARAMS)[stage], **params}}
+    with stage_run(stage, given, here.input_hashes(), here.code_hashes(), here.outputs, profile) as run:
+        if stage == "train_vae":
+            for step in (1, 2, 3):
+                run.metrics(step, {"loss": 1 / step})
+            run.picture(Image.new("RGB", (4, 4)), "samples", step=1)
+            run.text("# Notes\n", "notes/words.md")
+            run.summary({"psnr": 30.0})
+
+
+def forget_records() -> None:
+    """As if no records had ever been kept."""
+    shutil.rmtree(".darkroom")
+    subprocess.run([*GIT, "rm", "-r", "--quiet", "--cached", ".darkroom"], check=True)
+
+
+def record_again(run: str) -> None:
+    """Have what MLflow says of a run now be what was recorded of it: as if its stage had told so."""
+    store = Store()
+    record = Book.read().latest["run", run].file
+    record.unlink()
+    subprocess.run([*GIT, "rm", "--quiet", "--cached", record], check=True)
+    store.client.delete_tag(run, "record")
+    store.keep_record("run", run)
 
 
 def draw_picture(path: Path, model: str, index: int = 0) -> Path:

@@ -10,6 +10,7 @@ from darkroom.audit import picture as pictures
 from darkroom.audit.checks import Checks
 from darkroom.audit.disk import Cache, Disk
 from darkroom.audit.findings import Finding, merged, short
+from darkroom.audit.held import Held
 from darkroom.audit.lineage import Lineage, Step, ordered, read_lineage
 from darkroom.audit.raw_data import check_raw_data
 from darkroom.audit.testimony import (
@@ -23,11 +24,14 @@ from darkroom.audit.testimony import (
     rival,
     stale_runs,
 )
+from darkroom.core.artifact import file_hash
 from darkroom.core.errors import DarkroomError
 from darkroom.project import LOCK, Place, places
 from darkroom.tracking.address import is_on, location, shown
 from darkroom.tracking.journal import pending
 from darkroom.tracking.outputs import MODELS
+from darkroom.tracking.records import hashes, own_artifacts
+from darkroom.tracking.store import Store
 from darkroom.tracking.witness import Witness, store_exists, stray_artifacts
 
 PICTURES = ".png"
@@ -35,7 +39,10 @@ PICTURES = ".png"
 
 @dataclass
 class Audit:
-    """What was looked at, and what was found. versions: of registered models, in words, by the content they hold."""
+    """What was looked at, and what was found. versions: of registered models, in words, by the content they hold.
+
+    unvouched: what MLflow holds of which nobody can tell whether it is true.
+    """
 
     target: str
     lineage: Lineage
@@ -44,6 +51,7 @@ class Audit:
     versions: Mapping[str, list[str]]
     picture: pictures.Traced | None = None
     repaired: list[str] = field(default_factory=list)
+    unvouched: list[str] = field(default_factory=list)
 
     @property
     def whole(self) -> bool:
@@ -58,12 +66,13 @@ class Auditor:
         DarkroomError: no project here, or no such stage or file.
     """
 
-    def __init__(self, target: str | None) -> None:
-        self.places = places()
+    def __init__(self, target: str | None, all_runs: bool = False) -> None:
+        self.places, self.all_runs = places(), all_runs
         self.target = target
         self.picture: pictures.Recorded | None = None
         self._opening: Future[Witness] | None = None
         self._pool = ThreadPoolExecutor(1)
+        self._copies: dict[str, Path] = {}
         stage = self._resolve()
         lock = LOCK.read_text(encoding="utf-8") if LOCK.is_file() else ""
         if is_on() and store_exists():
@@ -98,24 +107,35 @@ class Auditor:
             findings += self._never_ran()
         if witness:
             findings += self._store_faults(witness)
-        versions = {}
+        versions, unvouched = {}, list[str]()
+        if witness and not past:
+            held = self._held(witness, told)
+            findings += held.findings()
+            unvouched = held.unvouched
         if witness:
             models = [step.outputs[path] for step in lineage.steps.values() for path in step.outputs if _is_model(path)]
             versions = {digest: found for digest in models if (found := witness.versions(digest))}
-        return Audit(self.target or "all stages", lineage, merged(findings), told, versions, traced)
+        return Audit(
+            self.target or "all stages", lineage, merged(findings), told, versions, traced, unvouched=unvouched
+        )
 
     def repair(self) -> list[str]:
         """Mend what the store should say, and tell what was done."""
         if not is_on():
             raise DarkroomError("DARKROOM_TRACKING=off: nothing can be recorded; set it to on")
         if self._opening is None:
-            self._opening = self._pool.submit(Witness)
+            self._opening = self._pool.submit(_make_store)
         witness, done = self._opening.result(), list[str]()
-        sent = witness.replay()
-        if sent.sent:
-            done.append(f"sent from the journal: what {len(sent.sent)} of the runs had to tell")
-        if sent.waiting:
-            done.append(f"still in the journal: what {sent.waiting} of the runs have to tell ({sent.reason})")
+        witness.follow()
+        told = {name: ask(witness, step) for name, step in self.lineage.steps.items()}
+        done += self._held(witness, told).repair()
+        witness.refresh()
+        if pending():
+            sent = witness.replay()
+            if sent.sent:
+                done.append(f"sent from the journal: what {len(sent.sent)} of the runs had to tell")
+            if sent.waiting:
+                done.append(f"still in the journal: what {sent.waiting} of the runs have to tell ({sent.reason})")
         for seen, why in stale_runs(witness, self.stages):
             witness.kill(seen, why)
             done.append(f"run {seen.id} of {seen.stage} is now KILLED: {why}")
@@ -123,6 +143,7 @@ class Auditor:
             done.append(f"{n} places of artifacts now lie in this project")
         for step in self.lineage.steps.values():
             done += self._record(witness, step)
+        witness.refresh()
         return done
 
     def _record(self, witness: Witness, step: Step) -> Iterator[str]:
@@ -132,7 +153,7 @@ class Auditor:
             return  # nothing is attested that is not here
         if "missing run" in kinds:
             if told.deleted:
-                witness.restore(told.deleted)
+                witness.restore(told.deleted, self._find)
                 yield f"{step.stage}: its deleted run {told.deleted.id} is back"
                 return
             if rival(step, told, self.checks):
@@ -142,6 +163,22 @@ class Auditor:
         elif "restored" in kinds:
             witness.record(step.stage, step.flat_params, step.inputs, step.outputs, RESTORED)
             yield f"{step.stage}: a run says that its outputs were restored"
+
+    def _held(self, witness: Witness, told: Mapping[str, Testimony]) -> Held:
+        contents = {digest for step in self.current.steps.values() for digest in step.outputs.values()}
+        return Held(witness, self.all_runs, contents, told, self._find)
+
+    def _find(self, md5: str) -> Path | None:
+        """A file with this content: in DVC's cache, among the outputs, or among the files that MLflow keeps."""
+        if (place := self.cache.place(md5)).is_file() and file_hash(place) == md5:
+            return place
+        if md5 not in self._copies:
+            outputs = (Path(path) for step in self.current.steps.values() for path in step.outputs)
+            for folder in (*filter(Path.is_dir, outputs), *filter(Path.is_dir, [own_artifacts()])):
+                self._copies |= {found: folder / name for name, found in hashes(folder).items()}
+            self._copies.setdefault("", Path())
+        found = self._copies.get(md5)
+        return found if found is not None and found.is_file() and file_hash(found) == md5 else None
 
     def _witness(self) -> tuple[Witness | None, list[Finding]]:
         if not is_on():
@@ -220,6 +257,12 @@ class Auditor:
 
     def _behind(self, stage: str) -> list[str]:
         return list(_declared(self.places).behind(stage).steps) if stage else []
+
+
+def _make_store() -> Witness:
+    """A store where there was none."""
+    Store()
+    return Witness()
 
 
 def _is_model(path: str) -> bool:

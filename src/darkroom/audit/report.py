@@ -28,6 +28,7 @@ def text(audit: Audit) -> str:
         "\n".join(_about(audit, step) for step in reversed(list(audit.lineage.steps.values()))),
         "\n".join(_line(finding) for finding in audit.findings),
         "\n".join(f"repaired: {what}" for what in audit.repaired),
+        "\n".join(f"not vouched for: {what}" for what in audit.unvouched),
         _verdict(audit),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -44,6 +45,7 @@ def as_json(audit: Audit) -> dict[str, Any]:
         "steps": [_step_as_json(audit, step) for step in audit.lineage.steps.values()],
         "findings": [asdict(finding) | {"breaks": finding.breaks} for finding in audit.findings],
         "repaired": audit.repaired,
+        "not_vouched_for": audit.unvouched,
     }
 
 

@@ -16,7 +16,7 @@ from darkroom.tracking.run import code_hash
 from darkroom.tracking.store import VALUE_LENGTH
 from darkroom.tracking.witness import Seen, Witness
 
-REPAIR = "darkroom audit --repair"
+REPAIR, REPAIR_ALL = "darkroom audit --repair", "darkroom audit --all-runs --repair"
 RESTORED, RECORDED = "restored", "recorded afterwards"
 
 
@@ -36,6 +36,7 @@ def ask(witness: Witness, step: Step) -> Testimony:
     """Find the run that made what a step wrote, from what it read: the latest one that is finished and not deleted."""
     runs = witness.runs(step.stage, step.outputs)
     agreeing = [seen for seen in runs if seen.good and _agrees(seen, step)]
+    agreeing.sort(key=lambda seen: not seen.recorded)  # of what left a record, others vouch for what it says
     maker = next(iter([seen for seen in agreeing if not seen.afterwards] or agreeing), None)
     lost = next((s for s in runs if s.deleted and s.status == "FINISHED" and _agrees(s, step)), None)
     return Testimony(maker, [seen for seen in runs if seen is not maker], None if maker else lost)
@@ -124,8 +125,9 @@ def _nobody(step: Step, told: Testimony, checks: Checks) -> Finding:
     """Why there is no run."""
     here = (step.stage,)
     if told.deleted:
-        what = f"its run {short(told.deleted.id)} was deleted in MLflow"
-        return Finding("missing run", step.stage, what, f"{REPAIR} restores it", here)
+        how = "is gone from MLflow, and its record is here" if told.deleted.gone else "was deleted in MLflow"
+        what = f"its run {short(told.deleted.id)} {how}"
+        return Finding("missing run", step.stage, what, REPAIR, here)
     what = "no finished run made what dvc.lock has, from the inputs it has"
     if seen := rival(step, told, checks):
         other = some([path for path, digest in step.outputs.items() if seen.outputs.get(path) != digest])
@@ -156,8 +158,10 @@ def _same_params(seen: Seen, step: Step) -> bool:
 def _same(told: str | None, value: Any) -> bool:
     """Whether a run's parameter, a text that may have been cut, is this value."""
     text = value if isinstance(value, str) else json.dumps(value)
-    if told is None or told == text[:VALUE_LENGTH]:
-        return True  # a key the run does not know came with a later version
+    if told is None:
+        return False
+    if told == text[:VALUE_LENGTH]:
+        return True
     try:
         return bool(json.loads(told) == value)
     except ValueError:

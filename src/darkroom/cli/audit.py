@@ -15,21 +15,23 @@ in it), from there to the source. Each finding names what is wrong, where, and t
 status is 1 where the chain is broken:
 
 \b
-{chr(10).join(f"  {kind:20}{meaning}" for kind, meaning in BREAKS.items())}
+{chr(10).join(f"  {kind:25}{meaning}" for kind, meaning in BREAKS.items())}
 
 and 0 with these:
 
 \b
-{chr(10).join(f"  {kind:20}{meaning}" for kind, meaning in WARNINGS.items())}
+{chr(10).join(f"  {kind:25}{meaning}" for kind, meaning in WARNINGS.items())}
 
---repair brings deleted runs back, records runs for outputs that are here as dvc.lock has them but have none, notes
-restored outputs, closes runs whose process is gone, and finds the files of runs again after the project was moved. It
-changes nothing but MLflow's store. docs/audit.md says more.
+--repair has MLflow hold again what was recorded of runs and models, brings deleted runs back, records runs for outputs
+that are here as dvc.lock has them but have none, notes restored outputs, closes runs whose process is gone, and finds
+the files of runs again after the project was moved. It changes nothing but MLflow's store, and lost records of it.
+docs/audit.md says more.
 
 \b
 darkroom audit
 darkroom audit train_unet
 darkroom audit samples/a-green-ring.png
+darkroom audit --all-runs
 darkroom audit --json > audit.json
 """
 
@@ -40,11 +42,14 @@ def audit(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Mend what MLflow's store should say.")] = False,
+    all_runs: Annotated[
+        bool, typer.Option("--all-runs", help="Compare the runs and models that dvc.lock does not name, too.")
+    ] = False,
 ) -> None:
     from darkroom.audit import report
     from darkroom.audit.examine import Auditor
 
-    auditor = Auditor(target)
+    auditor = Auditor(target, all_runs)
     repaired = auditor.repair() if repair else []
     found = auditor.audit()
     found.repaired = repaired

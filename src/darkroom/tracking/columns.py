@@ -8,6 +8,7 @@ column of it, shows what it shows by default.
 import json
 
 SHARE_KEY = "darkroom-scores"
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # by which the pages show what training needs
 TAG = f"mlflow.sharedViewState.{SHARE_KEY}"
 SCORES = (  # of evaluate first, then those of single parts; only those that some run has are shown
     "alignment.test.exact_match",
@@ -21,6 +22,11 @@ SCORES = (  # of evaluate first, then those of single parts; only those that som
 
 DURATION = ("attributes.`Duration`", "duration")  # as it is selected, and as it is placed
 LETTER, MARGIN = 7, 30  # pixels of a column's heading
+
+
+def experiment_tags() -> dict[str, str]:
+    """The tags that Darkroom's experiment has."""
+    return {**KIND, TAG: shared_state()}
 
 
 def shared_state() -> str:

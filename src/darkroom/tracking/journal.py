@@ -8,7 +8,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.tracking.address import meant, shown
 from darkroom.tracking.delivery import Delivery
 from darkroom.tracking.events import End, Tags
-from darkroom.tracking.logbook import Logbook, journal
+from darkroom.tracking.logbook import Logbook, journal, looked_into
 from darkroom.tracking.note import NOTE, broken_off
 from darkroom.tracking.store import AwayError, Store, first_line
 
@@ -43,17 +43,18 @@ class Replayed:
 
 
 def pending() -> list[Pending]:
-    """The runs that wait in the journal, oldest first, without those of stages at work. Opens no store.
+    """The runs that wait in the journal, oldest first, without those of stages at work. Opens no store, writes nothing.
 
     Raises:
         DarkroomError: the journal cannot be read.
     """
-    found = []
-    for logbook in _abandoned():
-        begin = logbook.begin
-        found.append(Pending(logbook.folder, begin.stage, begin.time, begin.store, logbook.run))
-        logbook.release()
-    return found
+    if not journal().is_dir():
+        return []
+    try:
+        found = [(folder, looked_into(folder)) for folder in sorted(journal().iterdir()) if folder.is_dir()]
+    except OSError as error:
+        raise DarkroomError(f"{journal()}: cannot be read ({error}); make it readable") from None
+    return [Pending(folder, one[0].stage, one[0].time, one[0].store, one[1]) for folder, one in found if one]
 
 
 def replay(store: Store) -> Replayed:

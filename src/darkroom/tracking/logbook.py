@@ -159,6 +159,46 @@ class Logbook:
         self._lock.release()
 
 
+def looked_into(folder: Path) -> tuple[Begin, str | None] | None:
+    """How a run began that a stage has left in `folder`, and its id where the store has it; nothing is written.
+
+    None where a living process holds it, or nothing is in it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        with (folder / EVENTS).open("rb") as file:
+            begin = from_line(file.readline())
+        if not isinstance(begin, Begin) or _is_held(folder / LOCK):
+            return None
+    except FileNotFoundError:
+        return None
+    run: str | None = None
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        run = json.loads((folder / PROGRESS).read_text())["run"]
+    return begin, run
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a living process holds a lock, asked without taking it."""
+    try:
+        import fcntl
+    except ImportError:  # on Windows, where a file that is held cannot be opened for writing
+        try:
+            lock.open("r+b").close()
+        except PermissionError:
+            return True
+        return False
+    with lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(file, fcntl.LOCK_UN)
+        return False
+
+
 def _all_locked() -> FileLock:
     """Nobody sees a logbook half made or half deleted."""
     journal().mkdir(parents=True, exist_ok=True)

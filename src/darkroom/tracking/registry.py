@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,12 @@ from typing import Any
 
 from darkroom.core.artifact import PROVENANCE, model_hash, read_json
 from darkroom.core.errors import DarkroomError
-from darkroom.tracking.address import location, shown
+from darkroom.tracking.address import artifacts_folder, is_server, location, shown
 from darkroom.tracking.gate import EVALUATION, Rival, Thresholds, Verdict, decide, read_figures
 from darkroom.tracking.journal import replay
+from darkroom.tracking.keeping import unsound
+from darkroom.tracking.process import is_running, process_tags
+from darkroom.tracking.records import TAG as RECORD
 from darkroom.tracking.store import VALUE_LENGTH, Store, check_answers, first_line, may_pass
 
 MODEL, ALIAS = "darkroom", "candidate"
@@ -92,11 +95,15 @@ def register(
     store = Store()
     replay(store)  # the run that assembled the pipeline may be among those that wait
     try:
+        _clear_half_made(store)
         version = store.find_version(MODEL, digest)
+        _check_as_recorded(store, version)
         new = version is None
         if version is None:
             store.client.update_registered_model(MODEL, ABOUT)
             version = _add_version(store, folder, digest, description, lock)
+        elif not _has_record(store, version):
+            _write_again(store, version, folder, description)
         had = _holder(store)
         verdict = Verdict()
         if had != version:
@@ -106,6 +113,7 @@ def register(
             if verdict.passed or promote:
                 store.client.set_registered_model_alias(MODEL, ALIAS, version)
         has = _holder(store)
+        _keep_records(store, version)
     except (store.mlflow.exceptions.MlflowException, OSError) as error:
         raise DarkroomError(
             f"{folder}: could not be registered in {shown(store.address)} ({first_line(error)}); "
@@ -155,6 +163,69 @@ def _holder(store: Store) -> str | None:
     return None if version is None else str(version)
 
 
+def _check_as_recorded(store: Store, version: str | None) -> None:
+    """Refuse to write on what is not as it was recorded: the new record would vouch for it.
+
+    Raises:
+        DarkroomError: names it and the remedy.
+    """
+    things = [("model", MODEL)]
+    if version is not None:
+        things += [("version", f"{MODEL}/{version}"), ("copy", _copy(store, version))]
+    for kind, key in things:
+        wrong = unsound(store.address, kind, key)
+        if any(not (kind == "model" and told.startswith("description")) for told in wrong):  # which is written anew
+            raise _refused(store, kind, key, wrong)
+
+
+def _refused(store: Store, kind: str, key: str, wrong: Sequence[str]) -> DarkroomError:
+    return DarkroomError(
+        f"the {kind} {key} in {shown(store.address)} is not as it was recorded ({wrong[0]}); "
+        "darkroom audit --repair, then darkroom register again"
+    )
+
+
+def _keep_records(store: Store, version: str) -> None:
+    """Write down what the store says of the version and the model now."""
+    for kind, key in (("copy", _copy(store, version)), ("version", f"{MODEL}/{version}"), ("model", MODEL)):
+        store.keep_record(kind, key, again=True)
+
+
+def _copy(store: Store, version: str) -> str:
+    """The id of the folder that MLflow keeps of a version."""
+    return str(store.client.get_model_version(MODEL, version).source).removeprefix("models:/")
+
+
+def _has_record(store: Store, version: str) -> bool:
+    return RECORD in store.client.get_logged_model(_copy(store, version)).tags
+
+
+def _write_again(store: Store, version: str, folder: Path, description: Description) -> None:
+    """Write the files of a version anew of which no record was kept: nobody knows what has become of them."""
+    model = store.client.get_logged_model(_copy(store, version))
+    place = artifacts_folder(model.artifact_location)
+    if place is None:
+        return
+    shutil.rmtree(place, ignore_errors=True)
+    run = store.client.get_model_version(MODEL, version).run_id
+    with tempfile.TemporaryDirectory() as beside:
+        _save(store, Path(beside) / "model", folder, run, model, description)
+        store.client.log_model_artifacts(model.model_id, str(Path(beside) / "model"))
+
+
+def _clear_half_made(store: Store) -> None:
+    """Take away the folders that a `register` left which was killed, before a version could name them."""
+    shared = is_server(store.address)
+    sources = {found.source for found in store.client.search_model_versions(f"name = '{MODEL}'")}
+    for model in store.client.search_logged_models([store.experiment], f"name = '{MODEL}'"):
+        alive = is_running(model.tags, shared)
+        if f"models:/{model.model_id}" in sources or alive or (alive is None and shared):
+            continue
+        if place := artifacts_folder(model.artifact_location):
+            shutil.rmtree(place.parent if place.parent.name == model.model_id else place, ignore_errors=True)
+        store.client.delete_logged_model(model.model_id)
+
+
 def _rival(store: Store, version: str) -> Rival:
     """The figures that lie with a version. That a store does not answer now is an error, not an answer."""
     name, model, artifacts = f"version {version}", f"models:/{MODEL}/{version}", store.mlflow.artifacts
@@ -202,14 +273,17 @@ def _note(store: Store, version: str, card: str, verdict: Verdict, promote: bool
 def _add_version(store: Store, folder: Path, digest: str, description: Description, lock: Path | None) -> str:
     now = time.time_ns() // 1_000_000
     maker = store.find_maker(MADE_AT, digest)
-    run = maker[0] if maker else store.create_run("register", now, {}, {f"in.{MADE_AT}": digest, "stage": "register"})
+    made_here = {f"in.{MADE_AT}": digest, "stage": "register", **process_tags()}
+    run = maker[0] if maker else store.create_run("register", now, {}, made_here)
+    if wrong := unsound(store.address, "run", run):
+        raise _refused(store, "run", run, wrong)
     try:
         model = store.client.create_logged_model(
             store.experiment,
             name=MODEL,
             source_run_id=run,
             params={name: str(value) for name, value in description.defaults.items()},
-            tags={"content": digest, "mlflow.note.content": description.card[:VALUE_LENGTH]},
+            tags={"content": digest, "mlflow.note.content": description.card[:VALUE_LENGTH], **process_tags()},
         )
         with tempfile.TemporaryDirectory() as beside:
             _save(store, Path(beside) / "model", folder, run, model, description)
@@ -229,6 +303,10 @@ def _add_version(store: Store, folder: Path, digest: str, description: Descripti
             ).version
         links = json.dumps([{"name": MODEL, "version": version}])  # by which the model's own page shows its version
         store.client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": links})
+        for name in process_tags():  # it is whole: who worked at it matters no more
+            store.client.delete_logged_model_tag(model.model_id, name)
+        if maker:
+            store.keep_record("run", run, again=True)
     except BaseException:
         if not maker:
             store.end_run(run, "FAILED")

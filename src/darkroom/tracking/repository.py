@@ -122,7 +122,9 @@ def state() -> State:
         return unknown(NO_REPOSITORY) if listed else unknown(str(error), silent=True)
     commit = known("rev-parse", "--verify", "--quiet", "HEAD") or ""
     try:
-        changes = ask("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock", ":!reports")
+        changes = ask(
+            "status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock", ":!reports", ":!.darkroom"
+        )
     except GitError as error:
         return State(commit, None, str(error), silent=True)
     return State(commit, bool(changes), "" if commit else NO_COMMIT)

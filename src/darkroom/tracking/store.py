@@ -28,8 +28,9 @@ from darkroom.tracking.address import (
     project_root,
     shown,
 )
-from darkroom.tracking.columns import SHARE_KEY, TAG, shared_state
+from darkroom.tracking.columns import KIND, SHARE_KEY, TAG, shared_state
 from darkroom.tracking.database import EXPERIMENT, follow_project, make
+from darkroom.tracking.keeping import keep
 from darkroom.tracking.ports import web_port
 from darkroom.tracking.secrets import hide_secrets, without_secrets
 
@@ -141,9 +142,7 @@ class Store:
         self.experiment: str = (
             found.experiment_id
             if found
-            else self.client.create_experiment(
-                EXPERIMENT, artifact_location=artifacts, tags={"mlflow.experimentKind": "custom_model_development"}
-            )
+            else self.client.create_experiment(EXPERIMENT, artifact_location=artifacts, tags=KIND)
         )
         if found is None or found.tags.get(TAG) != shared_state():
             self.client.set_experiment_tag(self.experiment, TAG, shared_state())
@@ -154,11 +153,11 @@ class Store:
 
     def web_address(self) -> str:
         """Where the user interface stands, or will once it runs."""
-        return shown(self.address).rstrip("/") if is_server(self.address) else f"http://127.0.0.1:{web_port()}"
+        return web_address(self.address)
 
     def run_link(self, run: str, tab: str = "") -> str:
         """A link to a run, relative to the user interface."""
-        return f"#/experiments/{self.experiment}/runs/{run}{tab}?{TRAINING_VIEW}"
+        return run_page(self.experiment, run, tab)
 
     def model_link(self, model: str, version: str) -> str:
         """A link to a version of a model, relative to the user interface."""
@@ -266,12 +265,14 @@ class Store:
         version = self.client.create_model_version(
             model, source, run_id=run, tags={"content": digest}, description=f"{path}, content `{digest}`"
         )
+        self.keep_record("version", f"{model}/{version.version}")
         return str(version.version)
 
     def find_version(self, model: str, digest: str) -> str | None:
         """The version of `model` with this content; makes the model, still without versions, where there is none."""
         if not self.client.search_registered_models(f"name = '{model}'", max_results=1):
             self.client.create_registered_model(model)
+            self.keep_record("model", model)
         found = self.client.search_model_versions(f"name = '{model}' and tags.content = '{digest}'", max_results=1)
         return str(found[0].version) if found else None
 
@@ -287,8 +288,26 @@ class Store:
         return app, loaded.unwrap_python_model(), [one.name for one in params.params] if params else []
 
     def end_run(self, run: str, status: str, time: int | None = None) -> None:
-        """Close a run as FINISHED, FAILED or KILLED, at `time` (milliseconds since 1970) or now."""
+        """Close a run as FINISHED, FAILED or KILLED, at `time` (milliseconds since 1970) or now; its record is kept."""
         self.client.set_terminated(run, status, time)
+        self.keep_record("run", run)
+
+    def keep_record(self, kind: str, key: str, again: bool = False) -> None:
+        """See `keeping.keep`. That it cannot be written costs nobody a run: the audit will miss it."""
+        try:
+            keep(self.client, self.address, kind, key, again)
+        except OSError as error:
+            warn(f"the record of {kind} {key} cannot be written ({error}); make .darkroom writable")
+
+
+def run_page(experiment: str, run: str, tab: str = "") -> str:
+    """A link to a run, relative to the user interface."""
+    return f"#/experiments/{experiment}/runs/{run}{tab}?{TRAINING_VIEW}"
+
+
+def web_address(address: str) -> str:
+    """Where the user interface of a store stands, or will once it runs."""
+    return shown(address).rstrip("/") if is_server(address) else f"http://127.0.0.1:{web_port()}"
 
 
 def may_pass(error: Exception, was_open: bool = False) -> bool:

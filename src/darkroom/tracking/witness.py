@@ -1,40 +1,37 @@
 """What the store tells of past runs, asked by their content; and the few words an audit may add to it."""
 
 import json
-import sqlite3
 import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from darkroom.core.errors import DarkroomError
-from darkroom.tracking.address import (
-    FOLDER,
-    artifacts_address,
-    artifacts_folder,
-    database_file,
-    is_server,
-    location,
-    named,
-    project_root,
-    shown,
-)
-from darkroom.tracking.database import ARTIFACT_PATHS
+from filelock import FileLock
+
+from darkroom.tracking import database
+from darkroom.tracking.address import FOLDER, database_file, is_server, location, named, project_root
+from darkroom.tracking.database import Tables, follow_project
 from darkroom.tracking.journal import Replayed, replay
+from darkroom.tracking.keeping import restore
 from darkroom.tracking.process import is_running
+from darkroom.tracking.records import Book, own_artifacts
 from darkroom.tracking.repository import NO_REPOSITORY
 from darkroom.tracking.run import COPY
-from darkroom.tracking.store import AFTERWARDS, Store, check_answers, first_line
+from darkroom.tracking.sources import Local, Remote, Source, Told, told_by
+from darkroom.tracking.store import AFTERWARDS, Store, check_answers, run_page, web_address
 
-RECENT = 100  # runs of a stage that are looked through where none is found by content
 SILENT_DAYS = 7.0  # after which a run of an unknown process counts as abandoned
 DAY = 86_400_000  # milliseconds
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A run. Times in milliseconds since 1970; inputs and outputs: {path: DVC's hash}."""
+    """A run: as its record tells it, where there is one, else as the store does. Times in milliseconds since 1970.
+
+    gone: the store has no such run any more, its record alone. Inputs and outputs: {path: DVC's hash}.
+    """
 
     id: str
     stage: str
@@ -46,6 +43,8 @@ class Seen:
     tags: Mapping[str, str]
     artifacts: str
     link: str  # its page, while the user interface runs
+    recorded: bool = False
+    gone: bool = False
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -96,19 +95,53 @@ def store_exists() -> bool:
     return file is None or (file.is_file() and file.stat().st_size > 0)
 
 
+def stray_artifacts(mend: bool) -> int:
+    """How many places of artifacts the project's own store gives that lie elsewhere, where no such folder is any more.
+
+    mend: name the place in this project instead, where the files are there.
+    """
+    file = database_file(location())
+    if named() or file is None or not file.is_file():
+        return 0
+    return len(database.stray_artifacts(file, own_artifacts(), mend))
+
+
 class Witness:
-    """The open store, for questions.
+    """The store, for questions. A database on this machine is only read until there is something to change.
 
     Raises:
         DarkroomError: it does not answer, or cannot be opened.
     """
 
     def __init__(self) -> None:
-        address = location()
-        if is_server(address):
-            check_answers(address)
-        self._store = Store()
-        self.address, self._web_address = self._store.address, self._store.web_address()
+        self.address = location()
+        file = database_file(self.address)
+        if is_server(self.address):
+            check_answers(self.address)
+        self.tables = None if file is None else Tables(file)
+        self.book = Book.read() if self.tables else Book({}, frozenset(), (), ())
+        self._source: Source = Local(self.tables) if self.tables else Remote(self._store)
+        self._web_address = web_address(self.address)
+
+    @cached_property
+    def _store(self) -> Store:
+        """Open for changes."""
+        return Store()
+
+    def follow(self) -> None:
+        """Have the project's own store name its artifacts where the project lies now, and read it anew."""
+        if self.tables is None:
+            return
+        if not named():
+            with FileLock(project_root() / FOLDER / "lock"):
+                follow_project(project_root() / FOLDER)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read store and records anew, which were changed."""
+        if self.tables is not None:
+            self.tables = Tables(self.tables.file)
+            self.book, self._source = Book.read(), Local(self.tables)
 
     def replay(self) -> Replayed:
         """Send the store the runs that wait for it in the project's journal."""
@@ -116,19 +149,18 @@ class Witness:
 
     def runs(self, stage: str, outputs: Mapping[str, str]) -> list[Seen]:
         """Runs of a stage, newest first, deleted ones too: the recent ones, and all that wrote the first output."""
-        found = {seen.id: seen for seen in self._search(f"tags.stage = '{stage}'")}
+        found = {seen.id: seen for seen in self._search({"stage": stage})}
         for path, digest in list(outputs.items())[:1]:
-            wrote = self._search(f"tags.stage = '{stage}' and tags.`out.{path}` = '{digest}'")
-            found |= {seen.id: seen for seen in wrote}
+            found |= {seen.id: seen for seen in self._search({"stage": stage, f"out.{path}": digest})}
         return sorted(found.values(), key=lambda seen: -seen.began)
 
     def wrote(self, path: str, digest: str) -> Seen | None:
         """The latest finished run that wrote `path` with this content."""
-        return next((seen for seen in self._search(f"tags.`out.{path}` = '{digest}'") if seen.good), None)
+        return next((seen for seen in self._search({f"out.{path}": digest}) if seen.good), None)
 
     def running(self) -> list[Seen]:
         """Runs that are not over, as far as the store knows."""
-        return [seen for seen in self._search("attributes.status = 'RUNNING'") if not seen.deleted]
+        return [seen for seen in self._search({}, "RUNNING") if not seen.deleted]
 
     def why_stale(self, seen: Seen) -> str | None:
         """Why a run that is not over will never be; None where its process lives, or may."""
@@ -136,30 +168,27 @@ class Witness:
         alive = is_running(seen.tags, shared)
         if alive is not None:
             return None if alive else "its process is gone"
-        latest = next((one for one in self._search(f"tags.stage = '{seen.stage}'") if not one.deleted), seen)
+        latest = next((one for one in self._search({"stage": seen.stage}) if not one.deleted), seen)
         if not shared and latest.id != seen.id:
             return f"a newer run of {seen.stage} began after it"
-        days = (time.time() * 1000 - self._last_sign(seen)) / DAY
+        days = (time.time() * 1000 - max(seen.began, self._source.last_sign(seen.id))) / DAY
         return f"nothing was heard of it for {days:.0f} days" if days > SILENT_DAYS else None
 
     def versions(self, digest: str) -> list[str]:
         """The registered versions of this content, in words, with their aliases."""
-        found = self._store.client.search_model_versions(f"tags.content = '{digest}'")
-        names = []
-        for version in found:
-            aliases = self._store.client.get_registered_model(version.name).aliases
-            given = [alias for alias, number in aliases.items() if str(number) == str(version.version)]
-            names.append(f"{version.name} version {version.version}" + "".join(f" @{alias}" for alias in given))
-        return sorted(names)
+        return self._source.versions(digest)
 
     def kill(self, seen: Seen, reason: str) -> None:
         """Close a run that is not over."""
         self._store.set_tags(seen.id, {"mlflow.note.content": f"### Broken off\n\nClosed by an audit: {reason}.\n"})
         self._store.end_run(seen.id, "KILLED")
 
-    def restore(self, seen: Seen) -> None:
-        """Bring a deleted run back."""
-        self._store.client.restore_run(seen.id)
+    def restore(self, seen: Seen, find: Callable[[str], Path | None]) -> None:
+        """Bring a deleted run back; `find`: see `keeping.restore`."""
+        if seen.gone and self.tables is not None:
+            restore(self.tables, self.book.latest["run", seen.id], find)
+        else:
+            self._store.client.restore_run(seen.id)
 
     def record(
         self, stage: str, params: Mapping[str, Any], inputs: Mapping[str, str], outputs: Mapping[str, str], what: str
@@ -176,64 +205,32 @@ class Witness:
         self._store.log_inputs(run, inputs)
         self._store.end_run(run, "FINISHED")
 
-    def _search(self, condition: str) -> list[Seen]:
-        """Runs that meet a condition, newest first."""
-        try:
-            found = self._store.client.search_runs(
-                [self._store.experiment],
-                condition,
-                run_view_type=self._store.mlflow.entities.ViewType.ALL,
-                max_results=RECENT,
-                order_by=["attributes.start_time DESC"],
-            )
-        except self._store.mlflow.exceptions.MlflowException as error:
-            raise DarkroomError(
-                f"{shown(self.address)}: does not say which runs it holds ({first_line(error)})"
-            ) from error
-        return [self._seen(run) for run in found]
+    def _search(self, tags: Mapping[str, str], status: str = "") -> list[Seen]:
+        """Runs that meet a condition, newest first: their records decide, where they have some."""
+        told = {one.id: one for one in self._source.search(tags, status)}
+        found = [self._seen(one) for run, one in told.items() if ("run", run) not in self.book.latest]
+        if self.tables is not None:
+            for (kind, run), record in self.book.latest.items():
+                if kind == "run" and (meant := told_by(self.tables, record.rows)).meets(tags, status):
+                    found.append(self._recorded(self.tables, run, meant))
+        return sorted(found, key=lambda seen: -seen.began)
 
-    def _seen(self, run: Any) -> Seen:
-        info, tags = run.info, run.data.tags
+    def _recorded(self, tables: Tables, run: str, meant: Told) -> Seen:
+        state = tables.lifecycle(run)
+        return self._seen(meant, recorded=True, deleted=state != "active", gone=not state)
+
+    def _seen(self, told: Told, recorded: bool = False, deleted: bool = False, gone: bool = False) -> Seen:
         return Seen(
-            id=info.run_id,
-            stage=tags.get("stage", info.run_name),
-            status=info.status,
-            deleted=info.lifecycle_stage != "active",
-            began=info.start_time,
-            ended=info.end_time,
-            params=run.data.params,
-            tags=tags,
-            artifacts=info.artifact_uri,
-            link=f"{self._web_address}/{self._store.run_link(info.run_id)}",
+            id=told.id,
+            stage=told.tags.get("stage", told.name),
+            status=told.status,
+            deleted=told.deleted or deleted,
+            began=told.began,
+            ended=told.ended,
+            params=told.params,
+            tags=told.tags,
+            artifacts=told.artifacts,
+            link=f"{self._web_address}/{run_page(self._source.experiment, told.id)}",
+            recorded=recorded,
+            gone=gone,
         )
-
-    def _last_sign(self, seen: Seen) -> int:
-        """When something was last heard of a run."""
-        client = self._store.client
-        histories = (client.get_metric_history(seen.id, name) for name in client.get_run(seen.id).data.metrics)
-        return max([seen.began, *(int(point.timestamp) for history in histories for point in history)])
-
-
-def stray_artifacts(mend: bool) -> int:
-    """How many places of artifacts the project's own store gives that lie elsewhere, where no such folder is any more.
-
-    mend: name the place in this project instead, where the files are there.
-    """
-    root = project_root() / FOLDER
-    if named() or not (root / "mlflow.db").is_file():
-        return 0
-    new, strays = root / "artifacts", 0
-    marker = f"/{FOLDER}/artifacts/"
-    with closing(sqlite3.connect(root / "mlflow.db")) as database, database:
-        for table, column in ARTIFACT_PATHS:
-            found = database.execute(f"SELECT DISTINCT {column} FROM {table} WHERE {column} LIKE '%{marker}%'")
-            for (old,) in found.fetchall():
-                was = artifacts_folder(old)
-                moved = new / old.rpartition(marker)[2]
-                if was is None or was.exists() or was == moved or not moved.exists():
-                    continue
-                strays += 1
-                if mend:
-                    there = artifacts_address(moved)
-                    database.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (there, old))
-    return strays
