@@ -44,8 +44,8 @@ def _check(step: Step, source: Mapping[str, Any], disk: Disk) -> Iterator[Findin
         what = f"none of the {len(manifest.files)} files of {manifest.path} is here, so they were not compared"
         yield Finding("no raw data", str(root), what, "set DARKROOM_DATA to where they lie", here)
         return
-    disk.expect(root / name for name in manifest.files)
-    found = {name: (disk.listing(root / name) or {}).get("") for name in manifest.files}
+    disk.expect_files(root / name for name in manifest.files)
+    found = {name: disk.of_file(root / name) for name in manifest.files}
     gone = [name for name, md5 in found.items() if md5 is None]
     changed = [name for name, entry in manifest.files.items() if found[name] not in (None, entry.md5)]
     new = _new(root, source, found)

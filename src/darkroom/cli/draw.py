@@ -14,6 +14,7 @@ import typer
 from darkroom.cli.names import check_names
 from darkroom.cli.options import PIPELINE, Options, place, with_options
 from darkroom.core.errors import DarkroomError
+from darkroom.core.text import printable
 from darkroom.inference.defaults import BATCH_SIZE, INPAINT_STRENGTH, STRENGTH
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def regenerate(
         )
     now = profile(model)
     for line in differences(record.profile, now):
-        print(f"darkroom: another execution profile: {line}", file=sys.stderr)
+        print(f"darkroom: another execution profile: {printable(line)}", file=sys.stderr)
     with Progress(record.steps(model), "regenerate") as bar:
         again = record.again(model, lambda *_: bar.update())
     replace(record, profile=now).save(out, again)
@@ -128,7 +129,7 @@ def regenerate(
     apart = int((before.int() - again.int()).abs().max()) if before.shape == again.shape else None
     same = out.read_bytes() == picture.read_bytes()
     said = "the same file, to the byte" if same else "the same pixels" if torch.equal(before, again) else None
-    print(f"{out}: {said or f'differs, by {apart} grey levels at most'}")
+    print(f"{printable(out)}: {said or f'differs, by {apart} grey levels at most'}")
 
 
 def _draw(
@@ -198,7 +199,7 @@ def _draw(
     start = inputs["image"][1].size[::-1] if "image" in inputs else None
     size = start or (height or model.info.image_size, width or model.info.image_size)
     for remark in model.remarks.new([*prompts, *([negative] if negative else [])], size):
-        print(f"darkroom: {remark}", file=sys.stderr)
+        print(f"darkroom: {printable(remark)}", file=sys.stderr)
     _develop(model, record, out, o, gif)
 
 
@@ -238,7 +239,7 @@ def _develop(model: "Pipeline", record: "Record", out: Path, o: Options, gif: Pa
         written.append(gif)
     if record.sampling.sampler == "ode":
         print(f"darkroom: ode: {tally.evaluations} evaluations of the network", file=sys.stderr)
-    print(*written, sep="\n")
+    print(*map(printable, written), sep="\n")
 
 
 def _film(model: "Pipeline", batch: "Record") -> "Film":
