@@ -80,7 +80,7 @@ class Ran:
                 self._outside[name] = real
 
 
-def changed(frame: Mapping[str, str]) -> list[str]:
+def changed_since(frame: Mapping[str, str]) -> list[str]:
     """The files of a run's frame that are not as they were when it ran."""
     return [
         name for name, digits in frame.items() if not Path(name).is_file() or file_hash(Path(name))[:DIGITS] != digits

@@ -14,7 +14,7 @@ from darkroom.core.artifact import PROVENANCE, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.params_yaml import Loader
 from darkroom.project import PIPELINE, Place
-from darkroom.tracking.repository import known, md5_at_head
+from darkroom.tracking.repository import holds, known, md5_at_head
 from darkroom.tracking.run import flat
 
 
@@ -98,7 +98,9 @@ class Checks:
                 names = self._changed(path, digest)
                 what = "changed since" if now else "gone since"
                 what += f" {step.stage} read it" + (f": {names}" if names else "")
-                yield Finding("out of date", path, what, again, (step.stage,))
+                there = set(self.disk.listing(Path(path)) or {})
+                back = f"git checkout HEAD -- {path}, or " if maker is None and holds(path, digest, there) else ""
+                yield Finding("out of date", path, what, back + again, (step.stage,))
         for path in step.outputs:
             yield from self._provenance(step, path)
 

@@ -1,6 +1,7 @@
 """What a stage runs, as dvc.yaml has it and as the disk holds it, against what its run tells that it ran."""
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from darkroom.audit.lineage import Step, read_lineage
 from darkroom.core.artifact import file_hash
 from darkroom.core.errors import DarkroomError
 from darkroom.project import LOCK, PIPELINE, Place, is_code, read_places
-from darkroom.ran import DEFINITION, FRAME, OUTSIDE, changed, stray_code
+from darkroom.ran import DEFINITION, FRAME, OUTSIDE, changed_since, stray_code
 from darkroom.tracking.repository import known, md5_at_head
 from darkroom.tracking.witness import Seen
 
@@ -27,8 +28,12 @@ def check_code(places: Mapping[str, Place]) -> Iterator[Finding]:
         instead = path.name.partition(".")[0] in sys.stdlib_module_names
         what = "no stage names it among its dependencies"
         what += ", and Python may import it in place of its own" if instead else ""
-        rest = f"or name it among the deps of its stage in {PIPELINE}"
-        yield Finding("foreign code", str(path), what, f"rm -r{'f' * path.is_symlink()} {path}, {rest}")
+        away = f"rm -r {shlex.quote(str(path))}"
+        if known("ls-tree", "HEAD", "--", str(path)):
+            changed = md5_at_head(str(PIPELINE)) not in (None, file_hash(PIPELINE))
+            away = f"git checkout HEAD -- {PIPELINE}" if changed else f"git {away}"
+        remedy = f"{away}, or name it among the deps of its stage in {PIPELINE}"
+        yield Finding("foreign code", str(path), what, remedy)
 
 
 def compare_definition(step: Step, maker: Seen | None, checks: Checks) -> Iterator[Finding]:
@@ -47,7 +52,7 @@ def compare_definition(step: Step, maker: Seen | None, checks: Checks) -> Iterat
     place = checks.places[step.stage]
     if not any(finding.where == str(PIPELINE) for finding in checks.definition(step)):  # else that has been said
         yield from _definition(step, place, told, run)
-    for name in changed(frame):
+    for name in changed_since(frame):
         if md5_at_head(name) not in (None, file_hash(Path(name)) if Path(name).is_file() else ""):
             what = "changed since its stages ran, and not committed; it starts stages, and is no dependency"
             yield Finding("out of date", name, what, f"git checkout HEAD -- {name}", here)

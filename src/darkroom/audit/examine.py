@@ -68,7 +68,7 @@ class Auditor:
         self._opening: Future[Witness] | None = None
         self._pool = ThreadPoolExecutor(1)
         stage = self._resolve()
-        lock = LOCK.read_text(encoding="utf-8") if LOCK.is_file() else ""
+        lock = LOCK.read_bytes() if LOCK.is_file() else None
         if is_on() and store_exists():
             self._opening = self._pool.submit(Witness)  # takes seconds, in which files are hashed
         self.current = read_lineage(lock, self.places)
