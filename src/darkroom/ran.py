@@ -65,7 +65,7 @@ class Ran:
         installed, here = _installed(), os.path.realpath(Path.cwd())
         covered = [str(path) for path in self._place.code]
         for name, module in list(self._modules.items()):
-            file = getattr(module, "__file__", None)
+            file = getattr(module, "__dict__", {}).get("__file__")  # not by a lazy module's own __getattr__
             if not isinstance(file, str) or file.startswith(installed) or name in self._outside:
                 continue
             real = os.path.realpath(file)

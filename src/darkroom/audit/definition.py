@@ -43,7 +43,7 @@ def compare_definition(step: Step, maker: Seen | None, checks: Checks) -> Iterat
     here, again, run = (step.stage,), f"dvc repro -f -s {step.stage}", f"run {short(maker.id)}"
     told, frame, outside = (_read(maker.tags.get(tag)) for tag in (DEFINITION, FRAME, OUTSIDE))
     if not (isinstance(told, dict) and isinstance(frame, dict) and isinstance(outside, list)):
-        what = f"{run} does not tell how the stage was started, so that was not compared"
+        what = "its run does not tell how the stage was started, so that was not compared"
         yield Finding("no definition", step.stage, what, f"none needed; {again} makes it anew", here)
         return
     if outside:

@@ -45,6 +45,8 @@ def open_picture(path: Path) -> Image.Image:
     Raises:
         DarkroomError: there is no such file, or it is no picture.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):  # of a pipe, nothing would ever come
+        raise DarkroomError(f"{path}: is no file; name a picture")
     try:
         data = path.read_bytes()
     except OSError as error:
