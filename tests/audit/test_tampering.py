@@ -370,7 +370,8 @@ def test_what_agrees_on_the_disk_is_held_against_the_run(audit: Audit, toy: Modu
     tamper(toy)
     found = audit()
     assert named(found, kind, what), found["findings"]
-    assert mend(found, tracked=True)["whole"]
+    mended = mend(found, tracked=True)
+    assert mended["whole"], mended["findings"]
 
 
 def everything(folder: Path) -> dict[str, str]:
@@ -465,7 +466,8 @@ def test_code_that_a_run_imported_from_elsewhere_is_named(audit: Audit, toy: Mod
     toy.record_run("train_vae", ran=told)
     found = audit()
     assert named(found, "foreign code", "/elsewhere/sitecustomize.py")
-    assert mend(found, tracked=True)["whole"]
+    mended = mend(found, tracked=True)
+    assert mended["whole"], mended["findings"]
 
 
 @pytest.mark.usefixtures("tracked")
