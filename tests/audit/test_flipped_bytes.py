@@ -35,7 +35,7 @@ def names(file: Path, said: str) -> bool:
 
 @pytest.mark.usefixtures("tracked")
 def test_a_random_byte_of_a_random_file_is_named() -> None:
-    assert flips(30) == []
+    assert flips(40) == []
 
 
 @pytest.mark.slow
