@@ -7,7 +7,6 @@ import typer
 
 from darkroom.audit.findings import BREAKS, WARNINGS
 
-WIDTH = max(map(len, (*BREAKS, *WARNINGS))) + 2
 HELP = f"""\
 Check that dvc.lock, the disk, DVC's cache and MLflow's runs tell the same story, and print it.
 
@@ -16,12 +15,12 @@ in it), from there to the source. Each finding names what is wrong, where, and t
 status is 1 where the chain is broken:
 
 \b
-{chr(10).join(f"  {kind:{WIDTH}}{meaning}" for kind, meaning in BREAKS.items())}
+{chr(10).join(f"  {kind:20}{meaning}" for kind, meaning in BREAKS.items())}
 
 and 0 with these:
 
 \b
-{chr(10).join(f"  {kind:{WIDTH}}{meaning}" for kind, meaning in WARNINGS.items())}
+{chr(10).join(f"  {kind:20}{meaning}" for kind, meaning in WARNINGS.items())}
 
 --repair brings deleted runs back, records runs for outputs that are here as dvc.lock has them but have none, notes
 restored outputs, closes runs whose process is gone, and finds the files of runs again after the project was moved. It
