@@ -132,7 +132,7 @@ def _time(stage: str) -> Timing:
     with tempfile.TemporaryDirectory(prefix="darkroom_", ignore_cleanup_errors=True) as name:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
         done = subprocess.run(
-            [sys.executable, f"stages/{stage}.py"],
+            [sys.executable, "-P", f"stages/{stage}.py"],
             env={**kept, VARIABLE: name, "DARKROOM_TRACKING": "off"},
             stdout=subprocess.DEVNULL,
             check=False,

@@ -1,5 +1,7 @@
 """The stages of the project, as dvc.yaml names them."""
 
+import json
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +14,18 @@ from darkroom.core.errors import DarkroomError
 
 PIPELINE, LOCK = Path("dvc.yaml"), Path("dvc.lock")
 CODE = ("src", "stages")
+LISTED = ("deps", "outs", "metrics", "plots", "params")
+COSMETIC = ("desc", "meta")  # keys of a stage, for readers
+KEEPING = ("cache", "persist")  # options of an output that are not about how it is drawn
 
 
 @dataclass(frozen=True)
 class Place:
-    """What dvc.yaml says of a stage, so that it is said once."""
+    """What dvc.yaml says of a stage, so that it is said once.
+
+    definition: all of that which decides what the stage does, as JSON: the same for entries in another order, or with
+    another description or another look of its plots.
+    """
 
     cmd: str
     inputs: list[Path]
@@ -24,6 +33,7 @@ class Place:
     outputs: list[Path]
     params: list[str]
     uncached: frozenset[Path]  # outputs that git keeps, not DVC's cache
+    definition: str = ""
 
     def input_hashes(self) -> dict[str, str]:
         """{input: content hash} of what lies there.
@@ -45,6 +55,8 @@ def places(pipeline: Path = PIPELINE) -> dict[str, Place]:
         DarkroomError: no such file here, or it is no pipeline.
     """
     try:
+        if not stat.S_ISREG(pipeline.stat().st_mode):  # of a pipe, nothing would ever come
+            raise DarkroomError(f"{pipeline}: is no file; rm -rf {pipeline} && git checkout HEAD -- {pipeline}")
         return read_places(pipeline.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DarkroomError(f"{pipeline}: no such file here; go to the project's folder") from None
@@ -102,7 +114,15 @@ def _place(entry: dict[str, Any]) -> Place:
         outputs=list(outputs),
         params=list(entry.get("params", [])),
         uncached=frozenset(path for path, options in outputs.items() if options.get("cache") is False),
+        definition=json.dumps(_definition(entry, outputs), sort_keys=True),
     )
+
+
+def _definition(entry: dict[str, Any], outputs: dict[Path, dict[str, Any]]) -> dict[str, Any]:
+    rest = {key: value for key, value in entry.items() if key not in (*LISTED, *COSMETIC)}
+    kept = {str(path): {key: options[key] for key in KEEPING if key in options} for path, options in outputs.items()}
+    deps = sorted(str(path) for path in _options(entry.get("deps", [])))
+    return {**rest, "deps": deps, "outs": kept, "params": sorted(map(str, entry.get("params", [])))}
 
 
 def _options(entries: list[Any]) -> dict[Path, dict[str, Any]]:

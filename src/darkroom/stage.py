@@ -21,10 +21,12 @@ from darkroom.core.checkpoint import FULL, Checkpoints
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interrupted, Interruption
 from darkroom.core.progress import readable_size
+from darkroom.core.text import printable
 from darkroom.finishing import STOP_AT, Finish, differences
 from darkroom.guard import alone, die_with_dvc
 from darkroom.outlook import look_ahead
 from darkroom.project import check_not_linked, place
+from darkroom.ran import Ran
 from darkroom.resuming import FOLDER, clear_recorded, fingerprint, mark_done
 from darkroom.shortage import told
 from darkroom.tracking import Run, stage_run
@@ -79,12 +81,14 @@ def run_stage(stage: str, body: Body, trains: bool = False) -> NoReturn:
                 _run(stage, body, trains, interruption)
     except DarkroomError as error:
         who = f"{stage}: worker {worker.rank}" if worker is not None else stage
-        print(f"darkroom: {who}: {error}", file=sys.stderr)
+        print(f"darkroom: {who}: {printable(error)}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
         if error.errno not in FULL:
             raise
-        print(f"darkroom: {stage}: {error}; make room, or mend the permissions, and run again", file=sys.stderr)
+        print(
+            f"darkroom: {stage}: {printable(error)}; make room, or mend the permissions, and run again", file=sys.stderr
+        )
         sys.exit(1)
     except Interrupted as end:
         print(f"darkroom: {stage}: ended by {end}: {_how_on(end.saved)}", file=sys.stderr)
@@ -135,6 +139,7 @@ def _run(stage: str, body: Body, trains: bool, interruption: Interruption) -> No
     n_processes = settings.processes if trains else 1
     here = place(stage)
     check_not_linked(here.outputs)
+    ran = Ran(here)
     die_with_dvc()
     with alone(stage, FOLDER / f"{stage}.lock"):
         again = reproduction()
@@ -172,6 +177,8 @@ def _run(stage: str, body: Body, trains: bool, interruption: Interruption) -> No
             _check_unchanged(stage, chosen)
             if checkpoints.resumed is not None:
                 run.tag("resumed.from_step", str(checkpoints.resumed))
+            for name, value in ran.tags().items():
+                run.tag(name, value)
             run.summary(figures)
         mark_done(training, here.outputs)
         if outlook is not None:
@@ -218,4 +225,4 @@ def _summary(stage: str, seconds: float, outputs: list[Path], figures: Figures, 
     lines += [f"  {name}: {figure(value)}" for name, value in figures.items()]
     if address:
         lines.append(f"  run: {address}{while_it_runs()}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))

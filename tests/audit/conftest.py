@@ -39,7 +39,10 @@ def made(tmp_path_factory: pytest.TempPathFactory, toy: ModuleType) -> Path:
             {"dvc.yaml": toy.PIPELINE, "params.yaml": toy.PARAMS, "src/toy/net.py": "A = 1\n", "src/toy/b.py": ""}
         )
         toy.write_files(
-            {".gitignore": ".mlflow/\ndata/prepared\ndata/raw\nartifacts/\n", ".dvcignore": "__pycache__\n"}
+            {
+                ".gitignore": ".mlflow/\ndata/prepared\ndata/raw\nartifacts/\n",
+                ".dvcignore": "__pycache__\n*.pyc\n.*.partial\n",
+            }
         )
         toy.write_files({"data/raw/pictures/a.png": "a", "data/raw/pictures/b.png": "b"})
         entries = {"a.png": "0cc175b9c0f1b6a831c399e269772661", "b.png": "92eb5ffee6ae2fec3ad71c777531578f"}

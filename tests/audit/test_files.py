@@ -209,7 +209,7 @@ def test_changed_parameters_code_and_stages_are_out_of_date(audit: Audit, toy: M
         "params.yaml": toy.PARAMS.replace("steps: 3, ", "").replace("n_test: 2", "n_test: 5"),
         "src/toy/net.py": "A = 2\n",
         "src/toy/__pycache__/net.pyc": "no code",
-        "dvc.yaml": toy.PIPELINE.replace("python stages/prepare_data.py", "python -O stages/prepare_data.py")
+        "dvc.yaml": toy.PIPELINE.replace("python -P stages/prepare_data.py", "python -O stages/prepare_data.py")
         + "  more:\n    cmd: python more.py\n",
     }
     toy.write_files(changed)
@@ -218,7 +218,7 @@ def test_changed_parameters_code_and_stages_are_out_of_date(audit: Audit, toy: M
     told = {finding["where"]: finding["what"] for finding in found["findings"] if finding["where"] != "params.yaml"}
     assert told == {
         "src/toy": "changed since its stages ran",
-        "dvc.yaml": "prepare_data ran 'python stages/prepare_data.py', now 'python -O stages/prepare_data.py'",
+        "dvc.yaml": "prepare_data ran 'python -P stages/prepare_data.py', now 'python -O stages/prepare_data.py'",
         "more": "never ran, says dvc.lock",
     }
     params = [finding["what"] for finding in found["findings"] if finding["where"] == "params.yaml"]

@@ -1,5 +1,6 @@
 """From a generated picture to the pipeline that drew it and on to the source."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -124,6 +125,12 @@ def test_a_picture_without_a_record_is_a_finding(audit: Audit, toy: ModuleType) 
     Path("broken.png").write_bytes(b"no picture")
     assert only(audit("broken.png"))["kind"] == "no record"
     assert "damaged" in only(audit(str(toy.draw_picture(Path("odd.png"), "x", index=9))))["what"]
+
+
+@pytest.mark.usefixtures("project")
+def test_a_picture_that_is_a_pipe_is_not_waited_for(audit: Audit) -> None:
+    os.mkfifo("pipe.png")
+    assert only(audit("pipe.png"))["what"] == "is no file"
 
 
 def test_an_audit_imports_no_torch() -> None:

@@ -1,6 +1,7 @@
 """The toy project: its files, and what a test does to it."""
 
 import json
+import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from PIL import Image, PngImagePlugin
 
 from darkroom.inference.written import FORMAT, KEY
 from darkroom.project import place
+from darkroom.ran import Ran
 from darkroom.tracking import stage_run
 from darkroom.tracking.records import Book
 from darkroom.tracking.store import Store
@@ -20,19 +22,19 @@ from darkroom.tracking.store import Store
 PIPELINE = """\
 stages:
   prepare_data:
-    cmd: python stages/prepare_data.py
+    cmd: python -P stages/prepare_data.py
     deps: [data/manifests, stages/prepare_data.py]
     params: [prepare_data]
     outs: [data/prepared]
   train_vae:
-    cmd: python stages/train_vae.py
+    cmd: python -P stages/train_vae.py
     deps: [data/prepared, stages/train_vae.py, src/toy]
     params: [train_vae]
     outs: [artifacts/vae]
     metrics:
       - reports/train_vae/metrics.json: {cache: false}
   evaluate:
-    cmd: python stages/evaluate.py
+    cmd: python -P stages/evaluate.py
     deps: [artifacts/vae, data/prepared, stages/evaluate.py]
     params: [evaluate]
     outs: [artifacts/pipeline]
@@ -74,7 +76,7 @@ def shell(command: str) -> None:
     """Run a command that a finding names; DVC's in this process, where it starts faster."""
     for part in command.split(" && "):
         if part.startswith("dvc "):
-            assert dvc([*part.split()[1:], "--quiet"]) == 0, part
+            assert dvc([*shlex.split(part)[1:], "--quiet"]) == 0, part
         else:
             subprocess.run(part, shell=True, check=True, capture_output=True)
 
@@ -90,11 +92,19 @@ def write_files(files: Mapping[str, str]) -> None:
         Path(name).write_text(text)
 
 
-def record_run(stage: str, profile: Mapping[str, str] = PROFILE, **params: Any) -> None:
-    """A finished run of a stage whose outputs lie there, as the stage itself would have recorded it."""
+def record_run(
+    stage: str, profile: Mapping[str, str] = PROFILE, ran: Mapping[str, str] | None = None, **params: Any
+) -> None:
+    """A finished run of a stage whose outputs lie there, as the stage itself would have recorded it.
+
+    ran: what it tells of what it ran; by default that it imported nothing but its dependencies.
+    """
     here = place(stage)
     given = {stage: {**yaml.safe_load(PARAMS)[stage], **params}}
+    told = Ran(here, modules={}).tags() if ran is None else ran
     with stage_run(stage, given, here.input_hashes(), here.code_hashes(), here.outputs, profile) as run:
+        for name, value in told.items():
+            run.tag(name, value)
         if stage == "train_vae":
             for step in (1, 2, 3):
                 run.metrics(step, {"loss": 1 / step})
@@ -119,9 +129,9 @@ def record_again(run: str) -> None:
     store.keep_record("run", run)
 
 
-def draw_picture(path: Path, model: str, index: int = 0) -> Path:
+def draw_picture(path: Path, model: str, index: int = 0, sampler: str = "dpmpp_2m") -> Path:
     """A PNG with a record."""
-    sampling = {"num_inference_steps": 12, "sampler": "dpmpp_2m", "guidance_scale": 3.0}
+    sampling = {"num_inference_steps": 12, "sampler": sampler, "guidance_scale": 3.0}
     record = {
         "format": FORMAT,
         "prompts": ["a ring"],

@@ -155,4 +155,4 @@ def test_no_parameter_reaches_the_shell_that_dvc_starts() -> None:
     assert "${" not in (ROOT / "dvc.yaml").read_text(encoding="utf-8")
     assert PIPELINE.keys() == {"stages"}
     for stage, entry in PIPELINE["stages"].items():
-        assert entry["cmd"] == f"python stages/{stage}.py"
+        assert entry["cmd"] == f"python -P stages/{stage}.py"

@@ -18,6 +18,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interrupted
 from darkroom.params import Params
 from darkroom.project import place
+from darkroom.ran import DEFINITION, FRAME, OUTSIDE, START
 from darkroom.stage import Work, run_stage
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -103,6 +104,8 @@ def test_a_tracked_stage_names_its_params_and_where_its_run_is_seen(
     assert found.data.tags["in.sources.json"] == content_hash("sources.json")
     assert found.data.tags["out.data/prepared"] == content_hash(PREPARED)
     assert json.loads(found.data.tags["profile"])["device"].startswith("cpu")
+    assert found.data.tags[DEFINITION] == place("prepare_data").definition
+    assert {START, FRAME, OUTSIDE} <= found.data.tags.keys()
 
 
 def raise_error(params: Params, work: Work) -> Mapping[str, float | str]:

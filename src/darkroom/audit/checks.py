@@ -6,15 +6,16 @@ from typing import Any
 
 import yaml
 
-from darkroom.audit.disk import Cache, Disk
+from darkroom.audit.disk import FOLDER_MARK, Cache, Disk
 from darkroom.audit.findings import Finding, short, some
+from darkroom.audit.kinds import foreign, kind
 from darkroom.audit.lineage import Lineage, Step
 from darkroom.core.artifact import PROVENANCE, read_json
 from darkroom.core.dvc_settings import has_remote
 from darkroom.core.errors import DarkroomError
 from darkroom.params_yaml import Loader
 from darkroom.project import PIPELINE, Place
-from darkroom.tracking.repository import known, md5_at_head
+from darkroom.tracking.repository import holds, known, md5_at_head
 from darkroom.tracking.run import flat
 
 
@@ -30,9 +31,24 @@ class Checks:
             self.disk.expect(map(Path, (*step.outputs, *step.inputs, *step.code)))
             self.cache.expect(digest for path, digest in step.outputs.items() if path not in step.uncached)
 
+    def odd(self, path: str, digest: str) -> dict[Path, str]:
+        """What is of another kind at an output, in it or above it than was written there: {path: kind in words}."""
+        found, here = self.disk.scan(Path(path)), Path(path)
+        if found is None:
+            return {}
+        odd = dict(found.foreign)
+        if not odd and found.folder != digest.endswith(FOLDER_MARK):
+            odd[here] = kind(here) or "gone"
+        before = (self.cache.listing(digest) or {}) if found.folder else {}
+        gone = before.keys() - found.files.keys()
+        odd |= {here / name: "a folder" for name in gone if kind(here / name) == "a folder"}
+        folders = {above.as_posix() for name in before for above in Path(name).parents}
+        return odd | {here / name: "a file" for name in found.files.keys() & folders}
+
     def differs(self, step: Step) -> dict[str, str]:
         """The outputs of a stage that are there but not as dvc.lock has them, with the hashes they have."""
-        found = {path: self.disk.digest(Path(path)) for path in step.outputs}
+        looked = {path: digest for path, digest in step.outputs.items() if not self.odd(path, digest)}
+        found = {path: self.disk.digest(Path(path), digest) for path, digest in looked.items()}
         return {path: digest for path, digest in found.items() if digest not in (None, step.outputs[path])}
 
     def tampered(self, step: Step, path: str) -> Finding:
@@ -47,7 +63,7 @@ class Checks:
         here = (step.stage,)
         gone: dict[str, list[str]] = {}
         for path in step.outputs:
-            if self.disk.listing(Path(path)) is None:
+            if self.disk.scan(Path(path)) is None:
                 gone.setdefault(self._way_back(step, path)[0], []).append(path)
         for command, paths in gone.items():
             remedy = " ".join([command, *dict.fromkeys(self._way_back(step, path)[1] for path in paths)])
@@ -55,10 +71,13 @@ class Checks:
         for path, digest in step.outputs.items():
             if path in step.uncached:
                 continue
-            for broken in self.cache.corrupt(digest):
+            for broken, why in self.cache.corrupt(digest).items():
                 place = self.cache.place(broken)
-                what = f"does not hold what its name says, which is {self._object(path, digest, broken)}"
-                remedy = f"rm -f {place} && {self._into_cache(step, path)}"
+                what = f"{why}, which is {self._object(path, digest, broken)}"
+                away = f"rm -{'rf' if place.is_dir() else 'f'} {place}"
+                if foreign(place.parent, "a folder"):  # once for all that lies there
+                    place, away = place.parent, f"find {place.parent} -maxdepth 0 ! -type d -delete"
+                remedy = f"{away} && {self._into_cache(step, path)}"
                 yield Finding("corrupt cache", str(place), what, remedy, here)
             if self.disk.listing(Path(path)) is not None and self.cache.lacks(digest):
                 what = "not in DVC's cache, which could not give it back"
@@ -70,8 +89,8 @@ class Checks:
         for path, digest in step.inputs.items():
             maker = self.lineage.maker(path)
             whole = maker is not None and path in maker.outputs  # not a part of what it wrote
-            now = maker.outputs[path] if maker and whole else self.disk.digest(Path(path))
-            if now == digest:
+            now = maker.outputs[path] if maker and whole else self.disk.digest(Path(path), digest)
+            if now == digest or (not (maker and whole) and self._is_odd(path)):
                 continue
             if maker and whole:
                 what = f"{step.stage} read {short(digest)}, but {maker.stage} has since written {short(now)}"
@@ -80,13 +99,15 @@ class Checks:
                 names = self._changed(path, digest)
                 what = "changed since" if now else "gone since"
                 what += f" {step.stage} read it" + (f": {names}" if names else "")
-                yield Finding("out of date", path, what, again, (step.stage,))
+                there = set(self.disk.listing(Path(path)) or {})
+                back = f"git checkout HEAD -- {path}, or " if maker is None and holds(path, digest, there) else ""
+                yield Finding("out of date", path, what, back + again, (step.stage,))
         for path in step.outputs:
             yield from self._provenance(step, path)
 
     def _provenance(self, step: Step, path: str) -> Iterator[Finding]:
         file = Path(path) / PROVENANCE
-        if not file.is_file():
+        if self._is_odd(path) or not file.is_file():
             return
         try:
             said = dict(read_json(file)["inputs"])
@@ -104,8 +125,8 @@ class Checks:
     def code(self, step: Step, commit: str) -> Iterator[Finding]:
         """Code that changed after the stage ran, at `commit` where that is known."""
         for path, digest in step.code.items():
-            now = self.disk.digest(Path(path))
-            if now != digest:
+            now = self.disk.digest(Path(path), digest)
+            if now != digest and not self._is_odd(path):
                 what = "changed since its stages ran" if now else "gone since its stages ran"
                 if (
                     commit
@@ -134,6 +155,8 @@ class Checks:
                 remedy = again if wanted - had else f"dvc repro -f -s {step.stage}"  # what is taken away DVC overlooks
                 yield Finding("out of date", str(PIPELINE), what, remedy, where)
         for file, sections in step.params.items():
+            if self._is_odd(file):
+                continue
             then, now = flat(sections), _sections(Path(file), list(sections))
             keys = list(dict.fromkeys((*then, *now)))
             pairs = [(key, now.get(key, "absent"), then.get(key, "absent")) for key in keys]
@@ -143,6 +166,11 @@ class Checks:
     def restore(self, step: Step, path: str) -> str:
         """The command that brings an output back as dvc.lock has it."""
         return " ".join(self._way_back(step, path))
+
+    def _is_odd(self, path: str) -> bool:
+        """Whether something else than files and folders lies at a path, which is then said of it."""
+        found = self.disk.scan(Path(path))
+        return found is not None and bool(found.foreign)
 
     def _way_back(self, step: Step, path: str) -> tuple[str, str]:
         """The command that brings an output back, and what to name to it."""
@@ -161,7 +189,7 @@ class Checks:
 
     def _into_cache(self, step: Step, path: str) -> str:
         """The command that has the cache hold an output; a commit, unless that would also hide other changes."""
-        whole = self.disk.digest(Path(path)) == step.outputs[path]
+        whole = self.disk.digest(Path(path), step.outputs[path]) == step.outputs[path]
         if whole and not any((*self.chain(step), *self.code(step, ""), *self.definition(step))):
             return f"dvc commit -f {step.stage}"
         return f"dvc pull --force {path}" if has_remote() else f"{self._again(step)} {step.stage}"

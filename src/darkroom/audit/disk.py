@@ -1,62 +1,97 @@
 """What lies on the disk and in DVC's cache, each file hashed once, several at a time."""
 
 import json
+import os
 import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from fnmatch import fnmatch
 from pathlib import Path
 
+from darkroom.audit.kinds import Scan, foreign, kind, scan
 from darkroom.core.artifact import file_hash, folder_hash
 from darkroom.core.dvc_settings import cache_root
 from darkroom.core.progress import Progress
+from darkroom.tracking.repository import known
 
 SILENT = 1.5  # seconds of hashing before a person is told how far it is
 LOOK_EVERY = 0.25  # seconds
 IGNORE = Path(".dvcignore")
+OBJECTS = "files/md5"  # in DVC's cache
+GIT_LINK = "120000 "  # the mode of a link in git's trees
 FOLDER_MARK = ".dir"  # at the end of the hash of a folder
 
 
 class Disk:
-    """Contents of files and folders of the project; `expect` what will be asked for, and it is hashed meanwhile."""
+    """Contents of files and folders of the project; `expect` what will be asked for, and it is hashed meanwhile.
 
-    def __init__(self) -> None:
+    What is neither file nor folder counts as not there, and nothing is read through it: `scan` names it.
+    """
+
+    def __init__(self, outputs: Iterable[Path] = ()) -> None:
+        """outputs: of stages; no link stands in their way, not even one that git keeps."""
+        self._outputs = list(outputs)
         self._pool = ThreadPoolExecutor()
         self._hashes: dict[tuple[int, int], Future[str]] = {}
+        self._scans: dict[Path, Scan | None] = {}
         self._ignored = _patterns()
+        self._objects = os.path.realpath(cache_root() / OBJECTS)
         self._watch = threading.Thread(target=self._show, name="show hashing", daemon=True)
+
+    def scan(self, path: Path) -> Scan | None:
+        """Which kinds of things lie at a path; None where nothing does."""
+        if path not in self._scans:
+            self._scans[path] = scan(path, self._ignored, self._is_kept)
+        return self._scans[path]
 
     def expect(self, paths: Iterable[Path]) -> None:
         """Begin to hash all files of these files and folders."""
         for path in paths:
-            for file in self._files(path):
+            if found := self.scan(path):
+                for file in found.files.values():
+                    self._hash(file)
+
+    def expect_files(self, files: Iterable[Path]) -> None:
+        """Begin to hash files that may lie anywhere."""
+        for file in files:
+            if file.is_file():
                 self._hash(file)
 
-    def digest(self, path: Path) -> str | None:
-        """The hash DVC gives `path` as it lies there; None where nothing does."""
-        listing = self.listing(path)
-        if listing is None:
+    def digest(self, path: Path, expected: str = "") -> str | None:
+        """The hash DVC gives `path` as it lies there; None where nothing does.
+
+        Where what a system left in a folder (.DS_Store, …) is all that parts it from the expected one, that one.
+        """
+        found, listing = self.scan(path), self.listing(path)
+        if found is None or listing is None:
             return None
-        return folder_hash(listing) if path.is_dir() else listing[""]
+        if not found.folder:
+            return listing[""]
+        whole = folder_hash(listing)
+        if expected and whole != expected and any(found.left.values()):
+            own = folder_hash({name: listing[name] for name in found.own})
+            return own if own == expected else whole
+        return whole
 
     def listing(self, path: Path) -> dict[str, str] | None:
-        """{relative name: md5} of a folder, {"": md5} of a file; None where nothing is."""
-        if path.is_file():
-            return {"": self._hash(path).result()}
-        if not path.is_dir():
+        """{relative name: md5} of a folder, {"": md5} of a file; None where neither is."""
+        found = self.scan(path)
+        if found is None or not (found.folder or found.files):
             return None
-        return {file.relative_to(path).as_posix(): self._hash(file).result() for file in self._files(path)}
+        return {name: self._hash(file).result() for name, file in found.files.items()}
 
-    def _files(self, path: Path) -> list[Path]:
-        if path.is_file():
-            return [path]
-        found = (file for file in path.rglob("*") if file.is_file())
-        return [file for file in found if not self._is_ignored(file.relative_to(path))]
+    def of_file(self, path: Path) -> str | None:
+        """The md5 of a file that may lie anywhere, also behind links; None where no file is."""
+        return self._hash(path).result() if path.is_file() else None
 
-    def _is_ignored(self, name: Path) -> bool:
-        return any(fnmatch(part, pattern) for part in name.parts for pattern in self._ignored)
+    def _is_kept(self, link: Path) -> bool:
+        """Whether a link is one that DVC made, to an object of its cache, as cache.type says; or one that git keeps."""
+        end = os.path.realpath(link)
+        if end.startswith(self._objects + os.sep) and os.path.isfile(end):
+            return True
+        apart = not any(link == out or link in out.parents or out in link.parents for out in self._outputs)
+        return apart and (known("ls-tree", "HEAD", "--", str(link)) or "").startswith(GIT_LINK)
 
     def _hash(self, file: Path) -> Future[str]:
         at = file.stat()
@@ -84,7 +119,7 @@ class Cache:
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
-        self.root = cache_root() / "files/md5"
+        self.root = cache_root() / OBJECTS
 
     def place(self, digest: str) -> Path:
         """Where the object of this hash lies, or would."""
@@ -94,7 +129,7 @@ class Cache:
         """Begin to hash these objects, and those of folders' files."""
         for digest in digests:
             files = (self.listing(digest) or {}).values() if digest.endswith(FOLDER_MARK) else [digest]
-            self._disk.expect(place for file in files if (place := self.place(file)).is_file())
+            self._disk.expect_files(map(self.place, files))
 
     def listing(self, digest: str) -> dict[str, str] | None:
         """As `Disk.listing`, of what the cache keeps under this hash; None where it keeps no such, or a broken list."""
@@ -110,19 +145,24 @@ class Cache:
 
     def lacks(self, digest: str) -> list[str]:
         """The hashes under `digest`, a folder's files included, of which no object is there."""
-        return [one for one in self._objects(digest) if not self.place(one).is_file()]
+        return [one for one in self._under(digest) if kind(self.place(one)) is None]
 
-    def corrupt(self, digest: str) -> list[str]:
-        """The hashes under `digest`, a folder's files included, whose objects hold something else."""
-        there = [one for one in self._objects(digest) if self.place(one).is_file()]
-        return [one for one in there if self._found(one) != one]
+    def corrupt(self, digest: str) -> dict[str, str]:
+        """The hashes under `digest`, a folder's files included, whose objects are something else: what, in words."""
+        found = {}
+        for one in self._under(digest):
+            place = self.place(one)
+            if odd := foreign(place.parent, "a folder") or foreign(place):
+                found[one] = f"is {odd}"
+            elif kind(place) and self._found(one) != one:
+                found[one] = "does not hold what its name says"
+        return found
 
-    def _objects(self, digest: str) -> list[str]:
+    def _under(self, digest: str) -> list[str]:
         return [digest, *((self.listing(digest) or {}).values() if digest.endswith(FOLDER_MARK) else ())]
 
     def _found(self, digest: str) -> str:
-        found = self._disk.listing(self.place(digest)) or {"": ""}
-        return found[""] + (FOLDER_MARK if digest.endswith(FOLDER_MARK) else "")
+        return (self._disk.of_file(self.place(digest)) or "") + (FOLDER_MARK if digest.endswith(FOLDER_MARK) else "")
 
 
 def _patterns() -> list[str]:

@@ -8,10 +8,13 @@ from pathlib import Path
 
 from darkroom.audit import picture as pictures
 from darkroom.audit.checks import Checks
+from darkroom.audit.definition import check_code, compare_definition
 from darkroom.audit.disk import Cache, Disk
 from darkroom.audit.findings import Finding, merged, short
 from darkroom.audit.held import Held
+from darkroom.audit.kinds import foreign
 from darkroom.audit.lineage import Lineage, Step, ordered, read_lineage
+from darkroom.audit.oddities import check_kinds
 from darkroom.audit.raw_data import check_raw_data
 from darkroom.audit.testimony import (
     RECORDED,
@@ -74,11 +77,11 @@ class Auditor:
         self._pool = ThreadPoolExecutor(1)
         self._copies: dict[str, Path] = {}
         stage = self._resolve()
-        lock = LOCK.read_text(encoding="utf-8") if LOCK.is_file() else ""
+        lock = LOCK.read_bytes() if LOCK.is_file() else None
         if is_on() and store_exists():
             self._opening = self._pool.submit(Witness)  # takes seconds, in which files are hashed
         self.current = read_lineage(lock, self.places)
-        self.disk = Disk()
+        self.disk = Disk(path for place in self.places.values() for path in place.outputs)
         self.cache = Cache(self.disk)
         if self.picture is not None:
             stage = next((s.stage for s in self.current.steps.values() if self.picture.model in s.outputs.values()), "")
@@ -103,8 +106,10 @@ class Auditor:
             findings += self._past(step, lineage) if past else self._present(step, told.get(name))
             if name in told:
                 findings += compare(step, told[name], checks)
+            if name in told and not past:
+                findings += compare_definition(step, told[name].maker, checks)
         if not past:
-            findings += self._never_ran()
+            findings += [*check_kinds(checks), *check_code(self.places), *self._never_ran()]
         if witness:
             findings += self._store_faults(witness)
         versions, unvouched = {}, list[str]()
@@ -149,7 +154,7 @@ class Auditor:
     def _record(self, witness: Witness, step: Step) -> Iterator[str]:
         told = ask(witness, step)
         kinds = {finding.kind for finding in compare(step, told, self.checks)}
-        if any(self.disk.digest(Path(path)) != digest for path, digest in step.outputs.items()):
+        if any(self.disk.digest(Path(path), digest) != digest for path, digest in step.outputs.items()):
             return  # nothing is attested that is not here
         if "missing run" in kinds:
             if told.deleted:
@@ -223,7 +228,7 @@ class Auditor:
 
     def _never_ran(self) -> Iterator[Finding]:
         for name in self.stages:
-            if name not in self.current.steps:
+            if name not in self.current.steps and not foreign(LOCK):
                 yield Finding("out of date", name, f"never ran, says {LOCK}", "dvc repro", (name,))
 
     def _store_faults(self, witness: Witness) -> Iterator[Finding]:

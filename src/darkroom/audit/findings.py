@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 BREAKS = {  # kind: what it means
+    "foreign kind": "a link, pipe, socket or device, or a folder for a file, stands where a file or folder belongs",
+    "hidden": "in an output lies what .dvcignore keeps from DVC",
     "tampered": "an output is not as its stage wrote it, and no run wrote it so",
     "tampered report": "likewise a report that git keeps",
     "another profile": "an output is what a run with another execution profile made of the same inputs",
@@ -18,6 +20,7 @@ BREAKS = {  # kind: what it means
     "not recorded": "MLflow has a run or a model that left no record, though others of its time did",
     "store": "the runs cannot be asked",
     "raw data": "files from outside the project are not those of their manifest",
+    "foreign code": "Python could import, or a run did, code that no stage names among its dependencies",
     "out of date": "code, parameters or dvc.yaml changed after the stage ran, or it never ran",
     "no record": "a picture does not say how it was made",
     "unknown model": "neither dvc.lock, git nor a run knows the pipeline that drew a picture",
@@ -28,6 +31,9 @@ WARNINGS = {
     "restored": "the outputs are of an earlier run: DVC's run cache or git brought them back",
     "recorded afterwards": "an audit, not the stage, recorded the run",
     "other code": "the run that wrote this ran other code than dvc.lock has, as after dvc commit",
+    "other frame": "what starts and tracks stages has changed since, which is no dependency",
+    "no definition": "the run is of before runs told how their stage was started",
+    "system files": "a file manager, disk or drive left its own files in what DVC hashes; they were not counted",
     "not in cache": "DVC's cache could not give an output back",
     "lost copies": "the pictures and files that a run kept are gone or lie where it does not look",
     "recorded before digests": "a run or a model is older than records, so that nothing tells whether it was changed",

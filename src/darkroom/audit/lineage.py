@@ -67,14 +67,14 @@ class Lineage:
         return [step for name, step in self.steps.items() if name not in used]
 
 
-def read_lineage(lock: str, places: Mapping[str, Place]) -> Lineage:
-    """The steps in the text of a dvc.lock, of the stages that dvc.yaml still names.
+def read_lineage(lock: str | bytes | None, places: Mapping[str, Place]) -> Lineage:
+    """The steps in the text of a dvc.lock, of the stages that dvc.yaml still names; None: there is no such file.
 
     Raises:
         DarkroomError: it is no lock file.
     """
     try:
-        entries = (yaml.load(lock, Loader) or {}).get("stages", {})
+        entries = {} if lock is None else yaml.load(lock, Loader).get("stages", {})
         return ordered(_step(name, entries[name], place) for name, place in places.items() if name in entries)
     except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         raise DarkroomError(

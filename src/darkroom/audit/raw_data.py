@@ -7,9 +7,11 @@ from typing import Any
 from darkroom.audit.disk import Disk
 from darkroom.audit.findings import Finding, some
 from darkroom.audit.lineage import Step
+from darkroom.core.artifact import file_hash
 from darkroom.core.errors import DarkroomError
 from darkroom.data.images import SUFFIXES, UNREAD
 from darkroom.data.manifest import RESCAN, Files, Manifest, manifest_of
+from darkroom.tracking.repository import md5_at_head
 
 # How the files that a kind of source reads end, as in data/sources, which cannot be asked: they import torch.
 # Of sources not named here the files are fixed, and none can be new.
@@ -37,15 +39,15 @@ def _check(step: Step, source: Mapping[str, Any], disk: Disk) -> Iterator[Findin
         manifest = Manifest.load(file)
     except DarkroomError as error:
         what, _, remedy = str(error).removeprefix(f"{file}: ").partition("; ")
-        yield Finding("raw data", str(file), what, remedy, here)
+        yield Finding("raw data", str(file), what, _as_committed(file) or remedy, here)
         return
     root = Files(str(source.get("root", "."))).root
     if not any((root / name).exists() for name in manifest.files):
         what = f"none of the {len(manifest.files)} files of {manifest.path} is here, so they were not compared"
         yield Finding("no raw data", str(root), what, "set DARKROOM_DATA to where they lie", here)
         return
-    disk.expect(root / name for name in manifest.files)
-    found = {name: (disk.listing(root / name) or {}).get("") for name in manifest.files}
+    disk.expect_files(root / name for name in manifest.files)
+    found = {name: disk.of_file(root / name) for name in manifest.files}
     gone = [name for name, md5 in found.items() if md5 is None]
     changed = [name for name, entry in manifest.files.items() if found[name] not in (None, entry.md5)]
     new = _new(root, source, found)
@@ -53,7 +55,14 @@ def _check(step: Step, source: Mapping[str, Any], disk: Disk) -> Iterator[Findin
     for names, word, remedy in ((gone, "gone", back), (changed, "changed", back), (new, "new", away)):
         if names:
             what = f"not as {manifest.path} has it: {some(names)} {word}"
-            yield Finding("raw data", str(root), what, f"{remedy}; {RESCAN}", here)
+            yield Finding("raw data", str(root), what, _as_committed(file) or f"{remedy}; {RESCAN}", here)
+
+
+def _as_committed(file: Path) -> str:
+    """The command that brings back a manifest that is not as it was committed; empty where it is, or was not."""
+    committed = md5_at_head(file.as_posix())
+    changed = committed is not None and (not file.is_file() or file_hash(file) != committed)
+    return f"git checkout HEAD -- {file.as_posix()}" if changed else ""
 
 
 def _new(root: Path, source: Mapping[str, Any], known: Mapping[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from darkroom.audit.findings import Finding, short
 from darkroom.audit.lineage import Lineage, Step
 from darkroom.audit.testimony import Testimony, day
 from darkroom.core.progress import readable_size
+from darkroom.core.text import printable
 from darkroom.data.manifest import data_root
 
 WIDTH = 120
@@ -20,18 +21,22 @@ GOOD, BAD, REMARK = "✓", "✗", "!"
 
 
 def text(audit: Audit) -> str:
-    """The tree from the last product to the source, what is known of each step, the findings, and the verdict."""
+    """The tree from the last product to the source, what is known of each step, the findings, and the verdict.
+
+    Much of it was written by others: names of files, records of pictures, what a store holds. Each line is made
+    printable here, as one line.
+    """
     parts = [
         _picture(audit),
         _tree(audit),
         _profile(audit),
-        "\n".join(_about(audit, step) for step in reversed(list(audit.lineage.steps.values()))),
-        "\n".join(_line(finding) for finding in audit.findings),
-        "\n".join(f"repaired: {what}" for what in audit.repaired),
-        "\n".join(f"not vouched for: {what}" for what in audit.unvouched),
-        _verdict(audit),
+        [line for step in reversed(list(audit.lineage.steps.values())) for line in _about(audit, step)],
+        [_line(finding) for finding in audit.findings],
+        [f"repaired: {what}" for what in audit.repaired],
+        [f"not vouched for: {what}" for what in audit.unvouched],
+        [_verdict(audit)],
     ]
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join("\n".join(map(printable, lines)) for lines in parts if lines)
 
 
 def as_json(audit: Audit) -> dict[str, Any]:
@@ -75,9 +80,9 @@ def _step_as_json(audit: Audit, step: Step) -> dict[str, Any]:
     }
 
 
-def _picture(audit: Audit) -> str:
+def _picture(audit: Audit) -> list[str]:
     if audit.picture is None:
-        return ""
+        return []
     recorded = audit.picture.picture
     lines = [str(recorded.path)]
     if values := recorded.values:
@@ -93,17 +98,17 @@ def _picture(audit: Audit) -> str:
         lines.append(f"  pipeline  {recorded.model}" + (f", {audit.picture.found}" if audit.picture.found else ""))
     if audit.picture.found:
         lines.append(f"  pixels    not compared: darkroom regenerate {recorded.path} draws it again and compares")
-    return "\n".join(lines)
+    return lines
 
 
-def _tree(audit: Audit) -> str:
-    rows = list(_rows(audit))
+def _tree(audit: Audit) -> list[str]:
+    rows = [tuple(map(printable, row)) for row in _rows(audit)]
     if not rows:
-        return ""
+        return []
     rows.insert(0, ("", "lineage", "content", "size", "stage", "run", "began", "commit"))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    return [line.rstrip() for line in lines]
 
 
 def _rows(audit: Audit) -> Iterator[tuple[str, ...]]:
@@ -168,12 +173,12 @@ def _mark(audit: Audit, step: Step) -> str:
     return BAD if any(finding.breaks for finding in mine) else REMARK if mine else GOOD
 
 
-def _profile(audit: Audit) -> str:
+def _profile(audit: Audit) -> list[str]:
     """The execution profile, where all runs share it."""
     profiles = _profiles(audit)
     if len(profiles) != 1:
-        return ""
-    return textwrap.fill(f"all on {profiles.pop()}", WIDTH, subsequent_indent=" " * 7)
+        return []
+    return textwrap.wrap(f"all on {profiles.pop()}", WIDTH, subsequent_indent=" " * 7)
 
 
 def _profiles(audit: Audit) -> set[str]:
@@ -185,7 +190,7 @@ def _told_profile(told: Testimony) -> str:
     return ", ".join(f"{key.removeprefix('version.').replace('_', ' ')} {value}" for key, value in profile.items())
 
 
-def _about(audit: Audit, step: Step) -> str:
+def _about(audit: Audit, step: Step) -> list[str]:
     told = audit.told.get(step.stage, Testimony())
     took = ""
     if told.maker and told.maker.ended and not told.maker.afterwards:
@@ -193,8 +198,7 @@ def _about(audit: Audit, step: Step) -> str:
         took = f" in {minutes} min {seconds} s" if minutes else f" in {seconds} s"
     others = [path for path in step.outputs if path not in _products(step)]
     lines = [f"{step.stage}{took}" + (f"; also wrote {len(others)} reports" if others else "")]
-    if params := _params(step):
-        lines.append(params)
+    lines += _params(step)
     if len(_profiles(audit)) > 1 and told.maker:
         lines += textwrap.wrap(_told_profile(told), WIDTH, initial_indent="  on      ", subsequent_indent=" " * 10)
     registered = [name for digest in step.outputs.values() for name in audit.versions.get(digest, [])]
@@ -202,10 +206,10 @@ def _about(audit: Audit, step: Step) -> str:
         lines.append(f"  models  {', '.join(registered)}")
     if told.maker:
         lines.append(f"  run     {told.maker.link}")
-    return "\n".join(lines)
+    return lines
 
 
-def _params(step: Step) -> str:
+def _params(step: Step) -> list[str]:
     """The stage's own parameters, as many as fit into a few lines."""
     own = {
         key.removeprefix(f"{step.stage}."): value
@@ -218,8 +222,8 @@ def _params(step: Step) -> str:
         more = f", and {len(own) - n} more (--json has all)" if n < len(own) else ""
         lines = textwrap.wrap(", ".join(words[:n]) + more, WIDTH, **shape)
         if len(lines) <= PARAM_LINES:
-            return "\n".join(lines)
-    return ""
+            return lines
+    return []
 
 
 def _line(finding: Finding) -> str:

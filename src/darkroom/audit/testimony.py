@@ -176,7 +176,7 @@ def _differing(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 def _same_code(step: Step, seen: Seen, checks: Checks) -> bool | None:
     """Whether a run's code is dvc.lock's; None where that is not known, or no longer on the disk."""
-    if not step.code or any(checks.disk.digest(Path(path)) != digest for path, digest in step.code.items()):
+    if not step.code or any(checks.disk.digest(Path(path), digest) != digest for path, digest in step.code.items()):
         return None
     files: dict[str, str] = {}
     for path in step.code:

@@ -6,7 +6,9 @@ from typing import NoReturn
 import typer
 
 from darkroom.cli import audit, compare, draw, finish, interop, project, registry, reproduce, serve, show
+from darkroom.cli.terminal import printed
 from darkroom.core.errors import DarkroomError
+from darkroom.core.text import printable
 
 INTERRUPTED = 130
 
@@ -35,6 +37,11 @@ for command in (registry.register, serve.serve, project.ui, project.version):
 
 def main() -> None:
     """Run the command line: an error the user can mend is one line on stderr and exit status 1."""
+    with printed():
+        _run()
+
+
+def _run() -> None:
     try:
         app()
     except DarkroomError as error:
@@ -46,7 +53,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    print(f"darkroom: {message}", file=sys.stderr)
+    print(f"darkroom: {printable(message)}", file=sys.stderr)
     sys.exit(1)
 
 

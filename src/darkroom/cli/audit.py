@@ -53,6 +53,6 @@ def audit(
     repaired = auditor.repair() if repair else []
     found = auditor.audit()
     found.repaired = repaired
-    print(json.dumps(report.as_json(found), indent=2, ensure_ascii=False) if as_json else report.text(found))
+    print(json.dumps(report.as_json(found), indent=2) if as_json else report.text(found))
     if not found.whole:
         raise typer.Exit(1)

@@ -14,6 +14,7 @@ import typer
 from darkroom.cli.names import check_names
 from darkroom.cli.options import PIPELINE, Options, place, with_options
 from darkroom.core.errors import DarkroomError
+from darkroom.core.text import printable
 from darkroom.inference.defaults import BATCH_SIZE, INPAINT_STRENGTH, STRENGTH
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def regenerate(
         )
     now = profile(model)
     for line in differences(record.profile, now):
-        print(f"darkroom: another execution profile: {line}", file=sys.stderr)
+        print(f"darkroom: another execution profile: {printable(line)}", file=sys.stderr)
     try:
         record.check_work(model)
         record.sampling.levels(model.schedule, model.info.prediction_type)
@@ -129,7 +130,7 @@ def regenerate(
     with Progress(record.steps(model), "regenerate") as bar:
         again = record.again(model, lambda *_: bar.update())
     replace(record, profile=now).save(out, again)
-    print(f"{out}: {_compared(picture, out, again)}")
+    print(f"{printable(out)}: {printable(_compared(picture, out, again))}")
 
 
 def _compared(picture: Path, out: Path, again: "Tensor") -> str:
@@ -227,7 +228,7 @@ def _draw(
         whole.check_fits()
     record.check_work(model, whole=False)
     for remark in model.remarks.new([*prompts, *([negative] if negative else [])], size):
-        print(f"darkroom: {remark}", file=sys.stderr)
+        print(f"darkroom: {printable(remark)}", file=sys.stderr)
     _develop(model, record, out, o, gif)
 
 
@@ -267,7 +268,7 @@ def _develop(model: "Pipeline", record: "Record", out: Path, o: Options, gif: Pa
         written.append(gif)
     if record.sampling.sampler == "ode":
         print(f"darkroom: ode: {tally.evaluations} evaluations of the network", file=sys.stderr)
-    print(*written, sep="\n")
+    print(*map(printable, written), sep="\n")
 
 
 def _film(model: "Pipeline", batch: "Record") -> "Film":

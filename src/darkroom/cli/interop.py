@@ -8,6 +8,7 @@ import typer
 
 from darkroom.cli.options import PIPELINE
 from darkroom.core.errors import DarkroomError
+from darkroom.core.text import printable
 
 if TYPE_CHECKING:
     from darkroom.interop.model import Model
@@ -50,8 +51,8 @@ def import_model(
     model = read_model(source, tokenizer, config)
     write_imported(model, source, destination)
     if model.aside:
-        print(f"{source}: not read: {', '.join(model.aside)}")
-    print(f"{destination}: {_described(model)}, {content_hash(destination)}")
+        print(printable(f"{source}: not read: {', '.join(model.aside)}"))
+    print(printable(f"{destination}: {_described(model)}, {content_hash(destination)}"))
 
 
 def export_model(
@@ -94,9 +95,10 @@ def export_model(
             carry_words(pipeline, beside)
         else:
             write_single_file(model, beside, dtype)
-    print(f"{destination}: {_described(model)}, {dtype}")
+    print(printable(f"{destination}: {_described(model)}, {dtype}"))
     if format == "single-file" and (silent := unsaid(model)):
-        print(f"{destination}: cannot say {', '.join(silent)}; readers need --config FOLDER, one that export wrote")
+        said = f"cannot say {', '.join(silent)}; readers need --config FOLDER, one that export wrote"
+        print(printable(f"{destination}: {said}"))
 
 
 def _described(model: "Model") -> str:

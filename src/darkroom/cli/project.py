@@ -7,6 +7,7 @@ import typer
 
 from darkroom import __version__
 from darkroom.core.errors import DarkroomError
+from darkroom.core.text import printable
 
 if TYPE_CHECKING:
     from darkroom.data.manifest import Files, Manifest
@@ -67,7 +68,7 @@ def recipe_fit(
     from darkroom.fitting import fit
 
     for line in fit(name, root, minutes):
-        print(line)
+        print(printable(line))
 
 
 @params.command("check")
@@ -97,7 +98,7 @@ def params_check(
     remarks = [f"{path}: {one}" for one in demands if not one.fault]
     found += [f"{path}: {one}" for one in demands if one.fault]
     for line in found + remarks:
-        print(line)
+        print(printable(line))
     if found:
         raise typer.Exit(1)
     if file is None and PIPELINE.is_file():

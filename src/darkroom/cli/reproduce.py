@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from darkroom.core.errors import DarkroomError
+from darkroom.core.text import printable
 
 if TYPE_CHECKING:
     from darkroom.reproduce import Files, Reproduction
@@ -82,7 +83,7 @@ def _text(done: "Reproduction", differing: list[str] | None) -> str:
             f"  To discard them: rm -r .reproduce/{done.stage}",
             f"  To keep them: copy them from there over the project's own, then dvc commit {done.stage}",
         ]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _compared(done: "Reproduction", differing: list[str] | None) -> str:

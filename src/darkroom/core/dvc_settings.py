@@ -38,6 +38,8 @@ def _configs() -> Iterator[tuple[Path, configparser.ConfigParser]]:
     names = (os.environ.get(variable) or folder(*DVC_APP) for variable, folder in usual.items())
     for file in (*(Path(name) / "config" for name in names), DVC / "config", DVC / "config.local"):
         config = configparser.ConfigParser(interpolation=None)
+        if file.exists() and not file.is_file():
+            raise DarkroomError(f"{file}: is no file; rm -rf {file}, and put DVC's settings back")
         try:
             config.read(file, encoding="utf-8")
         except (configparser.Error, UnicodeDecodeError) as error:

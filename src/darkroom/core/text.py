@@ -1,5 +1,5 @@
-"""Text that comes from outside, as people's tools write it: the one place where bytes become text, and where text that
-no file could hold is refused."""
+"""Text that comes from outside, as people's tools write it: the one place where bytes become text, where text that no
+file could hold is refused, and where text becomes what a terminal may be given."""
 
 import codecs
 from pathlib import Path
@@ -67,3 +67,13 @@ def check_text(text: str, what: str) -> str:
             "terminal to UTF-8"
         ) from None
     return text
+
+
+def printable(text: object, keep: str = "") -> str:
+    """`text` as every terminal prints it, and no terminal obeys it: line breaks, control characters, what turns the
+    direction of writing, what nobody sees, and lone surrogates are escaped as in Python; but for the letters in `keep`.
+    """
+    plain = str(text)
+    if plain.isprintable():
+        return plain
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in plain)

@@ -54,6 +54,8 @@ def open_picture(path: Path, limit: Limit | None = None) -> Image.Image:
     Raises:
         DarkroomError: there is no such file, it is no picture, or one with more pixels, which is not decoded.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):  # of a pipe, nothing would ever come
+        raise DarkroomError(f"{path}: is no file; name a picture")
     try:
         path.stat()
         data = read_bytes(path, FILE, "name a picture")

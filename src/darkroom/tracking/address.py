@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from darkroom.core.errors import DarkroomError
+from darkroom.core.text import printable
 
 VARIABLE, USERNAME, PASSWORD = "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 FOLDER = Path(".mlflow")
@@ -218,6 +219,6 @@ def _is_host(text: str) -> bool:
 
 
 def _refused(text: str, fault: str) -> DarkroomError:
-    seen = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown(text))
+    seen = printable(shown(text))
     left_out = "" if shown(text) == text else " (user, password and options not shown)"
     return DarkroomError(f"{VARIABLE} = {seen}{left_out}: {fault}")

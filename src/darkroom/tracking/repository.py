@@ -4,9 +4,11 @@ import hashlib
 import os
 import re
 import subprocess
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 
+from darkroom.core.artifact import folder_hash
 from darkroom.core.errors import DarkroomError
 
 NO_REPOSITORY = "made outside a git repository"
@@ -102,6 +104,18 @@ def md5_at_head(path: str) -> str | None:
         return hashlib.md5(ask("show", f"HEAD:./{path}")).hexdigest()
     except GitError:
         return None
+
+
+def holds(path: str, digest: str, there: Collection[str]) -> bool:
+    """Whether a checkout from the last commit would give a file or folder this content, DVC's hash.
+
+    there: the files of the folder now, by name relative to it; a checkout removes none.
+    """
+    names = (known("ls-tree", "-r", "-z", "--name-only", "HEAD", "--", path) or "").rstrip("\0").split("\0")
+    if names == [path]:
+        return md5_at_head(path) == digest
+    files = {name.removeprefix(f"{path}/"): md5_at_head(name) or "" for name in names if name}
+    return bool(files) and files.keys() >= set(there) and folder_hash(files) == digest
 
 
 def state() -> State:
