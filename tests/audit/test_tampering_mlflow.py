@@ -30,6 +30,7 @@ ABOUT = registry.Description(
     "a ring",
     {"fidelity.fid": 0.5},
     {"num_inference_steps": 12, "guidance_scale": 3.0, "sampler": "ddim", "strength": 0.6},
+    {"DARKROOM_SERVE_ROWS": 64},
 )
 DEMANDS = Thresholds(False, None, None, None, False)
 DATABASE = Path(".mlflow/mlflow.db")

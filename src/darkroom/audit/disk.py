@@ -88,7 +88,7 @@ class Disk:
     def _is_kept(self, link: Path) -> bool:
         """Whether a link is one that DVC made, to an object of its cache, as cache.type says; or one that git keeps."""
         end = os.path.realpath(link)
-        if end.startswith(self._objects + os.sep) and os.path.isfile(end):
+        if end.startswith(self._objects + os.sep) and Path(end).is_file():
             return True
         apart = not any(link == out or link in out.parents or out in link.parents for out in self._outputs)
         return apart and (known("ls-tree", "HEAD", "--", str(link)) or "").startswith(GIT_LINK)
