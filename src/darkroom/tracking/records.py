@@ -261,6 +261,8 @@ def _length(record: Record, known: Mapping[str, Record]) -> int:
 def _read(file: Path) -> Record | None:
     """The record in a file; None where the file is not what its name says."""
     try:
+        if not stat.S_ISREG(file.lstat().st_mode):  # of a pipe, nothing would ever come
+            return None
         content = file.read_bytes()
         if hashlib.sha256(content).hexdigest() != file.stem:
             return None
