@@ -53,7 +53,7 @@ def test_usual_records_are_drawn(make: Make) -> None:
 
 def test_limits_can_be_raised_by_whoever_draws(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     large = replace(ONE, height=1024, width=1024)
-    with pytest.raises(DarkroomError, match="draw a smaller picture, or raise DARKROOM_MAX_POSITIONS$"):
+    with pytest.raises(DarkroomError, match=r"draw a smaller picture, or raise DARKROOM_MAX_POSITIONS$"):
         large.check_work(make())
     monkeypatch.setenv("DARKROOM_MAX_POSITIONS", "262144")
     large.check_work(make())
