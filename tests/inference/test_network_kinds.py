@@ -119,7 +119,7 @@ def test_what_does_not_belong_together_is_refused(make: Make, tmp_path: Path) ->
     shutil.copytree(make(autoencoder="identity", **HOW["batch_norm_unet"]).path, folder)
     config, description = (json.loads((folder / name).read_text()) for name in ("unet/config.json", "pipeline.json"))
     for name, value, message in (
-        ("unet/config.json", {**config, "widths": [8, 24]}, "does not fit its config.json"),
+        ("unet/config.json", {**config, "widths": [8, 24]}, "the weights do not fit the network: 17 of another shape"),
         ("unet/config.json", {**config, "depth": 1}, "depth is missing or unknown"),
         ("pipeline.json", {**description, "network": "score_unet"}, r"'batch_norm_unet', but pipeline\.json says"),
     ):
