@@ -37,6 +37,7 @@ class Runtime:
     processes: among which the rows of a training's batches are divided; with CUDA, one per device.
     compile: networks for training on CUDA: auto (long trainings, for it takes up to two minutes), always or never.
     cuda_graphs: record a training's step, or a drawing's, once and replay it, so that nothing waits for the host.
+    fused_norms: in training in bf16 on CUDA, compute norms by programs of its own (see `nn.kernels`): quicker.
     checkpoint_activations: compute the blocks of the autoencoder and of a unet_2d_condition again in the backward pass
         rather than keep what they computed: the same numbers, less memory, about a third more time.
     """
@@ -49,6 +50,7 @@ class Runtime:
     processes: int = 1
     compile: Compile = "auto"
     cuda_graphs: bool = True
+    fused_norms: bool = True
     checkpoint_activations: bool = False
 
 
@@ -195,7 +197,8 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 
 def execution_profile(device: torch.device, processes: int = 1) -> dict[str, str]:
     """What, besides inputs and params, may change the last bits of a result: hardware, threads, library versions."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    settings, cuda = runtime(), device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if cuda else platform.machine()
     return {
         "device": f"{device.type} ({name})",
         "threads": str(torch.get_num_threads()),
@@ -203,7 +206,7 @@ def execution_profile(device: torch.device, processes: int = 1) -> dict[str, str
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         "system": platform.system(),
-        "deterministic": str(runtime().deterministic).lower(),
-        **({"compile": runtime().compile} if device.type == "cuda" else {}),
+        "deterministic": str(settings.deterministic).lower(),
+        **({"compile": settings.compile, "fused_norms": str(settings.fused_norms).lower()} if cuda else {}),
         **{f"version.{package}": metadata.version(package) for package in PROFILED_PACKAGES},
     }

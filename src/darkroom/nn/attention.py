@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darkroom.core.errors import DarkroomError
+from darkroom.nn.fused_norm import layer_normed, normed
 
 KeysValues = tuple[Tensor, Tensor]  # each (N, heads, tokens, head_dim)
 
@@ -76,7 +77,9 @@ class SpatialAttention(Attention):
 
     def forward(self, x: Tensor, keys_values: KeysValues | None = None) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
-        tokens = self.group_norm(x).flatten(2).transpose(1, 2)  # (N, H * W, C), a view where x is channels_last
+        tokens = (
+            normed(self.group_norm, x, activate=False).flatten(2).transpose(1, 2)
+        )  # (N, H * W, C), a view where x is channels_last
         return x + super().forward(tokens, keys_values).transpose(1, 2).reshape(x.shape)
 
 
@@ -119,9 +122,9 @@ class BasicTransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, context: KeysValues | None) -> Tensor:
         """(N, T, dim) -> (N, T, dim); context: keys and values for `attn2`, None for a second self-attention."""
-        x = x + self.attn1(self.norm1(x))
-        x = x + self.attn2(self.norm2(x), context)
-        out: Tensor = x + self.ff(self.norm3(x))
+        x = x + self.attn1(layer_normed(self.norm1, x))
+        x = x + self.attn2(layer_normed(self.norm2, x), context)
+        out: Tensor = x + self.ff(layer_normed(self.norm3, x))
         return out
 
 
@@ -154,7 +157,7 @@ class Transformer2DModel(nn.Module):
 
     def forward(self, x: Tensor, context: Iterator[KeysValues | None]) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W); each block takes the next keys and values of `context`."""
-        h = self.norm(x)
+        h = normed(self.norm, x, activate=False)
         if self.use_linear_projection:
             h = self.proj_in(h.flatten(2).transpose(1, 2))
         else:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darkroom.nn import kernels
-from darkroom.nn.layers import silu_
+from darkroom.nn.fused_norm import silu_
 
 PACKED_LINEAR = 2**17  # entries of a float32 weight from which oneDNN's product is quicker than the BLAS library's
 

@@ -1,12 +1,14 @@
-"""What frozen networks compute between their products, each in one pass over memory: for CUDA, in 16 bits.
+"""What networks compute between their products, each in one pass over memory: for CUDA, in 16 bits.
 
 PyTorch's group norm for CUDA turns a channels-last picture around and back, and the activation behind it, the time
 before it and the bias of a convolution each go through memory once more. Here none does. Statistics are float32.
 
-Only where `usable`: elsewhere the networks do without. Inputs are 16-bit; weights and biases of any type.
+Only where `usable`, or in training `trainable`: elsewhere the networks do without. Inputs are 16-bit; weights and
+biases of any type.
 """
 
 import logging
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
@@ -14,6 +16,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from darkroom.core.device import runtime
 
 log = logging.getLogger("darkroom")
 
@@ -25,31 +29,77 @@ def usable(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether this machine can build and run these programs for tensors of `dtype` on `device`, and they are right."""
     if device.type != "cuda" or dtype == torch.float32:
         return False
+    return _holds(lambda: _trial(device, dtype), "drawing and encoding")
+
+
+@cache
+def trainable(device: torch.device) -> bool:
+    """Whether the group norm and its gradients are right in bf16 on `device`, and `fused_norms` is set."""
+    if device.type != "cuda" or not runtime().fused_norms:
+        return False
+    return _holds(lambda: _trial_of_gradients(device), "training")
+
+
+def _holds(trial: Callable[[], bool], work: str) -> bool:
     try:
-        right = _trial(device, dtype)
+        right = trial()
         reason = "they gave other numbers than PyTorch"
     except Exception as error:  # no compiler, no Triton, an older GPU: all end in one slower way
         right, reason = False, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     if not right:
-        log.warning("drawing and encoding without fused kernels, which is slower: %s", reason)
+        log.warning("%s without fused kernels, which is slower: %s", work, reason)
     return right
 
 
-def _trial(device: torch.device, dtype: torch.dtype) -> bool:
+def _tried(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Pictures (2, 40, 8, 8), channels last, and a weight and a bias for their channels."""
     ramp = torch.linspace(-2, 2, 2 * 40 * 8 * 8, device=device)
     x = ramp[torch.arange(len(ramp), device=device) * 7919 % len(ramp)].view(2, 40, 8, 8)
     x = x.to(dtype).contiguous(memory_format=torch.channels_last)
-    weight, bias = torch.linspace(0.5, 1.5, 40, device=device), torch.linspace(-1, 1, 40, device=device)
+    return x, torch.linspace(0.5, 1.5, 40, device=device), torch.linspace(-1, 1, 40, device=device)
+
+
+def _trial(device: torch.device, dtype: torch.dtype) -> bool:
+    x, weight, bias = _tried(device, dtype)
     wanted = F.silu(F.group_norm(x.float() + bias[:, None, None], 8, weight, bias, 1e-5))
     found = group_norm(x, weight, bias, 8, 1e-5, silu=True, added=bias.expand(2, -1))
     tokens = x.permute(0, 2, 3, 1).reshape(128, 40)
-    pairs = [
+    return _agree(
         (found, wanted),
         (layer_norm(tokens, weight, bias, 1e-5), F.layer_norm(tokens.float(), (40,), weight, bias, 1e-5)),
         (gated(tokens), tokens[:, :20].float() * F.gelu(tokens[:, 20:].float())),
         (add_(x.clone(), x, bias), 2 * x.float() + bias[:, None, None]),
-    ]
-    return all(bool(((ours.float() - theirs).abs() <= TOLERANCE).all()) for ours, theirs in pairs)
+    )
+
+
+def _trial_of_gradients(device: torch.device) -> bool:
+    """Of a norm with all that may be around it. It may be called for in a block that keeps account of saved tensors."""
+    x, weight, bias = _tried(device, torch.bfloat16)
+    added, kept = bias.flip(0).expand(2, -1), torch.empty(2, 2, 40, device=device)
+    dy = x.flip(0)
+
+    def same(picture: Tensor) -> Tensor:
+        return picture
+
+    own = torch.inference_mode(False), torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(same, same)
+    with own[0], own[1], own[2], torch.autocast(device.type, enabled=False):
+        leaves = [value.float().clone().requires_grad_() for value in (x, weight, bias, added)]
+        n = F.group_norm(leaves[0] + leaves[3][:, :, None, None], 8, leaves[1], leaves[2], 1e-5)
+        wanted = F.silu(n)
+        gradients = torch.autograd.grad(wanted, leaves, dy.float())
+    with torch.no_grad():
+        found = group_norm(x, weight, bias, 8, 1e-5, True, added, kept)
+        return _agree(
+            (found, wanted), *zip(group_norm_backward(dy, x, weight, bias, kept, 8, True), gradients, strict=True)
+        )
+
+
+def _agree(*pairs: tuple[Tensor, Tensor]) -> bool:
+    """Whether each of ours is theirs but for rounding, by the largest of theirs where that is above 4."""
+    return all(
+        bool(((ours.float() - theirs).abs() <= TOLERANCE * (theirs.abs().max() / 4).clamp(min=1)).all())
+        for ours, theirs in pairs
+    )
 
 
 @cache
@@ -60,33 +110,81 @@ def _programs() -> Any:
 
 
 def group_norm(
-    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool, added: Tensor | None = None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    eps: float,
+    silu: bool,
+    added: Tensor | None = None,
+    kept: Tensor | None = None,
 ) -> Tensor:
-    """The group norm of x (N, C, H, W), or of x + added with `added` (N, C), and SiLU of that; channels last."""
+    """The group norm of x (N, C, H, W), or of x + added with `added` (N, C), and SiLU of that; channels last.
+
+    kept: (2, N, C) float32, filled with what `group_norm_backward` needs to know.
+    """
     p = _programs()
     x = x.contiguous(memory_format=torch.channels_last)
-    n, channels, height, width = x.shape
-    positions, width = height * width, channels // groups
-    chunk = max(2 * p.ROWS, -(-positions // (p.CHUNKS * p.ROWS)) * p.ROWS)
-    chunks, parts = -(-positions // chunk), -(-channels // p.COLUMNS)
+    n, channels, positions, width, chunk, chunks, parts = _cut(x, groups)
     sums = torch.empty(2, n, chunks, channels, device=x.device)
     factors = torch.empty(2, n, channels, device=x.device)
     more, stride = (weight, 0) if added is None else (added, added.stride(0))
+    centre, rstd = factors if kept is None else kept
     with _on(x):
         p.channel_sums[(chunks, n, parts)](
             x, more, sums[0], sums[1], positions, channels, chunk, stride,
             ADDED=added is not None, ROWS=p.ROWS, COLUMNS=p.COLUMNS,
         )  # fmt: skip
         p.scale_and_shift[(n, groups)](
-            sums[0], sums[1], weight, bias, more, factors[0], factors[1], channels, width, float(positions * width),
-            chunks, stride, eps,
-            ADDED=added is not None, WIDTH=_power_of_two(width), CHUNKS=p.CHUNKS,
+            sums[0], sums[1], weight, bias, more, factors[0], factors[1], centre, rstd,
+            channels, width, float(positions * width), chunks, stride, eps,
+            ADDED=added is not None, KEPT=kept is not None, WIDTH=_power_of_two(width), PARTS=p.PARTS,
         )  # fmt: skip
         out = torch.empty_like(x)
         p.scaled[(-(-positions // p.ROWS), n, parts)](
             x, factors[0], factors[1], out, positions, channels, SILU=silu, ROWS=p.ROWS, COLUMNS=p.COLUMNS
         )
     return out
+
+
+def group_norm_backward(
+    dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, kept: Tensor, groups: int, silu: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of x (N, C, H, W), of weight and bias (C,), and of what was added to x (N, C).
+
+    Args:
+        dy: of the result. kept: by `group_norm` of the same x, which must be channels last.
+    """
+    p = _programs()
+    dy = dy.to(x.dtype).contiguous(memory_format=torch.channels_last)
+    n, channels, positions, width, chunk, chunks, parts = _cut(x, groups)
+    sums = torch.empty(3, n, chunks, channels, device=x.device)
+    totals = torch.empty(5, n, channels, device=x.device)
+    with _on(x):
+        p.gradient_sums[(chunks, n, parts)](
+            x, dy, weight, bias, kept[0], kept[1], sums, positions, channels, chunk,
+            SILU=silu, ROWS=p.ROWS, COLUMNS=p.COLUMNS,
+        )  # fmt: skip
+        p.gradient_factors[(n, groups)](
+            sums, weight, kept[1], totals, channels, width, float(positions), chunks,
+            WIDTH=_power_of_two(width), PARTS=p.PARTS,
+        )  # fmt: skip
+        dx = torch.empty_like(x)
+        p.gradient[(-(-positions // p.ROWS), n, parts)](
+            x, dy, weight, bias, kept[0], kept[1], totals[2], totals[3], dx, positions, channels,
+            SILU=silu, ROWS=p.ROWS, COLUMNS=p.COLUMNS,
+        )  # fmt: skip
+    of_bias, of_weight = totals[:2].sum(dim=1)
+    return dx, of_weight, of_bias, totals[4]
+
+
+def _cut(x: Tensor, groups: int) -> tuple[int, int, int, int, int, int, int]:
+    """Samples, channels, positions, channels of a group, positions of a chunk, chunks, and parts of the channels."""
+    p = _programs()
+    n, channels, height, width = x.shape
+    positions = height * width
+    chunk = max(2 * p.ROWS, -(-positions // (p.CHUNKS * p.ROWS)) * p.ROWS)
+    return n, channels, positions, channels // groups, chunk, -(-positions // chunk), -(-channels // p.COLUMNS)
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:

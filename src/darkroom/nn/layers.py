@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darkroom.core.errors import DarkroomError
+from darkroom.nn.fused_norm import enlarged, normed
 
 
 def check_divisible(key: str, value: int, by: str, divisor: int) -> None:
@@ -37,11 +38,6 @@ def zero_(layer: nn.Conv2d | nn.Linear) -> None:
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
-
-
-def silu_(x: Tensor) -> Tensor:
-    """SiLU of a result that nobody else holds: in its place, where no gradient is taken."""
-    return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 def timestep_embedding(timestep: Tensor, dim: int, flip_sin_to_cos: bool, freq_shift: float) -> Tensor:
@@ -98,10 +94,9 @@ class ResnetBlock2D(nn.Module):
 
         The activation of the time embedding is the same for every block, so the caller takes it once.
         """
-        h: Tensor = self.conv1(silu_(self.norm1(x)))
-        if self.time_emb_proj is not None:
-            h = h + self.time_emb_proj(activated_temb)[:, :, None, None]
-        h = self.conv2(silu_(self.norm2(h)))
+        h: Tensor = self.conv1(normed(self.norm1, x, activate=True))
+        time = None if self.time_emb_proj is None else self.time_emb_proj(activated_temb)
+        h = self.conv2(normed(self.norm2, h, activate=True, added=time))
         shortcut: Tensor = x if self.conv_shortcut is None else self.conv_shortcut(x)
         return shortcut + h
 
@@ -129,5 +124,5 @@ class Upsample2D(nn.Module):
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """(N, C, H, W) -> (N, C, *size); size None doubles the sides."""
         target = size or (2 * x.shape[2], 2 * x.shape[3])
-        out: Tensor = self.conv(F.interpolate(x, size=target, mode="nearest"))
+        out: Tensor = self.conv(enlarged(x, target))
         return out

@@ -10,6 +10,7 @@ import triton.language as tl
 
 ROWS, COLUMNS = 32, 64  # of the tile of positions and channels that a program takes at once
 CHUNKS = 128  # of positions, over which sums are taken apart and then joined: at most so many
+PARTS = 16  # chunks whose sums are read at once
 FLAT = 1024  # elements of a program over a flat tensor
 
 
@@ -43,29 +44,40 @@ def channel_sums(
 
 @triton.jit
 def scale_and_shift(
-    sums, squares, weight, bias, added, scale, shift, channels, width, count, chunks, added_stride, eps,
-    ADDED: tl.constexpr, WIDTH: tl.constexpr, CHUNKS: tl.constexpr,
+    sums, squares, weight, bias, added, scale, shift, centre, rstd,
+    channels, width, count, chunks, added_stride, eps,
+    ADDED: tl.constexpr, KEPT: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """Of each channel, what a group norm multiplies it with and adds to it, from the sums of its group's channels.
 
-    count: of the values of a group, as a float.
+    count: of the values of a group, as a float. KEPT: store centre and rstd too, (x - centre) * rstd being normalised.
     """
     n, group = tl.program_id(0), tl.program_id(1)
     inner = tl.arange(0, WIDTH)
     columns = group * width + inner
     inside = inner < width
-    parts = tl.arange(0, CHUNKS)
-    here = (parts < chunks)[:, None] & inside[None, :]
-    place = (n * chunks + parts)[:, None] * channels + columns[None, :]
-    mean = tl.sum(tl.sum(tl.load(sums + place, mask=here, other=0.0), axis=0), axis=0) / count
-    second = tl.sum(tl.sum(tl.load(squares + place, mask=here, other=0.0), axis=0), axis=0) / count
+    total = tl.zeros([PARTS, WIDTH], tl.float32)
+    square = tl.zeros([PARTS, WIDTH], tl.float32)
+    for start in range(0, chunks, PARTS):
+        parts = start + tl.arange(0, PARTS)
+        here = (parts < chunks)[:, None] & inside[None, :]
+        place = (n * chunks + parts)[:, None] * channels + columns[None, :]
+        total += tl.load(sums + place, mask=here, other=0.0)
+        square += tl.load(squares + place, mask=here, other=0.0)
+    mean = tl.sum(tl.sum(total, axis=0), axis=0) / count
+    second = tl.sum(tl.sum(square, axis=0), axis=0) / count
     variance = tl.maximum(second - mean * mean, 0.0)
-    by = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32) / tl.sqrt(variance + eps)
-    plus = tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32) - mean * by
+    inverse = 1.0 / tl.sqrt(variance + eps)
+    by = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32) * inverse
+    middle = tl.zeros([WIDTH], tl.float32) + mean
     if ADDED:
-        plus += by * tl.load(added + n * added_stride + columns, mask=inside, other=0.0).to(tl.float32)
+        middle -= tl.load(added + n * added_stride + columns, mask=inside, other=0.0).to(tl.float32)
+    plus = tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32) - middle * by
     tl.store(scale + n * channels + columns, by, mask=inside)
     tl.store(shift + n * channels + columns, plus, mask=inside)
+    if KEPT:
+        tl.store(centre + n * channels + columns, middle, mask=inside)
+        tl.store(rstd + n * channels + columns, tl.zeros([WIDTH], tl.float32) + inverse, mask=inside)
 
 
 @triton.jit
@@ -86,6 +98,121 @@ def scaled(
     if SILU:
         value = value / (1.0 + tl.exp(-value))
     tl.store(out + place, value.to(out.dtype.element_ty), mask=here)
+
+
+@triton.jit
+def before_silu(dy, normed):
+    """The gradient of what SiLU was taken of, from that of its result."""
+    sigmoid = 1.0 / (1.0 + tl.exp(-normed))
+    return dy * sigmoid * (1.0 + normed * (1.0 - sigmoid))
+
+
+@triton.jit
+def gradient_sums(
+    x, dy, weight, bias, centre, rstd, sums, positions, channels, chunk,
+    SILU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Of each channel, over each chunk of positions: the sums of dn, dn * xhat and xhat, behind each other in `sums`.
+
+    xhat: what is normalised; dn: the gradient of xhat * weight + bias.
+    """
+    of, n, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    columns = part * COLUMNS + tl.arange(0, COLUMNS)
+    inside = columns < channels
+    first = n.to(tl.int64) * positions * channels
+    middle = tl.load(centre + n * channels + columns, mask=inside, other=0.0)
+    by = tl.load(rstd + n * channels + columns, mask=inside, other=0.0)
+    gamma = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
+    beta = tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
+    plain = tl.zeros([COLUMNS], tl.float32)
+    crossed = tl.zeros([COLUMNS], tl.float32)
+    hats = tl.zeros([COLUMNS], tl.float32)
+    for start in range(0, chunk, ROWS):
+        rows = of * chunk + start + tl.arange(0, ROWS)
+        here = (rows < positions)[:, None] & inside[None, :]
+        place = first + rows[:, None].to(tl.int64) * channels + columns[None, :]
+        hat = (tl.load(x + place, mask=here, other=0.0).to(tl.float32) - middle[None, :]) * by[None, :]
+        hat = tl.where(here, hat, 0.0)
+        d = tl.load(dy + place, mask=here, other=0.0).to(tl.float32)
+        if SILU:
+            d = before_silu(d, hat * gamma[None, :] + beta[None, :])
+        plain += tl.sum(d, axis=0)
+        crossed += tl.sum(d * hat, axis=0)
+        hats += tl.sum(hat, axis=0)
+    plane = tl.num_programs(0) * tl.num_programs(1) * channels
+    place = (n * tl.num_programs(0) + of) * channels + columns
+    tl.store(sums + place, plain, mask=inside)
+    tl.store(sums + plane + place, crossed, mask=inside)
+    tl.store(sums + 2 * plane + place, hats, mask=inside)
+
+
+@triton.jit
+def gradient_factors(
+    sums, weight, rstd, totals, channels, width, positions, chunks,
+    WIDTH: tl.constexpr, PARTS: tl.constexpr,
+):  # fmt: skip
+    """Of each sample and channel, behind each other in `totals`: the gradients of bias and weight, what is taken from
+    dn * weight * rstd to get that of x (a number, and one for each unit of xhat), and the sum of the gradient of x.
+
+    positions: as a float.
+    """
+    n, group = tl.program_id(0), tl.program_id(1)
+    inner = tl.arange(0, WIDTH)
+    columns = group * width + inner
+    inside = inner < width
+    read = tl.num_programs(0) * chunks * channels
+    plains = tl.zeros([PARTS, WIDTH], tl.float32)
+    crosses = tl.zeros([PARTS, WIDTH], tl.float32)
+    hats = tl.zeros([PARTS, WIDTH], tl.float32)
+    for start in range(0, chunks, PARTS):
+        parts = start + tl.arange(0, PARTS)
+        here = (parts < chunks)[:, None] & inside[None, :]
+        place = (n * chunks + parts)[:, None] * channels + columns[None, :]
+        plains += tl.load(sums + place, mask=here, other=0.0)
+        crosses += tl.load(sums + read + place, mask=here, other=0.0)
+        hats += tl.load(sums + 2 * read + place, mask=here, other=0.0)
+    plain = tl.sum(plains, axis=0)
+    crossed = tl.sum(crosses, axis=0)
+    hat = tl.sum(hats, axis=0)
+    gamma = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
+    by = tl.load(rstd + n * channels + columns, mask=inside, other=0.0)
+    count = positions * width
+    minus = by * (tl.sum(gamma * plain, axis=0) / count)
+    slope = by * (tl.sum(gamma * crossed, axis=0) / count)
+    plane = tl.num_programs(0) * channels
+    written = totals + n * channels + columns
+    tl.store(written, plain, mask=inside)
+    tl.store(written + plane, crossed, mask=inside)
+    tl.store(written + 2 * plane, minus, mask=inside)
+    tl.store(written + 3 * plane, slope, mask=inside)
+    tl.store(written + 4 * plane, by * gamma * plain - positions * minus - slope * hat, mask=inside)
+
+
+@triton.jit
+def gradient(
+    x, dy, weight, bias, centre, rstd, minus, slope, dx, positions, channels,
+    SILU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """That of x, with what `gradient_factors` found."""
+    n = tl.program_id(1)
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    columns = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = columns < channels
+    here = (rows < positions)[:, None] & inside[None, :]
+    place = n.to(tl.int64) * positions * channels + rows[:, None].to(tl.int64) * channels + columns[None, :]
+    own = n * channels + columns
+    middle = tl.load(centre + own, mask=inside, other=0.0)
+    by = tl.load(rstd + own, mask=inside, other=0.0)
+    less = tl.load(minus + own, mask=inside, other=0.0)
+    each = tl.load(slope + own, mask=inside, other=0.0)
+    gamma = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
+    hat = (tl.load(x + place, mask=here, other=0.0).to(tl.float32) - middle[None, :]) * by[None, :]
+    d = tl.load(dy + place, mask=here, other=0.0).to(tl.float32)
+    if SILU:
+        beta = tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
+        d = before_silu(d, hat * gamma[None, :] + beta[None, :])
+    value = d * (gamma * by)[None, :] - less[None, :] - hat * each[None, :]
+    tl.store(dx + place, value.to(dx.dtype.element_ty), mask=here)
 
 
 @triton.jit

@@ -18,13 +18,13 @@ from torch import Tensor, cat, nn
 from darkroom.core.errors import DarkroomError
 from darkroom.nn.attention import BasicTransformerBlock, KeysValues, Transformer2DModel
 from darkroom.nn.denoising import Context, DenoisingNetwork
+from darkroom.nn.fused_norm import normed
 from darkroom.nn.layers import (
     Downsample2D,
     ResnetBlock2D,
     TimestepEmbedding,
     Upsample2D,
     check_divisible,
-    silu_,
     timestep_embedding,
 )
 from darkroom.nn.recompute import Recomputing
@@ -316,7 +316,7 @@ class UNet2DConditionModel(DenoisingNetwork):
         x = self.mid_block(x, temb, keys_values)
         for block in self.up_blocks:
             x = block(x, temb, keys_values, skips)
-        out: Tensor = self.conv_out(silu_(self.conv_norm_out(x)))
+        out: Tensor = self.conv_out(normed(self.conv_norm_out, x, activate=True))
         return out
 
 

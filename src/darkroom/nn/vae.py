@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from darkroom.core.errors import DarkroomError
 from darkroom.nn.attention import SpatialAttention
-from darkroom.nn.layers import Downsample2D, ResnetBlock2D, Upsample2D, check_divisible, silu_, zero_
+from darkroom.nn.fused_norm import normed
+from darkroom.nn.layers import Downsample2D, ResnetBlock2D, Upsample2D, check_divisible, zero_
 from darkroom.nn.recompute import Recomputing
 
 EPS = 1e-6  # of every group norm of the VAE
@@ -120,7 +121,7 @@ class _Encoder(nn.Module):
         for block in self.down_blocks:
             h = block(h)
         h = self.mid_block(h)
-        out: Tensor = self.conv_out(silu_(self.conv_norm_out(h)))
+        out: Tensor = self.conv_out(normed(self.conv_norm_out, h, activate=True))
         return out
 
 
@@ -141,7 +142,7 @@ class _Decoder(nn.Module):
         h = self.mid_block(self.conv_in(z))
         for block in self.up_blocks:
             h = block(h)
-        out: Tensor = self.conv_out(silu_(self.conv_norm_out(h)))
+        out: Tensor = self.conv_out(normed(self.conv_norm_out, h, activate=True))
         return out
 
 
