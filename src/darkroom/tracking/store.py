@@ -316,8 +316,7 @@ def may_pass(error: Exception, was_open: bool = False) -> bool:
     Where the store was open before (`was_open`), also a refusal to let us in: a token ran out.
     """
     status = getattr(getattr(error, "response", None), "status_code", getattr(error, "code", None))
-    if hasattr(error, "get_http_status_code"):
-        status = error.get_http_status_code()
+    status = error.get_http_status_code() if hasattr(error, "get_http_status_code") else status
     if not isinstance(status, int):
         return isinstance(error, OSError)
     return status >= 500 or status in BUSY or (was_open and status in DENIED)
