@@ -35,7 +35,7 @@ class Runtime:
         time. 0: by steps alone.
     checkpoint_steps: between two checkpoints, besides; 0: by the clock alone.
     processes: among which the rows of a training's batches are divided; with CUDA, one per device.
-    compile: networks for training on CUDA: auto (long trainings, for it takes up to two minutes), always or never.
+    compile: blocks of networks for training on CUDA: auto (long trainings, for it takes minutes), always or never.
     cuda_graphs: record a training's step, or a drawing's, once and replay it, so that nothing waits for the host.
     fused_norms: in training in bf16 on CUDA, compute norms by programs of its own (see `nn.kernels`): quicker.
     checkpoint_activations: compute the blocks of the autoencoder and of a unet_2d_condition again in the backward pass
@@ -48,7 +48,7 @@ class Runtime:
     checkpoint_minutes: float = 2.0
     checkpoint_steps: int = 0
     processes: int = 1
-    compile: Compile = "auto"
+    compile: Compile = "never"
     cuda_graphs: bool = True
     fused_norms: bool = True
     checkpoint_activations: bool = False
