@@ -22,10 +22,11 @@ from darkroom.tracking import registry
 from darkroom.tracking.events import Begin
 from darkroom.tracking.gate import Thresholds
 from darkroom.tracking.logbook import Logbook
+from darkroom.tracking.model_folder import Description
 from darkroom.tracking.records import Book
 
 Audit = Callable[..., dict[str, Any]]
-ABOUT = registry.Description(
+ABOUT = Description(
     "# A toy",
     "a ring",
     {"fidelity.fid": 0.5},

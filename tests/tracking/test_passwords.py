@@ -22,7 +22,8 @@ from darkroom.core.artifact import write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking import serve, stage_run
 from darkroom.tracking.gate import EVALUATION, Thresholds
-from darkroom.tracking.registry import Description, register
+from darkroom.tracking.model_folder import Description
+from darkroom.tracking.registry import register
 from darkroom.tracking.secrets import hide_secrets
 from darkroom.tracking.witness import Witness
 

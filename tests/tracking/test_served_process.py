@@ -28,9 +28,9 @@ from darkroom import Pipeline
 from darkroom.core.errors import DarkroomError
 from darkroom.inference.packing import packed
 from darkroom.serving.limits import Limits
-from darkroom.tracking import registry
 from darkroom.tracking.gate import Thresholds
-from darkroom.tracking.registry import Description, register, take_out
+from darkroom.tracking.model_folder import CODE, Description
+from darkroom.tracking.registry import register, take_out
 from darkroom.tracking.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -282,10 +282,10 @@ def own(project: Path, version: str, store_root: Path, monkeypatch: pytest.Monke
 
 def test_the_installed_code_serves_whatever_lies_with_the_model(own: Path, version: str, tmp_path: Path) -> None:
     """Catches code that somebody appended in the registry, and versions of a Darkroom without limits."""
-    (own / "served.py").write_text(registry.CODE.read_text() + "\nraise SystemExit('somebody else')\n")
+    (own / "served.py").write_text(CODE.read_text() + "\nraise SystemExit('somebody else')\n")
     found, folder = take_out(Store(), version, tmp_path / "beside")
     assert found == version
-    assert (folder / "served.py").read_bytes() == registry.CODE.read_bytes()
+    assert (folder / "served.py").read_bytes() == CODE.read_bytes()
     assert "metadata" in (folder / "MLmodel").read_text()
 
 

@@ -13,9 +13,10 @@ from darkroom.tracking.address import artifacts_address, named
 from darkroom.tracking.columns import experiment_tags
 from darkroom.tracking.database import EXPERIMENT, Tables
 from darkroom.tracking.differences import additions, differences, is_deleted
+from darkroom.tracking.model_folder import CODE
 from darkroom.tracking.process import is_running
 from darkroom.tracking.records import FOLDER, PLACES, Record, made_at, own_artifacts, read_record, tagged
-from darkroom.tracking.registry import CODE, MODEL
+from darkroom.tracking.registry import MODEL
 from darkroom.tracking.repository import known
 from darkroom.tracking.sources import CONTENT
 from darkroom.tracking.witness import Witness

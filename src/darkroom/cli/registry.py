@@ -50,13 +50,14 @@ def register(
     from darkroom.serving.limits import Limits
     from darkroom.tracking import registry
     from darkroom.tracking.gate import Thresholds
+    from darkroom.tracking.model_folder import Description
     from darkroom.tracking.ports import while_it_runs
 
     thresholds = Thresholds(**load().register.model_dump())
     info, card = PipelineInfo.read(pipeline), read_card(pipeline)
     done = registry.register(
         pipeline,
-        registry.Description(
+        Description(
             card.text,
             card.example,
             card.metrics,

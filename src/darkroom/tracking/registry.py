@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from darkroom.core.artifact import PROVENANCE, model_hash, read_json
 from darkroom.core.errors import DarkroomError
@@ -19,6 +18,7 @@ from darkroom.tracking.address import artifacts_folder, is_server, location, sho
 from darkroom.tracking.gate import EVALUATION, Rival, Thresholds, Verdict, decide, read_figures
 from darkroom.tracking.journal import replay
 from darkroom.tracking.keeping import unsound
+from darkroom.tracking.model_folder import CODE, Description, write_model
 from darkroom.tracking.process import is_running, process_tags
 from darkroom.tracking.records import TAG as RECORD
 from darkroom.tracking.store import VALUE_LENGTH, Store, check_answers, first_line, may_pass
@@ -27,7 +27,6 @@ MODEL, ALIAS = "darkroom", "candidate"
 MADE_AT = "artifacts/pipeline"  # where the run that assembled a pipeline noted its content
 GATE, REASONS = "gate", "gate.reasons"  # tags of a version: how it came through the gate, and what was against it
 PASSED, REFUSED, OVERRIDDEN = "passed", "refused", "overridden"
-CODE = Path(__file__).with_name("served.py")
 ABOUT = f"""\
 Pictures drawn by a Darkroom pipeline: a prompt in, a PNG file out. Each version is one content of `{MADE_AT}`, and its
 description the model card. `{ALIAS}` is the last one whose figures reached what the section `register` of params.yaml
@@ -43,21 +42,6 @@ or elsewhere with `mlflow models serve -m "models:/{MODEL}@{ALIAS}" --env-manage
 (`darkroom-pipeline` keeps the same folder for every execution of `evaluate`, as it keeps all stages' weights; it cannot
 be served.)
 """
-
-
-@dataclass(frozen=True)
-class Description:
-    """What is registered with a pipeline.
-
-    card: Markdown. example: a prompt. defaults: of num_inference_steps, guidance_scale, sampler, strength.
-    limits: of a request, by the variables that set them.
-    """
-
-    card: str
-    example: str
-    metrics: Mapping[str, float]
-    defaults: Mapping[str, Any]
-    limits: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -209,7 +193,7 @@ def _write_again(store: Store, version: str, folder: Path, description: Descript
     shutil.rmtree(place, ignore_errors=True)
     run = store.client.get_model_version(MODEL, version).run_id
     with tempfile.TemporaryDirectory() as beside:
-        _save(store, Path(beside) / "model", folder, run, model, description)
+        write_model(store, Path(beside) / "model", folder, run, model, description)
         store.client.log_model_artifacts(model.model_id, str(Path(beside) / "model"))
 
 
@@ -286,7 +270,7 @@ def _add_version(store: Store, folder: Path, digest: str, description: Descripti
             tags={"content": digest, "mlflow.note.content": description.card[:VALUE_LENGTH], **process_tags()},
         )
         with tempfile.TemporaryDirectory() as beside:
-            _save(store, Path(beside) / "model", folder, run, model, description)
+            write_model(store, Path(beside) / "model", folder, run, model, description)
             store.client.log_model_artifacts(model.model_id, str(Path(beside) / "model"))
         if lock is not None and lock.is_file() and digest in lock.read_text(encoding="utf-8"):
             store.log_file(run, lock)
@@ -335,40 +319,3 @@ def _address_in_environment(address: str) -> Iterator[None]:
         del os.environ["MLFLOW_TRACKING_URI"]
         if before is not None:
             os.environ["MLFLOW_TRACKING_URI"] = before
-
-
-def _save(store: Store, place: Path, folder: Path, run: str, model: Any, description: Description) -> None:
-    """Write the model's folder: the code that serves, the pipeline, signature and example."""
-    import pandas as pd  # type: ignore[import-untyped]
-
-    types, models, defaults = store.mlflow.types, store.mlflow.models, description.defaults
-    text, number, whole = types.DataType.string, types.DataType.double, types.DataType.long
-    signature = models.ModelSignature(
-        inputs=types.Schema([types.ColSpec(text, "prompt"), types.ColSpec(text, "image", required=False)]),
-        outputs=types.Schema([types.ColSpec(text, "image")]),
-        params=types.ParamSchema(
-            [
-                types.ParamSpec("num_inference_steps", whole, defaults["num_inference_steps"]),
-                types.ParamSpec("guidance_scale", number, defaults["guidance_scale"]),
-                types.ParamSpec("sampler", text, defaults["sampler"]),
-                types.ParamSpec("seed", whole, 0),
-                types.ParamSpec("strength", number, defaults["strength"]),
-                types.ParamSpec("negative_prompt", text, ""),
-            ]
-        ),
-    )
-    model_file = models.Model(
-        artifact_path=model.artifact_location, run_id=run, model_uuid=model.model_id, model_id=model.model_id
-    )
-    store.mlflow.pyfunc.save_model(
-        place,
-        python_model=str(CODE),
-        artifacts={"pipeline": str(folder)},
-        signature=signature,
-        input_example=(pd.DataFrame({"prompt": [description.example]}), {"seed": 0}),
-        pip_requirements=[],  # no package index has this Darkroom: it is served where it is installed
-        metadata={"limits": dict(description.limits)},
-        mlflow_model=model_file,
-    )
-    if (folder / EVALUATION).is_file():  # where it is found whatever the pipeline's folder is called
-        shutil.copyfile(folder / EVALUATION, place / EVALUATION)
