@@ -146,6 +146,6 @@ def test_an_independent_judge_agrees() -> None:
             row = (ours[figure], theirs[figure], before, real[name][figure])
             print(f"{name + '.' + figure:28} {row[0]:8.4f} {row[1]:8.4f} {row[2]:8.4f} {row[3]:15.4f}")
             assert ours[figure] == pytest.approx(before, abs=0.005), "these are not the pictures that evaluate drew"
-            if abs(ours[figure] - theirs[figure]) > allowed:
+            if round(abs(ours[figure] - theirs[figure]), 6) > allowed:
                 far.append(f"{name}.{figure}: {ours[figure]:.4f} by the judges, {theirs[figure]:.4f} by the ResNet")
     assert not far, "; ".join(far)

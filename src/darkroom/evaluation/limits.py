@@ -9,6 +9,7 @@ NEAR = 0.1  # of the way from chance to real pictures: hardly better than chance
 OFTEN_WRONG = 0.7  # of that way: below it, what is drawn is often something else
 ALIKE = 0.25  # of a bad picture's distance: so far from real ones is no longer near them
 DISAGREE = 0.1  # share of pictures
+SHARP = 0.5  # of real pictures that judges get right: below it they cannot tell a good model from a middling one
 
 
 def measured(metrics: Mapping[str, Any]) -> list[str]:
@@ -47,6 +48,11 @@ def _of_alignment(metrics: Mapping[str, Any], name: str, figure: Mapping[str, An
         return [f"What is asked for is drawn hardly more often than by chance: {figures}."]
     if reached < OFTEN_WRONG:
         return [f"Often it draws something else than it is asked for: {figures}."]
+    if real < SHARP:
+        return [
+            f"How often it draws what it is asked for is not known: its judges get only {real:.3g} of real {split} "
+            f"pictures right, so a middling model looks like a good one ({figures}). Look at its pictures before use."
+        ]
     return []
 
 
