@@ -201,6 +201,7 @@ def test_all_stages_run_without_dvc_and_mlflow(tmp_path: Path, without: str) -> 
         assert line["metrics"]
 
 
+@pytest.mark.slow
 def test_stages_repeat_and_resume_without_dvc_and_mlflow(tmp_path: Path, without: str) -> None:
     """Other bytes from the same inputs, and a training that begins anew, or otherwise, after SIGKILL; see above."""
     status, lines, said = program(tmp_path, "--rows", "exact", PYTHONPATH=without)

@@ -3,14 +3,11 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
-from darkroom.data.conditioning import ConditioningInfo
 from darkroom.data.manifest import Manifest, manifest_of, scan
 from darkroom.data.sources.torchvision_sets import Torchvision
 from darkroom.nn.discriminator import DiscriminatorConfig
@@ -23,6 +20,7 @@ from darkroom.params import OutsideSource, ScenesSource, problems
 from darkroom.params import load as params
 from darkroom.params_networks import UNet2DCondition
 from darkroom.params_sections import TextEncoder
+from darkroom.shapes import denoiser
 
 ROOT = Path(__file__).parents[1]
 YOUR_OWN_DATA = {  # whose manifest `darkroom data scan` writes
@@ -78,16 +76,12 @@ def test_the_networks_of_a_recipe_can_be_built(file: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_the_denoiser_of_a_published_system_has_the_published_number_of_weights(
-    name: str, load: Callable[[Path], ModuleType]
-) -> None:
+def test_the_denoiser_of_a_published_system_has_the_published_number_of_weights(name: str) -> None:
     p = params(ROOT / "recipes" / f"{name}.yaml")
     classes = [str(i) for i in range(10)] if p.setup_text_encoder.mode == "class" else []
-    condition = ConditioningInfo("class" if classes else "none", None, 0, 0, classes)
     latent = (p.prepare_data.channels, p.prepare_data.image_size, p.prepare_data.image_size)
-    stage = load(ROOT / "stages" / "train_unet.py")
     with torch.device("meta"):
-        network = build(stage._shape(p.train_unet, latent, condition))
+        network = build(denoiser(p.train_unet, latent, None, len(classes)))
     assert sum(weight.numel() for weight in network.parameters()) == PARAMETERS[name]
 
 

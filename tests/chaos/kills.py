@@ -134,7 +134,7 @@ class Repro:
         with suppress(psutil.Error):
             for process in psutil.Process(self.process.pid).children(recursive=True):
                 command = process.cmdline()
-                if len(command) == 2 and command[1].startswith("stages/"):
+                if any(part.startswith("stages/") for part in command):
                     return process
         return None
 

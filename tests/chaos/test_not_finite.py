@@ -13,7 +13,7 @@ from darkroom.core.artifact import load_tensors, save_tensors
 from darkroom.core.checkpoint import TENSORS
 from darkroom.core.rng import batch_indices
 from darkroom.resuming import FOLDER
-from darkroom.training import loop
+from darkroom.training import steps
 
 Run = Callable[..., tuple[int, str]]
 GOOD = 5  # steps before the learning rate leaps
@@ -45,7 +45,7 @@ def check_finite(checkpoint: Path) -> None:
 def test_a_training_that_explodes_stops_before_the_update(
     stage: str, finished: Path, run_here: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "learning_rate", lambda config, step, steps: 1e30 if step >= GOOD else 1e-3)
+    monkeypatch.setattr(steps, "learning_rate", lambda config, step, of: 1e30 if step >= GOOD else 1e-3)
     without_weight_decay(finished, stage)
     status, said = run_here(finished, stage, checkpoint_steps="1")
     assert status == 1

@@ -51,6 +51,13 @@ def test_metrics_carry_their_uncertainty(quick_pipeline: Path) -> None:
         assert "does not clear chance" in metrics["withheld"][name]
 
 
+def test_what_the_unet_draws_can_be_seen_in_mlflow_from_step_0_on(quick_pipeline: Path) -> None:
+    """Would catch empty image tiles on a run's page until the first previews are due."""
+    shown = [path.name.split("+") for path in (quick_pipeline / ".mlflow/artifacts").rglob("images/*.png")]
+    steps = {name: {int(rest[1]) for shown_as, *rest in shown if shown_as == name} for name in ("samples", "denoising")}
+    assert all(0 in found and len(found) > 1 for found in steps.values()), steps
+
+
 def test_nothing_in_the_outputs_names_this_place_or_time(quick_pipeline: Path) -> None:
     lock = yaml.safe_load((quick_pipeline / "dvc.lock").read_text())["stages"]
     outputs = [quick_pipeline / out["path"] for stage in lock.values() for out in stage["outs"]]

@@ -7,6 +7,7 @@ everything it said was printed.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -69,7 +70,7 @@ def split(name: str, n: int, seed: int, heads: tuple[Head, ...] = HEADS, riddle:
     return Split(name, pictures, words, kept, kept >= 0, Info("toy", SIZE, 3, {}, (), (), {}, heads, True))
 
 
-def splits(**how: bool) -> dict[str, Split]:
+def splits(**how: Any) -> dict[str, Split]:
     return {"train": split("train", 600, 0, **how), "test": split("test", 400, 1, **how)}
 
 
@@ -162,3 +163,12 @@ def test_what_is_the_same_in_all_pictures_checks_nothing() -> None:
 def test_two_pictures_prove_no_judge(learned: list[Judge]) -> None:
     """The bootstrap of two right answers is the point 1, above any chance."""
     assert not bench(learned, {**splits(), "test": split("test", 4, 3)}).valid
+
+
+@pytest.mark.parametrize(("steps", "believed"), [(0, False), (150, True)])
+def test_towers_are_believed_only_where_they_have_learned(steps: int, believed: bool) -> None:
+    """Judges of captioned pictures: a retrieval no better than a draw must not become a figure."""
+    of = splits(heads=())
+    found = bench(trained(of, steps), of)
+    assert found.valid == believed
+    assert ("caption_retrieval" in found.reason) != believed
