@@ -69,7 +69,14 @@ def check_finite(found: Mapping[str, Any]) -> None:
             assert math.isfinite(value), key
 
 
-@pytest.mark.parametrize(("row", "contestant"), [(row, one) for row in FIELDS for one in contestants(row)])
+@pytest.mark.parametrize(
+    ("row", "contestant"),
+    [
+        pytest.param(row, one, marks=[pytest.mark.slow] if one == "diffusers-compiled" else [])
+        for row in FIELDS
+        for one in contestants(row)
+    ],
+)
 def test_a_row_says_all_that_it_should(
     row: str, contestant: str, gpu: ModuleType, diffusers: Any, transformers: Any, tmp_path: Path
 ) -> None:
