@@ -18,6 +18,7 @@ import mlflow
 import pytest
 from mlflow.tracking._tracking_service import utils
 
+from darkroom.core.errors import DarkroomError
 from darkroom.tracking import registry
 from darkroom.tracking.events import Begin
 from darkroom.tracking.gate import Thresholds
@@ -379,6 +380,35 @@ def test_a_register_that_was_killed_is_named_and_done_again(
     kept = [folder for folder in Path(".mlflow/artifacts/models").iterdir() if any(folder.iterdir())]
     assert len(kept) == 2
     assert "half registered" not in str(audit()["findings"])
+
+
+def add_a_line(to: str) -> None:
+    """Append to the one file of a registered copy of this name."""
+    (file,) = Path(".mlflow/artifacts/models").glob(f"*/artifacts/{to}")
+    file.write_text(file.read_text() + "\nimport os\n")
+
+
+@pytest.mark.usefixtures("tampered")
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        lambda: change("UPDATE model_version_tags SET value = 'passed' WHERE key = 'gate'"),
+        lambda: change("DELETE FROM logged_model_params WHERE param_key = 'num_inference_steps'"),
+        lambda: add_a_line("served.py"),
+    ],
+    ids=["a tag of the version", "a setting of the copy", "code of the copy"],
+)
+def test_register_does_not_vouch_for_what_was_tampered_with(audit: Audit, tamper: Callable[[], None]) -> None:
+    """Would catch a register that writes a new record of what somebody changed, after which no audit could name it."""
+    tamper()
+    records = sorted(Path(".darkroom").rglob("*.json"))
+    with pytest.raises(DarkroomError, match=r"is not as it was recorded .* darkroom audit --repair, then"):
+        registry.register(Path("artifacts/pipeline"), ABOUT, DEMANDS, promote=True)
+    assert sorted(Path(".darkroom").rglob("*.json")) == records
+    assert named_as(audit(), "changed in MLflow")
+    assert audit("--repair")["whole"]
+    assert registry.register(Path("artifacts/pipeline"), ABOUT, DEMANDS, promote=True).version == "1"
+    assert audit()["whole"]
 
 
 def named_as(found: dict[str, Any], kind: str) -> dict[str, Any]:
