@@ -18,14 +18,14 @@ from pathlib import Path
 
 import torch
 
+from darkroom.config.params import Params, load
 from darkroom.core import device as devices
 from darkroom.core.checkpoint import SHARE, Checkpoints, Stateful
 from darkroom.core.interruption import Interruption
-from darkroom.params import Params, load
-from darkroom.training.best import Best
-from darkroom.training.curves import Curves
-from darkroom.training.ema import EMA
-from darkroom.training.loop import Phase
+from darkroom.training.engine.best import Best
+from darkroom.training.engine.curves import Curves
+from darkroom.training.engine.ema import EMA
+from darkroom.training.engine.loop import Phase
 from synthetic import PROJECT, network
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from darkroom import Pipeline
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
-from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
 from darkroom.training.autoencoder import encode
 from darkroom.training.trained import read_autoencoder
 from gpu_measure import Clock, Emit, compiled_graphs, forward_macs

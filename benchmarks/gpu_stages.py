@@ -17,12 +17,12 @@ from typing import Any
 
 import yaml
 
-from darkroom.budget import dependent
+from darkroom.config.params import Params, read
+from darkroom.config.stage_spec import Place, places
 from darkroom.core.artifact import content_hash, files_of, read_json
-from darkroom.finishing import STOP_AT
-from darkroom.params import Params, read
-from darkroom.project import Place, places
-from darkroom.resuming import FOLDER
+from darkroom.runner.budget import dependent
+from darkroom.runner.finishing import STOP_AT
+from darkroom.runner.resuming import FOLDER
 from gpu_measure import Clock, Emit
 from synthetic import PROJECT
 

@@ -16,21 +16,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from darkroom.config.params import TrainUNet, load
 from darkroom.core.device import autocast, channels_last
 from darkroom.core.rng import generator
 from darkroom.core.tensors import to_float
-from darkroom.core.vision import torchvision
 from darkroom.data.conditioning import ConditioningInfo
+from darkroom.data.sources.torchvision_import import torchvision
 from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.process import process_of
-from darkroom.nn.kinds import build
-from darkroom.nn.unet import UNetConfig
-from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig, Moments
-from darkroom.params import TrainUNet, load
+from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig, Moments
+from darkroom.nn.denoiser.kinds import build
+from darkroom.nn.denoiser.unet import UNetConfig
 from darkroom.training.autoencoder import VAELoss, VAETask, kl_divergence
-from darkroom.training.ema import EMA
-from darkroom.training.loop import Loss, Phase, train
-from darkroom.training.setting import Setting
+from darkroom.training.engine.context import Setting
+from darkroom.training.engine.ema import EMA
+from darkroom.training.engine.loop import Loss, Phase, train
 from darkroom.training.unet import UNetTask
 from gpu_measure import FLOP_A_MAC, Clock, Emit, EnoughError, Laps, forward_macs
 from synthetic import HELD_OUT, PROJECT, condition_of, conditioning, latent_of, latents, shape_of

@@ -53,7 +53,7 @@ def work(library: str, case: Case) -> None:
         how = {"num_inference_steps": case.steps, "guidance_scale": 5.0, "sampler": "ddim"}
         serve(lambda: ours.text_to_image(prompts, seeds=seeds, **how, **size))  # type: ignore[arg-type]
         return
-    from darkroom.core.vision import torchvision
+    from darkroom.data.sources.torchvision_import import torchvision
 
     torchvision("datasets")  # before diffusers imports it: beside a CPU build of PyTorch it needs the help
     from diffusers import DDIMScheduler, StableDiffusionPipeline
@@ -84,9 +84,9 @@ def random_sd(folder: Path, device: str = "cpu", smaller: bool = False) -> Path:
     from darkroom.interop.diffusers import write_folder
     from darkroom.interop.single_file import in_memory
     from darkroom.interop.tokenizer import CONTEXT
-    from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
-    from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
-    from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
+    from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
+    from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
+    from darkroom.nn.text.clip import CLIPTextConfig, CLIPTextModel
 
     words = CLIPTokenizer.train([PROMPT], 1024, CONTEXT)
     special = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id}

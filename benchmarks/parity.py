@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from darkroom.core.choices import Precision
-from darkroom.core.vision import torchvision
+from darkroom.config.choices import Precision
+from darkroom.data.sources.torchvision_import import torchvision
+from darkroom.inference.packed_unet import FrozenUNet
 from darkroom.interop.model import build, weights_in_memory
-from darkroom.nn.frozen import FrozenUNet
-from darkroom.nn.text import CLIPTextConfig
-from darkroom.nn.unet import UNetConfig
-from darkroom.nn.vae import AutoencoderKLConfig
+from darkroom.nn.autoencoder.vae import AutoencoderKLConfig
+from darkroom.nn.denoiser.unet import UNetConfig
+from darkroom.nn.text.clip import CLIPTextConfig
 
 FP32, BF16 = 1e-5, 2e-2  # the bounds
 SIDE = 16  # of the latents; the pictures are eight times larger

@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 
+from darkroom.config.params import Params, TrainUNet
 from darkroom.core.rng import generator, seeded
 from darkroom.data.conditioning import Conditioning, ConditioningInfo
 from darkroom.data.latents import Latents
-from darkroom.nn.kinds import DenoiserConfig, build
-from darkroom.params import Params, TrainUNet
-from darkroom.shapes import denoiser
+from darkroom.nn.denoiser.kinds import DenoiserConfig, build
+from darkroom.nn.denoiser.shapes import denoiser
 
 PROJECT = Path(__file__).parents[1]
 CLASSES = 10  # of recipes for classes

@@ -21,26 +21,26 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
+from darkroom.config.choices import OptimizerName
+from darkroom.config.networks import BatchNormUNet as BatchNormUNetParams
+from darkroom.config.params import Params, TrainUNet, load
 from darkroom.core import device as devices
-from darkroom.core.choices import OptimizerName
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import seeded
-from darkroom.core.vision import torchvision
 from darkroom.data.conditioning import Conditioning, ConditioningInfo
 from darkroom.data.latents import Latents
 from darkroom.data.prepare import Preparation, prepare
 from darkroom.data.prepared import Prepared
 from darkroom.data.sources.image_folder import ImageFolder
+from darkroom.data.sources.torchvision_import import torchvision
 from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.process import process_of
-from darkroom.nn.batch_norm_unet import BatchNormUNet, BatchNormUNetConfig
-from darkroom.nn.identity import IdentityAutoencoder
-from darkroom.params import Params, TrainUNet, load
-from darkroom.params_networks import BatchNormUNet as BatchNormUNetParams
+from darkroom.nn.autoencoder.identity import IdentityAutoencoder
+from darkroom.nn.denoiser.batch_norm_unet import BatchNormUNet, BatchNormUNetConfig
 from darkroom.training.autoencoder import encode
-from darkroom.training.ema import EMA
-from darkroom.training.loop import Phase
-from darkroom.training.setting import Setting
+from darkroom.training.engine.context import Setting
+from darkroom.training.engine.ema import EMA
+from darkroom.training.engine.loop import Phase
 from darkroom.training.unet import UNetTask
 from side_by_side import peak_mib
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from darkroom.core.choices import SamplerName
+from darkroom.config.choices import SamplerName
 from darkroom.diffusion.continuous import VE
 from darkroom.diffusion.denoiser import Condition
 from darkroom.diffusion.grids import level_grid

@@ -23,9 +23,9 @@ from darkroom.diffusion.process import process_of
 from darkroom.interop.model import Model
 from darkroom.interop.single_file import PROCESS, in_memory, write_single_file
 from darkroom.interop.tokenizer import CONTEXT
-from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
-from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
-from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
+from darkroom.nn.text.clip import CLIPTextConfig, CLIPTextModel
 
 CHECKPOINT, PICTURES = Path("artifacts/tiny-sd15"), Path("data/raw/tiny-sd15")
 N_PICTURES, SIZE = 96, 64

@@ -1,6 +1,6 @@
 """cache_latents: what the autoencoder makes of every picture. data/prepared, artifacts/vae -> data/latents."""
 
-import darkroom.startup  # noqa: F401
+import darkroom.runner.startup  # noqa: F401
 
 # isort: split
 from collections.abc import Mapping
@@ -9,21 +9,21 @@ from typing import Any
 
 import torch
 
+from darkroom.config.params import Params
 from darkroom.core.artifact import CONFIG, PROVENANCE, check_made_from, provenance, read_json, whole, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import randn_each
-from darkroom.core.sheet import Plate, sheet, stacked
 from darkroom.core.tensors import save_png, to_float, to_pil, to_uint8
 from darkroom.data.latents import Latents, LatentsInfo, PreviewMap, measured_scaling_factor, write_latents
 from darkroom.data.prepared import Prepared
-from darkroom.nn import memory
-from darkroom.nn.identity import Autoencoder, IdentityAutoencoder
-from darkroom.nn.vae import Moments
-from darkroom.params import Params
-from darkroom.stage import Work, run_stage
+from darkroom.nn.autoencoder import tiling as memory
+from darkroom.nn.autoencoder.identity import Autoencoder, IdentityAutoencoder
+from darkroom.nn.autoencoder.vae import Moments
+from darkroom.runner.stage import Work, run_stage
 from darkroom.training.autoencoder import encode
 from darkroom.training.channels import Channels
 from darkroom.training.trained import read_autoencoder
+from darkroom.view.sheet import Plate, sheet, stacked
 
 PREPARED, VAE = Path("data/prepared"), Path("artifacts/vae")
 LATENTS, REPORT = Path("data/latents"), Path("reports/cache_latents")

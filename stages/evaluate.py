@@ -1,6 +1,6 @@
 """evaluate: the pipeline assembled, measured and shown. All artifacts -> artifacts/pipeline, reports/evaluation."""
 
-import darkroom.startup  # noqa: F401
+import darkroom.runner.startup  # noqa: F401
 
 # isort: split
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from darkroom.config.params import Params
 from darkroom.core.artifact import check_made_from, provenance, whole, write_json
 from darkroom.data.latents import read_info
 from darkroom.data.prepared import Prepared
@@ -21,8 +22,7 @@ from darkroom.evaluation.report import EVALUATION, as_json, summary
 from darkroom.inference.folder import assemble
 from darkroom.inference.pipeline import Pipeline
 from darkroom.inference.words import Words
-from darkroom.params import Params
-from darkroom.stage import Work, run_stage
+from darkroom.runner.stage import Work, run_stage
 
 PREPARED, LATENTS, CONDITIONING = Path("data/prepared"), Path("data/latents"), Path("data/conditioning")
 VAE, TEXT_ENCODER = Path("artifacts/vae"), Path("artifacts/text_encoder")

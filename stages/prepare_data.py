@@ -1,15 +1,21 @@
 """prepare_data: pictures and captions of any source in one format. -> data/prepared, reports/prepare_data."""
 
-import darkroom.startup  # noqa: F401
+import darkroom.runner.startup  # noqa: F401
 
 # isort: split
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from darkroom import demands
+from darkroom.config.params import (
+    CaptionedFolderSource,
+    ImageFolderSource,
+    Params,
+    PrepareData,
+    ScenesSource,
+    TorchvisionSource,
+)
 from darkroom.core.artifact import write_json
-from darkroom.data.contact_sheet import contact_sheet
 from darkroom.data.manifest import Manifest, manifest_of
 from darkroom.data.names import shown
 from darkroom.data.near_duplicates import NearDuplicates, listing
@@ -22,15 +28,9 @@ from darkroom.data.sources.image_folder import ImageFolder
 from darkroom.data.sources.scenes import Scenes
 from darkroom.data.sources.torchvision_sets import Torchvision
 from darkroom.data.sources.webdataset import WebDataset
-from darkroom.params import (
-    CaptionedFolderSource,
-    ImageFolderSource,
-    Params,
-    PrepareData,
-    ScenesSource,
-    TorchvisionSource,
-)
-from darkroom.stage import Work, run_stage
+from darkroom.planning import demands
+from darkroom.runner.stage import Work, run_stage
+from darkroom.view.contact_sheet import contact_sheet
 
 PREPARED, REPORT = Path("data/prepared"), Path("reports/prepare_data")
 

@@ -1,6 +1,6 @@
 """setup_text_encoder: what conditions the U-Net. data/prepared -> artifacts/text_encoder, data/conditioning."""
 
-import darkroom.startup  # noqa: F401
+import darkroom.runner.startup  # noqa: F401
 
 # isort: split
 from collections.abc import Mapping
@@ -10,26 +10,26 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from darkroom.config.params import Params, SetupTextEncoder
 from darkroom.core.artifact import CONFIG, PROVENANCE, content_hash, provenance, save_tensors, whole, write_json
 from darkroom.core.rng import seeded
 from darkroom.core.weights import WEIGHTS
 from darkroom.data.conditioning import Conditioning, ConditioningInfo, distinct
 from darkroom.data.prepared import Prepared, PreparedSplit
 from darkroom.data.tokenizer import CLIPTokenizer
-from darkroom.nn.image import ConvTowerConfig
-from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
-from darkroom.nn.towers import Towers
-from darkroom.params import Params, SetupTextEncoder
-from darkroom.stage import Work, run_stage
-from darkroom.training.blank import matched
-from darkroom.training.chance import Reached, against_chance
+from darkroom.nn.judge.conv_tower import ConvTowerConfig
+from darkroom.nn.judge.towers import Towers
+from darkroom.nn.text.clip import CLIPTextConfig, CLIPTextModel
+from darkroom.runner.stage import Work, run_stage
 from darkroom.training.contrastive import ContrastiveTask, embed_captions, retrieval, retrieval_by_chance
-from darkroom.training.curves import Curves
-from darkroom.training.ema import EMA
+from darkroom.training.engine.blank import matched
+from darkroom.training.engine.chance import Reached, against_chance
+from darkroom.training.engine.context import Setting
+from darkroom.training.engine.curves import Curves
+from darkroom.training.engine.ema import EMA
+from darkroom.training.engine.loop import Phase, train
+from darkroom.training.engine.throughput import TRAINING, Throughput, flops
 from darkroom.training.hard_negatives import HardNegativesConfig
-from darkroom.training.loop import Phase, train
-from darkroom.training.setting import Setting
-from darkroom.training.throughput import TRAINING, Throughput, flops
 from darkroom.training.trained import read_pretrained_text_encoder
 
 PREPARED, ARTIFACT = Path("data/prepared"), Path("artifacts/text_encoder")

@@ -1,6 +1,6 @@
 """train_evaluator: two judges, each taught by half of the real pictures alone. data/prepared -> artifacts/evaluator."""
 
-import darkroom.startup  # noqa: F401
+import darkroom.runner.startup  # noqa: F401
 
 # isort: split
 from collections.abc import Mapping
@@ -9,23 +9,23 @@ from pathlib import Path
 
 from torch import nn
 
+from darkroom.config.params import Params
 from darkroom.core.artifact import CONFIG, PROVENANCE, provenance, save_tensors, whole, write_json
 from darkroom.core.rng import seeded
 from darkroom.core.weights import WEIGHTS
 from darkroom.data.prepared import Prepared
-from darkroom.nn.evaluator import ROTATIONS, SelfSupervised
-from darkroom.nn.image import ConvTowerConfig
-from darkroom.nn.towers import Towers
-from darkroom.params import Params
-from darkroom.stage import Work, run_stage
-from darkroom.training.blank import judged, matched
-from darkroom.training.chance import Reached, against_chance
-from darkroom.training.curves import Curves
-from darkroom.training.ema import EMA
+from darkroom.nn.judge.classifier import ROTATIONS, SelfSupervised
+from darkroom.nn.judge.conv_tower import ConvTowerConfig
+from darkroom.nn.judge.towers import Towers
+from darkroom.runner.stage import Work, run_stage
+from darkroom.training.engine.blank import judged, matched
+from darkroom.training.engine.chance import Reached, against_chance
+from darkroom.training.engine.context import Setting
+from darkroom.training.engine.curves import Curves
+from darkroom.training.engine.ema import EMA
+from darkroom.training.engine.loop import Phase, train
+from darkroom.training.engine.throughput import TRAINING, Throughput, flops
 from darkroom.training.judge import JudgeShape, make_judges
-from darkroom.training.loop import Phase, train
-from darkroom.training.setting import Setting
-from darkroom.training.throughput import TRAINING, Throughput, flops
 
 PREPARED, ARTIFACT, REPORT = Path("data/prepared"), Path("artifacts/evaluator"), Path("reports/train_evaluator")
 

@@ -3,7 +3,7 @@
 artifacts/vae decodes what is shown; nothing is learned from it.
 """
 
-import darkroom.startup  # noqa: F401
+import darkroom.runner.startup  # noqa: F401
 
 # isort: split
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from darkroom.config.params import Params
 from darkroom.core.artifact import content_hash, provenance, write_json
 from darkroom.core.device import runtime
 from darkroom.core.rng import seeded
@@ -23,26 +24,25 @@ from darkroom.data.latents import Latents, read_info
 from darkroom.diffusion.generate import Sampling
 from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.process import process_of
-from darkroom.evaluation.forward import ROWS, forward
-from darkroom.nn.denoising import DenoisingNetwork
-from darkroom.nn.kinds import build, to_json
-from darkroom.nn.recompute import checkpoint_activations
-from darkroom.nn.unet import UNetConfig
-from darkroom.params import Params
-from darkroom.shapes import denoiser
-from darkroom.stage import Work, run_stage
-from darkroom.training.best import Best
-from darkroom.training.blank import denoised
-from darkroom.training.chance import Reached, against_chance
-from darkroom.training.curves import Curves
+from darkroom.nn.denoiser.base import DenoisingNetwork
+from darkroom.nn.denoiser.kinds import build, to_json
+from darkroom.nn.denoiser.shapes import denoiser
+from darkroom.nn.denoiser.unet import UNetConfig
+from darkroom.nn.layers.recompute import checkpoint_activations
+from darkroom.runner.stage import Work, run_stage
 from darkroom.training.decoder import LatentDecoder
-from darkroom.training.ema import EMA
-from darkroom.training.loop import Phase, train
+from darkroom.training.engine.best import Best
+from darkroom.training.engine.blank import denoised
+from darkroom.training.engine.chance import Reached, against_chance
+from darkroom.training.engine.context import Setting
+from darkroom.training.engine.curves import Curves
+from darkroom.training.engine.ema import EMA
+from darkroom.training.engine.loop import Phase, train
+from darkroom.training.engine.throughput import TRAINING, Throughput, flops
 from darkroom.training.pretrained_unet import read_pretrained_unet
 from darkroom.training.previews import Shown, preview
-from darkroom.training.setting import Setting
-from darkroom.training.throughput import TRAINING, Throughput, flops
 from darkroom.training.unet import UNetTask
+from darkroom.view.forward import ROWS, forward
 
 LATENTS, CONDITIONING, VAE = Path("data/latents"), Path("data/conditioning"), Path("artifacts/vae")
 ARTIFACT, REPORT = Path("artifacts/unet"), Path("reports/train_unet")

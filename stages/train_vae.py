@@ -1,6 +1,6 @@
 """train_vae: the autoencoder between pictures and latents. data/prepared -> artifacts/vae, reports/train_vae."""
 
-import darkroom.startup  # noqa: F401
+import darkroom.runner.startup  # noqa: F401
 
 # isort: split
 from collections.abc import Mapping
@@ -10,32 +10,32 @@ from typing import Any
 
 import torch
 
+from darkroom.config.params import Params, TrainVAE
 from darkroom.core.artifact import content_hash, provenance, write_json
 from darkroom.core.device import channels_last, runtime
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import seeded
-from darkroom.core.sheet import Plate, sheet
 from darkroom.core.tensors import save_png, to_pil
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
 from darkroom.data.prepared import Prepared
-from darkroom.nn.discriminator import DiscriminatorConfig, PatchDiscriminator
-from darkroom.nn.identity import Autoencoder, IdentityAutoencoder
-from darkroom.nn.perceptual import load_perceptual
-from darkroom.nn.recompute import checkpoint_activations
-from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
-from darkroom.params import Params, TrainVAE
-from darkroom.stage import Work, run_stage
+from darkroom.nn.autoencoder.discriminator import DiscriminatorConfig, PatchDiscriminator
+from darkroom.nn.autoencoder.identity import Autoencoder, IdentityAutoencoder
+from darkroom.nn.autoencoder.perceptual import load_perceptual
+from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.nn.layers.recompute import checkpoint_activations
+from darkroom.runner.stage import Work, run_stage
 from darkroom.training.autoencoder import VAELoss, VAETask, comparison, encode, mean_colour_psnr, validate
-from darkroom.training.best import Best
-from darkroom.training.blank import reconstructed
-from darkroom.training.chance import Reached, against_chance
 from darkroom.training.channels import Channels
-from darkroom.training.curves import Curves
-from darkroom.training.ema import EMA
-from darkroom.training.loop import Phase, train
-from darkroom.training.setting import Setting
-from darkroom.training.throughput import TRAINING, Throughput, flops
+from darkroom.training.engine.best import Best
+from darkroom.training.engine.blank import reconstructed
+from darkroom.training.engine.chance import Reached, against_chance
+from darkroom.training.engine.context import Setting
+from darkroom.training.engine.curves import Curves
+from darkroom.training.engine.ema import EMA
+from darkroom.training.engine.loop import Phase, train
+from darkroom.training.engine.throughput import TRAINING, Throughput, flops
 from darkroom.training.trained import read_pretrained_autoencoder
+from darkroom.view.sheet import Plate, sheet
 
 PREPARED, ARTIFACT, REPORT = Path("data/prepared"), Path("artifacts/vae"), Path("reports/train_vae")
 N_SHOWN, COLUMNS = 16, 4  # held-out pictures shown, in a row

@@ -23,7 +23,7 @@ import torch
 from xdist.scheduler import LoadScopeScheduling
 
 from darkroom import cli
-from darkroom.core.vision import torchvision
+from darkroom.data.sources.torchvision_import import torchvision
 from darkroom.data.sources.torchvision_sets import DATASETS
 
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))

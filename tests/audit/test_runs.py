@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from darkroom.core.artifact import content_hash
-from darkroom.tracking.events import Begin
-from darkroom.tracking.logbook import Logbook
+from darkroom.tracking.outbox.event_log import Logbook
+from darkroom.tracking.outbox.events import Begin
 from darkroom.tracking.process import HOST, PID, STARTED, is_running, process_tags
 
 Audit = Callable[..., dict[str, Any]]

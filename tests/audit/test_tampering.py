@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 import yaml
 
+from darkroom.config.stage_spec import places
 from darkroom.core.artifact import content_hash, file_hash
-from darkroom.project import places
-from darkroom.ran import DEFINITION, FRAME, OUTSIDE
+from darkroom.tracking.ran import DEFINITION, FRAME, OUTSIDE
 
 Audit = Callable[..., dict[str, Any]]
 VAE, PREPARED, PIPELINE = Path("artifacts/vae"), Path("data/prepared"), Path("artifacts/pipeline")

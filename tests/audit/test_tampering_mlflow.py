@@ -19,11 +19,11 @@ import pytest
 from mlflow.tracking._tracking_service import utils
 
 from darkroom.core.errors import DarkroomError
-from darkroom.tracking import registry
-from darkroom.tracking.events import Begin
-from darkroom.tracking.gate import Thresholds
-from darkroom.tracking.logbook import Logbook
-from darkroom.tracking.model_folder import Description
+from darkroom.serving import registry
+from darkroom.serving.gate import Thresholds
+from darkroom.serving.model_folder import Description
+from darkroom.tracking.outbox.event_log import Logbook
+from darkroom.tracking.outbox.events import Begin
 from darkroom.tracking.records import Book
 
 Audit = Callable[..., dict[str, Any]]

@@ -12,10 +12,10 @@ import yaml
 from dvc.cli import main as dvc
 from PIL import Image, PngImagePlugin
 
+from darkroom.config.stage_spec import place
 from darkroom.inference.written import FORMAT, KEY
-from darkroom.project import place
-from darkroom.ran import Ran
 from darkroom.tracking import stage_run
+from darkroom.tracking.ran import Ran
 from darkroom.tracking.records import Book
 from darkroom.tracking.store import Store
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from darkroom.stage import run_stage
+from darkroom.runner.stage import run_stage
 
 ROOT = Path(__file__).parents[2]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
@@ -75,7 +75,7 @@ def as_a_stage(project: Path, settings: dict[str, str]) -> Iterator[None]:
     os.environ |= {f"DARKROOM_{name.upper()}": value for name, value in settings.items()}
     os.chdir(project)
     try:
-        with patch("darkroom.stage.run_own_code"):
+        with patch("darkroom.runner.stage.run_own_code"):
             yield
     finally:
         os.chdir(here)

@@ -12,7 +12,7 @@ import yaml
 
 from darkroom.core.artifact import content_hash
 from darkroom.core.checkpoint import TENSORS
-from darkroom.resuming import FOLDER
+from darkroom.runner.resuming import FOLDER
 
 Environment = Callable[[Path], dict[str, str]]
 STAGE = "train_unet"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from darkroom.core.artifact import content_hash
-from darkroom.resuming import FOLDER
+from darkroom.runner.resuming import FOLDER
 
 Run = Callable[..., tuple[int, str]]
 Recorded = Callable[[Path, str], dict[str, str]]

@@ -12,8 +12,8 @@ import yaml
 from darkroom.core.artifact import load_tensors, save_tensors
 from darkroom.core.checkpoint import TENSORS
 from darkroom.core.rng import batch_indices
-from darkroom.resuming import FOLDER
-from darkroom.training import steps
+from darkroom.runner.resuming import FOLDER
+from darkroom.training.engine import steps
 
 Run = Callable[..., tuple[int, str]]
 GOOD = 5  # steps before the learning rate leaps

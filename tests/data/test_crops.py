@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from darkroom.config.params import load
 from darkroom.core.artifact import read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.data.crops import SMALLEST, crops_of
@@ -21,7 +22,6 @@ from darkroom.data.near_duplicates import NearDuplicates
 from darkroom.data.prepare import Preparation, prepare
 from darkroom.data.prepared import INFO, Info, Prepared, PreparedSplit, Row
 from darkroom.data.sources.base import Sample, Skipped
-from darkroom.params import load
 
 How = Callable[..., Preparation]
 Items = list[Sample | Skipped]

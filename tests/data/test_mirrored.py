@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from darkroom.config.params import load as params_of
 from darkroom.core.artifact import provenance
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
 from darkroom.data.latents import Latents, read_info
 from darkroom.data.prepared import Prepared, PreparedWriter, Row
-from darkroom.nn.identity import IdentityAutoencoder
-from darkroom.params import load as params_of
-from darkroom.stage import Work
+from darkroom.nn.autoencoder.identity import IdentityAutoencoder
+from darkroom.runner.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
 

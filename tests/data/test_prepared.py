@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from darkroom.core.errors import DarkroomError
-from darkroom.data.contact_sheet import contact_sheet
 from darkroom.data.prepare import Preparation, prepare
 from darkroom.data.prepared import Head, Prepared, PreparedWriter, Row
 from darkroom.data.sources.scenes import HEADS, Scenes
+from darkroom.view.contact_sheet import contact_sheet
 
 SOURCE = Scenes(45, 5, 5, 5, seed=0)
 

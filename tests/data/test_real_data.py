@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from darkroom.core.vision import torchvision
 from darkroom.data.prepare import Preparation, prepare
 from darkroom.data.prepared import Prepared
+from darkroom.data.sources.torchvision_import import torchvision
 from darkroom.data.sources.torchvision_sets import Torchvision
 from darkroom.data.sources.webdataset import WebDataset
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from darkroom.core.choices import OWN
+from darkroom.config.choices import OWN
 from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.continuous import VE, Flow
 from darkroom.diffusion.generate import Sampling, begin

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from darkroom.core.choices import PredictionType
+from darkroom.config.choices import PredictionType
 from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.denoiser import Condition, Denoiser
 from darkroom.diffusion.guidance import drop_condition, dropout_mask, guided

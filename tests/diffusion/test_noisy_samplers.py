@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from darkroom.core.choices import SamplerName
+from darkroom.config.choices import SamplerName
 from darkroom.diffusion.continuous import VE
 from darkroom.diffusion.denoiser import Condition
 from darkroom.diffusion.grids import level_grid

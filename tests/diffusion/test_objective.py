@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from darkroom.core.choices import NOISE_PREDICTIONS, LossName, PredictionType, Reduction, Weighting
+from darkroom.config.choices import NOISE_PREDICTIONS, LossName, PredictionType, Reduction, Weighting
 from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.continuous import VE, Flow
 from darkroom.diffusion.objective import Objective

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from darkroom.core.choices import PredictionType
+from darkroom.config.choices import PredictionType
 from darkroom.diffusion.continuous import VE, Flow
 from darkroom.diffusion.denoiser import Condition, Denoiser
 from darkroom.diffusion.prediction import loss_scale, target, to_x0

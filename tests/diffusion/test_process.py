@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from darkroom.core.choices import NOISE_PREDICTIONS
+from darkroom.config.choices import NOISE_PREDICTIONS
 from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.continuous import VE, Flow
 from darkroom.diffusion.process import Process, check_prediction, process_of, starts_without_signal

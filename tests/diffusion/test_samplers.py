@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from darkroom.core.choices import CONTINUOUS_SPACINGS, EPSILON_ONLY, SamplerName, Spacing
+from darkroom.config.choices import CONTINUOUS_SPACINGS, EPSILON_ONLY, SamplerName, Spacing
 from darkroom.diffusion.denoiser import Condition, Denoise, Denoiser
 from darkroom.diffusion.generate import Sampling, generate
 from darkroom.diffusion.grids import level_grid

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from darkroom.core.choices import ScheduleName
+from darkroom.config.choices import ScheduleName
 from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.schedule import CLEAN, DiscreteVP, Level
 

@@ -12,9 +12,9 @@ import torch
 import yaml
 
 from darkroom.cli import main
+from darkroom.config.params import load as params_of
 from darkroom.core.artifact import content_hash, load_tensors, read_json, write_json
-from darkroom.params import load as params_of
-from darkroom.stage import Work
+from darkroom.runner.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
 

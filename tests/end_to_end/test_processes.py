@@ -16,9 +16,9 @@ import pytest
 import torch
 import yaml
 
-from darkroom.params import load as params_of
-from darkroom.params import read
-from darkroom.stage import Work
+from darkroom.config.params import load as params_of
+from darkroom.config.params import read
+from darkroom.runner.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
 

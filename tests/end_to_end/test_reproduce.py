@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from darkroom import reproduce
 from darkroom.core.errors import DarkroomError
+from darkroom.runner import reproduce
 
 Run = Callable[..., int]
 Said = pytest.CaptureFixture[str]

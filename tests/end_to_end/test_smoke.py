@@ -13,14 +13,14 @@ import yaml
 from PIL import Image
 
 from darkroom import Pipeline
-from darkroom.core.sheet import PICTURE
+from darkroom.config.params import Params, read
+from darkroom.config.params import load as params_of
+from darkroom.config.stage_spec import place
 from darkroom.data.sources.torchvision_sets import DATASETS
-from darkroom.params import Params, read
-from darkroom.params import load as params_of
-from darkroom.project import place
-from darkroom.stage import Work
+from darkroom.runner.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
+from darkroom.view.sheet import PICTURE
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(file.stem for file in (ROOT / "recipes").glob("*.yaml"))

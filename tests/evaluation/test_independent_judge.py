@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darkroom.config.params import load
 from darkroom.core.artifact import read_json
 from darkroom.core.tensors import batches, to_float
 from darkroom.data.halves import Chosen, halves
@@ -22,7 +23,6 @@ from darkroom.evaluation.alignment import Asked, attribute_scores, mean_of
 from darkroom.evaluation.drawing import draw
 from darkroom.evaluation.features import read_judges
 from darkroom.inference.pipeline import Pipeline
-from darkroom.params import load
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ("data/prepared/dataset.json", "artifacts/pipeline", "artifacts/evaluator", "reports/evaluation/metrics.json")

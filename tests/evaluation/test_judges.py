@@ -19,10 +19,10 @@ from darkroom.evaluation.alignment import Asked
 from darkroom.evaluation.estimates import Estimate
 from darkroom.evaluation.features import Judge, read_judges
 from darkroom.evaluation.report import as_json, estimates
-from darkroom.nn.evaluator import Classifier, ClassifierConfig, SelfSupervised
-from darkroom.nn.image import ConvTowerConfig
-from darkroom.nn.text import CLIPTextConfig
-from darkroom.nn.towers import Towers
+from darkroom.nn.judge.classifier import Classifier, ClassifierConfig, SelfSupervised
+from darkroom.nn.judge.conv_tower import ConvTowerConfig
+from darkroom.nn.judge.towers import Towers
+from darkroom.nn.text.clip import CLIPTextConfig
 
 CPU = torch.device("cpu")
 CAPTIONS = ["a cat", "a dog", "a bird"]

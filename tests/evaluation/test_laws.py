@@ -14,10 +14,10 @@ from darkroom.evaluation.examiner import Examiner, words
 from darkroom.evaluation.features import Judge
 from darkroom.evaluation.fidelity import fidelity
 from darkroom.evaluation.scale import bad_pictures, fault
-from darkroom.nn.evaluator import JUDGES
-from darkroom.nn.image import ConvTowerConfig
+from darkroom.nn.judge.classifier import JUDGES
+from darkroom.nn.judge.conv_tower import ConvTowerConfig
+from darkroom.training.engine.context import Setting
 from darkroom.training.judge import JudgeShape, make_judges
-from darkroom.training.setting import Setting
 
 CPU, SIZE, CLASSES = torch.device("cpu"), 16, ("red", "green", "blue")
 HEADS = (Head("color", CLASSES), Head("side", ("left", "right")))

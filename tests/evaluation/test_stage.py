@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from darkroom import params as parameters
+from darkroom.config import params as parameters
 from darkroom.core.artifact import PROVENANCE, content_hash, provenance, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import seeded
@@ -23,8 +23,8 @@ from darkroom.data.sources.scenes import Scenes
 from darkroom.evaluation.card import read_card
 from darkroom.evaluation.examiner import Bench, Examiner
 from darkroom.evaluation.features import read_judges
-from darkroom.nn.evaluator import JUDGES, Classifier, ClassifierConfig
-from darkroom.stage import Work
+from darkroom.nn.judge.classifier import JUDGES, Classifier, ClassifierConfig
+from darkroom.runner.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
 

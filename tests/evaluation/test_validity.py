@@ -18,10 +18,10 @@ from darkroom.data.prepared import Head, Info
 from darkroom.evaluation.alignment import Check, attribute_checks
 from darkroom.evaluation.examiner import Bench, Examiner
 from darkroom.evaluation.features import Judge
-from darkroom.nn.evaluator import JUDGES
-from darkroom.nn.image import ConvTowerConfig
+from darkroom.nn.judge.classifier import JUDGES
+from darkroom.nn.judge.conv_tower import ConvTowerConfig
+from darkroom.training.engine.context import Setting
 from darkroom.training.judge import JudgeShape, make_judges
-from darkroom.training.setting import Setting
 
 CPU, SIZE = torch.device("cpu"), 16
 HEADS = (Head("color", ("red", "green", "blue")), Head("side", ("left", "right")), Head("dot", ("dark", "light")))

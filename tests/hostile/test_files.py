@@ -7,9 +7,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from darkroom.data.contact_sheet import contact_sheet
 from darkroom.data.names import shown
 from darkroom.data.prepared import Prepared
+from darkroom.view.contact_sheet import contact_sheet
 
 KINDS = ("image_folder", "captioned_folder", "webdataset")
 

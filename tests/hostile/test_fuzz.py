@@ -18,11 +18,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from darkroom.config.params import Params, load, problems
 from darkroom.core.errors import DarkroomError
 from darkroom.data.manifest import Manifest
 from darkroom.data.names import shown
 from darkroom.data.sources.metadata_table import read_table
-from darkroom.params import Params, load, problems
 
 V = TypeVar("V")
 BATCH = 25  # files that go through prepare together

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from darkroom.params import load, problems, read
+from darkroom.config.params import load, problems, read
 
 SOUND = (Path(__file__).parents[2] / "recipes" / "scenes.yaml").read_text(encoding="utf-8")
 LAUGHS = "\n".join(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9)}]" for i in range(1, 12))

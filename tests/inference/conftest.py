@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from darkroom.inference.packed_unet import FrozenUNet
 from darkroom.inference.pipeline import Pipeline
-from darkroom.nn.frozen import FrozenUNet
 
 
 @pytest.fixture(scope="session")

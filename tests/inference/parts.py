@@ -15,11 +15,11 @@ from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.generate import Sampling
 from darkroom.inference.folder import assemble
 from darkroom.inference.words import Words
-from darkroom.nn.kinds import DenoiserConfig, build, to_json
-from darkroom.nn.score_unet import ScoreUNet
-from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
-from darkroom.nn.unet import UNetConfig
-from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.nn.denoiser.kinds import DenoiserConfig, build, to_json
+from darkroom.nn.denoiser.score_unet import ScoreUNet
+from darkroom.nn.denoiser.unet import UNetConfig
+from darkroom.nn.text.clip import CLIPTextConfig, CLIPTextModel
 
 CAPTIONS = [
     f"a {size} {color} {shape}"

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from darkroom.core.choices import Spacing
+from darkroom.config.choices import Spacing
 from darkroom.core.rng import randn_each
 from darkroom.diffusion.generate import Sampling
 from darkroom.inference.pipeline import Pipeline

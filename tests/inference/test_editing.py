@@ -13,7 +13,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.inference.editing import as_mask
 from darkroom.inference.options import Options
 from darkroom.inference.pipeline import Pipeline
-from darkroom.nn import memory
+from darkroom.nn.autoencoder import tiling as memory
 
 PROMPTS = ["a small red circle", "a large blue square", "a small green square"]
 SAMPLERS = ["ddim", "ddpm", "heun", "dpmpp_2m_sde"]

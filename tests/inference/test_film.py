@@ -9,11 +9,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from darkroom.core.sheet import GUTTER, JOINT, LINE, PICTURE
 from darkroom.diffusion.generate import Sampling
-from darkroom.inference import film as films
 from darkroom.inference.film import Film
 from darkroom.inference.pipeline import Pipeline
+from darkroom.view import film as films
+from darkroom.view.sheet import GUTTER, JOINT, LINE, PICTURE
 
 VE: dict[str, Any] = {
     "autoencoder": "identity",

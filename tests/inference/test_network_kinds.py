@@ -15,10 +15,10 @@ from darkroom.core.errors import DarkroomError
 from darkroom.inference.folder import check_exportable
 from darkroom.inference.networks import halved
 from darkroom.inference.pipeline import Pipeline
-from darkroom.nn.batch_norm_unet import BatchNormUNetConfig
-from darkroom.nn.kinds import build
-from darkroom.nn.layer_norm_unet import LayerNormUNetConfig
-from darkroom.nn.score_unet import ScoreUNetConfig
+from darkroom.nn.denoiser.batch_norm_unet import BatchNormUNetConfig
+from darkroom.nn.denoiser.kinds import build
+from darkroom.nn.denoiser.layer_norm_unet import LayerNormUNetConfig
+from darkroom.nn.denoiser.score_unet import ScoreUNetConfig
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 HOW: dict[str, dict[str, Any]] = {

@@ -16,8 +16,8 @@ from darkroom.core.errors import DarkroomError
 from darkroom.inference import prompts as prompts_module
 from darkroom.inference.pipeline import Pipeline
 from darkroom.interop.diffusers import UNET, read_unet
-from darkroom.nn.unet import UNet2DConditionModel
-from darkroom.nn.vae import AutoencoderKL
+from darkroom.nn.autoencoder.vae import AutoencoderKL
+from darkroom.nn.denoiser.unet import UNet2DConditionModel
 
 PROMPTS = ["a small red circle", "a large blue square", "a small green square", "a small red circle"]
 Make = Callable[..., Pipeline]

@@ -12,9 +12,9 @@ from darkroom.diffusion.continuous import VE, Flow
 from darkroom.diffusion.schedule import DiscreteVP
 from darkroom.inference.folder import FORMAT, PipelineInfo
 from darkroom.inference.options import Tally
+from darkroom.inference.packed_unet import FrozenUNet
 from darkroom.inference.pipeline import Pipeline
 from darkroom.interop.single_file import PROCESS
-from darkroom.nn.frozen import FrozenUNet
 
 PROMPTS = ["a small red circle", "a large blue square"]
 KINDS: dict[str, dict[str, Any]] = {

@@ -8,9 +8,9 @@ import torch
 from darkroom.interop.model import shapes_of
 from darkroom.interop.names import modern
 from darkroom.interop.single_file import IGNORED, parts_of
-from darkroom.nn.text import CLIPTextConfig
-from darkroom.nn.unet import UNetConfig
-from darkroom.nn.vae import AutoencoderKLConfig
+from darkroom.nn.autoencoder.vae import AutoencoderKLConfig
+from darkroom.nn.denoiser.unet import UNetConfig
+from darkroom.nn.text.clip import CLIPTextConfig
 
 DOWN, CROSS_DOWN, UP, CROSS_UP = "DownBlock2D", "CrossAttnDownBlock2D", "UpBlock2D", "CrossAttnUpBlock2D"
 TEXT = CLIPTextConfig(60, 64, 96, 2, 1, 9, bos_token_id=58, eos_token_id=59, pad_token_id=59)

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from darkroom.core.errors import DarkroomError
-from darkroom.nn import attention
-from darkroom.nn.attention import GEGLU, Attention, SpatialAttention, Transformer2DModel, attend
-from darkroom.nn.layers import zero_
+from darkroom.nn.layers import attention
+from darkroom.nn.layers.attention import GEGLU, Attention, SpatialAttention, Transformer2DModel, attend
+from darkroom.nn.layers.blocks import zero_
 
 
 @pytest.mark.parametrize("causal", [False, True])

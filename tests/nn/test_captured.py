@@ -15,11 +15,11 @@ import torch
 from tests.nn.test_unet import CLASSES, TINY, inputs
 from torch import Tensor
 
-from darkroom.nn import captured
-from darkroom.nn.captured import KEPT, WARM_UP, CapturedNetwork
-from darkroom.nn.denoising import DenoisingNetwork
-from darkroom.nn.frozen import FrozenUNet
-from darkroom.nn.unet import UNet2DConditionModel
+from darkroom.inference import captured
+from darkroom.inference.captured import KEPT, WARM_UP, CapturedNetwork
+from darkroom.inference.packed_unet import FrozenUNet
+from darkroom.nn.denoiser.base import DenoisingNetwork
+from darkroom.nn.denoiser.unet import UNet2DConditionModel
 
 CPU = torch.device("cpu")
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from darkroom.core.errors import DarkroomError
-from darkroom.nn.batch_norm_unet import BatchNormUNet, BatchNormUNetConfig
-from darkroom.nn.layer_norm_unet import TIMES, LayerNormUNet, LayerNormUNetConfig
+from darkroom.nn.denoiser.batch_norm_unet import BatchNormUNet, BatchNormUNetConfig
+from darkroom.nn.denoiser.layer_norm_unet import TIMES, LayerNormUNet, LayerNormUNetConfig
 
 SMALL = BatchNormUNetConfig(widths=(8, 16, 32))
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from darkroom.core.errors import DarkroomError
-from darkroom.nn.discriminator import DiscriminatorConfig, PatchDiscriminator
+from darkroom.nn.autoencoder.discriminator import DiscriminatorConfig, PatchDiscriminator
 
 
 @pytest.mark.parametrize(("layers", "side", "patches"), [(3, 64, 6), (3, 32, 2), (2, 32, 6), (1, 28, 12)])

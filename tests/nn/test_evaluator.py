@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from darkroom.core.errors import DarkroomError
-from darkroom.nn.evaluator import Classifier, ClassifierConfig, SelfSupervised, rotated
-from darkroom.nn.image import ConvTower, ConvTowerConfig
+from darkroom.nn.judge.classifier import Classifier, ClassifierConfig, SelfSupervised, rotated
+from darkroom.nn.judge.conv_tower import ConvTower, ConvTowerConfig
 
 
 @pytest.mark.parametrize(("side", "channels"), [(28, 1), (32, 3), (64, 3)])

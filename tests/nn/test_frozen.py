@@ -10,9 +10,9 @@ from tests.nn.test_unet import CLASSES, CONFIGS, IDS, STABLE, TINY, inputs, pred
 
 from darkroom.core.device import autocast
 from darkroom.core.errors import DarkroomError
-from darkroom.nn import frozen_layers
-from darkroom.nn.frozen import FrozenUNet
-from darkroom.nn.unet import UNet2DConditionModel
+from darkroom.inference.packed_unet import FrozenUNet
+from darkroom.nn.denoiser.unet import UNet2DConditionModel
+from darkroom.nn.layers import packed as frozen_layers
 
 FP32, BF16 = 1e-5, 2e-2  # relative differences
 

@@ -16,10 +16,10 @@ from tests.nn.test_unet import inputs, predict
 from torch import Tensor, nn
 
 from darkroom.core.device import autocast, channels_last
-from darkroom.nn import fused_norm, kernels
-from darkroom.nn.fused_norm import enlarged, layer_normed, normed
-from darkroom.nn.recompute import checkpoint_activations
-from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
+from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
+from darkroom.nn.layers import fused_norm, kernels
+from darkroom.nn.layers.fused_norm import enlarged, layer_normed, normed
+from darkroom.nn.layers.recompute import checkpoint_activations
 
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from darkroom.core.tensors import to_float, to_uint8
-from darkroom.nn.identity import IdentityAutoencoder
+from darkroom.nn.autoencoder.identity import IdentityAutoencoder
 
 LEVELS = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
 RANGES = [(-1.0, 1.0), (0.0, 1.0), (-0.5, 3.0)]

@@ -7,13 +7,13 @@ from typing import get_args
 import pytest
 import torch
 
-from darkroom.core.choices import NetworkKind
+from darkroom.config.choices import NetworkKind
 from darkroom.core.errors import DarkroomError
-from darkroom.nn.batch_norm_unet import BatchNormUNetConfig
-from darkroom.nn.kinds import KINDS, build, from_json, kind_of, to_json
-from darkroom.nn.layer_norm_unet import LayerNormUNetConfig
-from darkroom.nn.score_unet import ScoreUNetConfig
-from darkroom.nn.unet import UNetConfig
+from darkroom.nn.denoiser.batch_norm_unet import BatchNormUNetConfig
+from darkroom.nn.denoiser.kinds import KINDS, build, from_json, kind_of, to_json
+from darkroom.nn.denoiser.layer_norm_unet import LayerNormUNetConfig
+from darkroom.nn.denoiser.score_unet import ScoreUNetConfig
+from darkroom.nn.denoiser.unet import UNetConfig
 
 FILE = Path("unet/config.json")
 CONFIGS = {

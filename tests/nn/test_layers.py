@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from darkroom.core.errors import DarkroomError
-from darkroom.nn.layers import Downsample2D, ResnetBlock2D, Upsample2D, check_divisible, timestep_embedding, zero_
+from darkroom.nn.layers.blocks import (
+    Downsample2D,
+    ResnetBlock2D,
+    Upsample2D,
+    check_divisible,
+    timestep_embedding,
+    zero_,
+)
 
 
 @pytest.mark.parametrize(("dim", "flip", "shift"), [(8, True, 0.0), (32, False, 1.0), (7, True, 0.5)])

@@ -13,13 +13,13 @@ import torch
 from tests.nn.test_unet import TINY
 from torch import Tensor
 
-from darkroom.core.choices import SamplerName
+from darkroom.config.choices import SamplerName
 from darkroom.diffusion.denoiser import Condition, Denoiser
 from darkroom.diffusion.generate import Sampling, generate
 from darkroom.diffusion.schedule import DiscreteVP
-from darkroom.nn.captured import CapturedNetwork
-from darkroom.nn.frozen import FrozenUNet
-from darkroom.nn.unet import UNet2DConditionModel
+from darkroom.inference.captured import CapturedNetwork
+from darkroom.inference.packed_unet import FrozenUNet
+from darkroom.nn.denoiser.unet import UNet2DConditionModel
 
 META = torch.device("meta")
 

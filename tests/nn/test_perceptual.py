@@ -5,8 +5,8 @@ import torch
 
 from darkroom.core.artifact import save_tensors
 from darkroom.core.errors import DarkroomError
-from darkroom.core.vision import torchvision
-from darkroom.nn.perceptual import PerceptualDistance, load_perceptual
+from darkroom.data.sources.torchvision_import import torchvision
+from darkroom.nn.autoencoder.perceptual import PerceptualDistance, load_perceptual
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from darkroom.core.device import autocast
-from darkroom.nn.recompute import checkpoint_activations
-from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
-from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
+from darkroom.nn.layers.recompute import checkpoint_activations
 
 CPU = torch.device("cpu")
 LEVELS = {"block_out_channels": (8, 16), "norm_num_groups": 4, "layers_per_block": 2}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from darkroom.core.errors import DarkroomError
-from darkroom.nn.score_unet import CLASS_DIM, ScoreUNet, ScoreUNetConfig, _SpatialTransformer
+from darkroom.nn.denoiser.score_unet import CLASS_DIM, ScoreUNet, ScoreUNetConfig, _SpatialTransformer
 
 CONCAT, RESIDUAL = ScoreUNetConfig("concat"), ScoreUNetConfig("residual")
 TRANSFORMER = ScoreUNetConfig("transformer", num_classes=10)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from darkroom.core.errors import DarkroomError
-from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
+from darkroom.nn.text.clip import CLIPTextConfig, CLIPTextModel
 
 TINY = CLIPTextConfig(
     vocab_size=40,

@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from darkroom.nn.image import GRID, ConvTowerConfig, averaged
-from darkroom.nn.text import CLIPTextConfig
-from darkroom.nn.towers import Towers
+from darkroom.nn.judge.conv_tower import GRID, ConvTowerConfig, averaged
+from darkroom.nn.judge.towers import Towers
+from darkroom.nn.text.clip import CLIPTextConfig
 
 
 @pytest.fixture

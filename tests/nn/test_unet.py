@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from darkroom.core.errors import DarkroomError
-from darkroom.nn.unet import UNet2DConditionModel, UNetConfig, select_context
+from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig, select_context
 
 TINY = UNetConfig(
     sample_size=8,

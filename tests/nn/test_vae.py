@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from darkroom.core.errors import DarkroomError
-from darkroom.nn.layers import ResnetBlock2D
-from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig, Moments
+from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig, Moments
+from darkroom.nn.layers.blocks import ResnetBlock2D
 
 TINY = AutoencoderKLConfig(block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4)
 CONFIGS = [

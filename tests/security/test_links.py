@@ -12,7 +12,7 @@ import torch
 
 from darkroom import Pipeline
 from darkroom.core.errors import DarkroomError
-from darkroom.core.inside import check_inside
+from darkroom.core.symlinks import check_inside
 from darkroom.core.weights import load_weights
 from darkroom.inference.folder import PipelineInfo
 from darkroom.interop.diffusers import folder_weights, read_unet_config

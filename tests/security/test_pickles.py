@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from darkroom.config.params import load
 from darkroom.core.artifact import load_tensors, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.weights import load_weights
@@ -17,8 +18,7 @@ from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.interop.checkpoint import open_checkpoint
 from darkroom.interop.source import read_model
 from darkroom.interop.tokenizer import BPE_FILE, read_tokenizer
-from darkroom.nn.perceptual import load_perceptual
-from darkroom.params import load
+from darkroom.nn.autoencoder.perceptual import load_perceptual
 
 Forms = dict[str, Callable[[Any], bytes]]
 

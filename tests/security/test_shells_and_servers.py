@@ -13,13 +13,13 @@ import torch
 import yaml
 from PIL import Image
 
-from darkroom import params as parameters
 from darkroom.cli import registry
+from darkroom.config import params as parameters
+from darkroom.config.stage_spec import place
 from darkroom.core.device import runtime
 from darkroom.core.errors import DarkroomError
 from darkroom.evaluation.card import read_card
-from darkroom.project import place
-from darkroom.stage import Work
+from darkroom.runner.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
 from darkroom.tracking.ui import command, store_settings

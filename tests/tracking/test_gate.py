@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from darkroom.tracking.gate import Estimate, Rival, Thresholds, Verdict, decide, difference, estimate
+from darkroom.serving.gate import Estimate, Rival, Thresholds, Verdict, decide, difference, estimate
 
 DEMANDS = Thresholds(
     valid_judge=True, above_chance=0.1, fid_below="mean_colour", vae_psnr=25.0, not_below_candidate=True

@@ -22,12 +22,12 @@ from mlflow.protos.databricks_pb2 import (
 from PIL import Image
 
 from darkroom.core.artifact import content_hash, write_json
-from darkroom.tracking.events import End, Metrics, Picture, to_line
-from darkroom.tracking.journal import pending, replay
-from darkroom.tracking.logbook import EVENTS, PROGRESS, Logbook, journal
 from darkroom.tracking.note import Account
+from darkroom.tracking.outbox.event_log import EVENTS, PROGRESS, Logbook, journal
+from darkroom.tracking.outbox.events import End, Metrics, Picture, to_line
+from darkroom.tracking.outbox.journal import pending, replay
+from darkroom.tracking.outbox.uploader import SEND_EVERY
 from darkroom.tracking.outputs import keep_outputs, written
-from darkroom.tracking.sender import SEND_EVERY
 from darkroom.tracking.store import Store, may_pass
 
 UNET = Path("artifacts/unet")

@@ -7,10 +7,21 @@ import signal
 from collections.abc import Callable
 from types import ModuleType
 
-from darkroom.tracking.delivery import TOGETHER, _together
-from darkroom.tracking.events import Begin, End, Event, File, Metrics, Outputs, Picture, Tags, from_line, to_line
-from darkroom.tracking.journal import pending
-from darkroom.tracking.logbook import EVENTS, Logbook
+from darkroom.tracking.outbox.delivery import TOGETHER, _together
+from darkroom.tracking.outbox.event_log import EVENTS, Logbook
+from darkroom.tracking.outbox.events import (
+    Begin,
+    End,
+    Event,
+    File,
+    Metrics,
+    Outputs,
+    Picture,
+    Tags,
+    from_line,
+    to_line,
+)
+from darkroom.tracking.outbox.journal import pending
 
 
 def in_child(work: Callable[[], None]) -> int:

@@ -20,12 +20,12 @@ import pytest
 
 from darkroom.core.artifact import write_json
 from darkroom.core.errors import DarkroomError
+from darkroom.serving.gate import EVALUATION, Thresholds
+from darkroom.serving.model_folder import Description
+from darkroom.serving.registry import register
 from darkroom.tracking import serve, stage_run
-from darkroom.tracking.gate import EVALUATION, Thresholds
-from darkroom.tracking.model_folder import Description
-from darkroom.tracking.registry import register
+from darkroom.tracking.query import Witness
 from darkroom.tracking.secrets import hide_secrets
-from darkroom.tracking.witness import Witness
 
 if TYPE_CHECKING:
     from tests.tracking.conftest import Server

@@ -8,8 +8,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from darkroom.config.stage_spec import places
 from darkroom.core.errors import DarkroomError
-from darkroom.project import places
 from darkroom.tracking import repository as repositories
 from darkroom.tracking import stage_run
 from darkroom.tracking.repository import NO_COMMIT, NO_REPOSITORY, known, state, trouble

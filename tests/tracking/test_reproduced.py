@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from darkroom.core.artifact import content_hash, write_json
-from darkroom.reproduce import Files, Output, Reproduction
+from darkroom.runner.reproduce import Files, Output, Reproduction
 from darkroom.tracking import stage_run
+from darkroom.tracking.query import Witness
 from darkroom.tracking.store import Store
-from darkroom.tracking.witness import Witness
 
 VAE, HERE = Path("artifacts/vae"), {"threads": "4", "device": "cpu"}
 COMMIT, BEFORE, NOW = "0123456789abcdef", "a" * 32 + ".dir", "b" * 32 + ".dir"
@@ -68,7 +68,7 @@ def test_profiles_are_compared(
     """Without what draws pictures, which changed code may have broken."""
     for module in ("record", "pipeline"):
         monkeypatch.setitem(sys.modules, f"darkroom.inference.{module}", None)
-    monkeypatch.setattr("darkroom.reproduce.reproduce", lambda stage: done(recorded, same))
+    monkeypatch.setattr("darkroom.runner.reproduce.reproduce", lambda stage: done(recorded, same))
     assert run("reproduce", "train_vae") == (0 if same else 1)
     said = capsys.readouterr().out
     assert f"  execution profile: {line}" in said
@@ -95,7 +95,7 @@ def test_profiles_are_compared(
 def test_a_stage_that_does_not_say_its_profile_is_compared_with_none(
     monkeypatch: pytest.MonkeyPatch, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("darkroom.reproduce.reproduce", lambda stage: done(HERE, True, None))
+    monkeypatch.setattr("darkroom.runner.reproduce.reproduce", lambda stage: done(HERE, True, None))
     assert run("reproduce", "train_vae") == 0
     assert "does not say its own" in capsys.readouterr().out
     assert run("reproduce", "train_vae", "--json") == 0

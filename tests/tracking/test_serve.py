@@ -33,7 +33,7 @@ from darkroom.tracking.ports import (
     web_port,
     while_it_runs,
 )
-from darkroom.tracking.witness import Witness
+from darkroom.tracking.query import Witness
 
 T = TypeVar("T")
 STARTS_WITHIN, ANSWERS_WITHIN = 200, 60  # seconds

@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from darkroom.core.choices import SamplerName
+from darkroom.config.choices import SamplerName
 from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.generate import Sampling
 from darkroom.inference.options import Tally

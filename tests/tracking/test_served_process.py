@@ -27,10 +27,10 @@ import pytest
 from darkroom import Pipeline
 from darkroom.core.errors import DarkroomError
 from darkroom.inference.packing import packed
+from darkroom.serving.gate import Thresholds
 from darkroom.serving.limits import Limits
-from darkroom.tracking.gate import Thresholds
-from darkroom.tracking.model_folder import CODE, Description
-from darkroom.tracking.registry import register, take_out
+from darkroom.serving.model_folder import CODE, Description
+from darkroom.serving.registry import register, take_out
 from darkroom.tracking.store import Store
 
 ROOT = Path(__file__).parents[2]

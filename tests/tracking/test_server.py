@@ -13,9 +13,10 @@ from PIL import Image
 
 from darkroom.core.artifact import content_hash, write_json
 from darkroom.core.errors import DarkroomError
-from darkroom.tracking import Run, sender, stage_run
+from darkroom.tracking import Run, stage_run
 from darkroom.tracking import run as run_file
-from darkroom.tracking.journal import pending, replay
+from darkroom.tracking.outbox import uploader as sender
+from darkroom.tracking.outbox.journal import pending, replay
 from darkroom.tracking.store import Store
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ import mlflow
 import pytest
 import torch
 
-from darkroom.copies import PROFILE, REPRODUCTION
+from darkroom.config.params import Params
+from darkroom.config.stage_spec import place
 from darkroom.core.artifact import content_hash, read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interrupted
-from darkroom.params import Params
-from darkroom.project import place
-from darkroom.ran import DEFINITION, FRAME, OUTSIDE, START
-from darkroom.stage import Work, run_stage
+from darkroom.runner.copies import PROFILE, REPRODUCTION
+from darkroom.runner.stage import Work, run_stage
+from darkroom.tracking.ran import DEFINITION, FRAME, OUTSIDE, START
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 PIPELINE = """

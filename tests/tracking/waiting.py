@@ -6,9 +6,9 @@ from typing import Any
 from PIL import Image
 
 from darkroom.core.artifact import content_hash, write_json
-from darkroom.tracking.events import Begin, End, Event, File, Metrics, Picture, Tags
-from darkroom.tracking.logbook import Logbook
 from darkroom.tracking.note import Account
+from darkroom.tracking.outbox.event_log import Logbook
+from darkroom.tracking.outbox.events import Begin, End, Event, File, Metrics, Picture, Tags
 from darkroom.tracking.outputs import written
 
 UNET = Path("artifacts/unet")

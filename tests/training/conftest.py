@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from darkroom.config.params import Optimizer
 from darkroom.core.rng import generator, seeded
 from darkroom.data.conditioning import Conditioning, ConditioningInfo
 from darkroom.data.latents import Latents
 from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.schedule import DiscreteVP
-from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
-from darkroom.params import Optimizer
-from darkroom.training.optim import OptimizerConfig
-from darkroom.training.setting import Setting
+from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
+from darkroom.training.engine.context import Setting
+from darkroom.training.engine.optim import OptimizerConfig
 from darkroom.training.unet import UNetTask
 
 N, LENGTH, WIDTH, CAPTIONS, CLASSES = 24, 4, 16, 5, 3

@@ -16,23 +16,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from darkroom.config.params import Optimizer
 from darkroom.core.checkpoint import Checkpoints, Stateful
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interruption
 from darkroom.core.rng import generator, seeded
-from darkroom.nn.discriminator import DiscriminatorConfig, PatchDiscriminator
-from darkroom.nn.image import ConvTowerConfig
-from darkroom.nn.text import CLIPTextConfig
-from darkroom.nn.towers import Towers
-from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
-from darkroom.params import Optimizer
+from darkroom.nn.autoencoder.discriminator import DiscriminatorConfig, PatchDiscriminator
+from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.nn.judge.conv_tower import ConvTowerConfig
+from darkroom.nn.judge.towers import Towers
+from darkroom.nn.text.clip import CLIPTextConfig
 from darkroom.training.autoencoder import VAELoss, VAETask
 from darkroom.training.contrastive import ContrastiveTask
-from darkroom.training.distributed import ALONE, CPU, Processes
-from darkroom.training.ema import EMA
+from darkroom.training.engine.context import Setting
+from darkroom.training.engine.distributed import ALONE, CPU, Processes
+from darkroom.training.engine.ema import EMA
+from darkroom.training.engine.loop import Loss, Phase, train
 from darkroom.training.hard_negatives import HardNegativesConfig
-from darkroom.training.loop import Loss, Phase, train
-from darkroom.training.setting import Setting
 
 STEPS, FEW, CRITIC_FROM, HARD_FROM, EVERY, LOST_AT, DIES_AT = 50, 12, 10, 10, 20, 30, 3
 N, SIDE, WORDS, LENGTH = 40, 8, 12, 6

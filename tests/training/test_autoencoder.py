@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from darkroom.core.rng import generator, seeded
 from darkroom.core.tensors import to_float
-from darkroom.nn.discriminator import DiscriminatorConfig, PatchDiscriminator
-from darkroom.nn.identity import IdentityAutoencoder
-from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig, Moments
+from darkroom.nn.autoencoder.discriminator import DiscriminatorConfig, PatchDiscriminator
+from darkroom.nn.autoencoder.identity import IdentityAutoencoder
+from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig, Moments
 from darkroom.training.autoencoder import VAELoss, VAETask, comparison, encode, kl_divergence, validate
-from darkroom.training.ema import EMA
-from darkroom.training.loop import Phase, train
-from darkroom.training.optim import OptimizerConfig
-from darkroom.training.setting import Setting
+from darkroom.training.engine.context import Setting
+from darkroom.training.engine.ema import EMA
+from darkroom.training.engine.loop import Phase, train
+from darkroom.training.engine.optim import OptimizerConfig
 
 N, ALL, CPU = 12, slice(0, 8), torch.device("cpu")
 IMAGES = torch.randint(0, 256, (N, 3, 16, 16), dtype=torch.uint8, generator=generator(0, "images"))

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from darkroom.training.best import Best
+from darkroom.training.engine.best import Best
 
 
 def valued(layer: nn.Linear, value: float) -> nn.Linear:

@@ -14,11 +14,11 @@ from darkroom.core.rng import generator
 from darkroom.core.tensors import to_float
 from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.schedule import DiscreteVP
-from darkroom.resuming import fingerprint
+from darkroom.runner.resuming import fingerprint
 from darkroom.training.autoencoder import mean_colour_psnr, validate
-from darkroom.training.chance import Reached, against_chance
 from darkroom.training.classifier import labels_by_chance
 from darkroom.training.contrastive import contrastive_loss, retrieval_by_chance
+from darkroom.training.engine.chance import Reached, against_chance
 
 WORSE = Reached("held_out/loss", 4.43, math.log(64), "luck")
 BETTER = Reached("held_out/psnr", 20.0, 12.0, "mean colours", higher_is_better=True)

@@ -11,7 +11,7 @@ import torch
 
 from darkroom.core.rng import generator
 from darkroom.data.latents import Latents, PreviewMap
-from darkroom.nn.vae import Moments
+from darkroom.nn.autoencoder.vae import Moments
 from darkroom.training.autoencoder import kl_divergence
 from darkroom.training.channels import AT_ONCE, Channels
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from darkroom.nn.evaluator import Classifier, ClassifierConfig, SelfSupervised, rotated
-from darkroom.nn.image import ConvTowerConfig
+from darkroom.nn.judge.classifier import Classifier, ClassifierConfig, SelfSupervised, rotated
+from darkroom.nn.judge.conv_tower import ConvTowerConfig
 from darkroom.training.classifier import (
     MAX_SHIFT,
     ClassifierTask,
@@ -18,10 +18,10 @@ from darkroom.training.classifier import (
     label_losses,
     rotation_accuracy,
 )
-from darkroom.training.ema import EMA
-from darkroom.training.loop import Phase, train
-from darkroom.training.optim import OptimizerConfig
-from darkroom.training.setting import Setting
+from darkroom.training.engine.context import Setting
+from darkroom.training.engine.ema import EMA
+from darkroom.training.engine.loop import Phase, train
+from darkroom.training.engine.optim import OptimizerConfig
 
 CPU, ALL = torch.device("cpu"), slice(0, 8)
 Make = Callable[..., OptimizerConfig]

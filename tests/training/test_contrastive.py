@@ -9,15 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from darkroom.core.rng import batch_indices
-from darkroom.nn.image import ConvTowerConfig
-from darkroom.nn.text import CLIPTextConfig
-from darkroom.nn.towers import Towers
+from darkroom.nn.judge.conv_tower import ConvTowerConfig
+from darkroom.nn.judge.towers import Towers
+from darkroom.nn.text.clip import CLIPTextConfig
 from darkroom.training.contrastive import ContrastiveTask, contrastive_loss, embed_captions, retrieval
-from darkroom.training.ema import EMA
+from darkroom.training.engine.context import Setting
+from darkroom.training.engine.ema import EMA
+from darkroom.training.engine.loop import Phase, train
+from darkroom.training.engine.optim import OptimizerConfig
 from darkroom.training.hard_negatives import HardNegatives, HardNegativesConfig
-from darkroom.training.loop import Phase, train
-from darkroom.training.optim import OptimizerConfig
-from darkroom.training.setting import Setting
 
 
 def same(captions: list[int]) -> Tensor:

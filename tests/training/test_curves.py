@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from darkroom.training.curves import Curves
+from darkroom.training.engine.curves import Curves
 
 
 def filled(every: int = 2) -> tuple[Curves, list[tuple[int, dict[str, float]]]]:

@@ -15,7 +15,7 @@ from darkroom.core.artifact import provenance, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import seeded
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
-from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
 from darkroom.training.decoder import LatentDecoder
 
 CPU, VAE, LATENTS = torch.device("cpu"), Path("artifacts/vae"), Path("data/latents")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from darkroom.core.errors import DarkroomError
-from darkroom.training.distributed import ALONE, CPU, Processes, _buckets
+from darkroom.training.engine.distributed import ALONE, CPU, Processes, _buckets
 
 PAIR = Path(__file__).with_name("pair.py")
 HERE = "unet", "vae", "contrastive"
@@ -35,7 +35,7 @@ def made(pair: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     command = [sys.executable, str(PAIR), str(folder)]
     other = subprocess.Popen(command, env=os.environ | threads, stderr=subprocess.DEVNULL)
     with other, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("darkroom.training.distributed.TIMEOUT", timedelta(seconds=60))  # it may not come
+        patch.setattr("darkroom.training.engine.distributed.TIMEOUT", timedelta(seconds=60))  # it may not come
         try:
             one = pair.alone(folder)
             two = pair.together(Processes(0, 2, CPU, pair.Meeting(folder)), folder)
@@ -128,7 +128,7 @@ def test_every_row_is_taken_once_and_the_parts_are_those_of_one_process(size: in
 
 
 def test_gradients_are_summed_in_buckets_of_one_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("darkroom.training.distributed.BUCKET", 40)
+    monkeypatch.setattr("darkroom.training.engine.distributed.BUCKET", 40)
     sizes = [(2, torch.float32), (8, torch.float32), (1, torch.float32), (1, torch.float64), (30, torch.float64)]
     gradients = [torch.zeros(n, dtype=dtype) for n, dtype in sizes]
     found = [[len(gradient) for gradient in bucket] for bucket in _buckets(gradients)]

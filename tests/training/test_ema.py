@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from darkroom.training.ema import EMA, WARMUP_RATIO
+from darkroom.training.engine.ema import EMA, WARMUP_RATIO
 
 MANY = 10**9  # samples seen: the warm-up is over
 

@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import batch_indices, generator
-from darkroom.training.ema import EMA
-from darkroom.training.loop import Phase, train
-from darkroom.training.optim import OptimizerConfig, learning_rate
+from darkroom.training.engine.ema import EMA
+from darkroom.training.engine.loop import Phase, train
+from darkroom.training.engine.optim import OptimizerConfig, learning_rate
 
 Make = Callable[..., OptimizerConfig]
 N = 40

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from darkroom.core.rng import generator
-from darkroom.training.muon import MOMENTUM, RMS, Muon, orthogonalise
+from darkroom.training.engine.muon import MOMENTUM, RMS, Muon, orthogonalise
 
 ROUNDING = 0.04  # of a few products in bf16
 SHAPES = [(16, 16), (16, 24), (24, 16), (16, 80), (80, 16)]

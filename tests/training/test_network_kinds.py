@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from darkroom.core.rng import generator, seeded
-from darkroom.core.sheet import GUTTER, LINE, PICTURE
 from darkroom.data.latents import Latents
 from darkroom.diffusion.generate import Sampling
-from darkroom.nn.batch_norm_unet import BatchNormUNetConfig
-from darkroom.nn.denoising import DenoisingNetwork
-from darkroom.nn.kinds import DenoiserConfig, build
-from darkroom.nn.layer_norm_unet import LayerNormUNetConfig
-from darkroom.nn.score_unet import ScoreUNetConfig
-from darkroom.training.ema import EMA
-from darkroom.training.loop import Phase, train
-from darkroom.training.optim import OptimizerConfig
+from darkroom.nn.denoiser.base import DenoisingNetwork
+from darkroom.nn.denoiser.batch_norm_unet import BatchNormUNetConfig
+from darkroom.nn.denoiser.kinds import DenoiserConfig, build
+from darkroom.nn.denoiser.layer_norm_unet import LayerNormUNetConfig
+from darkroom.nn.denoiser.score_unet import ScoreUNetConfig
+from darkroom.training.engine.ema import EMA
+from darkroom.training.engine.loop import Phase, train
+from darkroom.training.engine.optim import OptimizerConfig
 from darkroom.training.previews import Shown, preview
+from darkroom.view.sheet import GUTTER, LINE, PICTURE
 
 N = 24
 KINDS: dict[str, tuple[DenoiserConfig, str, int]] = {  # with the condition and the side of what it is trained on

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from darkroom.training.optim import OptimizerConfig, learning_rate, make_optimizers
+from darkroom.training.engine.optim import OptimizerConfig, learning_rate, make_optimizers
 
 Make = Callable[..., OptimizerConfig]
 

@@ -13,16 +13,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from darkroom.config.choices import PredictionType
+from darkroom.config.params import Params, read
 from darkroom.core.artifact import content_hash, load_tensors, read_json, save_tensors, write_json
-from darkroom.core.choices import PredictionType
 from darkroom.core.errors import DarkroomError
 from darkroom.data.prepared import PreparedWriter, Row
 from darkroom.inference.folder import write_imported
 from darkroom.interop.configs import SCALING_FACTOR
 from darkroom.interop.source import read_model
-from darkroom.nn.unet import UNetConfig
-from darkroom.params import Params, read
-from darkroom.stage import Work
+from darkroom.nn.denoiser.unet import UNetConfig
+from darkroom.runner.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
 from darkroom.training.pretrained_unet import read_pretrained_unet

@@ -17,14 +17,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from darkroom.core.rng import generator, seeded
-from darkroom.core.sheet import GUTTER, JOINT, LINE, PICTURE
 from darkroom.core.tensors import to_uint8
 from darkroom.diffusion.continuous import VE
 from darkroom.diffusion.generate import Sampling
 from darkroom.diffusion.objective import Objective
-from darkroom.nn.unet import UNet2DConditionModel
-from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.nn.denoiser.unet import UNet2DConditionModel
 from darkroom.training.previews import Shown, preview
+from darkroom.view.sheet import GUTTER, JOINT, LINE, PICTURE
 
 JOINTS = range(0, 10_000, PICTURE + JOINT)  # where pictures of a strip begin
 FACTOR = 0.8  # what the small worlds' latents are scaled by

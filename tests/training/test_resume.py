@@ -12,11 +12,11 @@ from darkroom.core.checkpoint import Checkpoints, Stateful
 from darkroom.core.interruption import Interruption
 from darkroom.core.nested import pack
 from darkroom.core.rng import batch_indices, generator
-from darkroom.training.best import Best
-from darkroom.training.curves import Curves
-from darkroom.training.ema import EMA
-from darkroom.training.loop import Phase, train
-from darkroom.training.optim import OptimizerConfig
+from darkroom.training.engine.best import Best
+from darkroom.training.engine.curves import Curves
+from darkroom.training.engine.ema import EMA
+from darkroom.training.engine.loop import Phase, train
+from darkroom.training.engine.optim import OptimizerConfig
 
 Make = Callable[..., OptimizerConfig]
 STEPS, N = 12, 32

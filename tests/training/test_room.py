@@ -15,11 +15,11 @@ from torch import nn
 from darkroom.core.checkpoint import KEPT, Checkpoints
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interruption
-from darkroom.training.best import Best
-from darkroom.training.ema import EMA
-from darkroom.training.loop import Phase
-from darkroom.training.optim import OptimizerConfig
-from darkroom.training.room import PICTURES, check_disk, state_bytes
+from darkroom.training.engine.best import Best
+from darkroom.training.engine.disk_space import PICTURES, check_disk, state_bytes
+from darkroom.training.engine.ema import EMA
+from darkroom.training.engine.loop import Phase
+from darkroom.training.engine.optim import OptimizerConfig
 
 MIB = 2**20
 FOLDER = Path(".checkpoints/train_unet/0123")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from darkroom.config.params import load as params_of
 from darkroom.core.artifact import read_json
 from darkroom.data.prepared import Head, PreparedWriter, Row
-from darkroom.params import load as params_of
-from darkroom.stage import Work
+from darkroom.runner.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
 

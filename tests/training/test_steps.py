@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from darkroom.training.batches import AHEAD, Batch, Feeder, feeder
-from darkroom.training.distributed import ALONE
+from darkroom.training.engine.batches import AHEAD, Batch, Feeder, feeder
+from darkroom.training.engine.distributed import ALONE
 
 CPU = torch.device("cpu")
 
@@ -81,7 +81,7 @@ def test_a_training_fed_ahead_is_the_training(
     """As on a GPU, but for the copies: to the bit, over the start of a critic and over searches for hard negatives."""
     make = getattr(load(Path(__file__).with_name("pair.py")), training)
     expected, fed, get = make(ALONE).run(), [], Feeder.get
-    monkeypatch.setattr("darkroom.training.steps.makes_ahead", lambda phases: True)
+    monkeypatch.setattr("darkroom.training.engine.steps.makes_ahead", lambda phases: True)
     monkeypatch.setattr(Feeder, "get", lambda self, step, end: (fed.append(step), get(self, step, end))[1])
     monkeypatch.setattr(Batch, "pinned", lambda self: self)
     monkeypatch.setenv("DARKROOM_CUDA_GRAPHS", "0")

@@ -9,21 +9,21 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from darkroom.nn import attention
-from darkroom.nn.batch_norm_unet import BatchNormUNetConfig
-from darkroom.nn.evaluator import Classifier, ClassifierConfig
-from darkroom.nn.image import ConvTowerConfig
-from darkroom.nn.kinds import build
-from darkroom.nn.layer_norm_unet import LayerNormUNetConfig
-from darkroom.nn.score_unet import ScoreUNetConfig
-from darkroom.nn.text import CLIPTextConfig
-from darkroom.nn.towers import Towers
-from darkroom.nn.unet import UNetConfig
-from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
-from darkroom.training import throughput
-from darkroom.training.blank import denoised, judged, matched, reconstructed
-from darkroom.training.setting import Setting
-from darkroom.training.throughput import TRAINING, Throughput, flops, peak
+from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.nn.denoiser.batch_norm_unet import BatchNormUNetConfig
+from darkroom.nn.denoiser.kinds import build
+from darkroom.nn.denoiser.layer_norm_unet import LayerNormUNetConfig
+from darkroom.nn.denoiser.score_unet import ScoreUNetConfig
+from darkroom.nn.denoiser.unet import UNetConfig
+from darkroom.nn.judge.classifier import Classifier, ClassifierConfig
+from darkroom.nn.judge.conv_tower import ConvTowerConfig
+from darkroom.nn.judge.towers import Towers
+from darkroom.nn.layers import attention
+from darkroom.nn.text.clip import CLIPTextConfig
+from darkroom.training.engine import throughput
+from darkroom.training.engine.blank import denoised, judged, matched, reconstructed
+from darkroom.training.engine.context import Setting
+from darkroom.training.engine.throughput import TRAINING, Throughput, flops, peak
 
 PICTURE, WORDS, CPU = (1, 28, 28), (6, 16), torch.device("cpu")
 TEXT = CLIPTextConfig(20, 16, 32, 2, 2, 6, "gelu", bos_token_id=0, eos_token_id=0, pad_token_id=0)

@@ -14,11 +14,11 @@ import pytest
 import torch
 import yaml
 
+from darkroom.config.params import Params
 from darkroom.core.artifact import read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.data.prepared import Head, PreparedWriter, Row
-from darkroom.params import Params
-from darkroom.stage import Work
+from darkroom.runner.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
 

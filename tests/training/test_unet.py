@@ -13,11 +13,11 @@ from darkroom.core.tensors import to_float
 from darkroom.data.latents import Latents
 from darkroom.diffusion.continuous import VE, Flow
 from darkroom.diffusion.objective import Objective
-from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
 from darkroom.training.autoencoder import encode
-from darkroom.training.ema import EMA
-from darkroom.training.loop import Phase, train
-from darkroom.training.optim import OptimizerConfig
+from darkroom.training.engine.ema import EMA
+from darkroom.training.engine.loop import Phase, train
+from darkroom.training.engine.optim import OptimizerConfig
 
 KINDS = ["text", "class", "none"]
 ALL = slice(0, 8)

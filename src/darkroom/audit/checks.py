@@ -10,11 +10,11 @@ from darkroom.audit.disk import FOLDER_MARK, Cache, Disk
 from darkroom.audit.findings import Finding, short, some
 from darkroom.audit.kinds import foreign, kind
 from darkroom.audit.lineage import Lineage, Step
+from darkroom.config.stage_spec import PIPELINE, Place
+from darkroom.config.yaml_file import Loader
 from darkroom.core.artifact import PROVENANCE, read_json
 from darkroom.core.dvc_settings import has_remote
 from darkroom.core.errors import DarkroomError
-from darkroom.params_yaml import Loader
-from darkroom.project import PIPELINE, Place
 from darkroom.tracking.repository import holds, known, md5_at_head
 from darkroom.tracking.run import flat
 

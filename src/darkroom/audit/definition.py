@@ -12,12 +12,12 @@ import yaml
 from darkroom.audit.checks import Checks
 from darkroom.audit.findings import Finding, short, some
 from darkroom.audit.lineage import Step, read_lineage
+from darkroom.config.stage_spec import LOCK, PIPELINE, Place, is_code, read_places
 from darkroom.core.artifact import file_hash
 from darkroom.core.errors import DarkroomError
-from darkroom.project import LOCK, PIPELINE, Place, is_code, read_places
-from darkroom.ran import DEFINITION, FRAME, OUTSIDE, changed_since, stray_code
+from darkroom.tracking.query import Seen
+from darkroom.tracking.ran import DEFINITION, FRAME, OUTSIDE, changed_since, stray_code
 from darkroom.tracking.repository import known, md5_at_head
-from darkroom.tracking.witness import Seen
 
 AS_TOLD = f"as {PIPELINE} and {LOCK} have it"
 

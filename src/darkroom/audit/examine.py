@@ -27,15 +27,15 @@ from darkroom.audit.testimony import (
     rival,
     stale_runs,
 )
+from darkroom.config.stage_spec import LOCK, Place, places
 from darkroom.core.artifact import file_hash
 from darkroom.core.errors import DarkroomError
-from darkroom.project import LOCK, Place, places
 from darkroom.tracking.address import is_on, location, shown
-from darkroom.tracking.journal import pending
+from darkroom.tracking.outbox.journal import pending
 from darkroom.tracking.outputs import MODELS
+from darkroom.tracking.query import Witness, store_exists, stray_artifacts
 from darkroom.tracking.records import hashes, own_artifacts
 from darkroom.tracking.store import Store
-from darkroom.tracking.witness import Witness, store_exists, stray_artifacts
 
 PICTURES = ".png"
 

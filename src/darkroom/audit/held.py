@@ -8,18 +8,18 @@ from pathlib import Path
 from darkroom.audit.findings import Finding, short, some
 from darkroom.audit.testimony import REPAIR, REPAIR_ALL, Testimony
 from darkroom.core.artifact import file_hash, folder_hash
+from darkroom.serving.model_folder import CODE
+from darkroom.serving.registry import MODEL
 from darkroom.tracking import database, keeping
 from darkroom.tracking.address import artifacts_address, named
 from darkroom.tracking.columns import experiment_tags
 from darkroom.tracking.database import EXPERIMENT, Tables
 from darkroom.tracking.differences import additions, differences, is_deleted
-from darkroom.tracking.model_folder import CODE
 from darkroom.tracking.process import is_running
+from darkroom.tracking.query import Witness
 from darkroom.tracking.records import FOLDER, PLACES, Record, made_at, own_artifacts, read_record, tagged
-from darkroom.tracking.registry import MODEL
 from darkroom.tracking.repository import known
 from darkroom.tracking.sources import CONTENT
-from darkroom.tracking.witness import Witness
 
 READY = 2  # as MLflow's database has it, of a registered pipeline's folder that is complete
 OPEN = ("RUNNING", "SCHEDULED")

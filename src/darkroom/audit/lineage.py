@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
+from darkroom.config.stage_spec import LOCK, Place, is_code
+from darkroom.config.yaml_file import Loader
 from darkroom.core.errors import DarkroomError
-from darkroom.params_yaml import Loader
-from darkroom.project import LOCK, Place, is_code
 from darkroom.tracking.run import flat
 
 

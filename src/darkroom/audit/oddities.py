@@ -12,8 +12,8 @@ from darkroom.audit.disk import IGNORE
 from darkroom.audit.findings import Finding, some
 from darkroom.audit.kinds import Scan
 from darkroom.audit.lineage import Step
+from darkroom.config.stage_spec import LOCK, PIPELINE
 from darkroom.core.artifact import file_hash
-from darkroom.project import LOCK, PIPELINE
 from darkroom.tracking.repository import known, md5_at_head
 
 MOST_NAMES = 20  # in one command

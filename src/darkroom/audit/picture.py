@@ -10,12 +10,12 @@ import yaml
 from darkroom.audit.disk import Disk
 from darkroom.audit.findings import Finding, short
 from darkroom.audit.lineage import Lineage, Step, ordered, read_lineage
+from darkroom.config.stage_spec import LOCK, PIPELINE, Place, read_places
 from darkroom.core.errors import DarkroomError
 from darkroom.inference.written import written
-from darkroom.project import LOCK, PIPELINE, Place, read_places
-from darkroom.tracking.registry import MADE_AT
+from darkroom.serving.registry import MADE_AT
+from darkroom.tracking.query import Seen, Witness
 from darkroom.tracking.repository import known, trouble
-from darkroom.tracking.witness import Seen, Witness
 
 
 @dataclass(frozen=True)

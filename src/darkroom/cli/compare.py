@@ -84,10 +84,10 @@ def compare(
     """
     place("--out", out, ".png")
     numbers, asked = _seeds(seeds), _given(prompts or [], prompts_file)
-    from darkroom.core.sheet import Plate, table
     from darkroom.core.tensors import save_png
     from darkroom.inference.folder import PipelineInfo
-    from darkroom.tracking.gate import read_figures
+    from darkroom.serving.gate import read_figures
+    from darkroom.view.sheet import Plate, table
 
     labels = _labels(a, b)
     sides = [
@@ -198,7 +198,14 @@ def _draw(side: Side, prompts: Sequence[str], seeds: Sequence[int]) -> "list[lis
 def _figures(a: Side, b: Side) -> Iterator[str]:
     """The figures of both in lines, and how they differ where they compare."""
     from darkroom.evaluation.report import estimates
-    from darkroom.tracking.gate import EVALUATION, difference, estimate, judged_otherwise, withheld, withheld_names
+    from darkroom.serving.gate import (
+        EVALUATION,
+        difference,
+        estimate,
+        judged_otherwise,
+        withheld,
+        withheld_names,
+    )
 
     sides, reasons = (a, b), list[str]()
     for side in sides:
@@ -266,9 +273,9 @@ def _said(folder: Path) -> dict[str, Any]:
 def _run_parameters(*folders: Path) -> list[Mapping[str, Any]] | None:
     """The parameters of the runs that made two pipelines; None where one of these is not known."""
     from darkroom.core.artifact import model_hash
+    from darkroom.serving.registry import MADE_AT
     from darkroom.tracking.address import is_on
-    from darkroom.tracking.registry import MADE_AT
-    from darkroom.tracking.witness import Witness, store_exists
+    from darkroom.tracking.query import Witness, store_exists
 
     if not (is_on() and store_exists()):
         return None

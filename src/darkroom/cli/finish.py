@@ -21,8 +21,8 @@ def finish(
     \b
     darkroom finish train_unet
     """
-    from darkroom.finishing import STOP_AT
-    from darkroom.finishing import finish as ask
+    from darkroom.runner.finishing import STOP_AT
+    from darkroom.runner.finishing import finish as ask
 
     done = ask(stage, lambda text: print(text, file=sys.stderr, flush=True))
     if done.end >= done.planned:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from darkroom.cli.names import check_names
-from darkroom.core.choices import SamplerName, Spacing, Variance
+from darkroom.config.choices import SamplerName, Spacing, Variance
 from darkroom.core.errors import DarkroomError
 from darkroom.inference.defaults import EXAMPLE
 

@@ -10,8 +10,8 @@ from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable
 
 if TYPE_CHECKING:
+    from darkroom.config.params import OutsideSource, Params
     from darkroom.data.manifest import Files, Manifest
-    from darkroom.params import OutsideSource, Params
 
 recipe = typer.Typer(help="Complete sets of parameters under names: list, show, use, fit.", no_args_is_help=True)
 params = typer.Typer(help="The parameters in params.yaml: check, budget.", no_args_is_help=True)
@@ -21,7 +21,7 @@ data = typer.Typer(help="Data from outside the project: scan.", no_args_is_help=
 @recipe.command("list")
 def recipe_list() -> None:
     """List the recipes and what each is for."""
-    from darkroom import recipes
+    from darkroom.config import recipes
 
     names = recipes.names()
     for one in names:
@@ -31,7 +31,7 @@ def recipe_list() -> None:
 @recipe.command("show", no_args_is_help=True)
 def recipe_show(name: Annotated[str, typer.Argument(help="As `darkroom recipe list` spells it.")]) -> None:
     """Print a recipe."""
-    from darkroom import recipes
+    from darkroom.config import recipes
 
     print(recipes.file_of(name).read_text(encoding="utf-8"), end="")
 
@@ -43,7 +43,7 @@ def recipe_use(name: Annotated[str, typer.Argument(help="As `darkroom recipe lis
     \b
     darkroom recipe use mnist && dvc repro     (make repro RECIPE=mnist does both)
     """
-    from darkroom import recipes
+    from darkroom.config import recipes
 
     print(recipes.use(name))
 
@@ -65,7 +65,7 @@ def recipe_fit(
     darkroom recipe fit captioned
     darkroom recipe fit captioned --root birds --minutes 60
     """
-    from darkroom.fitting import fit
+    from darkroom.planning.fitting import fit
 
     for line in fit(name, root, minutes):
         print(printable(line))
@@ -88,9 +88,9 @@ def params_check(
     darkroom params check recipes/mnist.yaml
     DARKROOM_DEVICE=cuda darkroom params check --memory
     """
-    from darkroom.demands import of_what_is_prepared
-    from darkroom.params import PARAMS_FILE, load, problems
-    from darkroom.project import PIPELINE, check_not_linked, places
+    from darkroom.config.params import PARAMS_FILE, load, problems
+    from darkroom.config.stage_spec import PIPELINE, check_not_linked, places
+    from darkroom.planning.demands import of_what_is_prepared
 
     path = file or PARAMS_FILE
     found = problems(path)
@@ -112,8 +112,8 @@ def _print_memory(loaded: "Params") -> None:
     """A line for each stage, and what lowers it."""
     from darkroom.core.device import runtime
     from darkroom.core.progress import readable_size
-    from darkroom.memory import ERROR, Estimate, device_of
-    from darkroom.shortage import knobs
+    from darkroom.planning.memory import ERROR, Estimate, device_of
+    from darkroom.runner.shortage import knobs
 
     device = device_of(runtime().device)
     columns = ("weights", "gradients", "optimizer", "averages", "activations", "total")
@@ -141,8 +141,8 @@ def params_budget(
     
     darkroom params budget train_unet 20
     """
-    from darkroom.budget import budget
     from darkroom.core.progress import about, duration
+    from darkroom.runner.budget import budget
 
     done = budget(stage, minutes)
     timing, sure = done.timing, max(done.timing.spread, 0.01)
@@ -173,8 +173,8 @@ def data_scan(
     DARKROOM_DATA=~/pictures darkroom data scan
     DARKROOM_DATA=~/pictures darkroom data scan mnist
     """
+    from darkroom.config.params import PARAMS_FILE, OutsideSource, load
     from darkroom.data.manifest import manifest_of, scan
-    from darkroom.params import PARAMS_FILE, OutsideSource, load
 
     source = load(_params_file(which) if which else PARAMS_FILE).prepare_data.source
     if not isinstance(source, OutsideSource):
@@ -207,18 +207,18 @@ def version() -> None:
 
 
 def _params_file(which: str) -> Path:
-    from darkroom import recipes
+    from darkroom.config import recipes
 
     return Path(which) if Path(which).suffix in (".yaml", ".yml") else recipes.file_of(which)
 
 
 def _files(source: "OutsideSource") -> "Files":
     """The files of a source, opened without a manifest."""
+    from darkroom.config.params import ImageFolderSource, TorchvisionSource, WebDatasetSource
     from darkroom.data.sources.captioned_folder import CaptionedFolder
     from darkroom.data.sources.image_folder import ImageFolder
     from darkroom.data.sources.torchvision_sets import Torchvision
     from darkroom.data.sources.webdataset import WebDataset
-    from darkroom.params import ImageFolderSource, TorchvisionSource, WebDatasetSource
 
     if isinstance(source, TorchvisionSource):
         return Torchvision(source.name, source.root, source.caption, source.download).files

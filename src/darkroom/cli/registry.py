@@ -42,15 +42,15 @@ def register(
     if not is_on():
         print("DARKROOM_TRACKING=off: nothing is registered")
         return
+    from darkroom.config.params import load
+    from darkroom.config.stage_spec import LOCK
     from darkroom.evaluation.card import read_card
     from darkroom.inference.defaults import STRENGTH
     from darkroom.inference.folder import PipelineInfo
-    from darkroom.params import load
-    from darkroom.project import LOCK
+    from darkroom.serving import registry
+    from darkroom.serving.gate import Thresholds
     from darkroom.serving.limits import Limits
-    from darkroom.tracking import registry
-    from darkroom.tracking.gate import Thresholds
-    from darkroom.tracking.model_folder import Description
+    from darkroom.serving.model_folder import Description
     from darkroom.tracking.ports import while_it_runs
 
     thresholds = Thresholds(**load().register.model_dump())

@@ -10,7 +10,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable
 
 if TYPE_CHECKING:
-    from darkroom.reproduce import Files, Reproduction
+    from darkroom.runner.reproduce import Files, Reproduction
 
 MOST_SHOWN = 8  # of the files of a folder
 
@@ -29,7 +29,7 @@ def reproduce(
     darkroom reproduce train_vae
     darkroom reproduce evaluate --json
     """
-    from darkroom.reproduce import reproduce as made_again
+    from darkroom.runner.reproduce import reproduce as made_again
 
     try:
         done = made_again(stage)

@@ -39,6 +39,6 @@ def serve(
     negative_prompt.
     """
     from darkroom.serving import server
-    from darkroom.tracking.registry import ALIAS
+    from darkroom.serving.registry import ALIAS
 
     server.serve(ALIAS if version is None else version, host or server.HOST, port or server.PORT, name or [])

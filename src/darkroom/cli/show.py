@@ -36,11 +36,11 @@ def show_forward(
     darkroom show forward
     darkroom show forward --recipe mnist-score-transformer --out forward.png
     """
-    from darkroom import recipes
+    from darkroom.config import recipes
+    from darkroom.config.params import PARAMS_FILE, load
     from darkroom.core.tensors import save_png
     from darkroom.data.prepared import INFO, ROOT, Prepared
-    from darkroom.evaluation.forward import ROWS, forward_of_pictures
-    from darkroom.params import PARAMS_FILE, load
+    from darkroom.view.forward import ROWS, forward_of_pictures
 
     params = load(recipes.file_of(recipe) if recipe else PARAMS_FILE)
     place("--out", out, ".png", made=out == FORWARD)

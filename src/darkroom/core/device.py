@@ -10,16 +10,16 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 import yaml
 
-from darkroom.core.choices import Compile
 from darkroom.core.errors import DarkroomError
 
 Network = TypeVar("Network", bound=torch.nn.Module)
 RUNTIME_FILE = Path("runtime.yaml")
+Compile = Literal["auto", "always", "never"]
 PROFILED_PACKAGES = ("torch", "numpy", "pillow", "pyarrow", "safetensors", "tokenizers")
 
 

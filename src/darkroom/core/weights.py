@@ -12,8 +12,8 @@ from torch.overrides import TorchFunctionMode
 
 from darkroom.core.artifact import CONFIG, PROVENANCE, REPRO, load_tensors, read_json, save_tensors, whole, write_json
 from darkroom.core.errors import DarkroomError
-from darkroom.core.inside import check_inside
 from darkroom.core.limits import NETWORK_TENSORS, NETWORK_WEIGHTS
+from darkroom.core.symlinks import check_inside
 from darkroom.core.tensors import check_finite
 
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"

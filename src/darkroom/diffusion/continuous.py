@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from darkroom.core.choices import USUAL_TIMES
+from darkroom.config.choices import USUAL_TIMES
 from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.schedule import Level
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from darkroom.core.choices import PredictionType
+from darkroom.config.choices import PredictionType
 from darkroom.diffusion.prediction import to_x0
 from darkroom.diffusion.process import Process
 from darkroom.diffusion.schedule import Level

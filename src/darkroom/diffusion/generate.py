@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from torch import Tensor
 
-from darkroom.core.choices import (
+from darkroom.config.choices import (
     EPSILON_ONLY,
     NOISE_PREDICTIONS,
     OWN,

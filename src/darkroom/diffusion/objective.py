@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from darkroom.core.choices import LossName, PredictionType, Reduction, Weighting
+from darkroom.config.choices import LossName, PredictionType, Reduction, Weighting
 from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.prediction import loss_scale, target
 from darkroom.diffusion.process import Process, check_prediction

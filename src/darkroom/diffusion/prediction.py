@@ -17,7 +17,7 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from darkroom.core.choices import PredictionType
+from darkroom.config.choices import PredictionType
 from darkroom.diffusion.schedule import Level
 
 

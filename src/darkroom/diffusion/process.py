@@ -14,7 +14,7 @@ and `latest` the noisiest. Networks are made for times up to 1000: discrete proc
 from collections.abc import Mapping
 from typing import Any
 
-from darkroom.core.choices import NOISE_PREDICTIONS, PredictionType
+from darkroom.config.choices import NOISE_PREDICTIONS, PredictionType
 from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.continuous import VE, Continuous, Flow
 from darkroom.diffusion.schedule import DiscreteVP

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from darkroom.core.choices import SNR, TOLERANCE, SamplerName, Variance
+from darkroom.config.choices import SNR, TOLERANCE, SamplerName, Variance
 from darkroom.diffusion.denoiser import Condition, Denoise
 from darkroom.diffusion.ode import probability_flow
 from darkroom.diffusion.schedule import Level

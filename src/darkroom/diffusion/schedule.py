@@ -6,7 +6,7 @@ from typing import NamedTuple, assert_never
 import torch
 from torch import Tensor
 
-from darkroom.core.choices import USUAL_TIMES, ScheduleName
+from darkroom.config.choices import USUAL_TIMES, ScheduleName
 from darkroom.core.errors import DarkroomError
 
 

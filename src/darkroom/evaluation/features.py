@@ -26,10 +26,17 @@ from darkroom.evaluation.alignment import (
     class_scores,
     share_scores,
 )
-from darkroom.nn.evaluator import JUDGES, ROTATIONS, Classifier, ClassifierConfig, SelfSupervised, rotated
-from darkroom.nn.image import ConvTowerConfig
-from darkroom.nn.text import CLIPTextConfig
-from darkroom.nn.towers import Towers
+from darkroom.nn.judge.classifier import (
+    JUDGES,
+    ROTATIONS,
+    Classifier,
+    ClassifierConfig,
+    SelfSupervised,
+    rotated,
+)
+from darkroom.nn.judge.conv_tower import ConvTowerConfig
+from darkroom.nn.judge.towers import Towers
+from darkroom.nn.text.clip import CLIPTextConfig
 
 BATCH = 250
 CANDIDATES = 100  # captions among which a picture's own is to be found

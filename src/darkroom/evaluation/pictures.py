@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from darkroom.core.rng import generator
-from darkroom.core.sheet import Plate, sheet, table
 from darkroom.core.tensors import save_png, to_float, to_pil
 from darkroom.evaluation.drawing import Drawn
 from darkroom.evaluation.reconstruction import psnr
 from darkroom.inference.film import DENOISED, Film
 from darkroom.inference.pipeline import Pipeline
+from darkroom.view.sheet import Plate, sheet, table
 
 COLUMNS = 4
 

@@ -7,11 +7,11 @@ from PIL import Image
 from torch import Tensor
 
 from darkroom.core.artifact import whole
-from darkroom.core.sheet import STRIP_COLUMNS, STRIP_ROWS, Moment, Plate, sheet, strip
 from darkroom.core.tensors import save_png, to_pil, visible
-from darkroom.core.trace import Trace, evenly
 from darkroom.diffusion.generate import Sampling, begin
 from darkroom.inference.pipeline import Pipeline
+from darkroom.view.sheet import STRIP_COLUMNS, STRIP_ROWS, Moment, Plate, sheet, strip
+from darkroom.view.trace import Trace, evenly
 
 COLUMNS = 3
 DENOISED = 6  # pictures that a film shows

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 
+from darkroom.config.choices import NetworkKind, Precision, PredictionType
 from darkroom.core.artifact import (
     CONFIG,
     COPY,
@@ -23,11 +24,10 @@ from darkroom.core.artifact import (
     whole,
     write_json,
 )
-from darkroom.core.choices import NetworkKind, Precision, PredictionType
 from darkroom.core.errors import DarkroomError
-from darkroom.core.inside import check_inside
 from darkroom.core.limits import JSON_BYTES, PIXELS, check_sampling, counted
 from darkroom.core.outside import typed
+from darkroom.core.symlinks import check_inside
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, WEIGHTS, load_weights
 from darkroom.data.conditioning import ConditioningInfo
 from darkroom.data.latents import LatentsInfo
@@ -49,10 +49,10 @@ from darkroom.interop.diffusers import (
 from darkroom.interop.model import Model
 from darkroom.interop.process import checked_process
 from darkroom.interop.scheduler import inexpressible, obstacle, scheduler_config
-from darkroom.nn.kinds import DenoiserConfig, build, from_json, kind_of, to_json
-from darkroom.nn.text import CLIPTextConfig
-from darkroom.nn.unet import UNetConfig
-from darkroom.nn.vae import AutoencoderKLConfig
+from darkroom.nn.autoencoder.vae import AutoencoderKLConfig
+from darkroom.nn.denoiser.kinds import DenoiserConfig, build, from_json, kind_of, to_json
+from darkroom.nn.denoiser.unet import UNetConfig
+from darkroom.nn.text.clip import CLIPTextConfig
 
 CHANNELS = (1, 3)  # that pictures have
 FORMAT = 2  # 2: process says its kind; network and identity_range

@@ -7,30 +7,30 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from darkroom.config.choices import Precision
 from darkroom.core.artifact import CONFIG, COPY, PIPELINE, read_json
-from darkroom.core.choices import Precision
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import JSON_BYTES
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, load_weights, outline
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.denoiser import Condition
+from darkroom.inference.captured import CapturedNetwork
 from darkroom.inference.folder import DIFFUSERS_KIND, PipelineInfo
 from darkroom.inference.options import Tally
+from darkroom.inference.packed_unet import FrozenUNet
 from darkroom.interop.checkpoint import check_keys, open_checkpoint
 from darkroom.interop.contents import INDEX
 from darkroom.interop.diffusers import TEXT_ENCODER, TOKENIZER, UNET, VAE, read_text_encoder, read_unet, read_vae
 from darkroom.interop.model import build, build_vae
 from darkroom.interop.source import read_model
-from darkroom.nn.captured import CapturedNetwork
-from darkroom.nn.denoising import DenoisingNetwork
-from darkroom.nn.frozen import FrozenUNet
-from darkroom.nn.frozen_vae import quick
-from darkroom.nn.identity import Autoencoder, IdentityAutoencoder
-from darkroom.nn.kinds import KIND, from_json, kind_of
-from darkroom.nn.kinds import build as build_denoiser
-from darkroom.nn.score_unet import ScoreUNetConfig
-from darkroom.nn.text import CLIPTextModel
-from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
+from darkroom.nn.autoencoder.identity import Autoencoder, IdentityAutoencoder
+from darkroom.nn.autoencoder.packed_vae import quick
+from darkroom.nn.denoiser.base import DenoisingNetwork
+from darkroom.nn.denoiser.kinds import KIND, from_json, kind_of
+from darkroom.nn.denoiser.kinds import build as build_denoiser
+from darkroom.nn.denoiser.score_unet import ScoreUNetConfig
+from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
+from darkroom.nn.text.clip import CLIPTextModel
 
 
 class Drawing:

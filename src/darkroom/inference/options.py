@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict
 from PIL import Image
 from torch import Tensor
 
-from darkroom.core.choices import SamplerName
+from darkroom.config.choices import SamplerName
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import AT_ONCE, PIXELS, POSITIONS, check_sampling, counted
 from darkroom.core.tensors import to_pil

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from darkroom.config.choices import Precision
 from darkroom.core.artifact import model_hash
-from darkroom.core.choices import Precision
 from darkroom.core.device import autocast, resolve_device
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import randn_each
@@ -28,10 +28,10 @@ from darkroom.inference.networks import Drawing, read_parts
 from darkroom.inference.options import Options, Output, Request, Tally, answer, check_size, request, sampling, together
 from darkroom.inference.prompts import ClassPrompts, NoPrompts, Prompts, TextPrompts
 from darkroom.inference.words import Remarks, Words, check_prompts
-from darkroom.nn import memory
-from darkroom.nn.denoising import DenoisingNetwork
-from darkroom.nn.identity import Autoencoder
-from darkroom.nn.text import CLIPTextModel
+from darkroom.nn.autoencoder import tiling as memory
+from darkroom.nn.autoencoder.identity import Autoencoder
+from darkroom.nn.denoiser.base import DenoisingNetwork
+from darkroom.nn.text.clip import CLIPTextModel
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from darkroom.data.names import shown
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.denoiser import Condition
 from darkroom.inference.words import same_name
-from darkroom.nn.denoising import DenoisingNetwork
-from darkroom.nn.text import CLIPTextModel
-from darkroom.nn.unet import select_context
+from darkroom.nn.denoiser.base import DenoisingNetwork
+from darkroom.nn.denoiser.unet import select_context
+from darkroom.nn.text.clip import CLIPTextModel
 
 EMBED_BATCH = 256
 log = logging.getLogger("darkroom")

@@ -13,8 +13,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from darkroom import __version__
+from darkroom.config.choices import Precision
 from darkroom.core.artifact import whole
-from darkroom.core.choices import Precision
 from darkroom.core.device import execution_profile
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import (
@@ -28,7 +28,6 @@ from darkroom.core.limits import (
     check_sampling,
     counted,
 )
-from darkroom.core.sheet import GUTTER, Plate, grid
 from darkroom.core.tensors import image_grid, to_pil
 from darkroom.data.images import MAX_PIXELS, UnusablePictureError
 from darkroom.diffusion.generate import Sampling
@@ -37,6 +36,7 @@ from darkroom.inference.options import Options, Tally, check_size, positions
 from darkroom.inference.packing import packed, unpacked
 from darkroom.inference.pipeline import Pipeline
 from darkroom.inference.written import FORMAT, KEY, damaged, written
+from darkroom.view.sheet import GUTTER, Plate, grid
 
 INPUTS = ("image", "mask")  # whose text chunks are called "darkroom:NAME"
 Count = Annotated[int, Field(ge=1)]

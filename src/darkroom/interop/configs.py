@@ -9,9 +9,9 @@ from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import JSON_BYTES, check_network
 from darkroom.core.outside import typed
 from darkroom.data.names import shown
-from darkroom.nn.text import CLIPTextConfig
-from darkroom.nn.unet import UNetConfig
-from darkroom.nn.vae import AutoencoderKLConfig
+from darkroom.nn.autoencoder.vae import AutoencoderKLConfig
+from darkroom.nn.denoiser.unet import UNetConfig
+from darkroom.nn.text.clip import CLIPTextConfig
 
 SCALING_FACTOR = 0.18215  # of Stable Diffusion 1.x, whose files do not say it
 DIFFUSERS_FORMAT = "0.35.0"  # the version whose formats are written, whichever version, if any, is installed

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
+from darkroom.config.choices import Precision
 from darkroom.core.artifact import CONFIG, save_tensors, write_json
-from darkroom.core.choices import Precision
 from darkroom.core.errors import DarkroomError
-from darkroom.core.inside import check_inside
+from darkroom.core.symlinks import check_inside
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, WEIGHTS
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.interop.checkpoint import open_checkpoint, some
@@ -29,9 +29,9 @@ from darkroom.interop.model import Config, Dtype, Model, Weights, build, build_v
 from darkroom.interop.names import modern
 from darkroom.interop.scheduler import SCHEDULER, SCHEDULER_CONFIG, read_drawing, scheduler_config
 from darkroom.interop.tokenizer import read_tokenizer
-from darkroom.nn.text import CLIPTextModel
-from darkroom.nn.unet import UNet2DConditionModel
-from darkroom.nn.vae import AutoencoderKL
+from darkroom.nn.autoencoder.vae import AutoencoderKL
+from darkroom.nn.denoiser.unet import UNet2DConditionModel
+from darkroom.nn.text.clip import CLIPTextModel
 
 UNET, VAE, TEXT_ENCODER, TOKENIZER = "unet", "vae", "text_encoder", "tokenizer"
 PIPELINE_CLASS = "StableDiffusionPipeline"

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from darkroom.config.choices import Precision, PredictionType
 from darkroom.core.artifact import FETCH
-from darkroom.core.choices import Precision, PredictionType
 from darkroom.core.device import channels_last
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import NETWORK_TENSORS, NETWORK_WEIGHTS, PIXELS
@@ -18,9 +18,9 @@ from darkroom.core.weights import outline
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.generate import Sampling
 from darkroom.interop.checkpoint import Checkpoint, check_keys
-from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
-from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
-from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
+from darkroom.nn.text.clip import CLIPTextConfig, CLIPTextModel
 
 Dtype = Literal["fp32", "fp16", "bf16"]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

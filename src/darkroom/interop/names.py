@@ -6,9 +6,9 @@ that a layer lies in, and a second table the layer within its block.
 
 from torch import Tensor
 
-from darkroom.nn.text import CLIPTextConfig
-from darkroom.nn.unet import DOWN_BLOCKS, UP_BLOCKS, UNetConfig
-from darkroom.nn.vae import AutoencoderKLConfig
+from darkroom.nn.autoencoder.vae import AutoencoderKLConfig
+from darkroom.nn.denoiser.unet import DOWN_BLOCKS, UP_BLOCKS, UNetConfig
+from darkroom.nn.text.clip import CLIPTextConfig
 
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer.text_model."
 

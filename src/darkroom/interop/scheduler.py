@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+from darkroom.config.choices import NOISE_PREDICTIONS, USUAL_TIMES, PredictionType, Spacing, Variance
 from darkroom.core.artifact import FETCH
-from darkroom.core.choices import NOISE_PREDICTIONS, USUAL_TIMES, PredictionType, Spacing, Variance
 from darkroom.core.errors import DarkroomError
 from darkroom.data.names import shown
 from darkroom.diffusion.generate import Sampling

@@ -8,8 +8,8 @@ from typing import Any
 
 from darkroom.core.artifact import FETCH, save_tensors
 from darkroom.core.errors import DarkroomError
-from darkroom.core.inside import check_inside
 from darkroom.core.limits import check_network
+from darkroom.core.symlinks import check_inside
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.generate import Sampling
 from darkroom.interop.checkpoint import Checkpoint, open_checkpoint, some
@@ -22,9 +22,9 @@ from darkroom.interop.model import Config, Dtype, Model, Weights, converted, sha
 from darkroom.interop.names import TEXT, UNET, VAE, Rules, convolved, renamed, text_rules, unet_rules, vae_rules
 from darkroom.interop.scheduler import GUIDANCE_SCALE, STEPS, read_drawing
 from darkroom.interop.tokenizer import find_tokenizer, read_tokenizer
-from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
-from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
-from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
+from darkroom.nn.text.clip import CLIPTextConfig, CLIPTextModel
 
 IMAGE_SIZE = 512
 PROCESS = {

@@ -9,8 +9,8 @@ from tokenizers import Tokenizer, pre_tokenizers
 
 from darkroom.core.artifact import FETCH
 from darkroom.core.errors import DarkroomError
-from darkroom.core.inside import check_inside
 from darkroom.core.limits import LIST_BYTES
+from darkroom.core.symlinks import check_inside
 from darkroom.data.names import shown
 from darkroom.data.tokenizer import (
     BOS,

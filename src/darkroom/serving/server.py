@@ -17,9 +17,9 @@ import uvicorn
 from darkroom.serving.limits import MLFLOW_SECONDS, SHARE, Limits
 from darkroom.serving.middleware import INVOCATIONS, LIMITS, Middleware
 from darkroom.serving.queueing import ending
+from darkroom.serving.registry import take_out
 from darkroom.tracking.address import location
 from darkroom.tracking.ports import check_free
-from darkroom.tracking.registry import take_out
 from darkroom.tracking.store import Store, check_answers
 
 HOST, PORT = "127.0.0.1", 5001

@@ -11,9 +11,9 @@ from pathlib import Path
 from darkroom.core.artifact import content_hash, files_of, whole
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import readable_size
-from darkroom.tracking.events import Outputs
-from darkroom.tracking.logbook import Logbook
 from darkroom.tracking.note import NOTE, Account, markdown
+from darkroom.tracking.outbox.event_log import Logbook
+from darkroom.tracking.outbox.events import Outputs
 from darkroom.tracking.store import Store
 
 COPY_MIB = 64.0  # larger files are named in the run, not copied into it; DARKROOM_TRACKING_COPY_MIB changes it

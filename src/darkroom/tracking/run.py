@@ -16,12 +16,12 @@ from darkroom.core.artifact import content_hash
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interrupted
 from darkroom.tracking.address import is_on, location, meant, project_root
-from darkroom.tracking.events import Begin, End, Event, File, Metrics, Parameters, Picture, Tags
 from darkroom.tracking.note import NOTE, Account, broken_off
+from darkroom.tracking.outbox.events import Begin, End, Event, File, Metrics, Parameters, Picture, Tags
+from darkroom.tracking.outbox.uploader import Sender
 from darkroom.tracking.outputs import copy_limit, written
 from darkroom.tracking.process import process_tags
 from darkroom.tracking.repository import State, state
-from darkroom.tracking.sender import Sender
 from darkroom.tracking.store import check_answers, first_line, warn
 
 COPY = "copy"  # tag of a run that worked in a throw-away copy of the project, as queued experiments do

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from darkroom.config.choices import Precision
 from darkroom.core.ahead import in_thread
-from darkroom.core.choices import Precision
 from darkroom.core.device import autocast
 from darkroom.core.progress import Progress
 from darkroom.core.rng import batch_indices, generator
 from darkroom.core.tensors import batches, psnr, to_float, to_uint8
-from darkroom.nn.frozen_vae import quick
-from darkroom.nn.identity import Autoencoder
-from darkroom.nn.vae import AutoencoderKL, Moments
-from darkroom.training.batches import Batch, PreparedLoss
-from darkroom.training.setting import Setting
+from darkroom.nn.autoencoder.identity import Autoencoder
+from darkroom.nn.autoencoder.packed_vae import quick
+from darkroom.nn.autoencoder.vae import AutoencoderKL, Moments
+from darkroom.training.engine.batches import Batch, PreparedLoss
+from darkroom.training.engine.context import Setting
 
 Images = Callable[[Tensor], Tensor]  # indices (n,) -> uint8 (n, C, H, W)
 MAX_ADAPTIVE_WEIGHT = 1e4

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from darkroom.core.sheet import rasterised
 from darkroom.core.tensors import batches
-from darkroom.nn.vae import Moments
+from darkroom.nn.autoencoder.vae import Moments
+from darkroom.view.sheet import rasterised
 
 DEAD = 0.1  # a channel with less signal than this is dead
 AT_ONCE = 1024  # latents that are read together

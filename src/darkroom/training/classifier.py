@@ -9,9 +9,9 @@ from torch import Tensor
 from darkroom.core.device import autocast
 from darkroom.core.rng import batch_indices, generator
 from darkroom.core.tensors import batches, to_float
-from darkroom.nn.evaluator import ABSENT, Classifier, SelfSupervised, rotated
-from darkroom.training.batches import Batch, PreparedLoss
-from darkroom.training.setting import Setting
+from darkroom.nn.judge.classifier import ABSENT, Classifier, SelfSupervised, rotated
+from darkroom.training.engine.batches import Batch, PreparedLoss
+from darkroom.training.engine.context import Setting
 
 Images = Callable[[Tensor], Tensor]  # indices (n,) -> uint8 (n, C, H, W)
 MAX_SHIFT = 2  # pixels

@@ -15,12 +15,12 @@ from darkroom.core.device import autocast
 from darkroom.core.progress import Progress
 from darkroom.core.rng import batch_indices
 from darkroom.core.tensors import batches, to_float
-from darkroom.nn.text import CLIPTextModel
-from darkroom.nn.towers import Towers
-from darkroom.training.batches import Batch, PreparedLoss, never
-from darkroom.training.distributed import ALONE, Processes
+from darkroom.nn.judge.towers import Towers
+from darkroom.nn.text.clip import CLIPTextModel
+from darkroom.training.engine.batches import Batch, PreparedLoss, never
+from darkroom.training.engine.context import Setting
+from darkroom.training.engine.distributed import ALONE, Processes
 from darkroom.training.hard_negatives import HardNegatives, HardNegativesConfig
-from darkroom.training.setting import Setting
 
 EMBED_BATCH = 256
 Images = Callable[[Tensor], Tensor]  # indices (n,) -> uint8 (n, C, H, W)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from darkroom.core.artifact import check_made_from
-from darkroom.nn import memory
-from darkroom.nn.identity import Autoencoder
+from darkroom.nn.autoencoder import tiling as memory
+from darkroom.nn.autoencoder.identity import Autoencoder
 from darkroom.training.trained import read_autoencoder
 
 

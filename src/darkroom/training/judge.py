@@ -12,10 +12,10 @@ from darkroom.data.conditioning import distinct
 from darkroom.data.halves import Chosen, halves
 from darkroom.data.prepared import Info, PreparedSplit
 from darkroom.data.tokenizer import CLIPTokenizer
-from darkroom.nn.evaluator import JUDGES, Classifier, ClassifierConfig, SelfSupervised
-from darkroom.nn.image import ConvTowerConfig
-from darkroom.nn.text import CLIPTextConfig
-from darkroom.nn.towers import Towers
+from darkroom.nn.judge.classifier import JUDGES, Classifier, ClassifierConfig, SelfSupervised
+from darkroom.nn.judge.conv_tower import ConvTowerConfig
+from darkroom.nn.judge.towers import Towers
+from darkroom.nn.text.clip import CLIPTextConfig
 from darkroom.training.classifier import (
     ROTATIONS_BY_CHANCE,
     ClassifierTask,
@@ -25,8 +25,8 @@ from darkroom.training.classifier import (
     rotation_accuracy,
 )
 from darkroom.training.contrastive import ContrastiveTask, retrieval, retrieval_by_chance
-from darkroom.training.loop import Loss
-from darkroom.training.setting import Setting
+from darkroom.training.engine.context import Setting
+from darkroom.training.engine.loop import Loss
 
 
 @dataclass(frozen=True)

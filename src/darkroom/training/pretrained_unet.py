@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
+from darkroom.config.choices import PredictionType
 from darkroom.core.artifact import CONFIG, PIPELINE, read_json
-from darkroom.core.choices import PredictionType
 from darkroom.core.errors import DarkroomError
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, load_weights
-from darkroom.nn.unet import UNet2DConditionModel, UNetConfig
+from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
 from darkroom.training.trained import imported_config, known
 
 SHAPE = "train_unet.unet"

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from darkroom.core.device import autocast
 from darkroom.core.rng import randn_each
-from darkroom.core.sheet import STRIP_COLUMNS, STRIP_ROWS, Moment, Plate, sheet, strip
 from darkroom.core.tensors import to_pil, to_uint8, visible
-from darkroom.core.trace import Trace, evenly
 from darkroom.diffusion.denoiser import Condition, Denoiser
 from darkroom.diffusion.generate import Sampling, begin, walk
 from darkroom.diffusion.schedule import Level
-from darkroom.nn.denoising import DenoisingNetwork
+from darkroom.nn.denoiser.base import DenoisingNetwork
 from darkroom.training.unet import UNetTask, condition_for
+from darkroom.view.sheet import STRIP_COLUMNS, STRIP_ROWS, Moment, Plate, sheet, strip
+from darkroom.view.trace import Trace, evenly
 
 
 class Shown(NamedTuple):

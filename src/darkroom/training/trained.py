@@ -8,11 +8,11 @@ import torch
 
 from darkroom.core.artifact import CONFIG, PIPELINE, read_json
 from darkroom.core.errors import DarkroomError
-from darkroom.core.inside import check_inside
+from darkroom.core.symlinks import check_inside
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, WEIGHTS, load_weights, read_network
-from darkroom.nn.identity import Autoencoder, IdentityAutoencoder
-from darkroom.nn.text import CLIPTextConfig, CLIPTextModel
-from darkroom.nn.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.nn.autoencoder.identity import Autoencoder, IdentityAutoencoder
+from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.nn.text.clip import CLIPTextConfig, CLIPTextModel
 
 
 def read_autoencoder(folder: Path, device: torch.device) -> Autoencoder:

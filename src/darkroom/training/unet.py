@@ -14,9 +14,9 @@ from darkroom.diffusion.denoiser import Condition
 from darkroom.diffusion.guidance import drop_condition, dropout_mask
 from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.prediction import target
-from darkroom.nn.denoising import DenoisingNetwork
-from darkroom.training.batches import Batch, PreparedLoss
-from darkroom.training.setting import Setting
+from darkroom.nn.denoiser.base import DenoisingNetwork
+from darkroom.training.engine.batches import Batch, PreparedLoss
+from darkroom.training.engine.context import Setting
 
 FLIPPED = 0.5  # share of the samples, where samples are mirrored at all
 LEVEL_BINS = 4  # held-out loss is reported for so many equal ranges of the times

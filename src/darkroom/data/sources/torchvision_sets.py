@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from darkroom.core.errors import DarkroomError
-from darkroom.core.vision import torchvision
 from darkroom.data.manifest import ROOT_VARIABLE, Files, Manifest
 from darkroom.data.names import shown
 from darkroom.data.prepared import Head
 from darkroom.data.sources.base import Description, Sample, Skipped
 from darkroom.data.sources.captions import from_class
+from darkroom.data.sources.torchvision_import import torchvision
 
 Arrays = tuple[npt.NDArray[np.uint8], list[int]]  # (N, H, W) or (N, H, W, 3), labels
 

@@ -1,0 +1,161 @@
+"""params.yaml: the only file that reads it. What may stand in it, section by section, is in `params_sections`.
+
+No key has a default: a params file is complete, so it alone says what was run. Recipes are complete files too.
+"""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from darkroom.config.base import Optimizer, Section, divides
+from darkroom.config.diffusion import check_sampling
+from darkroom.config.faults import explain
+from darkroom.config.networks import TABLE_ROWS
+from darkroom.config.sections import (
+    CacheLatents,
+    CaptionedFolderSource,
+    Evaluate,
+    ImageFolderSource,
+    OutsideSource,
+    PrepareData,
+    Register,
+    ScenesSource,
+    SetupTextEncoder,
+    TorchvisionSource,
+    TrainEvaluator,
+    TrainUNet,
+    TrainVAE,
+    WebDatasetSource,
+)
+from darkroom.config.yaml_file import read
+from darkroom.core.errors import DarkroomError
+
+__all__ = [
+    "PARAMS_FILE",
+    "CaptionedFolderSource",
+    "ImageFolderSource",
+    "Optimizer",
+    "OutsideSource",
+    "Params",
+    "PrepareData",
+    "Register",
+    "ScenesSource",
+    "SetupTextEncoder",
+    "TorchvisionSource",
+    "TrainUNet",
+    "TrainVAE",
+    "WebDatasetSource",
+    "load",
+    "problems",
+    "read",
+]
+
+PARAMS_FILE = Path("params.yaml")
+# Every class made of ABCMeta has a method of this name, which pydantic warns of, and would take for a default.
+warnings.filterwarnings("ignore", 'Field name "register" in "Params" shadows', UserWarning)
+DEFAULT_RECIPE = Path("recipes/scenes.yaml")
+
+
+class Params(Section):
+    """The whole file."""
+
+    prepare_data: PrepareData
+    train_vae: TrainVAE
+    cache_latents: CacheLatents
+    setup_text_encoder: SetupTextEncoder
+    train_unet: TrainUNet
+    train_evaluator: TrainEvaluator
+    evaluate: Evaluate
+    register: Register = Field()
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Self:
+        size, factor = self.prepare_data.image_size, self.train_vae.downscale
+        divides("prepare_data.image_size", size, factor, "the downscale factor of train_vae.block_out_channels")
+        self.train_unet.unet.check_side(size // factor)
+        adversarial = self.train_vae.adversarial
+        if adversarial is not None and size < 3 * 2**adversarial.n_layers:
+            raise ValueError(
+                f"train_vae.adversarial.n_layers = {adversarial.n_layers} leaves no patch of {size} pixels; lower it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_choices(self) -> Self:
+        kind = self.prepare_data.source.kind
+        if self.setup_text_encoder.mode == "class" and kind not in ("torchvision", "image_folder"):
+            raise ValueError(f"setup_text_encoder.mode = 'class' needs labels, but a {kind} source has none; use clip")
+        if self.cache_latents.scaling == "imported" and self.train_vae.mode != "pretrained":
+            mode = self.train_vae.mode
+            raise ValueError(
+                f"cache_latents.scaling = 'imported', but train_vae.mode = {mode!r} brings no factor; use measured"
+            )
+        trained = self.train_unet
+        trained.unet.check_mode(self.setup_text_encoder.mode)
+        if trained.horizontal_flip and self.train_vae.mode != "identity":
+            raise ValueError(
+                f"train_unet.horizontal_flip = true needs train_vae.mode = 'identity', not {self.train_vae.mode!r}: "
+                "a picture's latents, mirrored, are not those of the mirrored picture; use cache_latents.mirror"
+            )
+        times = trained.process.num_train_timesteps if trained.process.kind == "vp" else 0
+        if trained.unet.kind == "layer_norm_unet" and times > TABLE_ROWS:
+            raise ValueError(
+                f"train_unet.process.num_train_timesteps = {times} is above the {TABLE_ROWS} times that "
+                "train_unet.unet.kind = 'layer_norm_unet' knows; lower it"
+            )
+        for section, how in (("train_unet", trained.sampling), ("evaluate", self.evaluate.sampling)):
+            check_sampling(section, how, trained.process, trained.prediction_type)
+        return self
+
+
+def _example(key: Sequence[str], kind: Any) -> str:
+    """A recipe that has a key, in a section of that kind if there is one: the default one where it does."""
+    shown = DEFAULT_RECIPE
+    for file in [DEFAULT_RECIPE, *sorted(DEFAULT_RECIPE.parent.glob("*.yaml"))]:
+        try:
+            section: Any = read(file)
+            for part in key[:-1]:
+                section = section[int(part) if isinstance(section, list) else part]
+            if key[-1] not in section:
+                continue
+        except (DarkroomError, LookupError, TypeError, ValueError):
+            continue
+        if kind is None or section.get("kind") == kind:
+            return str(file)
+        shown = file if shown == DEFAULT_RECIPE else shown
+    return str(shown)
+
+
+def load(path: Path | str = PARAMS_FILE) -> Params:
+    """Read and check a params file.
+
+    Raises:
+        DarkroomError: one line that names the file, the key, the value, what is allowed and the remedy; when several
+            keys are wrong, the first of them and how many more there are.
+    """
+    values = read(path)
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        first, *others = explain(error, Params, _example)
+        more = f" (and {len(others)} more: darkroom params check)" if others else ""
+        raise DarkroomError(f"{path}: {first}{more}") from None
+
+
+def problems(path: Path | str = PARAMS_FILE) -> list[str]:
+    """Every fault of a params file, a line each; empty when it is sound.
+
+    Checks across keys come after those of single keys: they are made once each key is sound by itself.
+
+    Raises:
+        DarkroomError: the file cannot be read at all.
+    """
+    values = read(path)
+    try:
+        Params.model_validate(values)
+    except ValidationError as error:
+        return [f"{path}: {line}" for line in explain(error, Params, _example)]
+    return []

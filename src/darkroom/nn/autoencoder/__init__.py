@@ -1,0 +1,1 @@
+"""Autoencoders, and the networks that only their training needs."""

@@ -1,0 +1,198 @@
+"""The KL autoencoder of latent diffusion (Rombach et al. 2022, arXiv:2112.10752), diffusers' `AutoencoderKL`."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from darkroom.core.errors import DarkroomError
+from darkroom.nn.layers.attention import SpatialAttention
+from darkroom.nn.layers.blocks import Downsample2D, ResnetBlock2D, Upsample2D, check_divisible, zero_
+from darkroom.nn.layers.fused_norm import normed
+from darkroom.nn.layers.recompute import Recomputing
+
+EPS = 1e-6  # of every group norm of the VAE
+LOGVAR_RANGE = (-30.0, 20.0)
+
+
+@dataclass(frozen=True)
+class AutoencoderKLConfig:
+    """Shape of an AutoencoderKL, in diffusers' words; the defaults are Stable Diffusion's.
+
+    Raises:
+        DarkroomError: a width that the groups of the norms do not divide, or no width at all.
+    """
+
+    in_channels: int = 3
+    out_channels: int = 3
+    latent_channels: int = 4
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2
+    norm_num_groups: int = 32
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "block_out_channels", tuple(self.block_out_channels))
+        if not self.block_out_channels:
+            raise DarkroomError("block_out_channels = [] is empty; give one width per level, such as [32, 64, 128]")
+        for i, width in enumerate(self.block_out_channels):
+            check_divisible(f"block_out_channels[{i}]", width, "norm_num_groups", self.norm_num_groups)
+
+    def to_diffusers(self) -> dict[str, Any]:
+        """The keyword arguments (JSON values) with which diffusers' AutoencoderKL builds the same network."""
+        levels = len(self.block_out_channels)
+        return {
+            **asdict(self),
+            "block_out_channels": list(self.block_out_channels),
+            "down_block_types": ["DownEncoderBlock2D"] * levels,
+            "up_block_types": ["UpDecoderBlock2D"] * levels,
+            "act_fn": "silu",
+        }
+
+
+class Moments(NamedTuple):
+    """A diagonal Gaussian over latents (N, c, h, w): its mean and the logarithm of its variance, in [-30, 20]."""
+
+    mean: Tensor
+    logvar: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """mean + std * noise, for standard normal noise (N, c, h, w)."""
+        return self.mean + torch.exp(0.5 * self.logvar) * noise
+
+
+class _MidBlock(Recomputing):
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.attentions = nn.ModuleList([SpatialAttention(channels, groups, EPS)])
+        self.resnets = nn.ModuleList([ResnetBlock2D(channels, channels, None, groups, EPS) for _ in range(2)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in (self.resnets[0], self.attentions[0], self.resnets[1]):
+            x = self.computed(layer, x)
+        return x
+
+
+class _DownBlock(Recomputing):
+    def __init__(self, in_channels: int, out_channels: int, layers: int, groups: int, downsample: bool) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(
+            ResnetBlock2D(in_channels if i == 0 else out_channels, out_channels, None, groups, EPS)
+            for i in range(layers)
+        )
+        self.downsamplers = nn.ModuleList([Downsample2D(out_channels, asymmetric=True)] if downsample else [])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in (*self.resnets, *self.downsamplers):
+            x = self.computed(layer, x)
+        return x
+
+
+class _UpBlock(Recomputing):
+    def __init__(self, in_channels: int, out_channels: int, layers: int, groups: int, upsample: bool) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(
+            ResnetBlock2D(in_channels if i == 0 else out_channels, out_channels, None, groups, EPS)
+            for i in range(layers)
+        )
+        self.upsamplers = nn.ModuleList([Upsample2D(out_channels)] if upsample else [])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in (*self.resnets, *self.upsamplers):
+            x = self.computed(layer, x)
+        return x
+
+
+class _Encoder(nn.Module):
+    def __init__(self, c: AutoencoderKLConfig) -> None:
+        super().__init__()
+        widths, groups = c.block_out_channels, c.norm_num_groups
+        self.conv_in = nn.Conv2d(c.in_channels, widths[0], 3, padding=1)
+        self.down_blocks = nn.ModuleList(
+            _DownBlock(widths[max(i - 1, 0)], width, c.layers_per_block, groups, downsample=i < len(widths) - 1)
+            for i, width in enumerate(widths)
+        )
+        self.mid_block = _MidBlock(widths[-1], groups)
+        self.conv_norm_out = nn.GroupNorm(groups, widths[-1], EPS)
+        self.conv_out = nn.Conv2d(widths[-1], 2 * c.latent_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv_in(x)
+        for block in self.down_blocks:
+            h = block(h)
+        h = self.mid_block(h)
+        out: Tensor = self.conv_out(normed(self.conv_norm_out, h, activate=True))
+        return out
+
+
+class _Decoder(nn.Module):
+    def __init__(self, c: AutoencoderKLConfig) -> None:
+        super().__init__()
+        widths, groups = c.block_out_channels[::-1], c.norm_num_groups
+        self.conv_in = nn.Conv2d(c.latent_channels, widths[0], 3, padding=1)
+        self.mid_block = _MidBlock(widths[0], groups)
+        self.up_blocks = nn.ModuleList(
+            _UpBlock(widths[max(i - 1, 0)], width, c.layers_per_block + 1, groups, upsample=i < len(widths) - 1)
+            for i, width in enumerate(widths)
+        )
+        self.conv_norm_out = nn.GroupNorm(groups, widths[-1], EPS)
+        self.conv_out = nn.Conv2d(widths[-1], c.out_channels, 3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        h = self.mid_block(self.conv_in(z))
+        for block in self.up_blocks:
+            h = block(h)
+        out: Tensor = self.conv_out(normed(self.conv_norm_out, h, activate=True))
+        return out
+
+
+class AutoencoderKL(nn.Module):
+    """Pictures in [-1, 1] to Gaussians over latents 2^(levels - 1) times smaller on each side, and back."""
+
+    def __init__(self, config: AutoencoderKLConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = _Encoder(config)
+        self.decoder = _Decoder(config)
+        self.quant_conv = nn.Conv2d(2 * config.latent_channels, 2 * config.latent_channels, 1)
+        self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 1)
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        """Every residual branch starts at zero, so at first a block passes its input (or its short cut) through."""
+        for module in self.modules():
+            if isinstance(module, ResnetBlock2D):
+                zero_(module.conv2)
+            elif isinstance(module, SpatialAttention):
+                zero_(module.out_projection)
+
+    @property
+    def downscale(self) -> int:
+        """Pixels per latent position, along one side."""
+        return int(2 ** (len(self.config.block_out_channels) - 1))
+
+    @property
+    def centre(self) -> float:
+        """The unscaled latent about which noisy latents lose contrast so that they can be looked at."""
+        return 0.0
+
+    @property
+    def last_layer(self) -> Tensor:
+        """The weight that makes the picture: an adversarial loss balances its gradient against the reconstruction's."""
+        return self.decoder.conv_out.weight
+
+    @torch.no_grad()
+    def shift_logvar(self, nats: float) -> None:
+        """Add `nats` to the log variance that every channel's posterior has."""
+        assert self.quant_conv.bias is not None
+        self.quant_conv.bias[self.config.latent_channels :] += nats
+
+    def encode(self, x: Tensor) -> Moments:
+        """Pictures (N, C, H, W) in [-1, 1], sides divisible by `downscale` -> moments (N, c, H / d, W / d)."""
+        mean, logvar = self.quant_conv(self.encoder(x)).chunk(2, dim=1)
+        return Moments(mean, logvar.clamp(*LOGVAR_RANGE))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Unscaled latents (N, c, h, w) -> pictures (N, C, d * h, d * w), about [-1, 1] but not clamped to it."""
+        out: Tensor = self.decoder(self.post_quant_conv(z))
+        return out

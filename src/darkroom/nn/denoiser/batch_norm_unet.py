@@ -1,0 +1,105 @@
+"""A large plain U-Net with batch norms, as in a public write-up of DDPM on 64 x 64 photographs.
+
+sides   64 ─ 64 ─ 32 ─ 16 ─ 8 ─ 4 ─ 8 ─ 16 ─ 32 ─ 64
+widths   3   64  128  256 512 1024 512 256  128   64
+
+Every up block takes as many channels of a skip as come from below. What a down block gives is the skip of the up block
+that works at its size; for the first one, at the lowest size, that is what it already has, and the write-up hands it
+the same tensor twice. Here its skip is the last down block's features before they are halved by a convolution, brought
+to its size by averaging: the only other tensor of that width, and no weight more or less.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from darkroom.core.errors import DarkroomError
+from darkroom.nn.denoiser.base import Context, DenoisingNetwork
+from darkroom.nn.layers.blocks import timestep_embedding
+
+TIME_DIM = 32
+
+
+@dataclass(frozen=True)
+class BatchNormUNetConfig:
+    """Shape of a BatchNormUNet.
+
+    in_channels: of the pictures, in and out. widths: of the first layer and after each halving.
+
+    Raises:
+        DarkroomError: fewer than two widths.
+    """
+
+    in_channels: int = 3
+    widths: tuple[int, ...] = (64, 128, 256, 512, 1024)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", tuple(self.widths))
+        if len(self.widths) < 2:
+            raise DarkroomError(f"widths = {list(self.widths)}: give at least two, such as [64, 128]")
+
+
+class BatchNormUNet(DenoisingNetwork):
+    """Noisy pictures and a time -> a prediction of their shape.
+
+    In training a prediction depends on its batch; draw and validate in eval mode.
+    """
+
+    config: BatchNormUNetConfig
+
+    def __init__(self, config: BatchNormUNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.widths
+        self.time_embedding = nn.Linear(TIME_DIM, TIME_DIM)
+        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.down = nn.ModuleList(_Block(before, width) for before, width in pairwise(widths))
+        self.downsamplers = nn.ModuleList(nn.Conv2d(width, width, 4, stride=2, padding=1) for width in widths[1:])
+        self.up = nn.ModuleList(_Block(2 * before, width) for before, width in pairwise(widths[::-1]))
+        self.upsamplers = nn.ModuleList(
+            nn.ConvTranspose2d(width, width, 4, stride=2, padding=1) for width in widths[-2::-1]
+        )
+        self.conv_out = nn.Conv2d(widths[0], config.in_channels, 1)
+
+    @property
+    def multiple(self) -> int:
+        """Each down block halves the sides."""
+        return int(2 ** len(self.down))
+
+    def forward(
+        self, sample: Tensor, timestep: Tensor, context: Context | None = None, class_labels: Tensor | None = None
+    ) -> Tensor:
+        """See `DenoisingNetwork.forward`."""
+        self._check(sample, context, class_labels)
+        sinusoids = timestep_embedding(timestep, TIME_DIM, flip_sin_to_cos=False, freq_shift=1)
+        time = F.relu(self.time_embedding(sinusoids.to(sample.dtype)))  # (N, 32)
+        x, skips = self.conv_in(sample), []
+        for block, downsample in zip(self.down, self.downsamplers, strict=True):
+            features = block(x, time)
+            x = downsample(features)
+            skips.append(x)
+        skips[-1] = F.avg_pool2d(features, 2)
+        for block, upsample in zip(self.up, self.upsamplers, strict=True):
+            x = upsample(block(torch.cat((x, skips.pop()), dim=1), time))
+        out: Tensor = self.conv_out(x)
+        return out
+
+
+class _Block(nn.Module):
+    """norm(ReLU(conv)), the time added, norm(ReLU(conv))."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.time = nn.Linear(TIME_DIM, out_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        x = self.norm1(F.relu(self.conv1(x))) + F.relu(self.time(time))[:, :, None, None]
+        out: Tensor = self.norm2(F.relu(self.conv2(x)))
+        return out

@@ -1,0 +1,197 @@
+"""Three small U-Nets that estimate scores: skips concatenated, added, or added with attention to a class.
+
+sides   28 ─ 26 ─ 12 ─ 5 ─ 2 ─ 5 ─ 12 ─ 26 ─ 28
+widths   1   32   64  128 256 128  64   32    1
+
+Convolutions without padding, each normalised and told the time, as in the score networks for MNIST that go with Song et
+al. 2021, "Score-based generative modeling through stochastic differential equations" (arXiv:2011.13456). The output is
+as the last layer makes it; what it stands for, and any division by the noise's scale, is the prediction's business.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Self, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from darkroom.config.choices import ScoreVariant
+from darkroom.core.errors import DarkroomError
+from darkroom.nn.denoiser.base import Context, FixedSideNetwork
+from darkroom.nn.layers.attention import attend
+
+WIDTHS = (32, 64, 128, 256)
+STRIDES = (1, 2, 2, 2)
+GROUPS = (4, 32, 32, 32)  # of the norms on the way down; on the way up it is the last throughout
+FREQUENCIES, SPREAD = 128, 30.0  # of the Fourier features: how many, and the standard deviation they are drawn with
+TIME_DIM = 2 * FREQUENCIES
+TIME_SCALE = 1000  # the times a network is told are 1000 t, with t in [0, 1]
+CLASS_DIM = 256
+SIDE_STEP, SIDE_REST, LEAST_SIDE = 8, 4, 20  # only these sides come out of the convolutions as they went in
+
+
+@dataclass(frozen=True)
+class ScoreUNetConfig:
+    """Shape of a ScoreUNet.
+
+    variant: "concat" and "residual" take the skips beside or added to what comes from below; "transformer" adds them,
+        and attends to the picture and to a class at the two lowest stages.
+    sample_size: side of the pictures, 8 n + 4 and at least 20.
+    in_channels: of the pictures, in and out.
+    num_classes: of "transformer", without the null class; None for the others.
+
+    Raises:
+        DarkroomError: an unknown variant, a side that does not come out as it went in, classes that do not fit.
+    """
+
+    variant: ScoreVariant
+    sample_size: int = 28
+    in_channels: int = 1
+    num_classes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.variant not in get_args(ScoreVariant):
+            raise DarkroomError(f"variant = {self.variant!r}: choose from {', '.join(get_args(ScoreVariant))}")
+        if self.sample_size % SIDE_STEP != SIDE_REST or self.sample_size < LEAST_SIDE:
+            raise DarkroomError(
+                f"sample_size = {self.sample_size}: a score_unet takes sides of {SIDE_STEP} n + {SIDE_REST} from "
+                f"{LEAST_SIDE} on; give 28"
+            )
+        if (self.variant == "transformer") != bool(self.num_classes):
+            raise DarkroomError(
+                f"num_classes = {self.num_classes} does not go with variant = {self.variant!r}; "
+                "transformer needs classes, the others take none"
+            )
+
+
+class ScoreUNet(FixedSideNetwork):
+    """Noisy pictures and a time, of one variant a class too, -> a prediction of their shape.
+
+    The time is told as sines and cosines of fixed random frequencies (Tancik et al. 2020, "Fourier features"). The null
+    class is a token of zeros, which no attention without biases can see.
+    """
+
+    config: ScoreUNetConfig
+
+    def __init__(self, config: ScoreUNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels = config.in_channels
+        self.frequencies = nn.Parameter(SPREAD * torch.randn(FREQUENCIES), requires_grad=False)
+        self.time_embedding = nn.Linear(TIME_DIM, TIME_DIM)
+        self.down = nn.ModuleList(
+            _Stage(nn.Conv2d(before, width, 3, stride, bias=False), width, groups)
+            for before, width, stride, groups in zip((channels, *WIDTHS), WIDTHS, STRIDES, GROUPS, strict=False)
+        )
+        first, second, third, last = WIDTHS
+        joined = 2 if config.variant == "concat" else 1
+        self.up = nn.ModuleList(
+            _Stage(
+                nn.ConvTranspose2d(before, width, 3, stride=2, output_padding=padding, bias=False), width, GROUPS[-1]
+            )
+            for before, width, padding in ((last, third, 0), (joined * third, second, 1), (joined * second, first, 1))
+        )
+        self.conv_out = nn.ConvTranspose2d(joined * first, channels, 3)
+        for weight in self.conv_out.parameters():  # else the first epoch is spent on unlearning what it says at random
+            nn.init.zeros_(weight)
+        attending = config.num_classes is not None
+        self.class_embedding = nn.Embedding(config.num_classes, CLASS_DIM) if config.num_classes is not None else None
+        self.transformers = nn.ModuleList(_SpatialTransformer(width) for width in (third, last) if attending)
+
+    @property
+    def takes_classes(self) -> bool:
+        """Of the three variants, one is."""
+        return self.class_embedding is not None
+
+    def stored(self) -> Self:
+        """Itself: with so few channels in a group, PyTorch's norms of channels-last pictures are slow on CPUs."""
+        return self
+
+    def forward(
+        self, sample: Tensor, timestep: Tensor, context: Context | None = None, class_labels: Tensor | None = None
+    ) -> Tensor:
+        """See `DenoisingNetwork.forward`; the time counts in [0, 1000]."""
+        self._check(sample, context, class_labels)
+        time = F.silu(self.time_embedding(self._features(timestep).to(sample.dtype)))  # (N, 256)
+        token = None if class_labels is None else self._token(class_labels)
+        skips: list[Tensor] = []
+        x, attending = sample, len(self.down) - len(self.transformers)
+        for i, stage in enumerate(self.down):
+            x = stage(x, time)
+            if i >= attending:
+                x = self.transformers[i - attending](x, token)
+            skips.append(x)
+        x = skips.pop()
+        for stage in self.up:
+            x = self._joined(stage(x, time), skips.pop())
+        out: Tensor = self.conv_out(x)
+        return out
+
+    def _features(self, timestep: Tensor) -> Tensor:
+        """(N,) -> (N, 256) float32."""
+        angle = 2 * math.pi * (timestep.float() / TIME_SCALE)[:, None] * self.frequencies.float()
+        return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+    def _token(self, class_labels: Tensor) -> Tensor:
+        """Ids (N,) -> one token (N, 1, 256); of the null class zeros."""
+        assert self.class_embedding is not None
+        named = class_labels < self.class_embedding.num_embeddings
+        token: Tensor = self.class_embedding(class_labels.where(named, 0)) * named[:, None]
+        return token[:, None]
+
+    def _joined(self, x: Tensor, skip: Tensor) -> Tensor:
+        return torch.cat((x, skip), dim=1) if self.config.variant == "concat" else x + skip
+
+
+class _Stage(nn.Module):
+    """SiLU(norm(conv(x) + time)), the time as one number a channel."""
+
+    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d, channels: int, groups: int) -> None:
+        super().__init__()
+        self.conv = conv
+        self.time = nn.Linear(TIME_DIM, channels)
+        self.norm = nn.GroupNorm(groups, channels)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return F.silu(self.norm(self.conv(x) + self.time(time)[:, :, None, None]))
+
+
+class _Attention(nn.Module):
+    """One head over tokens (N, T, dim), without biases and without a projection of what it gathers."""
+
+    def __init__(self, dim: int, context_dim: int) -> None:
+        super().__init__()
+        self.to_q = nn.Linear(dim, dim, bias=False)
+        self.to_k = nn.Linear(context_dim, dim, bias=False)
+        self.to_v = nn.Linear(context_dim, dim, bias=False)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """(N, T, dim), (N, L, context_dim) -> (N, T, dim)."""
+        keys_values = self.to_k(context)[:, None], self.to_v(context)[:, None]
+        return attend(self.to_q(x)[:, None], keys_values)
+
+
+class _SpatialTransformer(nn.Module):
+    """Attention between the positions of (N, C, H, W), to the class, and a feed-forward layer; added to its input.
+
+    Each of the three is normalised before and added to its own input, so what comes in goes out twice over.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn1 = _Attention(channels, channels)
+        self.norm2 = nn.LayerNorm(channels)
+        self.attn2 = _Attention(channels, CLASS_DIM)
+        self.norm3 = nn.LayerNorm(channels)
+        self.ff = nn.Sequential(nn.Linear(channels, 3 * channels), nn.GELU(), nn.Linear(3 * channels, channels))
+
+    def forward(self, x: Tensor, token: Tensor) -> Tensor:
+        tokens = x.flatten(2).transpose(1, 2)  # (N, H * W, C)
+        normed = self.norm1(tokens)
+        tokens = tokens + self.attn1(normed, normed)
+        tokens = tokens + self.attn2(self.norm2(tokens), token)
+        tokens = tokens + self.ff(self.norm3(tokens))
+        out: Tensor = x + tokens.transpose(1, 2).reshape(x.shape)
+        return out

@@ -1,0 +1,1 @@
+"""The judges: networks that evaluation looks at pictures with."""

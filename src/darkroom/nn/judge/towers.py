@@ -1,0 +1,51 @@
+"""An image tower and a text tower that meet in one space (CLIP, Radford et al. 2021, section 2.3)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from darkroom.nn.judge.conv_tower import GRID, ConvGrid, ConvTowerConfig
+from darkroom.nn.text.clip import CLIPTextConfig, CLIPTextModel
+
+MAX_LOGIT_SCALE = 100.0
+CELL_WIDTH = 32  # length of the embedding of each of the grid's cells
+
+
+class Towers(nn.Module):
+    """Says how well captions go with pictures.
+
+    A picture's embedding is a grid of cells, each made from its own place by the same projection; a caption's is
+    projected into all cells at once. So the picture's side cannot give up where things are; the text has to learn it.
+    """
+
+    def __init__(self, image: ConvTowerConfig, text: CLIPTextConfig) -> None:
+        super().__init__()
+        self.trunk = ConvGrid(image)
+        self.image_projection = nn.Conv2d(self.trunk.out_channels, CELL_WIDTH, 1, bias=False)
+        self.text_model = CLIPTextModel(text)
+        self.text_projection = nn.Linear(text.hidden_size, CELL_WIDTH * GRID * GRID, bias=False)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """What cosines are multiplied with before the softmax: learned, at most 100 (Radford et al. 2021, 2.5)."""
+        return self.log_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+
+    def features(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) in [-1, 1] -> (N, features), the mean over the grid, for FID."""
+        out: Tensor = self.trunk(images).mean(dim=(2, 3))
+        return out
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) in [-1, 1] -> unit vectors (N, CELL_WIDTH * GRID * GRID)."""
+        return F.normalize(self.image_projection(self.trunk(images)).flatten(1), dim=-1)
+
+    def embed_texts(self, input_ids: Tensor) -> Tensor:
+        """(N, L) int64 -> unit vectors (N, CELL_WIDTH * GRID * GRID)."""
+        return F.normalize(self.text_projection(self.text_model(input_ids).pooled), dim=-1)
+
+    def compare(self, images: Tensor, texts: Tensor) -> Tensor:
+        """Embeddings (N, D) of pictures and (M, D) of captions -> logits (N, M)."""
+        return self.logit_scale * images @ texts.T

@@ -1,0 +1,228 @@
+"""What every script in stages/ shares: parameters, device, tracking, errors, summary."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from darkroom.config import params as parameters
+from darkroom.config.stage_spec import check_not_linked, place
+from darkroom.core import device as devices
+from darkroom.core.artifact import write_json
+from darkroom.core.checkpoint import FULL, Checkpoints
+from darkroom.core.errors import DarkroomError
+from darkroom.core.interruption import Interrupted, Interruption
+from darkroom.core.progress import readable_size
+from darkroom.core.text import printable
+from darkroom.planning import demands
+from darkroom.runner.budget import VARIABLE, keep
+from darkroom.runner.copies import PROFILE, link_what_is_outside, reproduction, run_own_code
+from darkroom.runner.finishing import STOP_AT, Finish, differences
+from darkroom.runner.lock import alone, die_with_dvc
+from darkroom.runner.outlook import look_ahead
+from darkroom.runner.resuming import FOLDER, clear_recorded, fingerprint, mark_done
+from darkroom.runner.shortage import told
+from darkroom.runner.workers import Worker, leading, link
+from darkroom.tracking import Run, stage_run
+from darkroom.tracking.address import project_root
+from darkroom.tracking.note import Account, figure
+from darkroom.tracking.ports import while_it_runs
+from darkroom.tracking.ran import Ran
+from darkroom.training.engine.distributed import ALONE, Processes
+from darkroom.training.engine.ending import Ending
+from darkroom.training.engine.timing import MeasuredError, Stopwatch
+
+KILLED_BY = 128  # a process ended by signal n exits with 128 + n
+
+Figures = Mapping[str, float | str]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage works with.
+
+    run: is told of everything. checkpoints: of its training. processes: who take part in that. ending: of `steps` and
+    `stop_at` makes where the training ends.
+    """
+
+    device: torch.device
+    run: Run
+    checkpoints: Checkpoints = field(default_factory=Checkpoints.none)
+    processes: Processes = ALONE
+    ending: Callable[[int, int | None], Ending] = Ending
+
+
+Body = Callable[[parameters.Params, Work], Figures]
+
+
+def run_stage(stage: str, body: Body, trains: bool = False) -> NoReturn:
+    """Run a stage and exit: 0 when its outputs are written, 1 with one line on stderr for an error the user can mend.
+
+    `body(params, work)` gets all parameters, validated, does the work, writes the outputs named in dvc.yaml and
+    returns its key figures for the summary.
+
+    trains: there is one training in it, which several processes can share.
+    """
+    interruption, worker = Interruption(), Worker.here()
+    try:
+        if worker is not None:
+            _take_part(stage, body, worker)
+        else:
+            interruption.listen()
+            if timed := os.environ.get(VARIABLE):
+                _time(stage, body, Path(timed))
+            else:
+                _run(stage, body, trains, interruption)
+    except DarkroomError as error:
+        who = f"{stage}: worker {worker.rank}" if worker is not None else stage
+        print(f"darkroom: {who}: {printable(error)}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        print(
+            f"darkroom: {stage}: {printable(error)}; make room, or mend the permissions, and run again", file=sys.stderr
+        )
+        sys.exit(1)
+    except Interrupted as end:
+        print(f"darkroom: {stage}: ended by {end}: {_how_on(end.saved)}", file=sys.stderr)
+        sys.exit(KILLED_BY + end.number)
+    sys.exit(0)
+
+
+def _take_part(stage: str, body: Body, worker: Worker) -> None:
+    """The body as far as its training, beside the process that leads."""
+    with worker.at_work(place(stage).outputs):
+        device = devices.start(rank=worker.rank, processes=worker.size)
+        profile = devices.execution_profile(device, worker.size)
+        checkpoints = Checkpoints(worker.training, profile, 0, 0, Interruption())
+        processes = Processes(worker.rank, worker.size, device, worker)
+        params = parameters.load()
+        with told(stage, params, device, checkpoints):
+            body(params, Work(device, _untracked(stage), checkpoints, processes))
+
+
+def _time(stage: str, body: Body, folder: Path) -> None:
+    """The body as far as some steps of its training, aside: nothing of it is kept but how long they took."""
+    run_own_code()
+    params, settings = parameters.load(), devices.runtime()
+    link_what_is_outside(params)
+    aside = folder / "project"
+    link(Path.cwd(), aside, place(stage).outputs)
+    os.chdir(aside)
+    device = devices.start(settings, processes=settings.processes)
+    processes = leading(settings.processes, device, folder / "training")
+    work = Work(device, _untracked(stage), processes=processes, ending=Stopwatch)
+    try:
+        with told(stage, params, device, work.checkpoints):
+            body(params, work)
+    except MeasuredError as measured:
+        keep(measured.timing, folder)
+
+
+def _untracked(stage: str) -> Run:
+    return Run(Account(stage, {}, {}, {}, {}, "", False), tracked=False)
+
+
+def _run(stage: str, body: Body, trains: bool, interruption: Interruption) -> None:
+    began = time.monotonic()
+    run_own_code()
+    params = parameters.load()
+    link_what_is_outside(params)
+    settings = devices.runtime()
+    n_processes = settings.processes if trains else 1
+    here = place(stage)
+    check_not_linked(here.outputs)
+    ran = Ran(here)
+    die_with_dvc()
+    with alone(stage, FOLDER / f"{stage}.lock"):
+        again = reproduction()
+        root = again or project_root()
+        clear_recorded(root)
+        device = devices.start(settings, processes=n_processes)
+        profile = devices.execution_profile(device, n_processes)
+        if again is not None:
+            write_json(again / PROFILE, profile)
+        chosen = {key: _lookup(params.model_dump(), key) for key in here.params}
+        inputs, code = here.input_hashes(), here.code_hashes()
+        own = dict(chosen.get(stage, {}))
+        finish = Finish(stage, own) if trains and again is None else None
+        training = root / FOLDER / stage / fingerprint(stage, here.cmd, _without_end(chosen, stage), inputs, code)
+        checkpoints = Checkpoints(
+            training, profile, settings.checkpoint_minutes, settings.checkpoint_steps, interruption
+        )
+        outlook = look_ahead(stage, params, here, profile) if again is None else None
+        with stage_run(stage, _without_end(chosen, stage), inputs, code, here.outputs, profile) as run:
+            run.text(parameters.PARAMS_FILE.read_text(encoding="utf-8"), parameters.PARAMS_FILE.name)
+            remarks = demands.met_at_start(params, stage, here.inputs)
+            processes = leading(n_processes, device, training)
+            try:
+                work = Work(device, run, checkpoints, processes, partial(Ending, request=finish))
+                with told(stage, params, device, checkpoints):
+                    figures = {**body(params, work), **remarks}
+            finally:  # a run's parameter has one value for ever, and this one may have changed on the way
+                if finish is not None:
+                    chosen[stage] = own = finish.section
+                if STOP_AT in own:
+                    run.parameters({f"{stage}.{STOP_AT}": own[STOP_AT]})
+            for path in here.outputs:
+                if not path.exists():
+                    raise DarkroomError(f"{path} was not written")
+            _check_unchanged(stage, chosen)
+            if checkpoints.resumed is not None:
+                run.tag("resumed.from_step", str(checkpoints.resumed))
+            for name, value in ran.tags().items():
+                run.tag(name, value)
+            run.summary(figures)
+        mark_done(training, here.outputs)
+        if outlook is not None:
+            outlook.record(time.monotonic() - began)
+    print(_summary(stage, time.monotonic() - began, here.outputs, figures, run.address), flush=True)
+
+
+def _without_end(chosen: Mapping[str, Any], stage: str) -> dict[str, Any]:
+    """The parameters of a stage but for where its training ends."""
+    own = chosen.get(stage, {})
+    return {**chosen, stage: {key: value for key, value in own.items() if key != STOP_AT}} if own else dict(chosen)
+
+
+def _check_unchanged(stage: str, chosen: Mapping[str, Any]) -> None:
+    """Refuse to end where params.yaml says something else by now: DVC would record that as what made the outputs."""
+    now = parameters.load().model_dump()
+    changed = [line for key, value in chosen.items() for line in differences(value, _lookup(now, key), key)]
+    if changed:
+        raise DarkroomError(
+            f"{parameters.PARAMS_FILE}: changed while {stage} ran, and dvc would record what did not make this: "
+            f"{'; '.join(changed)}; change it back for dvc repro to end this one, or dvc repro for the new values"
+        )
+
+
+def _how_on(saved: str) -> str:
+    if reproduction() is not None:
+        return "darkroom reproduce starts it again, from its beginning"
+    if saved:
+        return f"{saved}; dvc repro goes on from there"
+    return "dvc repro starts it again, at its last checkpoint if it has one"
+
+
+def _lookup(params: Any, key: str) -> Any:
+    for part in key.split("."):
+        params = params[part]
+    return params
+
+
+def _summary(stage: str, seconds: float, outputs: list[Path], figures: Figures, address: str | None) -> str:
+    lines = [f"{stage}: done in {seconds:.0f} s"]
+    for path in outputs:
+        size = sum(file.stat().st_size for file in path.rglob("*")) if path.is_dir() else path.stat().st_size
+        lines.append(f"  wrote {path} ({readable_size(size)})")
+    lines += [f"  {name}: {figure(value)}" for name, value in figures.items()]
+    if address:
+        lines.append(f"  run: {address}{while_it_runs()}")
+    return "\n".join(map(printable, lines))

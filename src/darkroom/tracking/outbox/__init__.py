@@ -1,0 +1,1 @@
+"""What waits on disk until the tracking store has taken it."""

@@ -1,0 +1,126 @@
+"""Brings what a logbook holds to the store: in order, going on where the last attempt stopped."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from darkroom.core.errors import DarkroomError
+from darkroom.tracking.address import shown
+from darkroom.tracking.outbox.event_log import Logbook
+from darkroom.tracking.outbox.events import (
+    Begin,
+    End,
+    Event,
+    File,
+    Metrics,
+    Outputs,
+    Parameters,
+    Picture,
+    Tags,
+)
+from darkroom.tracking.outputs import log_outputs
+from darkroom.tracking.store import AwayError, Metric, Store, first_line, may_pass, warn
+
+TOGETHER = 1000  # points sent in one call
+KEY = "journal"  # the tag by which a run is found whose beginning was sent and whose id was never heard
+
+
+class Delivery:
+    """From a logbook to a store.
+
+    An event may be sent twice, where nobody knows whether it had arrived; it then replaces itself: points of curves
+    with equal step, time and value are one to MLflow, files and tags are written over, and the run is found by its key.
+    """
+
+    def __init__(self, logbook: Logbook, store: Store, fresh: bool) -> None:
+        """`fresh`: the stage is at work, and nothing was sent before."""
+        self._logbook, self._store, self._fresh = logbook, store, fresh
+        self._begun_before = not fresh
+
+    def advance(self) -> None:
+        """Send all that the logbook holds now; what the store refuses for good is left out, with a warning.
+
+        Raises:
+            AwayError: the store does not answer; may be called again.
+            DarkroomError: the store takes no run.
+        """
+        for events, after in _together(self._logbook):
+            try:
+                self._send(events)
+            except Exception as error:
+                if may_pass(error, was_open=self._logbook.run is not None):
+                    self._begun_before = True
+                    raise AwayError(self._store.away(error)) from error
+                if self._logbook.run is None:
+                    raise DarkroomError(
+                        f"no run can be begun in {shown(self._store.address)} ({first_line(error)}); mend it, or set "
+                        "DARKROOM_TRACKING=off"
+                    ) from error
+                warn(f"{shown(self._store.address)} does not take a record: {first_line(error)}")
+            ended = self._logbook.ended or any(isinstance(event, End) for event in events)
+            self._logbook.note(self._logbook.run, after, ended)
+            for event in events:
+                if isinstance(event, File | Picture):
+                    self._logbook.drop(event.file)
+
+    def _send(self, events: Sequence[Event | None]) -> None:
+        """Send one event, or points together."""
+        first = events[0]
+        if isinstance(first, Begin):
+            return self._begin(first)
+        store, folder, run = self._store, self._logbook.folder, self._logbook.run
+        assert run is not None  # the first event of a logbook is Begin
+        if isinstance(first, Metrics):
+            store.log_metrics(run, list(_points(events)))
+        elif isinstance(first, Parameters):
+            store.log_params(run, first.params)
+        elif isinstance(first, Tags):
+            store.set_tags(run, first.tags)
+        elif isinstance(first, File | Picture):
+            if not (folder / first.file).exists():  # it was sent
+                return None
+            stands_in = Path(first.name).parent.as_posix() if isinstance(first, File) else first.name
+            store.log_file(run, folder / first.file, stands_in)
+            if isinstance(first, Picture):
+                store.log_picture_at(run, folder / first.file, first.name, first.step, first.time)
+        elif isinstance(first, Outputs):
+            log_outputs(store, run, first, folder, self._fresh)
+        elif isinstance(first, End):
+            store.end_run(run, first.status, first.time)
+        else:
+            warn(f"{folder}: a line that cannot be read is left out")
+        return None
+
+    def _begin(self, begin: Begin) -> None:
+        logbook, store = self._logbook, self._store
+        run = logbook.run or (store.find_run(KEY, logbook.key) if self._begun_before else None)
+        if run is None:
+            run = store.create_run(begin.stage, begin.time, begin.params, {**begin.tags, KEY: logbook.key})
+        else:
+            store.log_params(run, begin.params)
+        store.log_inputs(run, begin.inputs)
+        logbook.note(run, logbook.sent, ended=False)
+
+
+def _together(logbook: Logbook) -> Iterator[tuple[list[Event | None], int]]:
+    """What the store does not have, in portions to be sent at once, each with what `sent` is after it."""
+    metrics: list[Event | None] = []
+    size, end = 0, logbook.sent
+    for event, after in logbook.unsent():
+        if metrics and (not isinstance(event, Metrics) or size + len(event.values) > TOGETHER):
+            yield metrics, end
+            metrics, size = [], 0
+        if isinstance(event, Metrics):
+            metrics.append(event)
+            size += len(event.values)
+        else:
+            yield [event], after
+        end = after
+    if metrics:
+        yield metrics, end
+
+
+def _points(events: Sequence[Event | None]) -> Iterator[Metric]:
+    for event in events:
+        if isinstance(event, Metrics):
+            for name, value in event.values.items():
+                yield Metric(name, value, event.time, event.step)

@@ -1,0 +1,109 @@
+"""The journal of a project: the runs that its store has not had yet, and sending them now."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from darkroom.core.errors import DarkroomError
+from darkroom.tracking.address import meant, shown
+from darkroom.tracking.note import NOTE, broken_off
+from darkroom.tracking.outbox.delivery import Delivery
+from darkroom.tracking.outbox.event_log import Logbook, journal, looked_into
+from darkroom.tracking.outbox.events import End, Tags
+from darkroom.tracking.store import AwayError, Store, first_line
+
+LATER = "the next stage that runs sends it, or darkroom audit --repair"
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A run that waits in the journal.
+
+    folder: its logbook. began: milliseconds since 1970. store: the address it is meant for, "" the project's own. run:
+    its id, where the store knows of it.
+    """
+
+    folder: Path
+    stage: str
+    began: int
+    store: str
+    run: str | None
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What `replay` has done: ids of the runs that are whole in the store now, runs that wait on, and the first reason.
+
+    Those that are meant for another store wait, too, and are not counted here; `pending` names them.
+    """
+
+    sent: tuple[str, ...]
+    waiting: int
+    reason: str
+
+
+def pending() -> list[Pending]:
+    """The runs that wait in the journal, oldest first, without those of stages at work. Opens no store, writes nothing.
+
+    Raises:
+        DarkroomError: the journal cannot be read.
+    """
+    if not journal().is_dir():
+        return []
+    try:
+        found = [(folder, looked_into(folder)) for folder in sorted(journal().iterdir()) if folder.is_dir()]
+    except OSError as error:
+        raise DarkroomError(f"{journal()}: cannot be read ({error}); make it readable") from None
+    return [Pending(folder, one[0].stage, one[0].time, one[0].store, one[1]) for folder, one in found if one]
+
+
+def replay(store: Store) -> Replayed:
+    """Send `store` the runs that wait for it, oldest first, and remove from the journal what has arrived.
+
+    A run whose stage died without a word (kill -9) ends KILLED, when it last told something. May be interrupted and
+    repeated at any time: nothing is lost, and nothing is there twice. Leaves the stages at work alone, and the runs
+    that are meant for another store than MLFLOW_TRACKING_URI names now.
+
+    Raises:
+        DarkroomError: the journal cannot be read.
+    """
+    sent: list[str] = []
+    waiting, reason, away = 0, "", False
+    for logbook in _abandoned():
+        try:
+            if shown(logbook.begin.store) != meant():
+                continue
+            if not away:
+                sent.append(_bring(logbook, store))
+                continue
+        except (DarkroomError, OSError) as error:
+            reason, away = reason or first_line(error), isinstance(error, AwayError)
+        finally:
+            logbook.release()
+        waiting += 1
+    return Replayed(tuple(sent), waiting, reason)
+
+
+def _abandoned() -> Iterator[Logbook]:
+    """The logbooks of stages that have ended, oldest first; each is to be released."""
+    if not journal().is_dir():
+        return
+    try:
+        for folder in sorted(path for path in journal().iterdir() if path.is_dir()):
+            if logbook := Logbook.take(folder):
+                yield logbook
+    except OSError as error:
+        raise DarkroomError(f"{journal()}: cannot be read ({error}); make it readable and writable") from None
+
+
+def _bring(logbook: Logbook, store: Store) -> str:
+    """Send all of a logbook and remove it; the run's id."""
+    delivery = Delivery(logbook, store, fresh=False)
+    delivery.advance()
+    if not logbook.ended:
+        logbook.append(Tags({NOTE: broken_off("Its process ended without a word.")}))
+        logbook.append(End("KILLED", max(getattr(event, "time", 0) for event, _ in logbook.events())))
+        delivery.advance()
+    logbook.remove()
+    assert logbook.run is not None
+    return logbook.run

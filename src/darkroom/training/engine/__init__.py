@@ -1,0 +1,1 @@
+"""What every training shares: the loop, its steps, optimisers, averages, processes and checkpoints."""

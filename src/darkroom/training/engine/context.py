@@ -1,0 +1,19 @@
+"""What all training tasks are told: how much at once, from which seed, how exactly, where."""
+
+from dataclasses import dataclass
+
+import torch
+
+from darkroom.config.choices import Precision
+from darkroom.training.engine.distributed import ALONE, Processes
+
+
+@dataclass(frozen=True)
+class Setting:
+    """batch_size: samples of a whole step, over all its parts and processes. seed: of everything random."""
+
+    batch_size: int
+    seed: int
+    precision: Precision
+    device: torch.device
+    processes: Processes = ALONE

@@ -1,0 +1,102 @@
+"""The disk that a training will need, told before its first step, and refused where it is not there."""
+
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from darkroom.core.checkpoint import KEPT, Stateful
+from darkroom.core.dvc_settings import DVC, cache_root
+from darkroom.core.errors import DarkroomError
+from darkroom.core.nested import pack
+from darkroom.core.progress import readable_size
+from darkroom.training.engine.best import Best
+from darkroom.training.engine.muon import Muon
+
+OUTPUTS = Path("artifacts")
+PICTURES = 16 * 2**20  # bytes of a stage's reports
+MOMENTS = {Muon: 1}  # values that an optimiser remembers of each weight, where these are not AdamW's two
+
+
+@dataclass(frozen=True)
+class Need:
+    """bytes of what will lie in the folder `place`, which need not be there yet."""
+
+    what: str
+    place: Path
+    bytes: float
+
+    def __str__(self) -> str:
+        return f"{self.what} {readable_size(self.bytes)}"
+
+
+def state_bytes(parts: Mapping[str, Stateful]) -> float:
+    """What a checkpoint of `parts` will take, also where moments and best weights are not made before the first step.
+
+    parts: as `Checkpoints` saves them, of which some have `optimizers`, and "ema" is the average.
+    """
+    total = sum(tensor_bytes(part.state_dict()) for part in parts.values())
+    for part in parts.values():
+        for optimizer in getattr(part, "optimizers", ()):
+            if not optimizer.state:
+                of_each = MOMENTS.get(type(optimizer), 2)
+                total += of_each * sum(p.nbytes for group in optimizer.param_groups for p in group["params"])
+        if isinstance(part, Best) and not tensor_bytes(part.state_dict()) and "ema" in parts:
+            total += tensor_bytes(parts["ema"].state_dict())
+    return total
+
+
+def tensor_bytes(state: Mapping[str, Any]) -> float:
+    """Of the tensors of a nested state."""
+    tensors: dict[str, Tensor] = {}
+    pack(state, tensors)
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+def check_disk(description: str, state: float, outputs: float, checkpoints: Path | None, place: Path = OUTPUTS) -> None:
+    """Print on stderr what a training will need, and where.
+
+    Args:
+        state: bytes of a checkpoint; see `state_bytes`.
+        outputs: bytes of the weights that are handed on.
+        checkpoints: the folder of this training's; what lies there already is counted as had. None: there are none.
+        place: the folder of the outputs. DVC keeps a copy of them in its cache, if this is a project of DVC's.
+
+    Raises:
+        DarkroomError: a file system has less room; nothing has been done.
+    """
+    needs = [Need("outputs", place, outputs + PICTURES)]
+    if DVC.is_dir():
+        needs.append(Need("DVC's copy of them", cache_root(), outputs + PICTURES))
+    if checkpoints is not None:
+        had = sum(file.stat().st_size for file in checkpoints.rglob("*") if file.is_file())
+        # Those that are kept, and the next one while it is written.
+        needs.append(Need("checkpoints", checkpoints, max((KEPT + 1) * state - had, 0)))
+    total = readable_size(sum(need.bytes for need in needs))
+    print(f"{description}: needs {total} of disk: {', '.join(map(str, needs))}", file=sys.stderr, flush=True)
+    systems: dict[int, list[Need]] = {}
+    for need in needs:
+        systems.setdefault(_existing(need.place).stat().st_dev, []).append(need)
+    for together in systems.values():
+        _check(description, together)
+
+
+def _check(description: str, needs: Sequence[Need]) -> None:
+    """Whether what lies on one file system has room there."""
+    free, wanted = shutil.disk_usage(_existing(needs[0].place)).free, sum(need.bytes for need in needs)
+    if wanted > free:
+        raise DarkroomError(
+            f"{', '.join(str(need.place) for need in needs)}: {description} needs {readable_size(wanted)} there "
+            f"({', '.join(map(str, needs))}), and {readable_size(free)} is free; make room (dvc gc --workspace takes "
+            "old outputs from DVC's cache), or move the project or the cache to a larger disk (docs/scaling-out.md)"
+        )
+
+
+def _existing(place: Path) -> Path:
+    """The folder itself, or the nearest one above it that is there."""
+    place = place.absolute()
+    return next(folder for folder in (place, *place.parents) if folder.exists())

@@ -1,0 +1,1 @@
+"""Whatever makes a picture to look at: sheets, strips, films, curves."""

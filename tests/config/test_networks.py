@@ -1,0 +1,138 @@
+"""Parameters of the networks of pixels: what goes together, and every fault in one line."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from darkroom.config.networks import LayerNormUNet, ScoreUNet
+from darkroom.config.params import problems, read
+from darkroom.core.errors import DarkroomError
+from darkroom.nn.denoiser.layer_norm_unet import LayerNormUNetConfig
+from darkroom.nn.denoiser.score_unet import ScoreUNetConfig
+
+ROOT = Path(__file__).parents[2]
+PIXELS = {  # of the default recipe, what pictures of 28 pixels without an autoencoder need
+    "prepare_data": {"image_size": 28},
+    "train_vae": {"mode": "identity", "identity_range": [0.0, 1.0]},
+    "setup_text_encoder": {"mode": "none"},
+}
+CLASSES = {"prepare_data": {"source": {"kind": "image_folder", "root": "set", "manifest": None, "caption": ""}}}
+SCORE = {"kind": "score_unet", "variant": "concat"}
+TRANSFORMER = {"kind": "score_unet", "variant": "transformer"}
+LAYERS = {"kind": "layer_norm_unet"}
+BATCHES = {"kind": "batch_norm_unet", "widths": [16, 32, 64]}
+FAULTS: dict[str, tuple[dict[str, Any], list[dict[str, Any]], str]] = {
+    "sound score_unet": (SCORE, [], ""),
+    "sound score_unet of classes": (TRANSFORMER, [CLASSES, {"setup_text_encoder": {"mode": "class"}}], ""),
+    "sound layer_norm_unet": (LAYERS, [], ""),
+    "sound batch_norm_unet": (BATCHES, [], ""),
+    "sound flips": (SCORE, [{"train_unet": {"horizontal_flip": True}}], ""),
+    "kind": (
+        {"kind": "score"},
+        [],
+        "train_unet.unet.kind = 'score': give unet_2d_condition or score_unet or layer_norm_unet or batch_norm_unet; "
+        "did you mean score_unet?",
+    ),
+    "variant": (
+        {**SCORE, "variant": "concatenated"},
+        [],
+        "train_unet.unet.variant = 'concatenated': give concat or residual or transformer; did you mean concat?",
+    ),
+    "side of a score_unet": (
+        SCORE,
+        [{"prepare_data": {"image_size": 32}}],
+        "train_unet.unet.kind = 'score_unet' takes sides of 8 n + 4 from 20 on, but the latents' side is 32; "
+        "give another prepare_data.image_size, such as 28",
+    ),
+    "side of a layer_norm_unet": (
+        LAYERS,
+        [{"prepare_data": {"image_size": 24}}],
+        "train_unet.unet.kind = 'layer_norm_unet' takes sides of 8 n + 4 from 12 on, but the latents' side is 24; "
+        "give another prepare_data.image_size, such as 28",
+    ),
+    "side of a batch_norm_unet": (
+        {**BATCHES, "widths": [16, 16, 16, 16]},
+        [],
+        "train_unet.unet.widths has 4 entries, but the latents' side of 28 cannot be halved 3 times; "
+        "give fewer, or another prepare_data.image_size",
+    ),
+    "a single width": (
+        {**BATCHES, "widths": [16]},
+        [],
+        "train_unet.unet.widths = [16]: give a list, its length >= 2 and <= 8",
+    ),
+    "words that are not heard": (
+        LAYERS,
+        [{"setup_text_encoder": {"mode": "clip"}}],
+        "train_unet.unet.kind = 'layer_norm_unet' needs setup_text_encoder.mode = 'none', not 'clip'; "
+        "use that, or another network",
+    ),
+    "classes that are not heard": (
+        SCORE,
+        [CLASSES, {"setup_text_encoder": {"mode": "class"}}],
+        "train_unet.unet.variant = 'concat' needs setup_text_encoder.mode = 'none', not 'class'; "
+        "use that, or another network",
+    ),
+    "classes that are not there": (
+        TRANSFORMER,
+        [],
+        "train_unet.unet.variant = 'transformer' needs setup_text_encoder.mode = 'class', not 'none'; "
+        "use that, or another network",
+    ),
+    "times that are not in the table": (
+        LAYERS,
+        [{"train_unet": {"process": {"num_train_timesteps": 2000}}}],
+        "train_unet.process.num_train_timesteps = 2000 is above the 1000 times that "
+        "train_unet.unet.kind = 'layer_norm_unet' knows; lower it",
+    ),
+    "a negative for the pictures": (
+        SCORE,
+        [{"train_vae": {"identity_range": [1.0, 0.0]}}],
+        "train_vae.identity_range = [1.0, 0.0] does not rise; give black, then white",
+    ),
+    "imported weights of another network": (
+        SCORE,
+        [{"train_unet": {"init_from": "artifacts/imported/set/unet"}}],
+        "train_unet.init_from does not go with unet.kind = 'score_unet'; give null",
+    ),
+}
+
+
+def merged(values: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """A change of single keys; a section with a kind of its own is replaced as a whole."""
+    nested = {
+        key: merged(values[key], value) if isinstance(value, dict) and "kind" not in value else value
+        for key, value in change.items()
+    }
+    return {**values, **nested}
+
+
+@pytest.mark.parametrize(("network", "changes", "said"), FAULTS.values(), ids=list(FAULTS))
+def test_a_fault_is_said_in_one_line(
+    network: dict[str, Any], changes: list[dict[str, Any]], said: str, tmp_path: Path
+) -> None:
+    values = read(ROOT / "recipes" / "scenes.yaml")
+    for change in (PIXELS, {"train_unet": {"unet": network}}, *changes):
+        values = merged(values, change)
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml.safe_dump(values), encoding="utf-8")
+    assert problems(file) == ([f"{file}: {said}"] if said else [])
+
+
+@pytest.mark.parametrize("side", range(8, 64))
+def test_a_side_is_refused_here_just_where_the_network_would(side: int) -> None:
+    sections = {
+        "score_unet": (ScoreUNet(kind="score_unet", variant="concat"), lambda: ScoreUNetConfig("concat", side)),
+        "layer_norm_unet": (LayerNormUNet(kind="layer_norm_unet"), lambda: LayerNormUNetConfig(side)),
+    }
+    for section, build in sections.values():
+        refused = []
+        for check, error in ((lambda s=section: s.check_side(side), ValueError), (build, DarkroomError)):
+            try:
+                check()
+                refused.append(False)
+            except error:
+                refused.append(True)
+        assert refused[0] == refused[1]

@@ -1,0 +1,70 @@
+"""What every stage does around its work.
+
+Fault caught: params.yaml edited while a stage runs, after which dvc would record values that did not make the outputs.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from darkroom.config.params import load
+from darkroom.core.errors import DarkroomError
+from darkroom.runner.stage import _check_unchanged, _without_end
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "scenes-quick.yaml"
+PARAMS = Path("params.yaml")
+
+
+@pytest.fixture
+def chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The sections that train_unet depends on, as it read them."""
+    monkeypatch.chdir(tmp_path)
+    PARAMS.write_bytes(RECIPE.read_bytes())
+    now = load().model_dump()
+    return {name: now[name] for name in ("train_unet", "train_vae")}
+
+
+def change(old: str, new: str) -> None:
+    text = PARAMS.read_text()
+    assert old in text
+    PARAMS.write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("  condition_dropout: 0.1", "  condition_dropout: 0.2", "train_unet.condition_dropout was 0.1, is 0.2"),
+        ("    attention_head_dim: 4", "    attention_head_dim: 2", "train_unet.unet.attention_head_dim was 4, is 2"),
+        ("  reconstruction: l2", "  reconstruction: l1", "train_vae.reconstruction was l2, is l1"),
+        ("  stop_at: null", "  stop_at: 5", "train_vae.stop_at was None, is 5"),
+    ],
+)
+def test_a_stage_whose_parameters_changed_meanwhile_does_not_end(
+    chosen: dict[str, Any], old: str, new: str, said: str
+) -> None:
+    change(old, new)
+    with pytest.raises(DarkroomError, match=r"params.yaml: changed while train_unet ran, .*change it back") as error:
+        _check_unchanged("train_unet", chosen)
+    assert said in str(error.value)
+
+
+def test_what_the_stage_does_not_depend_on_may_change(chosen: dict[str, Any]) -> None:
+    change("  n_grid: 8", "  n_grid: 4")
+    change("  condition_dropout: 0.1", "  condition_dropout: 0.10 # as usual")
+    _check_unchanged("train_unet", chosen)
+
+
+def test_a_file_that_is_none_any_more_is_named(chosen: dict[str, Any]) -> None:
+    PARAMS.write_text("train_unet: [")
+    with pytest.raises(DarkroomError, match=r"params\.yaml"):
+        _check_unchanged("train_unet", chosen)
+
+
+def test_another_end_is_the_same_training(chosen: dict[str, Any]) -> None:
+    """What checkpoints and runs are known by leaves it out, in the stage's own section alone."""
+    ended = {**chosen, "train_unet": {**chosen["train_unet"], "stop_at": 5}}
+    assert _without_end(ended, "train_unet") == _without_end(chosen, "train_unet")
+    assert ended["train_unet"]["stop_at"] == 5, "left as it is"
+    other = {**chosen, "train_vae": {**chosen["train_vae"], "stop_at": 5}}
+    assert _without_end(other, "train_unet") != _without_end(chosen, "train_unet")
