@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from darkroom.config.params import Params, read
-from darkroom.config.stage_spec import Place, places
+from darkroom.config.stage_spec import StageSpec, stage_specs
 from darkroom.core.artifact import content_hash, files_of, read_json
 from darkroom.runner.budget import dependent
 from darkroom.runner.finishing import STOP_AT
@@ -51,7 +51,7 @@ class Project:
             (folder / name).symlink_to(PROJECT / name)
         shutil.copy(PROJECT / "dvc.yaml", folder)
         (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-        self.places: dict[str, Place] = places(folder / "dvc.yaml")
+        self.places: dict[str, StageSpec] = stage_specs(folder / "dvc.yaml")
 
     def start(self, stage: str, **runtime: object) -> "Running":
         """Begin a stage; runtime: DARKROOM_… variables."""

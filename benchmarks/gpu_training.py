@@ -28,7 +28,7 @@ from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig, Mome
 from darkroom.nn.denoiser.kinds import build
 from darkroom.nn.denoiser.unet import UNetConfig
 from darkroom.training.autoencoder import VAELoss, VAETask, kl_divergence
-from darkroom.training.engine.context import Setting
+from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loss, Phase, train
 from darkroom.training.unet import UNetTask
@@ -138,7 +138,7 @@ def train_our_unet(network: Any, case: UNetCase, device: torch.device, laps: Lap
         condition_dropout=p.condition_dropout,
         horizontal_flip=p.horizontal_flip,
         max_held_out=p.held_out,
-        setting=Setting(p.batch_size, p.seed, p.precision, device),
+        setting=TrainingContext(p.batch_size, p.seed, p.precision, device),
     )
     _train(network, p, task.loss, laps)
 
@@ -255,7 +255,7 @@ def vae(row: str, contestant: str, clock: Clock, emit: Emit, scratch: Path) -> N
     )
     with suppress(EnoughError):
         if ours:
-            setting = Setting(batch, p.seed, p.precision, device)
+            setting = TrainingContext(batch, p.seed, p.precision, device)
             task = VAETask(network, VAELoss("l1", KL_WEIGHT), pictures.__getitem__, len(pictures), setting)
             _train(network, p, task.loss, laps)
         else:

@@ -38,7 +38,7 @@ from darkroom.diffusion.process import process_of
 from darkroom.nn.autoencoder.identity import IdentityAutoencoder
 from darkroom.nn.denoiser.batch_norm_unet import BatchNormUNet, BatchNormUNetConfig
 from darkroom.training.autoencoder import encode
-from darkroom.training.engine.context import Setting
+from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Phase
 from darkroom.training.unet import UNetTask
@@ -131,7 +131,7 @@ class Contestant:
             condition_dropout=p.condition_dropout,
             horizontal_flip=p.horizontal_flip,
             max_held_out=p.held_out,
-            setting=Setting(p.batch_size, p.seed, p.precision, device),
+            setting=TrainingContext(p.batch_size, p.seed, p.precision, device),
         )
         self.phase, self.ema = Phase("", network, p, self.task.loss), EMA(network, p.ema_half_life)
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from darkroom.core.artifact import whole
+from darkroom.core.artifact import atomic_path
 from darkroom.core.errors import DarkroomError
 from darkroom.data.images import conform, decode
 from darkroom.data.manifest import DEFAULT_ROOT
@@ -39,7 +39,7 @@ def write(samples: Iterable[Sample | Skipped], out: Path, limit: int | None) -> 
     if out.exists():
         raise DarkroomError(f"{out}: exists; remove it, or name another folder with --out")
     written = Counter[str]()
-    with whole(out) as folder:
+    with atomic_path(out) as folder:
         for sample in samples:
             if isinstance(sample, Skipped) or sample.split is None or written[sample.split] == limit:
                 continue

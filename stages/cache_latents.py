@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from darkroom.config.params import Params
-from darkroom.core.artifact import CONFIG, PROVENANCE, check_made_from, provenance, read_json, whole, write_json
+from darkroom.core.artifact import CONFIG, PROVENANCE, atomic_path, check_made_from, provenance, read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import randn_each
 from darkroom.core.tensors import save_png, to_float, to_pil, to_uint8
@@ -75,7 +75,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     drawn = {name: _samples(moments[name], info, len(splits[name])) for name in SPLITS}
     pictures = {name: splits[name].images(range(len(drawn[name]))) for name in SPLITS}
     preview = PreviewMap.fit(drawn["train"], to_float(pictures["train"]))
-    with whole(LATENTS) as folder:
+    with atomic_path(LATENTS) as folder:
         write_latents(folder, moments, info, preview)
         write_json(folder / PROVENANCE, provenance(PREPARED, VAE))
 

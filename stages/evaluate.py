@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from darkroom.config.params import Params
-from darkroom.core.artifact import check_made_from, provenance, whole, write_json
+from darkroom.core.artifact import atomic_path, check_made_from, provenance, write_json
 from darkroom.data.latents import read_info
 from darkroom.data.prepared import Prepared
 from darkroom.diffusion.generate import Sampling
@@ -90,7 +90,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
             "judged_with": provenance(PREPARED, EVALUATOR)["inputs"],
         }
     )
-    with whole(REPORT / "pictures") as folder:
+    with atomic_path(REPORT / "pictures") as folder:
         pictures.show(
             folder,
             pipeline,

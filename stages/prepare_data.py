@@ -16,8 +16,8 @@ from darkroom.config.params import (
     TorchvisionSource,
 )
 from darkroom.core.artifact import write_json
+from darkroom.core.text import printable
 from darkroom.data.manifest import Manifest, manifest_of
-from darkroom.data.names import shown
 from darkroom.data.near_duplicates import NearDuplicates, listing
 from darkroom.data.prepare import Preparation, prepare
 from darkroom.data.prepared import Info, Prepared
@@ -72,7 +72,7 @@ def _remarks(info: Info) -> dict[str, str]:
     """What a person should know of, in words."""
     remarks = {}
     if info.set_aside:
-        names = ", ".join(f"{shown(name)} {count}" for name, count in info.set_aside.items())
+        names = ", ".join(f"{printable(name)} {count}" for name, count in info.set_aside.items())
         remarks["set aside"] = f"files that are no pictures of yours, by where they lie: {names}"
     if info.skipped or info.strays:
         remarks["named in"] = f"{PREPARED / 'dataset.json'}: pictures skipped, captions without a picture"

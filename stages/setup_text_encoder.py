@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from darkroom.config.params import Params, SetupTextEncoder
-from darkroom.core.artifact import CONFIG, PROVENANCE, content_hash, provenance, save_tensors, whole, write_json
+from darkroom.core.artifact import CONFIG, PROVENANCE, atomic_path, content_hash, provenance, save_tensors, write_json
 from darkroom.core.rng import seeded
 from darkroom.core.weights import WEIGHTS
 from darkroom.data.conditioning import Conditioning, ConditioningInfo, distinct
@@ -24,7 +24,7 @@ from darkroom.runner.stage import Work, run_stage
 from darkroom.training.contrastive import ContrastiveTask, embed_captions, retrieval, retrieval_by_chance
 from darkroom.training.engine.blank import matched
 from darkroom.training.engine.chance import Reached, against_chance
-from darkroom.training.engine.context import Setting
+from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.curves import Curves
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Phase, train
@@ -45,7 +45,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     curves, figures = Curves(p.log_every, work.run.metrics), dict[str, float | str]()
     texts: list[str] = []
     sources = [PREPARED]
-    with whole(ARTIFACT) as folder:
+    with atomic_path(ARTIFACT) as folder:
         folder.mkdir()
         if p.mode in ("clip", "pretrained"):
             texts, index = distinct({name: split.captions for name, split in splits.items()})
@@ -78,7 +78,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
             figures = {"classes": len(info.classes)}
         write_json(folder / CONFIG, {**asdict(info), "network": network})
         write_json(folder / PROVENANCE, provenance(*sources))
-    with whole(CONDITIONING) as folder:
+    with atomic_path(CONDITIONING) as folder:
         conditioning.write(folder, texts)
         write_json(folder / PROVENANCE, provenance(PREPARED, ARTIFACT))
     write_json(REPORT / "metrics.json", figures)
@@ -109,7 +109,7 @@ def _train(
     with seeded(p.seed, "text encoder"):
         image = ConvTowerConfig(splits["train"].info.channels, p.image.width, p.image.depth)
         towers = Towers(image, text).to(work.device)
-    setting = Setting(p.batch_size, p.seed, p.precision, work.device, work.processes)
+    setting = TrainingContext(p.batch_size, p.seed, p.precision, work.device, work.processes)
     hard = p.hard_negatives and HardNegativesConfig(**p.hard_negatives.model_dump())
     training = ContrastiveTask(towers, splits["train"].images, input_ids, index["train"], setting, hard)
     held_out_task = ContrastiveTask(towers, splits["validation"].images, input_ids, index["validation"], setting)

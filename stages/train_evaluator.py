@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from darkroom.config.params import Params
-from darkroom.core.artifact import CONFIG, PROVENANCE, provenance, save_tensors, whole, write_json
+from darkroom.core.artifact import CONFIG, PROVENANCE, atomic_path, provenance, save_tensors, write_json
 from darkroom.core.rng import seeded
 from darkroom.core.weights import WEIGHTS
 from darkroom.data.prepared import Prepared
@@ -20,7 +20,7 @@ from darkroom.nn.judge.towers import Towers
 from darkroom.runner.stage import Work, run_stage
 from darkroom.training.engine.blank import judged, matched
 from darkroom.training.engine.chance import Reached, against_chance
-from darkroom.training.engine.context import Setting
+from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.curves import Curves
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Phase, train
@@ -37,7 +37,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     image = ConvTowerConfig(data.info.channels, p.image.width, p.image.depth)
     text = p.text.model_dump(exclude={"vocab_size", "max_length"})
     shape = JudgeShape(image, text, p.text.vocab_size, p.text.max_length)
-    setting = Setting(p.batch_size, p.seed, p.precision, work.device, work.processes)
+    setting = TrainingContext(p.batch_size, p.seed, p.precision, work.device, work.processes)
     with seeded(p.seed, "evaluator"):
         judges = make_judges(data.info, splits, shape, setting)
     ema, curves = EMA(judges.networks, p.ema_half_life), Curves(p.log_every, work.run.metrics)
@@ -80,7 +80,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     ]
     known = against_chance("train_evaluator", p.on_worse_than_chance, reached)
     write_json(REPORT / "metrics.json", {"accuracy": measured, **known})
-    with whole(ARTIFACT) as folder:
+    with atomic_path(ARTIFACT) as folder:
         folder.mkdir()
         save_tensors(folder / WEIGHTS, ema.network.state_dict())
         if first[1].tokenizer is not None:

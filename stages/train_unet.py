@@ -34,7 +34,7 @@ from darkroom.training.decoder import LatentDecoder
 from darkroom.training.engine.best import Best
 from darkroom.training.engine.blank import denoised
 from darkroom.training.engine.chance import Reached, against_chance
-from darkroom.training.engine.context import Setting
+from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.curves import Curves
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Phase, train
@@ -71,7 +71,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         condition_dropout=p.condition_dropout,
         horizontal_flip=p.horizontal_flip,
         max_held_out=p.held_out,
-        setting=Setting(p.batch_size, p.seed, p.precision, device, work.processes),
+        setting=TrainingContext(p.batch_size, p.seed, p.precision, device, work.processes),
     )
     ema, best, curves = EMA(unet, p.ema_half_life), Best(), Curves(p.log_every, work.run.metrics)
     ending = work.ending(p.steps, p.stop_at)

@@ -29,7 +29,7 @@ from darkroom.training.channels import Channels
 from darkroom.training.engine.best import Best
 from darkroom.training.engine.blank import reconstructed
 from darkroom.training.engine.chance import Reached, against_chance
-from darkroom.training.engine.context import Setting
+from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.curves import Curves
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Phase, train
@@ -115,7 +115,11 @@ def _train(p: TrainVAE, data: Prepared, work: Work, curves: Curves) -> Autoencod
         loss = _loss(p, channels, device)
     checkpoint_activations(vae, runtime().checkpoint_activations)
     task = VAETask(
-        vae, loss, pictures.images, len(pictures), Setting(p.batch_size, p.seed, p.precision, device, work.processes)
+        vae,
+        loss,
+        pictures.images,
+        len(pictures),
+        TrainingContext(p.batch_size, p.seed, p.precision, device, work.processes),
     )
     phases = [Phase("", vae, p, task.loss)]
     if p.adversarial is not None and loss.discriminator is not None:

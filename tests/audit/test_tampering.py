@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from darkroom.config.stage_spec import places
+from darkroom.config.stage_spec import stage_specs
 from darkroom.core.artifact import content_hash, file_hash
 from darkroom.tracking.ran import DEFINITION, FRAME, OUTSIDE
 
@@ -459,7 +459,7 @@ def test_what_systems_leave_is_a_remark_and_removed(audit: Audit, toy: ModuleTyp
 def test_code_that_a_run_imported_from_elsewhere_is_named(audit: Audit, toy: ModuleType, mend: Any) -> None:
     """As through PYTHONPATH, or a sitecustomize in it."""
     told = {
-        DEFINITION: places()["train_vae"].definition,
+        DEFINITION: stage_specs()["train_vae"].definition,
         FRAME: "{}",
         OUTSIDE: json.dumps(["sitecustomize: /elsewhere/sitecustomize.py"]),
     }
@@ -476,7 +476,7 @@ def test_what_starts_stages_is_witnessed_by_their_runs(audit: Audit, toy: Module
     toy.write_files({"frame.py": "A = 1\n"})
     toy.commit()
     frame = json.dumps({"frame.py": file_hash(Path("frame.py"))[:12]})
-    told = {DEFINITION: places()["train_vae"].definition, FRAME: frame, OUTSIDE: "[]"}
+    told = {DEFINITION: stage_specs()["train_vae"].definition, FRAME: frame, OUTSIDE: "[]"}
     toy.record_run("train_vae", ran=told)
     assert audit()["findings"] == []
     Path("frame.py").write_text("A = 1\nimport evil\n")

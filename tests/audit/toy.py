@@ -12,7 +12,7 @@ import yaml
 from dvc.cli import main as dvc
 from PIL import Image, PngImagePlugin
 
-from darkroom.config.stage_spec import place
+from darkroom.config.stage_spec import stage_spec
 from darkroom.inference.written import FORMAT, KEY
 from darkroom.tracking import stage_run
 from darkroom.tracking.ran import Ran
@@ -99,7 +99,7 @@ def record_run(
 
     ran: what it tells of what it ran; by default that it imported nothing but its dependencies.
     """
-    here = place(stage)
+    here = stage_spec(stage)
     given = {stage: {**yaml.safe_load(PARAMS)[stage], **params}}
     told = Ran(here, modules={}).tags() if ran is None else ran
     with stage_run(stage, given, here.input_hashes(), here.code_hashes(), here.outputs, profile) as run:

@@ -67,13 +67,13 @@ def test_a_name_that_just_fits_is_written(place: Path) -> None:
     most = os.pathconf(place, "PC_NAME_MAX") - len("..partial") - len(".png")
     fits, over = Path(f"{'a' * most}.png"), Path(f"{'a' * (most + 1)}.png")
     check_names("--out", [fits])
-    from darkroom.core.artifact import whole
+    from darkroom.core.artifact import atomic_path
 
-    with whole(fits) as beside:
+    with atomic_path(fits) as beside:
         beside.write_text("x")
     with pytest.raises(DarkroomError, match=r"needs a name of 256 bytes"):
         check_names("--out", [over])
-    with pytest.raises(OSError, match="too long"), whole(over) as beside:
+    with pytest.raises(OSError, match="too long"), atomic_path(over) as beside:
         beside.write_text("x")
 
 

@@ -6,19 +6,19 @@ from collections.abc import Callable
 import pytest
 
 from darkroom.cli.terminal import printed
-from darkroom.core.text import printable
+from darkroom.core.text import printable_text
 
 HOSTILE = "a\x1b[2Jb\x9b1mc\u202ed\u200be\x00f\udc80"
 ESCAPED = "a\\x1b[2Jb\\x9b1mc\\u202ed\\u200be\\x00f\\udc80"
 
 
 def test_text_is_printable_and_plain_text_stays_as_it_is() -> None:
-    assert printable(HOSTILE) == ESCAPED
-    assert printable("a\nb\tc\rd") == "a\\nb\\tc\\rd"
-    assert printable("a\nb\r", keep="\n") == "a\nb\\r"
+    assert printable_text(HOSTILE) == ESCAPED
+    assert printable_text("a\nb\tc\rd") == "a\\nb\\tc\\rd"
+    assert printable_text("a\nb\r", keep="\n") == "a\nb\\r"
     for text in ("", "ein grüner Ring", "зелёное кольцо", "緑の輪", "📷 ✓ │ └─"):
-        assert printable(text) == text
-    assert printable(OSError("x\x1b")) == "x\\x1b"
+        assert printable_text(text) == text
+    assert printable_text(OSError("x\x1b")) == "x\\x1b"
 
 
 def test_what_is_printed_is_escaped_but_for_its_own_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from darkroom.config.stage_spec import check_not_linked, places
+from darkroom.config.stage_spec import check_not_linked, stage_specs
 from darkroom.core.errors import DarkroomError
 
 ROOT = Path(__file__).parents[2]
-OUTPUTS = [output for place in places(ROOT / "dvc.yaml").values() for output in place.outputs]
+OUTPUTS = [output for place in stage_specs(ROOT / "dvc.yaml").values() for output in place.outputs]
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ import torch
 
 from darkroom.core.artifact import (
     PROVENANCE,
+    atomic_path,
     check_made_from,
     content_hash,
     load_tensors,
     provenance,
     read_json,
     save_tensors,
-    whole,
     write_json,
 )
 from darkroom.core.errors import DarkroomError
@@ -28,7 +28,7 @@ def listing(folder: Path) -> list[str]:
 
 def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file.txt"
-    with whole(path) as beside:
+    with atomic_path(path) as beside:
         beside.write_text("new")
         assert not path.exists()
     assert path.read_text() == "new"
@@ -43,7 +43,7 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path: Path, kind: 
     (path / "part" if kind == "folder" else path).write_text("old")
 
     def fail() -> None:
-        with whole(path) as beside:
+        with atomic_path(path) as beside:
             if kind == "folder":
                 beside.mkdir()
             (beside / "part" if kind == "folder" else beside).write_text("half of it")
@@ -59,7 +59,7 @@ def test_a_file_does_not_replace_a_folder(tmp_path: Path) -> None:
     path = tmp_path / "thing"
     path.mkdir()
     (path / "part").write_text("old")
-    with pytest.raises(DarkroomError, match="is a folder, and a file is to be written"), whole(path) as beside:
+    with pytest.raises(DarkroomError, match="is a folder, and a file is to be written"), atomic_path(path) as beside:
         beside.write_text("new")
     assert (path / "part").read_text() == "old"
     assert listing(tmp_path) == ["thing"]
@@ -68,7 +68,7 @@ def test_a_file_does_not_replace_a_folder(tmp_path: Path) -> None:
 def test_a_new_folder_replaces_the_old_one_altogether(tmp_path: Path) -> None:
     path = tmp_path / "folder"
     for name in ("old", "new"):
-        with whole(path) as beside:
+        with atomic_path(path) as beside:
             beside.mkdir()
             (beside / name).write_text(name)
     assert listing(path) == ["new"]
@@ -79,7 +79,7 @@ def test_what_an_interrupted_run_left_beside_is_not_mixed_in(tmp_path: Path) -> 
     torn = path.with_name(".folder.partial")
     torn.mkdir()
     (torn / "half").write_text("")
-    with whole(path) as beside:
+    with atomic_path(path) as beside:
         beside.mkdir()
         (beside / "part").write_text("whole")
     assert listing(path) == ["part"]
@@ -88,7 +88,7 @@ def test_what_an_interrupted_run_left_beside_is_not_mixed_in(tmp_path: Path) -> 
 def test_nothing_written_is_an_error_and_harms_nothing(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(DarkroomError, match="nothing was written"), whole(path):
+    with pytest.raises(DarkroomError, match="nothing was written"), atomic_path(path):
         pass
     assert path.read_text() == "old"
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from darkroom.config.choices import OWN
+from darkroom.config.choices import SAMPLER_OPTIONS
 from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.continuous import VE, Flow
 from darkroom.diffusion.generate import Sampling, begin
@@ -90,7 +90,9 @@ def test_another_sampler_leaves_behind_what_was_the_old_ones_alone() -> None:
 
 def test_what_all_samplers_take_is_the_default() -> None:
     defaults = {field.name: field.default for field in fields(Sampling)}
-    assert {key: defaults[key] for key in OWN} == {key: other for key, (_, other) in OWN.items()}
+    assert {key: defaults[key] for key in SAMPLER_OPTIONS} == {
+        key: other for key, (_, other) in SAMPLER_OPTIONS.items()
+    }
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from PIL import Image
 from darkroom import Pipeline
 from darkroom.config.params import Params, read
 from darkroom.config.params import load as params_of
-from darkroom.config.stage_spec import place
+from darkroom.config.stage_spec import stage_spec
 from darkroom.data.sources.torchvision_sets import DATASETS
 from darkroom.runner.stage import Work
 from darkroom.tracking import Run
@@ -138,7 +138,7 @@ def test_every_stage_of_a_recipe_works_and_the_pipeline_draws(
     for stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]:
         runs[stage] = Watched(stage)
         figures[stage] = load(ROOT / "stages" / f"{stage}.py").body(p, Work(torch.device("cpu"), runs[stage]))
-        assert [path for path in place(stage, ROOT / "dvc.yaml").outputs if not path.exists()] == []
+        assert [path for path in stage_spec(stage, ROOT / "dvc.yaml").outputs if not path.exists()] == []
 
     assert runs["train_unet"].pictures == [
         ("forward", None),

@@ -20,7 +20,7 @@ from darkroom.evaluation.examiner import Bench, Examiner
 from darkroom.evaluation.features import Judge
 from darkroom.nn.judge.classifier import JUDGES
 from darkroom.nn.judge.conv_tower import ConvTowerConfig
-from darkroom.training.engine.context import Setting
+from darkroom.training.engine.context import TrainingContext
 from darkroom.training.judge import JudgeShape, make_judges
 
 CPU, SIZE = torch.device("cpu"), 16
@@ -75,7 +75,7 @@ def splits(**how: Any) -> dict[str, Split]:
 
 
 def trained(of: dict[str, Split], steps: int, rate: float = 3e-3) -> list[Judge]:
-    shape, setting = JudgeShape(ConvTowerConfig(3, 16, 1), TEXT, 530, 8), Setting(32, 0, "fp32", CPU)
+    shape, setting = JudgeShape(ConvTowerConfig(3, 16, 1), TEXT, 530, 8), TrainingContext(32, 0, "fp32", CPU)
     with seeded(0, "evaluator"):
         made = make_judges(of["train"].info, of, shape, setting)  # type: ignore[arg-type]
     for judge in made.each.values():

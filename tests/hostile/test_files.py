@@ -7,7 +7,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from darkroom.data.names import shown
+from darkroom.core.text import printable
 from darkroom.data.prepared import Prepared
 from darkroom.view.contact_sheet import contact_sheet
 
@@ -35,10 +35,13 @@ def test_every_file_is_used_or_listed(
     if kind == "webdataset":
         place = [f"x.tar/{i}/{name}" for i, name in enumerate(pictures)]
         used = {p for p, name in zip(place, pictures, strict=True) if name in good}
-        left_out = {shown(p): bad[name][1] for p, name in zip(place, pictures, strict=True) if name in bad}
+        left_out = {printable(p): bad[name][1] for p, name in zip(place, pictures, strict=True) if name in bad}
     else:
         at = "things/" if kind == "image_folder" else ""
-        used, left_out = {at + name for name in good}, {at + shown(name): reason for name, (_, reason) in bad.items()}
+        used, left_out = (
+            {at + name for name in good},
+            {at + printable(name): reason for name, (_, reason) in bad.items()},
+        )
     assert books.kept == Counter(used)
     assert sorted(file for file, _ in books.listed) == sorted(left_out)
     for file, reason in books.listed:
@@ -152,7 +155,7 @@ def test_pictures_beside_one_folder_called_test_are_refused(folder: Path, trial:
 
 
 def test_names_are_shown_on_one_line() -> None:
-    assert shown("straße/猫.png") == "straße/猫.png"
-    assert shown("a\nb\x1b\udcff\u202e") == "a\\nb\\x1b\\udcff\\u202e"
-    assert len(shown("x" * 10_000_000)) < 400
-    assert np.all([shown(chr(code)).isprintable() for code in range(0, 0x11000, 7)])
+    assert printable("straße/猫.png") == "straße/猫.png"
+    assert printable("a\nb\x1b\udcff\u202e") == "a\\nb\\x1b\\udcff\\u202e"
+    assert len(printable("x" * 10_000_000)) < 400
+    assert np.all([printable(chr(code)).isprintable() for code in range(0, 0x11000, 7)])

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from darkroom.config.params import Params, load, problems
 from darkroom.core.errors import DarkroomError
+from darkroom.core.text import printable
 from darkroom.data.manifest import Manifest
-from darkroom.data.names import shown
 from darkroom.data.sources.metadata_table import read_table
 
 V = TypeVar("V")
@@ -238,7 +238,7 @@ def test_spoilt_shards(inputs: int, folder: Path, corpus: ModuleType, trial: Mod
             trial.check(error, "x.tar: damaged", "split ")
         else:
             assert books.kept.total() + len(books.listed) >= 19
-            assert all(shown(name) for name in books.kept)
+            assert all(printable(name) for name in books.kept)
 
     feed(seeds, inputs, check, trial)
 

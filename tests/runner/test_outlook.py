@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from darkroom.config.params import Params, load
-from darkroom.config.stage_spec import Place
+from darkroom.config.stage_spec import StageSpec
 from darkroom.core.progress import Ahead
 from darkroom.runner.outlook import Asked, StageOutlook, look_ahead, still_to_run
 
@@ -44,7 +44,7 @@ def params() -> Params:
 
 
 @pytest.fixture
-def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Place]:
+def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, StageSpec]:
     """Four stages in a row, of which dvc.lock says that each is up to date."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
@@ -54,7 +54,7 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Place]:
         code = Path("src") / f"{stage}.py"
         for file in (code, Path(f"{stage}.out")):
             file.write_text(stage)
-        found[stage] = Place(
+        found[stage] = StageSpec(
             f"run {stage}", [Path(f"{s}.out") for s in before], [code], [Path(f"{stage}.out")], [], frozenset()
         )
         digest = hashlib.md5(stage.encode()).hexdigest()
@@ -69,7 +69,7 @@ Outlook = Callable[..., StageOutlook]
 
 
 @pytest.fixture
-def outlook(params: Params, stages: dict[str, Place]) -> Outlook:
+def outlook(params: Params, stages: dict[str, StageSpec]) -> Outlook:
     """The outlook of a stage; `changes`: {section: {key: value}} of the parameters."""
 
     def make(
@@ -160,7 +160,7 @@ def test_only_the_latest_durations_are_kept(outlook: Outlook) -> None:
     assert [times["seconds"] for times in kept] == [12, 13, 14, 15, 16, 17, 18, 19]
 
 
-def test_what_builds_on_a_stage_will_run(stages: dict[str, Place], params: Params) -> None:
+def test_what_builds_on_a_stage_will_run(stages: dict[str, StageSpec], params: Params) -> None:
     assert still_to_run("prepare_data", params, stages, []) == ["train_vae", "train_unet", "evaluate"]
     assert still_to_run("train_unet", params, stages, []) == ["evaluate"], "those before it are through"
     assert still_to_run("prepare_data", params, stages, ["train_vae"]) == ["train_vae"]
@@ -178,7 +178,7 @@ def test_what_builds_on_a_stage_will_run(stages: dict[str, Place], params: Param
     ],
 )
 def test_a_stage_that_is_out_of_date_by_itself_will_run(
-    stages: dict[str, Place], params: Params, spoil: Callable[[Any], object]
+    stages: dict[str, StageSpec], params: Params, spoil: Callable[[Any], object]
 ) -> None:
     """Beside one that nothing connects it with."""
     apart = {**stages, "evaluate": stages["evaluate"].__class__(**{**vars(stages["evaluate"]), "inputs": []})}
@@ -210,7 +210,7 @@ def test_of_a_stage_that_is_run_alone_no_others_are_counted(outlook: Outlook) ->
 
 
 def test_outside_dvc_there_is_no_outlook(
-    params: Params, stages: dict[str, Place], monkeypatch: pytest.MonkeyPatch
+    params: Params, stages: dict[str, StageSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DVC_STAGE", raising=False)
     assert look_ahead("train_vae", params, stages["train_vae"], PROFILE) is None

@@ -15,7 +15,7 @@ from PIL import Image
 
 from darkroom.cli import registry
 from darkroom.config import params as parameters
-from darkroom.config.stage_spec import place
+from darkroom.config.stage_spec import stage_spec
 from darkroom.core.device import runtime
 from darkroom.core.errors import DarkroomError
 from darkroom.evaluation.card import read_card
@@ -142,7 +142,7 @@ WRITTEN: dict[str, tuple[str, Callable[[], Any]]] = {
     "params": ("params.yaml", parameters.load),
     "a recipe": ("params.yaml", lambda: parameters.problems("params.yaml")),
     "runtime": ("runtime.yaml", runtime),
-    "the pipeline": ("dvc.yaml", lambda: place("prepare_data")),
+    "the pipeline": ("dvc.yaml", lambda: stage_spec("prepare_data")),
 }
 
 

@@ -24,7 +24,7 @@ from darkroom.serving.gate import EVALUATION, Thresholds
 from darkroom.serving.model_folder import Description
 from darkroom.serving.registry import register
 from darkroom.tracking import serve, stage_run
-from darkroom.tracking.query import Witness
+from darkroom.tracking.query import RunQuery
 from darkroom.tracking.secrets import hide_secrets
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def test_a_run_is_kept_behind_user_and_password(
     assert registered.had is not None
     assert registered.verdict.notes[0].startswith("not compared with"), "the candidate's figures were asked for"
     serve()
-    told = [seen.link for seen in Witness().runs("train_vae", {})]
+    told = [seen.link for seen in RunQuery().runs("train_vae", {})]
     check_silent(*capfd.readouterr(), str(found.to_dictionary()), str(first), str(registered), *told, run.address)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from darkroom.config.stage_spec import Place, read_places
+from darkroom.config.stage_spec import StageSpec, read_stage_specs
 from darkroom.tracking.ran import DEFINITION, FRAME, OUTSIDE, START, changed_since, stray_code
 
 ROOT = Path(__file__).parents[2]
@@ -25,9 +25,9 @@ ENTRY = {
 }
 
 
-def place(**changes: object) -> Place:
+def place(**changes: object) -> StageSpec:
     entry = {key: value for key, value in {**ENTRY, **changes}.items() if value is not None}
-    return read_places(yaml.safe_dump({"stages": {"a": entry}}))["a"]
+    return read_stage_specs(yaml.safe_dump({"stages": {"a": entry}}))["a"]
 
 
 @pytest.mark.parametrize(
@@ -181,4 +181,4 @@ def test_code_that_no_stage_names_is_seen_where_python_could_import_it(
 
 def test_this_project_has_no_such_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert stray_code(read_places(Path("dvc.yaml").read_text(encoding="utf-8")).values()) == []
+    assert stray_code(read_stage_specs(Path("dvc.yaml").read_text(encoding="utf-8")).values()) == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from darkroom.config.stage_spec import places
+from darkroom.config.stage_spec import stage_specs
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking import repository as repositories
 from darkroom.tracking import stage_run
@@ -124,7 +124,7 @@ def test_a_clone_with_autocrlf_has_the_same_code(
     found = []
     for folder in (tmp_path / "made", clone):
         monkeypatch.chdir(folder)
-        found.append({name: place.code_hashes() for name, place in places().items()})
+        found.append({name: place.code_hashes() for name, place in stage_specs().items()})
         assert git("status", "--porcelain") == ""
     assert found[0] == found[1]
     for file in (path for path in clone.rglob("*") if path.is_file() and ".git" not in path.parts):

@@ -10,7 +10,7 @@ import pytest
 from darkroom.core.artifact import content_hash, write_json
 from darkroom.runner.reproduce import Files, Output, Reproduction
 from darkroom.tracking import stage_run
-from darkroom.tracking.query import Witness
+from darkroom.tracking.query import RunQuery
 from darkroom.tracking.store import Store
 
 VAE, HERE = Path("artifacts/vae"), {"threads": "4", "device": "cpu"}
@@ -28,11 +28,11 @@ def test_the_profile_of_the_run_that_wrote_an_output_is_found(project: Path) -> 
 def test_a_run_that_an_audit_recorded_afterwards_made_nothing_where_another_did(project: Path) -> None:
     write_json(VAE / "config.json", {"only": str(project)})
     made = {VAE.as_posix(): content_hash(VAE)}
-    Witness().record("train_vae", {}, {}, made, "restored")
+    RunQuery().record("train_vae", {}, {}, made, "restored")
     assert Store().find_maker(*next(iter(made.items()))) is not None
     with stage_run("train_vae", {}, {}, {}, [VAE], {"threads": "64"}):
         pass
-    Witness().record("train_vae", {}, {}, made, "restored")
+    RunQuery().record("train_vae", {}, {}, made, "restored")
     assert Store().profile_of_maker("artifacts/vae", content_hash(VAE)) == {"threads": "64"}
 
 

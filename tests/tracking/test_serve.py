@@ -33,7 +33,7 @@ from darkroom.tracking.ports import (
     web_port,
     while_it_runs,
 )
-from darkroom.tracking.query import Witness
+from darkroom.tracking.query import RunQuery
 
 T = TypeVar("T")
 STARTS_WITHIN, ANSWERS_WITHIN = 200, 60  # seconds
@@ -239,7 +239,7 @@ def test_a_project_of_any_name_keeps_its_runs_in_itself_and_shows_them(
         run.text("a note", "notes.txt")
         write_json(Path("artifacts/vae/config.json"), {})
     assert run.id is not None
-    (seen,) = Witness().runs("train_vae", {})
+    (seen,) = RunQuery().runs("train_vae", {})
     kept = artifacts_folder(seen.artifacts)
     assert kept is not None
     assert (kept / "notes.txt").read_text() == "a note"

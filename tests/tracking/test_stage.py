@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from darkroom.config.params import Params
-from darkroom.config.stage_spec import place
+from darkroom.config.stage_spec import stage_spec
 from darkroom.core.artifact import content_hash, read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interrupted
@@ -73,7 +73,7 @@ def status_of(body: object = write, trains: bool = False) -> int:
 
 
 def test_a_stage_is_described_by_dvc_yaml_alone(stage_project: Path) -> None:
-    here = place("prepare_data")
+    here = stage_spec("prepare_data")
     assert here.inputs == [Path("sources.json")]
     assert here.code == [Path("stages/prepare_data.py"), Path("src/darkroom/data")]
     assert here.outputs == [PREPARED, METRICS]
@@ -104,7 +104,7 @@ def test_a_tracked_stage_names_its_params_and_where_its_run_is_seen(
     assert found.data.tags["in.sources.json"] == content_hash("sources.json")
     assert found.data.tags["out.data/prepared"] == content_hash(PREPARED)
     assert json.loads(found.data.tags["profile"])["device"].startswith("cpu")
-    assert found.data.tags[DEFINITION] == place("prepare_data").definition
+    assert found.data.tags[DEFINITION] == stage_spec("prepare_data").definition
     assert {START, FRAME, OUTSIDE} <= found.data.tags.keys()
 
 

@@ -14,7 +14,7 @@ from darkroom.data.latents import Latents
 from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.schedule import DiscreteVP
 from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
-from darkroom.training.engine.context import Setting
+from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.optim import OptimizerConfig
 from darkroom.training.unet import UNetTask
 
@@ -42,8 +42,8 @@ def optimizer() -> Callable[..., OptimizerConfig]:
 
 
 @pytest.fixture
-def setting() -> Setting:
-    return Setting(batch_size=8, seed=0, precision="fp32", device=torch.device("cpu"))
+def setting() -> TrainingContext:
+    return TrainingContext(batch_size=8, seed=0, precision="fp32", device=torch.device("cpu"))
 
 
 def randomise(network: nn.Module) -> None:
@@ -63,7 +63,7 @@ class World:
     """What a U-Net is trained on; kind: "text", "class" or "none"."""
 
     kind: str
-    setting: Setting
+    setting: TrainingContext
 
     def latents(self, purpose: str = "train") -> Latents:
         draw = generator(0, "latents", purpose)
@@ -117,7 +117,7 @@ class World:
 
 
 @pytest.fixture
-def world(setting: Setting) -> Callable[[str], World]:
+def world(setting: TrainingContext) -> Callable[[str], World]:
     return lambda kind: World(kind, setting)
 
 

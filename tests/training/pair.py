@@ -28,7 +28,7 @@ from darkroom.nn.judge.towers import Towers
 from darkroom.nn.text.clip import CLIPTextConfig
 from darkroom.training.autoencoder import VAELoss, VAETask
 from darkroom.training.contrastive import ContrastiveTask
-from darkroom.training.engine.context import Setting
+from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.distributed import ALONE, CPU, Processes
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loss, Phase, train
@@ -112,8 +112,8 @@ def adamw(**changes: object) -> Optimizer:
     return Optimizer.model_validate({**usual, **schedule, **changes})
 
 
-def setting(processes: Processes, batch_size: int = 8) -> Setting:
-    return Setting(batch_size, 0, "fp32", CPU, processes)
+def setting(processes: Processes, batch_size: int = 8) -> TrainingContext:
+    return TrainingContext(batch_size, 0, "fp32", CPU, processes)
 
 
 def unet(processes: Processes, steps: int = STEPS, accumulation: int = 1, **changes: object) -> Training:

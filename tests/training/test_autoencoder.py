@@ -14,7 +14,7 @@ from darkroom.nn.autoencoder.discriminator import DiscriminatorConfig, PatchDisc
 from darkroom.nn.autoencoder.identity import IdentityAutoencoder
 from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig, Moments
 from darkroom.training.autoencoder import VAELoss, VAETask, comparison, encode, kl_divergence, validate
-from darkroom.training.engine.context import Setting
+from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Phase, train
 from darkroom.training.engine.optim import OptimizerConfig
@@ -34,7 +34,7 @@ def make_vae() -> AutoencoderKL:
         return AutoencoderKL(config)
 
 
-def make_task(setting: Setting, loss: VAELoss | None = None) -> VAETask:
+def make_task(setting: TrainingContext, loss: VAELoss | None = None) -> VAETask:
     return VAETask(make_vae(), loss or VAELoss("l1", 0.1), images, N, setting)
 
 
@@ -54,7 +54,7 @@ def test_kl_is_the_textbooks() -> None:
 
 
 @pytest.mark.parametrize("reconstruction", ["l1", "l2"])
-def test_the_loss_is_the_sum_of_its_terms(reconstruction: Any, setting: Setting) -> None:
+def test_the_loss_is_the_sum_of_its_terms(reconstruction: Any, setting: TrainingContext) -> None:
     class Distance(nn.Module):
         def forward(self, y: Tensor, x: Tensor) -> Tensor:
             return torch.full((len(x),), 3.0)
@@ -65,14 +65,14 @@ def test_the_loss_is_the_sum_of_its_terms(reconstruction: Any, setting: Setting)
     torch.testing.assert_close(terms["loss"], expected)
 
 
-def test_l1_and_l2_are_what_they_say(setting: Setting) -> None:
+def test_l1_and_l2_are_what_they_say(setting: TrainingContext) -> None:
     l1, l2 = (make_task(setting, VAELoss(kind, 0.0)) for kind in ("l1", "l2"))
     x, y, _ = l1._reconstruct(l1._inputs(0, ALL))
     torch.testing.assert_close(l1.loss(0, ALL)["reconstruction"], (x - y).abs().mean())
     torch.testing.assert_close(l2.loss(0, ALL)["reconstruction"], (x - y).square().mean())
 
 
-def test_a_loss_is_a_function_of_its_step_and_rows(setting: Setting) -> None:
+def test_a_loss_is_a_function_of_its_step_and_rows(setting: TrainingContext) -> None:
     task = make_task(setting)
     whole = [float(task.loss(step, ALL)["loss"].detach()) for step in (0, 1)]
     assert whole[0] != whole[1]
@@ -80,7 +80,7 @@ def test_a_loss_is_a_function_of_its_step_and_rows(setting: Setting) -> None:
     assert 0.25 * parts[0] + 0.75 * parts[1] == pytest.approx(whole[0], rel=1e-5)
 
 
-def test_the_critics_weight_balances_the_gradients_at_the_last_layer(setting: Setting) -> None:
+def test_the_critics_weight_balances_the_gradients_at_the_last_layer(setting: TrainingContext) -> None:
     """Esser et al. 2021, eq. 7."""
     task = make_task(setting, with_critic(start=0, weight=0.5))
     terms = task.loss(0, ALL)
@@ -94,7 +94,7 @@ def test_the_critics_weight_balances_the_gradients_at_the_last_layer(setting: Se
     torch.testing.assert_close(terms["loss"], expected)
 
 
-def test_the_critic_learns_from_pictures_it_does_not_change(setting: Setting) -> None:
+def test_the_critic_learns_from_pictures_it_does_not_change(setting: TrainingContext) -> None:
     task = make_task(setting, with_critic(start=0))
     loss = task.discriminator_loss(0, ALL)["loss"]
     loss.backward()
@@ -109,7 +109,7 @@ def test_the_critic_learns_from_pictures_it_does_not_change(setting: Setting) ->
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_critic_begins_at_its_step(
-    precision: Any, setting: Setting, optimizer: Make, flat: Callable[[nn.Module], Tensor]
+    precision: Any, setting: TrainingContext, optimizer: Make, flat: Callable[[nn.Module], Tensor]
 ) -> None:
     task = make_task(replace(setting, precision=precision), with_critic(start=2))
     critic = task.parts.discriminator
@@ -133,7 +133,7 @@ def test_the_critic_begins_at_its_step(
 
 
 def test_trained_twice_the_weights_are_the_same(
-    setting: Setting, optimizer: Make, flat: Callable[[nn.Module], Tensor]
+    setting: TrainingContext, optimizer: Make, flat: Callable[[nn.Module], Tensor]
 ) -> None:
     def trained() -> Tensor:
         task = make_task(replace(setting, precision="bf16"))
@@ -146,7 +146,7 @@ def test_trained_twice_the_weights_are_the_same(
     assert not torch.equal(first, flat(make_vae()))
 
 
-def test_training_makes_pictures_liker(setting: Setting, optimizer: Make) -> None:
+def test_training_makes_pictures_liker(setting: TrainingContext, optimizer: Make) -> None:
     colours = torch.tensor([[255, 0, 0], [0, 0, 255], [250, 250, 250]], dtype=torch.uint8)
     plain = colours[:, :, None, None].expand(3, 3, 16, 16)
     task = VAETask(make_vae(), VAELoss("l1", 1e-4), lambda rows: plain[rows], 3, setting)

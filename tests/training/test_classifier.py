@@ -18,7 +18,7 @@ from darkroom.training.classifier import (
     label_losses,
     rotation_accuracy,
 )
-from darkroom.training.engine.context import Setting
+from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Phase, train
 from darkroom.training.engine.optim import OptimizerConfig
@@ -62,7 +62,7 @@ def two_headed(absent: bool = False) -> tuple[Classifier, Tensor, Tensor]:
     return Classifier(ClassifierConfig(3, 16, 1, classes=(2, 3), absent=(False, absent))), pictures, labels
 
 
-def test_a_classifier_learns_to_read(setting: Setting, optimizer: Make) -> None:
+def test_a_classifier_learns_to_read(setting: TrainingContext, optimizer: Make) -> None:
     network, pictures, labels = two_headed()
     task = ClassifierTask(network, lambda i: pictures[i], labels, setting)
     phase = Phase("", network, optimizer(learning_rate=3e-3), task.loss)
@@ -71,7 +71,7 @@ def test_a_classifier_learns_to_read(setting: Setting, optimizer: Make) -> None:
     assert found == {"bright": 1.0, "colour": 1.0}
 
 
-def test_a_classifier_learns_what_is_not_there(setting: Setting, optimizer: Make) -> None:
+def test_a_classifier_learns_what_is_not_there(setting: TrainingContext, optimizer: Make) -> None:
     """An attribute that a picture lacks was read as some class or other, so a thing too many was never seen."""
     network, pictures, labels = two_headed(absent=True)
     task = ClassifierTask(network, lambda i: pictures[i], labels, setting)
@@ -91,7 +91,7 @@ def test_accuracy_counts_only_what_is_there_to_read() -> None:
     assert found == pytest.approx({"bright": 0.5, "colour": 4 / 12})
 
 
-def test_a_loss_is_a_function_of_its_step_and_rows(setting: Setting) -> None:
+def test_a_loss_is_a_function_of_its_step_and_rows(setting: TrainingContext) -> None:
     network, pictures, labels = two_headed()
     task = ClassifierTask(network, lambda i: pictures[i], labels, setting)
     whole = float(task.loss(1, ALL)["loss"].detach())
@@ -100,7 +100,7 @@ def test_a_loss_is_a_function_of_its_step_and_rows(setting: Setting) -> None:
     assert float(task.loss(1, ALL)["loss"].detach()) == whole
 
 
-def test_without_labels_a_network_learns_which_way_up(setting: Setting, optimizer: Make) -> None:
+def test_without_labels_a_network_learns_which_way_up(setting: TrainingContext, optimizer: Make) -> None:
     torch.manual_seed(0)
     network = SelfSupervised(ConvTowerConfig(1, 16, 1))
     pictures = torch.zeros(16, 1, 8, 8, dtype=torch.uint8)

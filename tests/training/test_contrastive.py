@@ -13,7 +13,7 @@ from darkroom.nn.judge.conv_tower import ConvTowerConfig
 from darkroom.nn.judge.towers import Towers
 from darkroom.nn.text.clip import CLIPTextConfig
 from darkroom.training.contrastive import ContrastiveTask, contrastive_loss, embed_captions, retrieval
-from darkroom.training.engine.context import Setting
+from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Phase, train
 from darkroom.training.engine.optim import OptimizerConfig
@@ -46,7 +46,7 @@ def test_of_equal_captions_each_is_as_right_as_the_others() -> None:
 
 
 @pytest.fixture
-def task(setting: Setting) -> ContrastiveTask:
+def task(setting: TrainingContext) -> ContrastiveTask:
     """Pictures of four plain colours, and a word for each."""
     colours = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]], dtype=torch.uint8)
     rows = torch.arange(32) % 4

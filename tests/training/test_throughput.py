@@ -22,7 +22,7 @@ from darkroom.nn.layers import attention
 from darkroom.nn.text.clip import CLIPTextConfig
 from darkroom.training.engine import throughput
 from darkroom.training.engine.blank import denoised, judged, matched, reconstructed
-from darkroom.training.engine.context import Setting
+from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.throughput import TRAINING, Throughput, flops, peak
 
 PICTURE, WORDS, CPU = (1, 28, 28), (6, 16), torch.device("cpu")
@@ -93,7 +93,7 @@ def test_the_clock_runs_in_steps_alone(monkeypatch: pytest.MonkeyPatch, called: 
     """Whether hooks are called at every step or at every fifth; the first call only starts the clock."""
     clock, said = Clock(monkeypatch), []
     monkeypatch.setattr(throughput, "peak", lambda device, precision: 1e12)
-    speed = Throughput(5e9, 10, Setting(8, 0, "bf16", CPU), lambda step, values: said.append((step, values)))
+    speed = Throughput(5e9, 10, TrainingContext(8, 0, "bf16", CPU), lambda step, values: said.append((step, values)))
 
     def slow(step: int, values: object) -> None:
         clock.now += 100
@@ -114,7 +114,7 @@ def test_the_clock_runs_in_steps_alone(monkeypatch: pytest.MonkeyPatch, called: 
 def test_a_training_that_is_gone_on_with_or_timed_counts_its_own_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, said = Clock(monkeypatch), []
     monkeypatch.setattr(throughput, "peak", lambda device, precision: 1e12)
-    speed = Throughput(1.0, 10, Setting(1, 0, "fp32", CPU), lambda step, values: said.append(values))
+    speed = Throughput(1.0, 10, TrainingContext(1, 0, "fp32", CPU), lambda step, values: said.append(values))
     for step in (1009, 1010, 0):
         clock.now += 0.25
         for hook in speed.around([]):

@@ -10,7 +10,7 @@ from darkroom.audit.disk import FOLDER_MARK, Cache, Disk
 from darkroom.audit.findings import Finding, short, some
 from darkroom.audit.kinds import foreign, kind
 from darkroom.audit.lineage import Lineage, Step
-from darkroom.config.stage_spec import PIPELINE, Place
+from darkroom.config.stage_spec import PIPELINE, StageSpec
 from darkroom.config.yaml_file import Loader
 from darkroom.core.artifact import PROVENANCE, read_json
 from darkroom.core.dvc_settings import has_remote
@@ -22,7 +22,7 @@ from darkroom.tracking.run import flat
 class Checks:
     """The lineage of dvc.lock, held against files."""
 
-    def __init__(self, lineage: Lineage, places: Mapping[str, Place], disk: Disk, cache: Cache) -> None:
+    def __init__(self, lineage: Lineage, places: Mapping[str, StageSpec], disk: Disk, cache: Cache) -> None:
         self.lineage, self.places, self.disk, self.cache = lineage, places, disk, cache
 
     def expect(self) -> None:

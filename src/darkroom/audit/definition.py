@@ -12,17 +12,17 @@ import yaml
 from darkroom.audit.checks import Checks
 from darkroom.audit.findings import Finding, short, some
 from darkroom.audit.lineage import Step, read_lineage
-from darkroom.config.stage_spec import LOCK, PIPELINE, Place, is_code, read_places
+from darkroom.config.stage_spec import LOCK, PIPELINE, StageSpec, is_code, read_stage_specs
 from darkroom.core.artifact import file_hash
 from darkroom.core.errors import DarkroomError
-from darkroom.tracking.query import Seen
+from darkroom.tracking.query import RecordedRun
 from darkroom.tracking.ran import DEFINITION, FRAME, OUTSIDE, changed_since, stray_code
 from darkroom.tracking.repository import known, md5_at_head
 
 AS_TOLD = f"as {PIPELINE} and {LOCK} have it"
 
 
-def check_code(places: Mapping[str, Place]) -> Iterator[Finding]:
+def check_code(places: Mapping[str, StageSpec]) -> Iterator[Finding]:
     """Code in the folders of code that is in no stage's dependencies, so that nobody would see it run."""
     for path in stray_code(places.values()):
         instead = path.name.partition(".")[0] in sys.stdlib_module_names
@@ -36,7 +36,7 @@ def check_code(places: Mapping[str, Place]) -> Iterator[Finding]:
         yield Finding("foreign code", str(path), what, remedy)
 
 
-def compare_definition(step: Step, maker: Seen | None, checks: Checks) -> Iterator[Finding]:
+def compare_definition(step: Step, maker: RecordedRun | None, checks: Checks) -> Iterator[Finding]:
     """What the run that made a step ran otherwise than the project's files have it."""
     if maker is None or maker.afterwards:
         return
@@ -61,7 +61,7 @@ def compare_definition(step: Step, maker: Seen | None, checks: Checks) -> Iterat
             yield Finding("other frame", name, what, f"none needed; {again} makes its outputs anew", here)
 
 
-def _definition(step: Step, place: Place, told: Mapping[str, Any], run: str) -> Iterator[Finding]:
+def _definition(step: Step, place: StageSpec, told: Mapping[str, Any], run: str) -> Iterator[Finding]:
     now: dict[str, Any] = json.loads(place.definition)
     if now == told:
         return
@@ -86,7 +86,7 @@ def _definition(step: Step, place: Place, told: Mapping[str, Any], run: str) -> 
 def _at_head(step: Step, told: Mapping[str, Any]) -> bool:
     """Whether the last commit has the definition that a run tells of, and a dvc.lock with what it wrote."""
     try:
-        places = read_places(known("show", f"HEAD:./{PIPELINE}") or "")
+        places = read_stage_specs(known("show", f"HEAD:./{PIPELINE}") or "")
         there = read_lineage(known("show", f"HEAD:./{LOCK}") or "", places).steps[step.stage]
     except (DarkroomError, yaml.YAMLError, AttributeError, KeyError, TypeError):
         return False

@@ -20,20 +20,20 @@ from darkroom.audit.testimony import (
     RECORDED,
     REPAIR,
     RESTORED,
-    Testimony,
+    MatchedRuns,
     ask,
     compare,
     explain,
     rival,
     stale_runs,
 )
-from darkroom.config.stage_spec import LOCK, Place, places
+from darkroom.config.stage_spec import LOCK, StageSpec, stage_specs
 from darkroom.core.artifact import file_hash
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking.address import is_on, location, shown
 from darkroom.tracking.outbox.journal import pending
 from darkroom.tracking.outputs import MODELS
-from darkroom.tracking.query import Witness, store_exists, stray_artifacts
+from darkroom.tracking.query import RunQuery, store_exists, stray_artifacts
 from darkroom.tracking.records import hashes, own_artifacts
 from darkroom.tracking.store import Store
 
@@ -50,7 +50,7 @@ class Audit:
     target: str
     lineage: Lineage
     findings: list[Finding]
-    told: Mapping[str, Testimony]
+    told: Mapping[str, MatchedRuns]
     versions: Mapping[str, list[str]]
     picture: pictures.Traced | None = None
     repaired: list[str] = field(default_factory=list)
@@ -70,16 +70,16 @@ class Auditor:
     """
 
     def __init__(self, target: str | None, all_runs: bool = False) -> None:
-        self.places, self.all_runs = places(), all_runs
+        self.places, self.all_runs = stage_specs(), all_runs
         self.target = target
         self.picture: pictures.Recorded | None = None
-        self._opening: Future[Witness] | None = None
+        self._opening: Future[RunQuery] | None = None
         self._pool = ThreadPoolExecutor(1)
         self._copies: dict[str, Path] = {}
         stage = self._resolve()
         lock = LOCK.read_bytes() if LOCK.is_file() else None
         if is_on() and store_exists():
-            self._opening = self._pool.submit(Witness)  # takes seconds, in which files are hashed
+            self._opening = self._pool.submit(RunQuery)  # takes seconds, in which files are hashed
         self.current = read_lineage(lock, self.places)
         self.disk = Disk(path for place in self.places.values() for path in place.outputs)
         self.cache = Cache(self.disk)
@@ -151,7 +151,7 @@ class Auditor:
         witness.refresh()
         return done
 
-    def _record(self, witness: Witness, step: Step) -> Iterator[str]:
+    def _record(self, witness: RunQuery, step: Step) -> Iterator[str]:
         told = ask(witness, step)
         kinds = {finding.kind for finding in compare(step, told, self.checks)}
         if any(self.disk.digest(Path(path), digest) != digest for path, digest in step.outputs.items()):
@@ -169,7 +169,7 @@ class Auditor:
             witness.record(step.stage, step.flat_params, step.inputs, step.outputs, RESTORED)
             yield f"{step.stage}: a run says that its outputs were restored"
 
-    def _held(self, witness: Witness, told: Mapping[str, Testimony]) -> Held:
+    def _held(self, witness: RunQuery, told: Mapping[str, MatchedRuns]) -> Held:
         contents = {digest for step in self.current.steps.values() for digest in step.outputs.values()}
         return Held(witness, self.all_runs, contents, told, self._find)
 
@@ -185,7 +185,7 @@ class Auditor:
         found = self._copies.get(md5)
         return found if found is not None and found.is_file() and file_hash(found) == md5 else None
 
-    def _witness(self) -> tuple[Witness | None, list[Finding]]:
+    def _witness(self) -> tuple[RunQuery | None, list[Finding]]:
         if not is_on():
             what = "DARKROOM_TRACKING=off: no run was asked"
             return None, [Finding("not asked", "MLflow", what, "set DARKROOM_TRACKING=on")]
@@ -199,7 +199,7 @@ class Auditor:
             what, _, remedy = str(error).rpartition("; ")
             return None, [Finding("store", shown(location()), what, remedy, tuple(self.lineage.steps))]
 
-    def _present(self, step: Step, told: Testimony | None) -> Iterator[Finding]:
+    def _present(self, step: Step, told: MatchedRuns | None) -> Iterator[Finding]:
         """How the disk differs from dvc.lock."""
         checks = self.checks
         for path, digest in checks.differs(step).items():
@@ -231,7 +231,7 @@ class Auditor:
             if name not in self.current.steps and not foreign(LOCK):
                 yield Finding("out of date", name, f"never ran, says {LOCK}", "dvc repro", (name,))
 
-    def _store_faults(self, witness: Witness) -> Iterator[Finding]:
+    def _store_faults(self, witness: RunQuery) -> Iterator[Finding]:
         for run in pending():
             what = f"a run that began at {datetime.fromtimestamp(run.began / 1000):%F %T} waits to be sent"
             yield Finding("not yet sent", run.stage, what, REPAIR, (run.stage,))
@@ -264,17 +264,17 @@ class Auditor:
         return list(_declared(self.places).behind(stage).steps) if stage else []
 
 
-def _make_store() -> Witness:
+def _make_store() -> RunQuery:
     """A store where there was none."""
     Store()
-    return Witness()
+    return RunQuery()
 
 
 def _is_model(path: str) -> bool:
     return Path(path).parent == MODELS
 
 
-def _declared(stages: Mapping[str, Place]) -> Lineage:
+def _declared(stages: Mapping[str, StageSpec]) -> Lineage:
     """The stages as dvc.yaml declares them, without contents."""
     return ordered(
         Step(

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from darkroom.audit.findings import Finding, short, some
-from darkroom.audit.testimony import REPAIR, REPAIR_ALL, Testimony
+from darkroom.audit.testimony import REPAIR, REPAIR_ALL, MatchedRuns
 from darkroom.core.artifact import file_hash, folder_hash
 from darkroom.serving.model_folder import CODE
 from darkroom.serving.registry import MODEL
@@ -16,7 +16,7 @@ from darkroom.tracking.columns import experiment_tags
 from darkroom.tracking.database import EXPERIMENT, Tables
 from darkroom.tracking.differences import additions, differences, is_deleted
 from darkroom.tracking.process import is_running
-from darkroom.tracking.query import Witness
+from darkroom.tracking.query import RunQuery
 from darkroom.tracking.records import FOLDER, PLACES, Record, made_at, own_artifacts, read_record, tagged
 from darkroom.tracking.repository import known
 from darkroom.tracking.sources import CONTENT
@@ -34,10 +34,10 @@ class Held:
     md5. unvouched: what was seen and nobody vouches for; filled while findings are asked for.
     """
 
-    witness: Witness
+    witness: RunQuery
     everything: bool
     contents: Collection[str]
-    told: Mapping[str, Testimony]
+    told: Mapping[str, MatchedRuns]
     find: keeping.Find
     unvouched: list[str] = field(default_factory=list)
     _named: set[Path] = field(default_factory=set)

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from darkroom.config.stage_spec import LOCK, Place, is_code
+from darkroom.config.stage_spec import LOCK, StageSpec, is_code
 from darkroom.config.yaml_file import Loader
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking.run import flat
@@ -67,7 +67,7 @@ class Lineage:
         return [step for name, step in self.steps.items() if name not in used]
 
 
-def read_lineage(lock: str | bytes | None, places: Mapping[str, Place]) -> Lineage:
+def read_lineage(lock: str | bytes | None, places: Mapping[str, StageSpec]) -> Lineage:
     """The steps in the text of a dvc.lock, of the stages that dvc.yaml still names; None: there is no such file.
 
     Raises:
@@ -93,7 +93,7 @@ def ordered(steps: Iterable[Step]) -> Lineage:
     return Lineage(done)
 
 
-def _step(name: str, entry: Mapping[str, Any], place: Place) -> Step:
+def _step(name: str, entry: Mapping[str, Any], place: StageSpec) -> Step:
     deps = {dep["path"]: str(dep["md5"]) for dep in entry.get("deps", [])}
     outs = entry.get("outs", [])
     return Step(

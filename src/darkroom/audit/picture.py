@@ -10,11 +10,11 @@ import yaml
 from darkroom.audit.disk import Disk
 from darkroom.audit.findings import Finding, short
 from darkroom.audit.lineage import Lineage, Step, ordered, read_lineage
-from darkroom.config.stage_spec import LOCK, PIPELINE, Place, read_places
+from darkroom.config.stage_spec import LOCK, PIPELINE, StageSpec, read_stage_specs
 from darkroom.core.errors import DarkroomError
 from darkroom.inference.written import written
 from darkroom.serving.registry import MADE_AT
-from darkroom.tracking.query import Seen, Witness
+from darkroom.tracking.query import RecordedRun, RunQuery
 from darkroom.tracking.repository import known, trouble
 
 
@@ -52,7 +52,7 @@ def read(path: Path) -> Recorded:
 
 
 def trace(
-    picture: Recorded, current: Lineage, places: Mapping[str, Place], disk: Disk, witness: Witness | None
+    picture: Recorded, current: Lineage, places: Mapping[str, StageSpec], disk: Disk, witness: RunQuery | None
 ) -> Traced:
     """Find the pipeline that drew a picture: in dvc.lock, in an earlier dvc.lock that git has, among the runs."""
     if not picture.model:
@@ -69,7 +69,7 @@ def trace(
     return Traced(picture, "", Lineage({}), [_unknown(picture, disk, witness)])
 
 
-def _unknown(picture: Recorded, disk: Disk, witness: Witness | None) -> Finding:
+def _unknown(picture: Recorded, disk: Disk, witness: RunQuery | None) -> Finding:
     what = f"was drawn by a pipeline {short(picture.model)} that neither {LOCK}, git"
     what += " nor a run knows" if witness else " knows; no run could be asked"
     if silent := trouble():
@@ -94,14 +94,14 @@ def _in_git(model: str) -> tuple[str, Lineage] | None:
     commit = commits.splitlines()[-1]
     lock, stages = known("show", f"{commit}:./{LOCK}"), known("show", f"{commit}:./{PIPELINE}")
     try:
-        lineage = read_lineage(lock or "", read_places(stages or ""))
+        lineage = read_lineage(lock or "", read_stage_specs(stages or ""))
     except (DarkroomError, yaml.YAMLError, AttributeError, KeyError, TypeError):
         return None
     maker = _maker(lineage, model)
     return (commit, lineage.behind(maker.stage)) if maker else None
 
 
-def _from_runs(last: Seen, witness: Witness, places: Mapping[str, Place]) -> Lineage:
+def _from_runs(last: RecordedRun, witness: RunQuery, places: Mapping[str, StageSpec]) -> Lineage:
     """The run that made a pipeline, and those that made what it read, each found by its content."""
     uncached = frozenset(path.as_posix() for place in places.values() for path in place.uncached)
     steps: dict[str, Step] = {}

@@ -9,9 +9,9 @@ from typing import Any
 from darkroom.audit.examine import Audit
 from darkroom.audit.findings import Finding, short
 from darkroom.audit.lineage import Lineage, Step
-from darkroom.audit.testimony import Testimony, day
+from darkroom.audit.testimony import MatchedRuns, day
 from darkroom.core.progress import readable_size
-from darkroom.core.text import printable
+from darkroom.core.text import printable_text
 from darkroom.data.manifest import data_root
 
 WIDTH = 120
@@ -36,7 +36,7 @@ def text(audit: Audit) -> str:
         [f"not vouched for: {what}" for what in audit.unvouched],
         [_verdict(audit)],
     ]
-    return "\n\n".join("\n".join(map(printable, lines)) for lines in parts if lines)
+    return "\n\n".join("\n".join(map(printable_text, lines)) for lines in parts if lines)
 
 
 def as_json(audit: Audit) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def as_json(audit: Audit) -> dict[str, Any]:
 
 
 def _step_as_json(audit: Audit, step: Step) -> dict[str, Any]:
-    maker = audit.told.get(step.stage, Testimony()).maker
+    maker = audit.told.get(step.stage, MatchedRuns()).maker
     return {
         "stage": step.stage,
         "cmd": step.cmd,
@@ -102,7 +102,7 @@ def _picture(audit: Audit) -> list[str]:
 
 
 def _tree(audit: Audit) -> list[str]:
-    rows = [tuple(map(printable, row)) for row in _rows(audit)]
+    rows = [tuple(map(printable_text, row)) for row in _rows(audit)]
     if not rows:
         return []
     rows.insert(0, ("", "lineage", "content", "size", "stage", "run", "began", "commit"))
@@ -124,7 +124,7 @@ def _branch(audit: Audit, step: Step, first: str, rest: str, seen: set[str]) -> 
         yield ("", f"{first}{', '.join(products)}", "(above)", "", "", "", "", "")
         return
     seen.add(step.stage)
-    maker = audit.told.get(step.stage, Testimony()).maker
+    maker = audit.told.get(step.stage, MatchedRuns()).maker
     commit = maker and (short(maker.commit) + "+" * maker.dirty if maker.commit else "no commit")
     run = (short(maker.id), day(maker.began), commit or "") if maker else ("no run" if audit.told else "", "", "")
     children = _direct(audit.lineage, step)
@@ -185,13 +185,13 @@ def _profiles(audit: Audit) -> set[str]:
     return {_told_profile(told) for told in audit.told.values() if told.maker and told.maker.profile}
 
 
-def _told_profile(told: Testimony) -> str:
+def _told_profile(told: MatchedRuns) -> str:
     profile = told.maker.profile if told.maker else {}
     return ", ".join(f"{key.removeprefix('version.').replace('_', ' ')} {value}" for key, value in profile.items())
 
 
 def _about(audit: Audit, step: Step) -> list[str]:
-    told = audit.told.get(step.stage, Testimony())
+    told = audit.told.get(step.stage, MatchedRuns())
     took = ""
     if told.maker and told.maker.ended and not told.maker.afterwards:
         minutes, seconds = divmod(round((told.maker.ended - told.maker.began) / 1000), 60)

@@ -11,7 +11,7 @@ from darkroom.audit.checks import Checks
 from darkroom.audit.findings import Finding, short, some
 from darkroom.audit.lineage import Step
 from darkroom.tracking.address import artifacts_folder
-from darkroom.tracking.query import Seen, Witness
+from darkroom.tracking.query import RecordedRun, RunQuery
 from darkroom.tracking.repository import NO_COMMIT, NO_REPOSITORY, known, trouble
 from darkroom.tracking.run import code_hash
 from darkroom.tracking.store import VALUE_LENGTH
@@ -21,28 +21,28 @@ RESTORED, RECORDED = "restored", "recorded afterwards"
 
 
 @dataclass
-class Testimony:
+class MatchedRuns:
     """What the runs tell of one step.
 
     maker: the run that made it, or None. others: further runs of the stage, newest first.
     """
 
-    maker: Seen | None = None
-    others: list[Seen] = field(default_factory=list)
-    deleted: Seen | None = None  # where there is no maker: the finished run that was deleted
+    maker: RecordedRun | None = None
+    others: list[RecordedRun] = field(default_factory=list)
+    deleted: RecordedRun | None = None  # where there is no maker: the finished run that was deleted
 
 
-def ask(witness: Witness, step: Step) -> Testimony:
+def ask(witness: RunQuery, step: Step) -> MatchedRuns:
     """Find the run that made what a step wrote, from what it read: the latest one that is finished and not deleted."""
     runs = witness.runs(step.stage, step.outputs)
     agreeing = [seen for seen in runs if seen.good and _agrees(seen, step)]
     agreeing.sort(key=lambda seen: not seen.recorded)  # of what left a record, others vouch for what it says
     maker = next(iter([seen for seen in agreeing if not seen.afterwards] or agreeing), None)
     lost = next((s for s in runs if s.deleted and s.status == "FINISHED" and _agrees(s, step)), None)
-    return Testimony(maker, [seen for seen in runs if seen is not maker], None if maker else lost)
+    return MatchedRuns(maker, [seen for seen in runs if seen is not maker], None if maker else lost)
 
 
-def compare(step: Step, told: Testimony, checks: Checks) -> Iterator[Finding]:
+def compare(step: Step, told: MatchedRuns, checks: Checks) -> Iterator[Finding]:
     """What the runs tell otherwise than dvc.lock, and what speaks against the run that made it."""
     here = (step.stage,)
     if told.maker is None:
@@ -84,7 +84,7 @@ def compare(step: Step, told: Testimony, checks: Checks) -> Iterator[Finding]:
         yield Finding("lost copies", step.stage, what, f"put them back there, or {again}", here)
 
 
-def rival(step: Step, told: Testimony, checks: Checks) -> Seen | None:
+def rival(step: Step, told: MatchedRuns, checks: Checks) -> RecordedRun | None:
     """A run that made something else of a step's inputs and parameters, unless its code is known to be another."""
     for seen in told.others:
         same = seen.good and not _other_inputs(seen, step) and _same_params(seen, step)
@@ -93,7 +93,7 @@ def rival(step: Step, told: Testimony, checks: Checks) -> Seen | None:
     return None
 
 
-def explain(step: Step, path: str, digest: str, told: Testimony, checks: Checks) -> Finding:
+def explain(step: Step, path: str, digest: str, told: MatchedRuns, checks: Checks) -> Finding:
     """Why an output on the disk has another content than dvc.lock has: a run wrote it, or it was tampered with."""
     here = (step.stage,)
     wrote = next((seen for seen in told.others if seen.good and seen.outputs.get(path) == digest), None)
@@ -110,7 +110,7 @@ def explain(step: Step, path: str, digest: str, told: Testimony, checks: Checks)
     return Finding("not in dvc.lock", path, what, back, here)
 
 
-def stale_runs(witness: Witness, stages: Collection[str]) -> list[tuple[Seen, str]]:
+def stale_runs(witness: RunQuery, stages: Collection[str]) -> list[tuple[RecordedRun, str]]:
     """The runs of these stages that count as running and never will end, with the reason."""
     open_runs = [seen for seen in witness.running() if seen.stage in stages]
     return [(seen, why) for seen in open_runs if (why := witness.why_stale(seen))]
@@ -121,7 +121,7 @@ def day(milliseconds: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(milliseconds / 1000))
 
 
-def _nobody(step: Step, told: Testimony, checks: Checks) -> Finding:
+def _nobody(step: Step, told: MatchedRuns, checks: Checks) -> Finding:
     """Why there is no run."""
     here = (step.stage,)
     if told.deleted:
@@ -142,16 +142,16 @@ def _nobody(step: Step, told: Testimony, checks: Checks) -> Finding:
     )
 
 
-def _agrees(seen: Seen, step: Step) -> bool:
+def _agrees(seen: RecordedRun, step: Step) -> bool:
     wrote = all(seen.outputs.get(path) == digest for path, digest in step.outputs.items())
     return wrote and not _other_inputs(seen, step)
 
 
-def _other_inputs(seen: Seen, step: Step) -> bool:
+def _other_inputs(seen: RecordedRun, step: Step) -> bool:
     return any(seen.inputs.get(path) != digest for path, digest in step.inputs.items())
 
 
-def _same_params(seen: Seen, step: Step) -> bool:
+def _same_params(seen: RecordedRun, step: Step) -> bool:
     return all(_same(seen.params.get(key), value) for key, value in step.flat_params.items())
 
 
@@ -174,7 +174,7 @@ def _differing(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return [f"{key.replace('_', ' ')} {now}, not {before}" for key, before, now in pairs if before != now]
 
 
-def _same_code(step: Step, seen: Seen, checks: Checks) -> bool | None:
+def _same_code(step: Step, seen: RecordedRun, checks: Checks) -> bool | None:
     """Whether a run's code is dvc.lock's; None where that is not known, or no longer on the disk."""
     if not step.code or any(checks.disk.digest(Path(path), digest) != digest for path, digest in step.code.items()):
         return None

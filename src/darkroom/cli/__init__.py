@@ -8,7 +8,7 @@ import typer
 from darkroom.cli import audit, compare, draw, finish, interop, project, registry, reproduce, serve, show
 from darkroom.cli.terminal import printed
 from darkroom.core.errors import DarkroomError
-from darkroom.core.text import printable
+from darkroom.core.text import printable_text
 
 INTERRUPTED = 130
 
@@ -53,7 +53,7 @@ def _run() -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    print(f"darkroom: {printable(message)}", file=sys.stderr)
+    print(f"darkroom: {printable_text(message)}", file=sys.stderr)
     sys.exit(1)
 
 

@@ -9,8 +9,7 @@ import typer
 
 from darkroom.cli.options import MAX_PICTURES, place
 from darkroom.core.errors import DarkroomError
-from darkroom.core.text import check_text, read_text
-from darkroom.data.names import shown
+from darkroom.core.text import check_text, printable, read_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -96,7 +95,7 @@ def compare(
     ]
     wanted = asked or _usual(sides)
     _check(wanted, numbers, sides)
-    print(*(f"{side.letter} = {shown(side.folder)}" for side in sides), sep="\n")
+    print(*(f"{side.letter} = {printable(side.folder)}" for side in sides), sep="\n")
     for line in _refusals(wanted, sides):
         print(line)
     drawn = [_draw(side, wanted, numbers) for side in sides]
@@ -275,12 +274,12 @@ def _run_parameters(*folders: Path) -> list[Mapping[str, Any]] | None:
     from darkroom.core.artifact import model_hash
     from darkroom.serving.registry import MADE_AT
     from darkroom.tracking.address import is_on
-    from darkroom.tracking.query import Witness, store_exists
+    from darkroom.tracking.query import RunQuery, store_exists
 
     if not (is_on() and store_exists()):
         return None
     try:
-        witness = Witness()
+        witness = RunQuery()
         seen = [witness.wrote(MADE_AT, model_hash(folder)) for folder in folders]
     except DarkroomError:
         return None
@@ -289,7 +288,7 @@ def _run_parameters(*folders: Path) -> list[Mapping[str, Any]] | None:
 
 
 def _cell(values: Mapping[str, Any], name: str) -> str:
-    text = shown(values[name]) if name in values else "–"
+    text = printable(values[name]) if name in values else "–"
     return text if len(text) <= 2 * LABEL else f"{text[: 2 * LABEL - 1]}…"
 
 
@@ -309,5 +308,5 @@ def _labels(a: Path, b: Path) -> tuple[str, str]:
 
 
 def _short(name: str) -> str:
-    text = shown(name)
+    text = printable(name)
     return text if len(text) <= LABEL else f"{text[: LABEL - 1]}…"

@@ -14,7 +14,7 @@ import typer
 from darkroom.cli.names import check_names
 from darkroom.cli.options import PIPELINE, Options, place, with_options
 from darkroom.core.errors import DarkroomError
-from darkroom.core.text import printable
+from darkroom.core.text import printable_text
 from darkroom.inference.defaults import BATCH_SIZE, INPAINT_STRENGTH, STRENGTH
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def regenerate(
         )
     now = profile(model)
     for line in differences(record.profile, now):
-        print(f"darkroom: another execution profile: {printable(line)}", file=sys.stderr)
+        print(f"darkroom: another execution profile: {printable_text(line)}", file=sys.stderr)
     try:
         record.check_work(model)
         record.sampling.levels(model.schedule, model.info.prediction_type)
@@ -130,7 +130,7 @@ def regenerate(
     with Progress(record.steps(model), "regenerate") as bar:
         again = record.again(model, lambda *_: bar.update())
     replace(record, profile=now).save(out, again)
-    print(f"{printable(out)}: {printable(_compared(picture, out, again))}")
+    print(f"{printable_text(out)}: {printable_text(_compared(picture, out, again))}")
 
 
 def _compared(picture: Path, out: Path, again: "Tensor") -> str:
@@ -172,7 +172,7 @@ def _draw(
     from darkroom.core.artifact import content_hash
     from darkroom.core.limits import PIXELS, check_sampling, counted
     from darkroom.core.tensors import to_pil
-    from darkroom.data.names import shown
+    from darkroom.core.text import printable
     from darkroom.inference.editing import as_pictures, check_strength, mask_levels
     from darkroom.inference.options import check_size, together
     from darkroom.inference.record import Record, profile
@@ -218,7 +218,7 @@ def _draw(
         columns=_columns(len(prompts), o.n),
         each=o.n,
         scale=o.scale or 1,
-        sources={name: {"name": shown(path.name), "md5": content_hash(path)} for name, (path, _) in inputs.items()},
+        sources={name: {"name": printable(path.name), "md5": content_hash(path)} for name, (path, _) in inputs.items()},
         image=to_pil(as_pictures(inputs["image"][1], model.info.channels)[0]) if "image" in inputs else None,
         mask=to_pil(mask_levels(inputs["mask"][1])) if "mask" in inputs else None,
     )
@@ -228,7 +228,7 @@ def _draw(
         whole.check_fits()
     record.check_work(model, whole=False)
     for remark in model.remarks.new([*prompts, *([negative] if negative else [])], size):
-        print(f"darkroom: {printable(remark)}", file=sys.stderr)
+        print(f"darkroom: {printable_text(remark)}", file=sys.stderr)
     _develop(model, record, out, o, gif)
 
 
@@ -268,7 +268,7 @@ def _develop(model: "Pipeline", record: "Record", out: Path, o: Options, gif: Pa
         written.append(gif)
     if record.sampling.sampler == "ode":
         print(f"darkroom: ode: {tally.evaluations} evaluations of the network", file=sys.stderr)
-    print(*map(printable, written), sep="\n")
+    print(*map(printable_text, written), sep="\n")
 
 
 def _film(model: "Pipeline", batch: "Record") -> "Film":

@@ -8,7 +8,7 @@ import typer
 
 from darkroom.cli.options import PIPELINE
 from darkroom.core.errors import DarkroomError
-from darkroom.core.text import printable
+from darkroom.core.text import printable_text
 
 if TYPE_CHECKING:
     from darkroom.interop.model import Model
@@ -51,8 +51,8 @@ def import_model(
     model = read_model(source, tokenizer, config)
     write_imported(model, source, destination)
     if model.aside:
-        print(printable(f"{source}: not read: {', '.join(model.aside)}"))
-    print(printable(f"{destination}: {_described(model)}, {content_hash(destination)}"))
+        print(printable_text(f"{source}: not read: {', '.join(model.aside)}"))
+    print(printable_text(f"{destination}: {_described(model)}, {content_hash(destination)}"))
 
 
 def export_model(
@@ -69,7 +69,7 @@ def export_model(
     darkroom export my-model
     darkroom export my-model.safetensors --format single-file --dtype fp16
     """
-    from darkroom.core.artifact import whole
+    from darkroom.core.artifact import atomic_path
     from darkroom.inference.folder import PipelineInfo, carry_words, check_exportable
     from darkroom.interop.diffusers import write_folder
     from darkroom.interop.single_file import unsaid, write_single_file
@@ -89,16 +89,16 @@ def export_model(
         PipelineInfo.read(pipeline)  # says what to do
     check_exportable(pipeline)
     model = read_model(pipeline)
-    with whole(destination) as beside:
+    with atomic_path(destination) as beside:
         if format == "diffusers":
             write_folder(model, beside, dtype)
             carry_words(pipeline, beside)
         else:
             write_single_file(model, beside, dtype)
-    print(printable(f"{destination}: {_described(model)}, {dtype}"))
+    print(printable_text(f"{destination}: {_described(model)}, {dtype}"))
     if format == "single-file" and (silent := unsaid(model)):
         said = f"cannot say {', '.join(silent)}; readers need --config FOLDER, one that export wrote"
-        print(printable(f"{destination}: {said}"))
+        print(printable_text(f"{destination}: {said}"))
 
 
 def _described(model: "Model") -> str:

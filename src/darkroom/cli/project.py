@@ -7,7 +7,7 @@ import typer
 
 from darkroom import __version__
 from darkroom.core.errors import DarkroomError
-from darkroom.core.text import printable
+from darkroom.core.text import printable_text
 
 if TYPE_CHECKING:
     from darkroom.config.params import OutsideSource, Params
@@ -68,7 +68,7 @@ def recipe_fit(
     from darkroom.planning.fitting import fit
 
     for line in fit(name, root, minutes):
-        print(printable(line))
+        print(printable_text(line))
 
 
 @params.command("check")
@@ -89,7 +89,7 @@ def params_check(
     DARKROOM_DEVICE=cuda darkroom params check --memory
     """
     from darkroom.config.params import PARAMS_FILE, load, problems
-    from darkroom.config.stage_spec import PIPELINE, check_not_linked, places
+    from darkroom.config.stage_spec import PIPELINE, check_not_linked, stage_specs
     from darkroom.planning.demands import of_what_is_prepared
 
     path = file or PARAMS_FILE
@@ -98,11 +98,11 @@ def params_check(
     remarks = [f"{path}: {one}" for one in demands if not one.fault]
     found += [f"{path}: {one}" for one in demands if one.fault]
     for line in found + remarks:
-        print(printable(line))
+        print(printable_text(line))
     if found:
         raise typer.Exit(1)
     if file is None and PIPELINE.is_file():
-        check_not_linked(output for stage in places().values() for output in stage.outputs)
+        check_not_linked(output for stage in stage_specs().values() for output in stage.outputs)
     print(f"{path}: sound" + (f", {len(remarks)} remark{'s' * (len(remarks) > 1)}" if remarks else ""))
     if memory:
         _print_memory(load(path))

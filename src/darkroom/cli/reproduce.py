@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from darkroom.core.errors import DarkroomError
-from darkroom.core.text import printable
+from darkroom.core.text import printable_text
 
 if TYPE_CHECKING:
     from darkroom.runner.reproduce import Files, Reproduction
@@ -83,7 +83,7 @@ def _text(done: "Reproduction", differing: list[str] | None) -> str:
             f"  To discard them: rm -r .reproduce/{done.stage}",
             f"  To keep them: copy them from there over the project's own, then dvc commit {done.stage}",
         ]
-    return "\n".join(map(printable, lines))
+    return "\n".join(map(printable_text, lines))
 
 
 def _compared(done: "Reproduction", differing: list[str] | None) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from darkroom.core.text import printable
+from darkroom.core.text import printable_text
 
 LINES = "\n\t"
 REDRAWN = f"{LINES}\r"  # a progress bar begins its line anew
@@ -18,7 +18,7 @@ class _Printed:
         self._stream, self._keep = stream, keep
 
     def write(self, text: str) -> int:
-        self._stream.write(printable(text, self._keep))
+        self._stream.write(printable_text(text, self._keep))
         return len(text)
 
     def writelines(self, lines: Any) -> None:
@@ -33,7 +33,7 @@ class _Printed:
 def printed() -> Iterator[None]:
     """In this block nothing that is printed can move the cursor, colour, hide or reorder what is on the screen.
 
-    Who prints a name on a line of its own passes it through `printable`, for line breaks stay here.
+    Who prints a name on a line of its own passes it through `printable_text`, for line breaks stay here.
     """
     out, err = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _Printed(out, LINES), _Printed(err, REDRAWN)

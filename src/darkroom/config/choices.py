@@ -24,7 +24,8 @@ SamplerName = Literal[
 ]
 SNR = 0.16  # of predictor_corrector: Song et al. 2021, for variance-exploding processes
 TOLERANCE = 1e-5  # of ode
-OWN: dict[str, tuple[SamplerName, float | str]] = {  # options of one sampler alone, with what all others take
+# Options of one sampler alone, with what all others take.
+SAMPLER_OPTIONS: dict[str, tuple[SamplerName, float | str]] = {
     "eta": ("ddim", 0.0),
     "variance": ("ddpm", "beta_tilde"),
     "snr": ("predictor_corrector", SNR),

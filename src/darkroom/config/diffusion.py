@@ -9,7 +9,7 @@ from darkroom.config.choices import (
     CONTINUOUS_SPACINGS,
     EPSILON_ONLY,
     NOISE_PREDICTIONS,
-    OWN,
+    SAMPLER_OPTIONS,
     USUAL_TIMES,
     LossName,
     PredictionType,
@@ -79,7 +79,7 @@ class Sampling(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         for key in ("variance", "snr"):
-            owner, other = OWN[key]
+            owner, other = SAMPLER_OPTIONS[key]
             if (value := getattr(self, key)) != other and self.sampler != owner:
                 raise ValueError(f"{key} = {value!r} is {owner}'s alone; sampler = {self.sampler!r} takes {other}")
         if self.sampler == "ode" and self.spacing != "linspace":

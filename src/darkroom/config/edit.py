@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from darkroom.config.yaml_file import Loader, read
-from darkroom.core.artifact import whole
+from darkroom.core.artifact import atomic_path
 from darkroom.core.errors import DarkroomError
 
 Key = tuple[str, ...]  # ("train_unet", "steps")
@@ -31,7 +31,7 @@ def edit(path: Path, values: Mapping[Key, int | None]) -> None:
         space = " " if text[start - 1 : start] == ":" else ""  # "steps:" with nothing behind it
         text = text[:start] + space + written + text[end:]
         wanted = _with(wanted, key, values[key])
-    with whole(real) as beside:
+    with atomic_path(real) as beside:
         beside.write_bytes(text.encode("utf-8"))
         shutil.copymode(real, beside)
         if not _holds(beside, wanted):

@@ -20,7 +20,7 @@ KEEPING = ("cache", "persist")  # options of an output that are not about how it
 
 
 @dataclass(frozen=True)
-class Place:
+class StageSpec:
     """What dvc.yaml says of a stage, so that it is said once.
 
     definition: all of that which decides what the stage does, as JSON: the same for entries in another order, or with
@@ -48,7 +48,7 @@ class Place:
         return {file.as_posix(): content_hash(file) for path in self.code for file in files_of(path)}
 
 
-def places(pipeline: Path = PIPELINE) -> dict[str, Place]:
+def stage_specs(pipeline: Path = PIPELINE) -> dict[str, StageSpec]:
     """Every stage of dvc.yaml, in its order.
 
     Raises:
@@ -57,25 +57,25 @@ def places(pipeline: Path = PIPELINE) -> dict[str, Place]:
     try:
         if not stat.S_ISREG(pipeline.stat().st_mode):  # of a pipe, nothing would ever come
             raise DarkroomError(f"{pipeline}: is no file; rm -rf {pipeline} && git checkout HEAD -- {pipeline}")
-        return read_places(pipeline.read_text(encoding="utf-8"))
+        return read_stage_specs(pipeline.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DarkroomError(f"{pipeline}: no such file here; go to the project's folder") from None
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
         raise DarkroomError(f"{pipeline}: not a pipeline ({' '.join(str(error).split())}); mend it") from None
 
 
-def read_places(text: str) -> dict[str, Place]:
+def read_stage_specs(text: str) -> dict[str, StageSpec]:
     """The stages of a dvc.yaml, given as its text; raises what a text that is none makes raise."""
-    return {name: _place(entry) for name, entry in yaml.safe_load(text)["stages"].items()}
+    return {name: _stage_spec(entry) for name, entry in yaml.safe_load(text)["stages"].items()}
 
 
-def place(stage: str, pipeline: Path = PIPELINE) -> Place:
+def stage_spec(stage: str, pipeline: Path = PIPELINE) -> StageSpec:
     """The stage's entry in dvc.yaml.
 
     Raises:
         DarkroomError: no such file here, or no such stage in it.
     """
-    stages = places(pipeline)
+    stages = stage_specs(pipeline)
     if stage not in stages:
         raise DarkroomError(f"{pipeline}: has no stage {stage!r}; it has {', '.join(stages)}")
     return stages[stage]
@@ -104,10 +104,10 @@ def is_code(path: Path) -> bool:
     return path.parts[0] in CODE
 
 
-def _place(entry: dict[str, Any]) -> Place:
+def _stage_spec(entry: dict[str, Any]) -> StageSpec:
     deps = list(_options(entry.get("deps", [])))
     outputs = {k: v for kind in ("outs", "metrics", "plots") for k, v in _options(entry.get(kind, [])).items()}
-    return Place(
+    return StageSpec(
         cmd=entry["cmd"],
         inputs=[path for path in deps if not is_code(path)],
         code=[path for path in deps if is_code(path)],

@@ -33,7 +33,7 @@ COPY = "copy the whole folder again from where it was made"
 
 
 @contextmanager
-def whole(path: Path | str) -> Iterator[Path]:
+def atomic_path(path: Path | str) -> Iterator[Path]:
     """A path beside `path` to write a file or folder to; it takes its place when the block succeeds.
 
     What stood there before stays until its replacement is complete; when the block fails, nothing is left behind.
@@ -46,7 +46,7 @@ def whole(path: Path | str) -> Iterator[Path]:
     beside = unfinished(path)
     _remove(beside)
     try:
-        with named(path):
+        with name_errors(path):
             yield beside
         if not beside.exists():
             raise DarkroomError(f"{path}: nothing was written for it")
@@ -60,12 +60,12 @@ def whole(path: Path | str) -> Iterator[Path]:
 
 
 def unfinished(path: Path) -> Path:
-    """Where `whole` has `path` written first."""
+    """Where `atomic_path` has `path` written first."""
     return path.with_name(f".{path.name}.partial")
 
 
 @contextmanager
-def named(path: Path) -> Iterator[None]:
+def name_errors(path: Path) -> Iterator[None]:
     """Errors of the system in this block that name no file name `path`: of a full disk, writing tells no name."""
     try:
         yield
@@ -129,7 +129,7 @@ def file_hash(path: Path) -> str:
 def write_json(path: Path | str, value: Any) -> None:
     """Sorted, indented, newline at the end: the same value always gives the same bytes. Appears whole."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    with named(Path(path)), whole(path) as beside:
+    with name_errors(Path(path)), atomic_path(path) as beside:
         beside.write_text(text + "\n", encoding="utf-8")
 
 

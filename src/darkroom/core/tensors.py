@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from darkroom.core.artifact import whole
+from darkroom.core.artifact import atomic_path
 from darkroom.core.errors import DarkroomError
 
 RESIDENT_BYTES = 8 * 2**30  # a table larger than this stays in the host's memory, and only its rows are copied
@@ -99,5 +99,5 @@ def save_png(path: Path | str, image: Tensor | Image.Image, scale: int = 1) -> N
     picture = image if isinstance(image, Image.Image) else to_pil(image)
     if scale > 1:
         picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
-    with whole(path) as beside:
+    with atomic_path(path) as beside:
         picture.save(beside, format="PNG", optimize=False)

@@ -14,6 +14,7 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+MOST_LETTERS = 300
 
 
 class UnreadableTextError(Exception):
@@ -69,7 +70,7 @@ def check_text(text: str, what: str) -> str:
     return text
 
 
-def printable(text: object, keep: str = "") -> str:
+def printable_text(text: object, keep: str = "") -> str:
     """`text` as every terminal prints it, and no terminal obeys it: line breaks, control characters, what turns the
     direction of writing, what nobody sees, and lone surrogates are escaped as in Python; but for the letters in `keep`.
     """
@@ -77,3 +78,12 @@ def printable(text: object, keep: str = "") -> str:
     if plain.isprintable():
         return plain
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in plain)
+
+
+def printable(name: object) -> str:
+    """On one line that every terminal prints (see `printable_text`); of a very long name the middle is left out."""
+    text = str(name)
+    if len(text) > MOST_LETTERS:
+        half = MOST_LETTERS // 2
+        text = f"{text[:half]}…{text[-half:]}"
+    return printable_text(text)

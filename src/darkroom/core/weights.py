@@ -10,7 +10,16 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
-from darkroom.core.artifact import CONFIG, PROVENANCE, REPRO, load_tensors, read_json, save_tensors, whole, write_json
+from darkroom.core.artifact import (
+    CONFIG,
+    PROVENANCE,
+    REPRO,
+    atomic_path,
+    load_tensors,
+    read_json,
+    save_tensors,
+    write_json,
+)
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import NETWORK_TENSORS, NETWORK_WEIGHTS
 from darkroom.core.symlinks import check_inside
@@ -93,7 +102,7 @@ def write_network(
         config: what config.json says; `network` in it must rebuild the network.
         origin: what provenance.json says, see core.artifact.provenance.
     """
-    with whole(folder) as beside:
+    with atomic_path(folder) as beside:
         beside.mkdir()
         save_tensors(beside / weights, network.state_dict())
         write_json(beside / CONFIG, config)

@@ -8,9 +8,9 @@ from functools import partial
 from PIL import Image
 
 from darkroom.core.ahead import in_processes, workers
+from darkroom.core.text import printable
 from darkroom.data.fingerprint import fingerprint
 from darkroom.data.images import Pixels, UnusablePictureError, conform, decode
-from darkroom.data.names import shown
 from darkroom.data.png import Encoded
 from darkroom.data.prepared import Row
 from darkroom.data.sources.base import Divisible, Sample, Skipped, Source
@@ -86,12 +86,12 @@ def _encoded(picture: Decoded | Skipped) -> Decoded | Skipped:
 
 def _decoded(item: Item, how: Decoding) -> Decoded | Skipped:
     if isinstance(item, Skipped):
-        return Skipped(shown(item.file), shown(item.reason), item.picture)
+        return Skipped(printable(item.file), printable(item.reason), item.picture)
     path = item.path.encode("utf-8", "backslashreplace").decode()  # names inside archives may be any bytes
     try:
         image = decode(item.image) if isinstance(item.image, bytes) else item.image
         pixels = conform(image, how.image_size, how.channels, how.resize)
     except UnusablePictureError as error:
-        return Skipped(shown(item.path), str(error))
+        return Skipped(printable(item.path), str(error))
     rows = [Row(pixels, path, caption, item.labels, item.named) for caption in (item.caption, *item.others)]
     return Decoded(image if how.keeps else None, rows, item.split, fingerprint(pixels))

@@ -19,7 +19,7 @@ from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import track
 from darkroom.core.system_files import system_part
-from darkroom.data.names import shown
+from darkroom.core.text import printable
 from darkroom.data.walk import walk
 
 ROOT_VARIABLE = "DARKROOM_DATA"
@@ -71,13 +71,13 @@ class Manifest:
         try:
             if not path.exists():
                 raise DarkroomError(
-                    f"{shown(path)}: no manifest of the source yet; run `darkroom data scan` and commit it"
+                    f"{printable(path)}: no manifest of the source yet; run `darkroom data scan` and commit it"
                 )
             files = {name: _entry(value) for name, value in read_json(path).items()}
         except OSError as error:
-            raise DarkroomError(f"{shown(path)}: cannot be read ({error.strerror}); name another file") from None
+            raise DarkroomError(f"{printable(path)}: cannot be read ({error.strerror}); name another file") from None
         except (AttributeError, KeyError, RecursionError, TypeError):
-            raise DarkroomError(f"{shown(path)}: not a manifest; make it again with `darkroom data scan`") from None
+            raise DarkroomError(f"{printable(path)}: not a manifest; make it again with `darkroom data scan`") from None
         return cls(path, files)
 
     def write(self) -> None:
@@ -90,14 +90,16 @@ class Manifest:
         missing, unknown = sorted(self.files.keys() - found), sorted(found - self.files.keys())
         for which, what in ((missing, "listed there but missing"), (unknown, "there but not listed")):
             if which:
-                raise DarkroomError(f"{self.path}: {len(which)} files are {what}, first {shown(which[0])}; {RESCAN}")
+                raise DarkroomError(
+                    f"{self.path}: {len(which)} files are {what}, first {printable(which[0])}; {RESCAN}"
+                )
 
     def check(self, name: str, found: Entry) -> None:
         """Raises DarkroomError unless the file is the one that was scanned."""
         expected = self.files[name]
         if found != expected:
             raise DarkroomError(
-                f"{shown(name)}: has md5 {found.md5} ({found.size} bytes), but {self.path} says {expected.md5} "
+                f"{printable(name)}: has md5 {found.md5} ({found.size} bytes), but {self.path} says {expected.md5} "
                 f"({expected.size} bytes); {RESCAN}"
             )
 
@@ -137,7 +139,7 @@ class Files:
         """
         if not self._is_there(Path.is_dir, self.root):
             raise DarkroomError(
-                f"data root {shown(self.root)}: no such folder; set {ROOT_VARIABLE} (default {DEFAULT_ROOT}) "
+                f"data root {printable(self.root)}: no such folder; set {ROOT_VARIABLE} (default {DEFAULT_ROOT}) "
                 "or prepare_data.source.root to where your data lie"
             )
         found = list(self._given) if self._given is not None else self._look()
@@ -149,7 +151,7 @@ class Files:
         found = [name for name in walk(self.root, self._leave_out) if name.lower().endswith(self._suffixes)]
         for name in found:
             if any("\ud800" <= letter <= "\udfff" for letter in name):
-                raise DarkroomError(f"{shown(self.root)}: file name {shown(name)} is not UTF-8; rename it")
+                raise DarkroomError(f"{printable(self.root)}: file name {printable(name)} is not UTF-8; rename it")
         return sorted(found)
 
     def _leave_out(self, name: str) -> None:
@@ -197,11 +199,11 @@ class Files:
         """Its path, after a look at what it is: a pipe would be waited for, and some devices never end."""
         path = self.root / name
         if not stat.S_ISREG(path.stat().st_mode):
-            raise DarkroomError(f"{shown(path)}: is no file but a folder, pipe, socket or device; remove it")
+            raise DarkroomError(f"{printable(path)}: is no file but a folder, pipe, socket or device; remove it")
         return path
 
     def _unreadable(self, name: str, error: OSError) -> DarkroomError:
-        return DarkroomError(f"{shown(self.root / name)}: cannot be read ({error.strerror}); mend or remove it")
+        return DarkroomError(f"{printable(self.root / name)}: cannot be read ({error.strerror}); mend or remove it")
 
     @staticmethod
     def _is_there(kind: Callable[[Path], bool], path: Path) -> bool:

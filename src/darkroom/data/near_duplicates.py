@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from darkroom.data.names import shown
+from darkroom.core.text import printable
 from darkroom.data.prepared import Row
 from darkroom.data.sources.base import SPLIT_ORDER
 
@@ -79,8 +79,8 @@ def listing(found: list[NearDuplicate]) -> dict[str, Any]:
     """How many there are, and the nearest of them by name."""
     nearest = [
         {
-            "picture": f"{pair.split}: {shown(pair.picture)}",
-            "like": f"{pair.like_split}: {shown(pair.like)}",
+            "picture": f"{pair.split}: {printable(pair.picture)}",
+            "like": f"{pair.like_split}: {printable(pair.like)}",
             "apart": pair.apart,
         }
         for pair in found[:LISTED]

@@ -11,7 +11,7 @@ from typing import Literal
 
 from PIL import Image
 
-from darkroom.core.artifact import whole
+from darkroom.core.artifact import atomic_path
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import track
 from darkroom.data.account import Account
@@ -80,7 +80,7 @@ def prepare(
             validation from.
     """
     about = source.description
-    with whole(out) as folder:
+    with atomic_path(out) as folder:
         writer = PreparedWriter(folder, about.name, about.heads, about.captions, how.image_size, how.channels)
 
         def write(split: str, row: Row) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from darkroom.data.names import shown
+from darkroom.core.text import printable
 
 Repeats = Literal["keep", "drop", "merge_captions"]
 LISTED = 1000
@@ -61,8 +61,8 @@ class Firsts:
 def _part(count: int, became: str, listed: list[Repeat]) -> dict[str, Any]:
     pictures = [
         {
-            "picture": f"{repeat.split}: {shown(repeat.picture)}",
-            "same_as": f"{repeat.same_as_split}: {shown(repeat.same_as)}",
+            "picture": f"{repeat.split}: {printable(repeat.picture)}",
+            "same_as": f"{repeat.same_as_split}: {printable(repeat.same_as)}",
         }
         for repeat in listed
     ]

@@ -19,8 +19,7 @@ from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import JSON_BYTES, LIST_BYTES, NUMBER, TOKENS
 from darkroom.core.outside import read_bytes
-from darkroom.core.text import UnreadableTextError, decode_text
-from darkroom.data.names import shown
+from darkroom.core.text import UnreadableTextError, decode_text, printable
 
 VOCAB, MERGES, WHOLE, TOKENIZER_CONFIG = "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"
 REMEDY = "fetch or make the tokenizer again"
@@ -107,12 +106,14 @@ class CLIPTokenizer:
         if isinstance(vocab, dict):
             for token, number in vocab.items():
                 if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-                    raise DarkroomError(f"{file}: {shown(token)!r} = {shown(repr(number))} is no token's id; {REMEDY}")
-                NUMBER.check(f"{file}: id of {shown(token)!r}", number, REMEDY)
+                    raise DarkroomError(
+                        f"{file}: {printable(token)!r} = {printable(repr(number))} is no token's id; {REMEDY}"
+                    )
+                NUMBER.check(f"{file}: id of {printable(token)!r}", number, REMEDY)
         try:
             return cls(vocab, merges, max_length)
         except Exception as error:  # tokenizers raises no other class
-            reason = shown(" ".join(str(error).split()))
+            reason = printable(" ".join(str(error).split()))
             raise DarkroomError(f"{file}: not a CLIP tokenizer ({reason}); {REMEDY}") from None
 
     def write(self, folder: Path) -> None:
@@ -184,7 +185,9 @@ def model_max_length(folder: Path, silent: int | None = None) -> int:
     values = read_json(file, REMEDY, JSON_BYTES)
     found = values.get("model_max_length", silent) if isinstance(values, dict) else None
     if isinstance(found, bool) or not isinstance(found, int | float) or not found >= LEAST_LENGTH:
-        raise DarkroomError(f"{file}: model_max_length = {shown(repr(found))}: give a number above {LEAST_LENGTH - 1}")
+        raise DarkroomError(
+            f"{file}: model_max_length = {printable(repr(found))}: give a number above {LEAST_LENGTH - 1}"
+        )
     return min(int(found), TOKENS.most)
 
 

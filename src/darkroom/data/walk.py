@@ -6,7 +6,7 @@ from pathlib import Path
 
 from darkroom.core.errors import DarkroomError
 from darkroom.core.system_files import is_system
-from darkroom.data.names import shown
+from darkroom.core.text import printable
 
 Identity = tuple[int, int]  # of a folder: device and inode
 
@@ -35,7 +35,7 @@ def walk(root: Path, left_out: Callable[[str], None] = lambda name: None) -> Ite
             found = [(e.name, _folder(e)) for e in everything if not is_system(e.name)]
         except OSError as error:
             raise DarkroomError(
-                f"{shown(here.rstrip('/'))}: cannot be listed ({error.strerror}); mend or remove it"
+                f"{printable(here.rstrip('/'))}: cannot be listed ({error.strerror}); mend or remove it"
             ) from None
         for entry in everything:
             if is_system(entry.name):

@@ -10,7 +10,7 @@ from torch import Tensor
 from darkroom.config.choices import (
     EPSILON_ONLY,
     NOISE_PREDICTIONS,
-    OWN,
+    SAMPLER_OPTIONS,
     SNR,
     TOLERANCE,
     InitialScale,
@@ -78,7 +78,7 @@ class Sampling:
         for key in ("snr", "tolerance"):
             if not 0 < (value := getattr(self, key)) < 1:
                 raise DarkroomError(f"{key} = {value}: give a number between 0 and 1")
-        for key, (owner, other) in OWN.items():
+        for key, (owner, other) in SAMPLER_OPTIONS.items():
             if (value := getattr(self, key)) != other and self.sampler != owner:
                 raise DarkroomError(
                     f"{key} = {value!r}: is {owner}'s alone; sampler = {self.sampler!r} takes {other!r}"
@@ -98,7 +98,7 @@ class Sampling:
             DarkroomError: see the class.
         """
         sampler = values.get("sampler", self.sampler)
-        kept = {key: other for key, (owner, other) in OWN.items() if sampler != self.sampler == owner}
+        kept = {key: other for key, (owner, other) in SAMPLER_OPTIONS.items() if sampler != self.sampler == owner}
         return replace(self, **{**kept, **values})
 
     def levels(self, schedule: Process, prediction_type: PredictionType, strength: float = 1.0) -> list[Level]:
@@ -169,6 +169,6 @@ def walk(
         amend: what to make of the guided denoiser, such as one that knows a part of the picture.
     """
     denoise = amend(guided(denoiser, null, how.guidance_scale, how.guidance_rescale))
-    own = {key: getattr(how, key) for key in OWN}
+    own = {key: getattr(how, key) for key in SAMPLER_OPTIONS}
     at_ratio = denoiser.schedule.at_ratio
     return sample(how.sampler, denoise, x, levels, condition, noise, on_step, at_ratio=at_ratio, **own)

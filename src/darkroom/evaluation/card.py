@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from safetensors import safe_open
 
-from darkroom.core.artifact import CONFIG, PROVENANCE, read_json, whole
+from darkroom.core.artifact import CONFIG, PROVENANCE, atomic_path, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.data.prepared import Info
 from darkroom.evaluation.limits import measured
@@ -86,7 +86,7 @@ def write_card(
         _licence(data),
         _lineage(folder),
     ]
-    with whole(folder / CARD) as beside:
+    with atomic_path(folder / CARD) as beside:
         front = yaml.safe_dump(_front(data, info, metrics, example), sort_keys=False, allow_unicode=True, width=WIDTH)
         beside.write_text(f"{FENCE}{front}{FENCE}\n" + "\n\n".join(parts) + "\n", encoding="utf-8")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from darkroom.core.artifact import whole
+from darkroom.core.artifact import atomic_path
 from darkroom.core.tensors import save_png, to_pil, visible
 from darkroom.diffusion.generate import Sampling, begin
 from darkroom.inference.pipeline import Pipeline
@@ -87,5 +87,5 @@ def _save_gif(frames: list[Image.Image], path: Path) -> None:
     frames = [  # rare colours first, then k-means: without visible steps, and the paper keeps its shade
         frame.quantize(method=Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE) for frame in frames
     ]
-    with whole(path) as beside:
+    with atomic_path(path) as beside:
         frames[0].save(beside, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)

@@ -18,20 +18,20 @@ from darkroom.core.artifact import (
     COPY,
     PIPELINE,
     PROVENANCE,
+    atomic_path,
     model_hash,
     read_json,
     save_tensors,
-    whole,
     write_json,
 )
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import JSON_BYTES, PIXELS, check_sampling, counted
 from darkroom.core.outside import typed
 from darkroom.core.symlinks import check_inside
+from darkroom.core.text import printable
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, WEIGHTS, load_weights
 from darkroom.data.conditioning import ConditioningInfo
 from darkroom.data.latents import LatentsInfo
-from darkroom.data.names import shown
 from darkroom.diffusion.generate import Sampling
 from darkroom.inference.words import Words
 from darkroom.interop.configs import text_config, unet_config, vae_config
@@ -100,12 +100,12 @@ class PipelineInfo:
         value = read_json(path, COPY, JSON_BYTES)
         try:
             if value["format"] != FORMAT:
-                found = shown(repr(value["format"]))
+                found = printable(repr(value["format"]))
                 raise DarkroomError(f"{path}: has format {found}, not {FORMAT}; install another version")
             given = {key: said for key, said in value.items() if key not in ("format", "image")}
             given |= {"channels": value["image"]["channels"], "image_size": value["image"]["size"]}
         except (KeyError, TypeError, AttributeError) as error:
-            raise DarkroomError(f"{path}: does not describe a pipeline ({shown(error)}); {COPY}") from None
+            raise DarkroomError(f"{path}: does not describe a pipeline ({printable(error)}); {COPY}") from None
         check_sampling(given.get("sampling"), f"{path}: sampling", COPY)
         checked_process(given.get("process"), f"{path}: process", COPY)
         info = typed(cls, given, f"{path}: does not describe a pipeline", COPY)
@@ -212,7 +212,7 @@ def assemble(
         sampling=sampling,
         precision=precision,
     )
-    with whole(destination) as folder:
+    with atomic_path(destination) as folder:
         folder.mkdir()
         if isinstance(denoiser, UNetConfig):
             weights = folder_weights(denoiser, unet, DIFFUSERS_WEIGHTS)
@@ -255,7 +255,7 @@ def _write_denoiser(folder: Path, config: DenoiserConfig, weights: Path) -> None
 def write_imported(model: Model, source: Path, destination: Path) -> PipelineInfo:
     """Write a model of another tool as a pipeline, whole or not at all; its parts serve as pretrained ones."""
     info = PipelineInfo.of(model)
-    with whole(destination) as folder:
+    with atomic_path(destination) as folder:
         write_folder(model, folder, defaults=False)
         info.write(folder)
         carry_words(source, folder)

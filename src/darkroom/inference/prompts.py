@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from darkroom.core.errors import DarkroomError
-from darkroom.data.names import shown
+from darkroom.core.text import printable
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.denoiser import Condition
 from darkroom.inference.words import same_name
@@ -86,8 +86,8 @@ class ClassPrompts:
         def id_of(prompt: str) -> int:
             found = written.get(prompt, looks.get(same_name(prompt)))
             if found is None:
-                names = ", ".join(map(shown, classes))
-                raise DarkroomError(f"prompt {shown(prompt)!r} is no class of this model; its classes: {names}")
+                names = ", ".join(map(printable, classes))
+                raise DarkroomError(f"prompt {printable(prompt)!r} is no class of this model; its classes: {names}")
             return found
 
         self.ids: Tensor = torch.tensor([id_of(prompt) for prompt in prompts], device=device)
@@ -110,7 +110,7 @@ class NoPrompts:
     def __init__(self, prompts: Sequence[str]) -> None:
         if said := next(filter(None, prompts), None):
             raise DarkroomError(
-                f"prompt {shown(said)!r}: this model was trained without captions; give the empty prompt ''"
+                f"prompt {printable(said)!r}: this model was trained without captions; give the empty prompt ''"
             )
 
     def conditions(self, unet: DenoisingNetwork, rows: slice) -> tuple[Condition, Condition]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from darkroom import __version__
 from darkroom.config.choices import Precision
-from darkroom.core.artifact import whole
+from darkroom.core.artifact import atomic_path
 from darkroom.core.device import execution_profile
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import (
@@ -177,7 +177,7 @@ class Record:
         for key, value in self._texts().items():
             info.add_text(key, value)
         try:
-            with whole(path) as beside:
+            with atomic_path(path) as beside:
                 to_pil(picture).save(beside, format="PNG", pnginfo=info)
         except OSError as error:
             raise DarkroomError(f"{path}: cannot be written ({error.strerror}); give another --out") from None

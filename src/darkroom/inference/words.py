@@ -13,8 +13,7 @@ from typing import Any
 from darkroom.core.artifact import COPY, read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import JSON_BYTES, LETTERS
-from darkroom.core.text import check_text
-from darkroom.data.names import shown
+from darkroom.core.text import check_text, printable
 
 FILE = "words.json"  # in a pipeline's folder
 MARK = "\ufeff"  # a byte order mark, which files that were joined have in their middle, and no terminal shows
@@ -48,7 +47,7 @@ def check_prompt(text: object, what: str = "prompt") -> str:
     for place, letter in enumerate(text, 1):
         if letter == MARK or (unicodedata.category(letter) == "Cc" and not letter.isspace()):
             raise DarkroomError(
-                f"{what} {shown(text)!r}: character {place} is U+{ord(letter):04X}, which nobody sees; remove it"
+                f"{what} {printable(text)!r}: character {place} is U+{ord(letter):04X}, which nobody sees; remove it"
             )
     return text
 
@@ -109,7 +108,7 @@ class Words:
                 raise TypeError("words and their number are wanted")
             for word in words:
                 if not isinstance(word, str) or not word.isprintable() or len(word) > LONGEST:
-                    raise TypeError(f"{shown(repr(word))} is no word")
+                    raise TypeError(f"{printable(repr(word))} is no word")
         except (KeyError, TypeError) as error:
             raise DarkroomError(f"{path}: is not a list of words ({error}); {COPY}") from None
         return cls(tuple(words), distinct)
@@ -136,7 +135,7 @@ class Words:
 
     def _named(self, word: str) -> str:
         alike = difflib.get_close_matches(word, self.words[:COMPARED], 1, ALIKE)
-        return f"{shown(word)} ({alike[0]}?)" if alike else shown(word)
+        return f"{printable(word)} ({alike[0]}?)" if alike else printable(word)
 
 
 class Remarks:

@@ -9,8 +9,8 @@ from PIL import Image
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import JSON_BYTES, Limit
 from darkroom.core.outside import parse_json, read_bytes
+from darkroom.core.text import printable
 from darkroom.data.images import MAX_BYTES, MAX_PIXELS, UnusablePictureError, decode
-from darkroom.data.names import shown
 
 KEY = "darkroom"  # the PNG's text chunk
 FORMAT = 2  # 2: scale, and grids with captions
@@ -35,14 +35,14 @@ def written(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise damaged(path, str(error)) from None
     if version not in FORMATS:
         raise DarkroomError(
-            f"{path}: its record has format {shown(repr(version))}, not {FORMAT}; install another version"
+            f"{path}: its record has format {printable(repr(version))}, not {FORMAT}; install another version"
         )
     return values, texts
 
 
 def damaged(path: Path, reason: str) -> DarkroomError:
     """What to say of a record that cannot be used."""
-    return DarkroomError(f"{path}: its record is damaged ({shown(reason)}); give the file as it was written")
+    return DarkroomError(f"{path}: its record is damaged ({printable(reason)}); give the file as it was written")
 
 
 def open_picture(path: Path, limit: Limit | None = None) -> Image.Image:

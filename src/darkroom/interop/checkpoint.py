@@ -17,7 +17,7 @@ from darkroom.core.artifact import FETCH
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import HEADER_BYTES, PICKLE_BYTES, TENSORS
 from darkroom.core.tensors import check_finite
-from darkroom.data.names import shown
+from darkroom.core.text import printable
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how PyTorch's checkpoints begin, since 1.6 and before
 SAFETENSORS, CHECKPOINTS = (".safetensors",), (".ckpt", ".pt", ".pth", ".bin")
@@ -132,7 +132,7 @@ def _pickled(path: Path) -> Checkpoint:
     except Exception as error:  # a torn file fails in many ways
         if code := CODE.search(" ".join(str(error).split())):
             raise DarkroomError(
-                f"{path}: holds code ({shown(code[1])}), which is never run; fetch the model as .safetensors"
+                f"{path}: holds code ({printable(code[1])}), which is never run; fetch the model as .safetensors"
             ) from None
         if "Weights only load failed" in str(error):  # what follows advises to run what is in the file
             raise DarkroomError(
@@ -146,7 +146,8 @@ def _pickled(path: Path) -> Checkpoint:
             stored = value.untyped_storage().nbytes()
             if stored > size or value.numel() * value.element_size() > stored:
                 raise DarkroomError(
-                    f"{path}: {shown(key)} claims {value.numel():,} numbers, more than the file holds; fetch it again"
+                    f"{path}: {printable(key)} claims {value.numel():,} numbers, more than the file "
+                    f"holds; fetch it again"
                 )
     if not tensors:
         raise DarkroomError(f"{path}: holds no weights; give a file with a state_dict")
@@ -165,11 +166,11 @@ def _check_pickles(path: Path) -> None:
                 for entry in archive.infolist():
                     if entry.compress_type != zipfile.ZIP_STORED:
                         raise DarkroomError(
-                            f"{path}: {shown(entry.filename)} is compressed to {entry.compress_size:,} of "
+                            f"{path}: {printable(entry.filename)} is compressed to {entry.compress_size:,} of "
                             f"{entry.file_size:,} bytes, which PyTorch never does; fetch the model as .safetensors"
                         )
                     if entry.filename.endswith("data.pkl"):
-                        PICKLE_BYTES.check(f"{path}: size of {shown(entry.filename)}", entry.file_size, FETCH)
+                        PICKLE_BYTES.check(f"{path}: size of {printable(entry.filename)}", entry.file_size, FETCH)
                         with archive.open(entry) as file:
                             _check_calls(path, file)
         else:
@@ -187,7 +188,7 @@ def _check_calls(path: Path, file: IO[bytes]) -> None:
         if place is not None and place > PICKLE_BYTES.most:
             PICKLE_BYTES.check(f"{path}: size of what is no weight", place, FETCH)
         if isinstance(said, str) and said.rpartition(" ")[2] in MAKERS_OF_BYTES:
-            raise DarkroomError(f"{path}: holds {shown(said)}, which is no weight; fetch the model as .safetensors")
+            raise DarkroomError(f"{path}: holds {printable(said)}, which is no weight; fetch the model as .safetensors")
 
 
 def _tensors(found: Any) -> dict[str, Tensor]:
@@ -198,7 +199,7 @@ def _tensors(found: Any) -> dict[str, Tensor]:
 
 
 def _line(error: Exception) -> str:
-    return shown(" ".join(str(error).split()) or type(error).__name__)
+    return printable(" ".join(str(error).split()) or type(error).__name__)
 
 
 def check_keys(path: Path, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
@@ -223,4 +224,4 @@ def check_keys(path: Path, wanted: Mapping[str, tuple[int, ...]], found: Mapping
 
 def some(names: list[str]) -> str:
     """The first few of many names."""
-    return ", ".join(map(shown, names[:SHOWN])) + (f", and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return ", ".join(map(printable, names[:SHOWN])) + (f", and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

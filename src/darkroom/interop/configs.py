@@ -8,7 +8,7 @@ from darkroom.core.artifact import CONFIG, FETCH, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import JSON_BYTES, check_network
 from darkroom.core.outside import typed
-from darkroom.data.names import shown
+from darkroom.core.text import printable
 from darkroom.nn.autoencoder.vae import AutoencoderKLConfig
 from darkroom.nn.denoiser.unet import UNetConfig
 from darkroom.nn.text.clip import CLIPTextConfig
@@ -81,7 +81,7 @@ def tagged(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
     values = _json(path)
     if values.get("_class_name") not in names:
         found = values.get("_class_name")
-        raise DarkroomError(f"{path}: _class_name = {shown(repr(found))} is not supported, only {', '.join(names)}")
+        raise DarkroomError(f"{path}: _class_name = {printable(repr(found))} is not supported, only {', '.join(names)}")
     return values
 
 
@@ -97,14 +97,14 @@ def read_unet_config(folder: Path) -> UNetConfig:
     if isinstance(context, list):  # how diffusers says: each level attends to itself
         if context != values.get("block_out_channels"):
             raise DarkroomError(
-                f"{path}: cross_attention_dim = {shown(context)} differs by level; only one for all is read"
+                f"{path}: cross_attention_dim = {printable(context)} differs by level; only one for all is read"
             )
         values["cross_attention_dim"] = None
     layers = values.get("layers_per_block")
     if isinstance(layers, list):
         if not layers or any(one != layers[0] for one in layers):
             raise DarkroomError(
-                f"{path}: layers_per_block = {shown(layers)} differs by level; only one for all is read"
+                f"{path}: layers_per_block = {printable(layers)} differs by level; only one for all is read"
             )
         values["layers_per_block"] = layers[0]
     return _config(path, UNetConfig, values, UNET_NEUTRAL, UNET_IDLE)
@@ -121,10 +121,12 @@ def read_vae_config(folder: Path) -> tuple[AutoencoderKLConfig, float]:
     for key, kind in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
         names = values.get(key, [kind])
         if other := [name for name in (names if isinstance(names, list) else [names]) if name != kind]:
-            raise DarkroomError(f"{path}: {key} names {shown(repr(other[0]))}, which is not supported, only {kind!r}")
+            raise DarkroomError(
+                f"{path}: {key} names {printable(repr(other[0]))}, which is not supported, only {kind!r}"
+            )
     factor = values.get("scaling_factor", SCALING_FACTOR)
     if isinstance(factor, bool) or not isinstance(factor, int | float) or not factor > 0:
-        raise DarkroomError(f"{path}: scaling_factor = {shown(repr(factor))}: give a number above 0")
+        raise DarkroomError(f"{path}: scaling_factor = {printable(repr(factor))}: give a number above 0")
     return _config(path, AutoencoderKLConfig, values, VAE_NEUTRAL, VAE_IDLE), float(factor)
 
 
@@ -137,7 +139,7 @@ def read_text_config(folder: Path, bos_token_id: int, eos_token_id: int) -> CLIP
     path = folder / CONFIG
     values = dict(_json(path))
     if values.get("model_type") not in ("clip_text_model", "clip"):
-        found = shown(repr(values.get("model_type")))
+        found = printable(repr(values.get("model_type")))
         raise DarkroomError(f"{path}: model_type = {found} is not supported, only clip_text_model")
     if values.get("eos_token_id", LEGACY_EOS) == LEGACY_EOS:
         values |= {"bos_token_id": bos_token_id, "eos_token_id": eos_token_id, "pad_token_id": eos_token_id}
@@ -151,11 +153,12 @@ def _config(
     known = {field.name for field in fields(kind)}
     for key, value in values.items():
         if key in neutral and value != neutral[key]:
-            raise DarkroomError(f"{path}: {key} = {shown(repr(value))} is not supported, only {neutral[key]!r}")
+            raise DarkroomError(f"{path}: {key} = {printable(repr(value))} is not supported, only {neutral[key]!r}")
         strange = idle is not None and key not in known and key not in neutral and key not in idle
         if strange and not key.startswith("_") and value not in (None, False):
             raise DarkroomError(
-                f"{path}: {shown(key)} = {shown(repr(value))} is not known here, so this network would not be the same"
+                f"{path}: {printable(key)} = {printable(repr(value))} is not known here, so this "
+                f"network would not be the same"
             )
     given = {key: value for key, value in values.items() if key in known}
     check_network(given, str(path), FETCH)

@@ -9,7 +9,7 @@ from typing import Any
 from darkroom.core.artifact import FETCH
 from darkroom.core.errors import DarkroomError
 from darkroom.core.system_files import left_by_system
-from darkroom.data.names import shown
+from darkroom.core.text import printable
 from darkroom.interop.configs import read_outside
 
 INDEX = "model_index.json"
@@ -101,7 +101,7 @@ def check_classes(index: Path, scheduler: Path) -> None:
     found = _json(scheduler).get("_class_name")
     if named is not None and named != found:
         raise DarkroomError(
-            f"{index}: scheduler = {shown(repr(named))}, but {scheduler} is of {shown(repr(found))}; "
+            f"{index}: scheduler = {printable(repr(named))}, but {scheduler} is of {printable(repr(found))}; "
             "name one class in both"
         )
 
@@ -112,11 +112,11 @@ def _check_components(path: Path) -> None:
         if key.startswith("_") or key in FLAGS or key in IDLE or value in (None, False, [None, None]):
             continue
         if key not in PARTS:
-            what = f"{shown(key)} = {shown(repr(value))}"
+            what = f"{printable(key)} = {printable(repr(value))}"
             raise DarkroomError(f"{path}: {what} is no part of a Stable Diffusion 1.x model; {FETCH}")
         if key in CLASSES and (not isinstance(value, list) or value[-1:] not in [[name] for name in CLASSES[key]]):
             raise DarkroomError(
-                f"{path}: {key} = {shown(repr(value))} is not supported, only {', '.join(CLASSES[key])}"
+                f"{path}: {key} = {printable(repr(value))} is not supported, only {', '.join(CLASSES[key])}"
             )
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import TRAIN_TIMES
-from darkroom.data.names import shown
+from darkroom.core.text import printable
 from darkroom.diffusion.process import KINDS, process_of
 from darkroom.diffusion.schedule import DiscreteVP
 
@@ -19,10 +19,12 @@ def checked_process(values: Any, place: str, remedy: str) -> dict[str, Any]:
         DarkroomError: it is none, or one with more times than any; names the place and the key.
     """
     if not isinstance(values, dict) or not isinstance(values.get("kind"), str) or values["kind"] not in KINDS:
-        raise DarkroomError(f"{place}: {shown(repr(values))} is no process; its kind is {', '.join(KINDS)}; {remedy}")
+        raise DarkroomError(
+            f"{place}: {printable(repr(values))} is no process; its kind is {', '.join(KINDS)}; {remedy}"
+        )
     for key, value in values.items():
         if key not in ("kind", "schedule") and not isinstance(value, int | float):
-            raise DarkroomError(f"{place}.{shown(key)} = {shown(repr(value))}: give a number; {remedy}")
+            raise DarkroomError(f"{place}.{printable(key)} = {printable(repr(value))}: give a number; {remedy}")
     times = values.get("num_train_timesteps")
     if times is not None:
         if isinstance(times, bool) or not isinstance(times, int) or times < 1:
@@ -37,7 +39,7 @@ def checked_process(values: Any, place: str, remedy: str) -> dict[str, Any]:
         raise DarkroomError(f"{place}: {error}; {remedy}") from None
     except (TypeError, AssertionError) as error:  # a key missing or unknown, a schedule of another name
         reason = " ".join(str(error).split()).rpartition("__init__() ")[2]  # what follows is told of the key
-        raise DarkroomError(f"{place}: {shown(reason)}; {remedy}") from None
+        raise DarkroomError(f"{place}: {printable(reason)}; {remedy}") from None
     if isinstance(process, DiscreteVP) and not bool(process.alphas_cumprod.isfinite().all()):
         raise DarkroomError(f"{place}: its levels are no numbers; {remedy}")
     return values

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, get_args
 from darkroom.config.choices import NOISE_PREDICTIONS, USUAL_TIMES, PredictionType, Spacing, Variance
 from darkroom.core.artifact import FETCH
 from darkroom.core.errors import DarkroomError
-from darkroom.data.names import shown
+from darkroom.core.text import printable
 from darkroom.diffusion.generate import Sampling
 from darkroom.interop.configs import tagged
 from darkroom.interop.defaults import FILE as DEFAULTS
@@ -155,7 +155,7 @@ def _understood(path: Path, values: dict[str, Any]) -> tuple[dict[str, Any], Pre
     def choice(key: str, default: str, allowed: tuple[str, ...]) -> str:
         value = values.get(key, default)
         if value not in allowed:
-            raise DarkroomError(f"{path}: {key} = {shown(repr(value))} is not supported, only {', '.join(allowed)}")
+            raise DarkroomError(f"{path}: {key} = {printable(repr(value))} is not supported, only {', '.join(allowed)}")
         return str(value)
 
     wanted = {**NEUTRAL, **dict(kind.needed)}
@@ -165,10 +165,10 @@ def _understood(path: Path, values: dict[str, Any]) -> tuple[dict[str, Any], Pre
     for key, neutral in wanted.items():
         value = values.get(key, SILENT.get(key, neutral) if key in kind.own else neutral)
         if value != neutral:
-            raise DarkroomError(f"{path}: {key} = {shown(repr(value))} is not supported, only {neutral!r}")
+            raise DarkroomError(f"{path}: {key} = {printable(repr(value))} is not supported, only {neutral!r}")
     if strange := sorted(k for k, v in values.items() if k not in KNOWN | NEUTRAL.keys() and v not in (None, False)):
         key = strange[0]
-        what = f"{shown(key)} = {shown(repr(values[key]))}"
+        what = f"{printable(key)} = {printable(repr(values[key]))}"
         raise DarkroomError(f"{path}: {what} is not known here, so pictures would not be the same")
     if kind.sampler == "dpmpp_2m" and values.get("variance_type") in LEARNED:
         raise DarkroomError(f"{path}: variance_type = {values['variance_type']!r} is not supported")
@@ -176,7 +176,7 @@ def _understood(path: Path, values: dict[str, Any]) -> tuple[dict[str, Any], Pre
         raise DarkroomError(f"{path}: lacks {', '.join(missing)}; give a complete folder")
     for key in ("beta_start", "beta_end", "num_train_timesteps"):
         if isinstance(values.get(key, 1), bool) or not isinstance(values.get(key, 1), int | float):
-            raise DarkroomError(f"{path}: {key} = {shown(repr(values[key]))}: give a number")
+            raise DarkroomError(f"{path}: {key} = {printable(repr(values[key]))}: give a number")
     told: dict[str, Any] = {
         "kind": "vp",
         "schedule": SCHEDULES[choice("beta_schedule", "linear", tuple(SCHEDULES))],

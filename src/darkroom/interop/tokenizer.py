@@ -11,7 +11,7 @@ from darkroom.core.artifact import FETCH
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import LIST_BYTES
 from darkroom.core.symlinks import check_inside
-from darkroom.data.names import shown
+from darkroom.core.text import printable
 from darkroom.data.tokenizer import (
     BOS,
     EOS,
@@ -161,7 +161,8 @@ def _check_brought(folder: Path, ours: CLIPTokenizer) -> None:
             for token, i in _added(name, values):
                 if token not in (BOS, EOS) or ours.vocab.get(token) != i:
                     raise DarkroomError(
-                        f"{folder / name}: adds the token {shown(token)!r} ({shown(i)}) to CLIP's vocabulary, which is "
+                        f"{folder / name}: adds the token {printable(token)!r} ({printable(i)}) to "
+                        f"CLIP's vocabulary, which is "
                         "not read here; remove it, and its row of the text encoder, or give a model without it"
                     )
             if name in (SPECIAL, TOKENIZER_CONFIG) and isinstance(values, dict):
@@ -199,13 +200,13 @@ def _content(token: Any) -> Any:
 def _check_keys(path: Path, values: dict[str, Any]) -> None:
     for key, wanted in SPECIAL_TOKENS.items():
         if (token := _content(values.get(key))) not in (None, wanted):
-            raise DarkroomError(f"{path}: {key} = {shown(repr(token))} is not supported, only {wanted!r}")
+            raise DarkroomError(f"{path}: {key} = {printable(repr(token))} is not supported, only {wanted!r}")
     for key in OTHER_TOKENS:
         if (token := _content(values.get(key))) not in (None, BOS, EOS):
-            raise DarkroomError(f"{path}: {key} = {shown(repr(token))} is not supported; CLIP has none")
+            raise DarkroomError(f"{path}: {key} = {printable(repr(token))} is not supported; CLIP has none")
     for key, allowed in NEUTRAL.items():
         if (value := values.get(key)) not in allowed:
-            raise DarkroomError(f"{path}: {key} = {shown(repr(value))} is not supported, only {allowed[-1]!r}")
+            raise DarkroomError(f"{path}: {key} = {printable(repr(value))} is not supported, only {allowed[-1]!r}")
 
 
 def _check_steps(path: Path, values: Any) -> None:
@@ -224,7 +225,8 @@ def _check_steps(path: Path, values: Any) -> None:
             plain = regex.removeprefix(SPECIAL_WORDS) if isinstance(regex, str) else regex
             if not any((said.get("type"), plain, said.get("content")) == one for one in known):
                 raise DarkroomError(
-                    f"{path}: {part} = {shown(repr(step))} is no step of CLIP's tokenizer; {FETCH}, or remove the file "
+                    f"{path}: {part} = {printable(repr(step))} is no step of CLIP's tokenizer; {FETCH}, "
+                    f"or remove the file "
                     f"where {VOCAB} and {MERGES} lie beside it"
                 )
     model = values.get("model")
@@ -250,17 +252,19 @@ def _check_same(path: Path, ours: CLIPTokenizer) -> None:
         vocab = theirs.get_vocab(with_added_tokens=True)
         ids = [theirs.encode(text).ids for text in PROBES]
     except Exception as error:  # tokenizers raises no other class
-        reason = shown(" ".join(str(error).split()))
+        reason = printable(" ".join(str(error).split()))
         raise DarkroomError(f"{path}: is not a tokenizer ({reason}); {FETCH}") from None
     if vocab != ours.vocab:
         other = min(vocab.items() ^ ours.vocab.items())
         raise DarkroomError(
-            f"{path}: is another tokenizer than {VOCAB} beside it, by {shown(other[0])!r} for one; remove the one that "
+            f"{path}: is another tokenizer than {VOCAB} beside it, by {printable(other[0])!r} for one; "
+            f"remove the one that "
             "the text encoder was not trained with"
         )
     for text, found in zip(PROBES, ids, strict=True):
         if found != ours.ids(text):
             raise DarkroomError(
-                f"{path}: reads {shown(text)!r} as other tokens than CLIP's tokenizer does; give CLIP's own {VOCAB} "
+                f"{path}: reads {printable(text)!r} as other tokens than CLIP's tokenizer does; give "
+                f"CLIP's own {VOCAB} "
                 f"and {MERGES}"
             )

@@ -15,7 +15,7 @@ from darkroom.config.params import Params, ScenesSource
 from darkroom.config.sections import TextEncoder
 from darkroom.core.artifact import CONFIG, read_json
 from darkroom.core.errors import DarkroomError
-from darkroom.data.names import shown
+from darkroom.core.text import printable
 from darkroom.data.prepared import INFO, ROOT, Prepared, PreparedSplit
 from darkroom.data.tokenizer import CLIPTokenizer
 
@@ -106,7 +106,7 @@ def _latents(params: Params, data: Prepared) -> Demands:
     if sided := [caption for caption in captions if SIDES & set(LETTERS.findall(caption.casefold()))]:
         but = (
             f"{len(sided)} of {len(captions)} training captions tell left from right, such as "
-            f"{shown(sided[0])[:MOST_LETTERS]!r}; give false, or always to mirror their pictures all the same"
+            f"{printable(sided[0])[:MOST_LETTERS]!r}; give false, or always to mirror their pictures all the same"
         )
         yield Demand("cache_latents.mirror", True, but, fault=True)
 

@@ -15,7 +15,7 @@ from typing import Any
 from darkroom.config import params as parameters
 from darkroom.config.edit import Key, edit
 from darkroom.config.params import PARAMS_FILE
-from darkroom.config.stage_spec import places
+from darkroom.config.stage_spec import stage_specs
 from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.runner.finishing import STOP_AT, check_trains
@@ -117,7 +117,7 @@ def dependent(section: Mapping[str, Any], steps: int) -> list[tuple[Key, int | N
 
 def _check_inputs(stage: str) -> None:
     """Refuse to begin without what the stage reads, and name the stage that makes it."""
-    stages = places()
+    stages = stage_specs()
     if stage not in stages:
         raise DarkroomError(f"dvc.yaml: has no stage {stage!r}")
     makers = {path: name for name, place in stages.items() for path in place.outputs}

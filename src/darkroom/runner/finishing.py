@@ -16,7 +16,7 @@ import psutil
 
 from darkroom.config import params as parameters
 from darkroom.config.edit import edit
-from darkroom.core.artifact import read_json, whole, write_json
+from darkroom.core.artifact import atomic_path, read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.runner.resuming import FOLDER
 
@@ -129,7 +129,7 @@ def finish(stage: str, remind: Callable[[str], None]) -> Finished:
     files = _Files.of(stage)
     process = _at_work(files, stage)
     files.answer.unlink(missing_ok=True)
-    with whole(files.asked) as beside:
+    with atomic_path(files.asked) as beside:
         beside.write_text("")
     try:
         answer = _wait(files, process, stage, remind)

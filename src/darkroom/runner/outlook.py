@@ -18,7 +18,7 @@ import psutil
 import yaml
 
 from darkroom.config.params import PARAMS_FILE, Params
-from darkroom.config.stage_spec import LOCK, Place, places
+from darkroom.config.stage_spec import LOCK, StageSpec, stage_specs
 from darkroom.config.yaml_file import Loader
 from darkroom.core.artifact import file_hash, files_of, folder_hash, write_json
 from darkroom.core.errors import DarkroomError
@@ -53,14 +53,14 @@ class Times:
     steps: int
 
 
-def look_ahead(stage: str, params: Params, here: Place, profile: Mapping[str, str]) -> "StageOutlook | None":
+def look_ahead(stage: str, params: Params, here: StageSpec, profile: Mapping[str, str]) -> "StageOutlook | None":
     """Say how long the rebuild that `stage` is part of will take, and let its progress say so; None outside dvc."""
     Ahead.outlook = None
     dvc = starter() if "DVC_STAGE" in os.environ else None
     if dvc is None:
         return None
     try:
-        outlook = StageOutlook(stage, params, places(), profile, dvc)
+        outlook = StageOutlook(stage, params, stage_specs(), profile, dvc)
     except (psutil.Error, OSError, ValueError, KeyError, TypeError, AttributeError, DarkroomError, yaml.YAMLError):
         return None  # whatever is wrong there, others say so; it is only an outlook
     Ahead.outlook = outlook
@@ -72,7 +72,12 @@ class StageOutlook:
     """What is known of the stages that a dvc still runs; see `core.progress.Outlook`."""
 
     def __init__(
-        self, stage: str, params: Params, stages: Mapping[str, Place], profile: Mapping[str, str], dvc: psutil.Process
+        self,
+        stage: str,
+        params: Params,
+        stages: Mapping[str, StageSpec],
+        profile: Mapping[str, str],
+        dvc: psutil.Process,
     ) -> None:
         self.stage, self._params, self._profile = stage, params, profile
         self._dvc = f"{dvc.pid} {dvc.create_time():.2f}"
@@ -185,7 +190,7 @@ class Asked:
         return cls(targets, bool(flags & {"-s", "--single-item"}))
 
 
-def still_to_run(stage: str, params: Params, stages: Mapping[str, Place], targets: Sequence[str]) -> list[str]:
+def still_to_run(stage: str, params: Params, stages: Mapping[str, StageSpec], targets: Sequence[str]) -> list[str]:
     """The stages that dvc will run after `stage`, as far as can be told without hashing data: what builds on it, and
     what differs from dvc.lock in its parameters, its code or its outputs, and what builds on that.
     """
@@ -215,7 +220,7 @@ def _with_all_behind(names: Sequence[str], behind: Mapping[str, set[str]]) -> se
 
 
 def _differs(
-    place: Place, locked: Any, params: Mapping[str, Any], makers: Mapping[Path, str], hashes: dict[Path, str]
+    place: StageSpec, locked: Any, params: Mapping[str, Any], makers: Mapping[Path, str], hashes: dict[Path, str]
 ) -> bool:
     """Whether a stage is out of date by itself, whatever those before it do."""
     if locked is None or locked.get("cmd") != place.cmd or not all(path.exists() for path in place.outputs):

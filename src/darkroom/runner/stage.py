@@ -12,14 +12,14 @@ from typing import Any, NoReturn
 import torch
 
 from darkroom.config import params as parameters
-from darkroom.config.stage_spec import check_not_linked, place
+from darkroom.config.stage_spec import check_not_linked, stage_spec
 from darkroom.core import device as devices
 from darkroom.core.artifact import write_json
 from darkroom.core.checkpoint import FULL, Checkpoints
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interrupted, Interruption
 from darkroom.core.progress import readable_size
-from darkroom.core.text import printable
+from darkroom.core.text import printable_text
 from darkroom.planning import demands
 from darkroom.runner.budget import VARIABLE, keep
 from darkroom.runner.copies import PROFILE, link_what_is_outside, reproduction, run_own_code
@@ -81,13 +81,14 @@ def run_stage(stage: str, body: Body, trains: bool = False) -> NoReturn:
                 _run(stage, body, trains, interruption)
     except DarkroomError as error:
         who = f"{stage}: worker {worker.rank}" if worker is not None else stage
-        print(f"darkroom: {who}: {printable(error)}", file=sys.stderr)
+        print(f"darkroom: {who}: {printable_text(error)}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
         if error.errno not in FULL:
             raise
         print(
-            f"darkroom: {stage}: {printable(error)}; make room, or mend the permissions, and run again", file=sys.stderr
+            f"darkroom: {stage}: {printable_text(error)}; make room, or mend the permissions, and run again",
+            file=sys.stderr,
         )
         sys.exit(1)
     except Interrupted as end:
@@ -98,7 +99,7 @@ def run_stage(stage: str, body: Body, trains: bool = False) -> NoReturn:
 
 def _take_part(stage: str, body: Body, worker: Worker) -> None:
     """The body as far as its training, beside the process that leads."""
-    with worker.at_work(place(stage).outputs):
+    with worker.at_work(stage_spec(stage).outputs):
         device = devices.start(rank=worker.rank, processes=worker.size)
         profile = devices.execution_profile(device, worker.size)
         checkpoints = Checkpoints(worker.training, profile, 0, 0, Interruption())
@@ -114,7 +115,7 @@ def _time(stage: str, body: Body, folder: Path) -> None:
     params, settings = parameters.load(), devices.runtime()
     link_what_is_outside(params)
     aside = folder / "project"
-    link(Path.cwd(), aside, place(stage).outputs)
+    link(Path.cwd(), aside, stage_spec(stage).outputs)
     os.chdir(aside)
     device = devices.start(settings, processes=settings.processes)
     processes = leading(settings.processes, device, folder / "training")
@@ -137,7 +138,7 @@ def _run(stage: str, body: Body, trains: bool, interruption: Interruption) -> No
     link_what_is_outside(params)
     settings = devices.runtime()
     n_processes = settings.processes if trains else 1
-    here = place(stage)
+    here = stage_spec(stage)
     check_not_linked(here.outputs)
     ran = Ran(here)
     die_with_dvc()
@@ -225,4 +226,4 @@ def _summary(stage: str, seconds: float, outputs: list[Path], figures: Figures, 
     lines += [f"  {name}: {figure(value)}" for name, value in figures.items()]
     if address:
         lines.append(f"  run: {address}{while_it_runs()}")
-    return "\n".join(map(printable, lines))
+    return "\n".join(map(printable_text, lines))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from darkroom.data.names import shown
+from darkroom.core.text import printable
 from darkroom.serving.limits import LimitError, Limits, RefusedError, variable
 
 FORMATS = ("dataframe_records", "dataframe_split", "instances", "inputs")  # MLflow's; one of them holds the rows
@@ -66,13 +66,13 @@ def _check_shape(body: bytes, limits: Limits) -> None:
 
 def _whole(text: str) -> int:
     if len(text) > 20 or not -(2**63) <= (value := int(text)) < 2**63:
-        raise UnreadableError(f"{shown(text)}: is beyond 64 bits; give a smaller number")
+        raise UnreadableError(f"{printable(text)}: is beyond 64 bits; give a smaller number")
     return value
 
 
 def _finite(text: str) -> float:
     if not math.isfinite(value := float(text)):
-        raise UnreadableError(f"{shown(text)}: is no finite number; give one")
+        raise UnreadableError(f"{printable(text)}: is no finite number; give one")
     return value
 
 
@@ -81,7 +81,9 @@ def _check_request(value: Any, limits: Limits, params: Collection[str]) -> None:
     if not isinstance(value, dict):
         raise UnreadableError(f"body: give a JSON object with {FORMATS[0]}")
     if unknown := value.keys() - {*FORMATS, PARAMS}:
-        raise UnreadableError(f"body: unknown key {shown(min(unknown))!r}; give {FORMATS[0]} and, if wished, {PARAMS}")
+        raise UnreadableError(
+            f"body: unknown key {printable(min(unknown))!r}; give {FORMATS[0]} and, if wished, {PARAMS}"
+        )
     if len(given := [key for key in FORMATS if key in value]) != 1:
         raise UnreadableError(f"body: holds {' and '.join(given) or 'no rows'}; give {FORMATS[0]} alone")
     rows = value[given[0]]
@@ -93,6 +95,8 @@ def _check_request(value: Any, limits: Limits, params: Collection[str]) -> None:
             raise UnreadableError(f"{given[0]}: holds no rows; give at least one")
     asked = value.get(PARAMS)
     if asked is not None and not isinstance(asked, dict):
-        raise UnreadableError(f"{PARAMS} = {shown(asked)}: give a JSON object")
+        raise UnreadableError(f"{PARAMS} = {printable(asked)}: give a JSON object")
     if unknown := (asked or {}).keys() - set(params):
-        raise UnreadableError(f"{PARAMS}: unknown name {shown(min(unknown))!r}; there are {', '.join(sorted(params))}")
+        raise UnreadableError(
+            f"{PARAMS}: unknown name {printable(min(unknown))!r}; there are {', '.join(sorted(params))}"
+        )

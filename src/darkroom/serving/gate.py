@@ -43,7 +43,7 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
-class Rival:
+class Contender:
     """The version that has the alias. figures: of its evaluation; None where they cannot be had, and `why`."""
 
     name: str
@@ -75,7 +75,7 @@ def read_figures(folder: Path) -> Any:
 
 
 def decide(
-    figures: Any, thresholds: Thresholds, rival: Rival | None = None, losses: Mapping[str, float] | None = None
+    figures: Any, thresholds: Thresholds, rival: Contender | None = None, losses: Mapping[str, float] | None = None
 ) -> Verdict:
     """Whether a version may have the alias.
 
@@ -195,7 +195,7 @@ def _like_spoilt(figures: Mapping[str, Any], spoilt: str) -> Iterator[str]:
         yield f"{FIDELITY} {found} is not below {limit:.3g}, that of register.fid_below = {spoilt}"
 
 
-def _compared(figures: Mapping[str, Any], rival: Rival) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _compared(figures: Mapping[str, Any], rival: Contender) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Where a version is worse than the one that has the alias; and what could not be compared."""
     if rival.figures is None:
         return (), (f"not compared with {rival.name}: {rival.why or f'it has no {EVALUATION}'}",)

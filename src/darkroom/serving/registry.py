@@ -14,7 +14,7 @@ from pathlib import Path
 
 from darkroom.core.artifact import PROVENANCE, model_hash, read_json
 from darkroom.core.errors import DarkroomError
-from darkroom.serving.gate import EVALUATION, Rival, Thresholds, Verdict, decide, read_figures
+from darkroom.serving.gate import EVALUATION, Contender, Thresholds, Verdict, decide, read_figures
 from darkroom.serving.model_folder import CODE, Description, write_model
 from darkroom.tracking.address import artifacts_folder, is_server, location, shown
 from darkroom.tracking.keeping import unsound
@@ -210,19 +210,19 @@ def _clear_half_made(store: Store) -> None:
         store.client.delete_logged_model(model.model_id)
 
 
-def _rival(store: Store, version: str) -> Rival:
+def _rival(store: Store, version: str) -> Contender:
     """The figures that lie with a version. That a store does not answer now is an error, not an answer."""
     name, model, artifacts = f"version {version}", f"models:/{MODEL}/{version}", store.mlflow.artifacts
     try:
         with tempfile.TemporaryDirectory() as beside, _address_in_environment(store.address):
             if EVALUATION not in {file.path for file in artifacts.list_artifacts(artifact_uri=model)}:
-                return Rival(name, None)
+                return Contender(name, None)
             file = artifacts.download_artifacts(artifact_uri=f"{model}/{EVALUATION}", dst_path=beside)
-            return Rival(name, read_figures(Path(file).parent))
+            return Contender(name, read_figures(Path(file).parent))
     except (store.mlflow.exceptions.MlflowException, OSError) as error:
         if may_pass(error) and not isinstance(error, FileNotFoundError):
             raise
-        return Rival(name, None, f"its files cannot be read ({first_line(error)})")
+        return Contender(name, None, f"its files cannot be read ({first_line(error)})")
 
 
 def _curves(store: Store, folder: Path) -> dict[str, float]:

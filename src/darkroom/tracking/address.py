@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from darkroom.core.errors import DarkroomError
-from darkroom.core.text import printable
+from darkroom.core.text import printable_text
 
 VARIABLE, USERNAME, PASSWORD = "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 FOLDER = Path(".mlflow")
@@ -219,6 +219,6 @@ def _is_host(text: str) -> bool:
 
 
 def _refused(text: str, fault: str) -> DarkroomError:
-    seen = printable(shown(text))
+    seen = printable_text(shown(text))
     left_out = "" if shown(text) == text else " (user, password and options not shown)"
     return DarkroomError(f"{VARIABLE} = {seen}{left_out}: {fault}")

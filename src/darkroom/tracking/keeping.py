@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from darkroom.core.artifact import whole
+from darkroom.core.artifact import atomic_path
 from darkroom.tracking.address import database_file, project_root
 from darkroom.tracking.database import Rows, Tables, put_back
 from darkroom.tracking.differences import differences, merged
@@ -127,10 +127,10 @@ def _put_files(folder: Path, record: Record, files: Mapping[str, str], find: Fin
                 path.unlink()
         source = found.get(name)
         if name in record.texts:
-            with whole(folder / name) as beside:
+            with atomic_path(folder / name) as beside:
                 beside.write_bytes(record.texts[name].encode())
         elif source is not None and source.is_file():
-            with whole(folder / name) as beside:
+            with atomic_path(folder / name) as beside:
                 shutil.copyfile(source, beside)
         else:
             _take_away(folder / name)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from darkroom.core.artifact import content_hash, files_of, whole
+from darkroom.core.artifact import atomic_path, content_hash, files_of
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import readable_size
 from darkroom.tracking.note import NOTE, Account, markdown
@@ -66,7 +66,7 @@ def keep_outputs(logbook: Logbook) -> None:
     for event, _ in logbook.unsent():
         if isinstance(event, Outputs):
             for file in (file for files in event.copied.values() for file in files):
-                with whole(logbook.folder / KEPT / file) as beside:
+                with atomic_path(logbook.folder / KEPT / file) as beside:
                     shutil.copyfile(Path(event.root, file), beside)
 
 

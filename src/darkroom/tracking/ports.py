@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
-from darkroom.core.artifact import whole
+from darkroom.core.artifact import atomic_path
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking.address import FOLDER, is_server, location, project_root
 from darkroom.tracking.process import is_running, process_tags
@@ -23,7 +23,7 @@ FIRST, LAST = 1024, 65535  # ports that anybody may use
 def noted(port: int) -> Iterator[None]:
     """While the block runs, links lead to this port; only what answers there by then counts."""
     note = _notes() / str(port)
-    with whole(note) as beside:
+    with atomic_path(note) as beside:
         beside.write_text(json.dumps(process_tags()), encoding="utf-8")
     try:
         yield

@@ -27,7 +27,7 @@ DAY = 86_400_000  # milliseconds
 
 
 @dataclass(frozen=True)
-class Seen:
+class RecordedRun:
     """A run: as its record tells it, where there is one, else as the store does. Times in milliseconds since 1970.
 
     gone: the store has no such run any more, its record alone. Inputs and outputs: {path: DVC's hash}.
@@ -106,7 +106,7 @@ def stray_artifacts(mend: bool) -> int:
     return len(database.stray_artifacts(file, own_artifacts(), mend))
 
 
-class Witness:
+class RunQuery:
     """The store, for questions. A database on this machine is only read until there is something to change.
 
     Raises:
@@ -147,22 +147,22 @@ class Witness:
         """Send the store the runs that wait for it in the project's journal."""
         return replay(self._store)
 
-    def runs(self, stage: str, outputs: Mapping[str, str]) -> list[Seen]:
+    def runs(self, stage: str, outputs: Mapping[str, str]) -> list[RecordedRun]:
         """Runs of a stage, newest first, deleted ones too: the recent ones, and all that wrote the first output."""
         found = {seen.id: seen for seen in self._search({"stage": stage})}
         for path, digest in list(outputs.items())[:1]:
             found |= {seen.id: seen for seen in self._search({"stage": stage, f"out.{path}": digest})}
         return sorted(found.values(), key=lambda seen: -seen.began)
 
-    def wrote(self, path: str, digest: str) -> Seen | None:
+    def wrote(self, path: str, digest: str) -> RecordedRun | None:
         """The latest finished run that wrote `path` with this content."""
         return next((seen for seen in self._search({f"out.{path}": digest}) if seen.good), None)
 
-    def running(self) -> list[Seen]:
+    def running(self) -> list[RecordedRun]:
         """Runs that are not over, as far as the store knows."""
         return [seen for seen in self._search({}, "RUNNING") if not seen.deleted]
 
-    def why_stale(self, seen: Seen) -> str | None:
+    def why_stale(self, seen: RecordedRun) -> str | None:
         """Why a run that is not over will never be; None where its process lives, or may."""
         shared = is_server(self.address)
         alive = is_running(seen.tags, shared)
@@ -178,12 +178,12 @@ class Witness:
         """The registered versions of this content, in words, with their aliases."""
         return self._source.versions(digest)
 
-    def kill(self, seen: Seen, reason: str) -> None:
+    def kill(self, seen: RecordedRun, reason: str) -> None:
         """Close a run that is not over."""
         self._store.set_tags(seen.id, {"mlflow.note.content": f"### Broken off\n\nClosed by an audit: {reason}.\n"})
         self._store.end_run(seen.id, "KILLED")
 
-    def restore(self, seen: Seen, find: Callable[[str], Path | None]) -> None:
+    def restore(self, seen: RecordedRun, find: Callable[[str], Path | None]) -> None:
         """Bring a deleted run back; `find`: see `keeping.restore`."""
         if seen.gone and self.tables is not None:
             restore(self.tables, self.book.latest["run", seen.id], find)
@@ -205,7 +205,7 @@ class Witness:
         self._store.log_inputs(run, inputs)
         self._store.end_run(run, "FINISHED")
 
-    def _search(self, tags: Mapping[str, str], status: str = "") -> list[Seen]:
+    def _search(self, tags: Mapping[str, str], status: str = "") -> list[RecordedRun]:
         """Runs that meet a condition, newest first: their records decide, where they have some."""
         told = {one.id: one for one in self._source.search(tags, status)}
         found = [self._seen(one) for run, one in told.items() if ("run", run) not in self.book.latest]
@@ -215,12 +215,12 @@ class Witness:
                     found.append(self._recorded(self.tables, run, meant))
         return sorted(found, key=lambda seen: -seen.began)
 
-    def _recorded(self, tables: Tables, run: str, meant: Told) -> Seen:
+    def _recorded(self, tables: Tables, run: str, meant: Told) -> RecordedRun:
         state = tables.lifecycle(run)
         return self._seen(meant, recorded=True, deleted=state != "active", gone=not state)
 
-    def _seen(self, told: Told, recorded: bool = False, deleted: bool = False, gone: bool = False) -> Seen:
-        return Seen(
+    def _seen(self, told: Told, recorded: bool = False, deleted: bool = False, gone: bool = False) -> RecordedRun:
+        return RecordedRun(
             id=told.id,
             stage=told.tags.get("stage", told.name),
             status=told.status,

@@ -2,7 +2,7 @@
 
 The tags of a run that say it, each JSON:
 
-  ran.definition  the stage's entry in dvc.yaml: command, dependencies, outputs, keys of params.yaml; see `Place`
+  ran.definition  the stage's entry in dvc.yaml: command, dependencies, outputs, keys of params.yaml; see `StageSpec`
   ran.start       the interpreter with its options, where it looks for modules, what .pth files and sitecustomize add to
                   that, and the variables of the environment that may change a result
   ran.frame       {file of Python that was imported and is no dependency: the first digits of its md5}: what starts and
@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any
 
 import darkroom
-from darkroom.config.stage_spec import CODE, Place
+from darkroom.config.stage_spec import CODE, StageSpec
 from darkroom.core.artifact import file_hash
 
 DEFINITION, START, FRAME, OUTSIDE = "ran.definition", "ran.start", "ran.frame", "ran.outside"
@@ -43,7 +43,7 @@ class Ran:
     modules: by name, as in sys.modules, which is asked by default.
     """
 
-    def __init__(self, place: Place, modules: Mapping[str, ModuleType] | None = None) -> None:
+    def __init__(self, place: StageSpec, modules: Mapping[str, ModuleType] | None = None) -> None:
         self._place = place
         self._modules = sys.modules if modules is None else modules
         self._frame: dict[str, str] = {}
@@ -87,7 +87,7 @@ def changed_since(frame: Mapping[str, str]) -> list[str]:
     ]
 
 
-def stray_code(places: Iterable[Place], folders: Iterable[str] = CODE) -> list[Path]:
+def stray_code(places: Iterable[StageSpec], folders: Iterable[str] = CODE) -> list[Path]:
     """What Python could import straight from the folders of code, and no stage names among its dependencies."""
     named = [path for place in places for path in place.code]
     found = []

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from darkroom.core.artifact import file_hash, whole
+from darkroom.core.artifact import atomic_path, file_hash
 from darkroom.tracking.address import FOLDER as STORE
 from darkroom.tracking.address import artifacts_address, artifacts_folder, meant, named, project_root
 from darkroom.tracking.database import ARTIFACT_PATHS, Rows, Tables, moved_to
@@ -76,7 +76,7 @@ class Record:
         """
         file = project_root() / self.file
         if not file.exists():
-            with whole(file) as beside:
+            with atomic_path(file) as beside:
                 beside.write_bytes(self.content)
 
 

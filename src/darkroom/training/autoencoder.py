@@ -19,7 +19,7 @@ from darkroom.nn.autoencoder.identity import Autoencoder
 from darkroom.nn.autoencoder.packed_vae import quick
 from darkroom.nn.autoencoder.vae import AutoencoderKL, Moments
 from darkroom.training.engine.batches import Batch, PreparedLoss
-from darkroom.training.engine.context import Setting
+from darkroom.training.engine.context import TrainingContext
 
 Images = Callable[[Tensor], Tensor]  # indices (n,) -> uint8 (n, C, H, W)
 MAX_ADAPTIVE_WEIGHT = 1e4
@@ -60,7 +60,7 @@ class VAETask:
         loss: VAELoss,
         images: Images,
         n_images: int,
-        setting: Setting,
+        setting: TrainingContext,
     ) -> None:
         self.vae, self.parts = vae, loss
         self.images, self.n_images, self.setting = images, n_images, setting

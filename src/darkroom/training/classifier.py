@@ -11,7 +11,7 @@ from darkroom.core.rng import batch_indices, generator
 from darkroom.core.tensors import batches, to_float
 from darkroom.nn.judge.classifier import ABSENT, Classifier, SelfSupervised, rotated
 from darkroom.training.engine.batches import Batch, PreparedLoss
-from darkroom.training.engine.context import Setting
+from darkroom.training.engine.context import TrainingContext
 
 Images = Callable[[Tensor], Tensor]  # indices (n,) -> uint8 (n, C, H, W)
 MAX_SHIFT = 2  # pixels
@@ -51,7 +51,7 @@ class ClassifierTask:
         network: Classifier,
         images: Images,
         labels: Tensor,
-        setting: Setting,
+        setting: TrainingContext,
     ) -> None:
         self.network, self.images, self.labels = network, images, network.targets(labels)
         self.setting = setting
@@ -107,7 +107,7 @@ class RotationTask:
         network: SelfSupervised,
         images: Images,
         n_images: int,
-        setting: Setting,
+        setting: TrainingContext,
     ) -> None:
         self.network, self.images, self.n_images = network, images, n_images
         self.setting = setting

@@ -18,7 +18,7 @@ from darkroom.core.tensors import batches, to_float
 from darkroom.nn.judge.towers import Towers
 from darkroom.nn.text.clip import CLIPTextModel
 from darkroom.training.engine.batches import Batch, PreparedLoss, never
-from darkroom.training.engine.context import Setting
+from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.distributed import ALONE, Processes
 from darkroom.training.hard_negatives import HardNegatives, HardNegativesConfig
 
@@ -52,7 +52,7 @@ class ContrastiveTask:
         images: Images,
         input_ids: Tensor,
         rows: Tensor,
-        setting: Setting,
+        setting: TrainingContext,
         hard_negatives: HardNegativesConfig | None = None,
     ) -> None:
         self.towers, self.images, self.input_ids, self.rows = towers, images, input_ids, rows

@@ -25,7 +25,7 @@ from darkroom.training.classifier import (
     rotation_accuracy,
 )
 from darkroom.training.contrastive import ContrastiveTask, retrieval, retrieval_by_chance
-from darkroom.training.engine.context import Setting
+from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.loop import Loss
 
 
@@ -91,7 +91,7 @@ class Judges:
         }
 
 
-def make_judges(info: Info, splits: Mapping[str, PreparedSplit], shape: JudgeShape, setting: Setting) -> Judges:
+def make_judges(info: Info, splits: Mapping[str, PreparedSplit], shape: JudgeShape, setting: TrainingContext) -> Judges:
     """The judges for a data set: classifiers where there are labels, else towers where there are captions, else
     networks that tell which way up a picture is. Initial weights come from PyTorch's global generator.
 
@@ -118,7 +118,7 @@ def make_judges(info: Info, splits: Mapping[str, PreparedSplit], shape: JudgeSha
 
 
 def _maker(
-    info: Info, splits: Mapping[str, PreparedSplit], shape: JudgeShape, setting: Setting
+    info: Info, splits: Mapping[str, PreparedSplit], shape: JudgeShape, setting: TrainingContext
 ) -> Callable[[Chosen], Judge]:
     """What makes a judge of its pictures."""
     if info.heads:
@@ -135,7 +135,7 @@ def _maker(
     return lambda seen: _selfsupervised(shape.image, seen, setting)
 
 
-def _selfsupervised(image: ConvTowerConfig, seen: Chosen, setting: Setting) -> Judge:
+def _selfsupervised(image: ConvTowerConfig, seen: Chosen, setting: TrainingContext) -> Judge:
     network = SelfSupervised(image).to(setting.device)
     task = RotationTask(network, seen.images, len(seen), setting)
 
@@ -148,7 +148,7 @@ def _selfsupervised(image: ConvTowerConfig, seen: Chosen, setting: Setting) -> J
     return Judge(network, {"kind": "selfsupervised", "network": asdict(image)}, task.loss, accuracy, chance)
 
 
-def _classifier(config: ClassifierConfig, names: list[str], seen: Chosen, setting: Setting) -> Judge:
+def _classifier(config: ClassifierConfig, names: list[str], seen: Chosen, setting: TrainingContext) -> Judge:
     network = Classifier(config).to(setting.device)
     task = ClassifierTask(network, seen.images, seen.labels, setting)
 
@@ -161,7 +161,7 @@ def _classifier(config: ClassifierConfig, names: list[str], seen: Chosen, settin
     return Judge(network, {"kind": "classifier", "network": asdict(config)}, task.loss, accuracy, chance)
 
 
-def _towers(tokenizer: CLIPTokenizer, shape: JudgeShape, seen: Chosen, setting: Setting) -> Judge:
+def _towers(tokenizer: CLIPTokenizer, shape: JudgeShape, seen: Chosen, setting: TrainingContext) -> Judge:
     text = CLIPTextConfig(
         **shape.text,
         vocab_size=len(tokenizer.vocab),

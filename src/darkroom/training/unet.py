@@ -16,7 +16,7 @@ from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.prediction import target
 from darkroom.nn.denoiser.base import DenoisingNetwork
 from darkroom.training.engine.batches import Batch, PreparedLoss
-from darkroom.training.engine.context import Setting
+from darkroom.training.engine.context import TrainingContext
 
 FLIPPED = 0.5  # share of the samples, where samples are mirrored at all
 LEVEL_BINS = 4  # held-out loss is reported for so many equal ranges of the times
@@ -54,7 +54,7 @@ class UNetTask:
         condition_dropout: float,
         horizontal_flip: bool,
         max_held_out: int,
-        setting: Setting,
+        setting: TrainingContext,
     ) -> None:
         self.unet, self.objective = unet, objective
         self.train, self.held_out = train.resident(setting.device), held_out

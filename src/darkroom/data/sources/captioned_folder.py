@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from darkroom.core.text import printable
 from darkroom.data.images import SUFFIXES, UNREAD
 from darkroom.data.manifest import Files, Manifest
-from darkroom.data.names import shown
 from darkroom.data.sources.base import Description, Sample, Skipped
 from darkroom.data.sources.captions import UnusableCaptionError, check_size, from_record, from_text
 from darkroom.data.sources.layout import pictures_among, read_picture
@@ -39,7 +39,7 @@ class CaptionedFolder:
 
     @cached_property
     def _pictures(self) -> dict[str, str | None]:
-        return of_pictures(shown(self.files.root), pictures_among(self.files), classes=False)[0]
+        return of_pictures(printable(self.files.root), pictures_among(self.files), classes=False)[0]
 
     @property
     def description(self) -> Description:

@@ -4,9 +4,9 @@ pictures."""
 from collections.abc import Iterator
 from functools import cached_property
 
+from darkroom.core.text import printable
 from darkroom.data.images import SUFFIXES, UNREAD
 from darkroom.data.manifest import Files, Manifest
-from darkroom.data.names import shown
 from darkroom.data.prepared import Head
 from darkroom.data.sources.base import Description, Sample, Skipped
 from darkroom.data.sources.captions import from_class
@@ -28,7 +28,7 @@ class ImageFolder:
     def _pictures(self) -> dict[str, tuple[str | None, str | None]]:
         """Picture -> (split, class)."""
         pictures: dict[str, tuple[str | None, str | None]] = {}
-        splits, depth = of_pictures(shown(self.files.root), pictures_among(self.files), classes=True)
+        splits, depth = of_pictures(printable(self.files.root), pictures_among(self.files), classes=True)
         for name, split in splits.items():
             folders = name.split("/")[:-1]
             if depth is not None:

@@ -1,9 +1,9 @@
 """Which files of a folder are taken for pictures, and how they are read."""
 
 from darkroom.core.errors import DarkroomError
+from darkroom.core.text import printable
 from darkroom.data.images import MAX_BYTES, SUFFIXES, UNREAD
 from darkroom.data.manifest import Files
-from darkroom.data.names import shown
 from darkroom.data.sources.base import Skipped
 
 NOT_READ = "a picture of a format that is not read; save it as PNG or JPEG"
@@ -18,7 +18,7 @@ def pictures_among(files: Files) -> list[str]:
     if not any(name.lower().endswith(SUFFIXES) for name in files.names):
         kinds = " ".join(SUFFIXES)
         raise DarkroomError(
-            f"{shown(files.root)}: no pictures in this folder ({kinds}); check prepare_data.source.root"
+            f"{printable(files.root)}: no pictures in this folder ({kinds}); check prepare_data.source.root"
         )
     return [name for name in files.names if name.lower().endswith((*SUFFIXES, *UNREAD))]
 

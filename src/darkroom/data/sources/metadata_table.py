@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from darkroom.core.errors import DarkroomError
-from darkroom.core.text import UnreadableTextError, decode_text
-from darkroom.data.names import shown
+from darkroom.core.text import UnreadableTextError, decode_text, printable
 from darkroom.data.sources.captions import KEYS, of_record
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.tsv")  # in any case
@@ -43,7 +42,7 @@ def read_table(name: str, data: bytes) -> list[Record]:
         text = decode_text(data, errors="surrogateescape")  # a line that is not UTF-8 is no more than one line lost
     except UnreadableTextError as error:
         remedy = "" if ";" in str(error) else "; save it as UTF-8"
-        raise DarkroomError(f"{shown(name)}: {error}{remedy}") from None
+        raise DarkroomError(f"{printable(name)}: {error}{remedy}") from None
     if not name.lower().endswith(".jsonl"):
         return [Record(f"{name} line {line}", _file(row), row) for line, row in _rows(name, text)]
     records = [Record(f"{name} {where}", _file(value), value) for where, value in _json_values(name, text)]
@@ -63,14 +62,14 @@ def _check_keys(name: str, values: list[Any]) -> None:
     objects = [value for value in values if isinstance(value, dict)]
     if not objects:
         raise DarkroomError(
-            f"{shown(name)}: is not JSON Lines: not one of its lines is a JSON object; write "
+            f"{printable(name)}: is not JSON Lines: not one of its lines is a JSON object; write "
             f'{{"{FILE_KEY}": …, "{KEYS[0]}": …}} on each line'
         )
     has_file = any(of_record(value, FILE_KEY) is not None for value in objects)
     has_text = any(of_record(value, key) is not None for value in objects for key in KEYS)
     if not has_file or not has_text:
-        keys = shown(", ".join(str(key) for key in objects[0])) or "none"
-        raise DarkroomError(f"{shown(name)}: needs the columns {FILE_KEY} and {KEYS[0]}; it has {keys}")
+        keys = printable(", ".join(str(key) for key in objects[0])) or "none"
+        raise DarkroomError(f"{printable(name)}: needs the columns {FILE_KEY} and {KEYS[0]}; it has {keys}")
 
 
 def _json_values(name: str, text: str) -> Iterator[tuple[str, Any]]:
@@ -80,7 +79,7 @@ def _json_values(name: str, text: str) -> Iterator[tuple[str, Any]]:
         yield from ((f"entry {number}", value) for number, value in enumerate(whole, 1))
     elif isinstance(whole, dict) and of_record(whole, FILE_KEY) is None:
         raise DarkroomError(
-            f"{shown(name)}: is one JSON object, and not one a picture; write "
+            f"{printable(name)}: is one JSON object, and not one a picture; write "
             f'{{"{FILE_KEY}": …, "{KEYS[0]}": …}} on each line'
         )
     elif isinstance(whole, dict):
@@ -111,14 +110,14 @@ def _rows(name: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         header = dict.fromkeys(columns, "")
         if of_record(header, FILE_KEY) is None or all(of_record(header, key) is None for key in KEYS):
             raise DarkroomError(
-                f"{shown(name)}: needs the columns {FILE_KEY} and {KEYS[0]}; it has "
-                f"{shown(', '.join(columns)) or 'none'}"
+                f"{printable(name)}: needs the columns {FILE_KEY} and {KEYS[0]}; it has "
+                f"{printable(', '.join(columns)) or 'none'}"
             )
         for row in reader:
             yield reader.line_num + skipped, row
     except csv.Error as error:
         line = reader.line_num + skipped
-        raise DarkroomError(f"{shown(name)} line {line}: not CSV ({error}); mend the line") from None
+        raise DarkroomError(f"{printable(name)} line {line}: not CSV ({error}); mend the line") from None
 
 
 def _delimiter(text: str) -> str:

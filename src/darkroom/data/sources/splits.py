@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from darkroom.core.errors import DarkroomError
-from darkroom.data.names import shown
+from darkroom.core.text import printable
 from darkroom.data.sources.base import SPLIT_ORDER
 
 WORDS = {
@@ -230,4 +230,4 @@ def _remedy(what: str) -> str:
 
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return shown(", ".join(names[:SHOWN])) + more
+    return printable(", ".join(names[:SHOWN])) + more

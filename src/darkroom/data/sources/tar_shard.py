@@ -4,7 +4,7 @@ import tarfile
 from typing import BinaryIO
 
 from darkroom.core.errors import DarkroomError
-from darkroom.data.names import shown
+from darkroom.core.text import printable
 
 AT_ONCE = 1 << 20  # bytes
 
@@ -37,10 +37,10 @@ class TarShard:
             content = self._archive.extractfile(member)
             return content.read(most) if content is not None else b""
         except Exception as error:
-            raise self._damaged(f"damaged at {shown(member.name)} ({_reason(error)})") from None
+            raise self._damaged(f"damaged at {printable(member.name)} ({_reason(error)})") from None
 
     def _damaged(self, what: str) -> DarkroomError:
-        return DarkroomError(f"{shown(self.name)}: {what}; fetch it again or remove it")
+        return DarkroomError(f"{printable(self.name)}: {what}; fetch it again or remove it")
 
 
 def _check_end(file: BinaryIO, end: int) -> None:
@@ -57,4 +57,4 @@ def _check_end(file: BinaryIO, end: int) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return shown(error) or type(error).__name__
+    return printable(error) or type(error).__name__

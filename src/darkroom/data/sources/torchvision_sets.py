@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from darkroom.core.errors import DarkroomError
+from darkroom.core.text import printable
 from darkroom.data.manifest import ROOT_VARIABLE, Files, Manifest
-from darkroom.data.names import shown
 from darkroom.data.prepared import Head
 from darkroom.data.sources.base import Description, Sample, Skipped
 from darkroom.data.sources.captions import from_class
@@ -78,7 +78,7 @@ class Torchvision:
             self._download()
         elif missing:
             raise DarkroomError(
-                f"{shown(self.files.root / missing[0])}: no such file; set {ROOT_VARIABLE} to the folder holding "
+                f"{printable(self.files.root / missing[0])}: no such file; set {ROOT_VARIABLE} to the folder holding "
                 f"{name}, or have it fetched with prepare_data.source.download: true"
             )
 

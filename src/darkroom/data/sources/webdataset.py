@@ -18,9 +18,9 @@ from functools import cached_property
 
 from darkroom.core.errors import DarkroomError
 from darkroom.core.system_files import system_part
+from darkroom.core.text import printable
 from darkroom.data.images import MAX_BYTES, SUFFIXES, UNREAD
 from darkroom.data.manifest import Files, Manifest
-from darkroom.data.names import shown
 from darkroom.data.sources.base import Description, Sample, Skipped
 from darkroom.data.sources.captions import MAX_BYTES as MAX_CAPTION_BYTES
 from darkroom.data.sources.captions import UnusableCaptionError, from_json, from_text
@@ -59,12 +59,12 @@ class WebDataset:
     @cached_property
     def _shards(self) -> dict[str, str | None]:
         """Shard -> split, held-out splits first."""
-        root = shown(self.files.root)
+        root = printable(self.files.root)
         if not self.files.names:
             raise DarkroomError(f"{root}: no *.tar shards in this folder; check prepare_data.source.root")
         for name in self.files.names:
             if name.lower().endswith(COMPRESSED):
-                raise DarkroomError(f"{root}/{shown(name)}: a compressed shard cannot be read; unpack it to .tar")
+                raise DarkroomError(f"{root}/{printable(name)}: a compressed shard cannot be read; unpack it to .tar")
         return of_shards(root, self.files.names)
 
     @cached_property
@@ -73,7 +73,7 @@ class WebDataset:
         for name, split in self._shards.items():
             with self.files.open(name) as file:
                 index = _index(TarShard(name, file))
-                check_members(shown(name), split, (picture.name for picture, _ in index.pictures))
+                check_members(printable(name), split, (picture.name for picture, _ in index.pictures))
                 size += len(index.pictures) + len(index.skipped)
                 set_aside += index.set_aside
         return Description("webdataset", size, set_aside=dict(sorted((set_aside + self.files.left_out).items())))

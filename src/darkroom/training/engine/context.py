@@ -9,7 +9,7 @@ from darkroom.training.engine.distributed import ALONE, Processes
 
 
 @dataclass(frozen=True)
-class Setting:
+class TrainingContext:
     """batch_size: samples of a whole step, over all its parts and processes. seed: of everything random."""
 
     batch_size: int

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from darkroom.core.artifact import whole
+from darkroom.core.artifact import atomic_path
 
 COMPARED = ("train", "held_out")  # groups whose values of one name share a panel
 
@@ -70,7 +70,7 @@ class Curves:
         writer.writerow(["step", *names])
         for step, row in sorted(self.rows.items()):
             writer.writerow([step, *(f"{row[name]:.6g}" if name in row else "" for name in names)])
-        with whole(folder / "curves.csv") as beside:
+        with atomic_path(folder / "curves.csv") as beside:
             beside.write_text(text.getvalue(), encoding="utf-8")
         self._plot(names, folder / "curves.png")
 
@@ -105,6 +105,6 @@ class Curves:
             if members:
                 axis.legend(fontsize="small")
         figure.tight_layout()
-        with whole(path) as beside:
+        with atomic_path(path) as beside:
             figure.savefig(beside, format="png", dpi=100, metadata={"Software": None})
         plt.close(figure)

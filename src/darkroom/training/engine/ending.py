@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from darkroom.core.artifact import whole
+from darkroom.core.artifact import atomic_path
 
 if TYPE_CHECKING:
     from darkroom.training.engine.loop import Hook
@@ -79,5 +79,5 @@ class Ending:
 
     def _tell(self) -> None:
         if self._shared is not None:
-            with whole(self._shared) as beside:
+            with atomic_path(self._shared) as beside:
                 beside.write_text(str(self.step))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from darkroom.config.choices import Precision
-from darkroom.training.engine.context import Setting
+from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.curves import Log
 from darkroom.training.engine.loop import Hook
 
@@ -90,7 +90,7 @@ class Throughput:
         log: what to tell: a tracked run's `metrics`, and nothing that writes an output.
     """
 
-    def __init__(self, per_sample: float, every: int, setting: Setting, log: Log) -> None:
+    def __init__(self, per_sample: float, every: int, setting: TrainingContext, log: Log) -> None:
         self.per_sample, self.every, self.setting, self.log = per_sample, every, setting, log
         self._mark: float | None = None
         self._at = self._steps = 0
