@@ -1,6 +1,6 @@
 # Everything a person types. Each target first makes .venv, from nothing but Python >= 3.11, git and make.
 .DEFAULT_GOAL := help
-.PHONY: help repro ui test test-all lint setup lock moved
+.PHONY: help repro ui test test-all lint docs setup lock moved
 BIN := .venv/bin
 STAMP := .venv/installed
 SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --no-loadscope-reorder
@@ -30,6 +30,9 @@ lint: setup  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy src
+
+docs: setup  ## write docs/parameters.md anew from the classes of the parameters
+	$(BIN)/python -m darkroom.config.explain docs/parameters.md
 
 # DVC needs git, or to be told that there is none: here, or around this folder but not for it.
 setup: $(STAMP)  ## make or refresh .venv (every other target does this too)
