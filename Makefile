@@ -1,6 +1,6 @@
 # Everything a person types. Each target first makes .venv, from nothing but Python >= 3.11, git and make.
 .DEFAULT_GOAL := help
-.PHONY: help repro ui test test-all lint setup lock moved
+.PHONY: help repro ui test test-all lint setup deps lock moved
 BIN := .venv/bin
 STAMP := .venv/installed
 SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --no-loadscope-reorder
@@ -30,6 +30,9 @@ lint: setup  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy src
+
+deps: setup  ## list in dvc.yaml the code that each stage runs
+	$(BIN)/python -m tests.support.dependencies
 
 # DVC needs git, or to be told that there is none: here, or around this folder but not for it.
 setup: $(STAMP)  ## make or refresh .venv (every other target does this too)
