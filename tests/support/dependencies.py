@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.support.imports import LIBRARY, ROOT, code_of, holds_no_code, relative
+from tests.support.imports import LIBRARY, ROOT, code_of, is_empty, relative
 
 PIPELINE = ROOT / "dvc.yaml"
 CODE = ("src/", "stages/")
@@ -25,17 +25,13 @@ def _joined(code: set[Path], folder: Path) -> Iterable[Path]:
     """The files of `code` below a folder, as few paths."""
     for path in sorted(folder.iterdir()):
         if path.is_dir():
-            inside = {file for file in path.rglob("*.py") if not _is_empty(file)}
+            inside = {file for file in path.rglob("*.py") if not is_empty(file)}
             if inside and inside <= code:
                 yield path
             else:
                 yield from _joined(code, path)
         elif path in code:
             yield path
-
-
-def _is_empty(file: Path) -> bool:
-    return file.name == "__init__.py" and holds_no_code(file)
 
 
 def rewritten(text: str) -> str:

@@ -100,9 +100,9 @@ def is_plumbing(file: Path) -> bool:
     return any(file.is_relative_to(LIBRARY / name) for name in PLUMBING)
 
 
-def holds_no_code(file: Path) -> bool:
-    """Whether a file is a docstring at most."""
-    body = tree(file).body
+def is_empty(file: Path) -> bool:
+    """Whether a file is a package's, and a docstring at most."""
+    body = tree(file).body if file.name == "__init__.py" else [ast.Pass()]
     return all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)
 
 
@@ -113,6 +113,4 @@ def relative(file: Path) -> str:
 
 def code_of(script: Path) -> set[Path]:
     """The files of code that decide what a stage makes: its script, and what that runs."""
-    return {script} | {
-        f for f in closure(script) if not (is_plumbing(f) or (f.name == "__init__.py" and holds_no_code(f)))
-    }
+    return {script} | {file for file in closure(script) if not (is_plumbing(file) or is_empty(file))}
