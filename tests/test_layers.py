@@ -58,7 +58,7 @@ def test_each_part_imports_only_the_parts_below_it(file: Path) -> None:
 
 
 def test_the_readme_draws_the_layers_as_they_are() -> None:
-    """Fails if a room is missing from the picture, an arrow is drawn that is not allowed, or one that is has no path."""
+    """Fails if a room is missing from the picture, or if an arrow is drawn that is not allowed, or the other way."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     drawn = {
         (above, below)
