@@ -23,6 +23,7 @@ import torch
 from xdist.scheduler import LoadScopeScheduling
 
 from darkroom import cli
+from darkroom.config.merging import complete_text
 from darkroom.data.sources.torchvision_import import torchvision
 from darkroom.data.sources.torchvision_sets import DATASETS
 
@@ -201,7 +202,7 @@ def quick_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = tmp_path_factory.mktemp("clone") / "darkroom"
     project.mkdir()
     copy_project(project)
-    shutil.copy(project / "recipes" / "scenes-quick.yaml", project / "params.yaml")
+    (project / "params.yaml").write_text(complete_text(project / "recipes" / "scenes-quick.yaml"))
     _dvc_in(project)("repro")
     return project
 
