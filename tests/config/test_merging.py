@@ -103,8 +103,8 @@ def test_a_file_without_a_base_is_as_it_stands(recipe: Path, tmp_path: Path) -> 
     [
         (("base: plain", "base: plane"), r"one\.yaml: base = 'plane': no such base in .*; did you mean plain\?"),
         (("base: plain", "base: 7"), r"one\.yaml: base = 7: no such base in .*; give plain"),
-        (("root: pictures", "root:\n      - a"), r"one\.yaml line 10: root: write its value on the line of the key"),
-        (("root: pictures", "kind: other"), r"one\.yaml line 9: not valid YAML: the key kind stands here twice"),
+        (("root: pictures", "root:\n      - a"), r"one\.yaml line 11: root: write its value on the line of the key"),
+        (("root: pictures", "kind: other"), r"one\.yaml line 10: not valid YAML: the key kind stands here twice"),
     ],
 )
 def test_a_recipe_that_cannot_be_completed_says_why(recipe: Path, change: tuple[str, str], said: str) -> None:
