@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from darkroom.core.artifact import content_hash
-from darkroom.tracking.outbox.event_log import Logbook
+from darkroom.tracking.outbox.event_log import EventLog
 from darkroom.tracking.outbox.events import Begin
 from darkroom.tracking.process import HOST, PID, STARTED, is_running, process_tags
 
@@ -350,7 +350,7 @@ def test_a_run_heard_of_this_week_is_left_open(audit: Audit, client: mlflow.Mlfl
 
 @pytest.mark.usefixtures("tracked")
 def test_what_waits_in_the_journal_is_remarked_and_sent(audit: Audit) -> None:
-    Logbook.create(Begin("evaluate", 1_700_000_000_000, "", {}, {"stage": "evaluate"}, {})).release()
+    EventLog.create(Begin("evaluate", 1_700_000_000_000, "", {}, {"stage": "evaluate"}, {})).release()
     assert "not yet sent" in kinds(audit())
     assert audit("--repair")["repaired"] == ["sent from the journal: what 1 of the runs had to tell"]
     assert "not yet sent" not in kinds(audit())

@@ -22,7 +22,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.serving import registry
 from darkroom.serving.gate import Thresholds
 from darkroom.serving.model_folder import Description
-from darkroom.tracking.outbox.event_log import Logbook
+from darkroom.tracking.outbox.event_log import EventLog
 from darkroom.tracking.outbox.events import Begin
 from darkroom.tracking.records import Book
 
@@ -422,7 +422,7 @@ def test_a_project_that_nobody_may_write_is_audited_alike_and_stays_as_it_is(
     audit: Audit, tampered: Path, tamper: bool
 ) -> None:
     """Root may write everywhere: so not even the times of folders may change, which any file made for a moment does."""
-    Logbook.create(Begin("evaluate", 1_700_000_000_000, "", {}, {"stage": "evaluate"}, {})).release()
+    EventLog.create(Begin("evaluate", 1_700_000_000_000, "", {}, {"stage": "evaluate"}, {})).release()
     if tamper:
         change("UPDATE params SET value = '4' WHERE key = 'train_vae.steps'")
     before = audit()

@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 from darkroom.config.stage_spec import stage_spec
 from darkroom.inference.written import FORMAT, KEY
 from darkroom.tracking import stage_run
-from darkroom.tracking.ran import Ran
+from darkroom.tracking.executed_code import Ran
 from darkroom.tracking.records import Book
 from darkroom.tracking.store import Store
 

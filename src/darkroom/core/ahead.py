@@ -51,7 +51,7 @@ def in_processes(make: Callable[[T], U], items: Iterable[T], number: int) -> Gen
         return
     context = multiprocessing.get_context("fork")
     over = context.Event()
-    pool = ProcessPoolExecutor(number, context, _begin, (os.getpid(), over))
+    pool = ProcessPoolExecutor(number, context, _start_worker, (os.getpid(), over))
     try:
         yield from _in_order(pool, partial(_unless_over, make), items, 2 * number)
         pool.shutdown()
@@ -87,7 +87,7 @@ def _unless_over(make: Callable[[T], U], item: T) -> U:
     return make(item)
 
 
-def _begin(parent: int, over: Event) -> None:
+def _start_worker(parent: int, over: Event) -> None:
     """In a new process: signals are the parent's business, and its end is the end of this one."""
     _Over.event = over
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -93,20 +93,20 @@ def runtime() -> Runtime:
         else:
             values[key] = text
     if values.get("compile", "auto") not in get_args(Compile):
-        given = values["compile"]
-        raise DarkroomError(f"compile = {given!r} (DARKROOM_COMPILE or runtime.yaml): give auto, always or never")
+        value = values["compile"]
+        raise DarkroomError(f"compile = {value!r} (DARKROOM_COMPILE or runtime.yaml): give auto, always or never")
     if values.get("processes") == 0:
         raise DarkroomError("processes = 0 (DARKROOM_PROCESSES or runtime.yaml): give 1 or more")
     return Runtime(**values)
 
 
-def _number(name: str, given: str | float) -> float:
+def _number(name: str, value: str | float) -> float:
     try:
-        value = float(given)
+        value = float(value)
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise DarkroomError(f"{name} = {given!r}: give a number from 0 on")
+        raise DarkroomError(f"{name} = {value!r}: give a number from 0 on")
     return value
 
 

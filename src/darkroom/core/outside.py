@@ -50,7 +50,7 @@ def parse_json(text: str, infinite: Collection[str] = ()) -> Any:
         ValueError: it is another one; the message is the reason.
     """
     try:
-        value = json.loads(text, parse_int=_whole, object_pairs_hook=_once)
+        value = json.loads(text, parse_int=_bounded_int, object_pairs_hook=_once)
     except RecursionError:
         raise ValueError(f"nested deeper than {DEPTH.most} levels") from None
     _check_text("", value)
@@ -71,7 +71,7 @@ def parse_json(text: str, infinite: Collection[str] = ()) -> Any:
     return value
 
 
-def _whole(digits: str) -> int:
+def _bounded_int(digits: str) -> int:
     if len(digits.lstrip("-")) > MOST_DIGITS:
         raise ValueError(f"a number of {len(digits.lstrip('-'))} digits, {digits[:8]}…")
     return int(digits)
@@ -97,7 +97,7 @@ def _check_text(key: str, value: Any) -> None:
             raise ValueError(f"{reprlib.repr(key)} holds half of a letter, {reprlib.repr(value)}") from None
 
 
-def typed(kind: type[T], value: Any, place: str, remedy: str) -> T:
+def typed(kind: type[T], value: Any, where: str, remedy: str) -> T:
     """What JSON says as a dataclass `kind`: its fields and no others, each of exactly its type.
 
     Args:
@@ -122,4 +122,4 @@ def typed(kind: type[T], value: Any, place: str, remedy: str) -> T:
             reason = f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}{found}"
         except DarkroomError as error:
             reason = str(error)
-    raise DarkroomError(f"{place}: {reason}; {remedy}")
+    raise DarkroomError(f"{where}: {reason}; {remedy}")

@@ -32,5 +32,5 @@ def check_inside(folder: Path, names: Iterable[str] | None = None) -> None:
 
 
 def _everything(folder: Path) -> Iterable[Path]:
-    for place, folders, files in os.walk(folder):  # links to folders are listed, not followed
-        yield from (Path(place) / name for name in (*folders, *files))
+    for parent, folders, files in os.walk(folder):  # links to folders are listed, not followed
+        yield from (Path(parent) / name for name in (*folders, *files))

@@ -120,7 +120,7 @@ def _check_inputs(stage: str) -> None:
     stages = stage_specs()
     if stage not in stages:
         raise DarkroomError(f"dvc.yaml: has no stage {stage!r}")
-    makers = {path: name for name, place in stages.items() for path in place.outputs}
+    makers = {path: name for name, spec in stages.items() for path in spec.outputs}
     for path in stages[stage].inputs:
         if not path.exists():
             remedy = f"dvc repro {makers[path]}" if path in makers else "put it there"

@@ -162,10 +162,10 @@ def _at_work(files: _Files, stage: str) -> psutil.Process:
     )
     if not files.training.is_file():
         raise nobody
-    told = read_json(files.training)
+    noted = read_json(files.training)
     try:
-        process = psutil.Process(int(told["pid"]))
-        there = process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - told["since"]) < 1
+        process = psutil.Process(int(noted["pid"]))
+        there = process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - noted["since"]) < 1
     except (psutil.Error, KeyError, TypeError, ValueError):
         raise nobody from None
     if not there:

@@ -97,7 +97,7 @@ class Queue:
             RefusedError: too many wait already, or see `Watch.check`.
         """
         with self._lock:
-            check_together(self._there + 1, self._limits)
+            check_capacity(self._there + 1, self._limits)
             self._there += 1
         try:
             watch.check(waits=True)
@@ -114,13 +114,13 @@ class Queue:
                 self._there -= 1
 
 
-def check_together(there: int, limits: Limits) -> None:
+def check_capacity(there: int, limits: Limits) -> None:
     """Refuse a request where so many are there, with it.
 
     Raises:
         BusyError: names the limits.
     """
-    if there > limits.together:
+    if there > limits.most_requests:
         raise BusyError(
             f"requests at once = {there}: {limits.at_work} at work ({variable('at_work')}) and {limits.waiting} "
             f"waiting ({variable('waiting')}) are taken; ask again later"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.core.errors import DarkroomError
-from darkroom.tracking.address import MOVE, artifacts_address, artifacts_folder, database_address, shown
+from darkroom.tracking.address import MOVE, artifacts_address, artifacts_folder, database_address, without_password
 
 EXPERIMENT = "darkroom"
 ARTIFACT_PATHS = (  # where MLflow's database holds absolute paths of artifacts
@@ -63,16 +63,16 @@ def make(fill: Callable[[str, str], Any], database: Path) -> None:
 
     fill: makes them, given the addresses of an empty database and of the folder of artifacts.
     """
-    beside, whole = (database.with_name(f".{database.name}.{state}") for state in ("making", "made"))
+    beside, complete = (database.with_name(f".{database.name}.{state}") for state in ("making", "made"))
     for left in database.parent.glob(f".{database.name}.*"):
         left.unlink()
     address = database_address(beside)
     fill(address, artifacts_address(database.with_name("artifacts")))
     if not beside.is_file():
         raise DarkroomError(f"{beside}: SQLAlchemy made its database elsewhere; {MOVE}")
-    with closing(sqlite3.connect(beside)) as made, closing(sqlite3.connect(whole)) as copy:
+    with closing(sqlite3.connect(beside)) as made, closing(sqlite3.connect(complete)) as copy:
         made.backup(copy)
-    whole.replace(database)
+    complete.replace(database)
     with suppress(PermissionError):  # on Windows, while MLflow still has it open
         beside.unlink()
 
@@ -136,14 +136,16 @@ class Tables:
     def runs(self, tags: Mapping[str, str], status: str = "", most: int = -1) -> list[str]:
         """Ids of the runs with these tags and this status, newest first; deleted ones too."""
         numbered = list(enumerate(tags.items()))
-        given = {f"k{i}": key for i, (key, _) in numbered} | {f"v{i}": value for i, (_, value) in numbered}
-        told = [f"run_uuid IN (SELECT run_uuid FROM tags WHERE key = :k{i} AND value = :v{i})" for i, _ in numbered]
-        told += ["status = :status"] if status else []
+        values = {f"k{i}": key for i, (key, _) in numbered} | {f"v{i}": value for i, (_, value) in numbered}
+        conditions = [
+            f"run_uuid IN (SELECT run_uuid FROM tags WHERE key = :k{i} AND value = :v{i})" for i, _ in numbered
+        ]
+        conditions += ["status = :status"] if status else []
         question = (
-            f"SELECT run_uuid FROM runs WHERE {' AND '.join(['experiment_id = :experiment', *told])} "
+            f"SELECT run_uuid FROM runs WHERE {' AND '.join(['experiment_id = :experiment', *conditions])} "
             "ORDER BY start_time DESC, run_uuid LIMIT :most"
         )
-        found = self.ask(question, experiment=self.experiment, status=status, most=most, **given)
+        found = self.ask(question, experiment=self.experiment, status=status, most=most, **values)
         return [row["run_uuid"] for row in found]
 
     def lifecycle(self, run: str) -> str:
@@ -191,7 +193,7 @@ class Tables:
 
     def _unreadable(self, error: Exception) -> DarkroomError:
         return DarkroomError(
-            f"the tracking store {shown(database_address(self.file))} cannot be read ({error}); "
+            f"the tracking store {without_password(database_address(self.file))} cannot be read ({error}); "
             "mend or move it away, or set DARKROOM_TRACKING=off"
         )
 
@@ -210,27 +212,27 @@ def put_back(file: Path, kind: str, key: str, rows: Rows) -> None:
 def name_experiment(file: Path, experiment: int) -> None:
     """Have the experiment of this id be Darkroom's."""
     with closing(sqlite3.connect(file)) as database, database:
-        named = "UPDATE experiments SET name = ?, lifecycle_stage = 'active' WHERE experiment_id = ?"
-        database.execute(named, (EXPERIMENT, experiment))
+        statement = "UPDATE experiments SET name = ?, lifecycle_stage = 'active' WHERE experiment_id = ?"
+        database.execute(statement, (EXPERIMENT, experiment))
 
 
-def stray_artifacts(file: Path, artifacts: Path, mend: bool) -> list[str]:
+def moved_artifacts(file: Path, artifacts: Path, repair: bool) -> list[str]:
     """The places of artifacts in a project's own store that name a folder elsewhere which is gone, and is here.
 
     mend: have the store name the place below `artifacts` instead.
     """
     marker = f"/{artifacts.parent.name}/{artifacts.name}/"
     found: list[str] = []
-    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode={'rw' if mend else 'ro'}", uri=True)) as database:
+    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode={'rw' if repair else 'ro'}", uri=True)) as database:
         for table, column in ARTIFACT_PATHS:
-            named = f"SELECT DISTINCT {column} FROM {table} WHERE instr({column}, ?)"
-            for (old,) in database.execute(named, (marker,)).fetchall():
+            statement = f"SELECT DISTINCT {column} FROM {table} WHERE instr({column}, ?)"
+            for (old,) in database.execute(statement, (marker,)).fetchall():
                 if moved := moved_to(old, artifacts):
                     found.append(old)
-                    if mend:
+                    if repair:
                         there = artifacts_address(moved)
                         database.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (there, old))
-        if mend:
+        if repair:
             database.commit()
     return found
 

@@ -11,12 +11,12 @@ from typing import Any
 from filelock import FileLock
 
 from darkroom.tracking import database
-from darkroom.tracking.address import FOLDER, database_file, is_server, location, named, project_root
+from darkroom.tracking.address import FOLDER, database_file, is_server, location, project_root, tracking_uri
 from darkroom.tracking.database import Tables, follow_project
-from darkroom.tracking.keeping import restore
-from darkroom.tracking.outbox.journal import Replayed, replay
+from darkroom.tracking.outbox.pending import Replayed, replay
 from darkroom.tracking.process import is_running
-from darkroom.tracking.records import Book, own_artifacts
+from darkroom.tracking.record_sync import restore
+from darkroom.tracking.records import RecordIndex, own_artifacts
 from darkroom.tracking.repository import NO_REPOSITORY
 from darkroom.tracking.run import COPY
 from darkroom.tracking.sources import Local, Remote, Source, Told, told_by
@@ -95,15 +95,15 @@ def store_exists() -> bool:
     return file is None or (file.is_file() and file.stat().st_size > 0)
 
 
-def stray_artifacts(mend: bool) -> int:
+def moved_artifacts(repair: bool) -> int:
     """How many places of artifacts the project's own store gives that lie elsewhere, where no such folder is any more.
 
     mend: name the place in this project instead, where the files are there.
     """
     file = database_file(location())
-    if named() or file is None or not file.is_file():
+    if tracking_uri() or file is None or not file.is_file():
         return 0
-    return len(database.stray_artifacts(file, own_artifacts(), mend))
+    return len(database.moved_artifacts(file, own_artifacts(), repair))
 
 
 class RunQuery:
@@ -119,7 +119,7 @@ class RunQuery:
         if is_server(self.address):
             check_answers(self.address)
         self.tables = None if file is None else Tables(file)
-        self.book = Book.read() if self.tables else Book({}, frozenset(), (), ())
+        self.records = RecordIndex.read() if self.tables else RecordIndex({}, frozenset(), (), ())
         self._source: Source = Local(self.tables) if self.tables else Remote(self._store)
         self._web_address = web_address(self.address)
 
@@ -132,7 +132,7 @@ class RunQuery:
         """Have the project's own store name its artifacts where the project lies now, and read it anew."""
         if self.tables is None:
             return
-        if not named():
+        if not tracking_uri():
             with FileLock(project_root() / FOLDER / "lock"):
                 follow_project(project_root() / FOLDER)
         self.refresh()
@@ -141,7 +141,7 @@ class RunQuery:
         """Read store and records anew, which were changed."""
         if self.tables is not None:
             self.tables = Tables(self.tables.file)
-            self.book, self._source = Book.read(), Local(self.tables)
+            self.records, self._source = RecordIndex.read(), Local(self.tables)
 
     def replay(self) -> Replayed:
         """Send the store the runs that wait for it in the project's journal."""
@@ -149,46 +149,46 @@ class RunQuery:
 
     def runs(self, stage: str, outputs: Mapping[str, str]) -> list[RecordedRun]:
         """Runs of a stage, newest first, deleted ones too: the recent ones, and all that wrote the first output."""
-        found = {seen.id: seen for seen in self._search({"stage": stage})}
+        found = {run.id: run for run in self._search({"stage": stage})}
         for path, digest in list(outputs.items())[:1]:
-            found |= {seen.id: seen for seen in self._search({"stage": stage, f"out.{path}": digest})}
-        return sorted(found.values(), key=lambda seen: -seen.began)
+            found |= {run.id: run for run in self._search({"stage": stage, f"out.{path}": digest})}
+        return sorted(found.values(), key=lambda run: -run.began)
 
     def wrote(self, path: str, digest: str) -> RecordedRun | None:
         """The latest finished run that wrote `path` with this content."""
-        return next((seen for seen in self._search({f"out.{path}": digest}) if seen.good), None)
+        return next((run for run in self._search({f"out.{path}": digest}) if run.good), None)
 
     def running(self) -> list[RecordedRun]:
         """Runs that are not over, as far as the store knows."""
-        return [seen for seen in self._search({}, "RUNNING") if not seen.deleted]
+        return [run for run in self._search({}, "RUNNING") if not run.deleted]
 
-    def why_stale(self, seen: RecordedRun) -> str | None:
+    def why_stale(self, run: RecordedRun) -> str | None:
         """Why a run that is not over will never be; None where its process lives, or may."""
         shared = is_server(self.address)
-        alive = is_running(seen.tags, shared)
+        alive = is_running(run.tags, shared)
         if alive is not None:
             return None if alive else "its process is gone"
-        latest = next((one for one in self._search({"stage": seen.stage}) if not one.deleted), seen)
-        if not shared and latest.id != seen.id:
-            return f"a newer run of {seen.stage} began after it"
-        days = (time.time() * 1000 - max(seen.began, self._source.last_sign(seen.id))) / DAY
+        latest = next((one for one in self._search({"stage": run.stage}) if not one.deleted), run)
+        if not shared and latest.id != run.id:
+            return f"a newer run of {run.stage} began after it"
+        days = (time.time() * 1000 - max(run.began, self._source.last_sign(run.id))) / DAY
         return f"nothing was heard of it for {days:.0f} days" if days > SILENT_DAYS else None
 
     def versions(self, digest: str) -> list[str]:
         """The registered versions of this content, in words, with their aliases."""
         return self._source.versions(digest)
 
-    def kill(self, seen: RecordedRun, reason: str) -> None:
+    def kill(self, run: RecordedRun, reason: str) -> None:
         """Close a run that is not over."""
-        self._store.set_tags(seen.id, {"mlflow.note.content": f"### Broken off\n\nClosed by an audit: {reason}.\n"})
-        self._store.end_run(seen.id, "KILLED")
+        self._store.set_tags(run.id, {"mlflow.note.content": f"### Broken off\n\nClosed by an audit: {reason}.\n"})
+        self._store.end_run(run.id, "KILLED")
 
-    def restore(self, seen: RecordedRun, find: Callable[[str], Path | None]) -> None:
+    def restore(self, run: RecordedRun, find: Callable[[str], Path | None]) -> None:
         """Bring a deleted run back; `find`: see `keeping.restore`."""
-        if seen.gone and self.tables is not None:
-            restore(self.tables, self.book.latest["run", seen.id], find)
+        if run.gone and self.tables is not None:
+            restore(self.tables, self.records.latest["run", run.id], find)
         else:
-            self._store.client.restore_run(seen.id)
+            self._store.client.restore_run(run.id)
 
     def record(
         self, stage: str, params: Mapping[str, Any], inputs: Mapping[str, str], outputs: Mapping[str, str], what: str
@@ -208,12 +208,12 @@ class RunQuery:
     def _search(self, tags: Mapping[str, str], status: str = "") -> list[RecordedRun]:
         """Runs that meet a condition, newest first: their records decide, where they have some."""
         told = {one.id: one for one in self._source.search(tags, status)}
-        found = [self._seen(one) for run, one in told.items() if ("run", run) not in self.book.latest]
+        found = [self._seen(one) for run, one in told.items() if ("run", run) not in self.records.latest]
         if self.tables is not None:
-            for (kind, run), record in self.book.latest.items():
+            for (kind, run), record in self.records.latest.items():
                 if kind == "run" and (meant := told_by(self.tables, record.rows)).meets(tags, status):
                     found.append(self._recorded(self.tables, run, meant))
-        return sorted(found, key=lambda seen: -seen.began)
+        return sorted(found, key=lambda run: -run.began)
 
     def _recorded(self, tables: Tables, run: str, meant: Told) -> RecordedRun:
         state = tables.lifecycle(run)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from darkroom.core.errors import DarkroomError
-from darkroom.tracking.address import shown
+from darkroom.tracking.address import without_password
 from darkroom.tracking.database import Rows, Tables
-from darkroom.tracking.records import placed, read_record
+from darkroom.tracking.records import current_record, resolve_artifacts
 from darkroom.tracking.store import Store, first_line
 
 RECENT = 100  # runs that are looked through where more match
@@ -71,7 +71,7 @@ class Local:
 
     def told(self, run: str) -> Told:
         """What the database says of a run that it has."""
-        return told_by(self.tables, read_record(self.tables, "run", run, with_files=False).rows)
+        return told_by(self.tables, current_record(self.tables, "run", run, with_files=False).rows)
 
     def versions(self, digest: str) -> list[str]:
         return sorted(_version(*found) for found in self.tables.versions(CONTENT, digest))
@@ -102,7 +102,7 @@ class Remote:
                 order_by=["attributes.start_time DESC"],
             )
         except self._store.mlflow.exceptions.MlflowException as error:
-            address = shown(self._store.address)
+            address = without_password(self._store.address)
             raise DarkroomError(f"{address}: does not say which runs it holds ({first_line(error)})") from error
         return [_told(run) for run in found]
 
@@ -110,8 +110,8 @@ class Remote:
         names = []
         for version in self._client.search_model_versions(f"tags.{CONTENT} = '{digest}'"):
             aliases = self._client.get_registered_model(version.name).aliases
-            given = [alias for alias, number in aliases.items() if str(number) == str(version.version)]
-            names.append(_version(version.name, version.version, given))
+            names = [alias for alias, number in aliases.items() if str(number) == str(version.version)]
+            names.append(_version(version.name, version.version, names))
         return sorted(names)
 
     def last_sign(self, run: str) -> int:
@@ -131,7 +131,7 @@ def told_by(tables: Tables, rows: Rows) -> Told:
         ended=run["end_time"],
         params={row["key"]: row["value"] for row in rows.get("params", [])},
         tags={row["key"]: row["value"] for row in rows.get("tags", [])},
-        artifacts=placed(tables, str(run["artifact_uri"])),
+        artifacts=resolve_artifacts(tables, str(run["artifact_uri"])),
     )
 
 

@@ -24,15 +24,15 @@ from darkroom.tracking.address import (
     credentials,
     hand_over,
     is_server,
-    named,
     project_root,
-    shown,
+    tracking_uri,
+    without_password,
 )
-from darkroom.tracking.columns import KIND, SHARE_KEY, TAG, shared_state
 from darkroom.tracking.database import EXPERIMENT, follow_project, make
-from darkroom.tracking.keeping import keep
 from darkroom.tracking.ports import web_port
+from darkroom.tracking.record_sync import write_record
 from darkroom.tracking.secrets import hide_secrets, without_secrets
+from darkroom.tracking.ui_columns import KIND, SHARE_KEY, TAG, shared_state
 
 TRAINING_VIEW = "workflowType=machine_learning"  # without it MLflow's pages open on language models, and empty
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # what MLflow takes in one call
@@ -76,15 +76,16 @@ def check_answers(address: str) -> None:
             if isinstance(error, urllib.error.HTTPError) and not may_pass(error):
                 if known and error.code in DENIED:
                     raise DarkroomError(
-                        f"the tracking server {shown(address)} refuses user and password (status {error.code}); "
-                        "correct them, or set DARKROOM_TRACKING=off"
+                        f"the tracking server {without_password(address)} refuses user and password "
+                        f"(status {error.code}); correct them, or set DARKROOM_TRACKING=off"
                     ) from None
                 return  # it answers; whether it lets us in, the first request will tell
             reason = getattr(error, "reason", error)
             raise DarkroomError(
-                f"the tracking server {shown(address)} does not answer ({without_secrets(str(reason))}); {remedy}"
+                f"the tracking server {without_password(address)} does not answer "
+                f"({without_secrets(str(reason))}); {remedy}"
             ) from None
-    if not named():
+    if not tracking_uri():
         folder = project_root() / FOLDER
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +118,7 @@ class Store:
         for talkative in ("mlflow", "alembic"):
             logging.getLogger(talkative).setLevel(logging.WARNING)
         try:
-            if named():
+            if tracking_uri():
                 self._open(mlflow, None)
             else:
                 folder = project_root() / FOLDER
@@ -131,7 +132,7 @@ class Store:
             if is_server(self.address) and may_pass(error):
                 raise AwayError(self.away(error)) from error
             raise DarkroomError(
-                f"the tracking store {shown(self.address)} cannot be opened ({first_line(error)}); "
+                f"the tracking store {without_password(self.address)} cannot be opened ({first_line(error)}); "
                 "mend or move it away, or set DARKROOM_TRACKING=off"
             ) from error
 
@@ -149,7 +150,7 @@ class Store:
 
     def away(self, error: Exception) -> str:
         """What is said of an error that may pass."""
-        return f"the tracking store {shown(self.address)} takes nothing now ({first_line(_cause(error))})"
+        return f"the tracking store {without_password(self.address)} takes nothing now ({first_line(_cause(error))})"
 
     def web_address(self) -> str:
         """Where the user interface stands, or will once it runs."""
@@ -295,7 +296,7 @@ class Store:
     def keep_record(self, kind: str, key: str, again: bool = False) -> None:
         """See `keeping.keep`. That it cannot be written costs nobody a run: the audit will miss it."""
         try:
-            keep(self.client, self.address, kind, key, again)
+            write_record(self.client, self.address, kind, key, again)
         except OSError as error:
             warn(f"the record of {kind} {key} cannot be written ({error}); make .darkroom writable")
 
@@ -307,7 +308,7 @@ def run_page(experiment: str, run: str, tab: str = "") -> str:
 
 def web_address(address: str) -> str:
     """Where the user interface of a store stands, or will once it runs."""
-    return shown(address).rstrip("/") if is_server(address) else f"http://127.0.0.1:{web_port()}"
+    return without_password(address).rstrip("/") if is_server(address) else f"http://127.0.0.1:{web_port()}"
 
 
 def may_pass(error: Exception, was_open: bool = False) -> bool:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from darkroom.config.stage_spec import StageSpec, read_stage_specs
-from darkroom.tracking.ran import DEFINITION, FRAME, OUTSIDE, START, changed_since, stray_code
+from darkroom.tracking.executed_code import DEFINITION, FRAME, OUTSIDE, START, changed_since, stray_code
 
 ROOT = Path(__file__).parents[2]
 ENTRY = {
