@@ -21,7 +21,7 @@ from darkroom.tracking.outbox.events import (
     to_line,
 )
 from darkroom.tracking.outbox.pending import pending
-from darkroom.tracking.outbox.upload import TOGETHER, _together
+from darkroom.tracking.outbox.upload import BATCH, _batches
 
 
 def in_child(work: Callable[[], None]) -> int:
@@ -77,15 +77,15 @@ def test_what_is_sent_together_is_everything_in_order(waiting: ModuleType) -> No
     event_log = EventLog.create(waiting.begin("portions"))
     for event in events[1:]:
         event_log.append(event)
-    portions = list(_together(event_log))
+    portions = list(_batches(event_log))
     assert [event for portion, _ in portions for event in portion] == events
     for portion, _ in portions:
         points = sum(len(event.values) for event in portion if isinstance(event, Metrics))
-        assert len(portion) == 1 or (points <= TOGETHER and all(isinstance(event, Metrics) for event in portion))
+        assert len(portion) == 1 or (points <= BATCH and all(isinstance(event, Metrics) for event in portion))
     assert any(len(portion) > 1 for portion, _ in portions)
     sizes = {after: len(portion) for portion, after in portions}
     event_log.note("run", sorted(sizes)[9], ended=False)
-    assert list(_together(event_log)) == portions[10:], "goes on where it stopped"
+    assert list(_batches(event_log)) == portions[10:], "goes on where it stopped"
     event_log.release()
 
 
