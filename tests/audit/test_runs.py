@@ -1,4 +1,4 @@
-"""dvc.lock against MLflow's runs: who made it, from what, where; and what --repair mends."""
+"""dvc.lock against MLflow's runs: who made it, from what, where; and what --repair fixes."""
 
 import os
 import shutil
@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -147,6 +148,18 @@ def test_a_store_that_cannot_be_opened_is_a_finding(audit: Audit, monkeypatch: p
     assert "does not answer" in named(audit(), "store")["what"]
     monkeypatch.setenv("DARKROOM_TRACKING", "off")
     assert audit()["whole"]
+
+
+def test_a_store_of_an_unknown_schema_is_named_and_not_read(tracked: Path, audit: Audit) -> None:
+    with closing(sqlite3.connect(".mlflow/mlflow.db")) as database, database:
+        (known,) = database.execute("SELECT version_num FROM alembic_version").fetchone()
+        database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    finding = named(audit(), "store")
+    assert "schema ffffffffffff" in finding["what"]
+    assert "mlflow db upgrade sqlite:///" in finding["remedy"]
+    with closing(sqlite3.connect(".mlflow/mlflow.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = ?", (known,))
+    assert audit()["findings"] == []
 
 
 def test_dirty_and_unknown_commits_are_remarked(

@@ -133,9 +133,10 @@ def test_what_was_imported_is_told_by_where_it_comes_from(tmp_path: Path) -> Non
 def test_what_starts_stages_is_told_with_its_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     code = (
-        "import json, darkroom.tracking.repository\nfrom darkroom.project import places\nfrom darkroom.ran import Ran\n"
+        "import json, darkroom.tracking.repository\nfrom darkroom.config.stage_spec import stage_specs\n"
+        "from darkroom.tracking.executed_code import ExecutedCode\n"
     )
-    code += "print(json.dumps(Ran(places()['train_vae']).tags()))"
+    code += "print(json.dumps(ExecutedCode(stage_specs()['train_vae']).tags()))"
     frame = json.loads(json.loads(python("-P", "-c", code, at=ROOT))[FRAME])
     assert {
         "src/darkroom/__init__.py",

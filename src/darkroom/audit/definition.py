@@ -16,8 +16,8 @@ from darkroom.config.stage_spec import LOCK, PIPELINE, StageSpec, is_code, read_
 from darkroom.core.artifact import file_hash
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking.executed_code import DEFINITION, FRAME, OUTSIDE, changed_since, stray_code
-from darkroom.tracking.query import RecordedRun
 from darkroom.tracking.repository import known, md5_at_head
+from darkroom.tracking.sources import RecordedRun
 
 AS_TOLD = f"as {PIPELINE} and {LOCK} have it"
 

@@ -11,9 +11,10 @@ from darkroom.audit.checks import Checks
 from darkroom.audit.findings import Finding, short, some
 from darkroom.audit.lineage import Step
 from darkroom.tracking.address import artifacts_folder
-from darkroom.tracking.query import RecordedRun, RunQuery
+from darkroom.tracking.query import RunQuery
 from darkroom.tracking.repository import NO_COMMIT, NO_REPOSITORY, known, trouble
 from darkroom.tracking.run import code_hash
+from darkroom.tracking.sources import RecordedRun
 from darkroom.tracking.store import VALUE_LENGTH
 
 REPAIR, REPAIR_ALL = "darkroom audit --repair", "darkroom audit --all-runs --repair"

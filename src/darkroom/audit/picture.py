@@ -14,8 +14,9 @@ from darkroom.config.stage_spec import LOCK, PIPELINE, StageSpec, read_stage_spe
 from darkroom.core.errors import DarkroomError
 from darkroom.inference.written import written
 from darkroom.serving.registry import MADE_AT
-from darkroom.tracking.query import RecordedRun, RunQuery
+from darkroom.tracking.query import RunQuery
 from darkroom.tracking.repository import known, trouble
+from darkroom.tracking.sources import RecordedRun
 
 
 @dataclass(frozen=True)

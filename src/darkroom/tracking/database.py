@@ -1,11 +1,12 @@
-"""MLflow's SQLite database without MLflow: made whole, followed where the project moves, read, and put right again.
+"""MLflow's SQLite database without MLflow: made whole, followed where the project moves, read, and repaired.
 
-The one place that holds SQL. Reading writes nothing, not beside the file either: it may lie where nobody may write.
+The one file that holds SQL, and knows for which schema of MLflow's that SQL is written: a database of another schema is
+neither read nor changed. Reading writes nothing, not beside the file either: it may lie where nobody may write.
 """
 
 import sqlite3
-from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.tracking.address import MOVE, artifacts_address, artifacts_folder, database_address, without_password
 
 EXPERIMENT = "darkroom"
+SCHEMA, MLFLOW = "dc11669786a5", "3.17"  # Alembic's revision of the tables below, and the MLflow whose latest it is
 ARTIFACT_PATHS = (  # where MLflow's database holds absolute paths of artifacts
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -58,6 +60,10 @@ LISTED = {  # the keys of all things of a kind that are Darkroom's
 }
 
 
+class SchemaError(DarkroomError):
+    """The database is not of the schema that the SQL here is written for."""
+
+
 def make(fill: Callable[[str, str], Any], database: Path) -> None:
     """Make MLflow's tables, which takes seconds; they appear when complete, for half made ones could not be used.
 
@@ -89,6 +95,7 @@ def follow_project(folder: Path) -> None:
         found = database.execute("SELECT artifact_location FROM experiments WHERE name = ?", (EXPERIMENT,)).fetchone()
         if found is None or found[0] == new:
             return
+        _check_schema(database, folder / "mlflow.db")
         old = found[0]
         for table, column in ARTIFACT_PATHS:
             database.execute(
@@ -109,6 +116,7 @@ class Tables:
         self.file = file
         try:
             self._database = self._opened()
+            _check_schema(self._database, file)
         except sqlite3.Error as error:
             raise self._unreadable(error) from None
         found = self.ask("SELECT experiment_id, artifact_location FROM experiments WHERE name = :n", n=EXPERIMENT)
@@ -153,11 +161,10 @@ class Tables:
         found = self.ask("SELECT lifecycle_stage FROM runs WHERE run_uuid = :run", run=run)
         return str(found[0]["lifecycle_stage"]) if found else ""
 
-    def last_sign(self, run: str) -> int:
-        """When a run last told a figure, in milliseconds since 1970; 0 where it never did."""
-        return int(
-            self.ask("SELECT max(timestamp) AS last FROM metrics WHERE run_uuid = :run", run=run)[0]["last"] or 0
-        )
+    def last_metric_at(self, run: str) -> int:
+        """When a run last logged a metric, in milliseconds since 1970; 0 where it never did."""
+        latest = self.ask("SELECT max(timestamp) AS last FROM metrics WHERE run_uuid = :run", run=run)
+        return int(latest[0]["last"] or 0)
 
     def versions(self, tag: str, value: str) -> list[tuple[str, int, list[str]]]:
         """Name, number and aliases of the registered versions with this tag."""
@@ -194,13 +201,13 @@ class Tables:
     def _unreadable(self, error: Exception) -> DarkroomError:
         return DarkroomError(
             f"the tracking store {without_password(database_address(self.file))} cannot be read ({error}); "
-            "mend or move it away, or set DARKROOM_TRACKING=off"
+            "repair it or move it away, or set DARKROOM_TRACKING=off"
         )
 
 
 def put_back(file: Path, kind: str, key: str, rows: Rows) -> None:
     """Have the database hold these rows of a thing, and no others."""
-    with closing(sqlite3.connect(file)) as database, database:
+    with _changing(file) as database:
         for table, which in BELONGS[kind].items():
             database.execute(f"DELETE FROM {table} WHERE {which}", {"key": key})
         for table, wanted in rows.items():
@@ -211,30 +218,29 @@ def put_back(file: Path, kind: str, key: str, rows: Rows) -> None:
 
 def name_experiment(file: Path, experiment: int) -> None:
     """Have the experiment of this id be Darkroom's."""
-    with closing(sqlite3.connect(file)) as database, database:
+    with _changing(file) as database:
         statement = "UPDATE experiments SET name = ?, lifecycle_stage = 'active' WHERE experiment_id = ?"
         database.execute(statement, (EXPERIMENT, experiment))
 
 
 def moved_artifacts(file: Path, artifacts: Path, repair: bool) -> list[str]:
-    """The places of artifacts in a project's own store that name a folder elsewhere which is gone, and is here.
+    """The paths of artifacts in a project's own store that name a folder elsewhere which is gone, and is here.
 
-    mend: have the store name the place below `artifacts` instead.
+    repair: have the store name the folder below `artifacts` instead.
     """
     marker = f"/{artifacts.parent.name}/{artifacts.name}/"
-    found: list[str] = []
-    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode={'rw' if repair else 'ro'}", uri=True)) as database:
-        for table, column in ARTIFACT_PATHS:
-            statement = f"SELECT DISTINCT {column} FROM {table} WHERE instr({column}, ?)"
-            for (old,) in database.execute(statement, (marker,)).fetchall():
-                if moved := moved_to(old, artifacts):
-                    found.append(old)
-                    if repair:
-                        there = artifacts_address(moved)
-                        database.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (there, old))
-        if repair:
-            database.commit()
-    return found
+    tables = Tables(file)
+    found: dict[str, Path] = {}
+    for table, column in ARTIFACT_PATHS:
+        named = f"SELECT DISTINCT {column} AS path FROM {table} WHERE instr({column}, :marker)"
+        paths = (row["path"] for row in tables.ask(named, marker=marker))
+        found |= {path: moved for path in paths if (moved := moved_to(path, artifacts))}
+    if repair and found:
+        with _changing(file) as database:
+            for table, column in ARTIFACT_PATHS:
+                pairs = [(artifacts_address(moved), old) for old, moved in found.items()]
+                database.executemany(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", pairs)
+    return list(found)
 
 
 def moved_to(address: str, artifacts: Path) -> Path | None:
@@ -243,3 +249,24 @@ def moved_to(address: str, artifacts: Path) -> Path | None:
     moved = artifacts / address.rpartition(marker)[2]
     gone = was is not None and marker in address and was != moved and not was.exists() and moved.exists()
     return moved if gone else None
+
+
+@contextmanager
+def _changing(file: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(file)) as database, database:
+        _check_schema(database, file)
+        yield database
+
+
+def _check_schema(database: sqlite3.Connection, file: Path) -> None:
+    """Raises:
+    SchemaError: names the schema found and the one that is known.
+    """
+    found = " ".join(str(row[0]) for row in database.execute("SELECT version_num FROM alembic_version")) or "none"
+    if found != SCHEMA:
+        address = without_password(database_address(file))
+        raise SchemaError(
+            f"the tracking store {address} has MLflow's schema {found}, and its tables are known as of {SCHEMA} "
+            f"(MLflow {MLFLOW}); bring an older one there with mlflow db upgrade {address}, or install the Darkroom "
+            "that goes with the newer MLflow"
+        )

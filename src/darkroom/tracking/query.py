@@ -1,9 +1,8 @@
-"""What the store tells of past runs, asked by their content; and the few words an audit may add to it."""
+"""Past runs, asked by what they read and wrote; and the few changes that an audit makes to the store."""
 
-import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,88 +16,23 @@ from darkroom.tracking.outbox.pending import Replayed, replay
 from darkroom.tracking.process import is_running
 from darkroom.tracking.record_sync import restore
 from darkroom.tracking.records import RecordIndex, own_artifacts
-from darkroom.tracking.repository import NO_REPOSITORY
-from darkroom.tracking.run import COPY
-from darkroom.tracking.sources import Local, Remote, Source, Told, told_by
+from darkroom.tracking.sources import Local, RecordedRun, Remote, run_of
 from darkroom.tracking.store import AFTERWARDS, Store, check_answers, run_page, web_address
 
 SILENT_DAYS = 7.0  # after which a run of an unknown process counts as abandoned
 DAY = 86_400_000  # milliseconds
 
 
-@dataclass(frozen=True)
-class RecordedRun:
-    """A run: as its record tells it, where there is one, else as the store does. Times in milliseconds since 1970.
-
-    gone: the store has no such run any more, its record alone. Inputs and outputs: {path: DVC's hash}.
-    """
-
-    id: str
-    stage: str
-    status: str
-    deleted: bool
-    began: int
-    ended: int | None
-    params: Mapping[str, str]
-    tags: Mapping[str, str]
-    artifacts: str
-    link: str  # its page, while the user interface runs
-    recorded: bool = False
-    gone: bool = False
-
-    @property
-    def inputs(self) -> dict[str, str]:
-        return self._named("in.")
-
-    @property
-    def outputs(self) -> dict[str, str]:
-        return self._named("out.")
-
-    @property
-    def commit(self) -> str:
-        return self.tags.get("mlflow.source.git.commit", "")
-
-    @property
-    def dirty(self) -> bool:
-        return self.tags.get("git.dirty") == "true"
-
-    @property
-    def why_unknown(self) -> str:
-        """Why the commit, or whether files differed from it, is not known; empty where both are."""
-        return self.tags.get("git.unknown", "" if self.commit else NO_REPOSITORY)
-
-    @property
-    def profile(self) -> dict[str, str]:
-        return dict(json.loads(self.tags.get("profile", "{}")))
-
-    @property
-    def afterwards(self) -> str:
-        """What an audit recorded with this run; empty where a stage did."""
-        return self.tags.get(AFTERWARDS, "")
-
-    @property
-    def in_copy(self) -> bool:
-        """Whether it worked in a copy of the project, so that it replaced nothing in the project itself."""
-        return self.tags.get(COPY) == "true"
-
-    @property
-    def good(self) -> bool:
-        return self.status == "FINISHED" and not self.deleted
-
-    def _named(self, prefix: str) -> dict[str, str]:
-        return {key[len(prefix) :]: value for key, value in self.tags.items() if key.startswith(prefix)}
-
-
 def store_exists() -> bool:
-    """Whether there is a store to ask: one on a server, or a database that is no empty file."""
+    """Whether there is a store to ask: one on a server, or a database that is not an empty file."""
     file = database_file(location())
     return file is None or (file.is_file() and file.stat().st_size > 0)
 
 
 def moved_artifacts(repair: bool) -> int:
-    """How many places of artifacts the project's own store gives that lie elsewhere, where no such folder is any more.
+    """How many paths of artifacts in the project's own store name a folder elsewhere that is gone and lies here.
 
-    mend: name the place in this project instead, where the files are there.
+    repair: write the paths in this project instead.
     """
     file = database_file(location())
     if tracking_uri() or file is None or not file.is_file():
@@ -120,7 +54,7 @@ class RunQuery:
             check_answers(self.address)
         self.tables = None if file is None else Tables(file)
         self.records = RecordIndex.read() if self.tables else RecordIndex({}, frozenset(), (), ())
-        self._source: Source = Local(self.tables) if self.tables else Remote(self._store)
+        self._source = Local(self.tables) if self.tables else Remote(self._store)
         self._web_address = web_address(self.address)
 
     @cached_property
@@ -171,7 +105,7 @@ class RunQuery:
         latest = next((one for one in self._search({"stage": run.stage}) if not one.deleted), run)
         if not shared and latest.id != run.id:
             return f"a newer run of {run.stage} began after it"
-        days = (time.time() * 1000 - max(run.began, self._source.last_sign(run.id))) / DAY
+        days = (time.time() * 1000 - max(run.began, self._source.last_metric_at(run.id))) / DAY
         return f"nothing was heard of it for {days:.0f} days" if days > SILENT_DAYS else None
 
     def versions(self, digest: str) -> list[str]:
@@ -184,7 +118,7 @@ class RunQuery:
         self._store.end_run(run.id, "KILLED")
 
     def restore(self, run: RecordedRun, find: Callable[[str], Path | None]) -> None:
-        """Bring a deleted run back; `find`: see `keeping.restore`."""
+        """Bring a deleted run back; `find`: see `record_sync.restore`."""
         if run.gone and self.tables is not None:
             restore(self.tables, self.records.latest["run", run.id], find)
         else:
@@ -206,31 +140,14 @@ class RunQuery:
         self._store.end_run(run, "FINISHED")
 
     def _search(self, tags: Mapping[str, str], status: str = "") -> list[RecordedRun]:
-        """Runs that meet a condition, newest first: their records decide, where they have some."""
-        told = {one.id: one for one in self._source.search(tags, status)}
-        found = [self._seen(one) for run, one in told.items() if ("run", run) not in self.records.latest]
+        """Runs that meet a condition, newest first; where a run has a record, that decides."""
+        found = [run for run in self._source.search(tags, status) if ("run", run.id) not in self.records.latest]
         if self.tables is not None:
-            for (kind, run), record in self.records.latest.items():
-                if kind == "run" and (meant := told_by(self.tables, record.rows)).meets(tags, status):
-                    found.append(self._recorded(self.tables, run, meant))
-        return sorted(found, key=lambda run: -run.began)
-
-    def _recorded(self, tables: Tables, run: str, meant: Told) -> RecordedRun:
-        state = tables.lifecycle(run)
-        return self._seen(meant, recorded=True, deleted=state != "active", gone=not state)
-
-    def _seen(self, told: Told, recorded: bool = False, deleted: bool = False, gone: bool = False) -> RecordedRun:
-        return RecordedRun(
-            id=told.id,
-            stage=told.tags.get("stage", told.name),
-            status=told.status,
-            deleted=told.deleted or deleted,
-            began=told.began,
-            ended=told.ended,
-            params=told.params,
-            tags=told.tags,
-            artifacts=told.artifacts,
-            link=f"{self._web_address}/{run_page(self._source.experiment, told.id)}",
-            recorded=recorded,
-            gone=gone,
-        )
+            for (kind, key), record in self.records.latest.items():
+                if kind == "run" and (run := run_of(self.tables, record.rows)).meets(tags, status):
+                    state = self.tables.lifecycle(key)
+                    deleted = run.deleted or state != "active"
+                    found.append(replace(run, recorded=True, deleted=deleted, gone=not state))
+        pages = f"{self._web_address}/"
+        linked = (replace(run, link=pages + run_page(self._source.experiment, run.id)) for run in found)
+        return sorted(linked, key=lambda run: -run.began)

@@ -28,7 +28,7 @@ from darkroom.tracking.address import (
     tracking_uri,
     without_password,
 )
-from darkroom.tracking.database import EXPERIMENT, follow_project, make
+from darkroom.tracking.database import EXPERIMENT, SchemaError, follow_project, make
 from darkroom.tracking.ports import web_port
 from darkroom.tracking.record_sync import write_record
 from darkroom.tracking.secrets import hide_secrets, without_secrets
@@ -128,12 +128,14 @@ class Store:
                         make(SqlAlchemyStore, folder / "mlflow.db")
                     follow_project(folder)
                     self._open(mlflow, artifacts_address(folder / "artifacts"))
+        except SchemaError:
+            raise
         except Exception as error:
             if is_server(self.address) and may_pass(error):
                 raise AwayError(self.away(error)) from error
             raise DarkroomError(
                 f"the tracking store {without_password(self.address)} cannot be opened ({first_line(error)}); "
-                "mend or move it away, or set DARKROOM_TRACKING=off"
+                "repair it or move it away, or set DARKROOM_TRACKING=off"
             ) from error
 
     def _open(self, mlflow: Any, artifacts: str | None) -> None:
@@ -294,11 +296,13 @@ class Store:
         self.keep_record("run", run)
 
     def keep_record(self, kind: str, key: str, again: bool = False) -> None:
-        """See `keeping.keep`. That it cannot be written costs nobody a run: the audit will miss it."""
+        """See `record_sync.write_record`. That it cannot be written costs nobody a run: the audit will miss it."""
         try:
             write_record(self.client, self.address, kind, key, again)
         except OSError as error:
             warn(f"the record of {kind} {key} cannot be written ({error}); make .darkroom writable")
+        except SchemaError as error:
+            warn(f"no record of {kind} {key}: {error}")
 
 
 def run_page(experiment: str, run: str, tab: str = "") -> str:
