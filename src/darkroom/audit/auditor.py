@@ -58,15 +58,13 @@ class Audit:
 
     @property
     def intact(self) -> bool:
-        """Whether the chain holds."""
         return not any(finding.breaks for finding in self.findings)
 
 
 class Auditor:
     """Looks at one target: a stage, a file that a stage writes, a picture with a record, or (None) everything.
 
-    Raises:
-        DarkroomError: no project here, or no such stage or file.
+    Raises DarkroomError: no project here, or no such stage or file.
     """
 
     def __init__(self, target: str | None, all_runs: bool = False) -> None:
@@ -200,7 +198,6 @@ class Auditor:
             return None, [Finding("store", without_password(location()), what, remedy, tuple(self.lineage.steps))]
 
     def _present(self, step: Step, evidence: MatchedRuns | None) -> Iterator[Finding]:
-        """How the disk differs from dvc.lock."""
         checks = self.checks
         for path, digest in checks.differs(step).items():
             yield explain(step, path, digest, evidence, checks) if evidence else checks.tampered(step, path)
@@ -268,7 +265,6 @@ class Auditor:
 
 
 def _make_store() -> RunQuery:
-    """A store where there was none."""
     Store()
     return RunQuery()
 

@@ -26,7 +26,6 @@ class Checks:
         self.lineage, self.specs, self.disk, self.cache = lineage, specs, disk, cache
 
     def expect(self) -> None:
-        """Begin to hash all that will be looked at."""
         for step in self.lineage.steps.values():
             self.disk.expect(map(Path, (*step.outputs, *step.inputs, *step.code)))
             self.cache.expect(digest for path, digest in step.outputs.items() if path not in step.uncached)

@@ -53,7 +53,6 @@ class Disk:
                     self._hash(file)
 
     def expect_files(self, files: Iterable[Path]) -> None:
-        """Begin to hash files that may lie anywhere."""
         for file in files:
             if file.is_file():
                 self._hash(file)

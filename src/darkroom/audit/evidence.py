@@ -123,7 +123,6 @@ def day(milliseconds: int) -> str:
 
 
 def _nobody(step: Step, evidence: MatchedRuns, checks: Checks) -> Finding:
-    """Why there is no run."""
     here = (step.stage,)
     if evidence.deleted:
         state = "is gone from MLflow, and its record is here" if evidence.deleted.gone else "was deleted in MLflow"

@@ -40,7 +40,6 @@ class Traced:
 
 
 def read(path: Path) -> Recorded:
-    """The record of a picture."""
     try:
         values, _ = written(path)
         for listed in ("prompts", "seeds"):

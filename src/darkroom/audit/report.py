@@ -174,7 +174,6 @@ def _mark(audit: Audit, step: Step) -> str:
 
 
 def _profile(audit: Audit) -> list[str]:
-    """The execution profile, where all runs share it."""
     profiles = _profiles(audit)
     if len(profiles) != 1:
         return []

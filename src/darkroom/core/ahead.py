@@ -41,10 +41,8 @@ def in_processes(make: Callable[[T], U], items: Iterable[T], number: int) -> Gen
     """make(item) of each item, in order, each in one of `number` processes; they end with this one, whatever ends it.
 
     Close the iterator where it is not taken to its end. They are forks: `make` must use neither PyTorch nor Arrow,
-    whose threads a fork does not have. Elsewhere than on Linux, and where `number` is 1, there are none.
-
-    Raises:
-        DarkroomError: a process was ended from outside.
+    whose threads a fork does not have. Elsewhere than on Linux, and where `number` is 1, there are none. Raises
+    DarkroomError: a process was ended from outside.
     """
     if number == 1 or sys.platform != "linux":
         yield from map(make, items)

@@ -100,9 +100,7 @@ class Checkpoints:
 
         end: the step after which the training ends.
         check: called before anything is saved; what it raises goes on.
-
-        Raises:
-            Interrupted: the end was asked for.
+        Raises Interrupted: the end was asked for.
         """
         if (number := self.interruption.asked) is not None:
             self.interruption.settle()

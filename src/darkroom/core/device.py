@@ -57,8 +57,7 @@ class Runtime:
 def runtime() -> Runtime:
     """The settings of runtime.yaml, if there is one, overridden by DARKROOM_DEVICE, DARKROOM_THREADS and so on.
 
-    Raises:
-        DarkroomError: an unknown key or a value of the wrong kind.
+    Raises DarkroomError: an unknown key or a value of the wrong kind.
     """
     values: dict[str, Any] = {}
     known: dict[str, type] = {f.name: type(getattr(Runtime, f.name)) for f in fields(Runtime)}
@@ -115,9 +114,6 @@ def start(settings: Runtime | None = None, rank: int = 0, processes: int = 1) ->
 
     Args:
         rank: of this process among the `processes` of a training.
-
-    Raises:
-        DarkroomError: the device asked for is not there, or not one for each process.
     """
     settings = settings or runtime()
     torch.set_num_threads(settings.threads or max(available_cores() // processes, 1))
@@ -160,11 +156,7 @@ def available_cores() -> int:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The torch device called `name`; "auto" takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        DarkroomError: no such device here.
-    """
+    """The torch device called `name`; "auto" takes CUDA, then MPS, then the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:

@@ -25,11 +25,7 @@ class Limit:
 
     @property
     def most(self) -> int:
-        """The number that holds now.
-
-        Raises:
-            DarkroomError: the variable holds none.
-        """
+        """The number that holds now."""
         text = os.environ.get(self.variable, "") if self.variable else ""
         if not text:
             return self.usual
@@ -42,9 +38,6 @@ class Limit:
 
         Args:
             what: the file and key whose value it is.
-
-        Raises:
-            DarkroomError: names them, the value, the limit and the remedy.
         """
         if value > (most := self.most):
             raise DarkroomError(f"{what} = {counted(value)}: more than {most:,} {self.unit}; {self.advice(remedy)}")
@@ -96,9 +89,6 @@ def check_network(values: Mapping[str, Any], where: str, remedy: str) -> None:
 
     Args:
         values: key -> what the file at `place` says.
-
-    Raises:
-        DarkroomError: names the file, the key, its value and the limit.
     """
     for key, value in values.items():
         numbers = value if isinstance(value, list | tuple) else [value]
@@ -116,9 +106,6 @@ def check_sampling(values: Any, where: str, remedy: str) -> None:
 
     Args:
         values: key -> value; other kinds are left to whoever reads them.
-
-    Raises:
-        DarkroomError: names the place, the key, its value and the limit.
     """
     for key, limit in (("num_inference_steps", STEPS), ("steps_offset", TRAIN_TIMES)):
         number = values.get(key) if isinstance(values, Mapping) else None

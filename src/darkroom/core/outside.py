@@ -21,9 +21,6 @@ def read_bytes(path: Path, limit: Limit | None, remedy: str) -> bytes:
 
     Args:
         limit: of its bytes. remedy: what its reader can do.
-
-    Raises:
-        DarkroomError: it is missing, no file, or larger.
     """
     try:
         found = path.stat()
@@ -46,8 +43,7 @@ def parse_json(text: str, infinite: Collection[str] = ()) -> Any:
     Args:
         infinite: keys whose numbers need not be finite.
 
-    Raises:
-        ValueError: it is another one; the message is the reason.
+    Raises ValueError: it is another one; the message is the reason.
     """
     try:
         value = json.loads(text, parse_int=_bounded_int, object_pairs_hook=_once)
@@ -103,8 +99,7 @@ def typed(kind: type[T], value: Any, where: str, remedy: str) -> T:
     Args:
         place: the file, and the key where it is not all that the file says.
 
-    Raises:
-        DarkroomError: names the place, the field and what is wrong; also what `kind` itself refuses.
+    Raises DarkroomError: names the place, the field and what is wrong; also what `kind` itself refuses.
     """
     from pydantic import TypeAdapter, ValidationError  # takes time that most readers of files need not spend
 

@@ -16,9 +16,6 @@ def check_inside(folder: Path, names: Iterable[str] | None = None) -> None:
 
     Args:
         names: look at these files of the folder alone; at all that is in it and below it where none are given.
-
-    Raises:
-        DarkroomError: names the link.
     """
     root = Path(os.path.realpath(folder))
     for path in _everything(folder) if names is None else (folder / name for name in names):

@@ -62,8 +62,7 @@ def outline(
         place: of the file that describes it, or that holds its weights.
         tensors, weights: the most it may have; by default, see core.limits.
 
-    Raises:
-        DarkroomError: it has more, or no network can be made so; names the place.
+    Raises DarkroomError: it has more, or no network can be made so; names the place.
     """
     most = (tensors or NETWORK_TENSORS.most, weights or NETWORK_WEIGHTS.most)
     counts, this_thread = [0, 0], threading.get_ident()
@@ -115,8 +114,7 @@ def load_weights(network: Network, file: Path, device: torch.device, prefix: str
     Args:
         prefix: with which all names in the file begin. remedy: see core.artifact.read_json.
 
-    Raises:
-        DarkroomError: names the file and what does not fit or is not finite, or a link that leads out of its folder.
+    Raises DarkroomError: names the file and what does not fit or is not finite, or a link that leads out of its folder.
     """
     check_inside(file.parent)
     tensors = load_tensors(file, remedy)

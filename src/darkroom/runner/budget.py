@@ -63,8 +63,7 @@ class Budget:
 def budget(stage: str, minutes: float) -> Budget:
     """Time some steps of a stage's training and write how many fit into `minutes`.
 
-    Raises:
-        DarkroomError: the stage trains nothing, something it needs is not there, or not even one step fits.
+    Raises DarkroomError: the stage trains nothing, something it needs is not there, or not even one step fits.
     """
     check_trains(stage)
     section = getattr(parameters.load(), stage).model_dump()

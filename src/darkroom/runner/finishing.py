@@ -50,7 +50,6 @@ class Finish:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """See `Request`."""
         self._trainings += 1
         files, me = self._files, psutil.Process()
         files.asked.unlink(missing_ok=True)
@@ -63,7 +62,6 @@ class Finish:
                 file.unlink(missing_ok=True)
 
     def asked(self) -> bool:
-        """See `Request`."""
         return os.path.exists(self._files.asked)  # noqa: PTH110 - a path is built in no time here, once a step
 
     def settle(self, end: int, planned: int) -> bool:
@@ -120,9 +118,7 @@ def finish(stage: str, remind: Callable[[str], None]) -> Finished:
     """Ask a running training to end, and wait for the answer.
 
     remind: is told, once, why it takes long.
-
-    Raises:
-        DarkroomError: there is no such training here, or it cannot be ended now.
+    Raises DarkroomError: there is no such training here, or it cannot be ended now.
     """
     check_trains(stage)
     params = parameters.load()
@@ -142,11 +138,7 @@ def finish(stage: str, remind: Callable[[str], None]) -> Finished:
 
 
 def check_trains(stage: str) -> None:
-    """Refuse a stage that trains nothing.
-
-    Raises:
-        DarkroomError: as said.
-    """
+    """Refuse a stage that trains nothing."""
     trained = [name for name, field in parameters.Params.model_fields.items() if STOP_AT in _keys(field.annotation)]
     if stage not in trained:
         raise DarkroomError(f"{stage!r} is no stage that trains; those are {', '.join(trained)}")

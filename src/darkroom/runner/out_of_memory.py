@@ -74,8 +74,7 @@ def peak(device: torch.device) -> tuple[float, float]:
 def explain_shortages(stage: str, params: Params, device: torch.device, checkpoints: Checkpoints) -> Iterator[None]:
     """Around the work of a stage: what is no fault of the code but of the machine's means becomes one line.
 
-    Raises:
-        DarkroomError: memory ran out; or there is no deterministic kernel for something, and it was to be so.
+    Raises DarkroomError: memory ran out; or there is no deterministic kernel for something, and it was to be so.
     """
     try:
         yield

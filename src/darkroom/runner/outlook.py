@@ -94,7 +94,6 @@ class StageOutlook:
         self._after = sum(seconds for seconds in expected.values() if seconds is not None)
 
     def at_start(self) -> str:
-        """The line with which a stage begins."""
         unknown = [*([] if self._stage_seconds is not None else [self.stage]), *self._unknown]
         known = self._after + (self._stage_seconds or 0.0)
         if not unknown:
@@ -103,7 +102,6 @@ class StageOutlook:
         return f"{self._position}, {f'{about(known)} left without those ' if known else ''}{never}"
 
     def in_all(self, left: float | None, training: bool) -> str:
-        """See `Outlook`."""
         remaining = (
             None
             if self._stage_seconds is None
@@ -119,11 +117,9 @@ class StageOutlook:
         return f"{self._position}, {about(stage_left + self._after)} left in all{without}"
 
     def trained(self, steps: int, seconds: float) -> None:
-        """See `Outlook`."""
         self._steps, self._trained = self._steps + steps, self._trained + seconds
 
     def stopped(self, seconds: float) -> None:
-        """See `Outlook`."""
         self._idle += seconds
 
     def record(self, seconds: float) -> None:
@@ -149,7 +145,6 @@ class StageOutlook:
 
     @staticmethod
     def _rest(alike: Sequence[Times]) -> float:
-        """What a stage takes besides its training."""
         return statistics.median(times.seconds - times.training for times in alike) if alike else 0.0
 
     def _steps_of(self, stage: str) -> int | None:

@@ -26,9 +26,6 @@ def run_own_code() -> None:
     """Where another folder's code was imported, as an editable installation does in a copy, begin again with ours.
 
     DVC notes the hashes of the code in the current folder; no other may run.
-
-    Raises:
-        DarkroomError: another folder's is imported all the same.
     """
     package = SOURCES / "darkroom" / "__init__.py"
     if not package.is_file() or package.samefile(darkroom.__file__):
@@ -54,11 +51,7 @@ def own_code_first() -> str:
 
 
 def programs_of_python_first() -> str:
-    """PATH as it is, but for the programs of the running Python's installation, `python` among them, found first.
-
-    Raises:
-        DarkroomError: their folder has a name that cannot stand in a list.
-    """
+    """PATH as it is, but for the programs of the running Python's installation, `python` among them, found first."""
     here_first = str(Path(sys.executable).parent)
     if os.pathsep in here_first:
         raise DarkroomError(

@@ -77,9 +77,7 @@ def reproduce(stage: str) -> Reproduction:
     """Run a stage of the last commit and compare its outputs with that commit's dvc.lock.
 
     Works in a copy, below PLACE: the project's own files stay as they are. The copy stays only where outputs differ.
-
-    Raises:
-        DarkroomError: no such stage, what it depends on cannot be had or is not what dvc.lock says, or it failed.
+    Raises DarkroomError: no such stage, what it depends on cannot be had or is not what dvc.lock says, or it failed.
     """
     if not PIPELINE.is_file():
         raise DarkroomError(f"{PIPELINE}: no such file here; run darkroom from the project's folder")
@@ -138,11 +136,7 @@ def _recorded_profile(outs: Sequence[Mapping[str, Any]]) -> dict[str, str] | Non
 
 
 def _folder(stage: str) -> Path:
-    """An empty folder for the copy, made by this process and no other.
-
-    Raises:
-        DarkroomError: there is one already.
-    """
+    """An empty folder for the copy, made by this process and no other."""
     folder = PLACE / stage
     PLACE.mkdir(exist_ok=True)
     try:
@@ -180,11 +174,7 @@ def _bring(stage: str, dependencies: Sequence[Path], copy: Path) -> None:
 
 
 def _fetch(paths: Sequence[str]) -> str:
-    """Fetch what dvc.lock says of these paths into the cache; what DVC said about it, in one line.
-
-    Raises:
-        DarkroomError: dvc.lock or dvc.yaml are not as in the last commit, so other versions would come.
-    """
+    """Fetch what dvc.lock says of these paths into the cache; what DVC said about it, in one line."""
     if changed := answer("diff", "--name-only", "HEAD", "--", str(LOCK), str(PIPELINE)):
         raise DarkroomError(
             f"{changed.splitlines()[0]}: differs from the last commit, whose data are to be fetched; "

@@ -18,8 +18,6 @@ PER_ROW, BESIDES = 32, 1000  # marks and strings that a row takes, and the rest;
 
 
 class UnreadableError(RefusedError):
-    """It is not what a request is written in."""
-
     code = "BAD_REQUEST"
 
 
@@ -29,8 +27,7 @@ def check(body: bytes, limits: Limits, params: Collection[str]) -> None:
     Args:
         params: the names of the parameters that the model takes.
 
-    Raises:
-        RefusedError: says what of it is not so.
+    Raises RefusedError: says what of it is not so.
     """
     try:
         body.decode("utf-8-sig")

@@ -234,7 +234,6 @@ def _deciding(figures: Any) -> dict[str, None]:
 
 
 def _known(figures: Any, name: str) -> bool:
-    """Whether there is such a figure, be it withheld."""
     return _at(figures, name) is not None or name in withheld_names(figures)
 
 

@@ -73,11 +73,7 @@ class Limits:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Limits":
-        """The limits in force.
-
-        Raises:
-            DarkroomError: a variable is no number, out of range, or the name of no limit.
-        """
+        """The limits in force."""
         kinds: dict[str, type] = {one.name: type(getattr(cls, one.name)) for one in fields(cls)}
         values: dict[str, Any] = {}
         for name in sorted(name for name in environment if name.startswith(PREFIX)):
@@ -97,11 +93,7 @@ class Limits:
         return cls(**{**values, "seconds": min(limits.seconds, theirs)}) if theirs >= 1 else limits
 
     def check(self, name: str, value: float, what: str, remedy: str) -> None:
-        """Refuse a value above the limit `name`.
-
-        Raises:
-            LimitError: names the value, the limit and its variable.
-        """
+        """Refuse a value above the limit `name`. Raises LimitError: names the value, the limit and its variable."""
         if value > (most := getattr(self, name)):
             raise LimitError(
                 f"{what} = {value}: at most {most} {'is' if most == 1 else 'are'} taken ({variable(name)}); {remedy}"

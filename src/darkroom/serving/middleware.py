@@ -35,8 +35,6 @@ class ForeignError(RefusedError):
 
 
 class TooLargeError(LimitError):
-    """Its body is."""
-
     status = 413
 
 
@@ -52,7 +50,6 @@ class Middleware:
         self._there = 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """See ASGI."""
         if scope["type"] == "lifespan":
             # MLflow gives each request a thread, of which asyncio has six on two cores: the rest would wait unseen.
             asyncio.get_running_loop().set_default_executor(
@@ -105,11 +102,7 @@ class Middleware:
             self._there -= 1
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive, came: Arrival) -> bytes:
-        """All of it.
-
-        Raises:
-            RefusedError: it is larger than it may be, or takes too long to come.
-        """
+        """All of it. Raises RefusedError: it is larger than it may be, or takes too long to come."""
         most, chunks, size = self.limits.body_bytes, [], 0
         said = headers.get(b"content-length", b"0")
         waits = b"expect" in headers  # with sending, until it is told to

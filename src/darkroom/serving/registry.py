@@ -71,8 +71,7 @@ def register(
     Args:
         lock: DVC's record of how the pipeline was made, kept with that run if it is of this pipeline.
 
-    Raises:
-        DarkroomError: there is no such folder, or the store does not answer, open, or take it.
+    Raises DarkroomError: there is no such folder, or the store does not answer, open, or take it.
     """
     digest = model_hash(folder)
     check_answers(location())
@@ -114,8 +113,7 @@ def take_out(store: Store, which: str, beside: Path) -> tuple[str, Path]:
     Args:
         which: its number, or an alias.
 
-    Raises:
-        DarkroomError: there is no such version, or its pipeline is not what was registered.
+    Raises DarkroomError: there is no such version, or its pipeline is not what was registered.
     """
     try:
         if which.isdecimal():
@@ -142,17 +140,12 @@ def take_out(store: Store, which: str, beside: Path) -> tuple[str, Path]:
 
 
 def _alias_version(store: Store) -> str | None:
-    """The version that has the alias."""
     version = store.client.get_registered_model(MODEL).aliases.get(ALIAS)
     return None if version is None else str(version)
 
 
 def _check_as_recorded(store: Store, version: str | None) -> None:
-    """Refuse to write on what is not as it was recorded: the new record would vouch for it.
-
-    Raises:
-        DarkroomError: names it and the remedy.
-    """
+    """Refuse to write on what is not as it was recorded: the new record would vouch for it."""
     things = [("model", MODEL)]
     if version is not None:
         things += [("version", f"{MODEL}/{version}"), ("copy", _copy(store, version))]
@@ -170,7 +163,6 @@ def _refused(store: Store, kind: str, key: str, wrong: Sequence[str]) -> Darkroo
 
 
 def _keep_records(store: Store, version: str) -> None:
-    """Write down what the store says of the version and the model now."""
     for kind, key in (("copy", _copy(store, version)), ("version", f"{MODEL}/{version}"), ("model", MODEL)):
         store.keep_record(kind, key, again=True)
 
@@ -207,8 +199,7 @@ def _clear_half_made(store: Store) -> None:
             continue
         if artifacts := artifacts_folder(model.artifact_location):
             shutil.rmtree(
-                artifacts.parent if artifacts.parent.name == model.model_id else artifacts,
-                ignore_errors=True,
+                artifacts.parent if artifacts.parent.name == model.model_id else artifacts, ignore_errors=True
             )
         store.client.delete_logged_model(model.model_id)
 
@@ -304,7 +295,6 @@ def _add_version(store: Store, folder: Path, digest: str, description: Descripti
 
 
 def _log_metrics(store: Store, run: str, model: str, now: int, metrics: Mapping[str, float]) -> None:
-    """Have the run name the model as made by it, and the model the metrics."""
     entities = store.mlflow.entities
     store.client.log_outputs(run, [entities.LoggedModelOutput(model, step=0)])
     values = [entities.Metric(name, value, now, 0, model_id=model, run_id=run) for name, value in metrics.items()]

@@ -42,8 +42,6 @@ class CheckedRequest:
 
 
 class Service:
-    """A pipeline that many ask at once."""
-
     def __init__(self, pipeline: Pipeline, limits: Limits) -> None:
         self.pipeline = pipeline
         self.limits = limits.of_model(pipeline.info.image_size)
@@ -57,9 +55,8 @@ class Service:
             params: num_inference_steps, guidance_scale, sampler, seed, strength, negative_prompt; None or "" where the
                 pipeline's own holds.
 
-        Raises:
-            RefusedError: more is asked for than the limits allow, or it has to stop.
-            DarkroomError: something of it makes no sense.
+        Raises RefusedError: more is asked for than the limits allow, or it has to stop. DarkroomError: something of it
+        makes no sense.
         """
         watch = Watch(self.limits)
         asked = self.checked(rows, params)
@@ -96,8 +93,7 @@ class Service:
     def _file(self, text: Any, index: int) -> bytes | None:
         """A row's picture to start from; None where it has none. What the file says of its size is within the limits.
 
-        Raises:
-            LimitError: it is too large. DarkroomError: it is no base64.
+        Raises LimitError: it is too large. DarkroomError: it is no base64.
         """
         if text is None or text == "" or (isinstance(text, float) and math.isnan(text)):
             return None

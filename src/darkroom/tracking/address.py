@@ -59,9 +59,6 @@ def location() -> str:
     """The address of the store as MLflow takes it: the one that is named, or the project's own database.
 
     That of a server holds no password; that of a database may, and is for MLflow alone: messages take `shown`.
-
-    Raises:
-        DarkroomError: MLFLOW_TRACKING_URI is no address of a store.
     """
     return parse(tracking_uri()).url if tracking_uri() else database_address(project_root() / FOLDER / "mlflow.db")
 
@@ -70,10 +67,8 @@ def parse(text: str) -> Address:
     """Take an address apart.
 
     In user and password everything may be percent-encoded. What is not is taken as it stands where that leaves no
-    doubt, so that a password with "@", ":", "/" or "#" works.
-
-    Raises:
-        DarkroomError: it is no address of a store; the message does not show a password.
+    doubt, so that a password with "@", ":", "/" or "#" works. Raises DarkroomError: it is no address of a store; the
+    message does not show a password.
     """
     found = SCHEME.match(text)
     scheme = found[1].lower() if found else ""
@@ -112,10 +107,8 @@ def current_store() -> str:
 def credentials() -> tuple[str, str] | None:
     """User and password for the server: each from its address, else from MLFLOW_TRACKING_USERNAME and _PASSWORD.
 
-    None where there is nothing of the kind in the address, nor both in the environment.
-
-    Raises:
-        DarkroomError: the address names one of the two, and the environment not the other.
+    None where there is nothing of the kind in the address, nor both in the environment. Raises DarkroomError: the
+    address names one of the two, and the environment not the other.
     """
     address = parse(tracking_uri()) if is_server(tracking_uri()) else Address("")
     user, password = address.user or os.environ.get(USERNAME, ""), address.password or os.environ.get(PASSWORD, "")
@@ -128,11 +121,7 @@ def credentials() -> tuple[str, str] | None:
 
 
 def hand_over() -> str:
-    """The address for MLflow, which takes user and password for a server from the environment: they are put there.
-
-    Raises:
-        DarkroomError: see `location` and `credentials`.
-    """
+    """The address for MLflow, which takes user and password for a server from the environment: they are put there."""
     address = location()
     if is_server(address) and (found := credentials()):
         os.environ[USERNAME], os.environ[PASSWORD] = found

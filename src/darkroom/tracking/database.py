@@ -108,8 +108,7 @@ def follow_project(folder: Path) -> None:
 class Tables:
     """The rows of a database of MLflow's, as they are when they are asked for.
 
-    Raises, as do all its methods:
-        DarkroomError: it cannot be read, or is no database of MLflow's.
+    Raises, as do all its methods DarkroomError: it cannot be read, or is no database of MLflow's.
     """
 
     def __init__(self, file: Path) -> None:
@@ -217,7 +216,6 @@ def put_back(file: Path, kind: str, key: str, rows: Rows) -> None:
 
 
 def name_experiment(file: Path, experiment: int) -> None:
-    """Have the experiment of this id be Darkroom's."""
     with _changing(file) as database:
         statement = "UPDATE experiments SET name = ?, lifecycle_stage = 'active' WHERE experiment_id = ?"
         database.execute(statement, (EXPERIMENT, experiment))

@@ -132,7 +132,6 @@ def _by_key(table: str, rows: Rows) -> dict[tuple[Any, ...], dict[str, Any]]:
 
 
 def _name(row: Mapping[str, Any]) -> Any:
-    """What a row is called by people."""
     columns = ("key", "param_key", "tag_key", "metric_name", "alias", "name", "source_id")
     return next((row[column] for column in columns if column in row), "")
 

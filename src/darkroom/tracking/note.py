@@ -71,7 +71,6 @@ def markdown(
 
 
 def broken_off(reason: str) -> str:
-    """The note of a run that did not finish."""
     return f"### Broken off\n\n{reason}\n"
 
 

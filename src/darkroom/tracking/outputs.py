@@ -24,11 +24,7 @@ KEPT = "outputs"  # where a logbook keeps what later stages may replace
 
 
 def copy_limit() -> float:
-    """MiB up to which a file is copied into the run.
-
-    Raises:
-        DarkroomError: DARKROOM_TRACKING_COPY_MIB is no number.
-    """
+    """MiB up to which a file is copied into the run."""
     value = os.environ.get("DARKROOM_TRACKING_COPY_MIB", str(COPY_MIB))
     try:
         return float(value)
@@ -60,8 +56,7 @@ def _is_copied(file: Path, copy_mib: float) -> bool:
 def keep_outputs(event_log: EventLog) -> None:
     """Copy what is still to go into the run into the logbook's folder: a later stage may replace it before it is sent.
 
-    Raises:
-        OSError: there is no room for it.
+    Raises OSError: there is no room for it.
     """
     for event, _ in event_log.unsent():
         if isinstance(event, Outputs):

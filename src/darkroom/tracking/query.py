@@ -43,8 +43,7 @@ def moved_artifacts(repair: bool) -> int:
 class RunQuery:
     """The store, for questions. A database on this machine is only read until there is something to change.
 
-    Raises:
-        DarkroomError: it does not answer, or cannot be opened.
+    Raises DarkroomError: it does not answer, or cannot be opened.
     """
 
     def __init__(self) -> None:
@@ -59,7 +58,6 @@ class RunQuery:
 
     @cached_property
     def _store(self) -> Store:
-        """Open for changes."""
         return Store()
 
     def follow(self) -> None:
@@ -109,11 +107,9 @@ class RunQuery:
         return f"nothing was heard of it for {days:.0f} days" if days > SILENT_DAYS else None
 
     def versions(self, digest: str) -> list[str]:
-        """The registered versions of this content, in words, with their aliases."""
         return self._source.versions(digest)
 
     def kill(self, run: RecordedRun, reason: str) -> None:
-        """Close a run that is not over."""
         self._store.set_tags(run.id, {"mlflow.note.content": f"### Broken off\n\nClosed by an audit: {reason}.\n"})
         self._store.end_run(run.id, "KILLED")
 

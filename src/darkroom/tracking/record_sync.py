@@ -33,10 +33,7 @@ def write_record(client: Client, address: str, kind: str, key: str, again: bool 
     """Write down what the store holds of a thing, and its digest into the store; only where its database is here.
 
     again: also where there is a record, which the new one follows unless it says the same.
-
-    Raises:
-        OSError: it cannot be written.
-        DarkroomError: the store cannot be read.
+    Raises OSError: it cannot be written. DarkroomError: the store cannot be read.
     """
     file = database_file(address)
     if file is None:
@@ -53,7 +50,6 @@ def write_record(client: Client, address: str, kind: str, key: str, again: bool 
 
 
 def set_tag(client: Client, kind: str, key: str, digest: str) -> None:
-    """Name a thing's latest record in the store."""
     if kind == "run":
         client.set_tag(key, TAG, digest)
     elif kind == "model":
@@ -82,8 +78,7 @@ def restore(tables: Tables, record: Record, find: Find) -> tuple[str, ...]:
     Args:
         find: a file with this md5.
 
-    Raises:
-        OSError: something cannot be written.
+    Raises OSError: something cannot be written.
     """
     rows = _resolve_rows(tables, merged(record, current_record(tables, record.kind, record.key, with_files=False)))
     _put_rows(tables, record, rows)
@@ -106,7 +101,6 @@ def delete(tables: Tables, kind: str, key: str) -> None:
 
 
 def _put_rows(tables: Tables, record: Record, rows: Rows) -> None:
-    """Rows of a thing, and the tag that names its record."""
     table = TAGS[record.kind]
     put_back(tables.file, record.kind, record.key, {**rows, table: [*rows.get(table, []), _tag(rows, record)]})
 
@@ -171,7 +165,6 @@ def _resolve_rows(tables: Tables, rows: Rows) -> Rows:
 
 
 def _tag(rows: Rows, record: Record) -> dict[str, Any]:
-    """The row that names the record itself."""
     run = rows.get("runs") or rows.get("registered_models") or rows.get("model_versions") or rows["logged_models"]
     row = run[0]
     columns = {

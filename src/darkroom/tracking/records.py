@@ -60,7 +60,6 @@ class Record:
 
     @property
     def file(self) -> Path:
-        """Where it lies, relative to the project."""
         return FOLDER / SUBFOLDERS[self.kind] / f"{self.digest}.json"
 
     @property
@@ -69,11 +68,7 @@ class Record:
         return creation_time(self.rows)
 
     def save(self) -> None:
-        """Write it, unless it is there.
-
-        Raises:
-            OSError: it cannot be written.
-        """
+        """Write it, unless it is there. Raises OSError: it cannot be written."""
         file = project_root() / self.file
         if not file.exists():
             with atomic_path(file) as beside:

@@ -45,11 +45,7 @@ class State:
 
 
 def ask(*arguments: str) -> bytes:
-    """What git prints.
-
-    Raises:
-        GitError: it prints nothing, with the reason and the remedy; see its kinds.
-    """
+    """What git prints. Raises GitError: it prints nothing, with the reason and the remedy; see its kinds."""
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, check=False, env={**os.environ, **SPEAKING})
     except OSError as error:
@@ -70,11 +66,7 @@ def ask(*arguments: str) -> bytes:
 
 
 def answer(*arguments: str) -> str:
-    """What git prints, as text without the last newline.
-
-    Raises:
-        GitError: see `ask`.
-    """
+    """What git prints, as text without the last newline. Raises GitError: see `ask`."""
     return ask(*arguments).decode(errors="replace").rstrip("\n")
 
 
@@ -145,5 +137,4 @@ def state() -> State:
 
 
 def _quoted(path: str) -> str:
-    """For a shell."""
     return path if re.fullmatch(r"[\w/.+-]+", path, re.ASCII) else "'" + path.replace("'", "'\\''") + "'"

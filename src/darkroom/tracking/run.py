@@ -68,7 +68,6 @@ class Run:
         self._keep(name, lambda path: path.write_text(text, encoding="utf-8"), lambda file: File(name, file))
 
     def tag(self, name: str, value: str) -> None:
-        """Set a tag of the run, by which runs can be searched; a later value replaces it."""
         self._put(Tags({name: value}))
 
     def parameters(self, values: Mapping[str, Any]) -> None:
@@ -120,9 +119,6 @@ class Run:
         """Close the run as FINISHED, with the outputs, which exist by now; waits until all is sent.
 
         Where the store is away, it soon leaves that to a later stage, with a warning.
-
-        Raises:
-            DarkroomError: an output is missing, or no run could begin.
         """
         if self._uploader is None:
             return
@@ -160,10 +156,7 @@ def stage_run(
     inputs, code: path relative to the project -> content hash. outputs: paths, relative likewise.
 
     The run ends FINISHED when the block does, KILLED when it was interrupted, else FAILED. DARKROOM_TRACKING=off leaves
-    nothing behind.
-
-    Raises:
-        DarkroomError: an input is missing, the store does not answer, or it cannot be opened.
+    nothing behind. Raises DarkroomError: an input is missing, the store does not answer, or it cannot be opened.
     """
     tracked = is_on()
     if tracked:
@@ -171,16 +164,7 @@ def stage_run(
     files = state() if tracked else State("", None)
     if files.silent:
         warn(f"{files.why}. Until then runs name no commit, or do not tell whether files differ from it")
-    account = Account(
-        stage,
-        flat(params),
-        inputs,
-        code,
-        profile,
-        files.commit,
-        files.dirty,
-        why_unknown=files.why,
-    )
+    account = Account(stage, flat(params), inputs, code, profile, files.commit, files.dirty, why_unknown=files.why)
     run = Run(account, tracked)
     try:
         yield run

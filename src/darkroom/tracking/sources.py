@@ -145,7 +145,6 @@ class Remote:
 
 
 def run_of(tables: Tables, rows: Rows) -> RecordedRun:
-    """The run that these rows, as a record has them, tell of."""
     run = rows["runs"][0]
     tags = {row["key"]: row["value"] for row in rows.get("tags", [])}
     return RecordedRun(
@@ -162,7 +161,6 @@ def run_of(tables: Tables, rows: Rows) -> RecordedRun:
 
 
 def _run(info: Any, params: Mapping[str, str], tags: Mapping[str, str]) -> RecordedRun:
-    """The run that MLflow's own objects tell of."""
     return RecordedRun(
         id=info.run_id,
         stage=tags.get("stage") or str(info.run_name),

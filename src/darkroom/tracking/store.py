@@ -97,12 +97,7 @@ class Store:
     """An open MLflow store with Darkroom's experiment in it; made on first use, by one process at a time."""
 
     def __init__(self) -> None:
-        """Open it.
-
-        Raises:
-            AwayError: its server does not answer.
-            DarkroomError: it cannot be opened.
-        """
+        """Open it. Raises AwayError: its server does not answer. DarkroomError: it cannot be opened."""
         self.address = hand_over()
         hide_secrets()
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -177,7 +172,6 @@ class Store:
         return run
 
     def find_run(self, tag: str, value: str) -> str | None:
-        """Id of a run with this tag."""
         found = self.client.search_runs([self.experiment], f"tags.`{tag}` = '{value}'", max_results=1)
         return found[0].info.run_id if found else None
 
@@ -205,7 +199,6 @@ class Store:
             self.client.log_inputs(run, datasets=datasets)
 
     def set_tags(self, run: str, tags: Mapping[str, str]) -> None:
-        """Set tags of a run."""
         entries = [self._entities.RunTag(key, value) for key, value in _shortened(tags).items()]
         for first in range(0, len(entries), BATCH["tags"]):
             self.client.log_batch(run, tags=entries[first : first + BATCH["tags"]])
@@ -217,7 +210,6 @@ class Store:
             self.client.log_batch(run, metrics=entries[first : first + BATCH["metrics"]])
 
     def log_file(self, run: str, file: Path, folder: str = ".") -> None:
-        """Copy a file into a folder of a run's artifacts."""
         self.client.log_artifact(run, str(file), None if folder == "." else folder)
 
     def log_picture_at(self, run: str, picture: Path, name: str, step: int, time: int) -> None:

@@ -45,11 +45,7 @@ class EventLog:
 
     @classmethod
     def create(cls, start: Begin) -> "EventLog":
-        """A new log that says how the run begins.
-
-        Raises:
-            DarkroomError: it cannot be written.
-        """
+        """A new log that says how the run begins."""
         folder = outbox_folder() / f"{start.time:013d}-{start.stage}-{uuid.uuid4().hex[:8]}"
         try:
             with _all_locked():
@@ -68,8 +64,7 @@ class EventLog:
     def claim(cls, folder: Path) -> "EventLog | None":
         """The log that a stage has left in `folder`; None where a living process holds it, or nothing is in it.
 
-        Raises:
-            OSError: it cannot be read or written.
+        Raises OSError: it cannot be read or written.
         """
         with _all_locked():
             lock = _lock(folder)
@@ -94,8 +89,7 @@ class EventLog:
     def append(self, event: Event) -> None:
         """Note an event; in microseconds.
 
-        Raises:
-            OSError: it is not noted, for the disk is full or the like; those before and after it are whole.
+        Raises OSError: it is not noted, for the disk is full or the like; those before and after it are whole.
         """
         line = to_line(event)
         with self._writing:
@@ -112,8 +106,7 @@ class EventLog:
     def keep(self, name: str, write: Callable[[Path], Any]) -> str:
         """Have `write` make a file called `name`; where it lies, as events name it.
 
-        Raises:
-            OSError: it cannot be written.
+        Raises OSError: it cannot be written.
         """
         file = Path(FILES, str(next(self._names)), name)
         (self.folder / file.parent).mkdir(parents=True)
@@ -132,7 +125,6 @@ class EventLog:
                 yield from_line(line), end
 
     def unsent(self) -> Iterator[tuple[Event | None, int]]:
-        """The events that the store does not have."""
         return self.events(self.sent)
 
     def save_progress(self, run: str | None, sent: int, ended: bool) -> None:
@@ -143,7 +135,6 @@ class EventLog:
         beside.replace(self.folder / PROGRESS)
 
     def drop(self, file: str) -> None:
-        """Delete a file that has been sent."""
         shutil.rmtree((self.folder / file).parent, ignore_errors=True)
 
     def remove(self) -> None:
@@ -154,7 +145,6 @@ class EventLog:
         self.release()
 
     def release(self) -> None:
-        """Leave it to others."""
         self._file.close()
         self._lock.release()
 
@@ -162,10 +152,7 @@ class EventLog:
 def peek(folder: Path) -> tuple[Begin, str | None] | None:
     """How a run began that a stage has left in `folder`, and its id where the store has it; nothing is written.
 
-    None where a living process holds it, or nothing is in it.
-
-    Raises:
-        OSError: it cannot be read.
+    None where a living process holds it, or nothing is in it. Raises OSError: it cannot be read.
     """
     try:
         with (folder / EVENTS).open("rb") as file:

@@ -43,11 +43,7 @@ class Replayed:
 
 
 def pending() -> list[Pending]:
-    """The runs that wait in the journal, oldest first, without those of stages at work. Opens no store, writes nothing.
-
-    Raises:
-        DarkroomError: the journal cannot be read.
-    """
+    """The runs that wait in the journal, oldest first, without those of stages at work. Opens no store, writes nothing."""
     if not outbox_folder().is_dir():
         return []
     try:
@@ -63,9 +59,6 @@ def replay(store: Store) -> Replayed:
     A run whose stage died without a word (kill -9) ends KILLED, when it last told something. May be interrupted and
     repeated at any time: nothing is lost, and nothing is there twice. Leaves the stages at work alone, and the runs
     that are meant for another store than MLFLOW_TRACKING_URI names now.
-
-    Raises:
-        DarkroomError: the journal cannot be read.
     """
     sent: list[str] = []
     waiting, reason, away = 0, "", False

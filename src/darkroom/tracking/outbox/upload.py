@@ -6,17 +6,7 @@ from pathlib import Path
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking.address import without_password
 from darkroom.tracking.outbox.event_log import EventLog
-from darkroom.tracking.outbox.events import (
-    Begin,
-    End,
-    Event,
-    File,
-    Metrics,
-    Outputs,
-    Parameters,
-    Picture,
-    Tags,
-)
+from darkroom.tracking.outbox.events import Begin, End, Event, File, Metrics, Outputs, Parameters, Picture, Tags
 from darkroom.tracking.outputs import log_outputs
 from darkroom.tracking.store import AwayError, Metric, Store, first_line, may_pass, warn
 
@@ -39,9 +29,7 @@ class Upload:
     def advance(self) -> None:
         """Send all that the logbook holds now; what the store refuses for good is left out, with a warning.
 
-        Raises:
-            AwayError: the store does not answer; may be called again.
-            DarkroomError: the store takes no run.
+        Raises AwayError: the store does not answer; may be called again. DarkroomError: the store takes no run.
         """
         for events, after in _batches(self._event_log):
             try:
@@ -63,7 +51,6 @@ class Upload:
                     self._event_log.drop(event.file)
 
     def _send(self, events: Sequence[Event | None]) -> None:
-        """Send one event, or points together."""
         first = events[0]
         if isinstance(first, Begin):
             return self._start_run(first)

@@ -26,11 +26,7 @@ class Uploader:
     """
 
     def __init__(self, start: Begin) -> None:
-        """Begin a run.
-
-        Raises:
-            DarkroomError: the journal cannot be written.
-        """
+        """Begin a run."""
         self.failure: DarkroomError | None = None  # why the run could not be begun
         self._event_log = EventLog.create(start)
         self._store: Store | None = None
@@ -42,7 +38,6 @@ class Uploader:
 
     @property
     def run(self) -> str | None:
-        """The run's id, once the store knows of it."""
         return self._event_log.run
 
     @property
@@ -53,11 +48,7 @@ class Uploader:
         return f"{self._store.web_address()}/{self._store.run_link(self.run)}"
 
     def put(self, event: Event) -> None:
-        """Have `event` sent, soon; returns at once.
-
-        Raises:
-            DarkroomError: the run could not be begun.
-        """
+        """Have `event` sent, soon; returns at once."""
         if self.failure is not None:
             raise self.failure
         try:
@@ -70,11 +61,7 @@ class Uploader:
             self._wakeup.set()
 
     def keep(self, name: str, write: Callable[[Path], Any]) -> str | None:
-        """Have `write` make a file called `name`, for an event to name; None where it cannot be written.
-
-        Raises:
-            DarkroomError: the run could not be begun.
-        """
+        """Have `write` make a file called `name`, for an event to name; None where it cannot be written."""
         if self.failure is not None:
             raise self.failure
         try:
@@ -84,11 +71,7 @@ class Uploader:
             return None
 
     def finish(self, within: float | None = None) -> None:
-        """Wait until everything is sent, or for a moment, where the store is away; `within`: seconds at most.
-
-        Raises:
-            DarkroomError: the run could not be begun.
-        """
+        """Wait until everything is sent, or for a moment, where the store is away; `within`: seconds at most."""
         self._leave_at = time.monotonic() + LEAVE_AFTER
         self._finished.set()
         self._wakeup.set()
