@@ -1,4 +1,4 @@
-"""The audit: gathers what DVC, the disk and MLflow say of a stage and all it builds on, and mends the store."""
+"""The audit: gathers what DVC, the disk and MLflow say of a stage and all it builds on, and repairs the store."""
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -83,7 +83,9 @@ class Auditor:
         self.cache = Cache(self.disk)
         if self.picture is not None:
             stage = next((s.stage for s in self.current.steps.values() if self.picture.model in s.outputs.values()), "")
-        self.stages = self._behind(stage) if stage is not None else list(self.specs)
+        self.stages = list(self.specs)
+        if stage is not None:
+            self.stages = list(_declared(self.specs).behind(stage).steps) if stage else []
         self.lineage = Lineage({name: step for name, step in self.current.steps.items() if name in self.stages})
         self.checks = Checks(self.lineage, self.specs, self.disk, self.cache)
         self.checks.expect()
@@ -116,14 +118,19 @@ class Auditor:
             findings += store_audit.findings()
             unvouched = store_audit.unvouched
         if query:
-            models = [step.outputs[path] for step in lineage.steps.values() for path in step.outputs if _is_model(path)]
+            models = [
+                step.outputs[path]
+                for step in lineage.steps.values()
+                for path in step.outputs
+                if Path(path).parent == MODELS
+            ]
             versions = {digest: found for digest in models if (found := query.versions(digest))}
         return Audit(
             self.target or "all stages", lineage, merged(findings), evidence, versions, traced, unvouched=unvouched
         )
 
     def repair(self) -> list[str]:
-        """Mend what the store should say, and tell what was done."""
+        """Repair what the store should say; what was done, in words."""
         if not is_on():
             raise DarkroomError("DARKROOM_TRACKING=off: nothing can be recorded; set it to on")
         if self._opening is None:
@@ -260,17 +267,10 @@ class Auditor:
             f"{target}: neither a stage, nor a file that one writes, nor a picture; stages: {', '.join(self.specs)}"
         )
 
-    def _behind(self, stage: str) -> list[str]:
-        return list(_declared(self.specs).behind(stage).steps) if stage else []
-
 
 def _make_store() -> RunQuery:
     Store()
     return RunQuery()
-
-
-def _is_model(path: str) -> bool:
-    return Path(path).parent == MODELS
 
 
 def _declared(stages: Mapping[str, StageSpec]) -> Lineage:

@@ -66,16 +66,12 @@ def compare(step: Step, evidence: MatchedRuns, checks: Checks) -> Iterator[Findi
         what = f"made at {short(maker.commit)} with uncommitted changes"
         yield Finding("dirty commit", step.stage, what, f"commit them, then {again}", here)
     if maker.why_unknown:
-        remedy = (
-            "git init and commit, then " if maker.why_unknown in (NO_REPOSITORY, NO_COMMIT) else "see to git, then "
-        )
-        yield Finding("unknown commit", step.stage, maker.why_unknown, remedy + again, here)
-    elif known("cat-file", "-e", f"{maker.commit}^{{commit}}") is None and (silent := trouble()):
-        what, _, remedy = silent.rpartition("; ")
-        yield Finding("unknown commit", step.stage, f"made at {short(maker.commit)}, but {what}", remedy, here)
+        first = "git init and commit" if maker.why_unknown in (NO_REPOSITORY, NO_COMMIT) else "see to git"
+        yield Finding("unknown commit", step.stage, maker.why_unknown, f"{first}, then {again}", here)
     elif known("cat-file", "-e", f"{maker.commit}^{{commit}}") is None:
-        what = f"made at commit {short(maker.commit)}, which this repository lacks"
-        yield Finding("unknown commit", step.stage, what, "git fetch --all, or push it from where it was made", here)
+        lacks = "which this repository lacks; git fetch --all, or push it from where it was made"
+        why, _, remedy = (f"but {silent}" if (silent := trouble()) else lacks).rpartition("; ")
+        yield Finding("unknown commit", step.stage, f"made at commit {short(maker.commit)}, {why}", remedy, here)
     if _same_code(step, maker, checks) is False:
         what = f"run {short(maker.id)} ran other code than dvc.lock has"
         yield Finding("other code", step.stage, what, again, here)
@@ -137,9 +133,8 @@ def _nobody(step: Step, evidence: MatchedRuns, checks: Checks) -> Finding:
             return Finding("contradicted", step.stage, what, remedy, here)
         what += f"; run {short(run.id)} made others of them, maybe by the same code, which has changed since: {other}"
         return Finding("missing run", step.stage, what, remedy, here)
-    return Finding(
-        "missing run", step.stage, what, f"{REPAIR} notes it, dvc repro -f -s {step.stage} makes it anew", here
-    )
+    remedy = f"{REPAIR} notes it, dvc repro -f -s {step.stage} makes it anew"
+    return Finding("missing run", step.stage, what, remedy, here)
 
 
 def _agrees(run: RecordedRun, step: Step) -> bool:

@@ -165,7 +165,8 @@ class StoreAudit:
         if not now.rows or is_deleted(now) or _is_open(now):
             return
         if kind == "copy" and self._is_half_made(tables, now):
-            if self._nobody_works_at(now):
+            tags = {row["tag_key"]: row["tag_value"] for row in now.rows.get("logged_model_tags", [])}
+            if is_running(tags, shared=False) is not True:
                 what = "was not registered to its end, and no version names it"
                 yield Finding("half registered", called, what, "darkroom register", here)
             return
@@ -174,7 +175,7 @@ class StoreAudit:
         elif self._is_made_up(kind, key, now, tables):
             what = "left no record, though others of its time did: it may be made up"
             yield Finding("not recorded", called, what, self._command(kind, key), here)
-        elif here and self._is_maker_without(kind, key, now):
+        elif here and self._should_have_record(now):
             what = "left no record, though others of its time did"
             yield Finding("not recorded", called, what, f"dvc repro -f -s {here[0]}", here)
         elif here:
@@ -187,21 +188,15 @@ class StoreAudit:
         """Whether a thing without a record should have one, and nothing here builds on it."""
         if not now.rows or is_deleted(now) or _is_open(now) or key in self._makers:
             return False
-        if kind == "copy":
-            return not self._is_half_made(tables, now) and creation_time(now.rows) >= self.query.records.began(kind)
-        return creation_time(now.rows) >= self.query.records.began(kind)
+        return not (kind == "copy" and self._is_half_made(tables, now)) and self._should_have_record(now)
 
-    def _is_maker_without(self, kind: str, key: str, now: Record) -> bool:
-        return kind == "run" and key in self._makers and creation_time(now.rows) >= self.query.records.began(kind)
+    def _should_have_record(self, now: Record) -> bool:
+        return creation_time(now.rows) >= self.query.records.began(now.kind)
 
     def _is_half_made(self, tables: Tables, now: Record) -> bool:
         row = now.rows["logged_models"][0]
         named_by = [self._copy_of(tables, version) for version in tables.keys("version")]
         return row["status"] != READY or row["model_id"] not in named_by
-
-    def _nobody_works_at(self, now: Record) -> bool:
-        tags = {row["tag_key"]: row["tag_value"] for row in now.rows.get("logged_model_tags", [])}
-        return is_running(tags, shared=False) is not True
 
     def _wrong_tag(self, tables: Tables, record: Record) -> bool:
         return tagged_digest(tables.rows(record.kind, record.key), record.kind) != record.digest

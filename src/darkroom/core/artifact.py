@@ -42,7 +42,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = unfinished(path)
-    _remove(beside)
+    remove(beside)
     try:
         with name_errors(path):
             yield beside
@@ -51,10 +51,10 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         if beside.is_file() and path.is_dir():
             raise DarkroomError(f"{path}: is a folder, and a file is to be written; give the name of a file")
         if beside.is_dir():
-            _remove(path)
+            remove(path)
         beside.replace(path)
     finally:
-        _remove(beside)
+        remove(beside)
 
 
 def unfinished(path: Path) -> Path:
@@ -73,7 +73,8 @@ def name_errors(path: Path) -> Iterator[None]:
         raise
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """A file, a link or a folder with all that is in it, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -94,7 +95,7 @@ def content_hash(path: Path | str) -> str:
 
 
 def model_hash(path: Path) -> str:
-    """The `content_hash` of a model without what file managers and disks left in its folder (.DS_Store, Thumbs.db, …)."""
+    """The `content_hash` of a model, but for what systems left in its folder (.DS_Store, Thumbs.db, …)."""
     if not path.is_dir():
         return content_hash(path)
     files = [(file.relative_to(path), file) for file in path.rglob("*") if file.is_file()]

@@ -65,7 +65,7 @@ def runtime() -> Runtime:
         try:
             values = yaml.safe_load(RUNTIME_FILE.read_text(encoding="utf-8")) or {}
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise DarkroomError(f"{RUNTIME_FILE}: not valid YAML: {' '.join(str(error).split())}; mend it") from None
+            raise DarkroomError(f"{RUNTIME_FILE}: not valid YAML: {' '.join(str(error).split())}; correct it") from None
         if not isinstance(values, dict):
             raise DarkroomError(f"{RUNTIME_FILE}: holds no keys; write lines such as `device: cpu`")
         for key, value in values.items():

@@ -139,13 +139,13 @@ def finish(stage: str, remind: Callable[[str], None]) -> Finished:
 
 def check_trains(stage: str) -> None:
     """Refuse a stage that trains nothing."""
-    trained = [name for name, field in parameters.Params.model_fields.items() if STOP_AT in _keys(field.annotation)]
+    trained = [
+        name
+        for name, field in parameters.Params.model_fields.items()
+        if STOP_AT in getattr(field.annotation, "model_fields", {})
+    ]
     if stage not in trained:
-        raise DarkroomError(f"{stage!r} is no stage that trains; those are {', '.join(trained)}")
-
-
-def _keys(model: Any) -> Mapping[str, Any]:
-    return getattr(model, "model_fields", {})
+        raise DarkroomError(f"{stage!r} is not a stage that trains; those are {', '.join(trained)}")
 
 
 def _at_work(files: _Files, stage: str) -> psutil.Process:

@@ -102,17 +102,13 @@ class StageOutlook:
         return f"{self._position}, {f'{about(known)} left without those ' if known else ''}{never}"
 
     def in_all(self, left: float | None, training: bool) -> str:
-        remaining = (
-            None
-            if self._stage_seconds is None
-            else max(self._stage_seconds - (time.monotonic() - self._began - self._idle), 0.0)
-        )
+        active = time.monotonic() - self._began - self._idle
         if training and left is not None:
-            stage_left: float | None = left + self._rest(self._times(self.stage))
-        else:
-            stage_left = remaining if left is None or remaining is None else max(left, remaining)
-        if stage_left is None:
+            stage_left = left + self._rest(self._times(self.stage))
+        elif self._stage_seconds is None:
             return self._position
+        else:
+            stage_left = max(self._stage_seconds - active, left or 0.0, 0.0)
         without = f"; not timed here yet: {', '.join(self._unknown)}" if self._unknown else ""
         return f"{self._position}, {about(stage_left + self._after)} left in all{without}"
 

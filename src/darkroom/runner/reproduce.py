@@ -192,7 +192,8 @@ def _check_unchanged(stage: str, copy: Path) -> None:
     try:
         found = json.loads(done.stdout).get(stage, [])
     except ValueError:
-        raise DarkroomError(f"{stage}: dvc status failed ({_reason(done.stderr)}); mend that") from None
+        reason = (done.stderr.strip().splitlines() or ["it does not say why"])[-1]
+        raise DarkroomError(f"{stage}: dvc status failed ({reason}); run dvc status here") from None
     for change in found:
         if isinstance(change, str) or "changed outs" not in change:
             what = change if isinstance(change, str) else f"changed: {', '.join(_names(change['changed deps']))}"
@@ -288,7 +289,3 @@ def _environment() -> dict[str, str]:
 
 def _dvc(*arguments: str, at: Path | None = None) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([*DVC, *arguments], cwd=at, env=_environment(), capture_output=True, text=True, check=False)
-
-
-def _reason(said: str) -> str:
-    return (said.strip().splitlines() or ["it does not say why"])[-1]

@@ -85,7 +85,7 @@ def register(
         if version is None:
             store.client.update_registered_model(MODEL, ABOUT)
             version = _add_version(store, folder, digest, description, lock)
-        elif not _has_record(store, version):
+        elif RECORD not in store.client.get_logged_model(_copy(store, version)).tags:
             _write_again(store, version, folder, description)
         had = _alias_version(store)
         verdict = Verdict()
@@ -170,10 +170,6 @@ def _keep_records(store: Store, version: str) -> None:
 def _copy(store: Store, version: str) -> str:
     """The id of the folder that MLflow keeps of a version."""
     return str(store.client.get_model_version(MODEL, version).source).removeprefix("models:/")
-
-
-def _has_record(store: Store, version: str) -> bool:
-    return RECORD in store.client.get_logged_model(_copy(store, version)).tags
 
 
 def _write_again(store: Store, version: str, folder: Path, description: Description) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from darkroom.core.artifact import atomic_path
+from darkroom.core.artifact import atomic_path, remove
 from darkroom.tracking.address import database_file, project_root
 from darkroom.tracking.database import Rows, Tables, put_back
 from darkroom.tracking.differences import differences, merged
@@ -127,10 +127,10 @@ def _put_files(folder: Path, record: Record, files: Mapping[str, str], find: Fin
             with atomic_path(folder / name) as beside:
                 shutil.copyfile(source, beside)
         else:
-            _take_away(folder / name)
+            remove(folder / name)
             lost.append(name)
     for name in file_hashes(folder).keys() - files.keys():
-        _take_away(folder / name)
+        remove(folder / name)
     return tuple(sorted(lost))
 
 
@@ -175,10 +175,3 @@ def _tag(rows: Rows, record: Record) -> dict[str, Any]:
     }[record.kind]
     key, value = ("tag_key", "tag_value") if record.kind == "copy" else ("key", "value")
     return {key: TAG, value: record.digest, **{column: row[column] for column in columns if column in row}}
-
-
-def _take_away(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

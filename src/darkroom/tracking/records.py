@@ -7,12 +7,11 @@ of the file, and stands in MLflow, too: as the tag `record` of what it is of.
 
 import hashlib
 import json
-import os
 import stat
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -121,12 +120,12 @@ def current_record(
     kept = {table: [_normal(tables, table, row) for row in found] for table, found in rows.items()}
     if tag in kept:
         kept[tag] = [row for row in kept[tag] if TAG not in (row.get("key"), row.get("tag_key"))]
-    kept = {table: sorted(found, key=_line) for table, found in kept.items() if found}
-    folder = existing_artifact_folder(tables, kind, rows) if with_files else None
-    files = None if folder is None else file_hashes(folder)
-    lost = before.lost if before else ()
-    texts = dict(_texts(folder, files)) if folder is not None and files else {}
-    return Record(kind, key, current_store(), kept, files, texts, before.digest if before else "", lost)
+    kept = {table: sorted(found, key=partial(json.dumps, sort_keys=True)) for table, found in kept.items() if found}
+    folder = artifact_folder(tables, kind, rows) if with_files else None
+    files = file_hashes(folder) if folder and folder.is_dir() else None
+    texts = dict(_texts(folder, files)) if folder and files else {}
+    follows, lost = (before.digest, before.lost) if before else ("", ())
+    return Record(kind, key, current_store(), kept, files, texts, follows, lost)
 
 
 def load(kind: str, digest: str) -> Record | None:
@@ -134,14 +133,8 @@ def load(kind: str, digest: str) -> Record | None:
     return _read(project_root() / FOLDER / SUBFOLDERS[kind] / f"{digest}.json") if digest else None
 
 
-def existing_artifact_folder(tables: Tables, kind: str, rows: Rows) -> Path | None:
-    """Where the files of a thing lie in the store; None where there is no such folder, or it is named elsewhere."""
-    folder = artifact_folder(tables, kind, rows)
-    return folder if folder is not None and folder.is_dir() else None
-
-
 def artifact_folder(tables: Tables, kind: str, rows: Rows) -> Path | None:
-    """Where the files of a thing lie, or would."""
+    """Where the files of a thing lie in the store, or would; None where it names a folder elsewhere, or none."""
     table, column = LOCATION.get(kind, ("", ""))
     if not rows.get(table):
         return None
@@ -192,16 +185,12 @@ def file_hashes(folder: Path) -> dict[str, str]:
 
     Nothing, where a link leads there: what lies elsewhere is not the store's.
     """
-    names = [] if link_to(folder) else list(_walked(folder))
+    found = [] if link_to(folder) else folder.rglob("*")
+    files = [path for path in found if path.is_symlink() or not path.is_dir()]
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(_hash, names))
-    return {file.relative_to(folder).as_posix(): md5 for file, md5 in zip(names, found, strict=True)}
-
-
-def _walked(folder: Path) -> Iterator[Path]:
-    for root, folders, files in os.walk(folder):
-        yield from (Path(root, name) for name in files)
-        yield from (path for name in folders if (path := Path(root, name)).is_symlink())
+        return {
+            file.relative_to(folder).as_posix(): md5 for file, md5 in zip(files, pool.map(_hash, files), strict=True)
+        }
 
 
 def _hash(file: Path) -> str:
@@ -224,7 +213,7 @@ def _texts(folder: Path, files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _normal(tables: Tables, table: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row whose places of artifacts are told as from the folder of the store, which may move."""
+    """A row whose paths of artifacts are relative to the folder of the store, which may move."""
     found = dict(row)
     for one, column in ARTIFACT_PATHS:
         if one == table and isinstance(found.get(column), str):
@@ -240,10 +229,6 @@ def _from_here(tables: Tables, address: str) -> str:
     if not tracking_uri() and (moved := moved_to(address, own_artifacts())):
         return f"{HERE}/{moved.relative_to(own_artifacts()).as_posix()}"
     return address
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, sort_keys=True)
 
 
 def _length(record: Record, known: Mapping[str, Record]) -> int:

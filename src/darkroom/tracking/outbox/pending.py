@@ -43,7 +43,7 @@ class Replayed:
 
 
 def pending() -> list[Pending]:
-    """The runs that wait in the journal, oldest first, without those of stages at work. Opens no store, writes nothing."""
+    """The runs that wait, oldest first, without those of stages at work. Opens no store, writes nothing."""
     if not outbox_folder().is_dir():
         return []
     try:
