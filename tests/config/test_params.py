@@ -104,10 +104,6 @@ ONE_FAULT = {
         ("cache_latents", "mirror", "mirror: perhaps"),
         "cache_latents.mirror = 'perhaps': give true or false or always",
     ),
-    "number for a section of some kind": (
-        ("train_unet", "process", "process: 3\n  x:"),
-        "train_unet.process = 3: give a section with kind: vp or ve or flow",
-    ),
     "number for a section": (
         ("train_vae", "adversarial", "adversarial: 3"),
         "train_vae.adversarial = 3: give a section of keys, or null",
