@@ -27,12 +27,12 @@ from darkroom.audit.testimony import (
     rival,
     stale_runs,
 )
+from darkroom.config.paths import ARTIFACTS
 from darkroom.config.stage_spec import LOCK, StageSpec, stage_specs
 from darkroom.core.artifact import file_hash
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking.address import is_on, location, shown
 from darkroom.tracking.outbox.journal import pending
-from darkroom.tracking.outputs import MODELS
 from darkroom.tracking.query import RunQuery, store_exists, stray_artifacts
 from darkroom.tracking.records import hashes, own_artifacts
 from darkroom.tracking.store import Store
@@ -271,7 +271,7 @@ def _make_store() -> RunQuery:
 
 
 def _is_model(path: str) -> bool:
-    return Path(path).parent == MODELS
+    return Path(path).parent == ARTIFACTS
 
 
 def _declared(stages: Mapping[str, StageSpec]) -> Lineage:

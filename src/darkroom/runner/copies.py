@@ -10,9 +10,10 @@ from pathlib import Path
 
 import darkroom
 from darkroom.config.params import Params
+from darkroom.config.paths import RAW
 from darkroom.core.device import RUNTIME_FILE
 from darkroom.core.errors import DarkroomError
-from darkroom.data.manifest import DEFAULT_ROOT, ROOT_VARIABLE
+from darkroom.data.manifest import ROOT_VARIABLE
 from darkroom.tracking.address import project_root
 
 SOURCES = Path("src")  # below the current folder, as dvc.yaml names them
@@ -81,7 +82,7 @@ def link_what_is_outside(params: Params) -> None:
         return
     if given := os.environ.get(ROOT_VARIABLE):
         os.environ[ROOT_VARIABLE] = str(root / given)
-    for name in (RUNTIME_FILE, DEFAULT_ROOT, *_named(params)):
+    for name in (RUNTIME_FILE, RAW, *_named(params)):
         if name.is_absolute() or ".." in name.parts or name.exists() or not (root / name).exists():
             continue
         name.parent.mkdir(parents=True, exist_ok=True)
