@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from tests.support.dependencies import PIPELINE, rewritten
 from tests.support.imports import (
     LIBRARY,

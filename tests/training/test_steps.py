@@ -1,8 +1,6 @@
 """Batches made ahead, and losses in two halves: the same training, to the bit, whatever a step is made of."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +9,7 @@ from torch import Tensor
 
 from darkroom.training.engine.batches import Batch, made_ahead
 from darkroom.training.engine.distributed import ALONE
+from tests.support import pair
 
 
 def tensors(state: Any) -> Iterator[Tensor]:
@@ -25,12 +24,11 @@ def tensors(state: Any) -> Iterator[Tensor]:
 
 
 @pytest.mark.parametrize("training", ["unet", "vae", "contrastive"])
-def test_a_training_fed_ahead_is_the_training(
-    training: str, load: Callable[[Path], ModuleType], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_training_fed_ahead_is_the_training(training: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, but for the copies: to the bit, over the start of a critic and over searches for hard negatives."""
-    make = getattr(load(Path(__file__).with_name("pair.py")), training)
-    expected, fed = make(ALONE).run(), []
+    make = getattr(pair, training)
+    expected = make(ALONE).run()
+    fed: list[int] = []
 
     def watched(losses: Any, micro_batches: Any, steps: range, device: torch.device) -> Iterator[Any]:
         for step, batches in zip(steps, made_ahead(losses, micro_batches, steps, device), strict=True):

@@ -114,7 +114,7 @@ def _sampled(
     denoiser = Denoiser(network, objective.schedule, objective.prediction_type)
     shape, seeds = task.data.train.shape, list(range(n))
     x = begin(sampling, objective.schedule, levels, randn_each(shape, seeds, "preview").to(device))
-    trace.begin(x)
+    trace.start(x)
 
     def noise(step: int) -> Tensor:
         return randn_each(shape, seeds, "preview step", step).to(device)
