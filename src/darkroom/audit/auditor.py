@@ -143,9 +143,9 @@ class Auditor:
         if pending():
             sent = query.replay()
             if sent.sent:
-                done.append(f"sent from the journal: what {len(sent.sent)} of the runs had to tell")
+                done.append(f"runs uploaded from the outbox: {len(sent.sent)}")
             if sent.waiting:
-                done.append(f"still in the journal: what {sent.waiting} of the runs have to tell ({sent.reason})")
+                done.append(f"runs still in the outbox: {sent.waiting} ({sent.reason})")
         for run, why in stale_runs(query, self.stages):
             query.kill(run, why)
             done.append(f"run {run.id} of {run.stage} is now KILLED: {why}")

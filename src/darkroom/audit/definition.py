@@ -43,7 +43,7 @@ def compare_definition(step: Step, maker: RecordedRun | None, checks: Checks) ->
     here, again, run = (step.stage,), f"dvc repro -f -s {step.stage}", f"run {short(maker.id)}"
     recorded, frame, outside = (_read(maker.tags.get(tag)) for tag in (DEFINITION, FRAME, OUTSIDE))
     if not (isinstance(recorded, dict) and isinstance(frame, dict) and isinstance(outside, list)):
-        what = "its run does not tell how the stage was started, so that was not compared"
+        what = "its run does not say how the stage was started, so that was not compared"
         yield Finding("no definition", step.stage, what, f"none needed; {again} makes it anew", here)
         return
     if outside:
@@ -54,7 +54,7 @@ def compare_definition(step: Step, maker: RecordedRun | None, checks: Checks) ->
         yield from _definition(step, spec, recorded, run)
     for name in changed_since(frame):
         if md5_at_head(name) not in (None, file_hash(Path(name)) if Path(name).is_file() else ""):
-            what = "changed since its stages ran, and not committed; it starts stages, and is no dependency"
+            what = "changed since its stages ran, and not committed; it starts stages, and is not a dependency"
             yield Finding("out of date", name, what, f"git checkout HEAD -- {name}", here)
         else:
             what = "has changed since its stages ran; it starts them, and should change no byte of what they write"

@@ -15,7 +15,7 @@ from darkroom.core.dvc_settings import cache_root
 from darkroom.core.progress import Progress
 from darkroom.tracking.repository import known
 
-SILENT = 1.5  # seconds of hashing before a person is told how far it is
+SILENT = 1.5  # seconds of hashing before progress is shown
 LOOK_EVERY = 0.25  # seconds
 IGNORE = Path(".dvcignore")
 OBJECTS = "files/md5"  # in DVC's cache

@@ -23,7 +23,7 @@ RESTORED, RECORDED = "restored", "recorded afterwards"
 
 @dataclass
 class MatchedRuns:
-    """What the runs tell of one step.
+    """What the runs say of one step.
 
     maker: the run that made it, or None. others: further runs of the stage, newest first.
     """
@@ -44,7 +44,7 @@ def match_runs(query: RunQuery, step: Step) -> MatchedRuns:
 
 
 def compare(step: Step, evidence: MatchedRuns, checks: Checks) -> Iterator[Finding]:
-    """What the runs tell otherwise than dvc.lock, and what speaks against the run that made it."""
+    """What the runs say otherwise than dvc.lock, and what speaks against the run that made it."""
     here = (step.stage,)
     if evidence.maker is None:
         yield _nobody(step, evidence, checks)

@@ -68,7 +68,7 @@ class Lineage:
 
 
 def read_lineage(lock: str | bytes | None, specs: Mapping[str, StageSpec]) -> Lineage:
-    """The steps in the text of a dvc.lock, of the stages that dvc.yaml still names; None: there is no such file."""
+    """The steps in the text of a dvc.lock, of the stages that dvc.yaml still names; None: no such file."""
     try:
         entries = {} if lock is None else yaml.load(lock, Loader).get("stages", {})
         return ordered(_step(name, entries[name], spec) for name, spec in specs.items() if name in entries)

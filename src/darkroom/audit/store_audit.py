@@ -36,10 +36,10 @@ Thing = tuple[str, str]  # kind and key, see database.BELONGS
 
 @dataclass
 class StoreAudit:
-    """witness: the open store. everything: whether runs and copies that dvc.lock does not name are looked at, too.
+    """query: the open store. everything: whether runs and copies that dvc.lock does not name are looked at, too.
 
-    contents: the hashes of what dvc.lock's stages wrote. told: the runs that made it, by stage. find: a file with an
-    md5. unvouched: what was seen and nobody vouches for; filled while findings are asked for.
+    contents: the hashes of what dvc.lock's stages wrote. evidence: the runs that made it, by stage. find: a file with
+    an md5. unvouched: what was seen and nobody vouches for; filled while findings are asked for.
     """
 
     query: RunQuery
@@ -227,7 +227,7 @@ class StoreAudit:
             remedy = f"rm -f {' '.join(map(str, forged))}"
             if not kept:
                 remedy += f" && dvc repro -f -s {here[0]}" if here else f" && {REPAIR}"
-            what = f"two records tell of {called}, and neither follows the other"
+            what = f"two records describe {called}, and neither follows the other"
             yield Finding("lost record", str(record.file), what, remedy, here)
 
     def _repair_records(self, tables: Tables) -> Iterator[str]:

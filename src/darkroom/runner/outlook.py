@@ -1,6 +1,7 @@
 """How long a rebuild will still take: from how long its stages took before, on this machine. For eyes only.
 
-Each stage keeps the times of its latest runs in .checkpoints/STAGE.times.json, which is no output and no dependency.
+Each stage keeps the times of its latest runs in .checkpoints/STAGE.times.json, which is neither an output nor a
+dependency.
 """
 
 import hashlib
@@ -186,7 +187,7 @@ class Asked:
 
 
 def still_to_run(stage: str, params: Params, stages: Mapping[str, StageSpec], targets: Sequence[str]) -> list[str]:
-    """The stages that dvc will run after `stage`, as far as can be told without hashing data: what builds on it, and
+    """The stages that dvc will run after `stage`, as far as is known without hashing data: what builds on it, and
     what differs from dvc.lock in its parameters, its code or its outputs, and what builds on that.
     """
     lock, now, hashes = _lock(), params.model_dump(), dict[Path, str]()

@@ -47,7 +47,7 @@ Figures = Mapping[str, float | str]
 class Work:
     """What a stage works with.
 
-    run: is told of everything. checkpoints: of its training. processes: who take part in that. ending: of `steps` and
+    run: what the stage tracks. checkpoints: of its training. processes: who take part in that. ending: of `steps` and
     `stop_at` makes where the training ends.
     """
 
@@ -210,7 +210,7 @@ def _how_on(saved: str) -> str:
     if reproduction() is not None:
         return "darkroom reproduce starts it again, from its beginning"
     if saved:
-        return f"{saved}; dvc repro goes on from there"
+        return f"{saved}; dvc repro resumes there"
     return "dvc repro starts it again, at its last checkpoint if it has one"
 
 

@@ -95,7 +95,7 @@ class Workers:
         if status == 0 or self._over.is_set():
             return
         cause = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        self._lost = f"worker {rank} {cause}; run again to go on from the last checkpoint, or set DARKROOM_PROCESSES=1"
+        self._lost = f"worker {rank} {cause}; run again to resume from the last checkpoint, or set DARKROOM_PROCESSES=1"
         os.kill(os.getpid(), signal.SIGUSR1)
         if not self._over.wait(STUCK):
             print(f"darkroom: {self._lost}", file=sys.stderr, flush=True)

@@ -108,7 +108,7 @@ def follow_project(folder: Path) -> None:
 class Tables:
     """The rows of a database of MLflow's, as they are when they are asked for.
 
-    Raises, as do all its methods DarkroomError: it cannot be read, or is no database of MLflow's.
+    Raises DarkroomError, as do all its methods: it cannot be read, or is not a database of MLflow's.
     """
 
     def __init__(self, file: Path) -> None:

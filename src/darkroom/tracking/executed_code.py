@@ -1,4 +1,4 @@
-"""What a stage runs besides the code that dvc.yaml names, told to its run, for an audit to compare.
+"""What a stage runs besides the code that dvc.yaml names, recorded in its run, for an audit to compare.
 
 The tags of a run that say it, each JSON:
 
@@ -51,7 +51,7 @@ class ExecutedCode:
         self._look()
 
     def tags(self) -> dict[str, str]:
-        """All that is to be told, with what was imported until now."""
+        """What the run records, with what was imported until now."""
         self._look()
         outside = [f"{name}: {file}" for name, file in sorted(self._outside.items())]
         return {

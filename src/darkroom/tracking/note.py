@@ -1,4 +1,4 @@
-"""What is told of one execution of a stage: its account, and the note on its page in the user interface."""
+"""One execution of a stage: its account, and the note on its page in the user interface."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

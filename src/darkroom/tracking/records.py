@@ -32,7 +32,7 @@ LOCATION = {"run": ("runs", "artifact_uri"), "copy": ("logged_models", "artifact
 
 @dataclass(frozen=True)
 class Record:
-    """kind, key: of what, see `database.BELONGS`. store: see `address.meant`. follows: digest of the one before, or "".
+    """kind, key: of what, see `database.BELONGS`. store: see `address.current_store`. follows: digest of the one before, or "".
 
     rows: what the store holds. files: {name: md5} of its folder; None where there is none. texts: some of these files.
     lost: files that were found gone or changed, and could not be put back.
@@ -86,7 +86,7 @@ class RecordIndex:
 
     @classmethod
     def read(cls, of: str | None = None) -> "RecordIndex":
-        """Read all records of a store, `meant` by MLFLOW_TRACKING_URI unless another is named."""
+        """Read all records of a store, named by MLFLOW_TRACKING_URI unless another is named."""
         store = current_store() if of is None else of
         found: dict[str, Record] = {}
         damaged = []

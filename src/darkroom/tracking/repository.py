@@ -1,4 +1,4 @@
-"""What git knows of the project's files. The one place that asks it; an answer that fails to come is told as such."""
+"""What git knows of the project's files. The one place that asks it; where git does not answer, that is said."""
 
 import hashlib
 import os

@@ -60,7 +60,7 @@ def check_answers(address: str) -> None:
     """Make sure, in milliseconds and without importing mlflow, that there is a point in opening this store.
 
     Raises:
-        DarkroomError: the server does not answer or let us in, or the folder cannot be made or is no place for a store.
+        DarkroomError: the server does not answer or let us in, or the folder cannot be made or cannot hold a store.
     """
     hide_secrets()
     remedy = "start it, correct MLFLOW_TRACKING_URI, or set DARKROOM_TRACKING=off"
@@ -339,7 +339,7 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def warn(message: str) -> None:
-    """Say what the person who runs a stage should know, though the stage goes on."""
+    """Say what the person who runs a stage should know, though the stage continues."""
     print(f"darkroom: tracking: {without_secrets(message)}", file=sys.stderr, flush=True)
 
 

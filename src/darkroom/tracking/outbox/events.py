@@ -1,11 +1,11 @@
-"""What a stage tells of itself: a closed set of kinds, each a line of JSON that can be sent at any later time."""
+"""What a stage tracks: a closed set of kinds, each a line of JSON that can be sent at any later time."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-# Times are in milliseconds since 1970. Files lie in the run's logbook and are named relative to its folder.
+# Times are in milliseconds since 1970. Files lie in the run's event log and are named relative to its folder.
 
 
 @dataclass(frozen=True)

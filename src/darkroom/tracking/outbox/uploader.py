@@ -1,4 +1,4 @@
-"""Sends what a stage tells to the store, in a background thread, so that no work waits for MLflow."""
+"""Uploads a stage's events to the store, in a background thread, so that no work waits for MLflow."""
 
 import threading
 import time
@@ -19,7 +19,7 @@ LEAVE_AFTER = 5.0  # seconds after the stage's end, while a server is away
 
 
 class Uploader:
-    """Notes a run's events in its logbook, opens the store and sends them, in their order.
+    """Writes a run's events to its log, opens the store and uploads them, in their order.
 
     A server that goes away costs the stage nothing: events wait on disk until it is back, at the latest in a later
     stage. Neither does a full disk, but the events of that time.
@@ -55,7 +55,7 @@ class Uploader:
             self._event_log.append(event)
         except OSError as error:
             self._report_loss(error)
-        except ValueError:  # interrupted at the very end, when all was sent and the logbook closed
+        except ValueError:  # interrupted at the very end, when all was sent and the log closed
             return
         if not isinstance(event, Metrics):
             self._wakeup.set()
@@ -90,7 +90,7 @@ class Uploader:
         upload: Upload | None = None
         while True:
             self._wakeup.clear()
-            last = self._finished.is_set()  # asked before the logbook is read: nothing is told after it
+            last = self._finished.is_set()  # asked before the log is read: nothing is added after it
             try:
                 if upload is None:
                     self._store = Store()
