@@ -32,7 +32,7 @@ LOCATION = {"run": ("runs", "artifact_uri"), "copy": ("logged_models", "artifact
 
 @dataclass(frozen=True)
 class Record:
-    """kind, key: of what, see `database.BELONGS`. store: see `address.current_store`. follows: the digest before, or "".
+    """kind, key: of what, see `database.BELONGS`. store: see `address.current_store`. follows: a digest, or "".
 
     rows: what the store holds. files: {name: md5} of its folder; None where there is none. texts: some of these files.
     lost: files that were found gone or changed, and could not be put back.
