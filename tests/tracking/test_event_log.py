@@ -1,4 +1,4 @@
-"""A run's logbook: all that a stage told is in it, in order, whatever became of the stage."""
+"""A run's event log: every event of a stage is in it, in order, whatever became of the stage."""
 
 import os
 import random
