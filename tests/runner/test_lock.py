@@ -45,7 +45,7 @@ def appears(file: Path, seconds: float = 20) -> bool:
 
 @pytest.mark.parametrize("late", [False, True], ids=["while the stage works", "while the stage starts"])
 def test_a_stage_ends_with_its_dvc_and_not_before(tmp_path: Path, late: bool) -> None:
-    (tmp_path / "stage.py").write_text(STAGE.format(late=late, starter="STARTER"))
+    (tmp_path / "stage.py").write_text(STAGE.format(late=late, parent_dvc="STARTER"))
     environment = {**os.environ, "DVC_STAGE": "train_vae"}
     dvc = subprocess.Popen([sys.executable, "-c", DVC], cwd=tmp_path, env=environment, start_new_session=True)
     try:

@@ -10,7 +10,7 @@ import pytest
 
 from darkroom.config.params import load
 from darkroom.core.errors import DarkroomError
-from darkroom.runner.project_copy import link_what_is_outside, programs_of_python_first
+from darkroom.runner.project_copy import link_untracked, programs_of_python_first
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,16 +80,16 @@ def test_what_the_project_alone_has_is_linked(copy: Path, monkeypatch: pytest.Mo
     params = load(ROOT / "recipes" / "sd15-finetune.yaml")
     assert params.train_unet.init_from == "artifacts/imported/sd15/unet"
     for _ in range(2):
-        link_what_is_outside(params)
+        link_untracked(params)
         for name in ("data/raw/MNIST/a", "runtime.yaml", "artifacts/imported/sd15/unet/config.json"):
             assert (copy / name).is_file()
     assert not (copy / "artifacts").is_symlink()
     monkeypatch.setenv("DARKROOM_DATA", "../elsewhere")
-    link_what_is_outside(params)
+    link_untracked(params)
     assert Path(os.environ["DARKROOM_DATA"]) == copy.parent / "project" / ".." / "elsewhere"
 
 
 def test_in_the_project_itself_nothing_is_linked(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_ROOT", str(copy))
-    link_what_is_outside(load(ROOT / "recipes" / "sd15-finetune.yaml"))
+    link_untracked(load(ROOT / "recipes" / "sd15-finetune.yaml"))
     assert not list(copy.iterdir())

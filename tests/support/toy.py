@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 from darkroom.config.stage_spec import stage_spec
 from darkroom.inference.written import FORMAT, KEY
 from darkroom.tracking import stage_run
-from darkroom.tracking.executed_code import Ran
+from darkroom.tracking.executed_code import ExecutedCode
 from darkroom.tracking.records import Book
 from darkroom.tracking.store import Store
 
@@ -101,7 +101,7 @@ def record_run(
     """
     here = stage_spec(stage)
     given = {stage: {**yaml.safe_load(PARAMS)[stage], **params}}
-    told = Ran(here, modules={}).tags() if ran is None else ran
+    told = ExecutedCode(here, modules={}).tags() if ran is None else ran
     with stage_run(stage, given, here.input_hashes(), here.code_hashes(), here.outputs, profile) as run:
         for name, value in told.items():
             run.tag(name, value)

@@ -97,10 +97,10 @@ def test_nothing_beside_a_stage_is_imported_in_place_of_another(tmp_path: Path, 
 
 TELL = """
 import json
-from darkroom.project import read_places
-from darkroom.ran import Ran
+from darkroom.config.stage_spec import read_stage_specs
+from darkroom.tracking.executed_code import ExecutedCode
 import darkroom.tracking.repository
-print(json.dumps(Ran(read_places(open("{entry}").read())["a"]).tags()))
+print(json.dumps(ExecutedCode(read_stage_specs(open("{entry}").read())["a"]).tags()))
 """
 
 

@@ -16,7 +16,7 @@ from darkroom.config.stage_spec import LOCK, PIPELINE, StageSpec, is_code, read_
 from darkroom.core.artifact import file_hash
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking.executed_code import DEFINITION, FRAME, OUTSIDE, changed_since, stray_code
-from darkroom.tracking.repository import known, md5_at_head
+from darkroom.tracking.repository import git_text_or_none, md5_at_head
 from darkroom.tracking.sources import RecordedRun
 
 AS_TOLD = f"as {PIPELINE} and {LOCK} have it"
@@ -29,7 +29,7 @@ def check_code(specs: Mapping[str, StageSpec]) -> Iterator[Finding]:
         what = "no stage names it among its dependencies"
         what += ", and Python may import it in place of its own" if instead else ""
         away = f"rm -r {shlex.quote(str(path))}"
-        if known("ls-tree", "HEAD", "--", str(path)):
+        if git_text_or_none("ls-tree", "HEAD", "--", str(path)):
             changed = md5_at_head(str(PIPELINE)) not in (None, file_hash(PIPELINE))
             away = f"git checkout HEAD -- {PIPELINE}" if changed else f"git {away}"
         remedy = f"{away}, or name it among the deps of its stage in {PIPELINE}"
@@ -86,8 +86,8 @@ def _definition(step: Step, spec: StageSpec, recorded: Mapping[str, Any], run: s
 def _at_head(step: Step, recorded: Mapping[str, Any]) -> bool:
     """Whether the last commit has the definition that a run tells of, and a dvc.lock with what it wrote."""
     try:
-        specs = read_stage_specs(known("show", f"HEAD:./{PIPELINE}") or "")
-        there = read_lineage(known("show", f"HEAD:./{LOCK}") or "", specs).steps[step.stage]
+        specs = read_stage_specs(git_text_or_none("show", f"HEAD:./{PIPELINE}") or "")
+        there = read_lineage(git_text_or_none("show", f"HEAD:./{LOCK}") or "", specs).steps[step.stage]
     except (DarkroomError, yaml.YAMLError, AttributeError, KeyError, TypeError):
         return False
     same = json.loads(specs[step.stage].definition) == recorded and there.cmd == recorded.get("cmd")

@@ -12,7 +12,7 @@ from darkroom.audit.findings import Finding, short, some
 from darkroom.audit.lineage import Step
 from darkroom.tracking.address import artifacts_folder
 from darkroom.tracking.query import RunQuery
-from darkroom.tracking.repository import NO_COMMIT, NO_REPOSITORY, known, trouble
+from darkroom.tracking.repository import NO_COMMIT, NO_REPOSITORY, git_text_or_none, why_git_fails
 from darkroom.tracking.run import code_hash
 from darkroom.tracking.sources import RecordedRun
 from darkroom.tracking.store import VALUE_LENGTH
@@ -68,9 +68,9 @@ def compare(step: Step, evidence: MatchedRuns, checks: Checks) -> Iterator[Findi
     if maker.why_unknown:
         first = "git init and commit" if maker.why_unknown in (NO_REPOSITORY, NO_COMMIT) else "see to git"
         yield Finding("unknown commit", step.stage, maker.why_unknown, f"{first}, then {again}", here)
-    elif known("cat-file", "-e", f"{maker.commit}^{{commit}}") is None:
+    elif git_text_or_none("cat-file", "-e", f"{maker.commit}^{{commit}}") is None:
         lacks = "which this repository lacks; git fetch --all, or push it from where it was made"
-        why, _, remedy = (f"but {silent}" if (silent := trouble()) else lacks).rpartition("; ")
+        why, _, remedy = (f"but {silent}" if (silent := why_git_fails()) else lacks).rpartition("; ")
         yield Finding("unknown commit", step.stage, f"made at commit {short(maker.commit)}, {why}", remedy, here)
     if _same_code(step, maker, checks) is False:
         what = f"run {short(maker.id)} ran other code than dvc.lock has"

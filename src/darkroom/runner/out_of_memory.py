@@ -34,7 +34,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return error.__cause__ is not None and is_out_of_memory(error.__cause__)
 
 
-def knobs(stage: str, params: Params) -> list[str]:
+def remedies(stage: str, params: Params) -> list[str]:
     """What lowers the memory that a stage needs, by what the parameters and the runtime settings are now.
 
     First what changes no result, then what changes rounding alone, then the rest.
@@ -96,5 +96,5 @@ def _line(stage: str, params: Params, device: torch.device, checkpoints: Checkpo
     on = "" if saved is None else "; dvc repro resumes from it with the same parameters, anew with others"
     return (
         f"out of memory on {device}: {readable_size(used)} of {readable_size(there)} used at most; {again}{on}; "
-        f"less is needed with {', or '.join(knobs(stage, params))} (darkroom params check --memory estimates it)"
+        f"less is needed with {', or '.join(remedies(stage, params))} (darkroom params check --memory estimates it)"
     )

@@ -120,10 +120,10 @@ def end_with_the_server() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         before = signal.getsignal(number)
         if callable(before) and before is not signal.default_int_handler:
-            signal.signal(number, _told_too(before))
+            signal.signal(number, _also_ending(before))
 
 
-def _told_too(before: Callable[[int, FrameType | None], object]) -> Callable[[int, FrameType | None], None]:
+def _also_ending(before: Callable[[int, FrameType | None], object]) -> Callable[[int, FrameType | None], None]:
     def handler(number: int, frame: FrameType | None) -> None:
         ending.set()
         before(number, frame)

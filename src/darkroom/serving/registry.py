@@ -21,7 +21,7 @@ from darkroom.tracking.outbox.pending import replay
 from darkroom.tracking.process import is_running, process_tags
 from darkroom.tracking.record_sync import deviations
 from darkroom.tracking.records import TAG as RECORD
-from darkroom.tracking.store import VALUE_LENGTH, Store, check_answers, first_line, may_pass
+from darkroom.tracking.store import VALUE_LENGTH, Store, check_answers, first_line, is_transient
 
 MODEL, ALIAS = "darkroom", "candidate"
 MADE_AT = "artifacts/pipeline"  # where the run that assembled a pipeline noted its content
@@ -210,7 +210,7 @@ def _figures_of(store: Store, version: str) -> AliasHolder:
             file = artifacts.download_artifacts(artifact_uri=f"{model}/{EVALUATION}", dst_path=beside)
             return AliasHolder(name, read_figures(Path(file).parent))
     except (store.mlflow.exceptions.MlflowException, OSError) as error:
-        if may_pass(error) and not isinstance(error, FileNotFoundError):
+        if is_transient(error) and not isinstance(error, FileNotFoundError):
             raise
         return AliasHolder(name, None, f"its files cannot be read ({first_line(error)})")
 

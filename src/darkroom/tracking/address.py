@@ -121,7 +121,7 @@ def credentials() -> tuple[str, str] | None:
     return None
 
 
-def hand_over() -> str:
+def export_credentials() -> str:
     """The address for MLflow, which takes user and password for a server from the environment: they are put there."""
     address = location()
     if is_server(address) and (found := credentials()):

@@ -82,7 +82,7 @@ class RecordIndex:
     latest: Mapping[tuple[str, str], Record]
     digests: frozenset[str]
     damaged: tuple[Path, ...]
-    rivals: tuple[Record, ...]
+    conflicting: tuple[Record, ...]
 
     @classmethod
     def read(cls, of: str | None = None) -> "RecordIndex":
@@ -98,13 +98,13 @@ class RecordIndex:
                 found[record.digest] = record
         followed = {record.follows for record in found.values()}
         latest: dict[tuple[str, str], Record] = {}
-        rivals = []
+        conflicting = []
         for record in sorted(found.values(), key=lambda one: -_length(one, found)):
             if record.digest not in followed:
                 if (record.kind, record.key) in latest:
-                    rivals.append(record)
+                    conflicting.append(record)
                 latest.setdefault((record.kind, record.key), record)
-        return cls(latest, frozenset(found), tuple(damaged), tuple(rivals))
+        return cls(latest, frozenset(found), tuple(damaged), tuple(conflicting))
 
     def began(self, kind: str) -> float:
         """Since when what is made of this kind leaves a record."""

@@ -10,7 +10,7 @@ from darkroom.tracking.note import NOTE, broken_off
 from darkroom.tracking.outbox.event_log import EventLog, outbox_folder, peek
 from darkroom.tracking.outbox.events import End, Tags
 from darkroom.tracking.outbox.upload import Upload
-from darkroom.tracking.store import AwayError, Store, first_line
+from darkroom.tracking.store import Store, UnavailableError, first_line
 
 LATER = "the next stage that runs sends it, or darkroom audit --repair"
 
@@ -61,16 +61,16 @@ def replay(store: Store) -> Replayed:
     that are meant for another store than MLFLOW_TRACKING_URI names now.
     """
     sent: list[str] = []
-    waiting, reason, away = 0, "", False
+    waiting, reason, unavailable = 0, "", False
     for event_log in _abandoned():
         try:
             if without_password(event_log.start.store) != current_store():
                 continue
-            if not away:
+            if not unavailable:
                 sent.append(_upload_all(event_log, store))
                 continue
         except (DarkroomError, OSError) as error:
-            reason, away = reason or first_line(error), isinstance(error, AwayError)
+            reason, unavailable = reason or first_line(error), isinstance(error, UnavailableError)
         finally:
             event_log.release()
         waiting += 1

@@ -8,7 +8,7 @@ from darkroom.tracking.address import without_password
 from darkroom.tracking.outbox.event_log import EventLog
 from darkroom.tracking.outbox.events import Begin, End, Event, File, Metrics, Outputs, Parameters, Picture, Tags
 from darkroom.tracking.outputs import log_outputs
-from darkroom.tracking.store import AwayError, Metric, Store, first_line, may_pass, warn
+from darkroom.tracking.store import Metric, Store, UnavailableError, first_line, is_transient, warn
 
 BATCH = 1000  # points sent in one call
 KEY = "journal"  # the tag by which a run is found whose start was sent and whose id never came back
@@ -35,9 +35,9 @@ class Upload:
             try:
                 self._send(events)
             except Exception as error:
-                if may_pass(error, was_open=self._event_log.run is not None):
+                if is_transient(error, was_open=self._event_log.run is not None):
                     self._begun_before = True
-                    raise AwayError(self._store.away(error)) from error
+                    raise UnavailableError(self._store.unavailable(error)) from error
                 if self._event_log.run is None:
                     raise DarkroomError(
                         f"no run can be begun in {without_password(self._store.address)} ({first_line(error)}); "

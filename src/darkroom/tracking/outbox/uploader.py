@@ -12,7 +12,7 @@ from darkroom.tracking.outbox.events import Begin, Event, Metrics
 from darkroom.tracking.outbox.pending import LATER, replay
 from darkroom.tracking.outbox.upload import Upload
 from darkroom.tracking.outputs import keep_outputs
-from darkroom.tracking.store import AwayError, Store, first_line, warn
+from darkroom.tracking.store import Store, UnavailableError, first_line, warn
 
 SEND_EVERY = 2.0  # seconds that metrics wait to be sent together, and between attempts while a server is away
 LEAVE_AFTER = 5.0  # seconds after the stage's end, while a server is away
@@ -99,7 +99,7 @@ class Uploader:
                 upload.advance()
                 if last:
                     return self._event_log.remove()
-            except (AwayError, OSError) as error:
+            except (UnavailableError, OSError) as error:
                 if last and time.monotonic() > self._leave_at:
                     return self._leave_for_later(first_line(error))
             self._wakeup.wait(SEND_EVERY)
