@@ -23,7 +23,7 @@ from darkroom.serving.gate import Thresholds
 from darkroom.serving.model_folder import Description
 from darkroom.tracking.outbox.event_log import EventLog
 from darkroom.tracking.outbox.events import Begin
-from darkroom.tracking.records import Book
+from darkroom.tracking.records import RecordIndex
 from tests.support import toy
 
 Audit = Callable[..., dict[str, Any]]
@@ -247,7 +247,7 @@ def rows(question: str) -> list[Any]:
 
 def record_of(kind: str, key: str) -> Path:
     """The file of the latest record of a thing."""
-    record = Book.read().latest[kind, key]
+    record = RecordIndex.read().latest[kind, key]
     return record.file
 
 
@@ -287,7 +287,7 @@ def test_a_run_whose_record_and_rows_were_changed_is_made_anew(audit: Audit) -> 
 @pytest.mark.usefixtures("tampered")
 def test_a_second_record_is_not_believed(audit: Audit) -> None:
     (vae,) = rows("SELECT run_uuid FROM runs WHERE name = 'train_vae'")[0]
-    record = Book.read().latest["run", vae]
+    record = RecordIndex.read().latest["run", vae]
     toy.commit()
     forged = replace(record, rows={**record.rows, "params": []})
     forged.save()

@@ -84,7 +84,7 @@ def test_what_is_sent_together_is_everything_in_order(waiting: ModuleType) -> No
         assert len(portion) == 1 or (points <= BATCH and all(isinstance(event, Metrics) for event in portion))
     assert any(len(portion) > 1 for portion, _ in portions)
     sizes = {after: len(portion) for portion, after in portions}
-    event_log.note("run", sorted(sizes)[9], ended=False)
+    event_log.save_progress("run", sorted(sizes)[9], ended=False)
     assert list(_batches(event_log)) == portions[10:], "goes on where it stopped"
     event_log.release()
 
