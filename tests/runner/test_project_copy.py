@@ -19,7 +19,7 @@ def test_the_code_that_runs_is_the_code_that_is_hashed(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
     script = tmp_path / "stage.py"
     script.write_text(
-        "import sys, darkroom\nfrom darkroom.copies import run_own_code\n"
+        "import sys, darkroom\nfrom darkroom.runner.project_copy import run_own_code\n"
         "print('start'); run_own_code(); print(darkroom.__file__, *sys.argv[1:])"
     )
     done = subprocess.run(
@@ -40,7 +40,7 @@ def test_a_process_begins_again_once_at_most(flags: list[str], tmp_path: Path) -
     shutil.copytree(ROOT / "src", place / "src", ignore=shutil.ignore_patterns("__pycache__"))
     (place / "stage.py").write_text(
         f"import sys; sys.path.append({str(ROOT / 'src')!r})\nimport darkroom\n"
-        "from darkroom.copies import run_own_code\nfrom darkroom.core.errors import DarkroomError\n"
+        "from darkroom.runner.project_copy import run_own_code\nfrom darkroom.core.errors import DarkroomError\n"
         "print('start', flush=True)\n"
         "try:\n    run_own_code()\nexcept DarkroomError as error:\n    print(error)\n"
         "else:\n    print(darkroom.__file__)"

@@ -100,9 +100,9 @@ import torch
 
 from darkroom.core.checkpoint import Checkpoints
 from darkroom.core.interruption import Interruption, Interrupted
-from darkroom.params import load
-from darkroom.training.ema import EMA
-from darkroom.training.loop import Phase, train
+from darkroom.config.params import load
+from darkroom.training.engine.ema import EMA
+from darkroom.training.engine.loop import Phase, train
 
 interruption = Interruption()
 interruption.listen()

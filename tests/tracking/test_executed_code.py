@@ -87,7 +87,7 @@ def test_nothing_beside_a_stage_is_imported_in_place_of_another(tmp_path: Path, 
     (tmp_path / "stages" / f"{name}.py").write_text("print('beside')\n")
     script = tmp_path / "stages" / "a.py"
     script.write_text(
-        f"import darkroom.startup\nimport importlib.util\nprint(importlib.util.find_spec({name!r}).origin)\n"
+        f"import darkroom.runner.startup\nimport importlib.util\nprint(importlib.util.find_spec({name!r}).origin)\n"
     )
     for called in ("stages/a.py", str(script)):
         said = python(*options, called, at=tmp_path)
