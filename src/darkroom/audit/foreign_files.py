@@ -1,4 +1,4 @@
-"""What lies where files and folders belong and is none, is hidden from DVC, or nobody's: looked at before contents.
+"""What is neither file nor folder, hidden from DVC, or a system's own: looked at before contents.
 
 Every remedy takes it away first, and reads or writes nothing through it.
 """

@@ -17,7 +17,7 @@ MOST_DIGITS = 20  # of a whole number: 64 bits have no more
 
 
 def read_bytes(path: Path, limit: Limit | None, remedy: str) -> bytes:
-    """The content of a file; what is no file, such as a pipe that nobody writes to, is not waited for.
+    """The content of a file; what is not a file, such as a pipe that nobody writes to, is not waited for.
 
     Args:
         limit: of its bytes. remedy: what its reader can do.
@@ -85,7 +85,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_text(key: str, value: Any) -> None:
-    """Half a surrogate pair is no letter, and no file could hold it."""
+    """Half a surrogate pair is not a letter, and no file could hold it."""
     if isinstance(value, str) and not value.isascii():
         try:
             value.encode()

@@ -135,7 +135,7 @@ def why_not_comparable(one: Any, other: Any) -> str | None:
 
 
 def _not_finite(figures: Mapping[str, Any]) -> list[str]:
-    """Every number that is none, as Python's JSON has it, or null in an estimate that is not withheld."""
+    """Every number that is not finite, as Python's JSON has it, or null in an estimate that is not withheld."""
 
     def broken(values: Mapping[str, Any], of: str) -> Iterator[str]:
         for key, value in values.items():

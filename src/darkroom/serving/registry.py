@@ -21,7 +21,7 @@ from darkroom.tracking.outbox.pending import replay
 from darkroom.tracking.process import is_running, process_tags
 from darkroom.tracking.record_sync import deviations
 from darkroom.tracking.records import TAG as RECORD
-from darkroom.tracking.store import VALUE_LENGTH, Store, check_answers, first_line, is_transient
+from darkroom.tracking.store import VALUE_LENGTH, Store, check_answers, first_line, is_transient, web_address
 
 MODEL, ALIAS = "darkroom", "candidate"
 MADE_AT = "artifacts/pipeline"  # where the run that assembled a pipeline noted its content
@@ -102,7 +102,7 @@ def register(
             f"{folder}: could not be registered in {without_password(store.address)} ({first_line(error)}); "
             "try darkroom register again"
         ) from error
-    page = f"{store.web_address()}/{store.model_link(MODEL, version)}"
+    page = f"{web_address(store.address)}/{store.model_link(MODEL, version)}"
     return Registered(version, new, had, has, verdict, page)
 
 

@@ -40,7 +40,7 @@ def serve(which: str, host: str = HOST, port: int = PORT, names: Sequence[str] =
 
     Raises:
         DarkroomError: the port is taken, the store does not answer, there is no such version, its files are not what
-            was registered, or a limit is none.
+            was registered, or a limit is not a number.
     """
     wanted = Limits.from_environment({MLFLOW_SECONDS: "inf", **os.environ}).seconds
     check_free(port, "darkroom serve", host)

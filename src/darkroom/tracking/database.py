@@ -230,8 +230,8 @@ def moved_artifacts(file: Path, artifacts: Path, repair: bool) -> list[str]:
     tables = Tables(file)
     found: dict[str, Path] = {}
     for table, column in ARTIFACT_PATHS:
-        named = f"SELECT DISTINCT {column} AS path FROM {table} WHERE instr({column}, :marker)"
-        paths = (row["path"] for row in tables.ask(named, marker=marker))
+        question = f"SELECT DISTINCT {column} AS path FROM {table} WHERE instr({column}, :marker)"
+        paths = (row["path"] for row in tables.ask(question, marker=marker))
         found |= {path: moved for path in paths if (moved := moved_to(path, artifacts))}
     if repair and found:
         with _changing(file) as database:

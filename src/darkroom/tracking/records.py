@@ -148,8 +148,8 @@ def link_to(folder: Path) -> Path | None:
     store = own_artifacts()
     if not folder.is_relative_to(store):
         return None
-    parts = folder.relative_to(store).parts
-    return next((path for n in range(len(parts) + 1) if (path := store.joinpath(*parts[:n])).is_symlink()), None)
+    segments = folder.relative_to(store).parts
+    return next((path for n in range(len(segments) + 1) if (path := store.joinpath(*segments[:n])).is_symlink()), None)
 
 
 def resolve_artifacts(tables: Tables, address: str) -> str:

@@ -112,7 +112,7 @@ def head_holds(path: str, digest: str, there: Collection[str]) -> bool:
 
 
 def state() -> State:
-    """How the project's files stand. A refusal of git's is no answer: then nothing is known."""
+    """How the project's files stand. Where git refuses to answer, nothing is known."""
     unknown = partial(State, "", None)
     try:
         git_bytes("rev-parse", "--git-dir")

@@ -149,10 +149,6 @@ class Store:
         """What is said of an error that may pass."""
         return f"the tracking store {without_password(self.address)} takes nothing now ({first_line(_cause(error))})"
 
-    def web_address(self) -> str:
-        """Where the user interface stands, or will once it runs."""
-        return web_address(self.address)
-
     def run_link(self, run: str, tab: str = "") -> str:
         """A link to a run, relative to the user interface."""
         return run_page(self.experiment, run, tab)

@@ -12,7 +12,7 @@ from darkroom.tracking.outbox.events import Begin, Event, Metrics
 from darkroom.tracking.outbox.pending import LATER, replay
 from darkroom.tracking.outbox.upload import Upload
 from darkroom.tracking.outputs import keep_outputs
-from darkroom.tracking.store import Store, UnavailableError, first_line, warn
+from darkroom.tracking.store import Store, UnavailableError, first_line, warn, web_address
 
 SEND_EVERY = 2.0  # seconds that metrics wait to be sent together, and between attempts while a server is away
 LEAVE_AFTER = 5.0  # seconds after the stage's end, while a server is away
@@ -45,7 +45,7 @@ class Uploader:
         """The address of its page, once there is one."""
         if self._store is None or self.run is None:
             return None
-        return f"{self._store.web_address()}/{self._store.run_link(self.run)}"
+        return f"{web_address(self._store.address)}/{self._store.run_link(self.run)}"
 
     def put(self, event: Event) -> None:
         """Have `event` sent, soon; returns at once."""
