@@ -25,8 +25,8 @@ class Scan:
     """What lies at a path.
 
     folder: whether it is one. files: by POSIX name relative to it, "" for a file itself; they include what systems left
-    there and DVC counts. foreign: what is neither file nor folder, or stands above the path and is not a folder, with its
-    kind in words. hidden: what .dvcignore keeps from DVC. left: what file managers and systems left there, by whether
+    there and DVC counts. foreign: what is neither file nor folder, or a file above the path, with its kind in
+    words. hidden: what .dvcignore keeps from DVC. left: what file managers and systems left there, by whether
     DVC counts it: {path: counted}.
     """
 
