@@ -5,7 +5,7 @@ The tags of a run that say it, each JSON:
   ran.definition  the stage's entry in dvc.yaml: command, dependencies, outputs, keys of params.yaml; see `StageSpec`
   ran.start       the interpreter with its options, where it looks for modules, what .pth files and sitecustomize add to
                   that, and the variables of the environment that may change a result
-  ran.frame       {imported file of Python that is not a dependency: the first digits of its md5}: what starts and tracks
+  ran.frame       {imported file of Python that is not a dependency: first digits of its md5}: what starts and tracks
                   stages
   ran.outside     other modules that are neither dependencies nor installed packages, with their files: mostly []
 """
