@@ -55,32 +55,30 @@ class Checks:
         names = self._changed(path, step.outputs[path])
         kind = "tampered report" if path in step.uncached else "tampered"
         what = f"not as {step.stage} wrote it" + (f": {names}" if names else "")
-        return Finding(kind, path, what, self.restore(step, path), (step.stage,))
+        return step.finding(kind, what, self.restore(step, path), path)
 
     def outputs(self, step: Step) -> Iterator[Finding]:
         """What is missing on the disk, or broken or missing in the cache."""
-        here = (step.stage,)
         gone: dict[str, list[str]] = {}
         for path in step.outputs:
             if self.disk.scan(Path(path)) is None:
                 gone.setdefault(self._restore_command(step, path)[0], []).append(path)
         for command, paths in gone.items():
             remedy = " ".join([command, *dict.fromkeys(self._restore_command(step, path)[1] for path in paths)])
-            yield Finding("missing", ", ".join(paths), f"written by {step.stage}, and gone", remedy, here)
+            yield step.finding("missing", f"written by {step.stage}, and gone", remedy, ", ".join(paths))
         for path, digest in step.outputs.items():
             if path in step.uncached:
                 continue
             for broken, why in self.cache.corrupt(digest).items():
-                spec = self.cache.object_path(broken)
+                stored = self.cache.object_path(broken)
                 what = f"{why}, which is {self._object(path, digest, broken)}"
-                away = f"rm -{'rf' if spec.is_dir() else 'f'} {spec}"
-                if foreign(spec.parent, "a folder"):  # once for all that lies there
-                    spec, away = spec.parent, f"find {spec.parent} -maxdepth 0 ! -type d -delete"
-                remedy = f"{away} && {self._recache_command(step, path)}"
-                yield Finding("corrupt cache", str(spec), what, remedy, here)
+                away = f"rm -{'rf' if stored.is_dir() else 'f'} {stored}"
+                if foreign(stored.parent, "a folder"):  # once for all that lies there
+                    stored, away = stored.parent, f"find {stored.parent} -maxdepth 0 ! -type d -delete"
+                yield step.finding("corrupt cache", what, f"{away} && {self._recache_command(step, path)}", str(stored))
             if self.disk.listing(Path(path)) is not None and self.cache.lacks(digest):
                 what = "not in DVC's cache, which could not give it back"
-                yield Finding("not in cache", path, what, self._recache_command(step, path), here)
+                yield step.finding("not in cache", what, self._recache_command(step, path), path)
 
     def chain(self, step: Step) -> Iterator[Finding]:
         """Inputs that are no longer what they were when the stage read them."""
@@ -93,14 +91,14 @@ class Checks:
                 continue
             if maker and is_output:
                 what = f"{step.stage} read {short(digest)}, but {maker.stage} has since written {short(now)}"
-                yield Finding("stale chain", path, what, again, (step.stage,))
+                yield step.finding("stale chain", what, again, path)
             else:
                 names = self._changed(path, digest)
                 what = "changed since" if now else "gone since"
                 what += f" {step.stage} read it" + (f": {names}" if names else "")
                 there = set(self.disk.listing(Path(path)) or {})
                 back = f"git checkout HEAD -- {path}, or " if maker is None and head_holds(path, digest, there) else ""
-                yield Finding("out of date", path, what, back + again, (step.stage,))
+                yield step.finding("out of date", what, back + again, path)
         for path in step.outputs:
             yield from self._provenance(step, path)
 
@@ -112,14 +110,14 @@ class Checks:
             said = dict(read_json(file)["inputs"])
         except (DarkroomError, KeyError, TypeError, ValueError):
             what = f"names no inputs: it is not as {step.stage} writes it"
-            yield Finding("stale chain", str(file), what, self.restore(step, path), (step.stage,))
+            yield step.finding("stale chain", what, self.restore(step, path), str(file))
             return
         for source, digest in said.items():
             maker = self.lineage.maker(source)
             expected = step.inputs.get(source) or (maker.outputs.get(source) if maker else None)
             if expected != digest:
                 what = f"says it was made from {source} {short(digest)}, but dvc.lock has {short(expected)}"
-                yield Finding("stale chain", str(file), what, f"dvc repro -f -s {step.stage}", (step.stage,))
+                yield step.finding("stale chain", what, f"dvc repro -f -s {step.stage}", str(file))
 
     def code(self, step: Step, commit: str) -> Iterator[Finding]:
         """Code that changed after the stage ran, at `commit` where that is known."""
@@ -134,15 +132,14 @@ class Checks:
                     and (names := git_text_or_none("diff", "--name-only", commit, "--", path))
                 ):
                     what += f": {some([name.removeprefix(f'{path}/') for name in names.splitlines()])}"
-                yield Finding("out of date", path, what, "dvc repro", (step.stage,))
+                yield step.finding("out of date", what, "dvc repro", path)
 
     def definition(self, step: Step) -> Iterator[Finding]:
         """What dvc.yaml and params.yaml ask for otherwise than when the stage ran."""
         spec = self.specs[step.stage]
-        again, where = f"dvc repro {step.stage}", (step.stage,)
+        again = f"dvc repro {step.stage}"
         if spec.cmd != step.cmd:
-            what = f"{step.stage} ran {step.cmd!r}, now {spec.cmd!r}"
-            yield Finding("out of date", str(PIPELINE), what, again, where)
+            yield step.finding("out of date", f"{step.stage} ran {step.cmd!r}, now {spec.cmd!r}", again, str(PIPELINE))
         for otherwise, asked, had in (
             ("reads other things", [*spec.inputs, *spec.code], step.inputs.keys() | step.code.keys()),
             ("writes other things", spec.outputs, step.outputs.keys()),
@@ -152,7 +149,7 @@ class Checks:
             if changed := wanted ^ had:
                 what = f"{step.stage} {otherwise} than when it ran: {some(sorted(changed))}"
                 remedy = again if wanted - had else f"dvc repro -f -s {step.stage}"  # what is taken away DVC overlooks
-                yield Finding("out of date", str(PIPELINE), what, remedy, where)
+                yield step.finding("out of date", what, remedy, str(PIPELINE))
         for file, sections in step.params.items():
             if self._is_foreign(file):
                 continue
@@ -160,7 +157,7 @@ class Checks:
             keys = list(dict.fromkeys((*then, *now)))
             pairs = [(key, now.get(key, "absent"), then.get(key, "absent")) for key in keys]
             if changes := [f"{key} is {value}, was {before}" for key, value, before in pairs if value != before]:
-                yield Finding("out of date", file, f"changed since {step.stage} ran: {some(changes)}", again, where)
+                yield step.finding("out of date", f"changed since {step.stage} ran: {some(changes)}", again, file)
 
     def restore(self, step: Step, path: str) -> str:
         """The command that brings an output back as dvc.lock has it."""

@@ -36,7 +36,6 @@ def check_kinds(checks: Checks) -> Iterator[Finding]:
 def _of_outputs(checks: Checks) -> Iterator[Finding]:
     around: dict[tuple[Path, str], list[tuple[Step, str]]] = {}  # what stands at outputs or above them, maybe several
     for step in checks.lineage.steps.values():
-        here = (step.stage,)
         for path, digest in step.outputs.items():
             inside = {}
             for unexpected, kind in checks.unexpected(path, digest).items():
@@ -46,8 +45,7 @@ def _of_outputs(checks: Checks) -> Iterator[Finding]:
                     around.setdefault((unexpected, kind), []).append((step, path))
             if inside:
                 what = f"not of the kind that {step.stage} wrote: {_describe(inside, Path(path))}"
-                remedy = f"{_away(inside, path)} && {checks.restore(step, path)}"
-                yield Finding("foreign kind", path, what, remedy, here)
+                yield step.finding("foreign kind", what, f"{_away(inside, path)} && {checks.restore(step, path)}", path)
             yield from _beside(checks, step, path)
     for (unexpected, kind), whose in around.items():
         stages = tuple(dict.fromkeys(step.stage for step, _ in whose))
@@ -63,7 +61,7 @@ def _of_outputs(checks: Checks) -> Iterator[Finding]:
 
 def _beside(checks: Checks, step: Step, path: str) -> Iterator[Finding]:
     """What lies in an output beside what DVC counts."""
-    found, here = checks.disk.scan(Path(path)), (step.stage,)
+    found = checks.disk.scan(Path(path))
     if found is None:
         return
     back = f"rm -rf {shlex.quote(path)} && {checks.restore(step, path)}"  # where names cannot be typed
@@ -71,10 +69,10 @@ def _beside(checks: Checks, step: Step, path: str) -> Iterator[Finding]:
         what = f"{IGNORE} hides from DVC what lies there: {_describe(found.hidden, Path(path))}"
         changed = IGNORE.is_file() and md5_at_head(str(IGNORE)) not in (None, file_hash(IGNORE))
         remedy = f"git checkout HEAD -- {IGNORE}" if changed else _away(found.hidden, "") or back
-        yield Finding("hidden", path, what, remedy, here)
+        yield step.finding("hidden", what, remedy, path)
     if found.left:
         what = f"holds what a system left there, which was not counted: {_describe(found.left, Path(path))}"
-        yield Finding("system files", path, what, _away(found.left, "") or back, here)
+        yield step.finding("system files", what, _away(found.left, "") or back, path)
 
 
 def _of_source(path: str, found: Scan, stages: tuple[str, ...]) -> Iterator[Finding]:
