@@ -71,6 +71,12 @@ def test_an_event_is_one_line_and_comes_back_as_it_was() -> None:
         assert from_line(line) is None
 
 
+def test_the_outputs_of_an_earlier_version_are_read() -> None:
+    """Catches runs that wait while Darkroom is updated, and arrive without their outputs."""
+    outputs = Outputs({}, "/root", {"a": 1}, {"a": ["a"]}, ["a"])
+    assert from_line(to_line(outputs).replace(b'"complete"', b'"whole"')) == outputs
+
+
 def test_what_is_sent_together_is_everything_in_order(waiting: ModuleType) -> None:
     draw = random.Random(1)
     events = [waiting.begin("portions"), *(some_event(draw) for _ in range(300))]
