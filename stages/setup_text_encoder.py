@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from darkroom.config.params import Params, SetupTextEncoder
+from darkroom.config.params import Params
+from darkroom.config.text_encoder import PretrainedTextEncoder, TrainedTextEncoder
 from darkroom.core.artifact import CONFIG, PROVENANCE, atomic_path, content_hash, provenance, save_tensors, write_json
 from darkroom.core.rng import seeded
 from darkroom.core.weights import WEIGHTS
@@ -29,7 +30,6 @@ from darkroom.training.engine.curves import Curves
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Phase, train
 from darkroom.training.engine.throughput import TRAINING, Throughput, flops
-from darkroom.training.hard_negatives import HardNegativesConfig
 from darkroom.training.trained import read_pretrained_text_encoder
 
 PREPARED, ARTIFACT = Path("data/prepared"), Path("artifacts/text_encoder")
@@ -39,18 +39,19 @@ SPLITS = ("train", "validation")  # what training reads; evaluation embeds its o
 
 
 def body(params: Params, work: Work) -> Mapping[str, float | str]:
-    """Make the conditions as `mode` says and cache them for every picture that training sees."""
+    """Make the conditions and cache them for every picture that training sees."""
     p, data = params.setup_text_encoder, Prepared.open(PREPARED)
     splits = {name: data.split(name) for name in SPLITS}
-    curves, figures = Curves(p.log_every, work.run.metrics), dict[str, float | str]()
+    curves = Curves(p.log_every if isinstance(p, TrainedTextEncoder) else 1, work.run.metrics)
+    figures = dict[str, float | str]()
     texts: list[str] = []
     sources = [PREPARED]
     with atomic_path(ARTIFACT) as folder:
         folder.mkdir()
-        if p.mode in ("clip", "pretrained"):
+        if isinstance(p, TrainedTextEncoder | PretrainedTextEncoder):
             texts, index = distinct({name: split.captions for name, split in splits.items()})
-            if p.pretrained_path is not None:
-                sources += [Path(p.pretrained_path), Path(p.pretrained_path).parent / TOKENIZER]
+            if isinstance(p, PretrainedTextEncoder):
+                sources += [Path(p.path), Path(p.path).parent / TOKENIZER]
                 encoder = read_pretrained_text_encoder(sources[1], work.device)
                 tokenizer = CLIPTokenizer.read(sources[2])
                 figures = {f"pretrained: {path.name}": content_hash(path) for path in sources[1:]}
@@ -71,9 +72,9 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
             network = asdict(encoder.config)
             figures |= {"distinct_captions": len(texts), "vocabulary": len(tokenizer.vocab)}
         else:
-            classes = list(data.info.heads[0].classes) if p.mode == "class" else []
-            info = ConditioningInfo(p.mode, None, 0, 0, classes)
-            index = {name: split.labels[:, 0] for name, split in splits.items()} if p.mode == "class" else {}
+            classes = list(data.info.heads[0].classes) if p.kind == "class" else []
+            info = ConditioningInfo(p.kind, None, 0, 0, classes)
+            index = {name: split.labels[:, 0] for name, split in splits.items()} if p.kind == "class" else {}
             conditioning, network = Conditioning(info, index, None, None), {}
             figures = {"classes": len(info.classes)}
         write_json(folder / CONFIG, {**asdict(info), "network": network})
@@ -87,7 +88,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
 
 
 def _train(
-    p: SetupTextEncoder,
+    p: TrainedTextEncoder,
     splits: dict[str, PreparedSplit],
     tokenizer: CLIPTokenizer,
     input_ids: Tensor,
@@ -110,8 +111,7 @@ def _train(
         image = ConvTowerConfig(splits["train"].info.channels, p.image.width, p.image.depth)
         towers = Towers(image, text).to(work.device)
     setting = TrainingContext(p.batch_size, p.seed, p.precision, work.device, work.processes)
-    hard = p.hard_negatives and HardNegativesConfig(**p.hard_negatives.model_dump())
-    training = ContrastiveTask(towers, splits["train"].images, input_ids, index["train"], setting, hard)
+    training = ContrastiveTask(towers, splits["train"].images, input_ids, index["train"], setting, p.hard_negatives)
     held_out_task = ContrastiveTask(towers, splits["validation"].images, input_ids, index["validation"], setting)
     ema, ending = EMA(towers, p.ema_half_life), work.ending(p.steps, p.stop_at)
 

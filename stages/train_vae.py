@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from darkroom.config.params import Params, TrainVAE
+from darkroom.config.autoencoder import IdentityVAE, PretrainedVAE, TrainedVAE
+from darkroom.config.params import Params
 from darkroom.core.artifact import content_hash, provenance, write_json
 from darkroom.core.device import channels_last, runtime
-from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import seeded
 from darkroom.core.tensors import save_png, to_pil
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
@@ -43,72 +43,53 @@ HEADING = "left: held-out picture · right: what the autoencoder makes of it"
 
 
 def body(params: Params, work: Work) -> Mapping[str, float | str]:
-    """Train, take over or do without an autoencoder, as `mode` says, and measure it on held-out pictures."""
-    p, data, curves = params.train_vae, Prepared.open(PREPARED), Curves(params.train_vae.log_every, work.run.metrics)
-    config: dict[str, Any] = {
-        "kind": "identity" if p.mode == "identity" else "kl",
-        "network": {},
-        "identity_range": p.identity_range,
-        "scaling_factor": None,
-    }
+    """Train, take over or do without an autoencoder, and measure it on held-out pictures."""
+    p, data = params.train_vae, Prepared.open(PREPARED)
+    curves = Curves(p.log_every if isinstance(p, TrainedVAE) else 1, work.run.metrics)
     vae: Autoencoder
-    sources = [PREPARED]
-    if p.identity_range is not None:
-        vae = IdentityAutoencoder(*p.identity_range)
-    elif p.pretrained_path is not None:
-        vae, config["scaling_factor"] = read_pretrained_autoencoder(Path(p.pretrained_path), work.device)
-        sources.append(Path(p.pretrained_path))
-        _check_fits(p, vae, data.info.channels)
+    sources, scaling_factor, pretrained = [PREPARED], None, dict[str, str]()
+    if isinstance(p, IdentityVAE):
+        vae = IdentityAutoencoder(*p.range)
+    elif isinstance(p, PretrainedVAE):
+        vae, scaling_factor = read_pretrained_autoencoder(Path(p.path), work.device)
+        sources.append(Path(p.path))
+        pretrained = {"pretrained": content_hash(p.path)}
     else:
         vae = _train(p, data, work, curves)
-    if isinstance(vae, AutoencoderKL):
-        config["network"] = asdict(vae.config)
     held_out = data.split("validation")
     figures: dict[str, float | str] = dict(validate(vae, held_out.images, len(held_out), p.batch_size, work.device))
-    if p.mode == "train":
+    if isinstance(p, TrainedVAE):
         chance = mean_colour_psnr(held_out.images, len(held_out), p.batch_size)
         reached = Reached("held_out/psnr", float(figures["held_out/psnr"]), chance, "each picture's mean colour", True)
         figures |= against_chance("train_vae", p.on_worse_than_chance, [reached])
-    if p.pretrained_path is not None:
-        figures["pretrained"] = content_hash(p.pretrained_path)
+    figures |= pretrained
     measured: dict[str, Any] = dict(figures)
     if isinstance(vae, AutoencoderKL):
         n = len(held_out)
         moments = encode(vae, held_out.images, n, p.batch_size, "fp32", work.device, "train_vae held-out latents")
         channels = Channels.of(moments)
         measured |= channels.as_json()
-        figures |= channels.summary(pretrained=p.pretrained_path is not None)
-        work.run.metrics(p.steps, channels.metrics())
+        figures |= channels.summary(pretrained=isinstance(p, PretrainedVAE))
+        work.run.metrics(p.steps if isinstance(p, TrainedVAE) else 0, channels.metrics())
     write_json(REPORT / "metrics.json", measured)
     curves.write(REPORT)
     pairs = [to_pil(x) for x in comparison(vae, held_out.images(range(min(len(held_out), N_SHOWN))), work.device)]
     plates = [Plate(pair, "") for pair in zip(pairs[::2], pairs[1::2], strict=True)]
     save_png(REPORT / "reconstructions.png", sheet(plates, COLUMNS, HEADING))
+    config: dict[str, Any] = {
+        "kind": "kl" if isinstance(vae, AutoencoderKL) else "identity",
+        "network": asdict(vae.config) if isinstance(vae, AutoencoderKL) else {},
+        "identity_range": p.range if isinstance(p, IdentityVAE) else None,
+        "scaling_factor": scaling_factor,
+    }
     write_network(ARTIFACT, DIFFUSERS_WEIGHTS, vae, config, provenance(*sources))
     return figures
 
 
-def _check_fits(p: TrainVAE, vae: AutoencoderKL, channels: int) -> None:
-    """Refuse a pretrained autoencoder that the parameters describe otherwise."""
-    c = vae.config
-    for key, said, found in (
-        ("block_out_channels", list(p.block_out_channels), list(c.block_out_channels)),
-        ("latent_channels", p.latent_channels, c.latent_channels),
-        ("layers_per_block", p.layers_per_block, c.layers_per_block),
-        ("norm_num_groups", p.norm_num_groups, c.norm_num_groups),
-    ):
-        if said != found:
-            raise DarkroomError(f"train_vae.{key} = {said}, but {p.pretrained_path} has {found}; they must agree")
-    if c.in_channels != channels:
-        raise DarkroomError(f"prepare_data.channels = {channels}, but {p.pretrained_path} takes {c.in_channels}")
-
-
-def _train(p: TrainVAE, data: Prepared, work: Work, curves: Curves) -> AutoencoderKL:
+def _train(p: TrainedVAE, data: Prepared, work: Work, curves: Curves) -> AutoencoderKL:
     pictures, held_out, channels = data.split("train"), data.split("validation"), data.info.channels
     device = work.device
-    shape = AutoencoderKLConfig(
-        channels, channels, p.latent_channels, tuple(p.block_out_channels), p.layers_per_block, p.norm_num_groups
-    )
+    shape = AutoencoderKLConfig(channels, channels, **p.autoencoder.model_dump())
     with seeded(p.seed, "vae"):
         vae = channels_last(AutoencoderKL(shape).to(device))
         vae.shift_logvar(p.initial_logvar)
@@ -166,7 +147,7 @@ def _cost(vae: AutoencoderKL, loss: VAELoss, data: Prepared) -> float:
     return total
 
 
-def _loss(p: TrainVAE, channels: int, device: torch.device) -> VAELoss:
+def _loss(p: TrainedVAE, channels: int, device: torch.device) -> VAELoss:
     loss = VAELoss(p.reconstruction, p.kl_weight)
     if p.perceptual is not None:
         loss = replace(loss, perceptual=load_perceptual(p.perceptual.weights).to(device))

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from darkroom.data.prepare import Preparation
-from darkroom.data.prepared import Head
+from darkroom.data.head import Head
 from darkroom.data.sources.base import Description, Sample, Skipped
 
 

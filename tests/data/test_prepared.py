@@ -9,7 +9,8 @@ import torch
 
 from darkroom.core.errors import DarkroomError
 from darkroom.data.prepare import Preparation, prepare
-from darkroom.data.prepared import Head, Prepared, PreparedWriter, Row
+from darkroom.data.head import Head
+from darkroom.data.prepared import Prepared, PreparedWriter, Row
 from darkroom.data.sources.scenes import HEADS, Scenes
 from darkroom.view.contact_sheet import contact_sheet
 

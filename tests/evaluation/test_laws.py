@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from darkroom.core.rng import seeded
-from darkroom.data.prepared import Head, Info
+from darkroom.data.head import Head
+from darkroom.data.prepared import Info
 from darkroom.evaluation.drawing import Drawn
 from darkroom.evaluation.estimates import Estimate
 from darkroom.evaluation.examiner import Examiner, words

@@ -16,7 +16,8 @@ import yaml
 from darkroom.config.params import Params
 from darkroom.core.errors import DarkroomError
 from darkroom.data.prepare import Preparation, prepare
-from darkroom.data.prepared import Head, Prepared, PreparedWriter, Row
+from darkroom.data.head import Head
+from darkroom.data.prepared import Prepared, PreparedWriter, Row
 from darkroom.data.sources.scenes import Scenes
 from darkroom.planning import demands
 

@@ -10,8 +10,8 @@ from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable_text
 
 if TYPE_CHECKING:
-    from darkroom.config.params import OutsideSource, Params
-    from darkroom.data.manifest import Files, Manifest
+    from darkroom.config.params import Params
+    from darkroom.data.manifest import Manifest
 
 recipe = typer.Typer(help="Complete sets of parameters under names: list, show, use, fit.", no_args_is_help=True)
 params = typer.Typer(help="The parameters in params.yaml: check, budget.", no_args_is_help=True)
@@ -173,18 +173,19 @@ def data_scan(
     DARKROOM_DATA=~/pictures darkroom data scan
     DARKROOM_DATA=~/pictures darkroom data scan mnist
     """
-    from darkroom.config.params import PARAMS_FILE, OutsideSource, load
-    from darkroom.data.manifest import manifest_of, scan
+    from darkroom.config.params import PARAMS_FILE, load
+    from darkroom.data.manifest import scan
+    from darkroom.data.sources.base import OutsideSource
 
     source = load(_params_file(which) if which else PARAMS_FILE).prepare_data.source
     if not isinstance(source, OutsideSource):
         raise DarkroomError(f"prepare_data.source.kind = {source.kind!r} reads no files: there is nothing to scan")
-    file = manifest_of(source.root, source.manifest)
+    file = source.manifest_file
     if file is None:
         raise DarkroomError(
             "prepare_data.source.manifest = null: name the file to write, data/manifests/NAME.json, or give auto"
         )
-    found = scan(_files(source), file)
+    found = scan(source.reader(None).files, file)
     if not found.files:
         raise DarkroomError(f"{source.root}: no files of the kind {source.kind} here; check prepare_data.source.root")
     changes = _changes(found)
@@ -210,21 +211,6 @@ def _params_file(which: str) -> Path:
     from darkroom.config import recipes
 
     return Path(which) if Path(which).suffix in (".yaml", ".yml") else recipes.file_of(which)
-
-
-def _files(source: "OutsideSource") -> "Files":
-    """The files of a source, opened without a manifest."""
-    from darkroom.config.params import ImageFolderSource, TorchvisionSource, WebDatasetSource
-    from darkroom.data.sources.captioned_folder import CaptionedFolder
-    from darkroom.data.sources.image_folder import ImageFolder
-    from darkroom.data.sources.torchvision_sets import Torchvision
-    from darkroom.data.sources.webdataset import WebDataset
-
-    if isinstance(source, TorchvisionSource):
-        return Torchvision(source.name, source.root, source.caption, source.download).files
-    if isinstance(source, ImageFolderSource):
-        return ImageFolder(source.root, source.caption).files
-    return (WebDataset if isinstance(source, WebDatasetSource) else CaptionedFolder)(source.root).files
 
 
 def _changes(found: "Manifest") -> str:

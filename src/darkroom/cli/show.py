@@ -37,6 +37,7 @@ def show_forward(
     darkroom show forward --recipe mnist-score-transformer --out forward.png
     """
     from darkroom.config import recipes
+    from darkroom.config.autoencoder import IdentityVAE
     from darkroom.config.params import PARAMS_FILE, load
     from darkroom.core.tensors import save_png
     from darkroom.data.prepared import INFO, ROOT, Prepared
@@ -48,7 +49,8 @@ def show_forward(
         raise DarkroomError(f"{ROOT}: no pictures here yet; make them with: dvc repro -s prepare_data")
     split = Prepared.open(ROOT).split("validation")
     n = min(ROWS, len(split))
-    black, white = params.train_vae.identity_range or (-1.0, 1.0)
+    vae = params.train_vae
+    black, white = vae.range if isinstance(vae, IdentityVAE) else (-1.0, 1.0)
     process = params.train_unet.process.model_dump()
     save_png(out, forward_of_pictures(split.images(range(n)), split.captions[:n], process, black, white))
     print(out)

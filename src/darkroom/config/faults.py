@@ -8,6 +8,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from darkroom.config.kinds import Kinds
+
 LONGEST = 60  # letters of a value or key in a message
 BOUNDS = {"gt": "> {}", "ge": ">= {}", "lt": "< {}", "le": "<= {}"}
 LENGTHS = {"min_length": ">= {}", "max_length": "<= {}"}
@@ -147,13 +149,18 @@ def _models_at(parts: Sequence[str | int], model: type[BaseModel]) -> Models:
             here = chosen
             continue
         fields = [owner.model_fields[part] for owner in here if part in owner.model_fields]
-        here = [found for field in fields for found in _models_in(field.annotation)]
+        here = [found for field in fields for found in _models_of(field)]
     return here
 
 
 def _of_kind(part: str | int, owners: Models) -> Models:
     """Where there is a choice: those that a part of pydantic's location chooses, if it does."""
     return [owner for owner in owners if part in _kinds(owner)] if len(owners) > 1 else []
+
+
+def _models_of(field: FieldInfo) -> Models:
+    kinds = next((one for one in field.metadata if isinstance(one, Kinds)), None)
+    return _models_in(field.annotation) if kinds is None else [kinds.of(kind) for kind in kinds.classes]
 
 
 def _models_in(annotation: Any) -> Models:

@@ -13,7 +13,7 @@ from darkroom.data.fingerprint import fingerprint
 from darkroom.data.images import Pixels, UnusablePictureError, conform, decode
 from darkroom.data.png import Encoded
 from darkroom.data.prepared import Row
-from darkroom.data.sources.base import Divisible, Sample, Skipped, Source
+from darkroom.data.sources.base import Divisible, Reader, Sample, Skipped
 
 AT_ONCE, BYTES_AT_ONCE = 16, 4 << 20  # pictures that go to a process together, and bytes of files, whichever is first
 WORTH_PROCESSES = 1000  # pictures of a source from which others than this one help
@@ -45,7 +45,7 @@ class Decoded:
     fingerprint: bytes
 
 
-def decoded(source: Source, how: Decoding) -> Generator[Decoded | Skipped]:
+def decoded(source: Reader, how: Decoding) -> Generator[Decoded | Skipped]:
     """What each item of a source gives, or why nothing, in their order, however many processors there are.
 
     Close it where it is not taken to its end.
@@ -60,7 +60,7 @@ def decoded(source: Source, how: Decoding) -> Generator[Decoded | Skipped]:
             yield from part
 
 
-def _parts(source: Source) -> Iterator[Callable[[], list[Item]]]:
+def _parts(source: Reader) -> Iterator[Callable[[], list[Item]]]:
     items: list[Item] = []
     size = 0
     for item in source:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from PIL import Image
 
+from darkroom.config.sections import Preparation
 from darkroom.core.artifact import atomic_path
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import track
@@ -21,46 +21,14 @@ from darkroom.data.fingerprint import fingerprint as fingerprint_of
 from darkroom.data.fingerprint import half, place
 from darkroom.data.images import Pixels
 from darkroom.data.prepared import Info, Prepared, PreparedWriter, Row
-from darkroom.data.repeats import Firsts, Repeats
-from darkroom.data.sources.base import SPLIT_ORDER, Skipped, Source
+from darkroom.data.repeats import Firsts
+from darkroom.data.sources.base import SPLIT_ORDER, Reader, Skipped
 
 NAMED_FILES = 5  # how many bad files an error names
 
 
-@dataclass(frozen=True)
-class Preparation:
-    """How pictures become data.
-
-    image_size: pixels, square. channels: 1 or 3. resize: crop, pad or squash (see images.conform).
-    validation_fraction, test_fraction: carved from pictures without an official split, by the hash of their pixels;
-    a fraction whose split the source has officially is not carved.
-    validation_from: "train", or "test" where validation is to be carved from the official test split, so that training
-    keeps every picture of its own.
-    max_bad_fraction: the largest share of the pictures that may be unusable.
-    repeats: what becomes of a picture whose pixels another one of its split has before it. keep: it stays. drop: it is
-    left out. merge_captions: its captions become rows, but for those that the pixels have already; the picture counts
-    as left out. Several captions of one picture are never repeats.
-    limit: the most pictures a split may have; which ones stay depends on their pixels and `seed`.
-    crops: variants of each training picture, in consecutive rows for each caption: the picture as it is, then crops of
-    it at random (see data.crops), which depend on its pixels and `seed`. None has pixels whose hash is of another split
-    or of the other half of the data.
-    """
-
-    image_size: int
-    channels: int
-    resize: str
-    validation_fraction: float
-    test_fraction: float
-    validation_from: Literal["train", "test"]
-    max_bad_fraction: float
-    seed: int
-    repeats: Repeats = "keep"
-    limit: int | None = None
-    crops: int = 1
-
-
 def prepare(
-    source: Source,
+    source: Reader,
     out: Path | str,
     how: Preparation,
     watch: Callable[[str, Row], None] = lambda split, row: None,

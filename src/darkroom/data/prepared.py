@@ -22,6 +22,7 @@ from darkroom.core.ahead import workers
 from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.data.account import Account
+from darkroom.data.head import Head
 from darkroom.data.png import Encoded, png_pixels
 
 ROOT = Path("data/prepared")
@@ -32,14 +33,6 @@ IN_MEMORY_BYTES = 1 << 30  # splits whose decoded pictures fit are decoded once
 CACHED_GROUPS = 4
 COMMON_WORDS = 20
 WORTH_A_THREAD = 96  # pixels of a side from which pictures are decoded by several threads
-
-
-@dataclass(frozen=True)
-class Head:
-    """One attribute of a picture and the classes it may have. Sets with one class a picture have one head, `label`."""
-
-    name: str
-    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True)

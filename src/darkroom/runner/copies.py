@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import darkroom
+from darkroom.config.autoencoder import PretrainedVAE, TrainedVAE
 from darkroom.config.params import Params
+from darkroom.config.text_encoder import PretrainedTextEncoder
 from darkroom.core.device import RUNTIME_FILE
 from darkroom.core.errors import DarkroomError
 from darkroom.data.manifest import DEFAULT_ROOT, ROOT_VARIABLE
@@ -91,8 +93,11 @@ def link_what_is_outside(params: Params) -> None:
 def _named(params: Params) -> Iterator[Path]:
     """The imported models (whole: a part is read with what stands beside it) and files that the parameters name."""
     vae, text, unet = params.train_vae, params.setup_text_encoder, params.train_unet
-    for part in (vae.pretrained_path, text.pretrained_path, unet.init_from):
-        if part is not None:
-            yield Path(part).parent
-    if vae.perceptual is not None:
+    if isinstance(vae, PretrainedVAE):
+        yield Path(vae.path).parent
+    if isinstance(text, PretrainedTextEncoder):
+        yield Path(text.path).parent
+    if unet.init_from is not None:
+        yield Path(unet.init_from).parent
+    if isinstance(vae, TrainedVAE) and vae.perceptual is not None:
         yield Path(vae.perceptual.weights)

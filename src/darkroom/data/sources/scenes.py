@@ -4,12 +4,15 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from darkroom.core.rng import numpy_rng
-from darkroom.data.prepared import Head
+from darkroom.config.base import Count
+from darkroom.config.sources import Source
+from darkroom.core.seeds import numpy_rng
+from darkroom.data.head import Head
 from darkroom.data.sources.base import SPLIT_ORDER, Description, Sample, Skipped
 from darkroom.data.sources.scenes_captions import write_caption
 from darkroom.data.sources.scenes_drawing import DISTANCES, Background, Rgb, Thing, draw
@@ -57,6 +60,36 @@ class Scene:
     caption: str
     labels: tuple[int, ...]
     named: tuple[bool, ...]
+
+
+class ScenesSource(Source):
+    """Pictures drawn by code, with captions and structured labels."""
+
+    labelled = False  # many attributes of a picture, and no one class
+    synthetic = True
+
+    kind: Literal["scenes"]
+    """One or two things whose shape, colour, size and relation the caption tells."""
+
+    n_train: Count
+    """Scenes to train on."""
+
+    n_validation: Count
+    """Held-out scenes that the best weights are chosen by."""
+
+    n_test: Count
+    """Held-out scenes that figures are measured on."""
+
+    n_novel: Count
+    """Scenes of the split `novel`, with pairs of colour and shape that no other split has."""
+
+    def counts(self) -> dict[str, int]:
+        """See `Source.counts`."""
+        return {split: getattr(self, f"n_{split}") for split in SPLIT_ORDER}
+
+    def open(self, seed: int, image_size: int) -> "Scenes":
+        """See `Source.open`."""
+        return Scenes(self.n_train, self.n_validation, self.n_test, self.n_novel, seed, image_size)
 
 
 @dataclass(frozen=True)

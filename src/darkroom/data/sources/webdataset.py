@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 from darkroom.core.errors import DarkroomError
 from darkroom.core.system_files import system_part
 from darkroom.core.text import printable
 from darkroom.data.images import MAX_BYTES, SUFFIXES, UNREAD
 from darkroom.data.manifest import Files, Manifest
-from darkroom.data.sources.base import Description, Sample, Skipped
+from darkroom.data.sources.base import Description, OutsideSource, Sample, Skipped
 from darkroom.data.sources.captions import MAX_BYTES as MAX_CAPTION_BYTES
 from darkroom.data.sources.captions import UnusableCaptionError, from_json, from_text
 from darkroom.data.sources.layout import NOT_READ
@@ -47,6 +48,20 @@ class _Index:
     set_aside: Counter[str] = field(default_factory=Counter)
 
 
+class WebDatasetSource(OutsideSource):
+    """Tar shards of pictures with captions."""
+
+    labelled = False
+    suffixes = (".tar", *COMPRESSED)
+
+    kind: Literal["webdataset"]
+    """KEY.jpg, KEY.png, … with KEY.txt or KEY.json, as WebDataset has them."""
+
+    def reader(self, manifest: Manifest | None) -> "WebDataset":
+        """See `OutsideSource.reader`."""
+        return WebDataset(self.root, manifest)
+
+
 class WebDataset:
     """Shards whose names, or whose folders' names, say train, validation, test or novel are official splits.
 
@@ -54,7 +69,7 @@ class WebDataset:
     """
 
     def __init__(self, root: str, manifest: Manifest | None = None) -> None:
-        self.files = Files(root, manifest, (".tar", *COMPRESSED))
+        self.files = Files(root, manifest, WebDatasetSource.suffixes)
 
     @cached_property
     def _shards(self) -> dict[str, str | None]:

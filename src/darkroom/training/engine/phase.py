@@ -8,9 +8,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from darkroom.config.training import Optimization
 from darkroom.training.engine.distributed import ALONE, Processes
 from darkroom.training.engine.latch import NORM, Latch, Measured, Values, exact
-from darkroom.training.engine.optim import OptimizerConfig, learning_rate, make_optimizers
+from darkroom.training.engine.optim import learning_rate, make_optimizers
 
 
 class Loss(Protocol):
@@ -29,7 +30,7 @@ class Phase:
 
     name: str
     network: nn.Module
-    config: OptimizerConfig
+    config: Optimization
     loss: Loss
     start: int = 0
     optimizers: Sequence[torch.optim.Optimizer] = field(init=False)
@@ -38,7 +39,7 @@ class Phase:
 
     def __post_init__(self) -> None:
         self.device = next(self.network.parameters()).device
-        self.optimizers = make_optimizers(self.config, self.network)
+        self.optimizers = make_optimizers(self.config.optimizer, self.network)
         self._rate = torch.zeros((), device=self.device)
 
     def state_dict(self) -> Mapping[str, Any]:
@@ -91,7 +92,7 @@ class Phase:
                 sums[name] = sums[name] + value if name in sums else value
         processes.sum_gradients(self.network.parameters())
         values = processes.sum_values(torch.stack(list(sums.values())))
-        limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
+        limit = math.inf if self.config.optimizer.clip_norm is None else self.config.optimizer.clip_norm
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), limit)
         values = torch.cat([values, norm.to(self.device, dtype).view(1)])
         self.names = (*sums, NORM)
