@@ -1,8 +1,9 @@
 # Everything a person types. Each target first makes .venv, from nothing but Python >= 3.11, git and make.
 .DEFAULT_GOAL := help
-.PHONY: help repro ui test test-all lint setup lock moved
+.PHONY: help repro ui test test-all lint setup setup-tests deps lock moved
 BIN := .venv/bin
 STAMP := .venv/installed
+TESTS_STAMP := .venv/installed-tests
 SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --no-loadscope-reorder
 SYSTEM_PATH := $(PATH)
 # Stages say `python` and mean the one of .venv.
@@ -20,16 +21,21 @@ repro: setup  ## train whatever is out of date, end to end, and register it; REC
 ui: setup  ## look at runs, pictures and models in the browser (MLflow)
 	$(BIN)/darkroom ui
 
-test: setup  ## the tests, in a few minutes
+test: setup-tests  ## the tests, in a few minutes
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow"
 
-test-all: setup  ## the tests and the slowest proofs
+test-all: setup-tests  ## the tests and the slowest proofs
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
-lint: setup  ## style and types
+lint: setup-tests  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy src
+
+deps: setup  ## list in dvc.yaml the code that each stage runs
+	$(BIN)/python -m tests.support.dependencies
+
+setup-tests: setup $(TESTS_STAMP)
 
 # DVC needs git, or to be told that there is none: here, or around this folder but not for it.
 setup: $(STAMP)  ## make or refresh .venv (every other target does this too)
@@ -45,7 +51,11 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 $(STAMP): moved
 endif
 
-# PYTHON=… names the interpreter. uv reads none of pip's settings, so a folder of local wheels is handed on to it.
+# uv reads none of pip's settings, so a folder of local wheels is handed on to it.
+INSTALL = wheels="$${PIP_FIND_LINKS:-$$($(BIN)/python -m pip config get global.find-links 2>/dev/null)}"; \
+	UV_FIND_LINKS="$${UV_FIND_LINKS:-$$(echo $$wheels | tr ' ' ,)}" $(BIN)/uv pip install --quiet --python $(BIN)/python
+
+# PYTHON=… names the interpreter.
 $(STAMP): requirements.lock pyproject.toml
 	@case "$$(pwd -P)" in *:*|*[[:cntrl:]]*) \
 		echo "$$(pwd -P): no list of programs can name a folder with a colon or a line break in its path;" \
@@ -64,15 +74,25 @@ $(STAMP): requirements.lock pyproject.toml
 	if [ "$$(cat $@ 2>/dev/null)" != "$$(pwd -P)" ]; then "$$found" -m venv --clear .venv; fi
 	@rm -f $@
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@wheels="$${PIP_FIND_LINKS:-$$($(BIN)/python -m pip config get global.find-links 2>/dev/null)}"; \
-	export UV_FIND_LINKS="$${UV_FIND_LINKS:-$$(echo $$wheels | tr ' ' ,)}"; \
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	@$(INSTALL) -r requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	@printf '%s' "$$(pwd -P)" > $@
 
+# What tests and checks need besides; made anew with .venv, whose stamp is older than none of this.
+$(TESTS_STAMP): $(STAMP) requirements-test.lock
+	@echo "Installing what the tests need into .venv"
+	@$(INSTALL) -r requirements.lock -r requirements-test.lock
+	@touch $@
+
 # PyTorch names its GPU libraries exactly, by platform: left out here, a CPU build installs none and a CUDA build its own.
-lock: setup  ## write requirements.lock anew from pyproject.toml
+COMPILE = env -u UV_FIND_LINKS $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header \
+	--annotation-style line pyproject.toml
+lock: setup  ## write requirements.lock and requirements-test.lock anew from pyproject.toml
+	@$(COMPILE) --upgrade | grep -vE '^(nvidia-|cuda-|triton)' > requirements.lock.new
+	@{ echo "# Written by \`make lock\` from pyproject.toml: what the tests need besides requirements.lock."; \
+	$(COMPILE) --extra test --constraints requirements.lock.new | sed 's/, -c requirements.lock.new//; s/-c requirements.lock.new, //' \
+		| grep -vE '^(nvidia-|cuda-|triton)' | awk 'NR == FNR { runtime[$$1]; next } !($$1 in runtime)' requirements.lock.new -; \
+	} > requirements-test.lock
 	@{ echo "# Written by \`make lock\` from pyproject.toml: every package at one version, for every platform."; \
-	env -u UV_FIND_LINKS $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra test \
-		--no-header --annotation-style line pyproject.toml | grep -vE '^(nvidia-|cuda-|triton)'; } > requirements.lock.new
-	@mv requirements.lock.new requirements.lock
+	cat requirements.lock.new; } > requirements.lock
+	@rm requirements.lock.new
