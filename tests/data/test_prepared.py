@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from darkroom.core.errors import DarkroomError
-from darkroom.data.prepare import Preparation, prepare
 from darkroom.data.head import Head
+from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared, PreparedWriter, Row
 from darkroom.data.sources.scenes import HEADS, Scenes
 from darkroom.view.contact_sheet import contact_sheet
+from tests.support.settings import preparation
 
 SOURCE = Scenes(45, 5, 5, 5, seed=0)
 
@@ -21,7 +22,7 @@ SOURCE = Scenes(45, 5, 5, 5, seed=0)
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Scenes, prepared."""
     path = tmp_path_factory.mktemp("data") / "prepared"
-    prepare(SOURCE, path, Preparation(32, 3, "crop", 0.1, 0.1, "train", 0.0, 0))
+    prepare(SOURCE, path, preparation(image_size=32, max_bad_fraction=0.0))
     return path
 
 
@@ -72,7 +73,7 @@ def test_large_splits_are_decoded_in_pieces(tmp_path: Path, root: Path, monkeypa
     """Several shards and row groups, read by row group, give the same as one kept whole."""
     monkeypatch.setattr("darkroom.data.prepared.SHARD_ROWS", 20)
     monkeypatch.setattr("darkroom.data.prepared.GROUP_ROWS", 6)
-    prepare(SOURCE, tmp_path / "pieces", Preparation(32, 3, "crop", 0.1, 0.1, "train", 0.0, 0))
+    prepare(SOURCE, tmp_path / "pieces", preparation(image_size=32, max_bad_fraction=0.0))
     assert len(list((tmp_path / "pieces/train").iterdir())) == 3
     expected = Prepared.open(root).split("train").images()
     monkeypatch.setattr("darkroom.data.prepared.IN_MEMORY_BYTES", 0)
@@ -84,7 +85,7 @@ def test_large_splits_are_decoded_in_pieces(tmp_path: Path, root: Path, monkeypa
 
 def test_row_groups_end_by_bytes_too(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("darkroom.data.prepared.GROUP_BYTES", 2000)
-    prepare(SOURCE, tmp_path / "small", Preparation(32, 3, "crop", 0.1, 0.1, "train", 0.0, 0))
+    prepare(SOURCE, tmp_path / "small", preparation(image_size=32, max_bad_fraction=0.0))
     split = Prepared.open(tmp_path / "small").split("train")
     assert len(split._groups) > 5
     assert torch.equal(split.images(), Prepared.open(root).split("train").images())

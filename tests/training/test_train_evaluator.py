@@ -57,7 +57,8 @@ def train(load: Callable[[Path], ModuleType], tmp_path: Path, monkeypatch: pytes
         values = yaml.safe_load((ROOT / "recipes" / "scenes-quick.yaml").read_text(encoding="utf-8"))
         small = {"vocab_size": 520, "max_length": 8, "hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 16}
         own = values["train_evaluator"]
-        own |= {"steps": 1, "warmup_steps": 0, "batch_size": BATCH, "validate_every": 1, "learning_rate": 1e-8}
+        own |= {"steps": 1, "batch_size": BATCH, "validate_every": 1}
+        own["optimizer"]["learning_rate"], own["lr_schedule"]["warmup_steps"] = 1e-8, 0
         own |= {"precision": "fp32", "text": own["text"] | small, **changes}
         untracked = Run(Account("train_evaluator", {}, {}, {}, {}, "", False), tracked=False)
         return dict(stage.body(Params.model_validate(values), Work(torch.device("cpu"), untracked)))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from darkroom.data.manifest import Manifest
 
 recipe = typer.Typer(help="Complete sets of parameters under names: list, show, use, fit.", no_args_is_help=True)
-params = typer.Typer(help="The parameters in params.yaml: check, budget.", no_args_is_help=True)
+params = typer.Typer(help="The parameters in params.yaml: check, upgrade, budget.", no_args_is_help=True)
 data = typer.Typer(help="Data from outside the project: scan.", no_args_is_help=True)
 
 
@@ -88,8 +88,9 @@ def params_check(
     darkroom params check recipes/mnist.yaml
     DARKROOM_DEVICE=cuda darkroom params check --memory
     """
-    from darkroom.config.params import PARAMS_FILE, load, problems
+    from darkroom.config.params import PARAMS_FILE, load, problems, read
     from darkroom.config.stage_spec import PIPELINE, check_not_linked, stage_specs
+    from darkroom.config.upgrade import upgraded
     from darkroom.planning.demands import of_what_is_prepared
 
     path = file or PARAMS_FILE
@@ -100,6 +101,8 @@ def params_check(
     for line in found + remarks:
         print(printable_text(line))
     if found:
+        if upgraded(read(path))[1]:
+            print(f"{path}: is of an older form; darkroom params upgrade {path} brings it to today's keys")
         raise typer.Exit(1)
     if file is None and PIPELINE.is_file():
         check_not_linked(output for stage in stage_specs().values() for output in stage.outputs)
@@ -126,6 +129,38 @@ def _print_memory(loaded: "Params") -> None:
     print("\nless is needed with:")
     for stage in found:
         print(f"  {stage}: {'; '.join(knobs(stage, loaded))}")
+
+
+@params.command("upgrade")
+def params_upgrade(
+    file: Annotated[Path | None, typer.Argument(help="[default: params.yaml]", show_default=False)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change and write nothing.")] = False,
+) -> None:
+    """Bring an older params file to today's keys, with the values that keep its meaning.
+
+    Comments stay with their keys. Says what was done, and what is left to fix by hand; a file of today's form stays as
+    it is.
+
+    \b
+    darkroom params upgrade --dry-run
+    darkroom params upgrade old.yaml
+    """
+    import difflib
+
+    from darkroom.config.params import PARAMS_FILE, problems
+    from darkroom.config.rewrite import upgrade
+
+    path = file or PARAMS_FILE
+    before, after, done = upgrade(path, dry_run)
+    print(
+        "".join(difflib.unified_diff(*(text.splitlines(True) for text in (before, after)), str(path), str(path), n=1))
+    )
+    for line in done:
+        print(printable_text(f"{path}: {line}"))
+    if dry_run or not done:
+        print(f"{path}: {'not written' if done else 'is of the present form'}")
+    elif left := problems(path):
+        print(f"{path}: is written; {len(left)} left to fix: darkroom params check {path}")
 
 
 @params.command("budget", no_args_is_help=True)

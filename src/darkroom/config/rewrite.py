@@ -1,15 +1,41 @@
-"""A params file written anew with other keys: comments stay with the keys that they stand at."""
+"""A params file written anew with today's keys: comments stay with the keys that they stand at."""
 
+import shutil
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from darkroom.config.yaml_file import Loader
+from darkroom.config.upgrade import upgraded
+from darkroom.config.yaml_file import Loader, read
+from darkroom.core.artifact import atomic_path
 
 Key = tuple[str, ...]  # ("train_unet", "steps")
 # Names of keys that moved under another one.
 RENAMED = {"mode": "kind", "pretrained_path": "path", "identity_range": "range", "lr_decay": "every"}
+
+
+def upgrade(path: Path, dry_run: bool = False) -> tuple[str, str, list[str]]:
+    """Bring a params file to today's keys.
+
+    Returns:
+        Its text before and after, and what was done: the steps, and the comments that are lost.
+
+    Raises:
+        DarkroomError: it cannot be read, or does not say what a new key must say.
+    """
+    values, done = upgraded(read(path))
+    before = path.read_text(encoding="utf-8")
+    if not done:
+        return before, before, []
+    after, lost = rewritten(before, values)
+    if not dry_run:
+        with atomic_path(path.resolve()) as beside:
+            beside.write_text(after, encoding="utf-8")
+            shutil.copymode(path, beside)
+    gone = [f"the comment {comment!r} is lost with its key" for comment in dict.fromkeys(lost)]
+    return before, after, done + gone
 
 
 def rewritten(text: str, values: Mapping[str, Any]) -> tuple[str, list[str]]:
@@ -19,8 +45,8 @@ def rewritten(text: str, values: Mapping[str, Any]) -> tuple[str, list[str]]:
     """
     head, above, beside = _comments(text)
     keys = [key for key, _ in _walk(values)]
-    lost = [comment for notes in (above, beside) for key, comment in notes.items() if _place(key, keys) is None]
-    notes = [{_place(key, keys): comment for key, comment in found.items()} for found in (above, beside)]
+    lost = [comment for notes in (above, beside) for key, comment in notes.items() if _present_key(key, keys) is None]
+    notes = [{_present_key(key, keys): comment for key, comment in found.items()} for found in (above, beside)]
     lines = list(head)
     for key, value in _walk(values):
         indent = "  " * (len(key) - 1)
@@ -72,7 +98,7 @@ def _walk(values: Mapping[str, Any], key: Key = ()) -> Iterator[tuple[Key, Any]]
             yield from _walk(value, (*key, str(name)))
 
 
-def _place(key: Key, keys: list[Key]) -> Key | None:
+def _present_key(key: Key, keys: list[Key]) -> Key | None:
     """Where a comment's key is now."""
     if key in keys:
         return key

@@ -25,7 +25,10 @@ def upgraded(values: Mapping[str, Any]) -> tuple[Values, list[str]]:
     now, done = copy.deepcopy(dict(values)), list[str]()
     for step in STEPS:
         before = copy.deepcopy(now)
-        step(now)
+        try:
+            step(now)
+        except KeyError as missing:
+            raise DarkroomError(f"{missing.args[0]} is missing, which no step can know; add it, as it was") from None
         if now != before:
             done.append(" ".join((step.__doc__ or step.__name__).split()))
     return now, done
