@@ -90,7 +90,7 @@ def params_check(
     """
     from darkroom.config.params import PARAMS_FILE, load, problems, read
     from darkroom.config.stage_spec import PIPELINE, check_not_linked, stage_specs
-    from darkroom.config.upgrade import upgraded
+    from darkroom.config.upgrade import is_older
     from darkroom.planning.demands import of_what_is_prepared
 
     path = file or PARAMS_FILE
@@ -101,7 +101,7 @@ def params_check(
     for line in found + remarks:
         print(printable_text(line))
     if found:
-        if upgraded(read(path))[1]:
+        if is_older(read(path)):
             print(f"{path}: is of an older form; darkroom params upgrade {path} brings it to today's keys")
         raise typer.Exit(1)
     if file is None and PIPELINE.is_file():
@@ -152,9 +152,8 @@ def params_upgrade(
 
     path = file or PARAMS_FILE
     before, after, done = upgrade(path, dry_run)
-    print(
-        "".join(difflib.unified_diff(*(text.splitlines(True) for text in (before, after)), str(path), str(path), n=1))
-    )
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), str(path), str(path), n=1, lineterm="")
+    print(*lines, sep="\n")
     for line in done:
         print(printable_text(f"{path}: {line}"))
     if dry_run or not done:

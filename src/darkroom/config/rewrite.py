@@ -10,6 +10,7 @@ import yaml
 from darkroom.config.upgrade import upgraded
 from darkroom.config.yaml_file import Loader, read
 from darkroom.core.artifact import atomic_path
+from darkroom.core.errors import DarkroomError
 
 Key = tuple[str, ...]  # ("train_unet", "steps")
 # Names of keys that moved under another one.
@@ -30,6 +31,8 @@ def upgrade(path: Path, dry_run: bool = False) -> tuple[str, str, list[str]]:
     if not done:
         return before, before, []
     after, lost = rewritten(before, values)
+    if yaml.load(after, Loader) != values:  # a SafeLoader
+        raise DarkroomError(f"{path}: cannot be written anew as it is; give each value a line of its own")
     if not dry_run:
         with atomic_path(path.resolve()) as beside:
             beside.write_text(after, encoding="utf-8")
@@ -113,7 +116,8 @@ def _scalar(value: Any) -> str:
     if isinstance(value, float):
         plain = f"{value:.10f}".rstrip("0")
         return repr(value) if float(plain) != value else plain + "0" * plain.endswith(".")
-    if isinstance(value, list):
+    if isinstance(value, list) and not any(isinstance(one, str | list | dict) for one in value):
         return f"[{', '.join(map(_scalar, value))}]"
-    dumped: str = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
+    style = '"' if isinstance(value, str) and not value.isprintable() else None
+    dumped: str = yaml.safe_dump(value, default_flow_style=True, default_style=style, width=10_000, allow_unicode=True)
     return dumped.removesuffix("...\n").strip()

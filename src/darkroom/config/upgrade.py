@@ -34,6 +34,14 @@ def upgraded(values: Mapping[str, Any]) -> tuple[Values, list[str]]:
     return now, done
 
 
+def is_older(values: Mapping[str, Any]) -> bool:
+    """Whether a file is of an older form than today's."""
+    try:
+        return bool(upgraded(values)[1])
+    except DarkroomError:
+        return True
+
+
 def _section(values: Values, name: str) -> Values:
     """A section of the file; an empty one where there is none, which is not part of the file."""
     section: Any = values
