@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 from darkroom.audit.disk import FOLDER_MARK, Cache, Disk
+from darkroom.audit.file_types import foreign, kind
 from darkroom.audit.findings import Finding, short, some
-from darkroom.audit.kinds import foreign, kind
 from darkroom.audit.lineage import Lineage, Step
 from darkroom.config.stage_spec import PIPELINE, StageSpec
 from darkroom.config.yaml_file import Loader
@@ -22,11 +22,10 @@ from darkroom.tracking.run import flat
 class Checks:
     """The lineage of dvc.lock, held against files."""
 
-    def __init__(self, lineage: Lineage, places: Mapping[str, StageSpec], disk: Disk, cache: Cache) -> None:
-        self.lineage, self.places, self.disk, self.cache = lineage, places, disk, cache
+    def __init__(self, lineage: Lineage, specs: Mapping[str, StageSpec], disk: Disk, cache: Cache) -> None:
+        self.lineage, self.specs, self.disk, self.cache = lineage, specs, disk, cache
 
     def expect(self) -> None:
-        """Begin to hash all that will be looked at."""
         for step in self.lineage.steps.values():
             self.disk.expect(map(Path, (*step.outputs, *step.inputs, *step.code)))
             self.cache.expect(digest for path, digest in step.outputs.items() if path not in step.uncached)
@@ -72,13 +71,13 @@ class Checks:
             if path in step.uncached:
                 continue
             for broken, why in self.cache.corrupt(digest).items():
-                place = self.cache.place(broken)
+                spec = self.cache.object_path(broken)
                 what = f"{why}, which is {self._object(path, digest, broken)}"
-                away = f"rm -{'rf' if place.is_dir() else 'f'} {place}"
-                if foreign(place.parent, "a folder"):  # once for all that lies there
-                    place, away = place.parent, f"find {place.parent} -maxdepth 0 ! -type d -delete"
+                away = f"rm -{'rf' if spec.is_dir() else 'f'} {spec}"
+                if foreign(spec.parent, "a folder"):  # once for all that lies there
+                    spec, away = spec.parent, f"find {spec.parent} -maxdepth 0 ! -type d -delete"
                 remedy = f"{away} && {self._into_cache(step, path)}"
-                yield Finding("corrupt cache", str(place), what, remedy, here)
+                yield Finding("corrupt cache", str(spec), what, remedy, here)
             if self.disk.listing(Path(path)) is not None and self.cache.lacks(digest):
                 what = "not in DVC's cache, which could not give it back"
                 yield Finding("not in cache", path, what, self._into_cache(step, path), here)
@@ -88,11 +87,11 @@ class Checks:
         again = f"dvc repro {step.stage}"
         for path, digest in step.inputs.items():
             maker = self.lineage.maker(path)
-            whole = maker is not None and path in maker.outputs  # not a part of what it wrote
-            now = maker.outputs[path] if maker and whole else self.disk.digest(Path(path), digest)
-            if now == digest or (not (maker and whole) and self._is_odd(path)):
+            is_output = maker is not None and path in maker.outputs  # not a part of what it wrote
+            now = maker.outputs[path] if maker and is_output else self.disk.digest(Path(path), digest)
+            if now == digest or (not (maker and is_output) and self._is_odd(path)):
                 continue
-            if maker and whole:
+            if maker and is_output:
                 what = f"{step.stage} read {short(digest)}, but {maker.stage} has since written {short(now)}"
                 yield Finding("stale chain", path, what, again, (step.stage,))
             else:
@@ -139,15 +138,15 @@ class Checks:
 
     def definition(self, step: Step) -> Iterator[Finding]:
         """What dvc.yaml and params.yaml ask for otherwise than when the stage ran."""
-        place = self.places[step.stage]
+        spec = self.specs[step.stage]
         again, where = f"dvc repro {step.stage}", (step.stage,)
-        if place.cmd != step.cmd:
-            what = f"{step.stage} ran {step.cmd!r}, now {place.cmd!r}"
+        if spec.cmd != step.cmd:
+            what = f"{step.stage} ran {step.cmd!r}, now {spec.cmd!r}"
             yield Finding("out of date", str(PIPELINE), what, again, where)
         for otherwise, asked, had in (
-            ("reads other things", [*place.inputs, *place.code], step.inputs.keys() | step.code.keys()),
-            ("writes other things", place.outputs, step.outputs.keys()),
-            ("has other parameters", place.params, {key for values in step.params.values() for key in values}),
+            ("reads other things", [*spec.inputs, *spec.code], step.inputs.keys() | step.code.keys()),
+            ("writes other things", spec.outputs, step.outputs.keys()),
+            ("has other parameters", spec.params, {key for values in step.params.values() for key in values}),
         ):
             wanted = {str(one) for one in asked}
             if changed := wanted ^ had:
@@ -160,8 +159,8 @@ class Checks:
             then, now = flat(sections), _sections(Path(file), list(sections))
             keys = list(dict.fromkeys((*then, *now)))
             pairs = [(key, now.get(key, "absent"), then.get(key, "absent")) for key in keys]
-            if told := [f"{key} is {value}, was {before}" for key, value, before in pairs if value != before]:
-                yield Finding("out of date", file, f"changed since {step.stage} ran: {some(told)}", again, where)
+            if changes := [f"{key} is {value}, was {before}" for key, value, before in pairs if value != before]:
+                yield Finding("out of date", file, f"changed since {step.stage} ran: {some(changes)}", again, where)
 
     def restore(self, step: Step, path: str) -> str:
         """The command that brings an output back as dvc.lock has it."""
@@ -189,8 +188,8 @@ class Checks:
 
     def _into_cache(self, step: Step, path: str) -> str:
         """The command that has the cache hold an output; a commit, unless that would also hide other changes."""
-        whole = self.disk.digest(Path(path), step.outputs[path]) == step.outputs[path]
-        if whole and not any((*self.chain(step), *self.code(step, ""), *self.definition(step))):
+        is_output = self.disk.digest(Path(path), step.outputs[path]) == step.outputs[path]
+        if is_output and not any((*self.chain(step), *self.code(step, ""), *self.definition(step))):
             return f"dvc commit -f {step.stage}"
         return f"dvc pull --force {path}" if has_remote() else f"{self._again(step)} {step.stage}"
 
@@ -199,8 +198,8 @@ class Checks:
         before, now = self.cache.listing(digest), self.disk.listing(Path(path)) or {}
         if before is None or "" in before or "" in now:
             return ""
-        told = [name if name in now else f"{name} (gone)" for name in before if now.get(name) != before[name]]
-        return some(told + [f"{name} (new)" for name in sorted(now.keys() - before.keys())])
+        changes = [name if name in now else f"{name} (gone)" for name in before if now.get(name) != before[name]]
+        return some(changes + [f"{name} (new)" for name in sorted(now.keys() - before.keys())])
 
     def _object(self, path: str, digest: str, broken: str) -> str:
         """What an object of the cache is."""

@@ -116,7 +116,7 @@ def _print_memory(loaded: "Params") -> None:
     from darkroom.core.device import runtime
     from darkroom.core.progress import readable_size
     from darkroom.planning.memory import ERROR, Estimate, device_of
-    from darkroom.runner.shortage import knobs
+    from darkroom.runner.out_of_memory import knobs
 
     device = device_of(runtime().device)
     columns = ("weights", "gradients", "optimizer", "averages", "activations", "total")

@@ -41,17 +41,15 @@ def in_processes(make: Callable[[T], U], items: Iterable[T], number: int) -> Gen
     """make(item) of each item, in order, each in one of `number` processes; they end with this one, whatever ends it.
 
     Close the iterator where it is not taken to its end. They are forks: `make` must use neither PyTorch nor Arrow,
-    whose threads a fork does not have. Elsewhere than on Linux, and where `number` is 1, there are none.
-
-    Raises:
-        DarkroomError: a process was ended from outside.
+    whose threads a fork does not have. Elsewhere than on Linux, and where `number` is 1, there are none. Raises
+    DarkroomError: a process was ended from outside.
     """
     if number == 1 or sys.platform != "linux":
         yield from map(make, items)
         return
     context = multiprocessing.get_context("fork")
     over = context.Event()
-    pool = ProcessPoolExecutor(number, context, _begin, (os.getpid(), over))
+    pool = ProcessPoolExecutor(number, context, _start_worker, (os.getpid(), over))
     try:
         yield from _in_order(pool, partial(_unless_over, make), items, 2 * number)
         pool.shutdown()
@@ -87,7 +85,7 @@ def _unless_over(make: Callable[[T], U], item: T) -> U:
     return make(item)
 
 
-def _begin(parent: int, over: Event) -> None:
+def _start_worker(parent: int, over: Event) -> None:
     """In a new process: signals are the parent's business, and its end is the end of this one."""
     _Over.event = over
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -57,7 +57,7 @@ class Checkpoints:
         """For trainings that are started anew each time."""
         return cls(None, {}, 0, 0, Interruption())
 
-    def resume(self, parts: Mapping[str, Stateful], end: int) -> int:
+    def resume(self, states: Mapping[str, Stateful], end: int) -> int:
         """Bring `parts` to the newest whole checkpoint; the steps it had done, 0 where there is none.
 
         end: the step after which the training is to end. What was saved on the way to another end is as good, but not
@@ -80,8 +80,8 @@ class Checkpoints:
             if differing := [key for key, value in self.profile.items() if content["profile"].get(key) != value]:
                 was = ", ".join(f"{key} was {content['profile'].get(key)}, is {self.profile[key]}" for key in differing)
                 log.warning("%s: of another execution profile (%s); the result may differ in its last bits", path, was)
-            for name, part in parts.items():
-                part.load_state_dict(content["parts"][name])
+            for name, state in states.items():
+                state.load_state_dict(content["parts"][name])
             self.resumed = step
             log.warning("going on from step %d (%s)", self.resumed, path)
             return self.resumed
@@ -94,20 +94,18 @@ class Checkpoints:
         return int(found[-1].name.removeprefix("step_")) if found else None
 
     def after(
-        self, step: int, parts: Mapping[str, Stateful], end: int, check: Callable[[], None] = lambda: None
+        self, step: int, states: Mapping[str, Stateful], end: int, check: Callable[[], None] = lambda: None
     ) -> None:
         """Save, where it is time or the end was asked for; call when `step` steps are done, hooks and all.
 
         end: the step after which the training ends.
         check: called before anything is saved; what it raises goes on.
-
-        Raises:
-            Interrupted: the end was asked for.
+        Raises Interrupted: the end was asked for.
         """
         if (number := self.interruption.asked) is not None:
             self.interruption.settle()
             check()
-            saved = self.folder is not None and self._save(self.folder, step, parts, end)
+            saved = self.folder is not None and self._save(self.folder, step, states, end)
             raise Interrupted(number, f"saved at step {step}" if saved else "")
         if self.folder is None:
             return
@@ -115,9 +113,9 @@ class Checkpoints:
         by_clock = self.minutes > 0 and waited >= max(60 * self.minutes, self._cost / SHARE)
         if by_clock or (self.steps and step % self.steps == 0):
             check()
-            self._save(self.folder, step, parts, end)
+            self._save(self.folder, step, states, end)
 
-    def _save(self, folder: Path, step: int, parts: Mapping[str, Stateful], end: int) -> bool:
+    def _save(self, folder: Path, step: int, states: Mapping[str, Stateful], end: int) -> bool:
         """Whether it could be: a full disk ends no training."""
         began = time.monotonic()
         path = folder / f"step_{step:09d}"
@@ -126,7 +124,7 @@ class Checkpoints:
             folder.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir()
-            _write(beside, {"step": step, "end": end, "profile": self.profile, "parts": parts})
+            _write(beside, {"step": step, "end": end, "profile": self.profile, "parts": states})
             shutil.rmtree(path, ignore_errors=True)
             beside.replace(path)
             _sync(folder)
@@ -153,7 +151,7 @@ def _found(folder: Path) -> list[Path]:
 
 def _write(folder: Path, content: Mapping[str, Any]) -> None:
     tensors: dict[str, Any] = {}
-    states = {name: part.state_dict() for name, part in content["parts"].items()}
+    states = {name: state.state_dict() for name, state in content["parts"].items()}
     state = {**content, "parts": pack(states, tensors)}
     save_tensors(folder / TENSORS, tensors)
     (folder / STATE).write_text(json.dumps(state), encoding="utf-8")

@@ -34,7 +34,6 @@ class Interruption:
         self._deferring = False
 
     def listen(self) -> None:
-        """Take SIGTERM and SIGINT."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._take)
 

@@ -13,8 +13,7 @@ LAST = torch.channels_last
 def pack(value: Any, tensors: dict[str, Tensor], name: str = "") -> Any:
     """`value` as JSON, its tensors put into `tensors` under their paths.
 
-    Raises:
-        TypeError: something that is none of these, such as an object of a class.
+    Raises TypeError: something that is none of these, such as an object of a class.
     """
     if isinstance(value, Tensor):
         tensors[name] = value

@@ -21,9 +21,6 @@ def read_bytes(path: Path, limit: Limit | None, remedy: str) -> bytes:
 
     Args:
         limit: of its bytes. remedy: what its reader can do.
-
-    Raises:
-        DarkroomError: it is missing, no file, or larger.
     """
     try:
         found = path.stat()
@@ -46,11 +43,10 @@ def parse_json(text: str, infinite: Collection[str] = ()) -> Any:
     Args:
         infinite: keys whose numbers need not be finite.
 
-    Raises:
-        ValueError: it is another one; the message is the reason.
+    Raises ValueError: it is another one; the message is the reason.
     """
     try:
-        value = json.loads(text, parse_int=_whole, object_pairs_hook=_once)
+        value = json.loads(text, parse_int=_bounded_int, object_pairs_hook=_once)
     except RecursionError:
         raise ValueError(f"nested deeper than {DEPTH.most} levels") from None
     _check_text("", value)
@@ -71,7 +67,7 @@ def parse_json(text: str, infinite: Collection[str] = ()) -> Any:
     return value
 
 
-def _whole(digits: str) -> int:
+def _bounded_int(digits: str) -> int:
     if len(digits.lstrip("-")) > MOST_DIGITS:
         raise ValueError(f"a number of {len(digits.lstrip('-'))} digits, {digits[:8]}…")
     return int(digits)
@@ -97,14 +93,13 @@ def _check_text(key: str, value: Any) -> None:
             raise ValueError(f"{reprlib.repr(key)} holds half of a letter, {reprlib.repr(value)}") from None
 
 
-def typed(kind: type[T], value: Any, place: str, remedy: str) -> T:
+def typed(kind: type[T], value: Any, where: str, remedy: str) -> T:
     """What JSON says as a dataclass `kind`: its fields and no others, each of exactly its type.
 
     Args:
         place: the file, and the key where it is not all that the file says.
 
-    Raises:
-        DarkroomError: names the place, the field and what is wrong; also what `kind` itself refuses.
+    Raises DarkroomError: names the place, the field and what is wrong; also what `kind` itself refuses.
     """
     from pydantic import TypeAdapter, ValidationError  # takes time that most readers of files need not spend
 
@@ -122,4 +117,4 @@ def typed(kind: type[T], value: Any, place: str, remedy: str) -> T:
             reason = f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}{found}"
         except DarkroomError as error:
             reason = str(error)
-    raise DarkroomError(f"{place}: {reason}; {remedy}")
+    raise DarkroomError(f"{where}: {reason}; {remedy}")

@@ -177,7 +177,6 @@ class Progress:
 
 
 def track(items: Iterable[T], total: int, description: str, unit: str = "item") -> Iterator[T]:
-    """Iterate over `items`, showing progress."""
     with Progress(total, description, unit) as bar:
         for item in items:
             yield item

@@ -63,8 +63,7 @@ class Budget:
 def budget(stage: str, minutes: float) -> Budget:
     """Time some steps of a stage's training and write how many fit into `minutes`.
 
-    Raises:
-        DarkroomError: the stage trains nothing, something it needs is not there, or not even one step fits.
+    Raises DarkroomError: the stage trains nothing, something it needs is not there, or not even one step fits.
     """
     check_trains(stage)
     section = training_of(parameters.load(), stage).model_dump()
@@ -120,7 +119,7 @@ def _check_inputs(stage: str) -> None:
     stages = stage_specs()
     if stage not in stages:
         raise DarkroomError(f"dvc.yaml: has no stage {stage!r}")
-    makers = {path: name for name, place in stages.items() for path in place.outputs}
+    makers = {path: name for name, spec in stages.items() for path in spec.outputs}
     for path in stages[stage].inputs:
         if not path.exists():
             remedy = f"dvc repro {makers[path]}" if path in makers else "put it there"

@@ -51,7 +51,6 @@ class Finish:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """See `Request`."""
         self._trainings += 1
         files, me = self._files, psutil.Process()
         files.asked.unlink(missing_ok=True)
@@ -64,7 +63,6 @@ class Finish:
                 file.unlink(missing_ok=True)
 
     def asked(self) -> bool:
-        """See `Request`."""
         return os.path.exists(self._files.asked)  # noqa: PTH110 - a path is built in no time here, once a step
 
     def settle(self, end: int, planned: int) -> bool:
@@ -121,9 +119,7 @@ def finish(stage: str, remind: Callable[[str], None]) -> Finished:
     """Ask a running training to end, and wait for the answer.
 
     remind: is told, once, why it takes long.
-
-    Raises:
-        DarkroomError: there is no such training here, or it cannot be ended now.
+    Raises DarkroomError: there is no such training here, or it cannot be ended now.
     """
     check_trains(stage)
     section = training_of(parameters.load(), stage)
@@ -143,11 +139,7 @@ def finish(stage: str, remind: Callable[[str], None]) -> Finished:
 
 
 def check_trains(stage: str) -> None:
-    """Refuse a stage that trains nothing.
-
-    Raises:
-        DarkroomError: as said.
-    """
+    """Refuse a stage that trains nothing."""
     trained = [name for name, field in parameters.Params.model_fields.items() if _trains(field.annotation)]
     if stage not in trained:
         raise DarkroomError(f"{stage!r} is not a stage that trains; those are {', '.join(trained)}")
@@ -176,10 +168,10 @@ def _at_work(files: _Files, stage: str) -> psutil.Process:
     )
     if not files.training.is_file():
         raise nobody
-    told = read_json(files.training)
+    noted = read_json(files.training)
     try:
-        process = psutil.Process(int(told["pid"]))
-        there = process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - told["since"]) < 1
+        process = psutil.Process(int(noted["pid"]))
+        there = process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - noted["since"]) < 1
     except (psutil.Error, KeyError, TypeError, ValueError):
         raise nobody from None
     if not there:

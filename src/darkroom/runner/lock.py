@@ -24,10 +24,8 @@ log = logging.getLogger("darkroom")
 def alone(stage: str, lock: Path) -> Iterator[None]:
     """Hold `lock` while the block writes the outputs of `stage`.
 
-    An earlier run of it, whose dvc was killed, ends first.
-
-    Raises:
-        DarkroomError: another run of the stage still works on them after WAIT seconds.
+    An earlier run of it, whose dvc was killed, ends first. Raises DarkroomError: another run of the stage still works
+    on them after WAIT seconds.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     held = FileLock(lock)

@@ -88,38 +88,34 @@ class StageOutlook:
         self._later = [] if asked.single else still_to_run(stage, params, stages, asked.targets)
         done = sum(any(t.dvc == self._dvc for t in self._times(s)) for s in stages if s not in (stage, *self._later))
         self._position = f"stage {done + 1} of {done + 1 + len(self._later)}"
-        self._own = self._estimate(stage)
+        self._stage_seconds = self._estimate(stage)
         expected = {later: self._estimate(later) for later in self._later}
         self._unknown = [later for later, seconds in expected.items() if seconds is None]
         self._after = sum(seconds for seconds in expected.values() if seconds is not None)
 
     def at_start(self) -> str:
-        """The line with which a stage begins."""
-        unknown = [*([] if self._own is not None else [self.stage]), *self._unknown]
-        known = self._after + (self._own or 0.0)
+        unknown = [*([] if self._stage_seconds is not None else [self.stage]), *self._unknown]
+        known = self._after + (self._stage_seconds or 0.0)
         if not unknown:
             return f"{self._position}, {about(known)} left in all"
         never = f"not timed here yet: {', '.join(unknown)}"
         return f"{self._position}, {f'{about(known)} left without those ' if known else ''}{never}"
 
     def in_all(self, left: float | None, training: bool) -> str:
-        """See `Outlook`."""
-        remaining = None if self._own is None else max(self._own - (time.monotonic() - self._began - self._idle), 0.0)
+        active = time.monotonic() - self._began - self._idle
         if training and left is not None:
-            own: float | None = left + self._rest(self._times(self.stage))
-        else:
-            own = remaining if left is None or remaining is None else max(left, remaining)
-        if own is None:
+            stage_left = left + self._rest(self._times(self.stage))
+        elif self._stage_seconds is None:
             return self._position
+        else:
+            stage_left = max(self._stage_seconds - active, left or 0.0, 0.0)
         without = f"; not timed here yet: {', '.join(self._unknown)}" if self._unknown else ""
-        return f"{self._position}, {about(own + self._after)} left in all{without}"
+        return f"{self._position}, {about(stage_left + self._after)} left in all{without}"
 
     def trained(self, steps: int, seconds: float) -> None:
-        """See `Outlook`."""
         self._steps, self._trained = self._steps + steps, self._trained + seconds
 
     def stopped(self, seconds: float) -> None:
-        """See `Outlook`."""
         self._idle += seconds
 
     def record(self, seconds: float) -> None:
@@ -145,7 +141,6 @@ class StageOutlook:
 
     @staticmethod
     def _rest(alike: Sequence[Times]) -> float:
-        """What a stage takes besides its training."""
         return statistics.median(times.seconds - times.training for times in alike) if alike else 0.0
 
     def _steps_of(self, stage: str) -> int | None:
@@ -195,8 +190,8 @@ def still_to_run(stage: str, params: Params, stages: Mapping[str, StageSpec], ta
     what differs from dvc.lock in its parameters, its code or its outputs, and what builds on that.
     """
     lock, now, hashes = _lock(), params.model_dump(), dict[Path, str]()
-    makers = {path: name for name, place in stages.items() for path in place.outputs}
-    behind = {name: {makers[path] for path in place.inputs if path in makers} for name, place in stages.items()}
+    makers = {path: name for name, spec in stages.items() for path in spec.outputs}
+    behind = {name: {makers[path] for path in spec.inputs if path in makers} for name, spec in stages.items()}
     wanted = _with_all_behind([target for target in targets if target in stages] or list(stages), behind)
     stale = {stage} | {
         name for name in wanted if name != stage and _differs(stages[name], lock.get(name), now, makers, hashes)
@@ -220,16 +215,16 @@ def _with_all_behind(names: Sequence[str], behind: Mapping[str, set[str]]) -> se
 
 
 def _differs(
-    place: StageSpec, locked: Any, params: Mapping[str, Any], makers: Mapping[Path, str], hashes: dict[Path, str]
+    spec: StageSpec, locked: Any, params: Mapping[str, Any], makers: Mapping[Path, str], hashes: dict[Path, str]
 ) -> bool:
     """Whether a stage is out of date by itself, whatever those before it do."""
-    if locked is None or locked.get("cmd") != place.cmd or not all(path.exists() for path in place.outputs):
+    if locked is None or locked.get("cmd") != spec.cmd or not all(path.exists() for path in spec.outputs):
         return True
     recorded = locked.get("params", {}).get(PARAMS_FILE.name, {})
-    if any(recorded.get(key) != params.get(key) for key in place.params):
+    if any(recorded.get(key) != params.get(key) for key in spec.params):
         return True
     seen = {Path(dep["path"]): dep.get("md5") for dep in locked.get("deps", [])}
-    for path in (*place.code, *(path for path in place.inputs if path not in makers)):
+    for path in (*spec.code, *(path for path in spec.inputs if path not in makers)):
         if path not in hashes:
             hashes[path] = _hash(path)
         if seen.get(path) != hashes[path]:

@@ -17,7 +17,7 @@ import yaml
 from darkroom.config.stage_spec import LOCK, PIPELINE
 from darkroom.core.artifact import content_hash, read_json
 from darkroom.core.errors import DarkroomError
-from darkroom.runner.copies import PROFILE, REPRODUCTION, SEARCHED, own_code_first, programs_of_python_first
+from darkroom.runner.project_copy import PROFILE, REPRODUCTION, SEARCHED, own_code_first, programs_of_python_first
 from darkroom.tracking.address import is_on, location, project_root
 from darkroom.tracking.query import store_exists
 from darkroom.tracking.repository import SilentGitError, answer
@@ -77,9 +77,7 @@ def reproduce(stage: str) -> Reproduction:
     """Run a stage of the last commit and compare its outputs with that commit's dvc.lock.
 
     Works in a copy, below PLACE: the project's own files stay as they are. The copy stays only where outputs differ.
-
-    Raises:
-        DarkroomError: no such stage, what it depends on cannot be had or is not what dvc.lock says, or it failed.
+    Raises DarkroomError: no such stage, what it depends on cannot be had or is not what dvc.lock says, or it failed.
     """
     if not PIPELINE.is_file():
         raise DarkroomError(f"{PIPELINE}: no such file here; run darkroom from the project's folder")
@@ -138,11 +136,7 @@ def _recorded_profile(outs: Sequence[Mapping[str, Any]]) -> dict[str, str] | Non
 
 
 def _folder(stage: str) -> Path:
-    """An empty folder for the copy, made by this process and no other.
-
-    Raises:
-        DarkroomError: there is one already.
-    """
+    """An empty folder for the copy, made by this process and no other."""
     folder = PLACE / stage
     PLACE.mkdir(exist_ok=True)
     try:
@@ -180,11 +174,7 @@ def _bring(stage: str, dependencies: Sequence[Path], copy: Path) -> None:
 
 
 def _fetch(paths: Sequence[str]) -> str:
-    """Fetch what dvc.lock says of these paths into the cache; what DVC said about it, in one line.
-
-    Raises:
-        DarkroomError: dvc.lock or dvc.yaml are not as in the last commit, so other versions would come.
-    """
+    """Fetch what dvc.lock says of these paths into the cache; what DVC said about it, in one line."""
     if changed := answer("diff", "--name-only", "HEAD", "--", str(LOCK), str(PIPELINE)):
         raise DarkroomError(
             f"{changed.splitlines()[0]}: differs from the last commit, whose data are to be fetched; "
@@ -192,8 +182,8 @@ def _fetch(paths: Sequence[str]) -> str:
         )
     done = _dvc("fetch", *paths)
     said = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
-    told = [line for kind in ("ERROR", "No remote", "WARNING") for line in said if line.startswith(kind)]
-    return told[0] if told else "DVC does not say why"
+    reasons = [line for kind in ("ERROR", "No remote", "WARNING") for line in said if line.startswith(kind)]
+    return reasons[0] if reasons else "DVC does not say why"
 
 
 def _check_unchanged(stage: str, copy: Path) -> None:
@@ -202,7 +192,8 @@ def _check_unchanged(stage: str, copy: Path) -> None:
     try:
         found = json.loads(done.stdout).get(stage, [])
     except ValueError:
-        raise DarkroomError(f"{stage}: dvc status failed ({_reason(done.stderr)}); mend that") from None
+        reason = (done.stderr.strip().splitlines() or ["it does not say why"])[-1]
+        raise DarkroomError(f"{stage}: dvc status failed ({reason}); run dvc status here") from None
     for change in found:
         if isinstance(change, str) or "changed outs" not in change:
             what = change if isinstance(change, str) else f"changed: {', '.join(_names(change['changed deps']))}"
@@ -214,7 +205,7 @@ def _check_unchanged(stage: str, copy: Path) -> None:
 
 def _names(changes: Mapping[str, Any]) -> list[str]:
     """Paths, and of params files the keys."""
-    return [name for key, how in changes.items() for name in ([key] if isinstance(how, str) else how)]
+    return [name for key, kind in changes.items() for name in ([key] if isinstance(kind, str) else kind)]
 
 
 def _run(stage: str, copy: Path) -> dict[str, str] | None:
@@ -222,13 +213,13 @@ def _run(stage: str, copy: Path) -> dict[str, str] | None:
 
     Returns its execution profile, if it says it.
     """
-    own = (copy / PLACE).resolve()
+    reproduction = (copy / PLACE).resolve()
     command = [*DVC, "repro", "--force", "--single-item", "--no-commit", stage]
     reason = "it says nothing"
     with subprocess.Popen(
         command,
         cwd=copy,
-        env={**_environment(), SEARCHED: own_code_first(), REPRODUCTION: str(own)},
+        env={**_environment(), SEARCHED: own_code_first(), REPRODUCTION: str(reproduction)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -245,7 +236,7 @@ def _run(stage: str, copy: Path) -> dict[str, str] | None:
             raise
     if running.returncode:
         raise DarkroomError(f"{stage}: could not be made again ({reason.removeprefix('darkroom: ')})")
-    profile: dict[str, str] | None = read_json(own / PROFILE) if (own / PROFILE).is_file() else None
+    profile: dict[str, str] | None = read_json(reproduction / PROFILE) if (reproduction / PROFILE).is_file() else None
     return profile
 
 
@@ -278,8 +269,8 @@ def _files(path: str, before: str, copy: Path) -> Files | None:
         old = {entry["relpath"]: entry["md5"] for entry in read_json(listing)}
     except (DarkroomError, KeyError, TypeError):  # the work of hours is done: what came out stands without the list
         return None
-    place = copy / path
-    new = {file.relative_to(place).as_posix(): content_hash(file) for file in place.rglob("*") if file.is_file()}
+    root = copy / path
+    new = {file.relative_to(root).as_posix(): content_hash(file) for file in root.rglob("*") if file.is_file()}
     return Files(
         changed=sorted(name for name in old.keys() & new.keys() if old[name] != new[name]),
         missing=sorted(old.keys() - new.keys()),
@@ -298,7 +289,3 @@ def _environment() -> dict[str, str]:
 
 def _dvc(*arguments: str, at: Path | None = None) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([*DVC, *arguments], cwd=at, env=_environment(), capture_output=True, text=True, check=False)
-
-
-def _reason(said: str) -> str:
-    return (said.strip().splitlines() or ["it does not say why"])[-1]

@@ -22,18 +22,18 @@ from darkroom.core.progress import readable_size
 from darkroom.core.text import printable_text
 from darkroom.planning import demands
 from darkroom.runner.budget import VARIABLE, keep
-from darkroom.runner.copies import PROFILE, link_what_is_outside, reproduction, run_own_code
 from darkroom.runner.finishing import STOP_AT, Finish, differences
 from darkroom.runner.lock import alone, die_with_dvc
+from darkroom.runner.out_of_memory import explain_shortages
 from darkroom.runner.outlook import look_ahead
+from darkroom.runner.project_copy import PROFILE, link_what_is_outside, reproduction, run_own_code
 from darkroom.runner.resuming import FOLDER, clear_recorded, fingerprint, mark_done
-from darkroom.runner.shortage import told
 from darkroom.runner.workers import Worker, leading, link
 from darkroom.tracking import Run, stage_run
 from darkroom.tracking.address import project_root
+from darkroom.tracking.executed_code import ExecutedCode
 from darkroom.tracking.note import Account, figure
 from darkroom.tracking.ports import while_it_runs
-from darkroom.tracking.ran import Ran
 from darkroom.training.engine.distributed import ALONE, Processes
 from darkroom.training.engine.ending import Ending
 from darkroom.training.engine.timing import MeasuredError, Stopwatch
@@ -62,7 +62,7 @@ Body = Callable[[parameters.Params, Work], Figures]
 
 
 def run_stage(stage: str, body: Body, trains: bool = False) -> NoReturn:
-    """Run a stage and exit: 0 when its outputs are written, 1 with one line on stderr for an error the user can mend.
+    """Run a stage and exit: 0 when its outputs are written, 1 with one line on stderr for an error the user can fix.
 
     `body(params, work)` gets all parameters, validated, does the work, writes the outputs named in dvc.yaml and
     returns its key figures for the summary.
@@ -87,7 +87,7 @@ def run_stage(stage: str, body: Body, trains: bool = False) -> NoReturn:
         if error.errno not in FULL:
             raise
         print(
-            f"darkroom: {stage}: {printable_text(error)}; make room, or mend the permissions, and run again",
+            f"darkroom: {stage}: {printable_text(error)}; make room, or correct the permissions, and run again",
             file=sys.stderr,
         )
         sys.exit(1)
@@ -105,7 +105,7 @@ def _take_part(stage: str, body: Body, worker: Worker) -> None:
         checkpoints = Checkpoints(worker.training, profile, 0, 0, Interruption())
         processes = Processes(worker.rank, worker.size, device, worker)
         params = parameters.load()
-        with told(stage, params, device, checkpoints):
+        with explain_shortages(stage, params, device, checkpoints):
             body(params, Work(device, _untracked(stage), checkpoints, processes))
 
 
@@ -121,7 +121,7 @@ def _time(stage: str, body: Body, folder: Path) -> None:
     processes = leading(settings.processes, device, folder / "training")
     work = Work(device, _untracked(stage), processes=processes, ending=Stopwatch)
     try:
-        with told(stage, params, device, work.checkpoints):
+        with explain_shortages(stage, params, device, work.checkpoints):
             body(params, work)
     except MeasuredError as measured:
         keep(measured.timing, folder)
@@ -140,7 +140,7 @@ def _run(stage: str, body: Body, trains: bool, interruption: Interruption) -> No
     n_processes = settings.processes if trains else 1
     here = stage_spec(stage)
     check_not_linked(here.outputs)
-    ran = Ran(here)
+    executed = ExecutedCode(here)
     die_with_dvc()
     with alone(stage, FOLDER / f"{stage}.lock"):
         again = reproduction()
@@ -152,8 +152,8 @@ def _run(stage: str, body: Body, trains: bool, interruption: Interruption) -> No
             write_json(again / PROFILE, profile)
         chosen = {key: _lookup(params.model_dump(), key) for key in here.params}
         inputs, code = here.input_hashes(), here.code_hashes()
-        own = dict(chosen.get(stage, {}))
-        finish = Finish(stage, own) if trains and again is None else None
+        section = dict(chosen.get(stage, {}))
+        finish = Finish(stage, section) if trains and again is None else None
         training = root / FOLDER / stage / fingerprint(stage, here.cmd, _without_end(chosen, stage), inputs, code)
         checkpoints = Checkpoints(
             training, profile, settings.checkpoint_minutes, settings.checkpoint_steps, interruption
@@ -165,20 +165,20 @@ def _run(stage: str, body: Body, trains: bool, interruption: Interruption) -> No
             processes = leading(n_processes, device, training)
             try:
                 work = Work(device, run, checkpoints, processes, partial(Ending, request=finish))
-                with told(stage, params, device, checkpoints):
+                with explain_shortages(stage, params, device, checkpoints):
                     figures = {**body(params, work), **remarks}
             finally:  # a run's parameter has one value for ever, and this one may have changed on the way
                 if finish is not None:
-                    chosen[stage] = own = finish.section
-                if STOP_AT in own:
-                    run.parameters({f"{stage}.{STOP_AT}": own[STOP_AT]})
+                    chosen[stage] = section = finish.section
+                if STOP_AT in section:
+                    run.parameters({f"{stage}.{STOP_AT}": section[STOP_AT]})
             for path in here.outputs:
                 if not path.exists():
                     raise DarkroomError(f"{path} was not written")
             _check_unchanged(stage, chosen)
             if checkpoints.resumed is not None:
                 run.tag("resumed.from_step", str(checkpoints.resumed))
-            for name, value in ran.tags().items():
+            for name, value in executed.tags().items():
                 run.tag(name, value)
             run.summary(figures)
         mark_done(training, here.outputs)
@@ -189,8 +189,10 @@ def _run(stage: str, body: Body, trains: bool, interruption: Interruption) -> No
 
 def _without_end(chosen: Mapping[str, Any], stage: str) -> dict[str, Any]:
     """The parameters of a stage but for where its training ends."""
-    own = chosen.get(stage, {})
-    return {**chosen, stage: {key: value for key, value in own.items() if key != STOP_AT}} if own else dict(chosen)
+    section = chosen.get(stage, {})
+    return (
+        {**chosen, stage: {key: value for key, value in section.items() if key != STOP_AT}} if section else dict(chosen)
+    )
 
 
 def _check_unchanged(stage: str, chosen: Mapping[str, Any]) -> None:

@@ -74,7 +74,6 @@ class Workers:
                 self._dismiss()
 
     def who_left(self) -> str | None:
-        """See `Company`."""
         end = time.monotonic() + NOTICED
         while self._lost is None and time.monotonic() < end:
             time.sleep(POLL)
@@ -95,8 +94,8 @@ class Workers:
         status = process.wait()
         if status == 0 or self._over.is_set():
             return
-        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        self._lost = f"worker {rank} {how}; run again to go on from the last checkpoint, or set DARKROOM_PROCESSES=1"
+        cause = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        self._lost = f"worker {rank} {cause}; run again to go on from the last checkpoint, or set DARKROOM_PROCESSES=1"
         os.kill(os.getpid(), signal.SIGUSR1)
         if not self._over.wait(STUCK):
             print(f"darkroom: {self._lost}", file=sys.stderr, flush=True)
@@ -154,11 +153,7 @@ class Worker:
 
     @contextmanager
     def meeting(self) -> Iterator[Path]:
-        """See `Company`. The block done, so is the worker.
-
-        Raises:
-            SystemExit: always, at the end of the block.
-        """
+        """See `Company`. The block done, so is the worker. Raises SystemExit: always, at the end of the block."""
         _ready(self.folder, self.rank).touch()
         yield self.folder / STORE
         raise SystemExit(0)
@@ -188,5 +183,4 @@ def link(source: Path, target: Path, without: Sequence[Path]) -> None:
 
 
 def _ready(folder: Path, rank: int) -> Path:
-    """The file that says that a worker has come as far as the training."""
     return folder / f"{rank}.ready"

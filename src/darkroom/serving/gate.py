@@ -43,7 +43,7 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
-class Contender:
+class AliasHolder:
     """The version that has the alias. figures: of its evaluation; None where they cannot be had, and `why`."""
 
     name: str
@@ -75,7 +75,7 @@ def read_figures(folder: Path) -> Any:
 
 
 def decide(
-    figures: Any, thresholds: Thresholds, rival: Contender | None = None, losses: Mapping[str, float] | None = None
+    figures: Any, thresholds: Thresholds, holder: AliasHolder | None = None, losses: Mapping[str, float] | None = None
 ) -> Verdict:
     """Whether a version may have the alias.
 
@@ -90,9 +90,9 @@ def decide(
     if not isinstance(figures, Mapping) or not isinstance(figures.get("alignment"), Mapping):
         return Verdict((f"{EVALUATION} is not as evaluate writes it", *broken))
     reasons = [*_not_finite(figures), *broken, *_below(figures, thresholds)]
-    if rival is None or not thresholds.not_below_candidate:
+    if holder is None or not thresholds.not_below_candidate:
         return Verdict(tuple(reasons))
-    worse, notes = _compared(figures, rival)
+    worse, notes = _compared(figures, holder)
     return Verdict((*reasons, *worse), notes)
 
 
@@ -120,8 +120,8 @@ def estimate(figures: Any, name: str) -> Estimate | None:
 
 def withheld(figures: Any, name: str) -> str | None:
     """Why a figure is withheld, itself or with what it belongs to; None where it is not."""
-    parts, reasons = name.split("."), withheld_names(figures)
-    paths = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+    segments, reasons = name.split("."), withheld_names(figures)
+    paths = (".".join(segments[:n]) for n in range(len(segments), 0, -1))
     return next((str(reasons[path]) for path in paths if path in reasons), None)
 
 
@@ -195,26 +195,26 @@ def _like_spoilt(figures: Mapping[str, Any], spoilt: str) -> Iterator[str]:
         yield f"{FIDELITY} {found} is not below {limit:.3g}, that of register.fid_below = {spoilt}"
 
 
-def _compared(figures: Mapping[str, Any], rival: Contender) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _compared(figures: Mapping[str, Any], holder: AliasHolder) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Where a version is worse than the one that has the alias; and what could not be compared."""
-    if rival.figures is None:
-        return (), (f"not compared with {rival.name}: {rival.why or f'it has no {EVALUATION}'}",)
-    if reason := judged_otherwise(figures, rival.figures):
-        return (), (f"not compared with {rival.name}: {reason}",)
+    if holder.figures is None:
+        return (), (f"not compared with {holder.name}: {holder.why or f'it has no {EVALUATION}'}",)
+    if reason := judged_otherwise(figures, holder.figures):
+        return (), (f"not compared with {holder.name}: {reason}",)
     worse, apart = [], []
-    names = list(_deciding(figures) | _deciding(rival.figures))
+    names = list(_deciding(figures) | _deciding(holder.figures))
     for name in names:
-        new, old = estimate(figures, name), estimate(rival.figures, name)
-        if new is None or old is None or withheld(figures, name) or withheld(rival.figures, name):
+        new, old = estimate(figures, name), estimate(holder.figures, name)
+        if new is None or old is None or withheld(figures, name) or withheld(holder.figures, name):
             apart.append(name)
             continue
         change = difference(new, old)
         if (change.low > 0) if name == FIDELITY else (change.high < 0):
             side = "above" if name == FIDELITY else "below"
-            worse.append(f"{name} {new} is {side} the {old} of {rival.name}, by {abs(change.value):.3g}")
+            worse.append(f"{name} {new} is {side} the {old} of {holder.name}, by {abs(change.value):.3g}")
     if len(apart) == len(names):
-        return (), (f"not compared with {rival.name}: no figure is known of both",)
-    notes = (f"not compared with {rival.name}: {', '.join(apart)}, not known of both",) if apart else ()
+        return (), (f"not compared with {holder.name}: no figure is known of both",)
+    notes = (f"not compared with {holder.name}: {', '.join(apart)}, not known of both",) if apart else ()
     return tuple(worse), notes
 
 
@@ -234,7 +234,6 @@ def _deciding(figures: Any) -> dict[str, None]:
 
 
 def _known(figures: Any, name: str) -> bool:
-    """Whether there is such a figure, be it withheld."""
     return _at(figures, name) is not None or name in withheld_names(figures)
 
 

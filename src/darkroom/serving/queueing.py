@@ -48,11 +48,6 @@ class Watch(Tally):
         self.limits, self.arrival = limits, arrival.get() or Arrival()
 
     def count(self) -> None:
-        """See the class.
-
-        Raises:
-            RefusedError: see `check`.
-        """
         super().count()
         self.check()
 
@@ -62,9 +57,8 @@ class Watch(Tally):
         Args:
             waits: whether the request still waits for its turn.
 
-        Raises:
-            LimitError: it took longer than it may. BusyError: it waited so long.
-            EndingError: the server was told to end. LeftError: the client has gone.
+        Raises LimitError: it took longer than it may. BusyError: it waited so long. EndingError: the server was told to
+        end. LeftError: the client has gone.
         """
         if ending.is_set():
             raise EndingError("the server is ending; ask again once it is back")
@@ -91,13 +85,9 @@ class Queue:
         self._there, self._lock = 0, threading.Lock()
 
     def do(self, work: Callable[[], T], watch: Watch) -> T:
-        """Do `work` when its turn has come.
-
-        Raises:
-            RefusedError: too many wait already, or see `Watch.check`.
-        """
+        """Do `work` when its turn has come. Raises RefusedError: too many wait already, or see `Watch.check`."""
         with self._lock:
-            check_together(self._there + 1, self._limits)
+            check_capacity(self._there + 1, self._limits)
             self._there += 1
         try:
             watch.check(waits=True)
@@ -114,13 +104,9 @@ class Queue:
                 self._there -= 1
 
 
-def check_together(there: int, limits: Limits) -> None:
-    """Refuse a request where so many are there, with it.
-
-    Raises:
-        BusyError: names the limits.
-    """
-    if there > limits.together:
+def check_capacity(there: int, limits: Limits) -> None:
+    """Refuse a request where so many are there, with it. Raises BusyError: names the limits."""
+    if there > limits.most_requests:
         raise BusyError(
             f"requests at once = {there}: {limits.at_work} at work ({variable('at_work')}) and {limits.waiting} "
             f"waiting ({variable('waiting')}) are taken; ask again later"
@@ -137,9 +123,7 @@ def end_with_the_server() -> None:
             signal.signal(number, _told_too(before))
 
 
-def _told_too(
-    before: Callable[[int, FrameType | None], object],
-) -> Callable[[int, FrameType | None], None]:
+def _told_too(before: Callable[[int, FrameType | None], object]) -> Callable[[int, FrameType | None], None]:
     def handler(number: int, frame: FrameType | None) -> None:
         ending.set()
         before(number, frame)

@@ -12,7 +12,7 @@ from darkroom.core.artifact import atomic_path, content_hash, files_of
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import readable_size
 from darkroom.tracking.note import NOTE, Account, markdown
-from darkroom.tracking.outbox.event_log import Logbook
+from darkroom.tracking.outbox.event_log import EventLog
 from darkroom.tracking.outbox.events import Outputs
 from darkroom.tracking.store import Store
 
@@ -24,11 +24,7 @@ KEPT = "outputs"  # where a logbook keeps what later stages may replace
 
 
 def copy_limit() -> float:
-    """MiB up to which a file is copied into the run.
-
-    Raises:
-        DarkroomError: DARKROOM_TRACKING_COPY_MIB is no number.
-    """
+    """MiB up to which a file is copied into the run."""
     value = os.environ.get("DARKROOM_TRACKING_COPY_MIB", str(COPY_MIB))
     try:
         return float(value)
@@ -36,7 +32,7 @@ def copy_limit() -> float:
         raise DarkroomError(f"DARKROOM_TRACKING_COPY_MIB = {value!r}: give a number of MiB") from None
 
 
-def written(account: Account, copy_mib: float) -> Outputs:
+def describe_outputs(account: Account, copy_mib: float) -> Outputs:
     """What a stage has written, as its account tells, in the current folder."""
     sizes: dict[str, int] = {}
     copied: dict[str, list[str]] = {}
@@ -57,16 +53,15 @@ def _is_copied(file: Path, copy_mib: float) -> bool:
     return mib <= copy_mib
 
 
-def keep_outputs(logbook: Logbook) -> None:
+def keep_outputs(event_log: EventLog) -> None:
     """Copy what is still to go into the run into the logbook's folder: a later stage may replace it before it is sent.
 
-    Raises:
-        OSError: there is no room for it.
+    Raises OSError: there is no room for it.
     """
-    for event, _ in logbook.unsent():
+    for event, _ in event_log.unsent():
         if isinstance(event, Outputs):
             for file in (file for files in event.copied.values() for file in files):
-                with atomic_path(logbook.folder / KEPT / file) as beside:
+                with atomic_path(event_log.folder / KEPT / file) as beside:
                     shutil.copyfile(Path(event.root, file), beside)
 
 
@@ -78,20 +73,20 @@ def log_outputs(store: Store, run: str, outputs: Outputs, folder: Path, fresh: b
     """
     account = Account(**outputs.account)
     store.set_tags(run, {f"out.{path}": digest for path, digest in account.outputs.items()})
-    places, pages = dict[str, str](), dict[str, str]()
+    locations, pages = dict[str, str](), dict[str, str]()
     for path, digest in account.outputs.items():
         files = _sources(outputs, path, digest, folder, fresh)
         for name, file in files.items():
             store.log_file(run, file, Path(name).parent.as_posix())
-        places[path] = readable_size(outputs.sizes[path])
+        locations[path] = readable_size(outputs.sizes[path])
         if files:
             pages[path] = store.run_link(run, f"/artifacts/{path}")
-            places[path] = f"([{places[path]}]({pages[path]}))"
+            locations[path] = f"([{locations[path]}]({pages[path]}))"
         if Path(path).parent == MODELS:
             model = f"darkroom-{Path(path).name.replace('_', '-')}"
-            copied = path in outputs.whole and len(files) == len(outputs.copied[path])
+            copied = path in outputs.complete and len(files) == len(outputs.copied[path])
             version = store.register(run, model, path, digest, copied)
-            places[path] += f", [{model} version {version}]({store.model_link(model, version)})"
+            locations[path] += f", [{model} version {version}]({store.model_link(model, version)})"
     origins = {}
     for path, digest in account.inputs.items():
         if maker := store.find_maker(path, digest):
@@ -102,7 +97,7 @@ def log_outputs(store: Store, run: str, outputs: Outputs, folder: Path, fresh: b
         manifest = Path(beside) / "manifest.json"
         manifest.write_text(json.dumps(asdict(account), indent=2, sort_keys=True) + "\n", encoding="utf-8")
         store.log_file(run, manifest)
-    store.set_tags(run, {NOTE: markdown(account, origins, places, pages)})
+    store.set_tags(run, {NOTE: markdown(account, origins, locations, pages)})
 
 
 def _sources(outputs: Outputs, path: str, digest: str, folder: Path, fresh: bool) -> Mapping[str, Path]:

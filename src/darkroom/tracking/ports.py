@@ -60,11 +60,7 @@ def answers(port: int) -> bool:
 
 
 def check_free(port: int, command: str, host: str = "127.0.0.1") -> None:
-    """Refuse a port that is taken; `command` is what would listen there.
-
-    Raises:
-        DarkroomError: names one that is free.
-    """
+    """Refuse a port that is taken; `command` is what would listen there."""
     if not is_free(port, host):
         free = free_after(port)
         raise DarkroomError(
@@ -73,11 +69,7 @@ def check_free(port: int, command: str, host: str = "127.0.0.1") -> None:
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether a server could listen at this port now.
-
-    Raises:
-        DarkroomError: the host is no address of this machine.
-    """
+    """Whether a server could listen at this port now."""
     try:
         kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class State:
     """Of the project's files: the commit, and whether they differ from it, leaving out what dvc repro itself writes.
 
     commit: empty where there is none. dirty: None where that is not known. why: of these two gaps, empty without one.
-    silent: there is a gap because git does not answer, which can be mended.
+    silent: there is a gap because git does not answer, which the user can fix.
     """
 
     commit: str
@@ -45,11 +46,7 @@ class State:
 
 
 def ask(*arguments: str) -> bytes:
-    """What git prints.
-
-    Raises:
-        GitError: it prints nothing, with the reason and the remedy; see its kinds.
-    """
+    """What git prints. Raises GitError: it prints nothing, with the reason and the remedy; see its kinds."""
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, check=False, env={**os.environ, **SPEAKING})
     except OSError as error:
@@ -60,7 +57,7 @@ def ask(*arguments: str) -> bytes:
     if owner := OWNER.search(said):
         raise SilentGitError(
             f"git refuses to look at files of another owner in {owner[1]}; allow it: "
-            f"git config --global --add safe.directory {_quoted(owner[1])}"
+            f"git config --global --add safe.directory {shlex.quote(owner[1])}"
         )
     lines = said.splitlines() or ["it does not say why"]
     reason = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1])
@@ -70,11 +67,7 @@ def ask(*arguments: str) -> bytes:
 
 
 def answer(*arguments: str) -> str:
-    """What git prints, as text without the last newline.
-
-    Raises:
-        GitError: see `ask`.
-    """
+    """What git prints, as text without the last newline. Raises GitError: see `ask`."""
     return ask(*arguments).decode(errors="replace").rstrip("\n")
 
 
@@ -142,8 +135,3 @@ def state() -> State:
     except GitError as error:
         return State(commit, None, str(error), silent=True)
     return State(commit, bool(changes), "" if commit else NO_COMMIT)
-
-
-def _quoted(path: str) -> str:
-    """For a shell."""
-    return path if re.fullmatch(r"[\w/.+-]+", path, re.ASCII) else "'" + path.replace("'", "'\\''") + "'"

@@ -34,9 +34,6 @@ def serve(port: int = UI_PORT) -> None:
     """Serve the runs of this project until interrupted, and print the address that opens on them.
 
     Where MLFLOW_TRACKING_URI names a server, that one is the user interface: only the address is printed.
-
-    Raises:
-        DarkroomError: the port is taken, the store cannot be opened, or the server does not start.
     """
     if is_server(location()):
         check_answers(location())

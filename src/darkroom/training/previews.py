@@ -80,7 +80,7 @@ def _sampled(
     denoiser = Denoiser(network, objective.schedule, objective.prediction_type)
     shape, seeds = task.train.shape, list(range(n))
     x = begin(how, objective.schedule, levels, randn_each(shape, seeds, "preview").to(device))
-    trace.begin(x)
+    trace.start(x)
 
     def noise(step: int) -> Tensor:
         return randn_each(shape, seeds, "preview step", step).to(device)

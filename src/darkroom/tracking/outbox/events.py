@@ -73,7 +73,7 @@ class Outputs:
     root: str
     sizes: Mapping[str, int]
     copied: Mapping[str, Sequence[str]]
-    whole: Sequence[str]
+    complete: Sequence[str]
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkroom.core.errors import DarkroomError
-from darkroom.tracking.address import meant, shown
+from darkroom.tracking.address import current_store, without_password
 from darkroom.tracking.note import NOTE, broken_off
-from darkroom.tracking.outbox.delivery import Delivery
-from darkroom.tracking.outbox.event_log import Logbook, journal, looked_into
+from darkroom.tracking.outbox.event_log import EventLog, outbox_folder, peek
 from darkroom.tracking.outbox.events import End, Tags
+from darkroom.tracking.outbox.upload import Upload
 from darkroom.tracking.store import AwayError, Store, first_line
 
 LATER = "the next stage that runs sends it, or darkroom audit --repair"
@@ -43,17 +43,13 @@ class Replayed:
 
 
 def pending() -> list[Pending]:
-    """The runs that wait in the journal, oldest first, without those of stages at work. Opens no store, writes nothing.
-
-    Raises:
-        DarkroomError: the journal cannot be read.
-    """
-    if not journal().is_dir():
+    """The runs that wait, oldest first, without those of stages at work. Opens no store, writes nothing."""
+    if not outbox_folder().is_dir():
         return []
     try:
-        found = [(folder, looked_into(folder)) for folder in sorted(journal().iterdir()) if folder.is_dir()]
+        found = [(folder, peek(folder)) for folder in sorted(outbox_folder().iterdir()) if folder.is_dir()]
     except OSError as error:
-        raise DarkroomError(f"{journal()}: cannot be read ({error}); make it readable") from None
+        raise DarkroomError(f"{outbox_folder()}: cannot be read ({error}); make it readable") from None
     return [Pending(folder, one[0].stage, one[0].time, one[0].store, one[1]) for folder, one in found if one]
 
 
@@ -63,47 +59,44 @@ def replay(store: Store) -> Replayed:
     A run whose stage died without a word (kill -9) ends KILLED, when it last told something. May be interrupted and
     repeated at any time: nothing is lost, and nothing is there twice. Leaves the stages at work alone, and the runs
     that are meant for another store than MLFLOW_TRACKING_URI names now.
-
-    Raises:
-        DarkroomError: the journal cannot be read.
     """
     sent: list[str] = []
     waiting, reason, away = 0, "", False
-    for logbook in _abandoned():
+    for event_log in _abandoned():
         try:
-            if shown(logbook.begin.store) != meant():
+            if without_password(event_log.start.store) != current_store():
                 continue
             if not away:
-                sent.append(_bring(logbook, store))
+                sent.append(_upload_all(event_log, store))
                 continue
         except (DarkroomError, OSError) as error:
             reason, away = reason or first_line(error), isinstance(error, AwayError)
         finally:
-            logbook.release()
+            event_log.release()
         waiting += 1
     return Replayed(tuple(sent), waiting, reason)
 
 
-def _abandoned() -> Iterator[Logbook]:
+def _abandoned() -> Iterator[EventLog]:
     """The logbooks of stages that have ended, oldest first; each is to be released."""
-    if not journal().is_dir():
+    if not outbox_folder().is_dir():
         return
     try:
-        for folder in sorted(path for path in journal().iterdir() if path.is_dir()):
-            if logbook := Logbook.take(folder):
-                yield logbook
+        for folder in sorted(path for path in outbox_folder().iterdir() if path.is_dir()):
+            if event_log := EventLog.claim(folder):
+                yield event_log
     except OSError as error:
-        raise DarkroomError(f"{journal()}: cannot be read ({error}); make it readable and writable") from None
+        raise DarkroomError(f"{outbox_folder()}: cannot be read ({error}); make it readable and writable") from None
 
 
-def _bring(logbook: Logbook, store: Store) -> str:
+def _upload_all(event_log: EventLog, store: Store) -> str:
     """Send all of a logbook and remove it; the run's id."""
-    delivery = Delivery(logbook, store, fresh=False)
-    delivery.advance()
-    if not logbook.ended:
-        logbook.append(Tags({NOTE: broken_off("Its process ended without a word.")}))
-        logbook.append(End("KILLED", max(getattr(event, "time", 0) for event, _ in logbook.events())))
-        delivery.advance()
-    logbook.remove()
-    assert logbook.run is not None
-    return logbook.run
+    upload = Upload(event_log, store, fresh=False)
+    upload.advance()
+    if not event_log.ended:
+        event_log.append(Tags({NOTE: broken_off("Its process ended without a word.")}))
+        event_log.append(End("KILLED", max(getattr(event, "time", 0) for event, _ in event_log.events())))
+        upload.advance()
+    event_log.remove()
+    assert event_log.run is not None
+    return event_log.run

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from darkroom.audit.checks import Checks
 from darkroom.audit.disk import IGNORE
+from darkroom.audit.file_types import Scan
 from darkroom.audit.findings import Finding, some
-from darkroom.audit.kinds import Scan
 from darkroom.audit.lineage import Step
 from darkroom.config.stage_spec import LOCK, PIPELINE
 from darkroom.core.artifact import file_hash
@@ -45,7 +45,7 @@ def _of_outputs(checks: Checks) -> Iterator[Finding]:
                 else:
                     around.setdefault((odd, kind), []).append((step, path))
             if inside:
-                what = f"not of the kind that {step.stage} wrote: {_named(inside, Path(path))}"
+                what = f"not of the kind that {step.stage} wrote: {_describe(inside, Path(path))}"
                 remedy = f"{_away(inside, path)} && {checks.restore(step, path)}"
                 yield Finding("foreign kind", path, what, remedy, here)
             yield from _beside(checks, step, path)
@@ -66,12 +66,12 @@ def _beside(checks: Checks, step: Step, path: str) -> Iterator[Finding]:
         return
     back = f"rm -rf {shlex.quote(path)} && {checks.restore(step, path)}"  # where names cannot be typed
     if found.hidden:
-        what = f"{IGNORE} hides from DVC what lies there: {_named(found.hidden, Path(path))}"
+        what = f"{IGNORE} hides from DVC what lies there: {_describe(found.hidden, Path(path))}"
         changed = IGNORE.is_file() and md5_at_head(str(IGNORE)) not in (None, file_hash(IGNORE))
         remedy = f"git checkout HEAD -- {IGNORE}" if changed else _away(found.hidden, "") or back
         yield Finding("hidden", path, what, remedy, here)
     if found.left:
-        what = f"holds what a system left there, which was not counted: {_named(found.left, Path(path))}"
+        what = f"holds what a system left there, which was not counted: {_describe(found.left, Path(path))}"
         yield Finding("system files", path, what, _away(found.left, "") or back, here)
 
 
@@ -82,25 +82,25 @@ def _of_source(path: str, found: Scan, stages: tuple[str, ...]) -> Iterator[Find
     if found.foreign:
         first = next(iter(found.foreign))
         at_path = first == Path(path)
-        what = f"is {found.foreign[first]}" if at_path else f"not files: {_named(found.foreign, Path(path))}"
+        what = f"is {found.foreign[first]}" if at_path else f"not files: {_describe(found.foreign, Path(path))}"
         remedy = f"{_away(found.foreign, path)}{back}"
         if at_path and first.is_file() and md5_at_head(path) != file_hash(first):  # a checkout would lose what it says
             quoted, beside = shlex.quote(path), shlex.quote(f"{path}.new")
             remedy = f"cp {quoted} {beside} && mv -f {beside} {quoted}"
         yield Finding("foreign kind", path, what, remedy, stages)
     if left := [file for file, counted in found.left.items() if counted]:
-        what = f"holds what a system left there, which was not counted: {_named(left, Path(path))}"
+        what = f"holds what a system left there, which was not counted: {_describe(left, Path(path))}"
         yield Finding("system files", path, what, _away(left, "") or f"rm -rf {shlex.quote(path)}{back}", stages)
 
 
-def _named(paths: Iterable[Path], root: Path) -> str:
+def _describe(paths: Iterable[Path], root: Path) -> str:
     """Some of these paths, relative to `root` where they lie in it, with their kinds where those are known."""
     kinds = paths if isinstance(paths, dict) else {}
-    told = []
+    descriptions = []
     for path in paths:
         name = str(path.relative_to(root) if root in path.parents else path)
-        told.append(f"{name} is {kinds[path]}" if path in kinds else name)
-    return some(told)
+        descriptions.append(f"{name} is {kinds[path]}" if path in kinds else name)
+    return some(descriptions)
 
 
 def _away(paths: Iterable[Path], instead: str) -> str:

@@ -11,9 +11,10 @@ from darkroom.audit.checks import Checks
 from darkroom.audit.findings import Finding, short, some
 from darkroom.audit.lineage import Step
 from darkroom.tracking.address import artifacts_folder
-from darkroom.tracking.query import RecordedRun, RunQuery
+from darkroom.tracking.query import RunQuery
 from darkroom.tracking.repository import NO_COMMIT, NO_REPOSITORY, known, trouble
 from darkroom.tracking.run import code_hash
+from darkroom.tracking.sources import RecordedRun
 from darkroom.tracking.store import VALUE_LENGTH
 
 REPAIR, REPAIR_ALL = "darkroom audit --repair", "darkroom audit --all-runs --repair"
@@ -32,27 +33,27 @@ class MatchedRuns:
     deleted: RecordedRun | None = None  # where there is no maker: the finished run that was deleted
 
 
-def ask(witness: RunQuery, step: Step) -> MatchedRuns:
+def match_runs(query: RunQuery, step: Step) -> MatchedRuns:
     """Find the run that made what a step wrote, from what it read: the latest one that is finished and not deleted."""
-    runs = witness.runs(step.stage, step.outputs)
-    agreeing = [seen for seen in runs if seen.good and _agrees(seen, step)]
-    agreeing.sort(key=lambda seen: not seen.recorded)  # of what left a record, others vouch for what it says
-    maker = next(iter([seen for seen in agreeing if not seen.afterwards] or agreeing), None)
+    runs = query.runs(step.stage, step.outputs)
+    agreeing = [run for run in runs if run.good and _agrees(run, step)]
+    agreeing.sort(key=lambda run: not run.recorded)  # of what left a record, others vouch for what it says
+    maker = next(iter([run for run in agreeing if not run.afterwards] or agreeing), None)
     lost = next((s for s in runs if s.deleted and s.status == "FINISHED" and _agrees(s, step)), None)
-    return MatchedRuns(maker, [seen for seen in runs if seen is not maker], None if maker else lost)
+    return MatchedRuns(maker, [run for run in runs if run is not maker], None if maker else lost)
 
 
-def compare(step: Step, told: MatchedRuns, checks: Checks) -> Iterator[Finding]:
+def compare(step: Step, evidence: MatchedRuns, checks: Checks) -> Iterator[Finding]:
     """What the runs tell otherwise than dvc.lock, and what speaks against the run that made it."""
     here = (step.stage,)
-    if told.maker is None:
-        yield _nobody(step, told, checks)
+    if evidence.maker is None:
+        yield _nobody(step, evidence, checks)
         return
-    maker, again = told.maker, f"dvc repro -f -s {step.stage}"
+    maker, again = evidence.maker, f"dvc repro -f -s {step.stage}"
     if wrong := [key for key, value in step.flat_params.items() if not _same(maker.params.get(key), value)]:
         what = f"run {short(maker.id)} had other parameters than dvc.lock: {some(wrong)}"
         yield Finding("contradicted", step.stage, what, f"git checkout dvc.lock, or {again}", here)
-    later = (seen for seen in told.others if seen.good and seen.began > maker.began and not seen.in_copy)
+    later = (run for run in evidence.others if run.good and run.began > maker.began and not run.in_copy)
     newest = next(later, None)
     if newest and any(newest.outputs.get(path) != digest for path, digest in step.outputs.items()):
         what = f"of run {short(maker.id)}, {day(maker.began)}; a newer run {short(newest.id)} wrote others"
@@ -65,16 +66,12 @@ def compare(step: Step, told: MatchedRuns, checks: Checks) -> Iterator[Finding]:
         what = f"made at {short(maker.commit)} with uncommitted changes"
         yield Finding("dirty commit", step.stage, what, f"commit them, then {again}", here)
     if maker.why_unknown:
-        remedy = (
-            "git init and commit, then " if maker.why_unknown in (NO_REPOSITORY, NO_COMMIT) else "see to git, then "
-        )
-        yield Finding("unknown commit", step.stage, maker.why_unknown, remedy + again, here)
-    elif known("cat-file", "-e", f"{maker.commit}^{{commit}}") is None and (silent := trouble()):
-        what, _, remedy = silent.rpartition("; ")
-        yield Finding("unknown commit", step.stage, f"made at {short(maker.commit)}, but {what}", remedy, here)
+        first = "git init and commit" if maker.why_unknown in (NO_REPOSITORY, NO_COMMIT) else "see to git"
+        yield Finding("unknown commit", step.stage, maker.why_unknown, f"{first}, then {again}", here)
     elif known("cat-file", "-e", f"{maker.commit}^{{commit}}") is None:
-        what = f"made at commit {short(maker.commit)}, which this repository lacks"
-        yield Finding("unknown commit", step.stage, what, "git fetch --all, or push it from where it was made", here)
+        lacks = "which this repository lacks; git fetch --all, or push it from where it was made"
+        why, _, remedy = (f"but {silent}" if (silent := trouble()) else lacks).rpartition("; ")
+        yield Finding("unknown commit", step.stage, f"made at commit {short(maker.commit)}, {why}", remedy, here)
     if _same_code(step, maker, checks) is False:
         what = f"run {short(maker.id)} ran other code than dvc.lock has"
         yield Finding("other code", step.stage, what, again, here)
@@ -84,36 +81,36 @@ def compare(step: Step, told: MatchedRuns, checks: Checks) -> Iterator[Finding]:
         yield Finding("lost copies", step.stage, what, f"put them back there, or {again}", here)
 
 
-def rival(step: Step, told: MatchedRuns, checks: Checks) -> RecordedRun | None:
+def contradicting_run(step: Step, evidence: MatchedRuns, checks: Checks) -> RecordedRun | None:
     """A run that made something else of a step's inputs and parameters, unless its code is known to be another."""
-    for seen in told.others:
-        same = seen.good and not _other_inputs(seen, step) and _same_params(seen, step)
-        if same and not seen.afterwards and _same_code(step, seen, checks) is not False:
-            return seen
+    for run in evidence.others:
+        same = run.good and not _other_inputs(run, step) and _same_params(run, step)
+        if same and not run.afterwards and _same_code(step, run, checks) is not False:
+            return run
     return None
 
 
-def explain(step: Step, path: str, digest: str, told: MatchedRuns, checks: Checks) -> Finding:
+def explain(step: Step, path: str, digest: str, evidence: MatchedRuns, checks: Checks) -> Finding:
     """Why an output on the disk has another content than dvc.lock has: a run wrote it, or it was tampered with."""
     here = (step.stage,)
-    wrote = next((seen for seen in told.others if seen.good and seen.outputs.get(path) == digest), None)
+    wrote = next((run for run in evidence.others if run.good and run.outputs.get(path) == digest), None)
     if wrote is None:
         return checks.tampered(step, path)
     back = f"{checks.restore(step, path)} brings dvc.lock's back, dvc commit -f {step.stage} keeps this"
     if _other_inputs(wrote, step) or not _same_params(wrote, step):
         what = f"holds what run {short(wrote.id)} wrote, from other inputs or parameters"
         return Finding("not in dvc.lock", path, what, back, here)
-    if told.maker and (differing := _differing(told.maker.profile, wrote.profile)):
+    if evidence.maker and (differing := _differing(evidence.maker.profile, wrote.profile)):
         what = f"run {short(wrote.id)} made it on another execution profile than dvc.lock's: {some(differing)}"
         return Finding("another profile", path, what, back, here)
     what = f"holds what run {short(wrote.id)} wrote from the same inputs, and dvc.lock has another"
     return Finding("not in dvc.lock", path, what, back, here)
 
 
-def stale_runs(witness: RunQuery, stages: Collection[str]) -> list[tuple[RecordedRun, str]]:
+def stale_runs(query: RunQuery, stages: Collection[str]) -> list[tuple[RecordedRun, str]]:
     """The runs of these stages that count as running and never will end, with the reason."""
-    open_runs = [seen for seen in witness.running() if seen.stage in stages]
-    return [(seen, why) for seen in open_runs if (why := witness.why_stale(seen))]
+    open_runs = [run for run in query.running() if run.stage in stages]
+    return [(run, why) for run in open_runs if (why := query.why_stale(run))]
 
 
 def day(milliseconds: int) -> str:
@@ -121,49 +118,47 @@ def day(milliseconds: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(milliseconds / 1000))
 
 
-def _nobody(step: Step, told: MatchedRuns, checks: Checks) -> Finding:
-    """Why there is no run."""
+def _nobody(step: Step, evidence: MatchedRuns, checks: Checks) -> Finding:
     here = (step.stage,)
-    if told.deleted:
-        how = "is gone from MLflow, and its record is here" if told.deleted.gone else "was deleted in MLflow"
-        what = f"its run {short(told.deleted.id)} {how}"
+    if evidence.deleted:
+        state = "is gone from MLflow, and its record is here" if evidence.deleted.gone else "was deleted in MLflow"
+        what = f"its run {short(evidence.deleted.id)} {state}"
         return Finding("missing run", step.stage, what, REPAIR, here)
     what = "no finished run made what dvc.lock has, from the inputs it has"
-    if seen := rival(step, told, checks):
-        other = some([path for path, digest in step.outputs.items() if seen.outputs.get(path) != digest])
+    if run := contradicting_run(step, evidence, checks):
+        other = some([path for path, digest in step.outputs.items() if run.outputs.get(path) != digest])
         remedy = f"git checkout dvc.lock, or dvc repro -f -s {step.stage}"
-        if _same_code(step, seen, checks):
-            what = f"run {short(seen.id)} made other contents than dvc.lock has of the same inputs: {other}"
+        if _same_code(step, run, checks):
+            what = f"run {short(run.id)} made other contents than dvc.lock has of the same inputs: {other}"
             return Finding("contradicted", step.stage, what, remedy, here)
-        what += f"; run {short(seen.id)} made others of them, maybe by the same code, which has changed since: {other}"
+        what += f"; run {short(run.id)} made others of them, maybe by the same code, which has changed since: {other}"
         return Finding("missing run", step.stage, what, remedy, here)
-    return Finding(
-        "missing run", step.stage, what, f"{REPAIR} notes it, dvc repro -f -s {step.stage} makes it anew", here
-    )
+    remedy = f"{REPAIR} notes it, dvc repro -f -s {step.stage} makes it anew"
+    return Finding("missing run", step.stage, what, remedy, here)
 
 
-def _agrees(seen: RecordedRun, step: Step) -> bool:
-    wrote = all(seen.outputs.get(path) == digest for path, digest in step.outputs.items())
-    return wrote and not _other_inputs(seen, step)
+def _agrees(run: RecordedRun, step: Step) -> bool:
+    wrote = all(run.outputs.get(path) == digest for path, digest in step.outputs.items())
+    return wrote and not _other_inputs(run, step)
 
 
-def _other_inputs(seen: RecordedRun, step: Step) -> bool:
-    return any(seen.inputs.get(path) != digest for path, digest in step.inputs.items())
+def _other_inputs(run: RecordedRun, step: Step) -> bool:
+    return any(run.inputs.get(path) != digest for path, digest in step.inputs.items())
 
 
-def _same_params(seen: RecordedRun, step: Step) -> bool:
-    return all(_same(seen.params.get(key), value) for key, value in step.flat_params.items())
+def _same_params(run: RecordedRun, step: Step) -> bool:
+    return all(_same(run.params.get(key), value) for key, value in step.flat_params.items())
 
 
-def _same(told: str | None, value: Any) -> bool:
+def _same(evidence: str | None, value: Any) -> bool:
     """Whether a run's parameter, a text that may have been cut, is this value."""
     text = value if isinstance(value, str) else json.dumps(value)
-    if told is None:
+    if evidence is None:
         return False
-    if told == text[:VALUE_LENGTH]:
+    if evidence == text[:VALUE_LENGTH]:
         return True
     try:
-        return bool(json.loads(told) == value)
+        return bool(json.loads(evidence) == value)
     except ValueError:
         return False
 
@@ -174,7 +169,7 @@ def _differing(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return [f"{key.replace('_', ' ')} {now}, not {before}" for key, before, now in pairs if before != now]
 
 
-def _same_code(step: Step, seen: RecordedRun, checks: Checks) -> bool | None:
+def _same_code(step: Step, run: RecordedRun, checks: Checks) -> bool | None:
     """Whether a run's code is dvc.lock's; None where that is not known, or no longer on the disk."""
     if not step.code or any(checks.disk.digest(Path(path), digest) != digest for path, digest in step.code.items()):
         return None
@@ -182,4 +177,4 @@ def _same_code(step: Step, seen: RecordedRun, checks: Checks) -> bool | None:
     for path in step.code:
         for name, digest in (checks.disk.listing(Path(path)) or {}).items():
             files[f"{path}/{name}" if name else path] = digest
-    return seen.tags.get("code") == code_hash(files)
+    return run.tags.get("code") == code_hash(files)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from darkroom.config.params import Params, load
-from darkroom.runner.shortage import is_out_of_memory, knobs, peak
+from darkroom.runner.out_of_memory import is_out_of_memory, knobs, peak
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

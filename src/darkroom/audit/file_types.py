@@ -37,7 +37,7 @@ class Scan:
     left: dict[Path, bool] = field(default_factory=dict)
 
     @property
-    def own(self) -> dict[str, Path]:
+    def counted(self) -> dict[str, Path]:
         """The files without those that a system left."""
         return {name: file for name, file in self.files.items() if not (name and left_by_system(name.split("/")))}
 
@@ -74,14 +74,14 @@ def scan(path: Path, ignored: Sequence[str], kept: Callable[[Path], bool]) -> Sc
         found = "a folder" if path.is_dir() else "a file"
     if found == "a folder":
         looked = Scan(folder=True)
-        _walk(path, "", ignored, kept, looked)
+        _scan_folder(path, "", ignored, kept, looked)
         return looked
     if found == "a file":
         return Scan(files={"": path})
     return Scan(foreign={path: found})
 
 
-def _walk(folder: Path, prefix: str, ignored: Sequence[str], kept: Callable[[Path], bool], found: Scan) -> None:
+def _scan_folder(folder: Path, prefix: str, ignored: Sequence[str], kept: Callable[[Path], bool], found: Scan) -> None:
     with os.scandir(folder) as listed:
         entries = sorted(listed, key=lambda entry: entry.name)
     for entry in entries:
@@ -94,7 +94,7 @@ def _walk(folder: Path, prefix: str, ignored: Sequence[str], kept: Callable[[Pat
         if unseen:
             continue
         if entry.is_dir(follow_symlinks=False):
-            _walk(path, f"{name}/", ignored, kept, found)
+            _scan_folder(path, f"{name}/", ignored, kept, found)
         elif entry.is_file(follow_symlinks=False) or (entry.is_symlink() and kept(path)):
             found.files[name] = path
         else:

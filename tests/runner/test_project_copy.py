@@ -10,7 +10,7 @@ import pytest
 
 from darkroom.config.params import load
 from darkroom.core.errors import DarkroomError
-from darkroom.runner.copies import link_what_is_outside, programs_of_python_first
+from darkroom.runner.project_copy import link_what_is_outside, programs_of_python_first
 
 ROOT = Path(__file__).parents[2]
 

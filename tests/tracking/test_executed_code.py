@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from darkroom.config.stage_spec import StageSpec, read_stage_specs
-from darkroom.tracking.ran import DEFINITION, FRAME, OUTSIDE, START, changed_since, stray_code
+from darkroom.tracking.executed_code import DEFINITION, FRAME, OUTSIDE, START, changed_since, stray_code
 
 ROOT = Path(__file__).parents[2]
 ENTRY = {
@@ -98,9 +98,9 @@ def test_nothing_beside_a_stage_is_imported_in_place_of_another(tmp_path: Path, 
 TELL = """
 import json
 from darkroom.project import read_places
-from darkroom.ran import Ran
+from darkroom.ran import ExecutedCode
 import darkroom.tracking.repository
-print(json.dumps(Ran(read_places(open("{entry}").read())["a"]).tags()))
+print(json.dumps(ExecutedCode(read_places(open("{entry}").read())["a"]).tags()))
 """
 
 
@@ -133,9 +133,10 @@ def test_what_was_imported_is_told_by_where_it_comes_from(tmp_path: Path) -> Non
 def test_what_starts_stages_is_told_with_its_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     code = (
-        "import json, darkroom.tracking.repository\nfrom darkroom.project import places\nfrom darkroom.ran import Ran\n"
+        "import json, darkroom.tracking.repository\nfrom darkroom.config.stage_spec import stage_specs\n"
+        "from darkroom.tracking.executed_code import ExecutedCode\n"
     )
-    code += "print(json.dumps(Ran(places()['train_vae']).tags()))"
+    code += "print(json.dumps(ExecutedCode(stage_specs()['train_vae']).tags()))"
     frame = json.loads(json.loads(python("-P", "-c", code, at=ROOT))[FRAME])
     assert {
         "src/darkroom/__init__.py",

@@ -48,9 +48,9 @@ def knobs(stage: str, params: Params) -> list[str]:
     recomputes |= stage == "train_unet" and params.train_unet.unet.kind in RECOMPUTED
     if recomputes and not runtime().checkpoint_activations:
         found.append("DARKROOM_CHECKPOINT_ACTIVATIONS=1 (the same numbers)")
-    parts, size = getattr(section, "accumulation", None), getattr(section, "batch_size", 1)
-    if parts is not None and parts < size:
-        found.append(f"{stage}.accumulation: {min(2 * parts, size)} (the same step up to rounding)")
+    accumulation, size = getattr(section, "accumulation", None), getattr(section, "batch_size", 1)
+    if accumulation is not None and accumulation < size:
+        found.append(f"{stage}.accumulation: {min(2 * accumulation, size)} (the same step up to rounding)")
     if getattr(section, "precision", None) == "fp32":
         found.append(f"{stage}.precision: bf16")
     if size > 1:
@@ -72,11 +72,10 @@ def peak(device: torch.device) -> tuple[float, float]:
 
 
 @contextmanager
-def told(stage: str, params: Params, device: torch.device, checkpoints: Checkpoints) -> Iterator[None]:
+def explain_shortages(stage: str, params: Params, device: torch.device, checkpoints: Checkpoints) -> Iterator[None]:
     """Around the work of a stage: what is no fault of the code but of the machine's means becomes one line.
 
-    Raises:
-        DarkroomError: memory ran out; or there is no deterministic kernel for something, and it was to be so.
+    Raises DarkroomError: memory ran out; or there is no deterministic kernel for something, and it was to be so.
     """
     try:
         yield
