@@ -18,6 +18,7 @@ PIXELS = {  # of the default recipe, what pictures of 28 pixels without an autoe
     "train_vae": {"kind": "identity", "range": [0.0, 1.0], "batch_size": 8},
     "setup_text_encoder": {"kind": "none"},
 }
+CLIP = {"setup_text_encoder": read(ROOT / "recipes" / "scenes.yaml")["setup_text_encoder"]}
 CLASSES = {"prepare_data": {"source": {"kind": "image_folder", "root": "set", "manifest": None, "caption": ""}}}
 SCORE = {"kind": "score_unet", "variant": "concat"}
 TRANSFORMER = {"kind": "score_unet", "variant": "transformer"}
@@ -65,7 +66,7 @@ FAULTS: dict[str, tuple[dict[str, Any], list[dict[str, Any]], str]] = {
     ),
     "words that are not heard": (
         LAYERS,
-        [{"setup_text_encoder": {"mode": "clip"}}],
+        [CLIP],
         "train_unet.unet.kind = 'layer_norm_unet' needs setup_text_encoder.kind = 'none', not 'clip'; "
         "use that, or another network",
     ),

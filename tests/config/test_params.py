@@ -239,7 +239,7 @@ OTHER_KINDS: dict[str, tuple[str, dict[str, object], str]] = {
     "stairs without a floor": (
         "train_unet.lr_schedule",
         {key: value for key, value in STAIRS.items() if key != "floor"},
-        "train_unet.lr_schedule.floor is missing; add it (recipes/mnist-score-concat.yaml shows one)",
+        "train_unet.lr_schedule.floor is missing; add it (recipes/mnist-score-residual.yaml shows one)",
     ),
     "stairs that rise": (
         "train_unet.lr_schedule",
