@@ -47,8 +47,8 @@ def test_scenes_come_back_unchanged(root: Path) -> None:
     assert torch.equal(split.images(torch.tensor([44])), expected[44:])
     assert split.captions == [s.caption for s in scenes]
     assert split.labels.tolist() == [list(s.labels) for s in scenes]
-    assert split.named.tolist() == [list(s.named) for s in scenes]
-    assert (split.labels.dtype, split.named.dtype) == (torch.int64, torch.bool)
+    assert split.mentioned.tolist() == [list(s.mentioned) for s in scenes]
+    assert (split.labels.dtype, split.mentioned.dtype) == (torch.int64, torch.bool)
     assert split.info.heads == HEADS
 
 
@@ -56,8 +56,8 @@ def test_class_labels_come_back(digits: Path, pixels: Callable[..., np.ndarray])
     split = Prepared.open(digits).split("train")
     assert split.info.class_labelled
     assert split.labels.tolist() == [[0], [1], [2], [0], [1], [2]]
-    assert split.named.all()
-    assert split.named.shape == (6, 1)
+    assert split.mentioned.all()
+    assert split.mentioned.shape == (6, 1)
     assert torch.equal(split.images([5])[0, 0], torch.from_numpy(pixels(5, 8)[..., 0]))
 
 
@@ -66,7 +66,7 @@ def test_without_labels_there_are_no_heads(tmp_path: Path, pixels: Callable[...,
     writer.add("train", Row(pixels(0, 8), "0.png", "noise", (), ()))
     writer.finish()
     split = Prepared.open(tmp_path / "plain").split("train")
-    assert split.labels.shape == split.named.shape == (1, 0)
+    assert split.labels.shape == split.mentioned.shape == (1, 0)
 
 
 def test_large_splits_are_decoded_in_pieces(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +105,7 @@ def test_hugging_face_reads_scenes_unchanged(
     assert np.array_equal(np.asarray(row["image"]), split.images([3])[0].permute(1, 2, 0))
     assert row["caption"] == split.captions[3]
     assert row["labels"] == split.labels[3].tolist()
-    assert row["named"] == split.named[3].tolist()
+    assert row["named"] == split.mentioned[3].tolist()
     found = datasets.load_dataset(
         "parquet", data_files=str(digits / "train/*.parquet"), split="train", cache_dir=str(tmp_path / "cache")
     )

@@ -32,7 +32,7 @@ class Split:
     pictures: Tensor
     captions: list[str]
     labels: Tensor
-    named: Tensor
+    mentioned: Tensor
     info: Info
 
     def __len__(self) -> int:
@@ -88,7 +88,9 @@ def judges(splits: dict[str, Split]) -> list[Judge]:
 
 def drawn(test: Split, pictures: Tensor) -> Drawn:
     n = len(test)
-    return Drawn(True, test.captions, test.captions, [*range(n)], test.labels, test.named, test.pictures, pictures, 1.0)
+    return Drawn(
+        True, test.captions, test.captions, [*range(n)], test.labels, test.mentioned, test.pictures, pictures, 1.0
+    )
 
 
 def value(figure: object) -> float:

@@ -105,7 +105,7 @@ class Params(Section):
 
 def _example(key: Sequence[str], kind: Any) -> str:
     """A recipe that has a key, in a section of that kind if there is one: the default one where it does."""
-    shown = DEFAULT_RECIPE
+    example = DEFAULT_RECIPE
     for file in [DEFAULT_RECIPE, *sorted(DEFAULT_RECIPE.parent.glob("*.yaml"))]:
         try:
             section: Any = read(file)
@@ -117,8 +117,8 @@ def _example(key: Sequence[str], kind: Any) -> str:
             continue
         if kind is None or section.get("kind") == kind:
             return str(file)
-        shown = file if shown == DEFAULT_RECIPE else shown
-    return str(shown)
+        example = file if example == DEFAULT_RECIPE else example
+    return str(example)
 
 
 def load(path: Path | str = PARAMS_FILE) -> Params:

@@ -47,18 +47,18 @@ def rewritten(text: str, values: Mapping[str, Any]) -> tuple[str, list[str]]:
     A comment follows its key where one key of its name, or of the name it has now, is left in the section.
     """
     head, above, beside = _comments(text)
-    keys = [key for key, _ in _walk(values)]
+    keys = [key for key, _ in _keys_of(values)]
     lost = [comment for notes in (above, beside) for key, comment in notes.items() if _present_key(key, keys) is None]
     notes = [{_present_key(key, keys): comment for key, comment in found.items()} for found in (above, beside)]
     lines = list(head)
-    for key, value in _walk(values):
+    for key, value in _keys_of(values):
         indent = "  " * (len(key) - 1)
         if len(key) == 1 and lines:
             lines.append("")
         lines += [indent + line for line in notes[0].get(key, "").splitlines()]
-        shown = "" if isinstance(value, dict) else f" {_scalar(value)}"
+        written_as = "" if isinstance(value, dict) else f" {_scalar(value)}"
         comment = f" {notes[1][key]}" if key in notes[1] else ""
-        lines.append(f"{indent}{key[-1]}:{shown}{comment}")
+        lines.append(f"{indent}{key[-1]}:{written_as}{comment}")
     return "\n".join(lines) + "\n", lost
 
 
@@ -94,11 +94,11 @@ def _lines(node: Any, key: Key = ()) -> Iterator[tuple[Key, int, tuple[int, int]
             yield from _lines(value, here)
 
 
-def _walk(values: Mapping[str, Any], key: Key = ()) -> Iterator[tuple[Key, Any]]:
+def _keys_of(values: Mapping[str, Any], key: Key = ()) -> Iterator[tuple[Key, Any]]:
     for name, value in values.items():
         yield (*key, str(name)), value
         if isinstance(value, dict):
-            yield from _walk(value, (*key, str(name)))
+            yield from _keys_of(value, (*key, str(name)))
 
 
 def _present_key(key: Key, keys: list[Key]) -> Key | None:

@@ -205,4 +205,4 @@ def words(caption: str) -> str:
 
 
 def _everything(split: PreparedSplit, rows: Tensor) -> Asked:
-    return Asked([split.captions[i] for i in rows.tolist()], split.labels[rows], split.named[rows])
+    return Asked([split.captions[i] for i in rows.tolist()], split.labels[rows], split.mentioned[rows])

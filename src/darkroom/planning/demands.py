@@ -3,7 +3,7 @@
 `prepare_data` asks for all stages before it puts its data in place, each later stage for itself before it begins (its
 parameters may have changed since), and `darkroom params check` wherever there are prepared data. What a stage could
 not do without is a fault. What it makes do without, because it takes as much as there is, is a remark, which stands in
-the stage's summary and run; it is no output of prepare_data, which does not depend on the parameters of later stages.
+the stage's summary and run; it is not an output of prepare_data, which does not depend on the parameters of later stages.
 """
 
 import re

@@ -36,7 +36,7 @@ class Sample:
     caption: str = ""
     split: str | None = None
     labels: tuple[int, ...] = ()
-    named: tuple[bool, ...] = ()
+    mentioned: tuple[bool, ...] = ()
     others: tuple[str, ...] = ()
 
 
@@ -75,7 +75,7 @@ class Description:
 class Divisible(Protocol):
     """A source that makes its items: parts of them, in order, can be made in any process."""
 
-    def parts(self) -> Iterator[Callable[[], list[Sample | Skipped]]]: ...
+    def chunks(self) -> Iterator[Callable[[], list[Sample | Skipped]]]: ...
 
 
 class Reader(Protocol):

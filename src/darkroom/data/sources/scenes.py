@@ -59,7 +59,7 @@ class Scene:
     things: tuple[Thing, ...]
     caption: str
     labels: tuple[int, ...]
-    named: tuple[bool, ...]
+    mentioned: tuple[bool, ...]
 
 
 class ScenesSource(Source):
@@ -122,19 +122,19 @@ class Scenes:
         return tuple(sorted((str(c), str(s)) for c, s in zip(colors, shapes, strict=True)))
 
     def __iter__(self) -> Iterator[Sample | Skipped]:
-        for part in self.parts():
-            yield from part()
+        for chunk in self.chunks():
+            yield from chunk()
 
-    def parts(self) -> Iterator[Callable[[], list[Sample | Skipped]]]:
+    def chunks(self) -> Iterator[Callable[[], list[Sample | Skipped]]]:
         """What makes the samples, some at a time."""
         for split, count in self.counts.items():
             for start in range(0, count, AT_ONCE):
-                yield partial(self._part, split, range(start, min(start + AT_ONCE, count)))
+                yield partial(self._chunk, split, range(start, min(start + AT_ONCE, count)))
 
-    def _part(self, split: str, indices: range) -> list[Sample | Skipped]:
+    def _chunk(self, split: str, indices: range) -> list[Sample | Skipped]:
         scenes = [self.scene(split, i) for i in indices]
         return [
-            Sample(image, f"{split}/{i:06d}.png", scene.caption, split, scene.labels, scene.named)
+            Sample(image, f"{split}/{i:06d}.png", scene.caption, split, scene.labels, scene.mentioned)
             for i, scene, image in zip(indices, scenes, self.draw(scenes), strict=True)
         ]
 
@@ -156,16 +156,16 @@ class Scenes:
         )
         described = [(size, color, shape) for size, (color, shape) in zip(sizes, pairs, strict=True)]
         caption, size_said = write_caption(layout, described, rng)
-        labels, named = [LAYOUTS.index(layout)], [layout != "single"]
+        labels, mentioned = [LAYOUTS.index(layout)], [layout != "single"]
         for i in range(2):
             if i < len(pairs):
                 color, shape = pairs[i]
                 labels += [SHAPES.index(shape), list(COLORS).index(color), list(RADII).index(sizes[i])]
-                named += [True, True, size_said[i]]
+                mentioned += [True, True, size_said[i]]
             else:
                 labels += [-1, -1, -1]
-                named += [False, False, False]
-        return Scene(_choose_background(rng), things, caption, tuple(labels), tuple(named))
+                mentioned += [False, False, False]
+        return Scene(_choose_background(rng), things, caption, tuple(labels), tuple(mentioned))
 
     def _choose_pairs(self, count: int, novel: bool, rng: np.random.Generator) -> list[Pair]:
         """Distinct (colour, shape) pairs: familiar ones; with `novel` at least one unfamiliar, at a random place."""

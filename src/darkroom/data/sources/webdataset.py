@@ -112,9 +112,9 @@ def _index(shard: TarShard) -> _Index:
 
     last: dict[str, tarfile.TarInfo] = {}
     for member in shard.members:
-        own = system_part(member.name)
-        if own is not None:
-            index.set_aside[own] += _is_picture(member.name)
+        system = system_part(member.name)
+        if system is not None:
+            index.set_aside[system] += _is_picture(member.name)
         elif member.isdir():
             continue
         elif not member.isfile():
@@ -134,9 +134,9 @@ def _index(shard: TarShard) -> _Index:
             pictures.setdefault(_picture_key(name, captions), []).append(member)
     for name, member in last.items():
         if not _is_picture(name):
-            whole, _, suffix = name.rpartition(".")
-            of_its_own = suffix.lower() in CAPTIONS and whole in pictures
-            key, extension = (whole, suffix) if of_its_own else _split_name(name)
+            stem, _, suffix = name.rpartition(".")
+            of_its_own = suffix.lower() in CAPTIONS and stem in pictures
+            key, extension = (stem, suffix) if of_its_own else _split_name(name)
             before = others.setdefault(key, {}).get(extension.lower())
             if before is not None:
                 skip(before, "a later member has the same name")
@@ -185,11 +185,11 @@ def _chosen(index: _Index, shard: TarShard, key: str, found: list[tarfile.TarInf
 
 
 def _picture_key(name: str, captions: set[str]) -> str:
-    whole = name.rpartition(".")[0]
+    stem = name.rpartition(".")[0]
     key, extension = _split_name(name)
     middle = extension.split(".")[:-1]
     numbered = any(part.isdigit() for part in middle)
-    return whole if numbered or whole in captions else key
+    return stem if numbered or stem in captions else key
 
 
 def _split_name(name: str) -> tuple[str, str]:
