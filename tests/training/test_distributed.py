@@ -130,7 +130,7 @@ class Nobody:
     """A company that must not be asked for."""
 
     @contextmanager
-    def meeting(self) -> Iterator[Path]:
+    def rendezvous(self) -> Iterator[Path]:
         raise AssertionError
         yield
 

@@ -3,7 +3,7 @@
 `prepare_data` asks for all stages before it puts its data in place, each later stage for itself before it begins (its
 parameters may have changed since), and `darkroom params check` wherever there are prepared data. What a stage could
 not do without is a fault. What it makes do without, because it takes as much as there is, is a remark, which stands in
-the stage's summary and run; it is not an output of prepare_data, which does not depend on the parameters of later stages.
+the stage's summary and run; it is not an output of prepare_data, which does not depend on parameters of later stages.
 """
 
 import re
@@ -14,11 +14,12 @@ from pathlib import Path
 from darkroom.config.autoencoder import PretrainedVAE, TrainedVAE
 from darkroom.config.base import divides
 from darkroom.config.params import Params
+from darkroom.config.paths import PREPARED
 from darkroom.config.text_encoder import PretrainedTextEncoder, TextEncoder, TrainedTextEncoder
 from darkroom.core.artifact import CONFIG, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable
-from darkroom.data.prepared import INFO, ROOT, Prepared, PreparedSplit
+from darkroom.data.prepared import INFO, Prepared, PreparedSplit
 from darkroom.data.tokenizer import CLIPTokenizer
 
 FEWEST_FOR_DISTANCES = 20  # test pictures, for the figures that compare two sets of them
@@ -73,14 +74,14 @@ def met(params: Params, data: Prepared, stages: Collection[str] | None = None) -
 
 def met_at_start(params: Params, stage: str, inputs: Collection[Path]) -> dict[str, str]:
     """`met` for a stage that is about to read the prepared data; empty for one that does not."""
-    return met(params, Prepared.open(ROOT), (stage,)) if ROOT in inputs and stage in DEMANDS else {}
+    return met(params, Prepared.open(PREPARED), (stage,)) if PREPARED in inputs and stage in DEMANDS else {}
 
 
 def of_what_is_prepared(params: Params) -> list[Demand]:
     """`unmet` by the data that are there; empty where there are none, or they were prepared by other parameters."""
-    if not (ROOT / INFO).is_file():
+    if not (PREPARED / INFO).is_file():
         return []
-    data, asked = Prepared.open(ROOT), params.prepare_data
+    data, asked = Prepared.open(PREPARED), params.prepare_data
     made, kind = data.info, asked.source.kind
     same = (made.source.split()[0], made.image_size, made.channels) == (kind, asked.image_size, asked.channels)
     if (counts := asked.source.counts()) is not None:
@@ -154,7 +155,7 @@ def _text_encoder(params: Params, data: Prepared) -> Demands:
 def _classes(data: Prepared, train: PreparedSplit) -> Demands:
     key, kind = "setup_text_encoder.kind", "class"
     if not data.info.class_labelled:
-        yield Demand(key, kind, f"{ROOT} has no classes; use clip or none", fault=True)
+        yield Demand(key, kind, f"{PREPARED} has no classes; use clip or none", fault=True)
         return
     classes = data.info.heads[0].classes
     if missing := sorted(set(range(len(classes))) - set(train.labels.flatten().tolist())):

@@ -23,10 +23,11 @@ from torch.utils._pytree import tree_leaves
 from darkroom.config.autoencoder import PretrainedVAE, TrainedVAE
 from darkroom.config.base import Precision
 from darkroom.config.params import Params
+from darkroom.config.paths import PREPARED
 from darkroom.config.text_encoder import ImageTower, PretrainedTextEncoder, TextEncoder, TrainedTextEncoder
 from darkroom.core.artifact import CONFIG, read_json
 from darkroom.core.device import autocast, resolve_device, runtime
-from darkroom.data.prepared import INFO, ROOT, Prepared
+from darkroom.data.prepared import INFO, Prepared
 from darkroom.nn.autoencoder.discriminator import DiscriminatorConfig, PatchDiscriminator
 from darkroom.nn.autoencoder.perceptual import PerceptualDistance
 from darkroom.nn.autoencoder.tiling import AT_ONCE
@@ -178,7 +179,7 @@ class Estimate:
 
     def __init__(self, params: Params, device: torch.device) -> None:
         self.p, self.device = params, device
-        self.info = Prepared.open(ROOT).info if (ROOT / INFO).is_file() else None
+        self.info = Prepared.open(PREPARED).info if (PREPARED / INFO).is_file() else None
         q = params.prepare_data
         self.picture = (q.channels, q.image_size, q.image_size)
         self.autoencoder = self._autoencoder()
