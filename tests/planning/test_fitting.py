@@ -12,7 +12,7 @@ from PIL import Image
 from darkroom.config.merging import complete_text
 from darkroom.config.params import load, problems
 from darkroom.data.manifest import manifest_of
-from darkroom.data.prepare import Preparation, prepare
+from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared
 from darkroom.data.sources.captioned_folder import CaptionedFolder
 from darkroom.planning import demands
@@ -48,11 +48,7 @@ def test_the_fitted_recipe_asks_for_just_what_there_is(
     assert f"birds/tame: {N} captioned pictures" in said
     assert problems() == []
     p = load()
-    q = p.prepare_data
-    how = Preparation(
-        q.image_size, 3, q.resize, q.validation_fraction, q.test_fraction, q.validation_from, q.max_bad_fraction, q.seed
-    )
-    info = prepare(CaptionedFolder("birds/tame"), "data/prepared", how)
+    info = prepare(CaptionedFolder("birds/tame"), "data/prepared", p.prepare_data)
     assert demands.unmet(p, Prepared.open("data/prepared")) == []
     assert p.evaluate.n_test == info.splits["test"]
     assert p.train_unet.held_out == info.splits["validation"]

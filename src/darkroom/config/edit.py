@@ -27,9 +27,9 @@ def edit(path: Path, values: Mapping[Key, int | None]) -> None:
     text = real.read_bytes().decode("utf-8")
     spans = sorted(((*_span(path, text, key), key) for key in values), reverse=True)
     for start, end, key in spans:
-        written = "null" if values[key] is None else str(values[key])
+        replacement = "null" if values[key] is None else str(values[key])
         space = " " if text[start - 1 : start] == ":" else ""  # "steps:" with nothing behind it
-        text = text[:start] + space + written + text[end:]
+        text = text[:start] + space + replacement + text[end:]
         wanted = _with(wanted, key, values[key])
     with atomic_path(real) as beside:
         beside.write_bytes(text.encode("utf-8"))

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.config import recipes
-from darkroom.config.params import PARAMS_FILE, CaptionedFolderSource, Params, load, read
+from darkroom.config.params import PARAMS_FILE, Params, load, read
 from darkroom.core.errors import DarkroomError
-from darkroom.data.prepare import Preparation, prepare
+from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared
-from darkroom.data.sources.captioned_folder import CaptionedFolder
+from darkroom.data.sources.captioned_folder import CaptionedFolder, CaptionedFolderSource
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.planning import demands
 
@@ -72,25 +72,12 @@ def fit(name: str, root: str | None, minutes: float) -> list[str]:
         )
     p = load(file)
     root = root or _present_root() or _root(p)
-    source = CaptionedFolder(root)
-    dealt = _held_out(source.description.size, root)
+    reader = CaptionedFolder(root)
+    dealt = _held_out(reader.description.size, root)
     with tempfile.TemporaryDirectory(prefix="darkroom-fit-") as passing:
-        q = p.prepare_data
-        how = Preparation(
-            image_size=q.image_size,
-            channels=q.channels,
-            resize=q.resize,
-            validation_fraction=dealt.values["prepare_data.validation_fraction"],
-            test_fraction=dealt.values["prepare_data.test_fraction"],
-            validation_from=q.validation_from,
-            max_bad_fraction=q.max_bad_fraction,
-            seed=q.seed,
-            limit=q.limit,
-            repeats=q.repeats,
-            crops=q.crops,
-        )
+        fractions = {key.removeprefix("prepare_data."): value for key, value in dealt.values.items()}
         out = Path(passing) / "prepared"
-        prepare(source, out, how)
+        prepare(reader, out, p.prepare_data.model_copy(update=fractions))
         data = Prepared.open(out)
         choices = [Choice({"prepare_data.source.root": root}, "where the pictures are"), dealt]
         choices += [*_captions(data), *_sizes(data), *_steps(p, data, minutes)]
@@ -200,7 +187,7 @@ def _steps(p: Params, data: Prepared, minutes: float) -> list[Choice]:
             raise DarkroomError(f"--minutes {minutes:g} leaves {section} {max(steps, 0)} steps; give more minutes")
         left -= steps * batch * SECONDS[section]
         every = max(1, steps // VALIDATIONS)
-        values = {"steps": steps, "warmup_steps": steps // WARM_UP, "validate_every": every}
+        values = {"steps": steps, "lr_schedule.warmup_steps": steps // WARM_UP, "validate_every": every}
         values["log_every"] = max(1, steps // LOGGED)
         if section == "train_unet":
             values["sample_every"] = every
