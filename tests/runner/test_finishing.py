@@ -141,7 +141,7 @@ def test_no_training_is_said_at_once(left: Callable[[], None]) -> None:
 
 @pytest.mark.parametrize("stage", ["prepare_data", "evaluate", "register", "train_unit", ""])
 def test_only_what_trains_can_be_finished(stage: str) -> None:
-    with pytest.raises(DarkroomError, match=r"is no stage that trains; those are train_vae, .*train_evaluator"):
+    with pytest.raises(DarkroomError, match=r"is not a stage that trains; those are train_vae, .*train_evaluator"):
         finish(stage, lambda text: None)
 
 
