@@ -9,13 +9,13 @@ import pytest
 import yaml
 from PIL import Image
 
+from darkroom.config.edit import edited
 from darkroom.config.params import load, problems
 from darkroom.data.manifest import manifest_of
 from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared
 from darkroom.data.sources.captioned_folder import CaptionedFolder
 from darkroom.planning import demands
-from darkroom.planning.fitting import replaced
 
 ROOT = Path(__file__).parents[2]
 N = 90
@@ -105,11 +105,12 @@ def test_which_manifest_a_source_means(root: str, manifest: str | None, file: st
 
 
 def test_a_value_is_replaced_in_its_own_section_and_comments_stay() -> None:
-    text = (ROOT / "recipes" / "captioned.yaml").read_text(encoding="utf-8")
+    file = ROOT / "recipes" / "captioned.yaml"
+    text = file.read_text(encoding="utf-8")
     changes = {"train_unet.steps": 7, "train_evaluator.text.max_length": 9, "prepare_data.source.root": "it's: # odd"}
     wanted = yaml.safe_load(text)
     for key, value in changes.items():
-        text = replaced(text, key, value)
+        text = edited(file, text, tuple(key.split(".")), value)
         *sections, last = key.split(".")
         inner = wanted
         for section in sections:
