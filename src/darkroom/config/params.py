@@ -1,7 +1,7 @@
 """params.yaml: the only file that reads it. What may stand in it, section by section, is in `sections`,
 `autoencoder` and `text_encoder`.
 
-No key has a default: a params file is complete, so it alone says what was run. Recipes are complete files too.
+No key has a default: a params file is complete, so it alone says what was run.
 """
 
 import warnings
@@ -15,13 +15,12 @@ from darkroom.config.autoencoder import IdentityVAE, PretrainedVAE, TrainedVAE, 
 from darkroom.config.base import Section, divides
 from darkroom.config.diffusion import check_sampling
 from darkroom.config.faults import explain
+from darkroom.config.merging import complete_text
 from darkroom.config.networks import TABLE_ROWS
 from darkroom.config.sections import CacheLatents, Evaluate, PrepareData, Register, TrainEvaluator, TrainUNet
 from darkroom.config.text_encoder import SetupTextEncoder
-from darkroom.config.yaml_file import read
+from darkroom.config.yaml_file import parse
 from darkroom.core.errors import DarkroomError
-
-__all__ = ["PARAMS_FILE", "Params", "load", "problems", "read"]
 
 PARAMS_FILE = Path("params.yaml")
 # Every class made of ABCMeta has a method of this name, which pydantic warns of, and would take for a default.
@@ -103,26 +102,17 @@ class Params(Section):
         return self
 
 
-def _example(key: Sequence[str], kind: Any) -> str:
-    """A recipe that has a key, in a section of that kind if there is one: the default one where it does."""
-    example = DEFAULT_RECIPE
-    for file in [DEFAULT_RECIPE, *sorted(DEFAULT_RECIPE.parent.glob("*.yaml"))]:
-        try:
-            section: Any = read(file)
-            for part in key[:-1]:
-                section = section[int(part) if isinstance(section, list) else part]
-            if key[-1] not in section:
-                continue
-        except (DarkroomError, LookupError, TypeError, ValueError):
-            continue
-        if kind is None or section.get("kind") == kind:
-            return str(file)
-        example = file if example == DEFAULT_RECIPE else example
-    return str(example)
+def read(path: Path | str) -> dict[Any, Any]:
+    """What a params file says, or a recipe with its base; unchecked.
+
+    Raises:
+        DarkroomError: it is missing, or is not YAML with keys.
+    """
+    return parse(complete_text(Path(path)), path)
 
 
 def load(path: Path | str = PARAMS_FILE) -> Params:
-    """Read and check a params file.
+    """Read and check a params file or a recipe.
 
     Raises:
         DarkroomError: one line that names the file, the key, the value, what is allowed and the remedy; when several
@@ -132,13 +122,13 @@ def load(path: Path | str = PARAMS_FILE) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        first, *others = explain(error, Params, _example)
+        first, *others = explain(error, values, Params, _example)
         more = f" (and {len(others)} more: darkroom params check)" if others else ""
         raise DarkroomError(f"{path}: {first}{more}") from None
 
 
 def problems(path: Path | str = PARAMS_FILE) -> list[str]:
-    """Every fault of a params file, a line each; empty when it is sound.
+    """Every fault of a params file or a recipe, a line each; empty when it is sound.
 
     Checks across keys come after those of single keys: they are made once each key is sound by itself.
 
@@ -149,5 +139,25 @@ def problems(path: Path | str = PARAMS_FILE) -> list[str]:
     try:
         Params.model_validate(values)
     except ValidationError as error:
-        return [f"{path}: {line}" for line in explain(error, Params, _example)]
+        return [f"{path}: {line}" for line in explain(error, values, Params, _example)]
     return []
+
+
+def _example(key: Sequence[str], kind: Any) -> str:
+    """The command that shows a recipe with a key, in a section of that kind if there is one: the default one where
+    it does."""
+    shown = DEFAULT_RECIPE
+    for file in [DEFAULT_RECIPE, *sorted(DEFAULT_RECIPE.parent.glob("*.yaml"))]:
+        try:
+            section: Any = read(file)
+            for part in key[:-1]:
+                section = section[int(part) if isinstance(section, list) else part]
+            if key[-1] not in section:
+                continue
+        except (DarkroomError, LookupError, TypeError, ValueError):
+            continue
+        if kind is None or section.get("kind") == kind:
+            shown = file
+            break
+        shown = file if shown == DEFAULT_RECIPE else shown
+    return f"darkroom recipe show {shown.stem}"
