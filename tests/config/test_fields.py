@@ -13,7 +13,7 @@ from darkroom.config.params import Params, load
 
 ROOT = Path(__file__).parents[2]
 CODE = [*(ROOT / "src").rglob("*.py"), *(ROOT / "stages").glob("*.py")]
-TO_BE_DESCRIBED = ("darkroom.config.diffusion", "darkroom.config.networks")  # their classes are read whole, as dumps
+DUMPED = ("darkroom.config.diffusion", "darkroom.config.networks")  # their classes are read whole, as dumps
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 
@@ -64,6 +64,7 @@ def unread(value: Section, read: set[str]) -> set[str]:
     return {
         f"{type(one).__name__}.{name}"
         for one in components(value)
+        if type(one).__module__ not in DUMPED
         for name in type(one).model_fields
         if name not in read
     }
@@ -100,7 +101,7 @@ def undescribed(model: type[Section]) -> set[str]:
     return {
         f"{one.__name__}.{name}"
         for one in classes(model)
-        if one.__module__ not in TO_BE_DESCRIBED
+        if one.__module__ not in DUMPED
         for name, field in one.model_fields.items()
         if not (field.description or "").rstrip().endswith(".")
     }

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from darkroom.config.text_encoder import HardNegativesConfig
 from darkroom.config.training import Optimization
 from darkroom.core.checkpoint import Checkpoints, Stateful
 from darkroom.core.errors import DarkroomError
@@ -30,7 +31,6 @@ from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.distributed import ALONE, CPU, Processes
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loop, Loss, Phase
-from darkroom.training.hard_negatives import HardNegativesConfig
 from tests.support.settings import optimization
 from tests.support.worlds import World
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from darkroom.config.text_encoder import HardNegativesConfig
 from darkroom.config.training import Optimization
 from darkroom.core.rng import batch_indices
 from darkroom.nn.judge.conv_tower import ConvTowerConfig
@@ -17,7 +18,7 @@ from darkroom.training.contrastive import ContrastiveLoss, contrastive_loss, emb
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loop, Phase
-from darkroom.training.hard_negatives import HardNegatives, HardNegativesConfig
+from darkroom.training.hard_negatives import HardNegatives
 
 
 def same(captions: list[int]) -> Tensor:

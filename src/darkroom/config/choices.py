@@ -37,6 +37,5 @@ Variance = Literal["beta_tilde", "beta"]
 NetworkKind = Literal["unet_2d_condition", "score_unet", "layer_norm_unet", "batch_norm_unet"]
 ScoreVariant = Literal["concat", "residual", "transformer"]
 InitialScale = Literal["one", "sigma"]
-Precision = Literal["fp32", "bf16"]
 
 USUAL_TIMES = 1000  # discrete times that betas are usually given for; networks are told times of this range

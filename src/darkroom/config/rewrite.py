@@ -7,12 +7,12 @@ from typing import Any
 
 import yaml
 
+from darkroom.config.edit import Key, scalar
 from darkroom.config.upgrade import upgraded
 from darkroom.config.yaml_file import Loader, read
 from darkroom.core.artifact import atomic_path
 from darkroom.core.errors import DarkroomError
 
-Key = tuple[str, ...]  # ("train_unet", "steps")
 # Names of keys that moved under another one.
 RENAMED = {"mode": "kind", "pretrained_path": "path", "identity_range": "range", "lr_decay": "every"}
 
@@ -56,7 +56,7 @@ def rewritten(text: str, values: Mapping[str, Any]) -> tuple[str, list[str]]:
         if len(key) == 1 and lines:
             lines.append("")
         lines += [indent + line for line in notes[0].get(key, "").splitlines()]
-        written_as = "" if isinstance(value, dict) else f" {_scalar(value)}"
+        written_as = "" if isinstance(value, dict) else f" {scalar(value)}"
         comment = f" {notes[1][key]}" if key in notes[1] else ""
         lines.append(f"{indent}{key[-1]}:{written_as}{comment}")
     return "\n".join(lines) + "\n", lost
@@ -109,15 +109,3 @@ def _present_key(key: Key, keys: list[Key]) -> Key | None:
     found = [other for other in keys if other[0] == key[0] and other[-1] in names and len(other) >= len(key)]
     nearest = [other for other in found if len(other) == min(map(len, found))]
     return nearest[0] if len(nearest) == 1 else None
-
-
-def _scalar(value: Any) -> str:
-    """A value on one line, floats as people write them."""
-    if isinstance(value, float):
-        plain = f"{value:.10f}".rstrip("0")
-        return repr(value) if float(plain) != value else plain + "0" * plain.endswith(".")
-    if isinstance(value, list) and not any(isinstance(one, str | list | dict) for one in value):
-        return f"[{', '.join(map(_scalar, value))}]"
-    style = '"' if isinstance(value, str) and not value.isprintable() else None
-    dumped: str = yaml.safe_dump(value, default_flow_style=True, default_style=style, width=10_000, allow_unicode=True)
-    return dumped.removesuffix("...\n").strip()

@@ -107,8 +107,8 @@ class Training(Optimization):
     """Samples of a step."""
 
     ema_half_life: Count
-    """Samples after which a weight counts half in the average of weights that is kept (Karras et al. 2024,
-    arXiv:2312.02696, give it so)."""
+    """Samples after which a weight counts half in the average of weights that is kept; shorter at the beginning, so
+    that the average does not cling to the initial weights (Karras et al. 2022, arXiv:2206.00364)."""
 
     on_worse_than_chance: Literal["stop", "warn"]
     """What happens where the training ends no better than without it: end the stage with an error, or say so in its

@@ -41,8 +41,8 @@ def manifest_of(root: str, manifest: str | None) -> Path | None:
     if manifest != AUTO:
         return None if manifest is None else Path(manifest)
     path = Path(root)
-    parts = [path.name] if path.is_absolute() else [part for part in path.parts if part != ".."]
-    return MANIFESTS / f"{'-'.join(parts) or 'data'}.json"
+    names = [path.name] if path.is_absolute() else [part for part in path.parts if part != ".."]
+    return MANIFESTS / f"{'-'.join(names) or 'data'}.json"
 
 
 @dataclass(frozen=True)

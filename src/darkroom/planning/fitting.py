@@ -5,7 +5,6 @@ counted is what will be. No clock is read: times are those of this recipe's netw
 pictures and minutes give the same file everywhere. `darkroom params budget` measures this machine.
 """
 
-import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.config import recipes
+from darkroom.config.edit import edited
 from darkroom.config.params import PARAMS_FILE, Params, load, read
 from darkroom.core.errors import DarkroomError
 from darkroom.data.prepare import prepare
@@ -84,7 +84,7 @@ def fit(name: str, root: str | None, minutes: float) -> list[str]:
         text = recipes.complete(name)
         for choice in choices:
             for key, value in choice.values.items():
-                text = replaced(text, key, value)
+                text = edited(file, text, tuple(key.split(".")), value)
         checked = Path(passing) / PARAMS_FILE.name
         checked.write_text(text, encoding="utf-8")
         remarks = demands.met(load(checked), data)
@@ -95,26 +95,6 @@ def fit(name: str, root: str | None, minutes: float) -> list[str]:
     lines = [f"{root}: {sum(data.info.splits.values())} captioned pictures ({counts}){left_out}", *map(str, choices)]
     lines += [f"{key}: {remark}" for key, remark in remarks.items()]
     return [*lines, recipes.put(text, f"the recipe {name}, fitted to {root} and {minutes:g} minutes")]
-
-
-def replaced(text: str, key: str, value: Any) -> str:
-    """A params file's text with one value in its line, comments kept; key: dotted."""
-    *sections, last = key.split(".")
-    start, end = 0, len(text)
-    for depth, section in enumerate(sections):
-        head = re.compile(rf"^{'  ' * depth}{section}:.*\n", re.MULTILINE).search(text, start, end)
-        assert head is not None, f"{key} has no section {section}"
-        start = head.end()
-        after = re.compile(rf"^(?!{'  ' * (depth + 1)})\S|^{'  ' * depth}\S", re.MULTILINE).search(text, start, end)
-        end = after.start() if after else end
-    line = re.compile(rf"^({'  ' * len(sections)}{last}: ).*?((?: +#.*)?)$", re.MULTILINE)
-    found = line.search(text, start, end)
-    assert found is not None, f"{key} has no line"
-    return text[: found.start()] + found[1] + _yaml(value) + found[2] + text[found.end() :]
-
-
-def _yaml(value: Any) -> str:
-    return f"'{value.replace(chr(39), chr(39) * 2)}'" if isinstance(value, str) and not value.isalnum() else str(value)
 
 
 def _root(p: Params) -> str:
