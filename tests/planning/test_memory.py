@@ -26,7 +26,7 @@ from darkroom.core.device import autocast, runtime
 from darkroom.planning.memory import Estimate
 from darkroom.config.params import load
 from darkroom.training.engine.best import Best
-from darkroom.training.engine.blank import denoised, reconstructed
+from darkroom.training.blank import denoised, reconstructed
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.optim import make_optimizers
 

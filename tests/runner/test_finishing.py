@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from darkroom.config.merging import complete_text
 from darkroom.config.params import load
 from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
@@ -26,7 +27,7 @@ TRAINING, ASKED, ANSWER = (Path(".checkpoints") / f"{STAGE}.{name}" for name in 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_bytes(RECIPE.read_bytes())
+    Path("params.yaml").write_bytes(complete_text(RECIPE).encode())
     Path(".checkpoints").mkdir()
 
 
@@ -52,7 +53,7 @@ def asked_of(ending: Ending, step: int = 5) -> Finished | DarkroomError:
         except DarkroomError as error:
             told.append(error)
 
-    with ending.watched(leads=True, meeting=None):
+    with ending.watched(leads=True, rendezvous=None):
         asking = threading.Thread(target=ask)
         asking.start()
         while asking.is_alive():
@@ -101,7 +102,7 @@ def test_params_that_are_unsound_by_now_are_said_before_anything_is_asked() -> N
 def test_of_two_trainings_of_a_stage_the_second_is_not_ended() -> None:
     """Both are to end after the same step, and the first has not."""
     request = Finish(STAGE, section())
-    with Ending(120, request=request).watched(leads=True, meeting=None):
+    with Ending(120, request=request).watched(leads=True, rendezvous=None):
         pass
     second = Ending(120, request=request)
     with pytest.raises(DarkroomError, match="continues: a first training of this stage is through"):
@@ -112,7 +113,7 @@ def test_of_two_trainings_of_a_stage_the_second_is_not_ended() -> None:
 def test_a_request_that_was_left_behind_ends_nothing() -> None:
     ASKED.write_text("")
     ending = Ending(120, request=Finish(STAGE, section()))
-    with ending.watched(leads=True, meeting=None):
+    with ending.watched(leads=True, rendezvous=None):
         assert ending.after(5) == 120
     assert section()["stop_at"] is None
 

@@ -102,7 +102,7 @@ from darkroom.core.checkpoint import Checkpoints
 from darkroom.core.interruption import Interruption, Interrupted
 from darkroom.config.params import load
 from darkroom.training.engine.ema import EMA
-from darkroom.training.engine.loop import Phase, train
+from darkroom.training.engine.loop import Loop, Loss, Phase
 
 interruption = Interruption()
 interruption.listen()
@@ -116,8 +116,8 @@ def loss(step: int, rows: slice) -> Mapping[str, torch.Tensor]:
 config = load({recipe!r}).train_unet
 checkpoints = Checkpoints(Path("training"), {{}}, 0, 0, interruption)
 try:
-    train([Phase("", network, config, loss)], EMA(network, 1), steps=1000, batch_size=1, accumulation=1, hooks=[],
-          description="slow", checkpoints=checkpoints)
+    Loop([Phase("", network, config, Loss.of(loss))], EMA(network, 1), steps=1000, batch_size=1,
+         description="slow", checkpoints=checkpoints).run()
 except Interrupted as end:
     print(end.number, end.saved)
 """

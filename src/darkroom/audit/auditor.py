@@ -27,12 +27,12 @@ from darkroom.audit.foreign_files import check_kinds
 from darkroom.audit.lineage import Lineage, Step, ordered, read_lineage
 from darkroom.audit.raw_data import check_raw_data
 from darkroom.audit.store_audit import StoreAudit
+from darkroom.config.paths import ARTIFACTS
 from darkroom.config.stage_spec import LOCK, StageSpec, stage_specs
 from darkroom.core.artifact import file_hash
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking.address import is_on, location, without_password
 from darkroom.tracking.outbox.pending import pending
-from darkroom.tracking.outputs import MODELS
 from darkroom.tracking.query import RunQuery, moved_artifacts, store_exists
 from darkroom.tracking.records import file_hashes, own_artifacts
 from darkroom.tracking.store import Store
@@ -122,7 +122,7 @@ class Auditor:
                 step.outputs[path]
                 for step in lineage.steps.values()
                 for path in step.outputs
-                if Path(path).parent == MODELS
+                if Path(path).parent == ARTIFACTS
             ]
             versions = {digest: found for digest in models if (found := query.versions(digest))}
         return Audit(

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from darkroom.cli.options import PIPELINE, taught
+from darkroom.cli.options import taught
+from darkroom.config.paths import PIPELINE
 
 
 @taught

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import torch
 
 from darkroom.config import params as parameters
+from darkroom.config.base import Training
 from darkroom.config.stage_spec import check_not_linked, stage_spec
 from darkroom.core import device as devices
 from darkroom.core.artifact import write_json
@@ -34,6 +35,7 @@ from darkroom.tracking.address import project_root
 from darkroom.tracking.executed_code import ExecutedCode
 from darkroom.tracking.note import Account, figure
 from darkroom.tracking.ports import link_hint
+from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.distributed import ALONE, Processes
 from darkroom.training.engine.ending import Ending
 from darkroom.training.engine.timing import MeasuredError, Stopwatch
@@ -56,6 +58,10 @@ class Work:
     checkpoints: Checkpoints = field(default_factory=Checkpoints.none)
     processes: Processes = ALONE
     ending: Callable[[int, int | None], Ending] = Ending
+
+    def context(self, section: Training) -> TrainingContext:
+        """What the losses of a training share."""
+        return TrainingContext(section.batch_size, section.seed, section.precision, self.device, self.processes)
 
 
 Body = Callable[[parameters.Params, Work], Figures]

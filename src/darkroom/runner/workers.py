@@ -55,7 +55,7 @@ class Workers:
         self._over = threading.Event()
 
     @contextmanager
-    def meeting(self) -> Iterator[Path]:
+    def rendezvous(self) -> Iterator[Path]:
         """See `Company`. In this block the end of a worker is a DarkroomError, wherever the block stands."""
         signal.signal(signal.SIGUSR1, self._give_up)
         with tempfile.TemporaryDirectory(prefix="darkroom_", ignore_cleanup_errors=True) as name:
@@ -152,7 +152,7 @@ class Worker:
                 raise
 
     @contextmanager
-    def meeting(self) -> Iterator[Path]:
+    def rendezvous(self) -> Iterator[Path]:
         """See `Company`. The block done, so is the worker. Raises SystemExit: always, at the end of the block."""
         _ready(self.folder, self.rank).touch()
         yield self.folder / STORE

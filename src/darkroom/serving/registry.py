@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from darkroom.config.paths import PIPELINE
 from darkroom.core.artifact import PROVENANCE, model_hash, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.serving.gate import EVALUATION, AliasHolder, Thresholds, Verdict, decide, read_figures
@@ -24,7 +25,7 @@ from darkroom.tracking.records import TAG as RECORD
 from darkroom.tracking.store import VALUE_LENGTH, Store, check_answers, first_line, is_transient, web_address
 
 MODEL, ALIAS = "darkroom", "candidate"
-MADE_AT = "artifacts/pipeline"  # where the run that assembled a pipeline noted its content
+MADE_AT = PIPELINE.as_posix()  # where the run that assembled a pipeline noted its content
 GATE, REASONS = "gate", "gate.reasons"  # tags of a version: how it came through the gate, and what was against it
 PASSED, REFUSED, OVERRIDDEN = "passed", "refused", "overridden"
 ABOUT = f"""\

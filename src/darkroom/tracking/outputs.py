@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from darkroom.config.paths import ARTIFACTS
 from darkroom.core.artifact import atomic_path, content_hash, files_of
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import readable_size
@@ -19,7 +20,6 @@ from darkroom.tracking.store import Store
 COPY_MIB = 64.0  # larger files are named in the run, not copied into it; DARKROOM_TRACKING_COPY_MIB changes it
 DATA_COPY_MIB = 1.0
 DATA_COPIED = (".json", ".png")  # of data sets: their descriptions and contact sheets
-MODELS = Path("artifacts")  # each output in it is a model, registered as darkroom-NAME
 KEPT = "outputs"  # where an event log keeps what later stages may replace
 
 
@@ -82,7 +82,7 @@ def log_outputs(store: Store, run: str, outputs: Outputs, folder: Path, fresh: b
         if files:
             pages[path] = store.run_link(run, f"/artifacts/{path}")
             locations[path] = f"([{locations[path]}]({pages[path]}))"
-        if Path(path).parent == MODELS:
+        if Path(path).parent == ARTIFACTS:
             model = f"darkroom-{Path(path).name.replace('_', '-')}"
             copied = path in outputs.complete and len(files) == len(outputs.copied[path])
             version = store.register(run, model, path, digest, copied)
