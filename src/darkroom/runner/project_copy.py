@@ -48,20 +48,20 @@ def own_code_first() -> str:
 
     Named relative to that folder, for whose own name there may be no way to stand in a list.
     """
-    here_first = str(SOURCES)
-    others = [folder for folder in os.environ.get(SEARCHED, "").split(os.pathsep) if folder and folder != here_first]
-    return os.pathsep.join([here_first, *others])
+    source = str(SOURCES)
+    others = [folder for folder in os.environ.get(SEARCHED, "").split(os.pathsep) if folder and folder != source]
+    return os.pathsep.join([source, *others])
 
 
 def programs_of_python_first() -> str:
     """PATH as it is, but for the programs of the running Python's installation, `python` among them, found first."""
-    here_first = str(Path(sys.executable).parent)
-    if os.pathsep in here_first:
+    programs = str(Path(sys.executable).parent)
+    if os.pathsep in programs:
         raise DarkroomError(
-            f"{here_first}: cannot stand in PATH, whose folders {os.pathsep!r} separates; install Darkroom in a folder "
+            f"{programs}: cannot stand in PATH, whose folders {os.pathsep!r} separates; install Darkroom in a folder "
             f"without {os.pathsep!r} in its path"
         )
-    return os.pathsep.join([here_first, os.environ.get("PATH", os.defpath)])
+    return os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
 
 
 def reproduction() -> Path | None:
