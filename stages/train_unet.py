@@ -21,7 +21,6 @@ from darkroom.core.tensors import save_png
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
 from darkroom.data.conditioning import Conditioning, read_asked
 from darkroom.data.latents import Latents, read_info
-from darkroom.diffusion.generate import Sampling
 from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.process import process_of
 from darkroom.nn.denoiser.base import DenoisingNetwork
@@ -53,10 +52,10 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     p, device = params.train_unet, work.device
     conditioning, latents = Conditioning.read(CONDITIONING), Latents.read(LATENTS, "train")
     told = conditioning.info
-    shape = denoiser(p, latents.shape, told.dim if told.kind == "text" else None, len(told.classes))
+    shape = denoiser(p, latents.shape, told.dim if told.of_text else None, len(told.classes))
     unet: DenoisingNetwork
     if p.init_from is not None and isinstance(shape, UNetConfig):
-        trained_for = (p.process.model_dump(), p.prediction_type)
+        trained_for = (p.process, p.objective.prediction_type)
         unet = read_pretrained_unet(Path(p.init_from), shape, device, *trained_for).stored()
     else:
         with seeded(p.seed, "unet"):
@@ -64,7 +63,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     checkpoint_activations(unet, runtime().checkpoint_activations)
     task = UNetTask(
         unet,
-        Objective(process_of(p.process.model_dump()), p.prediction_type, p.weighting, p.loss, p.reduction),
+        Objective(process_of(p.process), p.objective),
         latents,
         Latents.read(LATENTS, "validation"),
         conditioning,
@@ -75,7 +74,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     )
     ema, best, curves = EMA(unet, p.ema_half_life), Best(), Curves(p.log_every, work.run.metrics)
     ending = work.ending(p.steps, p.stop_at)
-    sampling, decoder = Sampling(**p.sampling.model_dump()), LatentDecoder(VAE, LATENTS, latents.scaling_factor, device)
+    decoder = LatentDecoder(VAE, LATENTS, latents.scaling_factor, device)
     shown = Shown(decoder, decoder.centre, read_asked(CONDITIONING, "validation", max(p.samples, ROWS)))
 
     def held_out(step: int, values: Mapping[str, float]) -> None:
@@ -85,7 +84,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
             best.consider(step, measured["held_out/loss"], ema.network)
 
     def show(step: int) -> None:
-        grid, strip = preview(ema.network, task, shown, sampling, p.samples, step)
+        grid, strip = preview(ema.network, task, shown, p.sampling, p.samples, step)
         for name, picture in (("samples", grid), ("denoising", strip)):
             work.run.picture(picture, name, step)
             save_png(REPORT / f"{name}.png", picture)
@@ -135,7 +134,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     config = {
         "network": to_json(shape),
         "process": p.process.model_dump(),
-        "prediction_type": p.prediction_type,
+        "prediction_type": p.objective.prediction_type,
         "condition": asdict(conditioning.info),
         "latents": asdict(read_info(LATENTS)),
     }

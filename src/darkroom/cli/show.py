@@ -49,6 +49,6 @@ def show_forward(
     split = Prepared.open(ROOT).split("validation")
     n = min(ROWS, len(split))
     black, white = params.train_vae.identity_range or (-1.0, 1.0)
-    process = params.train_unet.process.model_dump()
-    save_png(out, forward_of_pictures(split.images(range(n)), split.captions[:n], process, black, white))
+    pictures, captions = split.images(range(n)), split.captions[:n]
+    save_png(out, forward_of_pictures(pictures, captions, params.train_unet.process, black, white))
     print(out)

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from darkroom.config.kinds import Kinds
+
 LONGEST = 60  # letters of a value or key in a message
 BOUNDS = {"gt": "> {}", "ge": ">= {}", "lt": "< {}", "le": "<= {}"}
 LENGTHS = {"min_length": ">= {}", "max_length": "<= {}"}
@@ -147,8 +149,14 @@ def _models_at(parts: Sequence[str | int], model: type[BaseModel]) -> Models:
             here = chosen
             continue
         fields = [owner.model_fields[part] for owner in here if part in owner.model_fields]
-        here = [found for field in fields for found in _models_in(field.annotation)]
+        here = [found for field in fields for found in _models_of(field)]
     return here
+
+
+def _models_of(field: FieldInfo) -> Models:
+    """The models of a field; of one that takes several kinds, those of all."""
+    kinds = [found for found in field.metadata if isinstance(found, Kinds)]
+    return [one.of(kind) for one in kinds for kind in one.classes] or _models_in(field.annotation)
 
 
 def _of_kind(part: str | int, owners: Models) -> Models:

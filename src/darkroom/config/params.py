@@ -106,8 +106,8 @@ class Params(Section):
                 f"train_unet.process.num_train_timesteps = {times} is above the {TABLE_ROWS} times that "
                 "train_unet.unet.kind = 'layer_norm_unet' knows; lower it"
             )
-        for section, how in (("train_unet", trained.sampling), ("evaluate", self.evaluate.sampling)):
-            check_sampling(section, how, trained.process, trained.prediction_type)
+        for section, sampling in (("train_unet", trained.sampling), ("evaluate", self.evaluate.sampling)):
+            check_sampling(section, sampling, trained.process, trained.objective.prediction_type)
         return self
 
 

@@ -23,9 +23,10 @@ from darkroom.config.base import (
     pretrained,
     within_project,
 )
-from darkroom.config.choices import LossName, NullCondition, Precision, PredictionType, Reduction, Weighting
-from darkroom.config.diffusion import Process, Sampling, check_objective
+from darkroom.config.choices import NullCondition, Precision
+from darkroom.config.diffusion import ObjectiveConfig, ProcessConfig, check_objective
 from darkroom.config.networks import UNet
+from darkroom.config.sampling import Sampling
 
 
 class ScenesSource(Section):
@@ -268,11 +269,8 @@ class TrainUNet(Training):
     init_from: str | None
     accumulation: Annotated[int, Field(ge=1, le=4096)]
     unet: UNet
-    process: Process
-    prediction_type: PredictionType
-    weighting: Weighting
-    loss: LossName
-    reduction: Reduction
+    process: ProcessConfig
+    objective: ObjectiveConfig
     condition_dropout: Probability
     horizontal_flip: bool
     validate_every: Count
@@ -288,7 +286,7 @@ class TrainUNet(Training):
         if self.init_from is not None and self.unet.kind != "unet_2d_condition":
             raise ValueError(f"init_from does not go with unet.kind = {self.unet.kind!r}; give null")
         at_most("accumulation", self.accumulation, "batch_size", self.batch_size)
-        check_objective(self.process, self.prediction_type, self.weighting, self.loss)
+        check_objective(self.process, self.objective)
         return self
 
 

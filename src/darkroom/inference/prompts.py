@@ -10,10 +10,8 @@ from torch import Tensor
 from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable
 from darkroom.data.tokenizer import CLIPTokenizer
-from darkroom.diffusion.denoiser import Condition
+from darkroom.diffusion.denoiser import Condition, Conditions
 from darkroom.inference.words import same_name
-from darkroom.nn.denoiser.base import DenoisingNetwork
-from darkroom.nn.denoiser.unet import select_context
 from darkroom.nn.text.clip import CLIPTextModel
 
 EMBED_BATCH = 256
@@ -23,8 +21,8 @@ log = logging.getLogger("darkroom")
 class Prompts(Protocol):
     """The prompts of one call, ready to condition any of its batches."""
 
-    def conditions(self, unet: DenoisingNetwork, rows: slice) -> tuple[Condition, Condition]:
-        """(condition, null) of the prompts in `rows`, prepared once for all steps of a batch."""
+    def conditions(self, rows: slice) -> Conditions:
+        """Those of the prompts in `rows`."""
         ...
 
 
@@ -59,13 +57,13 @@ class TextPrompts:
         self.null = embedded[:1] if null == "empty_prompt" else torch.zeros_like(embedded[:1])
         self.embeddings = embedded[1:]
 
-    def conditions(self, unet: DenoisingNetwork, rows: slice) -> tuple[Condition, Condition]:
-        """Keys and values are computed for the batch's distinct prompts alone."""
+    def conditions(self, rows: slice) -> Conditions:
+        """Both share one table of the batch's distinct prompts, so that each is prepared once."""
         n, device = len(self.rows[rows]), self.embeddings.device
         used, which = torch.unique(torch.cat([self.rows[rows], self.null_rows[rows]]), return_inverse=True)
-        prepared = unet.prepare_context(torch.cat([self.null, self.embeddings])[used.to(device)])
+        tokens = torch.cat([self.null, self.embeddings])[used.to(device)]
         which = which.to(device)
-        return Condition(select_context(prepared, which[:n])), Condition(select_context(prepared, which[n:]))
+        return Conditions(Condition(tokens, rows=which[:n]), Condition(tokens, rows=which[n:]))
 
 
 class ClassPrompts:
@@ -95,9 +93,9 @@ class ClassPrompts:
         if negatives:
             self.nulls = torch.tensor([id_of(prompt) for prompt in negatives], device=device)
 
-    def conditions(self, unet: DenoisingNetwork, rows: slice) -> tuple[Condition, Condition]:
+    def conditions(self, rows: slice) -> Conditions:
         """Ids; the embedding is the U-Net's."""
-        return Condition(class_ids=self.ids[rows]), Condition(class_ids=self.nulls[rows])
+        return Conditions(Condition(class_ids=self.ids[rows]), Condition(class_ids=self.nulls[rows]))
 
 
 class NoPrompts:
@@ -113,6 +111,6 @@ class NoPrompts:
                 f"prompt {printable(said)!r}: this model was trained without captions; give the empty prompt ''"
             )
 
-    def conditions(self, unet: DenoisingNetwork, rows: slice) -> tuple[Condition, Condition]:
+    def conditions(self, rows: slice) -> Conditions:
         """Nothing, twice."""
-        return Condition(), Condition()
+        return Conditions(Condition(), Condition())

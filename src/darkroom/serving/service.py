@@ -79,8 +79,7 @@ class Service:
             )
         if "negative_prompt" in options:
             self._check_text(options["negative_prompt"], "negative_prompt")
-        how = {name: value for name, value in options.items() if name != "negative_prompt"}
-        self.pipeline.sampling(**how)
+        self.pipeline.sampling(**{name: value for name, value in options.items() if name != "negative_prompt"})
         found = []
         for place, row in enumerate(rows):
             self._check_text(row["prompt"], f"prompt of row {place}")

@@ -1,20 +1,24 @@
 """Samples during training, decoded, with what they are samples of: the same noise and captions every time."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from darkroom.config.choices import Precision
+from darkroom.config.sampling import Sampling
 from darkroom.core.device import autocast
 from darkroom.core.rng import randn_each
 from darkroom.core.tensors import to_pil, to_uint8, visible
-from darkroom.diffusion.denoiser import Condition, Denoiser
-from darkroom.diffusion.generate import Sampling, begin, walk
+from darkroom.diffusion.denoiser import Condition, Conditions, Denoiser
+from darkroom.diffusion.generate import initial_noise, sample_from, sampling_levels
+from darkroom.diffusion.guidance import guided
 from darkroom.diffusion.schedule import Level
-from darkroom.nn.denoiser.base import DenoisingNetwork
-from darkroom.training.unet import UNetTask, condition_for
+from darkroom.nn.denoiser.base import DenoisingNetwork, Prepared
+from darkroom.training.unet import UNetTask, condition_of
 from darkroom.view.sheet import STRIP_COLUMNS, STRIP_ROWS, Moment, Plate, sheet, strip
 from darkroom.view.trace import Trace, evenly
 
@@ -41,16 +45,16 @@ class Preview(NamedTuple):
 
 
 @torch.no_grad()
-def preview(unet: DenoisingNetwork, task: UNetTask, shown: Shown, how: Sampling, n: int, step: int) -> Preview:
+def preview(unet: DenoisingNetwork, task: UNetTask, shown: Shown, sampling: Sampling, n: int, step: int) -> Preview:
     """n samples for the conditions of the first n held-out pictures, after `step` steps of training.
 
     Where something is asked for, the held-out picture it was said of stands beside each sample, as the autoencoder
     gives it back. All are in one range, [-1, 1].
     """
     n = min(n, len(task.held_out))
-    levels = how.levels(task.objective.schedule, task.objective.prediction_type)
+    levels = sampling_levels(sampling, task.objective.schedule, task.objective.prediction_type)
     trace = Trace(evenly(len(levels), STRIP_COLUMNS), STRIP_ROWS)
-    latents = _sampled(unet, task, how, levels, n, trace)
+    latents = _sampled(unet, task, sampling, levels, n, trace)
     asked = shown.asked[:n] if any(shown.asked) else []
     held_out = task.held_out.sample(torch.arange(len(asked)), torch.zeros(len(asked), *task.held_out.shape))
     noisy = [visible(x, float(levels[i].alpha), float(levels[i].sigma), shown.centre) for i, x, _ in trace]
@@ -65,27 +69,42 @@ def preview(unet: DenoisingNetwork, task: UNetTask, shown: Shown, how: Sampling,
 
 
 def _sampled(
-    unet: DenoisingNetwork, task: UNetTask, how: Sampling, levels: list[Level], n: int, trace: Trace
+    unet: DenoisingNetwork, task: UNetTask, sampling: Sampling, levels: list[Level], n: int, trace: Trace
 ) -> Tensor:
     """n latents; the trace watches."""
     conditioning, device, objective = task.conditioning, task.setting.device, task.objective
-    condition = condition_for(unet, conditioning.given("validation", torch.arange(n)), device)
-    null = condition_for(unet, conditioning.null_of(n), device)
-
-    def network(x: Tensor, t: Tensor, c: Condition) -> Tensor:
-        with autocast(device, task.setting.precision):
-            output: Tensor = unet(x, t, c.context, c.class_ids)
-        return output
-
+    conditions = Conditions(
+        condition_of(conditioning.given("validation", torch.arange(n)), device),
+        condition_of(conditioning.null_of(n), device),
+    )
+    network = _Network(unet, device, task.setting.precision)
     denoiser = Denoiser(network, objective.schedule, objective.prediction_type)
     shape, seeds = task.train.shape, list(range(n))
-    x = begin(how, objective.schedule, levels, randn_each(shape, seeds, "preview").to(device))
+    x = initial_noise(sampling, objective.schedule, levels, randn_each(shape, seeds, "preview").to(device))
     trace.begin(x)
 
     def noise(step: int) -> Tensor:
         return randn_each(shape, seeds, "preview step", step).to(device)
 
-    return walk(denoiser, how, x, levels, condition, null, noise, trace.watch)
+    denoise = guided(denoiser, conditions, sampling.guidance_scale, sampling.guidance_rescale)
+    return sample_from(denoise, sampling, objective.schedule, x, levels, noise, trace.watch)
+
+
+@dataclass(frozen=True)
+class _Network:
+    """The network under training, as a `diffusion.denoiser.Network`; conditions are prepared in fp32."""
+
+    unet: DenoisingNetwork
+    device: torch.device
+    precision: Precision
+
+    def prepare(self, *conditions: Condition) -> Prepared:
+        return self.unet.prepare(*conditions)
+
+    def __call__(self, x: Tensor, t: Tensor, prepared: Prepared) -> Tensor:
+        with autocast(self.device, self.precision):
+            output: Tensor = self.unet(x, t, *prepared)
+        return output
 
 
 def _grid(drawn: Sequence[Image.Image], real: Sequence[Image.Image], asked: Sequence[str], heading: str) -> Image.Image:

@@ -22,12 +22,12 @@ FLIPPED = 0.5  # share of the samples, where samples are mirrored at all
 LEVEL_BINS = 4  # held-out loss is reported for so many equal ranges of the times
 
 
-def condition_for(unet: DenoisingNetwork, given: Tensor | None, device: torch.device) -> Condition:
-    """Raw conditions, embeddings (N, L, D), class ids (N,) or None, in the form the network takes them."""
+def condition_of(given: Tensor | None, device: torch.device) -> Condition:
+    """Cached conditions, embeddings (N, L, D), class ids (N,) or None, on a device."""
     if given is None:
         return Condition()
     given = given.to(device)
-    return Condition(class_ids=given) if given.ndim == 1 else Condition(context=unet.prepare_context(given))
+    return Condition(class_ids=given) if given.ndim == 1 else Condition(tokens=given)
 
 
 class UNetTask:
@@ -110,8 +110,7 @@ class UNetTask:
 
         def network(x: Tensor, t: Tensor) -> Tensor:
             with autocast(device, self.setting.precision):
-                condition = condition_for(unet, given, device)
-                output: Tensor = unet(x, t, condition.context, condition.class_ids)
+                output: Tensor = unet(x, t, *unet.prepare(condition_of(given, device)))
             return output
 
         return self.objective.loss(network, x0.to(device), eps.to(device), t.to(device))
@@ -137,7 +136,7 @@ class UNetTask:
         objective = self.objective
 
         def targets(x0: Tensor, eps: Tensor, t: Tensor, given: Tensor | None) -> Tensor:
-            return target(objective.prediction_type, x0, eps, objective.schedule.at(t)).mean(dim=(2, 3))
+            return target(objective.prediction_type, x0, eps, objective.schedule.levels(t)).mean(dim=(2, 3))
 
         def loss(constant: Tensor) -> float:
             def measure(x0: Tensor, eps: Tensor, t: Tensor, given: Tensor | None) -> Tensor:
