@@ -131,7 +131,7 @@ def train_our_unet(network: Any, case: UNetCase, device: torch.device, laps: Lap
     p = case.p
     task = UNetTask(
         network,
-        Objective(process_of(p.process.model_dump()), p.prediction_type, p.weighting, p.loss, p.reduction),
+        make_objective(process_of(p.process.model_dump()), p.prediction_type, p.weighting, p.loss, p.reduction),
         latents(case.samples, case.latent),
         latents(HELD_OUT, case.latent),
         conditioning(case.words, case.samples, case.captions),

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from darkroom.config.sampling import Sampling
 from darkroom.core import limits
 from darkroom.core.artifact import read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import Limit, check_network, check_sampling
 from darkroom.core.outside import parse_json, read_bytes, typed
-from darkroom.diffusion.generate import Sampling
 from darkroom.nn.denoiser.unet import UNetConfig
+from tests.support.diffusion import make_sampling
 
 PLAIN = {"sampler": "ddim", "num_inference_steps": 4, "guidance_scale": 3.0, "spacing": "trailing"}
 
@@ -102,7 +103,7 @@ def test_files_are_read_up_to_their_limit_and_pipes_not_at_all(tmp_path: Path) -
 
 def test_what_json_says_has_the_types_of_its_dataclass() -> None:
     """Catches: "4" steps, or a key that nobody reads, which fail later or are lost."""
-    assert typed(Sampling, PLAIN, "x", "") == Sampling("ddim", 4, 3.0, "trailing")
+    assert typed(Sampling, PLAIN, "x", "") == make_sampling("ddim", 4, 3.0, "trailing")
     for change, reason in (
         ({"num_inference_steps": "4"}, r"^x: num_inference_steps: .* not '4'; again$"),
         ({"num_inference_steps": True}, "num_inference_steps: .* not True"),

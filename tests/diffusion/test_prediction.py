@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from darkroom.config.choices import PredictionType
-from darkroom.diffusion.continuous import VE, Flow
-from darkroom.diffusion.denoiser import Condition, Denoiser
+from darkroom.diffusion.denoiser import Denoiser
 from darkroom.diffusion.prediction import loss_scale, target, to_x0
 from darkroom.diffusion.process import Process
-from darkroom.diffusion.schedule import DiscreteVP, Level
+from darkroom.diffusion.schedule import Level
+from tests.support.diffusion import make_flow, make_ve, make_vp
 
 PREDICTIONS = get_args(PredictionType)
-PROCESSES = [DiscreteVP("cosine", 0.0001, 0.02, 1000), VE(25.0, 1e-5), Flow(0.001)]
+PROCESSES = [make_vp("cosine", 0.0001, 0.02, 1000), make_ve(25.0, 1e-5), make_flow(0.001)]
 TIMES = [1, 100, 500, 900]
 
 
@@ -43,7 +43,7 @@ def test_the_score_is_the_gradient_of_the_log_density(gaussian: Any, draw: Calla
     """Of a Gaussian world, times sigma; eps is the mean noise there."""
     world, x, level = gaussian(0.3, 0.5), draw(8), PROCESSES[1].level(700)
     score = -(x - 0.3) / world.variance(level)
-    x0 = world.denoise(x, level, Condition())
+    x0 = world.denoise(x, level)
     torch.testing.assert_close(target("score", x0, (x - x0) / level.sigma, level), level.sigma * score)
 
 
@@ -70,9 +70,9 @@ def test_one_denoiser_in_five_words_denoises_alike(
 
         return answer
 
-    expected = world.denoise(x, level, Condition())
+    expected = world.denoise(x, level)
     for prediction_type in PREDICTIONS:
-        found = Denoiser(network(prediction_type), process, prediction_type)(x, level, Condition())
+        found = Denoiser(network(prediction_type), process, prediction_type)(x, level)
         torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-4)
 
 

@@ -11,11 +11,11 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from darkroom.core.errors import DarkroomError
-from darkroom.diffusion.generate import Sampling
 from darkroom.inference.pipeline import Pipeline
 from darkroom.inference.record import Record
+from tests.support.diffusion import make_sampling
 
-SAMPLING = Sampling("ddim", 4, 3.0, "trailing")
+SAMPLING = make_sampling("ddim", 4, 3.0, "trailing")
 PLAIN = Record(
     prompts=["a small red circle", "a large blue square"],
     seeds=[3, 4],

@@ -9,7 +9,6 @@ import torch
 
 from darkroom.core.artifact import write_json
 from darkroom.core.errors import DarkroomError
-from darkroom.diffusion.generate import Sampling
 from darkroom.diffusion.process import process_of
 from darkroom.diffusion.schedule import DiscreteVP
 from darkroom.interop.diffusers import write_scheduler
@@ -24,6 +23,7 @@ from darkroom.interop.scheduler import (
 )
 from darkroom.interop.scheduler import scheduler_config as written
 from darkroom.interop.single_file import PROCESS
+from tests.support.diffusion import make_sampling
 
 SAMPLINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "DDIMScheduler": ("ddim", "leading", {"set_alpha_to_one": False}),
@@ -41,7 +41,7 @@ SAMPLINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
 @pytest.mark.parametrize("name", SAMPLINGS)
 def test_sampling_is_read_as_it_was_written(name: str, tmp_path: Path) -> None:
     sampler, spacing, own = SAMPLINGS[name]
-    how = Sampling(sampler, STEPS, GUIDANCE_SCALE, spacing, steps_offset=1, **own)  # type: ignore[arg-type]
+    how = make_sampling(sampler, STEPS, GUIDANCE_SCALE, spacing, steps_offset=1, **own)  # type: ignore[arg-type]
     config = written(PROCESS, "epsilon", how)
     assert config["_class_name"] == name.split(",")[0]
     write_scheduler(tmp_path, config)
@@ -60,7 +60,7 @@ OTHERWISE: dict[str, tuple[str, str, dict[str, Any]]] = {
 @pytest.mark.parametrize("case", OTHERWISE)
 def test_what_a_class_would_walk_otherwise_is_written_as_ddim(case: str) -> None:
     sampler, spacing, own = OTHERWISE[case]
-    how = Sampling(sampler, STEPS, GUIDANCE_SCALE, spacing, steps_offset=1, **own)  # type: ignore[arg-type]
+    how = make_sampling(sampler, STEPS, GUIDANCE_SCALE, spacing, steps_offset=1, **own)  # type: ignore[arg-type]
     config = written(PROCESS, "epsilon", how)
     assert config["_class_name"] == "DDIMScheduler"
     assert config["set_alpha_to_one"] == how.set_alpha_to_one
@@ -69,18 +69,18 @@ def test_what_a_class_would_walk_otherwise_is_written_as_ddim(case: str) -> None
 
 @pytest.mark.parametrize("sampler", ["ddim", "pndm", "ddpm", "euler"])  # the last for want of Euler's initial scale
 def test_linspace_is_not_written_for_a_class_of_even_strides(sampler: Any) -> None:
-    how = Sampling(sampler, STEPS, GUIDANCE_SCALE, "linspace", set_alpha_to_one=sampler != "pndm")
+    how = make_sampling(sampler, STEPS, GUIDANCE_SCALE, "linspace", set_alpha_to_one=sampler != "pndm")
     name = "DDIM" if sampler == "euler" else sampler.upper()
     with pytest.raises(DarkroomError, match=rf"sampling\.spacing = 'linspace' would be walked by {name}Scheduler, .*"):
         written(PROCESS, "epsilon", how)
 
 
 def test_an_offset_that_diffusers_would_replace_is_not_written() -> None:
-    how = Sampling("ddim", STEPS, GUIDANCE_SCALE, "leading", steps_offset=0)
+    how = make_sampling("ddim", STEPS, GUIDANCE_SCALE, "leading", steps_offset=0)
     with pytest.raises(DarkroomError, match=r"sampling\.steps_offset = 0 becomes 1 .* draw with 1, or with trailing"):
         written(PROCESS, "epsilon", how)
     for unread in ("trailing", 7), ("leading", 1):
-        how = Sampling("ddim", STEPS, GUIDANCE_SCALE, *unread)  # type: ignore[arg-type]
+        how = make_sampling("ddim", STEPS, GUIDANCE_SCALE, *unread)  # type: ignore[arg-type]
         assert written(PROCESS, "epsilon", how)["steps_offset"] == 1
 
 
@@ -95,7 +95,7 @@ def test_the_offset_read_is_the_one_that_diffusers_takes(name: str, said: dict[s
 @pytest.mark.parametrize("sampler", ["ddim", "euler", "dpmpp_2m"])
 def test_only_ddims_class_ends_at_alpha_0(sampler: Any, tmp_path: Path) -> None:
     process = {**PROCESS, "rescale_betas_zero_snr": True}
-    config = written(process, "v_prediction", Sampling(sampler, STEPS, GUIDANCE_SCALE, "trailing"))
+    config = written(process, "v_prediction", make_sampling(sampler, STEPS, GUIDANCE_SCALE, "trailing"))
     assert (config["_class_name"], config["rescale_betas_zero_snr"]) == ("DDIMScheduler", True)
     write_scheduler(tmp_path, config)
     assert read_scheduler(tmp_path)[:2] == (process, "v_prediction")
@@ -111,7 +111,7 @@ def test_only_ddims_class_ends_at_alpha_0(sampler: Any, tmp_path: Path) -> None:
     ],
 )
 def test_processes_that_are_read_otherwise_are_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
-    how = Sampling("ddim", STEPS, GUIDANCE_SCALE, "trailing")
+    how = make_sampling("ddim", STEPS, GUIDANCE_SCALE, "trailing")
     config = written({**PROCESS, "rescale_betas_zero_snr": True}, "v_prediction", how) | change
     write_json(tmp_path / SCHEDULER / SCHEDULER_CONFIG, config)
     with pytest.raises(DarkroomError, match=message):
@@ -120,7 +120,7 @@ def test_processes_that_are_read_otherwise_are_refused(change: dict[str, Any], m
 
 def test_scaled_betas_are_written_as_what_they_become(tmp_path: Path) -> None:
     process = {**PROCESS, "num_train_timesteps": 300, "scale_betas": True}
-    write_scheduler(tmp_path, written(process, "epsilon", Sampling("ddim", STEPS, GUIDANCE_SCALE, "trailing")))
+    write_scheduler(tmp_path, written(process, "epsilon", make_sampling("ddim", STEPS, GUIDANCE_SCALE, "trailing")))
     found, expected = process_of(read_scheduler(tmp_path)[0]), process_of(process)
     assert isinstance(found, DiscreteVP)
     assert isinstance(expected, DiscreteVP)
@@ -151,7 +151,7 @@ def test_what_no_scheduler_can_say_is_named(process: dict[str, Any], prediction_
     [({"variance_type": "fixed_small"}, "beta_tilde"), ({"variance_type": "fixed_large"}, "beta"), ({}, "beta_tilde")],
 )
 def test_the_two_variances_of_ddpm_bear_their_names(said: dict[str, str], variance: str, tmp_path: Path) -> None:
-    config = written(PROCESS, "epsilon", Sampling("ddpm", STEPS, GUIDANCE_SCALE, "leading", steps_offset=1))
+    config = written(PROCESS, "epsilon", make_sampling("ddpm", STEPS, GUIDANCE_SCALE, "leading", steps_offset=1))
     del config["variance_type"]
     write_json(tmp_path / SCHEDULER / SCHEDULER_CONFIG, config | said)
     assert read_scheduler(tmp_path)[2].variance == variance
@@ -171,10 +171,10 @@ def test_what_diffusers_writes_of_a_class_is_read(name: str, tmp_path: Path, dif
 
 def test_a_key_that_only_another_class_reads_is_passed_over(tmp_path: Path) -> None:
     """diffusers carries such keys along when one scheduler is made from the configuration of another."""
-    how = Sampling("ddim", STEPS, GUIDANCE_SCALE, "leading", steps_offset=1)
+    how = make_sampling("ddim", STEPS, GUIDANCE_SCALE, "leading", steps_offset=1)
     alien = {"skip_prk_steps": False, "variance_type": "learned", "use_karras_sigmas": True}
     write_json(tmp_path / SCHEDULER / SCHEDULER_CONFIG, written(PROCESS, "epsilon", how) | alien)
     assert read_scheduler(tmp_path)[2] == how
-    how = Sampling("euler", STEPS, GUIDANCE_SCALE, "leading", steps_offset=1)
+    how = make_sampling("euler", STEPS, GUIDANCE_SCALE, "leading", steps_offset=1)
     write_json(tmp_path / SCHEDULER / SCHEDULER_CONFIG, written(PROCESS, "epsilon", how) | {"set_alpha_to_one": False})
     assert read_scheduler(tmp_path)[2] == how

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from darkroom.config.choices import SamplerName
 from darkroom.diffusion.denoiser import Condition, Denoiser
-from darkroom.diffusion.generate import Sampling, generate
-from darkroom.diffusion.schedule import DiscreteVP
+from darkroom.diffusion.generate import generate
 from darkroom.inference.captured import CapturedNetwork
 from darkroom.inference.packed_unet import FrozenUNet
 from darkroom.nn.denoiser.unet import UNet2DConditionModel
+from tests.support.diffusion import make_sampling, make_vp
 from tests.support.unets import TINY
 
 META = torch.device("meta")
@@ -42,8 +42,8 @@ def walk(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tensor]:
         assert width is not None
         condition, null = (Condition(unet.prepare_context(torch.empty(2, 5, width, device=META))) for _ in range(2))
         start = torch.empty(2, TINY.in_channels, 16, 16, device=META)
-        how = Sampling(sampler, 6, 3.0, "leading", steps_offset=1)
-        denoiser = Denoiser(network, DiscreteVP("scaled_linear", 0.00085, 0.012, 1000), "epsilon")
+        how = make_sampling(sampler, 6, 3.0, "leading", steps_offset=1)
+        denoiser = Denoiser(network, make_vp("scaled_linear", 0.00085, 0.012, 1000), "epsilon")
         with torch.no_grad():
             return generate(denoiser, how, start, condition, null, lambda step: torch.empty_like(start))
 
