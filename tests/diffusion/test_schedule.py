@@ -94,18 +94,6 @@ def test_betas_that_cannot_be_scaled_are_refused() -> None:
         make("linear", 20, scale_betas=True)
 
 
-@pytest.mark.parametrize(
-    ("name", "n", "message"),
-    [
-        ("linear", 20, r"scale_betas = True: beta_end = 0\.02 becomes 1\.0 with num_train_timesteps = 20"),
-        ("cosine", 300, "scale_betas = True: the cosine schedule reads no betas"),
-    ],
-)
-def test_betas_that_cannot_be_scaled_are_refused(name: str, n: int, message: str) -> None:
-    with pytest.raises(DarkroomError, match=message):
-        make(name, n, scale_betas=True)
-
-
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_schedule_without_terminal_signal_is_that_of_diffusers(name: str, diffusers: Any) -> None:
     from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
