@@ -81,7 +81,7 @@ PROCESS_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an option of another sampler": (
         {"sampling.sampler": {"kind": "dpmpp_2m", "variance": "beta"}},
-        "sampling.sampler.variance = 'beta' is an unknown key; remove it; known keys: ",
+        "sampling.sampler.variance = 'beta' is an unknown key; ",
     ),
     "an option left out": ({"sampling.sampler": {"kind": "ddim"}}, "sampling.sampler.eta is missing; add it"),
     "an option out of range": (

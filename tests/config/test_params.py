@@ -240,8 +240,8 @@ ONE_FAULT = {
     ),
     "a sampler for another prediction": (
         ("evaluate", "sampler", "sampler: {kind: pndm}"),
-        "evaluate.sampling.sampler.kind = 'pndm' needs train_unet.objective.prediction_type = 'epsilon', not 'v_prediction'; "
-        "use dpmpp_2m",
+        "evaluate.sampling.sampler.kind = 'pndm' needs train_unet.objective.prediction_type = 'epsilon', "
+        "not 'v_prediction'; use dpmpp_2m",
     ),
 }
 

@@ -70,7 +70,7 @@ def test_edm_weights_are_the_published_ones() -> None:
     torch.testing.assert_close(found, (s**2 + 0.25) / (0.5 * s) ** 2, rtol=1e-4, atol=0)
     weighting = EDMWeighting(kind="edm", sigma_data=1.0)
     config = plain(SCHEDULE, "v_prediction", "edm").config.model_copy(update={"weighting": weighting})
-    unit = Objective(SCHEDULE, config).weight(TIMES)
+    unit = make_objective(SCHEDULE, config).weight(TIMES)
     torch.testing.assert_close(unit, torch.ones(5), rtol=1e-4, atol=0)
 
 

@@ -1,14 +1,14 @@
 """epsilon, v, x0, the score and the flow's velocity are five ways of saying one thing, on every process."""
 
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import pytest
 import torch
 from torch import Tensor
 
 from darkroom.config.choices import PredictionType
-from darkroom.diffusion.denoiser import Denoiser
+from darkroom.diffusion.denoiser import Denoiser, Network
 from darkroom.diffusion.prediction import loss_scale, target, to_x0
 from darkroom.diffusion.process import Process
 from darkroom.diffusion.schedule import Level
@@ -62,17 +62,17 @@ def test_one_denoiser_in_five_words_denoises_alike(
     x = level.alpha * 0.3 + world.variance(level) ** 0.5 * draw(2, 1, 4, 4).float()
 
     def network(prediction_type: PredictionType) -> Callable[[Tensor, Tensor, Any], Tensor]:
-        def answer(x: Tensor, times: Tensor, condition: Any) -> Tensor:
+        def answer(x: Tensor, times: Tensor, prepared: None) -> Tensor:
             assert times.tolist() == pytest.approx([t] * len(x), abs=1e-3)
             here = process.level(float(times[0]))
-            x0 = world.denoise(x.double(), here, condition)
+            x0 = world.denoise(x.double(), here)
             return target(prediction_type, x0, (x - here.alpha * x0) / here.sigma, here)
 
         return answer
 
     expected = world.denoise(x, level)
     for prediction_type in PREDICTIONS:
-        found = Denoiser(network(prediction_type), process, prediction_type)(x, level)
+        found = Denoiser(cast(Network, network(prediction_type)), process, prediction_type)(x, level, None)
         torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-4)
 
 

@@ -92,7 +92,7 @@ def test_more_time_is_never_fewer_steps() -> None:
 
 def test_a_budget_is_refused_before_anything_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DarkroomError, match=r"'cache_latents' is no stage that trains; those are train_vae, "):
+    with pytest.raises(DarkroomError, match=r"'cache_latents' is not a stage that trains; those are train_vae, "):
         budget("cache_latents", 5)
     Path("params.yaml").write_bytes((RECIPES / "scenes-quick.yaml").read_bytes())
     Path("dvc.yaml").write_bytes((RECIPES.parent / "dvc.yaml").read_bytes())

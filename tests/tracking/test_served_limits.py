@@ -18,7 +18,6 @@ import pytest
 import torch
 from PIL import Image
 
-from darkroom.config.choices import SamplerName
 from darkroom.core.errors import DarkroomError
 from darkroom.inference.options import Tally
 from darkroom.inference.pipeline import Pipeline
@@ -178,7 +177,7 @@ def test_large_pictures_are_drawn_a_few_at_a_time(pipeline: Pipeline, monkeypatc
 
 
 @pytest.mark.parametrize(("sampler", "steps"), [("ddim", 1000), ("ode", 2)])
-def test_drawing_stops_at_its_deadline(sampler: SamplerName, steps: int, tmp_path: Path, asked: list[str]) -> None:
+def test_drawing_stops_at_its_deadline(sampler: str, steps: int, tmp_path: Path, asked: list[str]) -> None:
     """Of ode too, whose steps are hundreds of evaluations apart: catches a look between steps alone."""
     folder = pipelines.assembled(tmp_path, sampling=make_sampling(sampler, steps, 3.0, "linspace"))
     service = Service(Pipeline.from_pretrained(folder, device="cpu"), Limits(seconds=1.0))

@@ -17,9 +17,9 @@ from darkroom.config.stage_spec import stage_spec
 from darkroom.core.artifact import content_hash, read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interrupted
-from darkroom.runner.copies import PROFILE, REPRODUCTION
+from darkroom.runner.project_copy import PROFILE, REPRODUCTION
 from darkroom.runner.stage import Work, run_stage
-from darkroom.tracking.ran import DEFINITION, FRAME, OUTSIDE, START
+from darkroom.tracking.executed_code import DEFINITION, FRAME, OUTSIDE, START
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 PIPELINE = """

@@ -113,7 +113,7 @@ def _print_memory(loaded: "Params") -> None:
     from darkroom.core.device import runtime
     from darkroom.core.progress import readable_size
     from darkroom.planning.memory import ERROR, Estimate, device_of
-    from darkroom.runner.shortage import knobs
+    from darkroom.runner.out_of_memory import remedies
 
     device = device_of(runtime().device)
     columns = ("weights", "gradients", "optimizer", "averages", "activations", "total")
@@ -125,7 +125,7 @@ def _print_memory(loaded: "Params") -> None:
         print(f"{stage:18}" + "".join(f"{readable_size(getattr(footprint, column)):>12}" for column in columns))
     print("\nless is needed with:")
     for stage in found:
-        print(f"  {stage}: {'; '.join(knobs(stage, loaded))}")
+        print(f"  {stage}: {'; '.join(remedies(stage, loaded))}")
 
 
 @params.command("budget", no_args_is_help=True)

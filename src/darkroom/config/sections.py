@@ -161,8 +161,6 @@ class TrainVAE(Training):
     initial_logvar: Annotated[float, Field(ge=-30, le=20)]
     perceptual: Perceptual | None
     adversarial: Adversarial | None
-    validate_every: Count
-    log_every: Count
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -252,8 +250,6 @@ class SetupTextEncoder(Training):
     text: TextEncoder
     image: ImageTower
     hard_negatives: HardNegatives | None
-    validate_every: Count
-    log_every: Count
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -273,8 +269,6 @@ class TrainUNet(Training):
     objective: ObjectiveConfig
     condition_dropout: Probability
     horizontal_flip: bool
-    validate_every: Count
-    log_every: Count
     held_out: Count
     sample_every: Count
     samples: Annotated[int, Field(ge=1, le=64)]
@@ -295,8 +289,6 @@ class TrainEvaluator(Training):
 
     image: ImageTower
     text: TextEncoder
-    validate_every: Count
-    log_every: Count
 
 
 class Evaluate(Section):
