@@ -9,16 +9,17 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from darkroom.config.diffusion import VEProcess
 from darkroom.core.rng import randn_each
 from darkroom.core.tensors import contrast, to_float
 from darkroom.diffusion.process import Process
 from darkroom.view.forward import SHARES, forward, forward_of_pictures, log_snr
 from darkroom.view.sheet import GUTTER, JOINT, LINE, PICTURE
-from tests.support.diffusion import make_flow, make_ve, make_vp
+from tests.support.diffusion import make_flow, make_ve, make_vp, vp_config
 
-VP = {"schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "num_train_timesteps": 300, "scale_betas": True}
-VP_KIND = {"kind": "vp", "rescale_betas_zero_snr": False, **VP}
-VE_KIND = {"kind": "ve", "sigma": 25.0, "t_min": 1e-5}
+VP: dict[str, Any] = {"schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "times": 300, "scale_betas": True}
+VP_KIND = vp_config(**VP)
+VE_KIND = VEProcess(kind="ve", sigma=25.0, t_min=1e-5)
 SIDE = 16  # divides a picture's side on the sheet
 PICTURES = torch.randint(0, 256, (2, 1, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 

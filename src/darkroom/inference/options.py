@@ -112,7 +112,7 @@ def request(prompt: str | Sequence[str], options: Options, default: Sampling, pi
     if batch_size < 1:
         raise DarkroomError(f"batch_size = {batch_size}: give 1 or more")
     on_step, tally = options.get("on_step", ignore_step), options.get("tally", Tally())
-    return Request(prompts, negatives, seeds, sampling_of(options, default), on_step, batch_size, tally)
+    return Request(prompts, negatives, seeds, resolved(options, default), on_step, batch_size, tally)
 
 
 def check_size(size: Sequence[int], fixed_side: int | None, downscale: int) -> None:
@@ -148,7 +148,7 @@ def positions(size: Sequence[int], downscale: int) -> int:
     return -(-height // downscale) * -(-width // downscale)
 
 
-def sampling_of(options: Options, default: Sampling) -> Sampling:
+def resolved(options: Options, default: Sampling) -> Sampling:
     """The way of sampling that options ask for."""
     values: dict[str, Any] = {
         "num_inference_steps": options.get("num_inference_steps"),

@@ -26,17 +26,7 @@ from darkroom.inference.defaults import INPAINT_STRENGTH, STRENGTH
 from darkroom.inference.editing import Given, Picture, as_mask, as_pictures, check_strength, edited, kept, padded
 from darkroom.inference.folder import PipelineInfo
 from darkroom.inference.networks import Drawing, read_parts
-from darkroom.inference.options import (
-    Options,
-    Output,
-    Request,
-    Tally,
-    answer,
-    check_size,
-    request,
-    sampling_of,
-    together,
-)
+from darkroom.inference.options import Options, Output, Request, Tally, answer, check_size, request, resolved, together
 from darkroom.inference.prompts import ClassPrompts, NoPrompts, Prompts, TextPrompts
 from darkroom.inference.words import Remarks, Words, check_prompts
 from darkroom.nn.autoencoder import tiling as memory
@@ -273,7 +263,7 @@ class Pipeline:
 
     def sampling(self, **options: Unpack[Options]) -> Sampling:
         """The pipeline's own way of sampling, with what is given in its place; checked, see `text_to_image`."""
-        sampling = sampling_of(options, self.info.sampling)
+        sampling = resolved(options, self.info.sampling)
         sampling_levels(sampling, self.schedule, self.info.prediction_type)
         return sampling
 
@@ -333,11 +323,10 @@ class Pipeline:
         def noise(step: int) -> Tensor:
             return sent(randn_each(tuple(start.shape[1:]), list(seeds), "step", step), self.device)
 
-        conditions = prompts.conditions(rows)
         denoiser = Denoiser(self._drawing.network(tally), self.schedule, self.info.prediction_type)
         if given is None:
-            return generate(denoiser, sampling, start, conditions, noise, on_step)
-        return edited(denoiser, sampling, given, start, conditions, noise, on_step)
+            return generate(denoiser, sampling, start, prompts.conditions(rows), noise, on_step)
+        return edited(denoiser, sampling, given, start, prompts.conditions(rows), noise, on_step)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
