@@ -28,6 +28,7 @@ from darkroom.inference.folder import PipelineInfo
 from darkroom.inference.networks import Drawing, read_parts
 from darkroom.inference.options import Options, Output, Request, Tally, answer, check_size, request, resolved, together
 from darkroom.inference.prompts import ClassPrompts, NoPrompts, Prompts, TextPrompts
+from darkroom.inference.text_encoder import CLIPEncoder
 from darkroom.inference.words import Remarks, Words, check_prompts
 from darkroom.nn.autoencoder import tiling as memory
 from darkroom.nn.autoencoder.identity import Autoencoder
@@ -285,7 +286,7 @@ class Pipeline:
             return ClassPrompts(prompts, negatives, condition.classes, self.device)
         if self.text is None or condition.null is None:
             return NoPrompts([*prompts, *(negatives or ())])
-        return TextPrompts(prompts, negatives, *self.text, condition.null, self.device)
+        return TextPrompts(prompts, negatives, CLIPEncoder(*self.text, self.device), condition.null)
 
     @cached_property
     def remarks(self) -> Remarks:

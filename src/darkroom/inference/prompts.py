@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -9,12 +10,10 @@ from torch import Tensor
 
 from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable
-from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.denoiser import Condition, Conditions
+from darkroom.inference.text_encoder import TextEncoder
 from darkroom.inference.words import same_name
-from darkroom.nn.text.clip import CLIPTextModel
 
-EMBED_BATCH = 256
 log = logging.getLogger("darkroom")
 
 
@@ -38,32 +37,28 @@ class TextPrompts:
         self,
         prompts: Sequence[str],
         negatives: Sequence[str] | None,
-        tokenizer: CLIPTokenizer,
-        encoder: CLIPTextModel,
+        encoder: TextEncoder,
         null: str,
-        device: torch.device,
     ) -> None:
         texts = list(dict.fromkeys([*prompts, *(negatives or ())]))
         for text in texts:
-            if dropped := tokenizer.cut(text):
-                log.warning("prompt cut after %d tokens; not seen: %r", tokenizer.max_length, dropped)
+            if dropped := encoder.cut(text):
+                log.warning("prompt cut after %d tokens; not seen: %r", encoder.max_length, dropped)
         row = {text: i for i, text in enumerate(texts, 1)}
         self.rows = torch.tensor([row[text] for text in prompts])
         self.null_rows = torch.tensor([row[text] for text in negatives]) if negatives else torch.zeros_like(self.rows)
-        ids = tokenizer(["", *texts]).to(device)
-        embedded = torch.cat(
-            [encoder(part).last_hidden_state for part in torch.split(ids, EMBED_BATCH)]
-        )  # (1 + M, L, D)
-        self.null = embedded[:1] if null == "empty_prompt" else torch.zeros_like(embedded[:1])
-        self.embeddings = embedded[1:]
+        self.encoded = encoder.encode(["", *texts])  # the null condition, then M texts
+        if null != "empty_prompt":
+            tokens = torch.cat([torch.zeros_like(self.encoded.tokens[:1]), self.encoded.tokens[1:]])
+            self.encoded = self.encoded._replace(tokens=tokens)
 
     def conditions(self, rows: slice) -> Conditions:
         """Both share one table of the batch's distinct prompts, so that each is prepared once."""
-        n, device = len(self.rows[rows]), self.embeddings.device
+        n, device = len(self.rows[rows]), self.encoded.tokens.device
         used, which = torch.unique(torch.cat([self.rows[rows], self.null_rows[rows]]), return_inverse=True)
-        tokens = torch.cat([self.null, self.embeddings])[used.to(device)]
-        which = which.to(device)
-        return Conditions(Condition(tokens, rows=which[:n]), Condition(tokens, rows=which[n:]))
+        used, which = used.to(device), which.to(device)
+        table = Condition(*(None if part is None else part[used] for part in self.encoded))
+        return Conditions(replace(table, rows=which[:n]), replace(table, rows=which[n:]))
 
 
 class ClassPrompts:
