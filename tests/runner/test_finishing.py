@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from darkroom.config.merging import complete_text
 from darkroom.config.params import load
 from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
@@ -26,7 +27,7 @@ TRAINING, ASKED, ANSWER = (Path(".checkpoints") / f"{STAGE}.{name}" for name in 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_bytes(RECIPE.read_bytes())
+    Path("params.yaml").write_bytes(complete_text(RECIPE).encode())
     Path(".checkpoints").mkdir()
 
 
