@@ -57,7 +57,7 @@ PROCESS_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         "objective.weighting.kind = 'edm' weighs squared errors, but loss = 'l1'; use l2, or weighting.kind uniform",
     ),
     "a constant of another weighting": (
-        {"objective.weighting": {"kind": "p2", "gamma": 5.0}},
+        {"objective.weighting": {"kind": "p2", "k": 1.0, "gamma": 5.0}},
         "objective.weighting.gamma = 5.0 is an unknown key; remove it; known keys: k, kind",
     ),
     "times of another law": (

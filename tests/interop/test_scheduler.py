@@ -72,7 +72,7 @@ def test_what_a_class_would_walk_otherwise_is_written_as_ddim(case: str) -> None
 def test_linspace_is_not_written_for_a_class_of_even_strides(sampler: Any) -> None:
     sampling = make_sampling(sampler, STEPS, GUIDANCE_SCALE, "linspace", set_alpha_to_one=sampler != "pndm")
     name = "DDIM" if sampler == "euler" else sampler.upper()
-    with pytest.raises(DarkroomError, match=rf"sampling\.spacing = 'linspace' would be walked by {name}Scheduler, .*"):
+    with pytest.raises(DarkroomError, match=rf"sampling\.spacing = 'linspace' would be taken by {name}Scheduler, .*"):
         written(PROCESS, "epsilon", sampling)
 
 
