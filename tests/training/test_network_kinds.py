@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from darkroom.config.training import Optimization
 from darkroom.core.rng import generator, seeded
 from darkroom.data.latents import Latents
 from darkroom.nn.denoiser.base import DenoisingNetwork
@@ -17,7 +18,6 @@ from darkroom.nn.denoiser.layer_norm_unet import LayerNormUNetConfig
 from darkroom.nn.denoiser.score_unet import ScoreUNetConfig
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loop, Phase
-from darkroom.training.engine.optim import OptimizerConfig
 from darkroom.training.previews import LatentView, preview
 from darkroom.view.sheet import GUTTER, LINE, PICTURE
 from tests.support.diffusion import make_sampling
@@ -29,7 +29,7 @@ KINDS: dict[str, tuple[DenoiserConfig, str, int]] = {  # with the condition and 
     "layer norm": (LayerNormUNetConfig(12), "none", 12),
     "batch norm": (BatchNormUNetConfig(1, (8, 16)), "none", 8),
 }
-Optimizers = Callable[..., OptimizerConfig]
+Optimizers = Callable[..., Optimization]
 PIXELS = LatentView(lambda latents: latents, 0.0, [""] * N)
 
 
@@ -50,7 +50,7 @@ def task(world: Callable[[str], Any]) -> Callable[[str], Any]:
     return make
 
 
-def trained(task: Any, config: OptimizerConfig, steps: int = 3) -> EMA[DenoisingNetwork]:
+def trained(task: Any, config: Optimization, steps: int = 3) -> EMA[DenoisingNetwork]:
     ema = EMA(task.network, 50)
     phase = Phase("", task.network, config, task.loss)
     Loop([phase], ema, steps=steps, batch_size=8, accumulation=1, hooks=[], description="unet").run()

@@ -4,7 +4,6 @@ from typing import Literal
 
 PredictionType = Literal["epsilon", "v_prediction", "sample", "score", "flow_prediction"]
 NOISE_PREDICTIONS: tuple[PredictionType, ...] = ("epsilon", "score")  # tell of the noise: nothing of x0 at alpha = 0
-OptimizerName = Literal["adamw", "muon"]
 LossName = Literal["l2", "l1"]
 Reduction = Literal["mean", "sum"]
 Spacing = Literal["leading", "linspace", "trailing"]
@@ -13,7 +12,5 @@ Variance = Literal["beta_tilde", "beta"]
 NetworkKind = Literal["unet_2d_condition", "score_unet", "layer_norm_unet", "batch_norm_unet"]
 ScoreVariant = Literal["concat", "residual", "transformer"]
 InitialScale = Literal["one", "sigma"]
-Precision = Literal["fp32", "bf16"]
-NullCondition = Literal["empty_prompt", "zeros"]
 
 USUAL_TIMES = 1000  # discrete times that betas are usually given for; networks are told times of this range

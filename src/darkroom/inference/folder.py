@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import torch
 
-from darkroom.config.choices import NetworkKind, Precision, PredictionType
+from darkroom.config.base import Precision
+from darkroom.config.choices import NetworkKind, PredictionType
 from darkroom.config.diffusion import ProcessConfig
 from darkroom.config.sampling import Sampling
 from darkroom.core.artifact import (

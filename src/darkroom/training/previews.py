@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from darkroom.config.choices import Precision
+from darkroom.config.base import Precision
 from darkroom.config.sampling import Sampling
 from darkroom.core.device import autocast
 from darkroom.core.rng import randn_each
