@@ -1,20 +1,24 @@
 """The judges and their trunk: shapes, independence of the batch, sight of positions."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
 from darkroom.core.errors import DarkroomError
 from darkroom.nn.judge.classifier import Classifier, ClassifierConfig, SelfSupervised, rotated
 from darkroom.nn.judge.conv_tower import ConvTower, ConvTowerConfig
+from tests.support.measures import Difference
 
 
 @pytest.mark.parametrize(("side", "channels"), [(28, 1), (32, 3), (64, 3)])
-def test_tower_reads_pictures_of_28_to_64_pixels(side, channels):
+def test_tower_reads_pictures_of_28_to_64_pixels(side: int, channels: int) -> None:
     tower = ConvTower(ConvTowerConfig(channels, width=16, depth=2))
     assert tower(torch.randn(2, channels, side, side)).shape == (2, tower.out_features)
 
 
-def test_tower_tells_left_from_right_and_above_from_below():
+def test_tower_tells_left_from_right_and_above_from_below() -> None:
     tower = ConvTower(ConvTowerConfig(1, width=16))
     picture = -torch.ones(1, 1, 32, 32)
     picture[:, :, 4:12, 4:12] = 1
@@ -23,19 +27,19 @@ def test_tower_tells_left_from_right_and_above_from_below():
     assert min(differences) > 0.1
 
 
-def test_features_do_not_depend_on_the_batch(relative_difference):
+def test_features_do_not_depend_on_the_batch(relative_difference: Difference) -> None:
     tower, images = ConvTower(ConvTowerConfig(width=16)), torch.randn(4, 3, 32, 32)
     assert relative_difference(tower(images), torch.cat([tower(image[None]) for image in images])) <= 1e-5
 
 
-def test_classifier_has_one_head_per_attribute():
+def test_classifier_has_one_head_per_attribute() -> None:
     judge = Classifier(ClassifierConfig(width=16, classes=(6, 8, 2)))
     images = torch.randn(5, 3, 32, 32)
     assert [logits.shape for logits in judge(images)] == [(5, 6), (5, 8), (5, 2)]
     assert torch.equal(judge(images)[1], judge.heads[1](judge.features(images)))
 
 
-def test_rotated_says_how_often_each_picture_was_turned():
+def test_rotated_says_how_often_each_picture_was_turned() -> None:
     images = torch.randn(2, 3, 5, 5)
     turned, turns = rotated(images)
     assert turns.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
@@ -44,7 +48,7 @@ def test_rotated_says_how_often_each_picture_was_turned():
 
 
 @pytest.mark.parametrize("kind", ["classifier", "selfsupervised"])
-def test_every_weight_learns(kind):
+def test_every_weight_learns(kind: str) -> None:
     images = torch.randn(2, 3, 28, 28)
     if kind == "classifier":
         judge = Classifier(ClassifierConfig(width=16, classes=(3, 2)))
@@ -57,12 +61,12 @@ def test_every_weight_learns(kind):
     assert [n for n, p in judge.named_parameters() if p.grad is None or not p.grad.abs().max() > 0] == []
 
 
-def test_a_small_classifier_learns_where_a_square_stands():
+def test_a_small_classifier_learns_where_a_square_stands() -> None:
     judge = Classifier(ClassifierConfig(in_channels=1, width=16, classes=(4,)))
     optimiser = torch.optim.Adam(judge.parameters(), lr=3e-3)
     corners = [(0, 0), (0, 16), (16, 0), (16, 16)]
 
-    def batch(n):
+    def batch(n: int) -> Any:
         where = torch.randint(0, 4, (n,))
         images = -torch.ones(n, 1, 32, 32) + 0.1 * torch.randn(n, 1, 32, 32)
         for image, k in zip(images, where.tolist(), strict=True):
@@ -88,7 +92,7 @@ def test_a_small_classifier_learns_where_a_square_stands():
         (lambda: ClassifierConfig(width=16, classes=(4, 1)), r"classes = \[4, 1\]"),
     ],
 )
-def test_bad_configs_are_refused_in_one_line(make, message):
+def test_bad_configs_are_refused_in_one_line(make: Callable[[], object], message: str) -> None:
     with pytest.raises(DarkroomError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)

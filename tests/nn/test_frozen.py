@@ -3,6 +3,7 @@
 import copy
 import gc
 import weakref
+from typing import Any
 
 import pytest
 import torch
@@ -10,21 +11,22 @@ import torch
 from darkroom.core.device import autocast
 from darkroom.core.errors import DarkroomError
 from darkroom.inference.packed_unet import FrozenUNet
-from darkroom.nn.denoiser.unet import UNet2DConditionModel
+from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
 from darkroom.nn.layers import packed as frozen_layers
+from tests.support.measures import Difference, Randomise
 from tests.support.unets import CLASSES, CONFIGS, IDS, STABLE, TINY, halved, inputs, predict
 
 FP32, BF16 = 1e-5, 2e-2  # relative differences
 
 
-def trained(config, randomise):
+def trained(config: UNetConfig, randomise: Randomise) -> Any:
     unet = UNet2DConditionModel(config)
     randomise(unet)
     return unet.eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
-def test_it_is_the_same_network(randomise, relative_difference, config):
+def test_it_is_the_same_network(randomise: Randomise, relative_difference: Difference, config: UNetConfig) -> None:
     unet = trained(config, randomise)
     x = inputs(config)
     expected = predict(unet, **x)
@@ -32,7 +34,9 @@ def test_it_is_the_same_network(randomise, relative_difference, config):
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
-def test_at_one_time_as_in_drawing_and_at_other_sizes(randomise, relative_difference, config):
+def test_at_one_time_as_in_drawing_and_at_other_sizes(
+    randomise: Randomise, relative_difference: Difference, config: UNetConfig
+) -> None:
     unet = trained(config, randomise)
     fast = FrozenUNet(copy.deepcopy(unet))
     for n, side in ((1, 8), (2, 16), (3, 24)):
@@ -42,7 +46,9 @@ def test_at_one_time_as_in_drawing_and_at_other_sizes(randomise, relative_differ
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
-def test_in_bfloat16_under_autocast_as_pipelines_run_it(randomise, relative_difference, config):
+def test_in_bfloat16_under_autocast_as_pipelines_run_it(
+    randomise: Randomise, relative_difference: Difference, config: UNetConfig
+) -> None:
     unet = trained(config, randomise)
     x = {**inputs(config), "timestep": torch.full((3,), 700.0)}
     expected = predict(unet, **x)
@@ -54,7 +60,12 @@ def test_in_bfloat16_under_autocast_as_pipelines_run_it(randomise, relative_diff
 
 
 @pytest.mark.parametrize("bits", [torch.float32, torch.bfloat16])
-def test_without_packed_weights(randomise, relative_difference, monkeypatch, bits):
+def test_without_packed_weights(
+    randomise: Randomise,
+    relative_difference: Difference,
+    monkeypatch: pytest.MonkeyPatch,
+    bits: torch.dtype,
+) -> None:
     unet = trained(STABLE, randomise)
     x = {**inputs(STABLE), "timestep": torch.full((3,), 700.0)}
     expected = predict(unet, **x)
@@ -65,7 +76,7 @@ def test_without_packed_weights(randomise, relative_difference, monkeypatch, bit
     assert relative_difference(found.float(), expected) <= (FP32 if bits == torch.float32 else BF16)
 
 
-def test_the_time_and_the_condition_matter(randomise):
+def test_the_time_and_the_condition_matter(randomise: Randomise) -> None:
     fast = FrozenUNet(trained(TINY, randomise))
     x = inputs(TINY)
     base = predict(fast, **x)
@@ -76,7 +87,7 @@ def test_the_time_and_the_condition_matter(randomise):
     assert not torch.allclose(predict(fast, **x), predict(fast, **{**x, "class_labels": torch.tensor([1, 1, 1])}))
 
 
-def test_inputs_stay_as_they_are(randomise):
+def test_inputs_stay_as_they_are(randomise: Randomise) -> None:
     fast = FrozenUNet(trained(TINY, randomise))
     x = inputs(TINY)
     before = copy.deepcopy(x)
@@ -85,7 +96,7 @@ def test_inputs_stay_as_they_are(randomise):
         assert value is None or torch.equal(value, before[key])
 
 
-def test_the_weights_are_taken_over_not_kept_twice(randomise):
+def test_the_weights_are_taken_over_not_kept_twice(randomise: Randomise) -> None:
     unet = trained(STABLE, randomise)
     convolutions = [m for m in unet.modules() if isinstance(m, torch.nn.Conv2d)]
     weights = [weakref.ref(m.weight) for m in convolutions]
@@ -96,7 +107,7 @@ def test_the_weights_are_taken_over_not_kept_twice(randomise):
     assert all(m.weight is None for m in convolutions)
 
 
-def test_conditions_it_does_not_take_are_refused(randomise):
+def test_conditions_it_does_not_take_are_refused(randomise: Randomise) -> None:
     fast = FrozenUNet(trained(TINY, randomise))
     x = inputs(TINY)
     with pytest.raises(DarkroomError, match="UNet2DConditionModel needs text embeddings, but none are given"):

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -24,12 +24,12 @@ CONFIGS = {
 }
 
 
-def test_every_kind_is_known():
+def test_every_kind_is_known() -> None:
     assert CONFIGS.keys() == KINDS.keys() == set(get_args(NetworkKind))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_network_is_rebuilt_from_its_config_json(kind):
+def test_a_network_is_rebuilt_from_its_config_json(kind: str) -> None:
     config = CONFIGS[kind]
     assert kind_of(config) == kind
     read = from_json(json.loads(json.dumps(to_json(config))), FILE)
@@ -49,7 +49,7 @@ def test_a_network_is_rebuilt_from_its_config_json(kind):
         ({"widths": [64]}, r"widths = \[64\]: give at least two"),
     ],
 )
-def test_another_config_json_is_refused_by_name(change, message):
+def test_another_config_json_is_refused_by_name(change: dict[str, Any], message: str) -> None:
     with pytest.raises(DarkroomError, match=rf"unet/config\.json: {message}"):
         from_json({**to_json(CONFIGS["batch_norm_unet"]), **change}, FILE)
     with pytest.raises(DarkroomError, match="kind = None"):

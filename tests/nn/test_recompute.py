@@ -5,6 +5,7 @@ computed twice where no gradient is taken, and blocks that torch.compile cannot 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from darkroom.core.device import autocast
 from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
 from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
 from darkroom.nn.layers.recompute import checkpoint_activations
+from tests.support.measures import Randomise
 
 CPU = torch.device("cpu")
 LEVELS = {"block_out_channels": (8, 16), "norm_num_groups": 4, "layers_per_block": 2}
@@ -82,7 +84,7 @@ def gradients(network: nn.Module, loss: Loss, precision: str) -> tuple[Tensor, l
 
 @both
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_gradients_are_the_same_to_the_bit(kind, precision, randomise):
+def test_gradients_are_the_same_to_the_bit(kind: str, precision: Any, randomise: Randomise) -> None:
     network, loss = MAKERS[kind]()
     randomise(network)
     expected, expected_gradients, before = gradients(network, loss, precision)
@@ -96,7 +98,7 @@ def test_gradients_are_the_same_to_the_bit(kind, precision, randomise):
 
 
 @both
-def test_blocks_are_computed_twice_in_training_only(kind):
+def test_blocks_are_computed_twice_in_training_only(kind: str) -> None:
     network, loss = MAKERS[kind]()
     checkpoint_activations(network, True)
     calls = []
@@ -112,7 +114,7 @@ def test_blocks_are_computed_twice_in_training_only(kind):
         assert len(calls) == 1
 
 
-def test_no_state_of_a_random_generator_is_asked_for(monkeypatch):
+def test_no_state_of_a_random_generator_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asking waits for the device and cannot be captured in a CUDA graph."""
     network, loss = MAKERS["words"]()
     checkpoint_activations(network, True)
@@ -121,7 +123,7 @@ def test_no_state_of_a_random_generator_is_asked_for(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["words", "autoencoder"])
-def test_a_compiled_network_computes_again_too(kind, randomise):
+def test_a_compiled_network_computes_again_too(kind: str, randomise: Randomise) -> None:
     network, loss = MAKERS[kind]()
     randomise(network)
     checkpoint_activations(network, True)

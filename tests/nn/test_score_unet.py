@@ -1,10 +1,13 @@
 """ScoreUNet: the published sizes, and what each variant has and sees that the others do not."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from darkroom.core.errors import DarkroomError
 from darkroom.nn.denoiser.score_unet import CLASS_DIM, ScoreUNet, ScoreUNetConfig, _SpatialTransformer
+from tests.support.measures import Difference
 
 CONCAT, RESIDUAL = ScoreUNetConfig("concat"), ScoreUNetConfig("residual")
 TRANSFORMER = ScoreUNetConfig("transformer", num_classes=10)
@@ -13,7 +16,7 @@ IDS = [config.variant for config in CONFIGS]
 NULL = 10
 
 
-def inputs(config, n=3):
+def inputs(config: ScoreUNetConfig, n: int = 3) -> Any:
     side = config.sample_size
     return {
         "sample": torch.randn(n, config.in_channels, side, side),
@@ -22,7 +25,7 @@ def inputs(config, n=3):
     }
 
 
-def shapes(network):
+def shapes(network: Any) -> Any:
     return {name: tuple(p.shape) for name, p in network.state_dict().items()}
 
 
@@ -31,7 +34,9 @@ def shapes(network):
     [(CONCAT, 1_115_425), (RESIDUAL, 1_022_977), (TRANSFORMER, 2_045_185)],
     ids=IDS,
 )
-def test_has_as_many_parameters_as_published_of_which_the_frequencies_are_frozen(config, parameters):
+def test_has_as_many_parameters_as_published_of_which_the_frequencies_are_frozen(
+    config: ScoreUNetConfig, parameters: int
+) -> None:
     network = ScoreUNet(config)
     assert sum(p.numel() for p in network.parameters()) == parameters
     assert [(name, p.numel()) for name, p in network.named_parameters() if not p.requires_grad] == [
@@ -40,7 +45,7 @@ def test_has_as_many_parameters_as_published_of_which_the_frequencies_are_frozen
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
-def test_sides_shrink_and_grow_as_published_and_come_out_as_they_went_in(config):
+def test_sides_shrink_and_grow_as_published_and_come_out_as_they_went_in(config: ScoreUNetConfig) -> None:
     network, sides = ScoreUNet(config), []
     for stage in (*network.down, *network.up):
         stage.register_forward_hook(lambda module, given, out: sides.append(out.shape[-1]))
@@ -48,7 +53,7 @@ def test_sides_shrink_and_grow_as_published_and_come_out_as_they_went_in(config)
     assert sides == [26, 12, 5, 2, 5, 12, 26]
 
 
-def test_variants_differ_in_their_skips_and_their_transformers_alone():
+def test_variants_differ_in_their_skips_and_their_transformers_alone() -> None:
     concat, residual, transformer = (shapes(ScoreUNet(config)) for config in CONFIGS)
     assert concat.keys() == residual.keys()
     assert {name for name in concat if concat[name] != residual[name]} == {
@@ -60,7 +65,7 @@ def test_variants_differ_in_their_skips_and_their_transformers_alone():
     assert more == residual
 
 
-def awake(config):
+def awake(config: ScoreUNetConfig) -> Any:
     """A network whose output no longer starts at zero."""
     network = ScoreUNet(config)
     network.conv_out.reset_parameters()
@@ -68,7 +73,7 @@ def awake(config):
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
-def test_it_predicts_nothing_at_first(config):
+def test_it_predicts_nothing_at_first(config: ScoreUNetConfig) -> None:
     network = ScoreUNet(config)
     assert torch.equal(network(**inputs(config)), torch.zeros_like(inputs(config)["sample"]))
     network(**inputs(config)).sum().backward()
@@ -76,7 +81,7 @@ def test_it_predicts_nothing_at_first(config):
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
-def test_every_weight_learns_but_the_frequencies_and_what_chooses_among_a_single_token(config):
+def test_every_weight_learns_but_the_frequencies_and_what_chooses_among_a_single_token(config: ScoreUNetConfig) -> None:
     network = awake(config)
     network(**inputs(config)).square().mean().backward()
     silent = {n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0}
@@ -85,14 +90,14 @@ def test_every_weight_learns_but_the_frequencies_and_what_chooses_among_a_single
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
-def test_the_time_matters_over_its_whole_range(config):
+def test_the_time_matters_over_its_whole_range(config: ScoreUNetConfig) -> None:
     network, x = awake(config), inputs(config, 1)
     outputs = [network(**{**x, "timestep": torch.tensor([t])}) for t in (0.0, 0.1, 500.0, 999.0, 1000.0)]
     for i, one in enumerate(outputs):
         assert all((one - other).abs().max() > 1e-3 for other in outputs[i + 1 :])
 
 
-def test_times_are_told_as_sines_and_cosines_of_the_frequencies():
+def test_times_are_told_as_sines_and_cosines_of_the_frequencies() -> None:
     network = ScoreUNet(CONCAT)
     angle = 2 * torch.pi * network.frequencies.double() * 0.25
     found = network._features(torch.tensor([250.0]))
@@ -100,10 +105,12 @@ def test_times_are_told_as_sines_and_cosines_of_the_frequencies():
     assert 25 < network.frequencies.std() < 35
 
 
-def test_a_class_changes_the_prediction_and_the_null_class_is_seen_by_nothing(relative_difference):
+def test_a_class_changes_the_prediction_and_the_null_class_is_seen_by_nothing(
+    relative_difference: Difference,
+) -> None:
     network, x = awake(TRANSFORMER), inputs(TRANSFORMER, 1)
 
-    def drawn(label):
+    def drawn(label: int | None) -> Any:
         with torch.no_grad():
             return network(**{**x, "class_labels": torch.tensor([label])})
 
@@ -118,7 +125,7 @@ def test_a_class_changes_the_prediction_and_the_null_class_is_seen_by_nothing(re
     assert relative_difference(drawn(3), before) > 1e-3
 
 
-def test_a_spatial_transformer_without_its_branches_gives_its_input_twice_over():
+def test_a_spatial_transformer_without_its_branches_gives_its_input_twice_over() -> None:
     transformer = _SpatialTransformer(32)
     x, token = torch.randn(2, 32, 5, 5), torch.randn(2, 1, CLASS_DIM)
     assert not torch.allclose(transformer(x, token), 2 * x, atol=1e-3)
@@ -129,14 +136,16 @@ def test_a_spatial_transformer_without_its_branches_gives_its_input_twice_over()
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
-def test_a_sample_does_not_depend_on_its_batch(relative_difference, config):
+def test_a_sample_does_not_depend_on_its_batch(relative_difference: Difference, config: ScoreUNetConfig) -> None:
     network, x = awake(config), inputs(config)
     alone = [network(**{k: v if v is None else v[i : i + 1] for k, v in x.items()}) for i in range(3)]
     assert relative_difference(network(**x), torch.cat(alone)) <= 1e-5
 
 
 @pytest.mark.parametrize("config", [CONCAT, TRANSFORMER], ids=["concat", "transformer"])
-def test_bfloat16_agrees_to_its_precision_and_leaves_the_time_exact(relative_difference, config):
+def test_bfloat16_agrees_to_its_precision_and_leaves_the_time_exact(
+    relative_difference: Difference, config: ScoreUNetConfig
+) -> None:
     network, x = awake(config), inputs(config)
     with torch.no_grad():
         expected = network(**x)
@@ -146,7 +155,7 @@ def test_bfloat16_agrees_to_its_precision_and_leaves_the_time_exact(relative_dif
 
 
 @pytest.mark.parametrize("side", [20, 28, 36])
-def test_other_sides_come_out_as_they_went_in(side):
+def test_other_sides_come_out_as_they_went_in(side: int) -> None:
     config = ScoreUNetConfig("concat", sample_size=side)
     assert ScoreUNet(config)(**inputs(config)).shape[2:] == (side, side)
 
@@ -161,13 +170,13 @@ def test_other_sides_come_out_as_they_went_in(side):
         ({"variant": "transformer"}, "num_classes = None does not go with variant = 'transformer'"),
     ],
 )
-def test_bad_configs_are_refused_in_one_line(change, message):
+def test_bad_configs_are_refused_in_one_line(change: dict[str, Any], message: str) -> None:
     with pytest.raises(DarkroomError, match=message) as caught:
         ScoreUNetConfig(**change)
     assert "\n" not in str(caught.value)
 
 
-def test_what_does_not_fit_is_refused():
+def test_what_does_not_fit_is_refused() -> None:
     plain, asked = ScoreUNet(CONCAT), ScoreUNet(TRANSFORMER)
     sample, t, labels = torch.randn(1, 1, 28, 28), torch.zeros(1), torch.zeros(1, dtype=torch.int64)
     with pytest.raises(DarkroomError, match="ScoreUNet takes no class labels, but they are given"):

@@ -1,12 +1,14 @@
 """CLIPTextModel: the same network as transformers', causality, pooling at the first end of text, refusals."""
 
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 import torch
 
 from darkroom.core.errors import DarkroomError
 from darkroom.nn.text.clip import CLIPTextConfig, CLIPTextModel
+from tests.support.measures import Difference, Epsilons, Randomise
 
 TINY = CLIPTextConfig(
     vocab_size=40,
@@ -28,7 +30,7 @@ CONFIGS = [
 ]
 
 
-def token_ids(config, rows=4):
+def token_ids(config: CLIPTextConfig, rows: int = 4) -> Any:
     length = config.max_position_embeddings
     ids = torch.randint(3, min(config.vocab_size, 48), (rows, length))
     for row, end in enumerate(torch.randint(1, length, (rows,)).tolist()):
@@ -37,7 +39,12 @@ def token_ids(config, rows=4):
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_is_transformers_text_encoder(transformers, randomise, relative_difference, config):
+def test_is_transformers_text_encoder(
+    transformers: Any,
+    randomise: Randomise,
+    relative_difference: Difference,
+    config: CLIPTextConfig,
+) -> None:
     ours = CLIPTextModel(config)
     theirs = transformers.CLIPTextModel(transformers.CLIPTextConfig(**asdict(config))).eval()
     randomise(ours)
@@ -50,7 +57,7 @@ def test_is_transformers_text_encoder(transformers, randomise, relative_differen
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_takes_transformers_weights(transformers, epsilons, config):
+def test_takes_transformers_weights(transformers: Any, epsilons: Epsilons, config: CLIPTextConfig) -> None:
     theirs = transformers.CLIPTextModel(transformers.CLIPTextConfig(**asdict(config)))
     ours = CLIPTextModel(config)
     ours.load_state_dict(theirs.state_dict(), strict=True)
@@ -58,7 +65,7 @@ def test_takes_transformers_weights(transformers, epsilons, config):
     assert epsilons(ours) == epsilons(theirs)
 
 
-def test_a_token_sees_only_those_before_it():
+def test_a_token_sees_only_those_before_it() -> None:
     encoder = CLIPTextModel(TINY)
     ids = torch.tensor([[0, 5, 6, 7, 1]])
     other = torch.tensor([[0, 5, 6, 9, 1]])
@@ -67,14 +74,14 @@ def test_a_token_sees_only_those_before_it():
     assert not torch.allclose(a[:, 3:], b[:, 3:])
 
 
-def test_pools_at_the_first_end_of_text_whatever_follows():
+def test_pools_at_the_first_end_of_text_whatever_follows() -> None:
     encoder = CLIPTextModel(TINY)
     padded = encoder(torch.tensor([[0, 5, 6, 1, 1, 1, 1], [0, 39, 1, 1, 1, 1, 1]]))
     assert torch.equal(padded.pooled, padded.last_hidden_state[[0, 1], [3, 2]])
     torch.testing.assert_close(padded.pooled[:1], encoder(torch.tensor([[0, 5, 6, 1]])).pooled)
 
 
-def test_every_weight_learns():
+def test_every_weight_learns() -> None:
     encoder = CLIPTextModel(TINY)
     out = encoder(token_ids(TINY))
     (out.last_hidden_state * torch.randn(16)).mean().backward()
@@ -91,12 +98,12 @@ def test_every_weight_learns():
         ({"eos_token_id": 40}, r"eos_token_id = 40 must lie in \[0, vocab_size = 40\)"),
     ],
 )
-def test_bad_configs_are_refused_in_one_line(change, message):
+def test_bad_configs_are_refused_in_one_line(change: dict[str, Any], message: str) -> None:
     with pytest.raises(DarkroomError, match=message) as caught:
         CLIPTextConfig(**{**asdict(TINY), **change})
     assert "\n" not in str(caught.value)
 
 
-def test_too_many_tokens_are_refused():
+def test_too_many_tokens_are_refused() -> None:
     with pytest.raises(DarkroomError, match="11 tokens exceed max_position_embeddings = 10"):
         CLIPTextModel(TINY)(torch.ones(1, 11, dtype=torch.int64))

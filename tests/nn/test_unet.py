@@ -2,17 +2,24 @@
 
 import json
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 import torch
 
 from darkroom.core.errors import DarkroomError
 from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig, select_context
+from tests.support.measures import Difference, Epsilons, Randomise
 from tests.support.unets import CLASSES, CONFIGS, IDS, TINY, inputs, predict
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
-def test_is_diffusers_unet(diffusers, randomise, relative_difference, config):
+def test_is_diffusers_unet(
+    diffusers: Any,
+    randomise: Randomise,
+    relative_difference: Difference,
+    config: UNetConfig,
+) -> None:
     ours, theirs = UNet2DConditionModel(config), diffusers.UNet2DConditionModel(**config.to_diffusers()).eval()
     randomise(ours)
     theirs.load_state_dict(ours.state_dict(), strict=True)
@@ -24,7 +31,7 @@ def test_is_diffusers_unet(diffusers, randomise, relative_difference, config):
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
-def test_takes_diffusers_weights(diffusers, epsilons, config):
+def test_takes_diffusers_weights(diffusers: Any, epsilons: Epsilons, config: UNetConfig) -> None:
     theirs = diffusers.UNet2DConditionModel(**config.to_diffusers())
     ours = UNet2DConditionModel(config)
     ours.load_state_dict(theirs.state_dict(), strict=True)
@@ -33,14 +40,14 @@ def test_takes_diffusers_weights(diffusers, epsilons, config):
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
-def test_every_weight_learns(config):
+def test_every_weight_learns(config: UNetConfig) -> None:
     unet = UNet2DConditionModel(config)
     predict(unet, **inputs(config)).square().mean().backward()
     silent = [n for n, p in unet.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
     assert silent == []
 
 
-def test_gradients_reach_the_words_through_the_prepared_context(randomise):
+def test_gradients_reach_the_words_through_the_prepared_context(randomise: Randomise) -> None:
     unet = UNet2DConditionModel(TINY)
     randomise(unet)
     x = inputs(TINY)
@@ -49,7 +56,7 @@ def test_gradients_reach_the_words_through_the_prepared_context(randomise):
     assert words.grad.abs().amax(dim=(1, 2)).min() > 0
 
 
-def test_every_condition_changes_the_prediction(randomise):
+def test_every_condition_changes_the_prediction(randomise: Randomise) -> None:
     text, classes = UNet2DConditionModel(TINY), UNet2DConditionModel(CLASSES)
     randomise(text)
     randomise(classes)
@@ -59,7 +66,7 @@ def test_every_condition_changes_the_prediction(randomise):
     assert not torch.allclose(predict(classes, **y), predict(classes, **{**y, "class_labels": torch.tensor([1, 1, 1])}))
 
 
-def test_a_context_prepared_once_serves_any_batch(randomise, relative_difference):
+def test_a_context_prepared_once_serves_any_batch(randomise: Randomise, relative_difference: Difference) -> None:
     unet = UNet2DConditionModel(TINY)
     randomise(unet)
     captions, null = torch.randn(2, 6, 10), torch.randn(1, 6, 10)
@@ -70,7 +77,7 @@ def test_a_context_prepared_once_serves_any_batch(randomise, relative_difference
     assert relative_difference(found, expected) <= 1e-6
 
 
-def test_a_sample_does_not_depend_on_its_batch(randomise, relative_difference):
+def test_a_sample_does_not_depend_on_its_batch(randomise: Randomise, relative_difference: Difference) -> None:
     unet = UNet2DConditionModel(TINY)
     randomise(unet)
     x = inputs(TINY)
@@ -79,7 +86,9 @@ def test_a_sample_does_not_depend_on_its_batch(randomise, relative_difference):
     assert relative_difference(together, alone) <= 1e-5
 
 
-def test_channels_last_changes_nothing_but_the_order_in_memory(randomise, relative_difference):
+def test_channels_last_changes_nothing_but_the_order_in_memory(
+    randomise: Randomise, relative_difference: Difference
+) -> None:
     unet = UNet2DConditionModel(TINY)
     randomise(unet)
     x = inputs(TINY)
@@ -90,7 +99,7 @@ def test_channels_last_changes_nothing_but_the_order_in_memory(randomise, relati
     assert relative_difference(found, expected) <= 1e-5
 
 
-def test_bfloat16_agrees_to_its_precision(randomise, relative_difference):
+def test_bfloat16_agrees_to_its_precision(randomise: Randomise, relative_difference: Difference) -> None:
     unet = UNet2DConditionModel(TINY)
     randomise(unet)
     x = inputs(TINY)
@@ -101,7 +110,7 @@ def test_bfloat16_agrees_to_its_precision(randomise, relative_difference):
     assert relative_difference(found.float(), expected) <= 0.03
 
 
-def test_weights_of_16_bits_leave_the_timestep_exact(randomise, relative_difference):
+def test_weights_of_16_bits_leave_the_timestep_exact(randomise: Randomise, relative_difference: Difference) -> None:
     unet = UNet2DConditionModel(TINY)
     randomise(unet)
     x = inputs(TINY)
@@ -112,7 +121,7 @@ def test_weights_of_16_bits_leave_the_timestep_exact(randomise, relative_differe
     assert relative_difference(found.float(), expected) <= 0.03
 
 
-def test_config_survives_json():
+def test_config_survives_json() -> None:
     for config in CONFIGS:
         assert UNetConfig(**json.loads(json.dumps(asdict(config)))) == config
 
@@ -129,13 +138,13 @@ def test_config_survives_json():
         ({"block_out_channels": (), "down_block_types": (), "up_block_types": ()}, "block_out_channels"),
     ],
 )
-def test_bad_configs_are_refused_in_one_line(change, message):
+def test_bad_configs_are_refused_in_one_line(change: dict[str, Any], message: str) -> None:
     with pytest.raises(DarkroomError, match=message) as caught:
         UNetConfig(**{**asdict(TINY), **change})
     assert "\n" not in str(caught.value)
 
 
-def test_a_condition_that_does_not_fit_is_refused():
+def test_a_condition_that_does_not_fit_is_refused() -> None:
     text, classes = UNet2DConditionModel(TINY), UNet2DConditionModel(CLASSES)
     sample, t, labels = torch.randn(1, 4, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.int64)
     context = text.prepare_context(torch.randn(1, 6, 10))

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 from darkroom.core.errors import DarkroomError
 from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig, Moments
 from darkroom.nn.layers.blocks import ResnetBlock2D
+from tests.support.measures import Difference, Epsilons, Randomise
 
 TINY = AutoencoderKLConfig(block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4)
 CONFIGS = [
@@ -23,7 +25,12 @@ CONFIGS = [
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_is_diffusers_autoencoder(diffusers, randomise, relative_difference, config):
+def test_is_diffusers_autoencoder(
+    diffusers: Any,
+    randomise: Randomise,
+    relative_difference: Difference,
+    config: AutoencoderKLConfig,
+) -> None:
     ours, theirs = AutoencoderKL(config).eval(), diffusers.AutoencoderKL(**config.to_diffusers()).eval()
     randomise(ours)
     theirs.load_state_dict(ours.state_dict(), strict=True)
@@ -37,7 +44,7 @@ def test_is_diffusers_autoencoder(diffusers, randomise, relative_difference, con
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_takes_diffusers_weights(diffusers, epsilons, config):
+def test_takes_diffusers_weights(diffusers: Any, epsilons: Epsilons, config: AutoencoderKLConfig) -> None:
     theirs = diffusers.AutoencoderKL(**config.to_diffusers())
     ours = AutoencoderKL(config)
     ours.load_state_dict(theirs.state_dict(), strict=True)
@@ -45,7 +52,7 @@ def test_takes_diffusers_weights(diffusers, epsilons, config):
     assert epsilons(ours) == epsilons(theirs)
 
 
-def test_fresh_blocks_are_exactly_the_identity():
+def test_fresh_blocks_are_exactly_the_identity() -> None:
     vae = AutoencoderKL(TINY)
     x = torch.randn(2, 16, 4, 4)
     assert torch.equal(vae.encoder.mid_block(x), x)
@@ -55,7 +62,7 @@ def test_fresh_blocks_are_exactly_the_identity():
         assert torch.equal(block(x), x)
 
 
-def test_shapes():
+def test_shapes() -> None:
     vae = AutoencoderKL(TINY)
     moments = vae.encode(torch.randn(2, 3, 12, 8))
     assert vae.downscale == 2
@@ -63,7 +70,7 @@ def test_shapes():
     assert vae.decode(moments.mean).shape == (2, 3, 12, 8)
 
 
-def test_logvar_is_clamped():
+def test_logvar_is_clamped() -> None:
     vae = AutoencoderKL(TINY)
     with torch.no_grad():
         vae.quant_conv.bias[4:6], vae.quant_conv.bias[6:] = 1e4, -1e4
@@ -72,12 +79,12 @@ def test_logvar_is_clamped():
     assert logvar.min() == -30
 
 
-def test_sample_is_mean_plus_std_times_noise():
+def test_sample_is_mean_plus_std_times_noise() -> None:
     moments = Moments(torch.full((1, 1, 1, 1), 3.0), torch.full((1, 1, 1, 1), 4.0).log())
     torch.testing.assert_close(moments.sample(torch.full((1, 1, 1, 1), -0.5)), torch.full((1, 1, 1, 1), 2.0))
 
 
-def test_every_weight_learns(randomise):
+def test_every_weight_learns(randomise: Randomise) -> None:
     vae = AutoencoderKL(TINY)
     randomise(vae)
     moments = vae.encode(torch.randn(2, 3, 8, 8))
@@ -88,7 +95,7 @@ def test_every_weight_learns(randomise):
     assert grad.abs().max() > 0
 
 
-def test_config_survives_json():
+def test_config_survives_json() -> None:
     assert AutoencoderKLConfig(**json.loads(json.dumps(asdict(TINY)))) == TINY
 
 
@@ -100,7 +107,7 @@ def test_config_survives_json():
         ((), 4, "block_out_channels"),
     ],
 )
-def test_bad_configs_are_refused_in_one_line(widths, groups, message):
+def test_bad_configs_are_refused_in_one_line(widths: tuple[int, ...], groups: int, message: str) -> None:
     with pytest.raises(DarkroomError, match=message) as caught:
         AutoencoderKLConfig(block_out_channels=widths, norm_num_groups=groups)
     assert "\n" not in str(caught.value)

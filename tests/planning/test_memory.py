@@ -23,7 +23,7 @@ import gc, re, sys
 from pathlib import Path
 import psutil, torch
 from darkroom.core.device import autocast, runtime
-from darkroom.memory import Estimate
+from darkroom.planning.memory import Estimate
 from darkroom.config.params import load
 from darkroom.training.engine.best import Best
 from darkroom.training.blank import denoised, reconstructed

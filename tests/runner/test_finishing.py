@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from darkroom.config.merging import complete_text
 from darkroom.config.params import load
 from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
@@ -26,7 +27,7 @@ TRAINING, ASKED, ANSWER = (Path(".checkpoints") / f"{STAGE}.{name}" for name in 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_bytes(RECIPE.read_bytes())
+    Path("params.yaml").write_bytes(complete_text(RECIPE).encode())
     Path(".checkpoints").mkdir()
 
 
@@ -82,7 +83,7 @@ def test_a_training_goes_on_where_params_say_something_else_by_now() -> None:
     change("batch_size: 32", "batch_size: 16")
     before = Path("params.yaml").read_bytes()
     with pytest.raises(
-        DarkroomError, match=r"train_unet goes on: .*batch_size was 32, is 16, since this training began"
+        DarkroomError, match=r"train_unet continues: .*batch_size was 32, is 16, since this training began"
     ):
         raise asked_of(ending)  # type: ignore[misc]
     assert Path("params.yaml").read_bytes() == before
@@ -104,7 +105,7 @@ def test_of_two_trainings_of_a_stage_the_second_is_not_ended() -> None:
     with Ending(120, request=request).watched(leads=True, rendezvous=None):
         pass
     second = Ending(120, request=request)
-    with pytest.raises(DarkroomError, match="goes on: a first training of this stage is through"):
+    with pytest.raises(DarkroomError, match="continues: a first training of this stage is through"):
         raise asked_of(second)  # type: ignore[misc]
     assert second.step == 120
 
@@ -141,7 +142,7 @@ def test_no_training_is_said_at_once(left: Callable[[], None]) -> None:
 
 @pytest.mark.parametrize("stage", ["prepare_data", "evaluate", "register", "train_unit", ""])
 def test_only_what_trains_can_be_finished(stage: str) -> None:
-    with pytest.raises(DarkroomError, match=r"is no stage that trains; those are train_vae, .*train_evaluator"):
+    with pytest.raises(DarkroomError, match=r"is not a stage that trains; those are train_vae, .*train_evaluator"):
         finish(stage, lambda text: None)
 
 

@@ -56,9 +56,9 @@ def test_workers_that_were_through_before_the_leader_are_not_missed() -> None:
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("raise SystemExit(3)", "worker 1 ended with status 3; run again to go on from the last checkpoint"),
+        ("raise SystemExit(3)", "worker 1 ended with status 3; run again to resume from the last checkpoint"),
         ("pass", "worker 1 ended before the training began"),
-        (IS_KILLED, "worker 1 was ended by SIGKILL; run again to go on from the last checkpoint, or set DARKROOM_P"),
+        (IS_KILLED, "worker 1 was ended by SIGKILL; run again to resume from the last checkpoint, or set DARKROOM_P"),
     ],
 )
 def test_a_worker_that_dies_is_an_error_at_once(code: str, said: str) -> None:

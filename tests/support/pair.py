@@ -33,7 +33,7 @@ from darkroom.training.engine.loop import Loop, Loss, Phase
 from darkroom.training.hard_negatives import HardNegativesConfig
 from tests.support.worlds import World
 
-STEPS, FEW, CRITIC_FROM, HARD_FROM, EVERY, LOST_AT, DIES_AT = 50, 12, 10, 10, 20, 30, 3
+STEPS, FEW, CRITIC_FROM, HARD_FROM, EVERY, LOST_AT, DIES_AT = 16, 6, 4, 4, 6, 10, 3
 N, SIDE, WORDS, LENGTH = 40, 8, 12, 6
 Terms = Callable[[int, slice], Mapping[str, Tensor]]
 
@@ -155,9 +155,9 @@ def contrastive(processes: Processes, steps: int = STEPS, **changes: Any) -> Tra
     )
     with seeded(0, "towers"):
         towers = Towers(ConvTowerConfig(3, 16, 1), text)
-    hard = HardNegativesConfig(HARD_FROM, 15, 2, 6)
-    told = replace(context(processes), **changes)
-    task = ContrastiveLoss(towers, lambda rows: images[rows], ids, torch.arange(N) % len(ids), told, hard)
+    hard = HardNegativesConfig(HARD_FROM, 5, 2, 6)
+    shared = replace(context(processes), **changes)
+    task = ContrastiveLoss(towers, lambda rows: images[rows], ids, torch.arange(N) % len(ids), shared, hard)
     # At a higher rate, rounding in another order grows beyond a millionth within fifty steps on some processors.
     phase = Phase("", towers, adamw(learning_rate=3e-4), task.loss)
     return Training([phase], processes, steps=steps, memory=task.state())

@@ -1,4 +1,4 @@
-"""A run's logbook: all that a stage told is in it, in order, whatever became of the stage."""
+"""A run's event log: every event of a stage is in it, in order, whatever became of the stage."""
 
 import os
 import random
@@ -71,6 +71,12 @@ def test_an_event_is_one_line_and_comes_back_as_it_was() -> None:
         assert from_line(line) is None
 
 
+def test_the_outputs_of_an_earlier_version_are_read() -> None:
+    """Catches runs that wait while Darkroom is updated, and arrive without their outputs."""
+    outputs = Outputs({}, "/root", {"a": 1}, {"a": ["a"]}, ["a"])
+    assert from_line(to_line(outputs).replace(b'"complete"', b'"whole"')) == outputs
+
+
 def test_what_is_sent_together_is_everything_in_order(waiting: ModuleType) -> None:
     draw = random.Random(1)
     events = [waiting.begin("portions"), *(some_event(draw) for _ in range(300))]
@@ -84,7 +90,7 @@ def test_what_is_sent_together_is_everything_in_order(waiting: ModuleType) -> No
         assert len(portion) == 1 or (points <= BATCH and all(isinstance(event, Metrics) for event in portion))
     assert any(len(portion) > 1 for portion, _ in portions)
     sizes = {after: len(portion) for portion, after in portions}
-    event_log.note("run", sorted(sizes)[9], ended=False)
+    event_log.save_progress("run", sorted(sizes)[9], ended=False)
     assert list(_batches(event_log)) == portions[10:], "goes on where it stopped"
     event_log.release()
 

@@ -68,7 +68,7 @@ def reproduction() -> Path | None:
     return Path(folder) if folder else None
 
 
-def link_what_is_outside(params: Params) -> None:
+def link_untracked(params: Params) -> None:
     """In a copy, link what a stage may need and neither git nor DVC keeps: data, imported models, runtime.yaml."""
     root, here = project_root(), Path.cwd().resolve()
     if root == here:
