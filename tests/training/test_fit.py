@@ -47,7 +47,7 @@ def test_the_last_preview_is_of_the_weights_that_are_handed_on(
     work = Work(torch.device("cpu"), Run(Account("train_unet", {}, {}, {}, {}, "", False), tracked=False))
     fitted = fit(task, config, work, tmp_path, previews)
     assert [step for step, *_ in previews.shown] == [0, 1, 2, STEPS]
-    last, said, weights = previews.shown[-1]
+    _, said, weights = previews.shown[-1]
     assert said == heading
     assert torch.equal(weights, flat(fitted.network))
     assert torch.equal(weights, previews.shown[2][2]) == (fitted.step == 2)
