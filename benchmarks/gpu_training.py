@@ -134,7 +134,7 @@ def train_our_unet(network: Any, case: UNetCase, device: torch.device, laps: Lap
     p = case.p
     task = UNetTask(
         network,
-        Objective(process_of(p.process.model_dump()), p.prediction_type, p.weighting, p.loss, p.reduction),
+        Objective(process_of(p.process), p.objective),
         latents(case.samples, case.latent),
         latents(HELD_OUT, case.latent),
         conditioning(case.words, case.samples, case.captions),
@@ -178,11 +178,10 @@ def their_unet(case: UNetCase, device: torch.device) -> Any:
 def _noise_loss(network: Any, case: UNetCase, device: torch.device) -> Step:
     p = case.p
     assert p.process.kind == "vp"
-    kind = {"epsilon": "epsilon", "v_prediction": "v_prediction"}[p.prediction_type]
-    schedule = {"beta_start": p.process.beta_start, "beta_end": p.process.beta_end}
-    scheduler = diffusers().DDPMScheduler(
-        beta_schedule=BETAS.get(p.process.schedule, p.process.schedule), prediction_type=kind, **schedule
-    )
+    kind = {"epsilon": "epsilon", "v_prediction": "v_prediction"}[p.objective.prediction_type]
+    named = p.process.schedule.kind
+    schedule = {} if named == "cosine" else p.process.schedule.model_dump(include={"beta_start", "beta_end"})
+    scheduler = diffusers().DDPMScheduler(beta_schedule=BETAS.get(named, named), prediction_type=kind, **schedule)
     data, told = latents(case.samples, case.latent), conditioning(case.words, case.samples, case.captions)
     mean, std, states, index = (x.to(device) for x in (data.mean, data.std, told.embeddings, told.index["train"]))
 

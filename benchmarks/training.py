@@ -116,7 +116,7 @@ class Contestant:
         self.p, self.wanted, self.steps, self.seconds = p, seconds, 0, 0.0
         self.task = UNetTask(
             network,
-            Objective(process_of(p.process.model_dump()), p.prediction_type, p.weighting, p.loss, p.reduction),
+            Objective(process_of(p.process), p.objective),
             photos.train,
             photos.held_out,
             Conditioning(ConditioningInfo("none", None, 0, 0, []), {}, None, None),

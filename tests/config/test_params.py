@@ -55,7 +55,7 @@ ONE_FAULT = {
     ),
     "missing key": (
         ("train_unet", "prediction_type", ""),
-        "train_unet.prediction_type is missing; add it (darkroom recipe show scenes has one)",
+        "train_unet.objective.prediction_type is missing; add it (darkroom recipe show scenes has one)",
     ),
     "missing kind": (
         ("prepare_data", "kind", ""),
@@ -115,7 +115,7 @@ ONE_FAULT = {
     ),
     "choice": (
         ("train_unet", "prediction_type", "prediction_type: v_predicton"),
-        "train_unet.prediction_type = 'v_predicton': give epsilon or v_prediction or sample or score or "
+        "train_unet.objective.prediction_type = 'v_predicton': give epsilon or v_prediction or sample or score or "
         "flow_prediction; did you mean v_prediction?",
     ),
     "choice of numbers": (("prepare_data", "channels", "channels: 4"), "prepare_data.channels = 4: give 1 or 3"),
@@ -222,9 +222,9 @@ ONE_FAULT = {
         "a picture's latents, mirrored, are not those of the mirrored picture; use cache_latents.mirror",
     ),
     "a sampler for another prediction": (
-        ("evaluate", "sampler", "sampler: pndm"),
-        "evaluate.sampling.sampler = 'pndm' needs train_unet.prediction_type = 'epsilon', not 'v_prediction'; "
-        "use dpmpp_2m",
+        ("evaluate", "sampler", "sampler: {kind: pndm}"),
+        "evaluate.sampling.sampler.kind = 'pndm' needs train_unet.objective.prediction_type = 'epsilon', "
+        "not 'v_prediction'; use dpmpp_2m",
     ),
 }
 

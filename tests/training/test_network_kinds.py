@@ -11,7 +11,6 @@ from torch import Tensor
 from darkroom.config.training import Optimization
 from darkroom.core.rng import generator, seeded
 from darkroom.data.latents import Latents
-from darkroom.diffusion.generate import Sampling
 from darkroom.nn.denoiser.base import DenoisingNetwork
 from darkroom.nn.denoiser.batch_norm_unet import BatchNormUNetConfig
 from darkroom.nn.denoiser.kinds import DenoiserConfig, build
@@ -21,6 +20,7 @@ from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loop, Phase
 from darkroom.training.previews import LatentView, preview
 from darkroom.view.sheet import GUTTER, LINE, PICTURE
+from tests.support.diffusion import make_sampling
 
 N = 24
 KINDS: dict[str, tuple[DenoiserConfig, str, int]] = {  # with the condition and the side of what it is trained on
@@ -95,7 +95,7 @@ def test_the_average_carries_the_memory_of_batch_norms_and_is_never_in_training_
     assert all(torch.equal(now, average) for now, average in pairs)
     before = state(ema.network)
     first, second = (here.validate(ema.network) for _ in range(2))
-    preview(ema.network, here, PIXELS, Sampling("ddim", 2, 1.0, "trailing"), 2, "after 7 steps")
+    preview(ema.network, here, PIXELS, make_sampling("ddim", 2, 1.0, "trailing"), 2, "after 7 steps")
     assert first == second
     assert not any(module.training for module in ema.network.modules())
     assert all(torch.equal(before[name], value) for name, value in ema.network.state_dict().items())
@@ -105,7 +105,7 @@ def test_the_average_carries_the_memory_of_batch_norms_and_is_never_in_training_
 def test_a_preview_of_pictures_of_one_channel_is_grey(name: str, task: Callable[[str], Any]) -> None:
     here = task(name)
     here.network.eval()
-    grid, _ = preview(here.network, here, PIXELS, Sampling("ddim", 2, 2.0, "trailing"), 4, "after 7 steps")
+    grid, _ = preview(here.network, here, PIXELS, make_sampling("ddim", 2, 2.0, "trailing"), 4, "after 7 steps")
     drawn = np.asarray(grid)[GUTTER + LINE + 4 :, GUTTER:][:PICTURE, :PICTURE].astype(int)
     assert drawn.std() > 0
     assert np.ptp(drawn, axis=-1).max() == 0

@@ -53,6 +53,6 @@ def show_forward(
     n = min(ROWS, len(split))
     vae = params.train_vae
     black, white = vae.range if isinstance(vae, IdentityVAE) else (-1.0, 1.0)
-    process = params.train_unet.process.model_dump()
-    save_png(out, forward_of_pictures(split.images(range(n)), split.captions[:n], process, black, white))
+    pictures, captions = split.images(range(n)), split.captions[:n]
+    save_png(out, forward_of_pictures(pictures, captions, params.train_unet.process, black, white))
     print(out)

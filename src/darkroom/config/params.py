@@ -100,7 +100,7 @@ class Params(Section):
                 "train_unet.unet.kind = 'layer_norm_unet' knows; lower it"
             )
         for section, sampling in (("train_unet", trained.sampling), ("evaluate", self.evaluate.sampling)):
-            check_sampling(section, sampling, trained.process, trained.prediction_type)
+            check_sampling(section, sampling, trained.process, trained.objective.prediction_type)
         return self
 
 

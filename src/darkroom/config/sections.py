@@ -18,9 +18,9 @@ from darkroom.config.base import (
     at_most,
     within_project,
 )
-from darkroom.config.choices import LossName, PredictionType, Reduction, Weighting
-from darkroom.config.diffusion import Process, Sampling, check_objective
+from darkroom.config.diffusion import ObjectiveConfig, ProcessConfig, check_objective
 from darkroom.config.networks import UNet
+from darkroom.config.sampling import Sampling
 from darkroom.config.sources import SOURCES, Source
 from darkroom.config.text_encoder import ImageTower, TextEncoder
 from darkroom.config.training import Training
@@ -124,20 +124,11 @@ class TrainUNet(Training):
     unet: UNet
     """The network."""
 
-    process: Process
+    process: ProcessConfig
     """How pictures become noise."""
 
-    prediction_type: PredictionType
-    """What the network predicts."""
-
-    weighting: Weighting
-    """Of the loss over the times."""
-
-    loss: LossName
-    """Error of an element: squared or absolute."""
-
-    reduction: Reduction
-    """Of the elements' errors."""
+    objective: ObjectiveConfig
+    """What the network predicts, at which times, and how its errors are measured."""
 
     condition_dropout: Probability
     """Share of the samples that are trained without their condition, for guidance (Ho & Salimans 2022,
@@ -164,7 +155,7 @@ class TrainUNet(Training):
         if self.init_from is not None and self.unet.kind != "unet_2d_condition":
             raise ValueError(f"init_from does not go with unet.kind = {self.unet.kind!r}; give null")
         at_most("accumulation", self.accumulation, "batch_size", self.batch_size)
-        check_objective(self.process, self.prediction_type, self.weighting, self.loss)
+        check_objective(self.process, self.objective)
         return self
 
 

@@ -8,6 +8,7 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from darkroom.config.upgrade_diffusion import upgrade_diffusion
 from darkroom.core.errors import DarkroomError
 
 Values = dict[str, Any]
@@ -206,6 +207,11 @@ def _path(section: Values, name: str) -> Values:
     return {"path": section["pretrained_path"]}
 
 
+def give_diffusion_its_kinds(values: Values) -> None:
+    """schedule, weighting and sampler are sections of a kind with keys of their own, and the objective is a section."""
+    values.update(upgrade_diffusion(values))
+
+
 STEPS: tuple[Step, ...] = (
     offer_hard_negatives,
     name_optimizers,
@@ -220,4 +226,5 @@ STEPS: tuple[Step, ...] = (
     give_optimizers_their_keys,
     give_autoencoders_a_kind,
     give_text_encoders_a_kind,
+    give_diffusion_its_kinds,
 )

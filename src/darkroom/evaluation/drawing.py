@@ -59,7 +59,7 @@ class Drawn:
 def draw(pipeline: Pipeline, split: PreparedSplit, n: int, seed: int, batch_size: int) -> Drawn:
     """Draw the first n captions of `split` with the pipeline's own sampling; picture i from seed + i."""
     n = min(n, len(split))
-    asked = pipeline.info.condition.kind != "none"
+    asked = pipeline.info.condition.is_asked
     prompts, seeds = prompts_of(pipeline, split, n), list(range(seed, seed + n))
     tally = Tally()
     with Progress(n * pipeline.info.sampling.num_inference_steps, f"draw {split.name}", "picture step") as bar:
@@ -87,8 +87,8 @@ def draw(pipeline: Pipeline, split: PreparedSplit, n: int, seed: int, batch_size
 def prompts_of(pipeline: Pipeline, split: PreparedSplit, n: int) -> list[str]:
     """What the pipeline takes for the first n pictures of a split: captions, names of classes, or nothing."""
     condition = pipeline.info.condition
-    if condition.kind == "text":
+    if condition.of_text:
         return split.captions[:n]
-    if condition.kind == "class":
+    if condition.of_classes:
         return [condition.classes[i] for i in split.labels[:n, 0].tolist()]
     return [""] * n

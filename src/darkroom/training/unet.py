@@ -22,12 +22,12 @@ from darkroom.training.latent_batches import LatentBatches, Samples
 LEVEL_BINS = 4  # held-out loss is reported for so many equal ranges of the times
 
 
-def condition_for(unet: DenoisingNetwork, raw: Tensor | None, device: torch.device) -> Condition:
-    """Raw conditions, embeddings (N, L, D), class ids (N,) or None, in the form the network takes them."""
+def condition_of(raw: Tensor | None, device: torch.device) -> Condition:
+    """Cached conditions, embeddings (N, L, D), class ids (N,) or None, on a device."""
     if raw is None:
         return Condition()
     raw = raw.to(device)
-    return Condition(class_ids=raw) if raw.ndim == 1 else Condition(context=unet.prepare_context(raw))
+    return Condition(class_ids=raw) if raw.ndim == 1 else Condition(tokens=raw)
 
 
 class UNetTask(Task[DenoisingNetwork]):
@@ -55,8 +55,7 @@ class UNetTask(Task[DenoisingNetwork]):
 
         def network(x: Tensor, t: Tensor) -> Tensor:
             with autocast(device, self.context.precision):
-                condition = condition_for(unet, samples.condition, device)
-                output: Tensor = unet(x, t, condition.context, condition.class_ids)
+                output: Tensor = unet(x, t, *unet.prepare(condition_of(samples.condition, device)))
             return output
 
         return self.objective.loss(network, samples.x0.to(device), samples.eps.to(device), samples.t.to(device))
@@ -87,7 +86,7 @@ class UNetTask(Task[DenoisingNetwork]):
         objective = self.objective
 
         def targets(samples: Samples) -> Tensor:
-            level = objective.schedule.at(samples.t)
+            level = objective.schedule.levels(samples.t)
             return target(objective.prediction_type, samples.x0, samples.eps, level).mean(dim=(2, 3))
 
         def loss(constant: Tensor) -> float:
