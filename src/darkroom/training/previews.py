@@ -10,7 +10,7 @@ from torch import Tensor
 
 from darkroom.core.device import autocast
 from darkroom.core.rng import randn_each
-from darkroom.core.tensors import to_pil, to_uint8, visible
+from darkroom.core.tensors import to_pil, to_uint8
 from darkroom.diffusion.denoiser import Condition, Denoiser
 from darkroom.diffusion.generate import Sampling, begin, walk
 from darkroom.diffusion.schedule import Level
@@ -18,7 +18,7 @@ from darkroom.nn.denoiser.base import DenoisingNetwork
 from darkroom.training.unet import UNetTask, condition_for
 from darkroom.view.forward import ROWS, forward
 from darkroom.view.sheet import STRIP_COLUMNS, STRIP_ROWS, Moment, Plate, sheet, strip
-from darkroom.view.trace import Trace, evenly
+from darkroom.view.trace import Trace, evenly, visible
 
 
 class LatentView(NamedTuple):
@@ -26,7 +26,7 @@ class LatentView(NamedTuple):
 
     decode: scaled latents (N, c, h, w) -> pictures (N, C, H, W), about [-1, 1]; called once a preview, for the
         autoencoder may have to be read first.
-    centre: the scaled latent about which noisy ones lose contrast, see core.tensors.visible.
+    centre: the scaled latent about which noisy ones lose contrast, see view.trace.visible.
     asked: what each of the first held-out samples is asked to show; "" where nothing is asked.
     """
 
