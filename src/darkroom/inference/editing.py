@@ -1,4 +1,4 @@
-"""Pictures that drawing starts from: read, padded, masked, and walked from."""
+"""Pictures that drawing starts from: read, padded, masked and redrawn."""
 
 import math
 from collections.abc import Sequence
@@ -21,48 +21,47 @@ MASKED = 128  # grey level from which a mask asks for new pixels
 
 
 @dataclass(frozen=True)
-class Given:
-    """What a batch starts from.
+class Edit:
+    """What is redrawn.
 
-    latents: scaled (N, c, h, w). strength: share of the walk that is left, in [0, 1]. keep: (1, 1, h, w) bool, where
-    latents stay as they are; None: nowhere.
+    latents: scaled (N, c, h, w). strength: share of the sampling steps that are taken, in [0, 1]. keep: (1, 1, h, w)
+    bool, where latents stay as they are; None: nowhere.
     """
 
     latents: Tensor
     strength: float
     keep: Tensor | None = None
 
+    def generate(
+        self,
+        denoiser: Denoiser,
+        sampling: Sampling,
+        start: Tensor,
+        condition: Condition,
+        null: Condition,
+        noise: Noise,
+        on_step: OnStep,
+    ) -> Tensor:
+        """Latents (N, c, h, w); arguments as of `diffusion.generate.generate`.
 
-def edited(
-    denoiser: Denoiser,
-    how: Sampling,
-    given: Given,
-    start: Tensor,
-    condition: Condition,
-    null: Condition,
-    noise: Noise,
-    on_step: OnStep,
-) -> Tensor:
-    """Latents (N, c, h, w) made of given ones; arguments as of `generate`.
+        The latents are brought to the level of the strength (Meng et al. 2022, "SDEdit"); strength 1 starts from noise
+        alone and strength 0 changes nothing. What is kept is what the denoiser expects there at every step, so every
+        sampler carries it along at its own level, and it ends exactly as it was.
+        """
+        known, keep = self.latents, self.keep
+        if self.strength == 0:
+            return known
+        levels = sampling.levels(denoiser.schedule, denoiser.prediction_type, self.strength)
+        x = begin(sampling, denoiser.schedule, levels, start)
+        if self.strength < 1:
+            x = levels[0].alpha * known + levels[0].sigma * start
+        if keep is None:
+            return walk(denoiser, sampling, x, levels, condition, null, noise, on_step)
 
-    They are brought to the level that the strength names (Meng et al. 2022, "SDEdit"); strength 1 starts from noise
-    alone and strength 0 changes nothing. What is kept is what the denoiser is told to expect there, so every sampler
-    carries it along at its own level, and it ends exactly as it was.
-    """
-    known, keep = given.latents, given.keep
-    if given.strength == 0:
-        return known
-    levels = how.levels(denoiser.schedule, denoiser.prediction_type, given.strength)
-    x = begin(how, denoiser.schedule, levels, start)
-    if given.strength < 1:
-        x = levels[0].alpha * known + levels[0].sigma * start
-    if keep is None:
-        return walk(denoiser, how, x, levels, condition, null, noise, on_step)
+        def knowing(denoise: Denoise) -> Denoise:
+            return lambda x, level, condition: torch.where(keep, known, denoise(x, level, condition))
 
-    def knowing(denoise: Denoise) -> Denoise:
-        return lambda x, level, condition: torch.where(keep, known, denoise(x, level, condition))
-
-    return torch.where(keep, known, walk(denoiser, how, x, levels, condition, null, noise, on_step, knowing))
+        return torch.where(keep, known, walk(denoiser, sampling, x, levels, condition, null, noise, on_step, knowing))
 
 
 def check_strength(strength: float) -> None:
