@@ -37,6 +37,11 @@ class ConditioningInfo:
     dim: int
     classes: list[str]
 
+    @property
+    def takes_prompts(self) -> bool:
+        """Whether anything can be asked for."""
+        return self.kind != "none"
+
 
 class Conditioning:
     """Conditions of a data set, in memory."""
