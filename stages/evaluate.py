@@ -22,7 +22,6 @@ from darkroom.config.paths import EVALUATION as REPORT
 from darkroom.core.artifact import atomic_path, check_made_from, provenance, write_json
 from darkroom.data.latents import read_info
 from darkroom.data.prepared import Prepared
-from darkroom.diffusion.generate import Sampling
 from darkroom.evaluation.card import write_card
 from darkroom.evaluation.drawing import draw
 from darkroom.evaluation.judge import read_judges
@@ -64,7 +63,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         for name, n in {"test": p.n_test, "novel": novel}.items()
         if n and name in splits
     }
-    of_text = pipeline.info.condition.kind == "text"
+    of_text = pipeline.info.condition.of_text
     captions = set(map(normalised, splits["train"].captions)) if of_text else set()
     alignment = {name: judges.alignment(pictures, name, captions, validity) for name, pictures in drawn.items()}
     fidelity = judges.fidelity(drawn["test"], splits["train"], validity)
@@ -76,7 +75,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
             "fidelity": fidelity.figures,
             "vae": reconstruction(pipeline, splits["test"], p.seed, p.bootstrap),
             "sampling": {
-                **asdict(pipeline.info.sampling),
+                **pipeline.info.sampling.model_dump(),
                 "precision": p.precision,
                 "network_evaluations": drawn["test"].evaluations,
             },
@@ -96,7 +95,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
 def assembled(params: Params, data: Prepared, work: Work) -> Pipeline:
     """artifacts/pipeline, written from the trained networks and loaded."""
     p = params.evaluate
-    knows_its_words = params.setup_text_encoder.mode == "clip"
+    knows_its_words = params.setup_text_encoder.kind == "clip"
     trained = Trained(
         unet=UNET,
         vae=VAE,
@@ -107,7 +106,7 @@ def assembled(params: Params, data: Prepared, work: Work) -> Pipeline:
         words=Words.of(data.split("train").captions) if knows_its_words else None,
     )
     origin = provenance(UNET, VAE, TEXT_ENCODER, LATENTS)
-    assemble(PIPELINE, trained, Sampling(**p.sampling.model_dump()), p.precision, origin)
+    assemble(PIPELINE, trained, p.sampling, p.precision, origin)
     return Pipeline.from_pretrained(PIPELINE, device=work.device)
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from darkroom.core.rng import seeded
-from darkroom.data.prepared import Head, Info
+from darkroom.data.head import Head
+from darkroom.data.prepared import Info
 from darkroom.evaluation.alignment import Asked
 from darkroom.evaluation.drawing import Drawn
 from darkroom.evaluation.estimates import Estimate
@@ -32,7 +33,7 @@ class Split:
     pictures: Tensor
     captions: list[str]
     labels: Tensor
-    named: Tensor
+    mentioned: Tensor
     info: Info
 
     def __len__(self) -> int:
@@ -88,7 +89,7 @@ def judges(splits: dict[str, Split]) -> list[Judge]:
 
 def drawn(test: Split, pictures: Tensor) -> Drawn:
     n = len(test)
-    asked = Asked(test.captions, test.labels, test.named)
+    asked = Asked(test.captions, test.labels, test.mentioned)
     return Drawn(True, asked, test.captions, [*range(n)], test.pictures, pictures, 1.0)
 
 

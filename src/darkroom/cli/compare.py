@@ -38,7 +38,7 @@ class Side:
     def asked(self, prompt: str) -> str | None:
         """What it takes for `prompt`; None where it does not take that."""
         condition = self.info.condition
-        if condition.kind == "class" and prompt not in condition.classes:
+        if condition.of_classes and prompt not in condition.classes:
             return None
         return prompt if condition.takes_prompts else ""
 
@@ -46,10 +46,10 @@ class Side:
         """Prompts that show what it does: its classes, or the one on its model card."""
         from darkroom.evaluation.card import read_card
 
-        if self.info.condition.kind == "class":
+        if self.info.condition.of_classes:
             return list(self.info.condition.classes)[:MOST_PROMPTS]
         try:
-            return [read_card(self.folder).example] if self.info.condition.kind == "text" else []
+            return [read_card(self.folder).example] if self.info.condition.of_text else []
         except DarkroomError:
             return []
 

@@ -190,10 +190,6 @@ def _sampling_changes(o: Options) -> dict[str, Any]:
         "sampler": o.sampler,
         "spacing": o.spacing,
         "karras": o.karras,
-        "eta": o.eta,
-        "variance": o.variance,
-        "snr": o.snr,
-        "tolerance": o.tolerance,
     }
     return {key: value for key, value in changes.items() if value is not None}
 
@@ -236,7 +232,7 @@ def _draw_and_save(model: "Pipeline", record: "Record", out: Path, o: Options, g
     if film is not None and gif is not None:
         film.save(gif)
         files.append(gif)
-    if record.sampling.sampler == "ode":
+    if record.sampling.sampler.kind == "ode":
         print(f"darkroom: ode: {evaluations} evaluations of the network", file=sys.stderr)
     print(*map(printable_text, files), sep="\n")
 

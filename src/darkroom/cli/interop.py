@@ -35,9 +35,9 @@ def import_model(
 ) -> None:
     """Import a Stable Diffusion 1.x model: every key used once, every shape checked, fp32.
 
-    DEST is a pipeline like artifacts/pipeline. Its networks are what params.yaml can start from: DEST/vae as
-    train_vae.pretrained_path, DEST/text_encoder as setup_text_encoder.pretrained_path, DEST/unet as
-    train_unet.init_from.
+        DEST is a pipeline like artifacts/pipeline. Its networks are what params.yaml can start from: DEST/vae as
+    train_vae.path, DEST/text_encoder as setup_text_encoder.path, DEST/unet as
+        train_unet.init_from.
 
     \b
     darkroom import v1-5-pruned.safetensors artifacts/imported/sd15 --tokenizer clip-vit-large-patch14

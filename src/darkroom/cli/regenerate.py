@@ -33,6 +33,7 @@ def regenerate(
     darkroom regenerate samples/a-small-red-circle.png
     """
     from darkroom.core.progress import Progress
+    from darkroom.diffusion.generate import sampling_levels
     from darkroom.inference.record import Record, profile
     from darkroom.inference.record_text import differences
 
@@ -49,7 +50,7 @@ def regenerate(
         print(f"darkroom: another execution profile: {printable_text(line)}", file=sys.stderr)
     try:
         record.check_work(model)
-        record.sampling.levels(model.schedule, model.info.prediction_type)
+        sampling_levels(record.sampling, model.schedule, model.info.prediction_type)
     except DarkroomError as error:
         raise DarkroomError(f"{picture}: {error}") from None
     with Progress(record.steps(model), "regenerate") as bar:

@@ -59,7 +59,8 @@ def register(
     from darkroom.tracking.ports import link_hint
 
     info, card = PipelineInfo.read(pipeline), read_card(pipeline)
-    defaults = {name: getattr(info.sampling, name) for name in ("num_inference_steps", "guidance_scale", "sampler")}
+    defaults = {name: getattr(info.sampling, name) for name in ("num_inference_steps", "guidance_scale")}
+    defaults["sampler"] = info.sampling.sampler.kind
     limits = Limits().of_model(info.image_size).described()
     description = Description(card.text, card.example, card.metrics, {**defaults, "strength": STRENGTH}, limits)
     thresholds = Thresholds(**load().register.model_dump())

@@ -54,7 +54,7 @@ def draw(pipeline: Pipeline, split: PreparedSplit, n: int, seed: int, batch_size
         output = pipeline.text_to_image(
             prompts, seeds=seeds, batch_size=batch_size, on_step=lambda step, x, x0: bar.update(len(x))
         )
-    asked = Asked(split.captions[:n] if takes_prompts else prompts, split.labels[:n], split.named[:n])
+    asked = Asked(split.captions[:n] if takes_prompts else prompts, split.labels[:n], split.mentioned[:n])
     evaluations = output.network_evaluations / -(-n // batch_size)
     return Drawn(takes_prompts, asked, prompts, seeds, split.images(torch.arange(n)), output.tensor, evaluations)
 
@@ -62,8 +62,8 @@ def draw(pipeline: Pipeline, split: PreparedSplit, n: int, seed: int, batch_size
 def prompts_of(pipeline: Pipeline, split: PreparedSplit, n: int) -> list[str]:
     """Prompts for the first n pictures of a split: captions, names of classes, or nothing."""
     condition = pipeline.info.condition
-    if condition.kind == "text":
+    if condition.of_text:
         return split.captions[:n]
-    if condition.kind == "class":
+    if condition.of_classes:
         return [condition.classes[i] for i in split.labels[:n, 0].tolist()]
     return [""] * n

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from darkroom.core.rng import generator, numpy_rng
+from darkroom.core.rng import generator
+from darkroom.core.seeds import numpy_rng
 from darkroom.data.halves import half_of
 from darkroom.data.prepared import PreparedSplit
 from darkroom.evaluation.alignment import Asked, Check, Scores, differ, joined, mean_of, top
@@ -59,7 +60,7 @@ class Judges:
                 torch.randperm(len(split), generator=generator(self.seed, "real", name))[:REAL_PICTURES].sort().values
             )
             images = split.images(chosen)
-            half, asked = half_of(images), Asked(split.captions, split.labels, split.named).take(chosen)
+            half, asked = half_of(images), Asked(split.captions, split.labels, split.mentioned).take(chosen)
             scored: list[Scores] = []
             levels: list[tuple[int, dict[str, float]]] = []
             for judge in self.judges:

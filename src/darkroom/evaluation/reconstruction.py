@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from darkroom.core.rng import numpy_rng
+from darkroom.core.seeds import numpy_rng
 from darkroom.core.tensors import batches, to_float
 from darkroom.data.prepared import PreparedSplit
 from darkroom.evaluation.estimates import Estimate, bootstrap_mean

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from darkroom.config.choices import Precision
+from darkroom.config.base import Precision
 from darkroom.core.device import autocast
-from darkroom.nn.denoiser.base import DenoisingNetwork
+from darkroom.nn.denoiser.base import Condition, DenoisingNetwork, Prepared
 from darkroom.nn.layers.attention import KeysValues
 
 log = logging.getLogger("darkroom")
@@ -37,11 +37,17 @@ class CapturedNetwork:
     """
 
     def __init__(self, network: DenoisingNetwork, device: torch.device, precision: Precision) -> None:
-        self.network, self.precision = network, precision
+        self.network, self.device, self.precision = network, device, precision
         self._lock = threading.Lock()
         self._recordings: OrderedDict[Shapes, _Recording] = OrderedDict()
         self._met: OrderedDict[Shapes, int] = OrderedDict()
         self._recorder = Recorder(device) if device.type == "cuda" else None
+
+    @torch.no_grad()
+    def prepare(self, *conditions: Condition) -> Prepared:
+        """See `DenoisingNetwork.prepare`."""
+        with autocast(self.device, self.precision):
+            return self.network.prepare(*conditions)
 
     @torch.no_grad()
     def __call__(self, x: Tensor, t: Tensor, context: Context | None, class_ids: Tensor | None) -> Tensor:

@@ -10,11 +10,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from darkroom.config.sampling import Sampling
 from darkroom.core.errors import DarkroomError
 from darkroom.data.images import UnusablePictureError, with_channels
-from darkroom.diffusion.denoiser import Condition, Denoise, Denoiser
-from darkroom.diffusion.generate import Sampling, begin, walk
-from darkroom.diffusion.samplers import Noise, OnStep
+from darkroom.diffusion.denoiser import Conditions, Denoiser
+from darkroom.diffusion.generate import initial_noise, sample_from, sampling_levels
+from darkroom.diffusion.guidance import guided
+from darkroom.diffusion.samplers._base import Noise, OnStep
+from darkroom.diffusion.schedule import Level
 
 Picture = Image.Image | Tensor
 MASKED = 128  # grey level from which a mask asks for new pixels
@@ -37,8 +40,7 @@ class Edit:
         denoiser: Denoiser,
         sampling: Sampling,
         start: Tensor,
-        condition: Condition,
-        null: Condition,
+        conditions: Conditions,
         noise: Noise,
         on_step: OnStep,
     ) -> Tensor:
@@ -48,20 +50,21 @@ class Edit:
         alone and strength 0 changes nothing. What is kept is what the denoiser expects there at every step, so every
         sampler carries it along at its own level, and it ends exactly as it was.
         """
-        known, keep = self.latents, self.keep
+        known, keep, process = self.latents, self.keep, denoiser.schedule
         if self.strength == 0:
             return known
-        levels = sampling.levels(denoiser.schedule, denoiser.prediction_type, self.strength)
-        x = begin(sampling, denoiser.schedule, levels, start)
+        levels = sampling_levels(sampling, process, denoiser.prediction_type, self.strength)
+        x = initial_noise(sampling, process, levels, start)
         if self.strength < 1:
             x = levels[0].alpha * known + levels[0].sigma * start
+        denoise = guided(denoiser, conditions, sampling.guidance_scale, sampling.guidance_rescale)
         if keep is None:
-            return walk(denoiser, sampling, x, levels, condition, null, noise, on_step)
+            return sample_from(denoise, sampling, process, x, levels, noise, on_step)
 
-        def knowing(denoise: Denoise) -> Denoise:
-            return lambda x, level, condition: torch.where(keep, known, denoise(x, level, condition))
+        def knowing(x: Tensor, level: Level) -> Tensor:
+            return torch.where(keep, known, denoise(x, level))
 
-        return torch.where(keep, known, walk(denoiser, sampling, x, levels, condition, null, noise, on_step, knowing))
+        return torch.where(keep, known, sample_from(knowing, sampling, process, x, levels, noise, on_step))
 
 
 def check_strength(strength: float) -> None:

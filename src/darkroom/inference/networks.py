@@ -1,13 +1,13 @@
 """The networks of a pipeline: of a folder of our own, of a diffusers folder, or of a Stable Diffusion 1.x file."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from darkroom.config.choices import Precision
+from darkroom.config.base import Precision
 from darkroom.core.artifact import CONFIG, COPY, PIPELINE, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import JSON_BYTES
@@ -25,7 +25,7 @@ from darkroom.interop.model import build, build_vae
 from darkroom.interop.source import read_model
 from darkroom.nn.autoencoder.identity import Autoencoder, IdentityAutoencoder
 from darkroom.nn.autoencoder.packed_vae import quick
-from darkroom.nn.denoiser.base import DenoisingNetwork
+from darkroom.nn.denoiser.base import DenoisingNetwork, Prepared
 from darkroom.nn.denoiser.kinds import KIND, from_json, kind_of
 from darkroom.nn.denoiser.kinds import build as build_denoiser
 from darkroom.nn.denoiser.score_unet import ScoreUNetConfig
@@ -43,14 +43,26 @@ class Drawing:
         self._network = CapturedNetwork(unet, device, precision)
         self.decoder = quick(vae, device, precision)
 
-    def network(self, on_evaluation: OnEvaluation) -> Callable[[Tensor, Tensor, Condition], Tensor]:
-        """(x, t, condition) -> the U-Net's output; `on_evaluation` is called before."""
+    def network(self, on_evaluation: OnEvaluation) -> "WatchedNetwork":
+        """The denoising network; `on_evaluation` is called before each of its evaluations."""
+        return WatchedNetwork(self._network, on_evaluation)
 
-        def call(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-            on_evaluation()
-            return self._network(x, t, condition.context, condition.class_ids)
 
-        return call
+@dataclass(frozen=True)
+class WatchedNetwork:
+    """A `diffusion.denoiser.Network`; `on_evaluation` is called before each evaluation."""
+
+    captured: CapturedNetwork
+    on_evaluation: OnEvaluation
+
+    def prepare(self, *conditions: Condition) -> Prepared:
+        """In the precision of the network."""
+        return self.captured.prepare(*conditions)
+
+    def __call__(self, x: Tensor, t: Tensor, prepared: Prepared) -> Tensor:
+        """The network's output."""
+        self.on_evaluation()
+        return self.captured(x, t, *prepared)
 
 
 class Networks(NamedTuple):
@@ -90,7 +102,7 @@ def read_networks(
     else:
         vae, _ = read_vae(path / VAE, device)
     text = None
-    if info.condition.kind == "text":
+    if info.condition.of_text:
         words = CLIPTokenizer.read(path / TOKENIZER)
         text = words, read_text_encoder(path / TEXT_ENCODER, words, device)
     networks = Networks(info, _read_denoiser(path / UNET, info, device, precision or info.precision), vae, text)
@@ -140,7 +152,7 @@ def _check_compatible(path: Path, networks: Networks) -> None:
             ("vae: in_channels", vae.config.in_channels, f"{PIPELINE}: image.channels", pictures),
             ("vae: out_channels", vae.config.out_channels, f"{PIPELINE}: image.channels", pictures),
         ]
-    classes = len(info.condition.classes) if info.condition.kind == "class" else None
+    classes = len(info.condition.classes) if info.condition.of_classes else None
     if isinstance(unet.config, UNetConfig):
         config, width = unet.config, text[1].config.hidden_size if text else None
         with_null, what = None if classes is None else classes + 1, f"{PIPELINE}: condition.classes, with none,"

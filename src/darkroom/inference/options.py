@@ -1,15 +1,15 @@
 """What every call of a pipeline can be asked for, and a request that has been checked."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from darkroom.config.choices import SamplerName
+from darkroom.config.sampling import SamplerOptions, Sampling
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import AT_ONCE, PIXELS, POSITIONS, check_sampling, counted
 from darkroom.core.text import plural
-from darkroom.diffusion.generate import Sampling
-from darkroom.diffusion.samplers import OnStep, ignore_step
+from darkroom.diffusion.generate import ignore_step
+from darkroom.diffusion.samplers._base import OnStep
 from darkroom.inference.defaults import BATCH_SIZE
 
 OnEvaluation = Callable[[], None]
@@ -21,7 +21,7 @@ class Options(TypedDict, total=False):
     negative_prompt: what guidance leads away from, one for all pictures or one for each, in place of the model's null
         condition.
     num_inference_steps, guidance_scale, guidance_rescale, sampler: see `Sampling`; guidance 1 is the conditional model
-        itself, at half the work.
+        itself, at half the work; a sampler by its name, or with its options as {"kind": "ddim", "eta": 0.5}.
     sampling: everything `Sampling` says at once; the four above override it.
     seeds: one per picture, by default 0, 1, 2, …; a picture depends on its own prompt and seed alone. A single prompt
         is drawn once for each.
@@ -34,7 +34,7 @@ class Options(TypedDict, total=False):
     num_inference_steps: int | None
     guidance_scale: float | None
     guidance_rescale: float | None
-    sampler: SamplerName | None
+    sampler: str | SamplerOptions | Mapping[str, Any] | None
     sampling: Sampling | None
     seeds: Sequence[int] | None
     batch_size: int

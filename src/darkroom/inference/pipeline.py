@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from darkroom.config.choices import Precision
+from darkroom.config.base import Precision
+from darkroom.config.sampling import Sampling
 from darkroom.core.artifact import model_hash
 from darkroom.core.device import autocast, resolve_device
 from darkroom.core.errors import DarkroomError
@@ -19,7 +20,7 @@ from darkroom.core.tensors import sent, to_float, to_uint8
 from darkroom.core.text import plural
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.denoiser import Denoiser
-from darkroom.diffusion.generate import Sampling, begin, generate
+from darkroom.diffusion.generate import generate, initial_noise, sampling_levels
 from darkroom.diffusion.process import Process, process_of
 from darkroom.inference.defaults import INPAINT_STRENGTH, STRENGTH
 from darkroom.inference.editing import Edit, Picture, as_mask, as_pictures, check_strength, kept, padded
@@ -28,6 +29,7 @@ from darkroom.inference.networks import Drawing, read_networks
 from darkroom.inference.options import Options, Request, check_size, chosen_sampling, most_at_once, request
 from darkroom.inference.output import PipelineOutput
 from darkroom.inference.prompts import ClassPrompts, NoPrompts, Prompts, TextPrompts
+from darkroom.inference.text_encoder import CLIPEncoder
 from darkroom.inference.words import Remarks, Words, check_prompts
 from darkroom.nn.autoencoder import tiling as memory
 from darkroom.nn.autoencoder.identity import Autoencoder
@@ -175,7 +177,7 @@ class Pipeline:
     def request(self, prompt: str | Sequence[str], options: Options, pictures: Tensor | None = None) -> Request:
         """A request, checked against the model; pictures: (M, C, H, W) to be redrawn."""
         found = request(prompt, options, self.info.sampling, 1 if pictures is None else len(pictures))
-        found.sampling.levels(self.schedule, self.info.prediction_type)
+        sampling_levels(found.sampling, self.schedule, self.info.prediction_type)
         if pictures is not None and len(pictures) not in (1, len(found.prompts)):
             prompts = plural(len(found.prompts), "prompt")
             raise DarkroomError(f"image: {len(pictures)} given for {prompts}; give one for all or one for each")
@@ -203,7 +205,7 @@ class Pipeline:
     def sampling(self, **options: Unpack[Options]) -> Sampling:
         """The pipeline's sampling with these options in place of its own; checked, see `text_to_image`."""
         sampling = chosen_sampling(options, self.info.sampling)
-        sampling.levels(self.schedule, self.info.prediction_type)
+        sampling_levels(sampling, self.schedule, self.info.prediction_type)
         return sampling
 
     @cached_property
@@ -220,11 +222,11 @@ class Pipeline:
         """The prompts, encoded once; negatives: as many, or None. For errors see `text_to_image`."""
         check_prompts(prompts, negatives or ())
         condition = self.info.condition
-        if condition.kind == "class":
+        if condition.of_classes:
             return ClassPrompts(prompts, negatives, condition.classes, self.device)
         if self.text is None or condition.null is None:
             return NoPrompts([*prompts, *(negatives or ())])
-        return TextPrompts(prompts, negatives, *self.text, condition.null, self.device)
+        return TextPrompts(prompts, negatives, CLIPEncoder(*self.text, self.device), condition.null)
 
     @cached_property
     def remarks(self) -> Remarks:
@@ -263,14 +265,13 @@ class Pipeline:
         def noise(step: int) -> Tensor:
             return sent(randn_each(tuple(start.shape[1:]), seeds, "step", step), self.device)
 
-        with autocast(self.device, self.precision):
-            condition, null = prompts.conditions(self.unet, rows)
         network = self._drawing.network(request.on_evaluation)
         denoiser = Denoiser(network, self.schedule, self.info.prediction_type)
+        conditions = prompts.conditions(rows)
         if edit is None:
-            return generate(denoiser, request.sampling, start, condition, null, noise, request.on_step)
+            return generate(denoiser, request.sampling, start, conditions, noise, request.on_step)
         edit = replace(edit, latents=edit.latents.expand(len(request.seeds), -1, -1, -1)[rows])
-        return edit.generate(denoiser, request.sampling, start, condition, null, noise, request.on_step)
+        return edit.generate(denoiser, request.sampling, start, conditions, noise, request.on_step)
 
     def film(
         self, captions: Sequence[str], sampling: Sampling, strength: float = 1.0, seeds: Sequence[int] | None = None
@@ -283,8 +284,8 @@ class Pipeline:
         """
         from darkroom.view.film import Film  # and with it matplotlib
 
-        levels = sampling.levels(self.schedule, self.info.prediction_type, strength)
-        initial = None if seeds is None else begin(sampling, self.schedule, levels, self.start(seeds))
+        levels = sampling_levels(sampling, self.schedule, self.info.prediction_type, strength)
+        initial = None if seeds is None else initial_noise(sampling, self.schedule, levels, self.start(seeds))
         return Film(captions, levels, self.decode, self.vae.centre * self.info.scaling_factor, initial)
 
     @torch.no_grad()
