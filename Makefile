@@ -30,7 +30,7 @@ test-all: setup-tests  ## the tests and the slowest proofs
 lint: setup-tests  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy src
+	$(BIN)/mypy src tests
 
 deps: setup  ## list in dvc.yaml the code that each stage runs
 	$(BIN)/python -m tests.support.dependencies

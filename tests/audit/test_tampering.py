@@ -89,6 +89,11 @@ def linked(path: Path) -> Act:
     return replaced(path, lambda there: there.symlink_to((ELSEWHERE / there.name).resolve()))
 
 
+def linked_to_a_copy(there: Path) -> None:
+    shutil.copytree(ELSEWHERE / "vae", "copy")
+    there.symlink_to("../copy")
+
+
 def written(path: Path, text: str) -> Act:
     return lambda: toy.write_files({str(path): text})
 
@@ -193,7 +198,7 @@ FILES: dict[str, Case] = {
 KINDS: dict[str, Case] = {
     "an artifact that is a link": (linked(VAE), "foreign kind", "artifacts/vae"),
     "a link to a folder of the project": (
-        replaced(VAE, lambda there: (shutil.copytree(ELSEWHERE / "vae", "copy"), there.symlink_to("../copy"))),
+        replaced(VAE, linked_to_a_copy),
         "foreign kind",
         "is a link to ../copy",
     ),

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from darkroom.config.base import CHANNELS_PER_GROUP
 from darkroom.config.networks import TABLE_ROWS
 from darkroom.config.params import load, problems
-from darkroom.config.sections import CHANNELS_PER_GROUP
 from darkroom.config.yaml_file import read as read_yaml
 from darkroom.core.errors import DarkroomError
 from darkroom.nn.denoiser.layer_norm_unet import TIMES

@@ -6,6 +6,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def listed() -> type[ListedSource]:
 def how() -> Callable[..., Preparation]:
     """A Preparation of 16-pixel RGB pictures; name what differs."""
 
-    def make(**changes: object) -> Preparation:
+    def make(**changes: Any) -> Preparation:
         usual = Preparation(
             16, 3, "crop", 0.2, 0.2, validation_from="train", max_bad_fraction=0.5, repeats="keep", seed=0
         )

@@ -11,6 +11,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.denoiser import Condition, Denoiser
 from darkroom.diffusion.guidance import drop_condition, dropout_mask, guided
 from darkroom.diffusion.schedule import DiscreteVP, Level
+from tests.support.noting import noted
 
 SCHEDULE = DiscreteVP("cosine", 0.0001, 0.02, 1000)
 LEVEL = SCHEDULE.level(400)
@@ -80,9 +81,9 @@ def test_guidance_is_rescaled_only_where_the_networks_output_is_known() -> None:
 
 
 def test_both_halves_are_one_batch_joined_once(monkeypatch: pytest.MonkeyPatch, draw: Callable[..., Tensor]) -> None:
-    joined = []
+    joined: list[int] = []
     cat = Condition.cat
-    monkeypatch.setattr(Condition, "cat", lambda self, other: joined.append(1) or cat(self, other))
+    monkeypatch.setattr(Condition, "cat", lambda self, other: noted(joined, 1, cat(self, other)))
     network, x = Network(), draw(2, 1, 4, 4)
     denoise = guided(network, NULL, 3.0)
     for _ in range(5):

@@ -39,7 +39,7 @@ def test_uniform_weights_are_one(prediction_type: PredictionType) -> None:
 
 def test_min_snr_weights_are_the_published_ones() -> None:
     """Hang et al. 2023, section 3.4, gamma = 5."""
-    expected = {
+    expected: dict[PredictionType, Tensor] = {
         "sample": SNR.clamp(max=5),
         "epsilon": SNR.clamp(max=5) / SNR,
         "v_prediction": SNR.clamp(max=5) / (SNR + 1),
@@ -63,7 +63,7 @@ def test_edm_weights_are_the_published_ones() -> None:
     """
     process = VE(25.0, 1e-5)
     times = process.training_times(torch.tensor([0.0, 0.3, 0.9]))
-    s = process.at(times).sigma.flatten()
+    s = torch.as_tensor(process.at(times).sigma).flatten()
     found = plain(process, "sample", "edm").weight(times)
     torch.testing.assert_close(found, (s**2 + 0.25) / (0.5 * s) ** 2, rtol=1e-4, atol=0)
     with pytest.MonkeyPatch.context() as patch:

@@ -99,7 +99,8 @@ def test_a_walk_out_of_pure_noise_stays_where_the_pictures_are(
     world = gaussian(0.4, 0.3)
 
     def denoise(x: Tensor, level: Level, condition: Condition) -> Tensor:
-        return world.denoise(x, level, condition) + (0.1 if level.alpha < 1e-3 else 0.0)
+        result: Tensor = world.denoise(x, level, condition) + (0.1 if level.alpha < 1e-3 else 0.0)
+        return result
 
     levels = level_grid(DiscreteVP("cosine", 0.0001, 0.02, 1000), 20, "trailing")
     found = walk(name, denoise, draw(8, 1, 4, 4), levels)
@@ -150,7 +151,8 @@ def test_every_step_is_shown_and_the_network_asked_no_more_than_needed(
 
     def denoise(x: Tensor, level: Level, condition: Condition) -> Tensor:
         asked.append(level)
-        return world.denoise(x, level, condition)
+        result: Tensor = world.denoise(x, level, condition)
+        return result
 
     levels = level_grid(SCHEDULE, 6, "trailing")
     found = sample(
@@ -190,7 +192,7 @@ def test_generating_walks_the_grid_with_guidance(name: SamplerName, gaussian: An
     def network(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """v of a world whose mean is the class."""
         level = SCHEDULE.level(float(t[0]))
-        mean = condition.class_ids.view(-1, 1, 1, 1).double()
+        mean = torch.as_tensor(condition.class_ids).view(-1, 1, 1, 1).double()
         x0 = mean + world.denoise(x - level.alpha * mean, level, condition)
         return target("v_prediction", x0, (x - level.alpha * x0) / level.sigma, level)
 

@@ -21,6 +21,7 @@ from darkroom.config.params import Params, load, problems
 from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable
 from darkroom.data.manifest import Manifest
+from darkroom.data.sources.base import Sample
 from darkroom.data.sources.metadata_table import read_table
 from tests.support import corpus, trial
 
@@ -171,7 +172,7 @@ def items(folder: Path) -> Callable[[str, bytes], list[Any]]:
         named = {item.path if hasattr(item, "path") else item.file for item in found}
         assert set(NAMES) <= named
         for item in found:
-            if hasattr(item, "caption"):
+            if isinstance(item, Sample):
                 assert item.path in NAMES
                 assert item.caption == " ".join(item.caption.split()) != ""
         return found

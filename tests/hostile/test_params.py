@@ -1,6 +1,7 @@
 """Params files made to hurt: one line says what is wrong, at once."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -51,5 +52,5 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "endless").symlink_to("/dev/zero")
     for path in (tmp_path, tmp_path / "pipe", tmp_path / "endless"):
-        assert "cannot be read (it is a folder, pipe or device)" in trial.refusal(lambda path=path: load(path))
+        assert "cannot be read (it is a folder, pipe or device)" in trial.refusal(partial(load, path))
     assert "cannot be read (File name too long)" in trial.refusal(lambda: load("x" * 300))

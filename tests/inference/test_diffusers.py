@@ -76,7 +76,7 @@ PNDM = {**GIVEN, "skip_prk_steps": True, "set_alpha_to_one": False}
 OURS = {"spacing": "leading", "steps_offset": 1}
 LOW = {"set_alpha_to_one": False}
 EVALUATIONS = {"ddim": 20, "euler": 20, "heun": 39, "dpmpp_2m": 20, "pndm": 21}
-CASES = {
+CASES: dict[str, tuple[Any, dict[str, Any], str, dict[str, Any]]] = {
     "ddim": ("ddim", OURS | LOW, "DDIMScheduler", DDIM),
     "euler": ("euler", OURS, "EulerDiscreteScheduler", GIVEN),
     "heun": ("heun", OURS, "HeunDiscreteScheduler", GIVEN),

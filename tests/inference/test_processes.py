@@ -100,7 +100,8 @@ def test_inpainting_leaves_the_rest_as_given(sampler: Any, strength: float, pipe
 
 def test_evaluations_are_counted(make: Make) -> None:
     pipeline = make(**KINDS["flow"])
-    for sampler, expected in (("ddim", 8), ("heun", 12), ("predictor_corrector", 16)):  # two batches of 4 steps
+    cases: list[tuple[Any, int]] = [("ddim", 8), ("heun", 12), ("predictor_corrector", 16)]  # two batches of 4 steps
+    for sampler, expected in cases:
         tally = Tally()
         pipeline.text_to_image(PROMPTS, sampler=sampler, batch_size=1, tally=tally)
         assert tally.evaluations == expected, sampler

@@ -25,7 +25,7 @@ from darkroom.interop.scheduler import (
 from darkroom.interop.scheduler import scheduler_config as written
 from darkroom.interop.single_file import PROCESS
 
-SAMPLINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
+SAMPLINGS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "DDIMScheduler": ("ddim", "leading", {"set_alpha_to_one": False}),
     "PNDMScheduler": ("pndm", "leading", {"set_alpha_to_one": False}),
     "DDPMScheduler": ("ddpm", "leading", {}),
@@ -41,14 +41,14 @@ SAMPLINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
 @pytest.mark.parametrize("name", SAMPLINGS)
 def test_sampling_is_read_as_it_was_written(name: str, tmp_path: Path) -> None:
     sampler, spacing, own = SAMPLINGS[name]
-    how = Sampling(sampler, STEPS, GUIDANCE_SCALE, spacing, steps_offset=1, **own)  # type: ignore[arg-type]
+    how = Sampling(sampler, STEPS, GUIDANCE_SCALE, spacing, steps_offset=1, **own)
     config = written(PROCESS, "epsilon", how)
     assert config["_class_name"] == name.split(",")[0]
     write_scheduler(tmp_path, config)
     assert read_scheduler(tmp_path) == (PROCESS, "epsilon", how)
 
 
-OTHERWISE: dict[str, tuple[str, str, dict[str, Any]]] = {
+OTHERWISE: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "a scale that Euler's class does not begin with": ("euler", "trailing", {}),
     "an end that Euler's class does not have": ("euler", "leading", {"set_alpha_to_one": False}),
     "times that the DPM solvers' class leaves out": ("dpmpp_2m", "leading", {}),
@@ -60,7 +60,7 @@ OTHERWISE: dict[str, tuple[str, str, dict[str, Any]]] = {
 @pytest.mark.parametrize("case", OTHERWISE)
 def test_what_a_class_would_walk_otherwise_is_written_as_ddim(case: str) -> None:
     sampler, spacing, own = OTHERWISE[case]
-    how = Sampling(sampler, STEPS, GUIDANCE_SCALE, spacing, steps_offset=1, **own)  # type: ignore[arg-type]
+    how = Sampling(sampler, STEPS, GUIDANCE_SCALE, spacing, steps_offset=1, **own)
     config = written(PROCESS, "epsilon", how)
     assert config["_class_name"] == "DDIMScheduler"
     assert config["set_alpha_to_one"] == how.set_alpha_to_one
@@ -80,7 +80,7 @@ def test_an_offset_that_diffusers_would_replace_is_not_written() -> None:
     with pytest.raises(DarkroomError, match=r"sampling\.steps_offset = 0 becomes 1 .* draw with 1, or with trailing"):
         written(PROCESS, "epsilon", how)
     for unread in ("trailing", 7), ("leading", 1):
-        how = Sampling("ddim", STEPS, GUIDANCE_SCALE, *unread)  # type: ignore[arg-type]
+        how = Sampling("ddim", STEPS, GUIDANCE_SCALE, *unread)
         assert written(PROCESS, "epsilon", how)["steps_offset"] == 1
 
 

@@ -101,7 +101,8 @@ class Training:
                 )
             except DarkroomError as error:
                 made.error = str(error)
-        made.state = [part.state_dict() for part in (*self.phases, ema)]
+        holders: list[Stateful] = [*self.phases, ema]
+        made.state = [holder.state_dict() for holder in holders]
         return made
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from darkroom.config.choices import Precision
 from darkroom.core.artifact import CONFIG, save_tensors, write_json
 from darkroom.core.rng import seeded
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, WEIGHTS, write_network
@@ -44,7 +45,7 @@ COSINE = {
 def assembled(
     folder: Path,
     channels: int = 3,
-    precision: str = "fp32",
+    precision: Precision = "fp32",
     sampling: Sampling = SAMPLING,
     size: int = SIZE,
     **how: Any,
@@ -141,7 +142,7 @@ def _vae(folder: Path, channels: int) -> None:
     write_network(folder, DIFFUSERS_WEIGHTS, awake(AutoencoderKL(shape)), config, {"inputs": {}})
 
 
-def _text_encoder(folder: Path, kind: str, null: str) -> tuple[ConditioningInfo, dict[str, Any]]:
+def _text_encoder(folder: Path, kind: Any, null: Any) -> tuple[ConditioningInfo, dict[str, Any]]:
     folder.mkdir(parents=True)
     if kind != "text":
         return ConditioningInfo(kind, None, 0, 0, CLASSES if kind == "class" else []), {}

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -91,9 +92,9 @@ def fill(folder: Path, kind: str, pictures: Mapping[str, bytes], captions: Mappi
             (folder / name).write_bytes(content)
 
 
-def outcome(kind: str, out: Path, **changes: object) -> Books:
+def outcome(kind: str, out: Path, **changes: Any) -> Books:
     """The data set "set" through prepare, with the bookkeeping of what came out."""
-    usual = {"validation_from": "train", "max_bad_fraction": 1.0, "repeats": "keep", "seed": 0}
+    usual: dict[str, Any] = {"validation_from": "train", "max_bad_fraction": 1.0, "repeats": "keep", "seed": 0}
     how = Preparation(8, 3, "crop", 0.2, 0.2, **(usual | changes))
     info = prepare(MAKERS[kind]("set"), out, how)
     kept: Counter[str] = Counter()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Phase, train
 from darkroom.training.engine.optim import OptimizerConfig
 from darkroom.training.hard_negatives import HardNegatives, HardNegativesConfig
+from tests.support.noting import noted
 
 
 def same(captions: list[int]) -> Tensor:
@@ -103,12 +105,13 @@ def test_confusable_captions_fill_the_batches_from_their_step_on(
     task: ContrastiveTask, optimizer: Callable[..., OptimizerConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hard = HardNegatives(HardNegativesConfig(3, 2, 4, 24), task.rows, task._embed, 8, 0)
-    task.hard_negatives, drawn = hard, []
+    drawn: list[Any] = []
+    task.hard_negatives = hard
     given = task._given
-    monkeypatch.setattr(task, "_given", lambda indices: drawn.append(indices) or given(indices))
+    monkeypatch.setattr(task, "_given", lambda indices: noted(drawn, indices, given(indices)))
     searched: list[int] = []
     search = hard.search
-    monkeypatch.setattr(hard, "search", lambda step: (searched.append(step), search(step)))
+    monkeypatch.setattr(hard, "search", lambda step: noted(searched, step, search(step)))
     phase = Phase("", task.towers, optimizer(), task.loss)
     train([phase], EMA(task.towers, 100), steps=6, batch_size=8, accumulation=1, hooks=[], description="towers")
     assert searched == [3, 5]

@@ -10,6 +10,7 @@ from torch import Tensor
 from darkroom.training.engine.batches import AHEAD, Batch, Feeder, feeder
 from darkroom.training.engine.distributed import ALONE
 from tests.support import pair
+from tests.support.noting import noted
 
 CPU = torch.device("cpu")
 
@@ -77,9 +78,10 @@ def tensors(state: Any) -> Iterator[Tensor]:
 def test_a_training_fed_ahead_is_the_training(training: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, but for the copies: to the bit, over the start of a critic and over searches for hard negatives."""
     make = getattr(pair, training)
-    expected, fed, get = make(ALONE).run(), [], Feeder.get
+    fed: list[int] = []
+    expected, get = make(ALONE).run(), Feeder.get
     monkeypatch.setattr("darkroom.training.engine.steps.makes_ahead", lambda phases: True)
-    monkeypatch.setattr(Feeder, "get", lambda self, step, end: (fed.append(step), get(self, step, end))[1])
+    monkeypatch.setattr(Feeder, "get", lambda self, step, end: noted(fed, step, get(self, step, end)))
     monkeypatch.setattr(Batch, "pinned", lambda self: self)
     monkeypatch.setenv("DARKROOM_CUDA_GRAPHS", "0")
     found = make(ALONE).run()

@@ -17,7 +17,13 @@ from darkroom.diffusion.schedule import DiscreteVP
 from darkroom.view.forward import SHARES, forward, forward_of_pictures, log_snr
 from darkroom.view.sheet import GUTTER, JOINT, LINE, PICTURE
 
-VP = {"schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "num_train_timesteps": 300, "scale_betas": True}
+VP: dict[str, Any] = {
+    "schedule": "linear",
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "num_train_timesteps": 300,
+    "scale_betas": True,
+}
 VP_KIND = {"kind": "vp", "rescale_betas_zero_snr": False, **VP}
 VE_KIND = {"kind": "ve", "sigma": 25.0, "t_min": 1e-5}
 SIDE = 16  # divides a picture's side on the sheet
