@@ -361,5 +361,5 @@ def test_a_run_heard_of_this_week_is_left_open(audit: Audit, client: mlflow.Mlfl
 def test_what_waits_in_the_journal_is_remarked_and_sent(audit: Audit) -> None:
     EventLog.create(Begin("evaluate", 1_700_000_000_000, "", {}, {"stage": "evaluate"}, {})).release()
     assert "not yet sent" in kinds(audit())
-    assert audit("--repair")["repaired"] == ["sent from the journal: what 1 of the runs had to tell"]
+    assert audit("--repair")["repaired"] == ["runs uploaded from the outbox: 1"]
     assert "not yet sent" not in kinds(audit())

@@ -57,9 +57,9 @@ def splits(**how: Any) -> dict[str, Split]:
 
 
 def trained(of: dict[str, Split], steps: int, rate: float = 3e-3) -> list[Judge]:
-    shape, setting = JudgeShape(ConvTowerConfig(3, 16, 1), TEXT, 530, 8), TrainingContext(32, 0, "fp32", CPU)
+    shape, context = JudgeShape(ConvTowerConfig(3, 16, 1), TEXT, 530, 8), TrainingContext(32, 0, "fp32", CPU)
     with seeded(0, "evaluator"):
-        made = make_judges(of["train"].info, of, shape, setting)  # type: ignore[arg-type]
+        made = make_judges(of["train"].info, of, shape, context)  # type: ignore[arg-type]
     for judge in made.each.values():
         optimizer = torch.optim.Adam(judge.network.parameters(), lr=rate)
         for step in range(steps):

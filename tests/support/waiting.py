@@ -22,7 +22,7 @@ def begin(stage: str, **more: Any) -> Begin:
 
 
 def left(begin: Begin, *events: Event) -> Path:
-    """The folder of a logbook whose stage is gone."""
+    """The folder of an event log whose stage is gone."""
     event_log = EventLog.create(begin)
     for event in events:
         event_log.append(event)
@@ -31,7 +31,7 @@ def left(begin: Begin, *events: Event) -> Path:
 
 
 def told(folder: Path) -> list[Event | None]:
-    """What a later process reads in a logbook."""
+    """What a later process reads in an event log."""
     event_log = EventLog.claim(folder)
     if event_log is None:
         return []
@@ -41,7 +41,7 @@ def told(folder: Path) -> list[Event | None]:
 
 
 def made_by_a_stage(stage: str, event_log: EventLog, inputs: dict[str, str]) -> list[Event]:
-    """One of everything, with the files that belong to it in the logbook and on disk."""
+    """One of everything, with the files that belong to it in the log and on disk."""
     write_json(UNET / "config.json", {"of": stage})
     (UNET / "weights.safetensors").write_bytes(stage.encode() * 100)
     account = Account(stage, {"steps": 3}, inputs, {}, {"device": "cpu"}, "", False, {str(UNET): content_hash(UNET)})

@@ -100,7 +100,7 @@ def test_user_and_password_come_from_the_address_before_the_environment(monkeypa
     with pytest.raises(DarkroomError, match="lacks a user: set MLFLOW_TRACKING_USERNAME"):
         given("http://:pw@host")
     assert given("http://me:p%40w@host:1/") == ("me", "p@w")
-    assert addresses.hand_over() == os.environ["MLFLOW_TRACKING_URI"] == "http://host:1"
+    assert addresses.export_credentials() == os.environ["MLFLOW_TRACKING_URI"] == "http://host:1"
     assert (os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"]) == ("me", "p@w")
 
 

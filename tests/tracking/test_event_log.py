@@ -1,4 +1,4 @@
-"""A run's logbook: all that a stage told is in it, in order, whatever became of the stage."""
+"""A run's event log: every event of a stage is in it, in order, whatever became of the stage."""
 
 import os
 import random
@@ -71,6 +71,12 @@ def test_an_event_is_one_line_and_comes_back_as_it_was() -> None:
     assert repr(nan) == repr(Metrics(0, 0, {"loss": float("nan")}))
     for line in (b"\n", b"{}\n", b"3\n", b'{"kind":"fax"}\n', b'{"kind":"tags"}\n', b"\xff\n", to_line(event)[:-9]):
         assert from_line(line) is None
+
+
+def test_the_outputs_of_an_earlier_version_are_read() -> None:
+    """Catches runs that wait while Darkroom is updated, and arrive without their outputs."""
+    outputs = Outputs({}, "/root", {"a": 1}, {"a": ["a"]}, ["a"])
+    assert from_line(to_line(outputs).replace(b'"complete"', b'"whole"')) == outputs
 
 
 def test_what_is_sent_together_is_everything_in_order(waiting: ModuleType) -> None:

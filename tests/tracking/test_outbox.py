@@ -28,7 +28,7 @@ from darkroom.tracking.outbox.events import End, Metrics, Picture, to_line
 from darkroom.tracking.outbox.pending import pending, replay
 from darkroom.tracking.outbox.uploader import SEND_EVERY
 from darkroom.tracking.outputs import describe_outputs, keep_outputs
-from darkroom.tracking.store import Store, may_pass
+from darkroom.tracking.store import Store, is_transient
 
 UNET = Path("artifacts/unet")
 
@@ -194,7 +194,7 @@ def test_a_line_that_cannot_be_read_costs_itself_alone(
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
 def test_what_may_pass_is_tried_again_and_nothing_else(error: Exception, passes: bool, passes_once_open: bool) -> None:
-    assert (may_pass(error), may_pass(error, was_open=True)) == (passes, passes_once_open)
+    assert (is_transient(error), is_transient(error, was_open=True)) == (passes, passes_once_open)
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ import mlflow
 import pytest
 import torch
 
+from darkroom.config.merging import complete_text
 from darkroom.config.params import Params
 from darkroom.config.stage_spec import stage_spec
 from darkroom.core.artifact import content_hash, read_json, write_json
@@ -47,7 +47,7 @@ def stage_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     """A project of one stage, untracked."""
     monkeypatch.setenv("DARKROOM_TRACKING", "off")
     Path("dvc.yaml").write_text(PIPELINE)
-    shutil.copy(RECIPES / "scenes.yaml", "params.yaml")
+    Path("params.yaml").write_text(complete_text(RECIPES / "scenes.yaml"))
     for file in ("stages/prepare_data.py", "src/darkroom/data/__init__.py", "sources.json"):
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         Path(file).write_text("\n")

@@ -27,12 +27,12 @@ from darkroom.audit.foreign_files import check_kinds
 from darkroom.audit.lineage import Lineage, Step, ordered, read_lineage
 from darkroom.audit.raw_data import check_raw_data
 from darkroom.audit.store_audit import StoreAudit
+from darkroom.config.paths import ARTIFACTS
 from darkroom.config.stage_spec import LOCK, StageSpec, stage_specs
 from darkroom.core.artifact import file_hash
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking.address import is_on, location, without_password
 from darkroom.tracking.outbox.pending import pending
-from darkroom.tracking.outputs import MODELS
 from darkroom.tracking.query import RunQuery, moved_artifacts, store_exists
 from darkroom.tracking.records import file_hashes, own_artifacts
 from darkroom.tracking.store import Store
@@ -122,7 +122,7 @@ class Auditor:
                 step.outputs[path]
                 for step in lineage.steps.values()
                 for path in step.outputs
-                if Path(path).parent == MODELS
+                if Path(path).parent == ARTIFACTS
             ]
             versions = {digest: found for digest in models if (found := query.versions(digest))}
         return Audit(
@@ -143,9 +143,9 @@ class Auditor:
         if pending():
             sent = query.replay()
             if sent.sent:
-                done.append(f"sent from the journal: what {len(sent.sent)} of the runs had to tell")
+                done.append(f"runs uploaded from the outbox: {len(sent.sent)}")
             if sent.waiting:
-                done.append(f"still in the journal: what {sent.waiting} of the runs have to tell ({sent.reason})")
+                done.append(f"runs still in the outbox: {sent.waiting} ({sent.reason})")
         for run, why in stale_runs(query, self.stages):
             query.kill(run, why)
             done.append(f"run {run.id} of {run.stage} is now KILLED: {why}")
@@ -180,8 +180,8 @@ class Auditor:
 
     def _find(self, md5: str) -> Path | None:
         """A file with this content: in DVC's cache, among the outputs, or among the files that MLflow keeps."""
-        if (spec := self.cache.object_path(md5)).is_file() and file_hash(spec) == md5:
-            return spec
+        if (stored := self.cache.object_path(md5)).is_file() and file_hash(stored) == md5:
+            return stored
         if md5 not in self._copies:
             outputs = (Path(path) for step in self.current.steps.values() for path in step.outputs)
             for folder in (*filter(Path.is_dir, outputs), *filter(Path.is_dir, [own_artifacts()])):
@@ -216,19 +216,18 @@ class Auditor:
 
     def _past(self, step: Step, lineage: Lineage) -> Iterator[Finding]:
         """What is wrong with a step of an earlier pipeline, of which nothing need lie on the disk."""
-        here = (step.stage,)
         for path, digest in step.outputs.items():
             if path not in step.uncached and self.cache.lacks(digest):
                 what = f"{short(digest)} is not in DVC's cache any more"
-                yield Finding("not in cache", path, what, "dvc pull at its commit, or dvc repro there", here)
+                yield step.finding("not in cache", what, "dvc pull at its commit, or dvc repro there", path)
         for path, digest in step.inputs.items():
             maker = lineage.maker(path)
             if maker and maker.outputs.get(path) != digest:
                 what = f"{step.stage} read {short(digest)}, but the {maker.stage} behind it wrote another"
-                yield Finding("stale chain", path, what, "dvc repro at its commit", here)
+                yield step.finding("stale chain", what, "dvc repro at its commit", path)
             elif not maker and _declared(self.specs).maker(path):
                 what = f"no run made the {short(digest)} that {step.stage} read"
-                yield Finding("missing run", path, what, "audit with the store that has it: MLFLOW_TRACKING_URI", here)
+                yield step.finding("missing run", what, "audit with the store that has it: MLFLOW_TRACKING_URI", path)
 
     def _never_ran(self) -> Iterator[Finding]:
         for name in self.stages:
@@ -240,8 +239,7 @@ class Auditor:
             what = f"a run that began at {datetime.fromtimestamp(waiting.began / 1000):%F %T} waits to be sent"
             yield Finding("not yet sent", waiting.stage, what, REPAIR, (waiting.stage,))
         for run, why in stale_runs(query, self.stages):
-            what = f"run {run.id} counts as running, but {why}"
-            yield Finding("stale run", run.stage, what, REPAIR, (run.stage,))
+            yield Finding("stale run", run.stage, f"run {run.id} counts as running, but {why}", REPAIR, (run.stage,))
         if n := moved_artifacts(repair=False):
             yield Finding(
                 "lost copies",

@@ -13,9 +13,9 @@ from darkroom.audit.file_types import Scan, foreign, kind, scan
 from darkroom.core.artifact import file_hash, folder_hash
 from darkroom.core.dvc_settings import cache_root
 from darkroom.core.progress import Progress
-from darkroom.tracking.repository import known
+from darkroom.tracking.repository import git_text_or_none
 
-SILENT = 1.5  # seconds of hashing before a person is told how far it is
+SILENT = 1.5  # seconds of hashing before progress is shown
 LOOK_EVERY = 0.25  # seconds
 IGNORE = Path(".dvcignore")
 OBJECTS = "files/md5"  # in DVC's cache
@@ -90,7 +90,7 @@ class Disk:
         if end.startswith(self._objects + os.sep) and Path(end).is_file():
             return True
         apart = not any(link == out or link in out.parents or out in link.parents for out in self._outputs)
-        return apart and (known("ls-tree", "HEAD", "--", str(link)) or "").startswith(GIT_LINK)
+        return apart and (git_text_or_none("ls-tree", "HEAD", "--", str(link)) or "").startswith(GIT_LINK)
 
     def _hash(self, file: Path) -> Future[str]:
         at = file.stat()

@@ -12,7 +12,7 @@ from darkroom.audit.findings import Finding, short, some
 from darkroom.audit.lineage import Step
 from darkroom.tracking.address import artifacts_folder
 from darkroom.tracking.query import RunQuery
-from darkroom.tracking.repository import NO_COMMIT, NO_REPOSITORY, known, trouble
+from darkroom.tracking.repository import NO_COMMIT, NO_REPOSITORY, git_text_or_none, why_git_fails
 from darkroom.tracking.run import code_hash
 from darkroom.tracking.sources import RecordedRun
 from darkroom.tracking.store import VALUE_LENGTH
@@ -23,7 +23,7 @@ RESTORED, RECORDED = "restored", "recorded afterwards"
 
 @dataclass
 class MatchedRuns:
-    """What the runs tell of one step.
+    """What the runs say of one step.
 
     maker: the run that made it, or None. others: further runs of the stage, newest first.
     """
@@ -44,41 +44,39 @@ def match_runs(query: RunQuery, step: Step) -> MatchedRuns:
 
 
 def compare(step: Step, evidence: MatchedRuns, checks: Checks) -> Iterator[Finding]:
-    """What the runs tell otherwise than dvc.lock, and what speaks against the run that made it."""
-    here = (step.stage,)
+    """What the runs say otherwise than dvc.lock, and what speaks against the run that made it."""
     if evidence.maker is None:
         yield _nobody(step, evidence, checks)
         return
     maker, again = evidence.maker, f"dvc repro -f -s {step.stage}"
     if wrong := [key for key, value in step.flat_params.items() if not _same(maker.params.get(key), value)]:
         what = f"run {short(maker.id)} had other parameters than dvc.lock: {some(wrong)}"
-        yield Finding("contradicted", step.stage, what, f"git checkout dvc.lock, or {again}", here)
+        yield step.finding("contradicted", what, f"git checkout dvc.lock, or {again}")
     later = (run for run in evidence.others if run.good and run.began > maker.began and not run.in_copy)
     newest = next(later, None)
     if newest and any(newest.outputs.get(path) != digest for path, digest in step.outputs.items()):
         what = f"of run {short(maker.id)}, {day(maker.began)}; a newer run {short(newest.id)} wrote others"
-        yield Finding("restored", step.stage, what, f"none needed; {REPAIR} notes it in MLflow", here)
+        yield step.finding("restored", what, f"none needed; {REPAIR} notes it in MLflow")
     if maker.afterwards:
         what = "its run was recorded by an audit, which did not see it made"
-        yield Finding("recorded afterwards", step.stage, what, f"none needed; {again} makes it anew", here)
+        yield step.finding("recorded afterwards", what, f"none needed; {again} makes it anew")
         return
     if maker.dirty:
         what = f"made at {short(maker.commit)} with uncommitted changes"
-        yield Finding("dirty commit", step.stage, what, f"commit them, then {again}", here)
+        yield step.finding("dirty commit", what, f"commit them, then {again}")
     if maker.why_unknown:
         first = "git init and commit" if maker.why_unknown in (NO_REPOSITORY, NO_COMMIT) else "see to git"
-        yield Finding("unknown commit", step.stage, maker.why_unknown, f"{first}, then {again}", here)
-    elif known("cat-file", "-e", f"{maker.commit}^{{commit}}") is None:
+        yield step.finding("unknown commit", maker.why_unknown, f"{first}, then {again}")
+    elif git_text_or_none("cat-file", "-e", f"{maker.commit}^{{commit}}") is None:
         lacks = "which this repository lacks; git fetch --all, or push it from where it was made"
-        why, _, remedy = (f"but {silent}" if (silent := trouble()) else lacks).rpartition("; ")
-        yield Finding("unknown commit", step.stage, f"made at commit {short(maker.commit)}, {why}", remedy, here)
+        why, _, remedy = (f"but {silent}" if (silent := why_git_fails()) else lacks).rpartition("; ")
+        yield step.finding("unknown commit", f"made at commit {short(maker.commit)}, {why}", remedy)
     if _same_code(step, maker, checks) is False:
-        what = f"run {short(maker.id)} ran other code than dvc.lock has"
-        yield Finding("other code", step.stage, what, again, here)
+        yield step.finding("other code", f"run {short(maker.id)} ran other code than dvc.lock has", again)
     kept = artifacts_folder(maker.artifacts)
     if kept is not None and not kept.is_dir():
         what = f"the pictures and files that run {short(maker.id)} kept are not in {kept}"
-        yield Finding("lost copies", step.stage, what, f"put them back there, or {again}", here)
+        yield step.finding("lost copies", what, f"put them back there, or {again}")
 
 
 def contradicting_run(step: Step, evidence: MatchedRuns, checks: Checks) -> RecordedRun | None:
@@ -92,19 +90,18 @@ def contradicting_run(step: Step, evidence: MatchedRuns, checks: Checks) -> Reco
 
 def explain(step: Step, path: str, digest: str, evidence: MatchedRuns, checks: Checks) -> Finding:
     """Why an output on the disk has another content than dvc.lock has: a run wrote it, or it was tampered with."""
-    here = (step.stage,)
     wrote = next((run for run in evidence.others if run.good and run.outputs.get(path) == digest), None)
     if wrote is None:
         return checks.tampered(step, path)
     back = f"{checks.restore(step, path)} brings dvc.lock's back, dvc commit -f {step.stage} keeps this"
     if _other_inputs(wrote, step) or not _same_params(wrote, step):
         what = f"holds what run {short(wrote.id)} wrote, from other inputs or parameters"
-        return Finding("not in dvc.lock", path, what, back, here)
+        return step.finding("not in dvc.lock", what, back, path)
     if evidence.maker and (differing := _differing(evidence.maker.profile, wrote.profile)):
         what = f"run {short(wrote.id)} made it on another execution profile than dvc.lock's: {some(differing)}"
-        return Finding("another profile", path, what, back, here)
+        return step.finding("another profile", what, back, path)
     what = f"holds what run {short(wrote.id)} wrote from the same inputs, and dvc.lock has another"
-    return Finding("not in dvc.lock", path, what, back, here)
+    return step.finding("not in dvc.lock", what, back, path)
 
 
 def stale_runs(query: RunQuery, stages: Collection[str]) -> list[tuple[RecordedRun, str]]:
@@ -119,22 +116,19 @@ def day(milliseconds: int) -> str:
 
 
 def _nobody(step: Step, evidence: MatchedRuns, checks: Checks) -> Finding:
-    here = (step.stage,)
     if evidence.deleted:
         state = "is gone from MLflow, and its record is here" if evidence.deleted.gone else "was deleted in MLflow"
-        what = f"its run {short(evidence.deleted.id)} {state}"
-        return Finding("missing run", step.stage, what, REPAIR, here)
+        return step.finding("missing run", f"its run {short(evidence.deleted.id)} {state}", REPAIR)
     what = "no finished run made what dvc.lock has, from the inputs it has"
     if run := contradicting_run(step, evidence, checks):
         other = some([path for path, digest in step.outputs.items() if run.outputs.get(path) != digest])
         remedy = f"git checkout dvc.lock, or dvc repro -f -s {step.stage}"
         if _same_code(step, run, checks):
             what = f"run {short(run.id)} made other contents than dvc.lock has of the same inputs: {other}"
-            return Finding("contradicted", step.stage, what, remedy, here)
+            return step.finding("contradicted", what, remedy)
         what += f"; run {short(run.id)} made others of them, maybe by the same code, which has changed since: {other}"
-        return Finding("missing run", step.stage, what, remedy, here)
-    remedy = f"{REPAIR} notes it, dvc repro -f -s {step.stage} makes it anew"
-    return Finding("missing run", step.stage, what, remedy, here)
+        return step.finding("missing run", what, remedy)
+    return step.finding("missing run", what, f"{REPAIR} notes it, dvc repro -f -s {step.stage} makes it anew")
 
 
 def _agrees(run: RecordedRun, step: Step) -> bool:

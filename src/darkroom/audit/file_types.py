@@ -25,8 +25,8 @@ class Scan:
     """What lies at a path.
 
     folder: whether it is one. files: by POSIX name relative to it, "" for a file itself; they include what systems left
-    there and DVC counts. foreign: what is neither file nor folder, or stands above the path and is no folder, with its
-    kind in words. hidden: what .dvcignore keeps from DVC. left: what file managers and systems left there, by whether
+    there and DVC counts. foreign: what is neither file nor folder, or a file above the path, with its kind in
+    words. hidden: what .dvcignore keeps from DVC. left: what file managers and systems left there, by whether
     DVC counts it: {path: counted}.
     """
 
@@ -50,7 +50,7 @@ def kind(path: Path) -> str | None:
         return None
     if stat.S_ISLNK(mode):
         return f"a link to {path.readlink()}"
-    return WORDS.get(stat.S_IFMT(mode), "no file")
+    return WORDS.get(stat.S_IFMT(mode), "of an unknown kind")
 
 
 def foreign(path: Path, wanted: str = "a file") -> str | None:

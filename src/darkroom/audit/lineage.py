@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from darkroom.audit.findings import Finding
 from darkroom.config.stage_spec import LOCK, StageSpec, is_code
 from darkroom.config.yaml_file import Loader
 from darkroom.core.errors import DarkroomError
@@ -33,6 +34,10 @@ class Step:
     def flat_params(self) -> dict[str, Any]:
         """{"train_unet.steps": 1350}"""
         return {key: value for values in self.params.values() for key, value in flat(values).items()}
+
+    def finding(self, kind: str, what: str, remedy: str, where: str = "") -> Finding:
+        """A finding that concerns this stage; `where`: the stage itself unless a path is given."""
+        return Finding(kind, where or self.stage, what, remedy, (self.stage,))
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class Lineage:
 
 
 def read_lineage(lock: str | bytes | None, specs: Mapping[str, StageSpec]) -> Lineage:
-    """The steps in the text of a dvc.lock, of the stages that dvc.yaml still names; None: there is no such file."""
+    """The steps in the text of a dvc.lock, of the stages that dvc.yaml still names; None: no such file."""
     try:
         entries = {} if lock is None else yaml.load(lock, Loader).get("stages", {})
         return ordered(_step(name, entries[name], spec) for name, spec in specs.items() if name in entries)

@@ -15,7 +15,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.inference.written import written
 from darkroom.serving.registry import MADE_AT
 from darkroom.tracking.query import RunQuery
-from darkroom.tracking.repository import known, trouble
+from darkroom.tracking.repository import git_text_or_none, why_git_fails
 from darkroom.tracking.sources import RecordedRun
 
 
@@ -72,7 +72,7 @@ def trace(
 def _unknown(picture: Recorded, disk: Disk, query: RunQuery | None) -> Finding:
     what = f"was drawn by a pipeline {short(picture.model)} that neither {LOCK}, git"
     what += " nor a run knows" if query else " knows; no run could be asked"
-    if silent := trouble():
+    if silent := why_git_fails():
         what += f"; but {silent.rpartition('; ')[0]}"
     if disk.digest(Path(MADE_AT)) == picture.model:
         what = f"was drawn by {MADE_AT} as it lies here, which no stage wrote so"
@@ -88,11 +88,11 @@ def _maker(lineage: Lineage, model: str) -> Step | None:
 
 def _in_git(model: str) -> tuple[str, Lineage] | None:
     """The commit that brought a dvc.lock with this content, and what that says of its making."""
-    commits = known("log", "-m", "--format=%H", f"-S{model}", "--", str(LOCK))  # -m: merges too
+    commits = git_text_or_none("log", "-m", "--format=%H", f"-S{model}", "--", str(LOCK))  # -m: merges too
     if not commits:
         return None
     commit = commits.splitlines()[-1]
-    lock, stages = known("show", f"{commit}:./{LOCK}"), known("show", f"{commit}:./{PIPELINE}")
+    lock, stages = git_text_or_none("show", f"{commit}:./{LOCK}"), git_text_or_none("show", f"{commit}:./{PIPELINE}")
     try:
         lineage = read_lineage(lock or "", read_stage_specs(stages or ""))
     except (DarkroomError, yaml.YAMLError, AttributeError, KeyError, TypeError):

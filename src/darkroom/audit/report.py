@@ -10,13 +10,13 @@ from darkroom.audit.auditor import Audit
 from darkroom.audit.evidence import MatchedRuns, day
 from darkroom.audit.findings import Finding, short
 from darkroom.audit.lineage import Lineage, Step
+from darkroom.config.paths import REPORTS
 from darkroom.core.progress import readable_size
 from darkroom.core.text import printable_text
 from darkroom.data.manifest import data_root
 
 WIDTH = 120
 PARAM_LINES, PARAM_LENGTH = 2, 40
-REPORTS = "reports"  # outputs in it are looked at by people, and no stage reads them
 GOOD, BAD, REMARK = "✓", "✗", "!"
 
 
@@ -144,7 +144,7 @@ def _branch(audit: Audit, step: Step, first: str, rest: str, seen: set[str]) -> 
 
 def _products(step: Step) -> list[str]:
     """The outputs that matter to others: not reports, if there is something else."""
-    return [path for path in step.outputs if Path(path).parts[0] != REPORTS] or list(step.outputs)
+    return [path for path in step.outputs if not Path(path).is_relative_to(REPORTS)] or list(step.outputs)
 
 
 def _direct(lineage: Lineage, step: Step) -> list[Step]:

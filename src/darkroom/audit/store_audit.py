@@ -25,7 +25,7 @@ from darkroom.tracking.records import (
     own_artifacts,
     tagged_digest,
 )
-from darkroom.tracking.repository import known
+from darkroom.tracking.repository import git_text_or_none
 from darkroom.tracking.sources import CONTENT
 from darkroom.tracking.ui_columns import experiment_tags
 
@@ -36,10 +36,10 @@ Thing = tuple[str, str]  # kind and key, see database.BELONGS
 
 @dataclass
 class StoreAudit:
-    """witness: the open store. everything: whether runs and copies that dvc.lock does not name are looked at, too.
+    """query: the open store. everything: whether runs and copies that dvc.lock does not name are looked at, too.
 
-    contents: the hashes of what dvc.lock's stages wrote. told: the runs that made it, by stage. find: a file with an
-    md5. unvouched: what was seen and nobody vouches for; filled while findings are asked for.
+    contents: the hashes of what dvc.lock's stages wrote. evidence: the runs that made it, by stage. find: a file with
+    an md5. unvouched: what was seen and nobody vouches for; filled while findings are asked for.
     """
 
     query: RunQuery
@@ -215,11 +215,11 @@ class StoreAudit:
     def _files_of_records(self, tables: Tables) -> Iterator[Finding]:
         """Records that are damaged, that git has and the disk has not, or of which two tell of the same thing."""
         records = self.query.records
-        gone = (known("ls-files", "--deleted", "--", str(FOLDER)) or "").splitlines()
+        gone = (git_text_or_none("ls-files", "--deleted", "--", str(FOLDER)) or "").splitlines()
         for file in dict.fromkeys(file for file in (*records.damaged, *map(Path, gone)) if file not in self._reported):
             what = "is not what its name says" if file in records.damaged else "is gone, and git has it"
             yield Finding("lost record", str(file), what, _from_git(file) or REPAIR)
-        for record in records.rivals:
+        for record in records.conflicting:
             both = records.latest[record.kind, record.key], record
             kept = [one for one in both if _from_git(one.file)]
             forged = [one.file for one in both if one not in kept]
@@ -227,7 +227,7 @@ class StoreAudit:
             remedy = f"rm -f {' '.join(map(str, forged))}"
             if not kept:
                 remedy += f" && dvc repro -f -s {here[0]}" if here else f" && {REPAIR}"
-            what = f"two records tell of {called}, and neither follows the other"
+            what = f"two records describe {called}, and neither follows the other"
             yield Finding("lost record", str(record.file), what, remedy, here)
 
     def _repair_records(self, tables: Tables) -> Iterator[str]:
@@ -325,4 +325,8 @@ def _wrong_copy(now: Record) -> str:
 
 def _from_git(file: Path) -> str:
     """The command that brings a file back from git; empty where git has no such file."""
-    return f"git checkout HEAD -- {file}" if known("cat-file", "-e", f"HEAD:./{file.as_posix()}") is not None else ""
+    return (
+        f"git checkout HEAD -- {file}"
+        if git_text_or_none("cat-file", "-e", f"HEAD:./{file.as_posix()}") is not None
+        else ""
+    )

@@ -160,8 +160,6 @@ class TrainVAE(Training):
     initial_logvar: Annotated[float, Field(ge=-30, le=20)]
     perceptual: Perceptual | None
     adversarial: Adversarial | None
-    validate_every: Count
-    log_every: Count
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -251,8 +249,6 @@ class SetupTextEncoder(Training):
     text: TextEncoder
     image: ImageTower
     hard_negatives: HardNegatives | None
-    validate_every: Count
-    log_every: Count
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -275,8 +271,6 @@ class TrainUNet(Training):
     reduction: Reduction
     condition_dropout: Probability
     horizontal_flip: bool
-    validate_every: Count
-    log_every: Count
     held_out: Count
     sample_every: Count
     samples: Annotated[int, Field(ge=1, le=64)]
@@ -297,8 +291,6 @@ class TrainEvaluator(Training):
 
     image: ImageTower
     text: TextEncoder
-    validate_every: Count
-    log_every: Count
 
 
 class Evaluate(Section):

@@ -28,11 +28,21 @@ def workers() -> int:
     return min(runtime().threads or available_cores(), MOST)
 
 
-def in_thread(make: Callable[[T], U], items: Iterable[T], depth: int) -> Generator[U]:
-    """make(item) of each item, in order; one thread is up to `depth` items ahead."""
+def _never(item: object) -> bool:
+    return False
+
+
+def in_thread(
+    make: Callable[[T], U], items: Iterable[T], depth: int, waits: Callable[[T], bool] = _never
+) -> Generator[U]:
+    """make(item) of each item, in order; one thread is up to `depth` items ahead.
+
+    Args:
+        waits: whether an item, and so all behind it, can only be made once all before it have been taken.
+    """
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
         try:
-            yield from _in_order(pool, make, items, depth)
+            yield from _in_order(pool, make, items, depth, waits)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -63,9 +73,13 @@ def in_processes(make: Callable[[T], U], items: Iterable[T], number: int) -> Gen
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _in_order(pool: Executor, make: Callable[[T], U], items: Iterable[T], depth: int) -> Generator[U]:
+def _in_order(
+    pool: Executor, make: Callable[[T], U], items: Iterable[T], depth: int, waits: Callable[[T], bool] = _never
+) -> Generator[U]:
     waiting: deque[Future[U]] = deque()
     for item in items:
+        while waiting and waits(item):
+            yield waiting.popleft().result()
         waiting.append(pool.submit(make, item))
         if len(waiting) > depth:
             yield waiting.popleft().result()

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a training has become, so that it goes on after any end exactly as if there had been none."""
+"""Checkpoints: all that a training has become, so that it resumes after any end exactly as if there had been none."""
 
 import errno
 import hashlib
@@ -37,7 +37,7 @@ class Checkpoints:
     Args:
         folder: of this training and no other: its name is a fingerprint of all that makes the result. None: no
             checkpoints.
-        profile: where and how it runs. Another one may go on, with a warning.
+        profile: where and how it runs. Another one may resume, with a warning.
         minutes: between two checkpoints; more where saving takes so long that it would be above SHARE. 0: none.
         steps: between two checkpoints, besides; 0: by the clock alone.
         interruption: who tells when to end.
@@ -48,7 +48,7 @@ class Checkpoints:
     ) -> None:
         self.folder, self.profile, self.interruption = folder, dict(profile), interruption
         self.minutes, self.steps = minutes, steps
-        self.resumed: int | None = None  # the step it went on from
+        self.resumed: int | None = None  # the step it resumed from
         self._cost = 0.0  # seconds that the last one took
         self._last = time.monotonic()
 
@@ -83,7 +83,7 @@ class Checkpoints:
             for name, state in states.items():
                 state.load_state_dict(content["parts"][name])
             self.resumed = step
-            log.warning("going on from step %d (%s)", self.resumed, path)
+            log.warning("resuming from step %d (%s)", self.resumed, path)
             return self.resumed
         return 0
 
@@ -99,7 +99,7 @@ class Checkpoints:
         """Save, where it is time or the end was asked for; call when `step` steps are done, hooks and all.
 
         end: the step after which the training ends.
-        check: called before anything is saved; what it raises goes on.
+        check: called before anything is saved; what it raises is passed on.
         Raises Interrupted: the end was asked for.
         """
         if (number := self.interruption.asked) is not None:
@@ -132,7 +132,7 @@ class Checkpoints:
             shutil.rmtree(beside, ignore_errors=True)
             if error.errno not in FULL:
                 raise
-            log.warning("%s: cannot be written (%s); training goes on without, earlier ones are kept", path, error)
+            log.warning("%s: cannot be written (%s); training continues without it, earlier ones are kept", path, error)
             return False
         finally:
             self._last = time.monotonic()

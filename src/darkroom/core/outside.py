@@ -17,7 +17,7 @@ MOST_DIGITS = 20  # of a whole number: 64 bits have no more
 
 
 def read_bytes(path: Path, limit: Limit | None, remedy: str) -> bytes:
-    """The content of a file; what is no file, such as a pipe that nobody writes to, is not waited for.
+    """The content of a file; what is not a file, such as a pipe that nobody writes to, is not waited for.
 
     Args:
         limit: of its bytes. remedy: what its reader can do.
@@ -27,7 +27,7 @@ def read_bytes(path: Path, limit: Limit | None, remedy: str) -> bytes:
     except FileNotFoundError:
         raise DarkroomError(f"{path}: no such file; {remedy}") from None
     if not stat.S_ISREG(found.st_mode):
-        what = "is a folder" if stat.S_ISDIR(found.st_mode) else "is no file but a pipe or device"
+        what = "is a folder" if stat.S_ISDIR(found.st_mode) else "is not a file but a pipe or device"
         raise DarkroomError(f"{path}: {what}; {remedy}")
     if limit is None:
         return path.read_bytes()
@@ -58,7 +58,7 @@ def parse_json(text: str, infinite: Collection[str] = ()) -> Any:
                 if isinstance(inner, dict | list):
                     deeper.append((key, inner))
                 elif isinstance(inner, float) and not math.isfinite(inner) and key not in infinite:
-                    raise ValueError(f"{reprlib.repr(key)} is {inner}, no finite number")
+                    raise ValueError(f"{reprlib.repr(key)} is {inner}, not a finite number")
                 else:
                     _check_text(key, inner)
         boxes = deeper
@@ -85,7 +85,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_text(key: str, value: Any) -> None:
-    """Half a surrogate pair is no letter, and no file could hold it."""
+    """Half a surrogate pair is not a letter, and no file could hold it."""
     if isinstance(value, str) and not value.isascii():
         try:
             value.encode()
@@ -105,7 +105,7 @@ def typed(kind: type[T], value: Any, where: str, remedy: str) -> T:
 
     known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     if not isinstance(value, dict):
-        reason = f"{reprlib.repr(value)} is no object with keys"
+        reason = f"{reprlib.repr(value)} is not an object with keys"
     elif strange := sorted(value.keys() - known):
         reason = f"{reprlib.repr(strange[0])} is not known here"
     else:

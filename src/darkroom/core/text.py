@@ -18,11 +18,11 @@ MOST_LETTERS = 300
 
 
 class UnreadableTextError(Exception):
-    """These bytes are no text; the message is the reason."""
+    """These bytes are not text; the message is the reason."""
 
 
 def decode_text(data: bytes, errors: str = "strict") -> str:
-    """UTF-8, or UTF-16 or UTF-32 with its byte order mark; the mark is no part of the text, line ends become \\n.
+    """UTF-8, or UTF-16 or UTF-32 with its byte order mark; without the mark; line ends become \\n.
 
     errors: with "surrogateescape", single bytes that are not UTF-8 become lone surrogates, for a reader that loses no
     more than the line they stand in.

@@ -19,7 +19,7 @@ from darkroom.config.stage_spec import stage_specs
 from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.runner.finishing import STOP_AT, check_trains
-from darkroom.runner.lock import alone
+from darkroom.runner.lock import exclusive
 from darkroom.runner.resuming import FOLDER
 from darkroom.training.engine.timing import TIMED, Timing
 
@@ -68,7 +68,7 @@ def budget(stage: str, minutes: float) -> Budget:
     check_trains(stage)
     section = getattr(parameters.load(), stage).model_dump()
     _check_inputs(stage)
-    with alone(stage, FOLDER / f"{stage}.lock"):  # two would share the machine, and the steps of one that runs stay
+    with exclusive(stage, FOLDER / f"{stage}.lock"):  # two would share the machine, and the steps of one that runs stay
         timing = _time(stage)
         every = min(section[key] for key in ("validate_every", "sample_every") if key in section)
         steps = fitting(timing, 60 * minutes, every)

@@ -1,6 +1,6 @@
-"""`darkroom finish`: a running training is asked to end early, and params.yaml told, so that the end is a parameter.
+"""`darkroom finish`: a running training is asked to end early, and params.yaml changed, so that the end is a parameter.
 
-Beside the lock of a stage in .checkpoints lie, while its training goes on: STAGE.training (who trains), STAGE.finish
+Beside the lock of a stage in .checkpoints lie, while its training runs: STAGE.training (who trains), STAGE.finish
 (the end is asked for) and STAGE.answer (what became of that).
 """
 
@@ -117,7 +117,7 @@ class Finished:
 def finish(stage: str, remind: Callable[[str], None]) -> Finished:
     """Ask a running training to end, and wait for the answer.
 
-    remind: is told, once, why it takes long.
+    remind: is called, once, with why it takes long.
     Raises DarkroomError: there is no such training here, or it cannot be ended now.
     """
     check_trains(stage)
@@ -133,7 +133,7 @@ def finish(stage: str, remind: Callable[[str], None]) -> Finished:
         files.asked.unlink(missing_ok=True)
         raise
     if "error" in answer:
-        raise DarkroomError(f"{stage} goes on: {answer['error']}")
+        raise DarkroomError(f"{stage} continues: {answer['error']}")
     return Finished(answer["end"], answer["planned"], getattr(params, stage).warmup_steps)
 
 
@@ -179,7 +179,7 @@ def _wait(files: _Files, process: psutil.Process, stage: str, remind: Callable[[
             reminded = True
             stopped = process.status() == psutil.STATUS_STOPPED
             remind(
-                f"{stage}: process {process.pid} is stopped; it answers once it goes on (kill -CONT {process.pid})"
+                f"{stage}: process {process.pid} is stopped; it answers once it continues (kill -CONT {process.pid})"
                 if stopped
                 else f"{stage}: waiting for its step to end (Ctrl-C takes the request back)"
             )

@@ -1,6 +1,7 @@
 """How long a rebuild will still take: from how long its stages took before, on this machine. For eyes only.
 
-Each stage keeps the times of its latest runs in .checkpoints/STAGE.times.json, which is no output and no dependency.
+Each stage keeps the times of its latest runs in .checkpoints/STAGE.times.json, which is neither an output nor a
+dependency.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ from darkroom.config.yaml_file import Loader
 from darkroom.core.artifact import file_hash, files_of, folder_hash, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import Ahead, about
-from darkroom.runner.lock import starter
+from darkroom.runner.lock import parent_dvc
 from darkroom.runner.resuming import FOLDER
 from darkroom.tracking.address import project_root
 
@@ -53,10 +54,10 @@ class Times:
     steps: int
 
 
-def look_ahead(stage: str, params: Params, here: StageSpec, profile: Mapping[str, str]) -> "StageOutlook | None":
+def start_outlook(stage: str, params: Params, here: StageSpec, profile: Mapping[str, str]) -> "StageOutlook | None":
     """Say how long the rebuild that `stage` is part of will take, and let its progress say so; None outside dvc."""
     Ahead.outlook = None
-    dvc = starter() if "DVC_STAGE" in os.environ else None
+    dvc = parent_dvc() if "DVC_STAGE" in os.environ else None
     if dvc is None:
         return None
     try:
@@ -84,7 +85,7 @@ class StageOutlook:
         self._began = time.monotonic()
         self._folder = project_root() / FOLDER
         self._steps = self._trained = self._idle = 0.0
-        asked = Asked.of(dvc.cmdline())
+        asked = DvcCommand.of(dvc.cmdline())
         self._later = [] if asked.single else still_to_run(stage, params, stages, asked.targets)
         done = sum(any(t.dvc == self._dvc for t in self._times(s)) for s in stages if s not in (stage, *self._later))
         self._position = f"stage {done + 1} of {done + 1 + len(self._later)}"
@@ -165,14 +166,14 @@ class StageOutlook:
 
 
 @dataclass(frozen=True)
-class Asked:
+class DvcCommand:
     """What a dvc was asked for: stages, none for all; single: those alone."""
 
     targets: Sequence[str]
     single: bool
 
     @classmethod
-    def of(cls, command: Sequence[str]) -> "Asked":
+    def of(cls, command: Sequence[str]) -> "DvcCommand":
         """From its command line."""
         words = list(command)
         at = next((i for i, word in enumerate(words) if word in ("repro", "run")), len(words) - 1)
@@ -186,7 +187,7 @@ class Asked:
 
 
 def still_to_run(stage: str, params: Params, stages: Mapping[str, StageSpec], targets: Sequence[str]) -> list[str]:
-    """The stages that dvc will run after `stage`, as far as can be told without hashing data: what builds on it, and
+    """The stages that dvc will run after `stage`, as far as is known without hashing data: what builds on it, and
     what differs from dvc.lock in its parameters, its code or its outputs, and what builds on that.
     """
     lock, now, hashes = _lock(), params.model_dump(), dict[Path, str]()

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import darkroom
 from darkroom.config.params import Params
+from darkroom.config.paths import RAW
 from darkroom.core.device import RUNTIME_FILE
 from darkroom.core.errors import DarkroomError
-from darkroom.data.manifest import DEFAULT_ROOT, ROOT_VARIABLE
+from darkroom.data.manifest import ROOT_VARIABLE
 from darkroom.tracking.address import project_root
 
 SOURCES = Path("src")  # below the current folder, as dvc.yaml names them
@@ -67,14 +68,14 @@ def reproduction() -> Path | None:
     return Path(folder) if folder else None
 
 
-def link_what_is_outside(params: Params) -> None:
+def link_untracked(params: Params) -> None:
     """In a copy, link what a stage may need and neither git nor DVC keeps: data, imported models, runtime.yaml."""
     root, here = project_root(), Path.cwd().resolve()
     if root == here:
         return
     if data_root := os.environ.get(ROOT_VARIABLE):
         os.environ[ROOT_VARIABLE] = str(root / data_root)
-    for name in (RUNTIME_FILE, DEFAULT_ROOT, *_external_models(params)):
+    for name in (RUNTIME_FILE, RAW, *_external_models(params)):
         if name.is_absolute() or ".." in name.parts or name.exists() or not (root / name).exists():
             continue
         name.parent.mkdir(parents=True, exist_ok=True)

@@ -20,10 +20,10 @@ from darkroom.core.errors import DarkroomError
 from darkroom.runner.project_copy import PROFILE, REPRODUCTION, SEARCHED, own_code_first, programs_of_python_first
 from darkroom.tracking.address import is_on, location, project_root
 from darkroom.tracking.query import store_exists
-from darkroom.tracking.repository import SilentGitError, answer
+from darkroom.tracking.repository import SilentGitError, git_text
 from darkroom.tracking.store import Store, check_answers
 
-PLACE = Path(".reproduce")  # below it a copy of the project for each stage
+COPIES = Path(".reproduce")  # below it a copy of the project for each stage
 ENDS_WITHIN = 15.0  # seconds that a stage has after Ctrl-C; it needs ten at most
 DVC = (sys.executable, "-m", "dvc")
 
@@ -81,7 +81,7 @@ def reproduce(stage: str) -> Reproduction:
     """
     if not PIPELINE.is_file():
         raise DarkroomError(f"{PIPELINE}: no such file here; run darkroom from the project's folder")
-    commit, lock = answer("rev-parse", "--verify", "HEAD"), _committed_lock()
+    commit, lock = git_text("rev-parse", "--verify", "HEAD"), _committed_lock()
     if stage not in lock:
         close = get_close_matches(stage, lock, n=1)
         raise DarkroomError(
@@ -93,7 +93,7 @@ def reproduce(stage: str) -> Reproduction:
         recorded = _recorded_profile(lock[stage]["outs"])
         began = time.monotonic()
         copy = _copy(folder)
-        _bring(stage, [Path(dep["path"]) for dep in lock[stage].get("deps", [])], copy)
+        _checkout_inputs(stage, [Path(dep["path"]) for dep in lock[stage].get("deps", [])], copy)
         _check_unchanged(stage, copy)
         here = _run(stage, copy)
         made = _stages((copy / LOCK).read_text(encoding="utf-8"))[stage]
@@ -109,7 +109,7 @@ def reproduce(stage: str) -> Reproduction:
 
 def _committed_lock() -> dict[str, Any]:
     try:
-        text = answer("show", f"HEAD:./{LOCK}")
+        text = git_text("show", f"HEAD:./{LOCK}")
     except SilentGitError:
         raise
     except DarkroomError:
@@ -137,8 +137,8 @@ def _recorded_profile(outs: Sequence[Mapping[str, Any]]) -> dict[str, str] | Non
 
 def _folder(stage: str) -> Path:
     """An empty folder for the copy, made by this process and no other."""
-    folder = PLACE / stage
-    PLACE.mkdir(exist_ok=True)
+    folder = COPIES / stage
+    COPIES.mkdir(exist_ok=True)
     try:
         folder.mkdir()
     except FileExistsError:
@@ -151,12 +151,12 @@ def _folder(stage: str) -> Path:
 
 def _copy(folder: Path) -> Path:
     """The last commit in `folder`, which is empty; returns where in it the project is."""
-    top, inside = answer("rev-parse", "--show-toplevel"), answer("rev-parse", "--show-prefix")
-    answer("clone", "--quiet", top, str(folder))
+    top, inside = git_text("rev-parse", "--show-toplevel"), git_text("rev-parse", "--show-prefix")
+    git_text("clone", "--quiet", top, str(folder))
     return folder / inside
 
 
-def _bring(stage: str, dependencies: Sequence[Path], copy: Path) -> None:
+def _checkout_inputs(stage: str, dependencies: Sequence[Path], copy: Path) -> None:
     """Put in place what the stage depends on and git does not keep: from DVC's cache, else from its remote."""
     wanted = [path.as_posix() for path in dependencies if not (copy / path).exists()]
     if not wanted:
@@ -175,7 +175,7 @@ def _bring(stage: str, dependencies: Sequence[Path], copy: Path) -> None:
 
 def _fetch(paths: Sequence[str]) -> str:
     """Fetch what dvc.lock says of these paths into the cache; what DVC said about it, in one line."""
-    if changed := answer("diff", "--name-only", "HEAD", "--", str(LOCK), str(PIPELINE)):
+    if changed := git_text("diff", "--name-only", "HEAD", "--", str(LOCK), str(PIPELINE)):
         raise DarkroomError(
             f"{changed.splitlines()[0]}: differs from the last commit, whose data are to be fetched; "
             "commit it, or put it aside with git stash"
@@ -213,7 +213,7 @@ def _run(stage: str, copy: Path) -> dict[str, str] | None:
 
     Returns its execution profile, if it says it.
     """
-    reproduction = (copy / PLACE).resolve()
+    reproduction = (copy / COPIES).resolve()
     command = [*DVC, "repro", "--force", "--single-item", "--no-commit", stage]
     reason = "it says nothing"
     with subprocess.Popen(
@@ -232,7 +232,7 @@ def _run(stage: str, copy: Path) -> dict[str, str] | None:
                 if line.startswith("darkroom: ") or (line.startswith("ERROR: ") and "darkroom: " not in reason):
                     reason = line.strip()
         except KeyboardInterrupt:
-            _see_off(running)
+            _wait_for_exit(running)
             raise
     if running.returncode:
         raise DarkroomError(f"{stage}: could not be made again ({reason.removeprefix('darkroom: ')})")
@@ -240,7 +240,7 @@ def _run(stage: str, copy: Path) -> dict[str, str] | None:
     return profile
 
 
-def _see_off(running: "subprocess.Popen[str]") -> None:
+def _wait_for_exit(running: "subprocess.Popen[str]") -> None:
     """After Ctrl-C, wait until the stage has left the copy, and pass on what it says; a second Ctrl-C ends the wait."""
     try:
         said, _ = running.communicate(timeout=ENDS_WITHIN)

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import torch
 
 from darkroom.config import params as parameters
+from darkroom.config.base import Training
 from darkroom.config.stage_spec import check_not_linked, stage_spec
 from darkroom.core import device as devices
 from darkroom.core.artifact import write_json
@@ -23,17 +24,18 @@ from darkroom.core.text import printable_text
 from darkroom.planning import demands
 from darkroom.runner.budget import VARIABLE, keep
 from darkroom.runner.finishing import STOP_AT, Finish, differences
-from darkroom.runner.lock import alone, die_with_dvc
+from darkroom.runner.lock import exclusive, exit_with_dvc
 from darkroom.runner.out_of_memory import explain_shortages
-from darkroom.runner.outlook import look_ahead
-from darkroom.runner.project_copy import PROFILE, link_what_is_outside, reproduction, run_own_code
+from darkroom.runner.outlook import start_outlook
+from darkroom.runner.project_copy import PROFILE, link_untracked, reproduction, run_own_code
 from darkroom.runner.resuming import FOLDER, clear_recorded, fingerprint, mark_done
 from darkroom.runner.workers import Worker, leading, link
 from darkroom.tracking import Run, stage_run
 from darkroom.tracking.address import project_root
 from darkroom.tracking.executed_code import ExecutedCode
 from darkroom.tracking.note import Account, figure
-from darkroom.tracking.ports import while_it_runs
+from darkroom.tracking.ports import link_hint
+from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.distributed import ALONE, Processes
 from darkroom.training.engine.ending import Ending
 from darkroom.training.engine.timing import MeasuredError, Stopwatch
@@ -47,7 +49,7 @@ Figures = Mapping[str, float | str]
 class Work:
     """What a stage works with.
 
-    run: is told of everything. checkpoints: of its training. processes: who take part in that. ending: of `steps` and
+    run: what the stage tracks. checkpoints: of its training. processes: who take part in that. ending: of `steps` and
     `stop_at` makes where the training ends.
     """
 
@@ -56,6 +58,10 @@ class Work:
     checkpoints: Checkpoints = field(default_factory=Checkpoints.none)
     processes: Processes = ALONE
     ending: Callable[[int, int | None], Ending] = Ending
+
+    def context(self, section: Training) -> TrainingContext:
+        """What the losses of a training share."""
+        return TrainingContext(section.batch_size, section.seed, section.precision, self.device, self.processes)
 
 
 Body = Callable[[parameters.Params, Work], Figures]
@@ -92,7 +98,7 @@ def run_stage(stage: str, body: Body, trains: bool = False) -> NoReturn:
         )
         sys.exit(1)
     except Interrupted as end:
-        print(f"darkroom: {stage}: ended by {end}: {_how_on(end.saved)}", file=sys.stderr)
+        print(f"darkroom: {stage}: ended by {end}: {_how_to_resume(end.saved)}", file=sys.stderr)
         sys.exit(KILLED_BY + end.number)
     sys.exit(0)
 
@@ -113,7 +119,7 @@ def _time(stage: str, body: Body, folder: Path) -> None:
     """The body as far as some steps of its training, aside: nothing of it is kept but how long they took."""
     run_own_code()
     params, settings = parameters.load(), devices.runtime()
-    link_what_is_outside(params)
+    link_untracked(params)
     aside = folder / "project"
     link(Path.cwd(), aside, stage_spec(stage).outputs)
     os.chdir(aside)
@@ -135,14 +141,14 @@ def _run(stage: str, body: Body, trains: bool, interruption: Interruption) -> No
     began = time.monotonic()
     run_own_code()
     params = parameters.load()
-    link_what_is_outside(params)
+    link_untracked(params)
     settings = devices.runtime()
     n_processes = settings.processes if trains else 1
     here = stage_spec(stage)
     check_not_linked(here.outputs)
     executed = ExecutedCode(here)
-    die_with_dvc()
-    with alone(stage, FOLDER / f"{stage}.lock"):
+    exit_with_dvc()
+    with exclusive(stage, FOLDER / f"{stage}.lock"):
         again = reproduction()
         root = again or project_root()
         clear_recorded(root)
@@ -158,7 +164,7 @@ def _run(stage: str, body: Body, trains: bool, interruption: Interruption) -> No
         checkpoints = Checkpoints(
             training, profile, settings.checkpoint_minutes, settings.checkpoint_steps, interruption
         )
-        outlook = look_ahead(stage, params, here, profile) if again is None else None
+        outlook = start_outlook(stage, params, here, profile) if again is None else None
         with stage_run(stage, _without_end(chosen, stage), inputs, code, here.outputs, profile) as run:
             run.text(parameters.PARAMS_FILE.read_text(encoding="utf-8"), parameters.PARAMS_FILE.name)
             remarks = demands.met_at_start(params, stage, here.inputs)
@@ -206,11 +212,11 @@ def _check_unchanged(stage: str, chosen: Mapping[str, Any]) -> None:
         )
 
 
-def _how_on(saved: str) -> str:
+def _how_to_resume(saved: str) -> str:
     if reproduction() is not None:
         return "darkroom reproduce starts it again, from its beginning"
     if saved:
-        return f"{saved}; dvc repro goes on from there"
+        return f"{saved}; dvc repro resumes there"
     return "dvc repro starts it again, at its last checkpoint if it has one"
 
 
@@ -227,5 +233,5 @@ def _summary(stage: str, seconds: float, outputs: list[Path], figures: Figures, 
         lines.append(f"  wrote {path} ({readable_size(size)})")
     lines += [f"  {name}: {figure(value)}" for name, value in figures.items()]
     if address:
-        lines.append(f"  run: {address}{while_it_runs()}")
+        lines.append(f"  run: {address}{link_hint()}")
     return "\n".join(map(printable_text, lines))

@@ -22,7 +22,7 @@ class UnreadableError(RefusedError):
 
 
 def check(body: bytes, limits: Limits, params: Collection[str]) -> None:
-    """Refuse a body that is no request.
+    """Refuse a body that is not a request.
 
     Args:
         params: the names of the parameters that the model takes.
@@ -69,7 +69,7 @@ def _bounded_int(text: str) -> int:
 
 def _finite(text: str) -> float:
     if not math.isfinite(value := float(text)):
-        raise UnreadableError(f"{printable(text)}: is no finite number; give one")
+        raise UnreadableError(f"{printable(text)}: is not a finite number; give one")
     return value
 
 

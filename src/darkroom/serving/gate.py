@@ -125,7 +125,7 @@ def withheld(figures: Any, name: str) -> str | None:
     return next((str(reasons[path]) for path in paths if path in reasons), None)
 
 
-def judged_otherwise(one: Any, other: Any) -> str | None:
+def why_not_comparable(one: Any, other: Any) -> str | None:
     """Why the figures of two evaluations do not compare: they were made with other data or judges."""
     with_one, with_other = (_at(figures, "judged_with") for figures in (one, other))
     if not (isinstance(with_one, Mapping) and isinstance(with_other, Mapping) and with_one and with_other):
@@ -135,7 +135,7 @@ def judged_otherwise(one: Any, other: Any) -> str | None:
 
 
 def _not_finite(figures: Mapping[str, Any]) -> list[str]:
-    """Every number that is none, as Python's JSON has it, or null in an estimate that is not withheld."""
+    """Every number that is not finite, as Python's JSON has it, or null in an estimate that is not withheld."""
 
     def broken(values: Mapping[str, Any], of: str) -> Iterator[str]:
         for key, value in values.items():
@@ -159,11 +159,11 @@ def _below(figures: Mapping[str, Any], thresholds: Thresholds) -> Iterator[str]:
     if thresholds.above_chance is not None and _is_asked(figures):
         yield from _near_chance(figures, thresholds.above_chance)
     if thresholds.fid_below is not None:
-        yield from _like_spoilt(figures, thresholds.fid_below)
+        yield from _fid_not_below(figures, thresholds.fid_below)
     if thresholds.vae_psnr is not None and figures.get("vae") != {}:
         psnr = estimate(figures, "vae.psnr")
         if psnr is None:
-            yield _lacking(figures, "vae.psnr")
+            yield _not_known(figures, "vae.psnr")
         elif psnr.value < thresholds.vae_psnr:
             yield f"vae.psnr {psnr.value:.4g} dB is below register.vae_psnr = {thresholds.vae_psnr:g}"
 
@@ -172,11 +172,11 @@ def _near_chance(figures: Mapping[str, Any], margin: float) -> Iterator[str]:
     split = f"alignment.{SPLIT}"
     names = [name for name in ALIGNMENT if _known(figures, f"{split}.{name}")]
     if not names:
-        yield _lacking(figures, split)
+        yield _not_known(figures, split)
     for name in (f"{split}.{name}" for name in names):
         found, chance = estimate(figures, name), _number(_at(figures, f"{split}.chance.{name.rpartition('.')[2]}"))
         if found is None or withheld(figures, name):
-            yield _lacking(figures, name)
+            yield _not_known(figures, name)
         elif chance is None:
             yield f"the chance of {name} is not known"
         elif found.low <= chance + margin:
@@ -184,11 +184,11 @@ def _near_chance(figures: Mapping[str, Any], margin: float) -> Iterator[str]:
             yield f"{name} {found} is not above chance, {chance:.3g}{above}"
 
 
-def _like_spoilt(figures: Mapping[str, Any], spoilt: str) -> Iterator[str]:
+def _fid_not_below(figures: Mapping[str, Any], spoilt: str) -> Iterator[str]:
     found = estimate(figures, FIDELITY)
     limit = _number(_at(figures, f"fidelity.scale.fid.{spoilt}"))
     if found is None or withheld(figures, FIDELITY):
-        yield _lacking(figures, FIDELITY)
+        yield _not_known(figures, FIDELITY)
     elif limit is None:
         yield f"fidelity.scale.fid.{spoilt} is not known"
     elif found.high >= limit:
@@ -199,7 +199,7 @@ def _compared(figures: Mapping[str, Any], holder: AliasHolder) -> tuple[tuple[st
     """Where a version is worse than the one that has the alias; and what could not be compared."""
     if holder.figures is None:
         return (), (f"not compared with {holder.name}: {holder.why or f'it has no {EVALUATION}'}",)
-    if reason := judged_otherwise(figures, holder.figures):
+    if reason := why_not_comparable(figures, holder.figures):
         return (), (f"not compared with {holder.name}: {reason}",)
     worse, apart = [], []
     names = list(_deciding(figures) | _deciding(holder.figures))
@@ -243,7 +243,7 @@ def withheld_names(figures: Any) -> Mapping[str, Any]:
     return reasons if isinstance(reasons, Mapping) else {}
 
 
-def _lacking(figures: Any, name: str) -> str:
+def _not_known(figures: Any, name: str) -> str:
     reason = withheld(figures, name)
     return f"{name} is withheld ({reason})" if reason else f"{name} is not known"
 

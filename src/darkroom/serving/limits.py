@@ -37,7 +37,7 @@ class BusyError(RefusedError):
 
 
 class EndingError(RefusedError):
-    """The server was told to end."""
+    """The server is ending."""
 
     status, code = 503, "TEMPORARILY_UNAVAILABLE"
 

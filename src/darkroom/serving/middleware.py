@@ -105,7 +105,7 @@ class Middleware:
         """All of it. Raises RefusedError: it is larger than it may be, or takes too long to come."""
         most, chunks, size = self.limits.body_bytes, [], 0
         said = headers.get(b"content-length", b"0")
-        waits = b"expect" in headers  # with sending, until it is told to
+        waits = b"expect" in headers  # until it is asked to send
         if int(said) > most and (waits or int(said) > LET_RUN * most):
             self._check_size(int(said))
         more = True

@@ -16,7 +16,7 @@ from darkroom.serving.limits import BusyError, EndingError, LimitError, Limits, 
 
 T = TypeVar("T")
 LOOK_AGAIN = 0.1  # seconds
-ending = threading.Event()  # set when this process was told to end
+ending = threading.Event()  # set when this process is to end
 
 
 class LeftError(RefusedError):
@@ -38,7 +38,7 @@ arrival: ContextVar[Arrival | None] = ContextVar("arrival", default=None)
 
 
 class Watch(Tally):
-    """The tally of a request's drawing; the network is not asked again once there is no point in it.
+    """The tally of a request's drawing; the network is not called again once nobody wants the result.
 
     Of the samplers, ode takes hundreds of evaluations from one step to the next, so each evaluation looks here.
     """
@@ -52,7 +52,7 @@ class Watch(Tally):
         self.check()
 
     def check(self, waits: bool = False) -> None:
-        """Make sure that there is a point in going on.
+        """Check that the work is still wanted.
 
         Args:
             waits: whether the request still waits for its turn.
@@ -114,16 +114,16 @@ def check_capacity(there: int, limits: Limits) -> None:
 
 
 def end_with_the_server() -> None:
-    """Where a server has taken SIGTERM or SIGINT, be told of them too; elsewhere they are left as they are."""
+    """Where a server has taken SIGTERM or SIGINT, set `ending` too; elsewhere they are left as they are."""
     if threading.current_thread() is not threading.main_thread():
         return
     for number in (signal.SIGTERM, signal.SIGINT):
         before = signal.getsignal(number)
         if callable(before) and before is not signal.default_int_handler:
-            signal.signal(number, _told_too(before))
+            signal.signal(number, _also_ending(before))
 
 
-def _told_too(before: Callable[[int, FrameType | None], object]) -> Callable[[int, FrameType | None], None]:
+def _also_ending(before: Callable[[int, FrameType | None], object]) -> Callable[[int, FrameType | None], None]:
     def handler(number: int, frame: FrameType | None) -> None:
         ending.set()
         before(number, frame)

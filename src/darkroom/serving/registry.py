@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from darkroom.config.paths import PIPELINE
 from darkroom.core.artifact import PROVENANCE, model_hash, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.serving.gate import EVALUATION, AliasHolder, Thresholds, Verdict, decide, read_figures
@@ -21,10 +22,10 @@ from darkroom.tracking.outbox.pending import replay
 from darkroom.tracking.process import is_running, process_tags
 from darkroom.tracking.record_sync import deviations
 from darkroom.tracking.records import TAG as RECORD
-from darkroom.tracking.store import VALUE_LENGTH, Store, check_answers, first_line, may_pass
+from darkroom.tracking.store import VALUE_LENGTH, Store, check_answers, first_line, is_transient, web_address
 
 MODEL, ALIAS = "darkroom", "candidate"
-MADE_AT = "artifacts/pipeline"  # where the run that assembled a pipeline noted its content
+MADE_AT = PIPELINE.as_posix()  # where the run that assembled a pipeline noted its content
 GATE, REASONS = "gate", "gate.reasons"  # tags of a version: how it came through the gate, and what was against it
 PASSED, REFUSED, OVERRIDDEN = "passed", "refused", "overridden"
 ABOUT = f"""\
@@ -102,7 +103,7 @@ def register(
             f"{folder}: could not be registered in {without_password(store.address)} ({first_line(error)}); "
             "try darkroom register again"
         ) from error
-    page = f"{store.web_address()}/{store.model_link(MODEL, version)}"
+    page = f"{web_address(store.address)}/{store.model_link(MODEL, version)}"
     return Registered(version, new, had, has, verdict, page)
 
 
@@ -210,7 +211,7 @@ def _figures_of(store: Store, version: str) -> AliasHolder:
             file = artifacts.download_artifacts(artifact_uri=f"{model}/{EVALUATION}", dst_path=beside)
             return AliasHolder(name, read_figures(Path(file).parent))
     except (store.mlflow.exceptions.MlflowException, OSError) as error:
-        if may_pass(error) and not isinstance(error, FileNotFoundError):
+        if is_transient(error) and not isinstance(error, FileNotFoundError):
             raise
         return AliasHolder(name, None, f"its files cannot be read ({first_line(error)})")
 

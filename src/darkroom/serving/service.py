@@ -93,7 +93,7 @@ class Service:
     def _file(self, text: Any, index: int) -> bytes | None:
         """A row's picture to start from; None where it has none. What the file says of its size is within the limits.
 
-        Raises LimitError: it is too large. DarkroomError: it is no base64.
+        Raises LimitError: it is too large. DarkroomError: it is not base64.
         """
         if text is None or text == "" or (isinstance(text, float) and math.isnan(text)):
             return None

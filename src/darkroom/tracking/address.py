@@ -58,7 +58,8 @@ def tracking_uri() -> str:
 def location() -> str:
     """The address of the store as MLflow takes it: the one that is named, or the project's own database.
 
-    That of a server holds no password; that of a database may, and is for MLflow alone: messages take `shown`.
+    That of a server holds no password; that of a database may, and is for MLflow alone: messages take
+    `without_password`.
     """
     return parse(tracking_uri()).url if tracking_uri() else database_address(project_root() / FOLDER / "mlflow.db")
 
@@ -67,8 +68,8 @@ def parse(text: str) -> Address:
     """Take an address apart.
 
     In user and password everything may be percent-encoded. What is not is taken as it stands where that leaves no
-    doubt, so that a password with "@", ":", "/" or "#" works. Raises DarkroomError: it is no address of a store; the
-    message does not show a password.
+    doubt, so that a password with "@", ":", "/" or "#" works. Raises DarkroomError: it is not an address of a store;
+    the message does not show a password.
     """
     found = SCHEME.match(text)
     scheme = found[1].lower() if found else ""
@@ -100,7 +101,7 @@ def without_password(text: str) -> str:
 
 
 def current_store() -> str:
-    """The store that MLFLOW_TRACKING_URI names, as `shown`; "" where that is the project's own, wherever it moves."""
+    """The store that MLFLOW_TRACKING_URI names, `without_password`; "" for the project's own."""
     return without_password(tracking_uri())
 
 
@@ -120,7 +121,7 @@ def credentials() -> tuple[str, str] | None:
     return None
 
 
-def hand_over() -> str:
+def export_credentials() -> str:
     """The address for MLflow, which takes user and password for a server from the environment: they are put there."""
     address = location()
     if is_server(address) and (found := credentials()):
@@ -194,7 +195,7 @@ def _of_host(text: str, scheme: str) -> Address:
     if BLANK.search(rest):
         raise _refused(text, "holds a space; take it out")
     if server and re.search(r"[?#]", rest):
-        raise _refused(text, "goes on after ? or #, as pages do; give the server's address, which ends before it")
+        raise _refused(text, "continues after ? or #, as pages do; give the server's address, which ends before it")
     user, password = (unquote(part) for part in userinfo.partition(":")[::2])
     if server:
         return Address(f"{scheme}://{rest.rstrip('/')}", user, password)

@@ -108,7 +108,7 @@ def follow_project(folder: Path) -> None:
 class Tables:
     """The rows of a database of MLflow's, as they are when they are asked for.
 
-    Raises, as do all its methods DarkroomError: it cannot be read, or is no database of MLflow's.
+    Raises DarkroomError, as do all its methods: it cannot be read, or is not a database of MLflow's.
     """
 
     def __init__(self, file: Path) -> None:
@@ -230,8 +230,8 @@ def moved_artifacts(file: Path, artifacts: Path, repair: bool) -> list[str]:
     tables = Tables(file)
     found: dict[str, Path] = {}
     for table, column in ARTIFACT_PATHS:
-        named = f"SELECT DISTINCT {column} AS path FROM {table} WHERE instr({column}, :marker)"
-        paths = (row["path"] for row in tables.ask(named, marker=marker))
+        question = f"SELECT DISTINCT {column} AS path FROM {table} WHERE instr({column}, :marker)"
+        paths = (row["path"] for row in tables.ask(question, marker=marker))
         found |= {path: moved for path in paths if (moved := moved_to(path, artifacts))}
     if repair and found:
         with _changing(file) as database:

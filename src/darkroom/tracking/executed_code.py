@@ -1,12 +1,12 @@
-"""What a stage runs besides the code that dvc.yaml names, told to its run, for an audit to compare.
+"""What a stage runs besides the code that dvc.yaml names, recorded in its run, for an audit to compare.
 
 The tags of a run that say it, each JSON:
 
   ran.definition  the stage's entry in dvc.yaml: command, dependencies, outputs, keys of params.yaml; see `StageSpec`
   ran.start       the interpreter with its options, where it looks for modules, what .pth files and sitecustomize add to
                   that, and the variables of the environment that may change a result
-  ran.frame       {file of Python that was imported and is no dependency: the first digits of its md5}: what starts and
-                  tracks stages
+  ran.frame       {imported file of Python that is not a dependency: first digits of its md5}: what starts and tracks
+                  stages
   ran.outside     other modules that are neither dependencies nor installed packages, with their files: mostly []
 """
 
@@ -51,7 +51,7 @@ class ExecutedCode:
         self._look()
 
     def tags(self) -> dict[str, str]:
-        """All that is to be told, with what was imported until now."""
+        """What the run records, with what was imported until now."""
         self._look()
         outside = [f"{name}: {file}" for name, file in sorted(self._outside.items())]
         return {

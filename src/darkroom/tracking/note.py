@@ -1,4 +1,4 @@
-"""What is told of one execution of a stage: its account, and the note on its page in the user interface."""
+"""One execution of a stage: its account, and the note on its page in the user interface."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,14 +30,13 @@ def figure(value: float | str) -> str:
 
 
 def markdown(
-    account: Account, origins: Mapping[str, str], locations: Mapping[str, str], pages: Mapping[str, str] | None = None
+    account: Account, origins: Mapping[str, str], locations: Mapping[str, str], pages: Mapping[str, str]
 ) -> str:
     """The note, whose first line is what the page shows before it is unfolded.
 
-    `origins[path]` names the maker of an input, where one is known; `places[path]` says where to find an output;
+    `origins[path]` names the maker of an input, where one is known; `locations[path]` says where to find an output;
     `pages[path]` is a link to the files behind a hash, where a run holds them.
     """
-    links = pages or {}
     made_from = ", ".join(dict.fromkeys(origins.get(path, f"`{path}`") for path in account.inputs))  # each maker once
     sections = [
         (f"Made from {made_from}. " if made_from else "")
@@ -49,14 +48,14 @@ def markdown(
             "Inputs",
             [
                 f"`{path}` {f'by {origins[path]}' if path in origins else '(from no run)'} · "
-                f"{_hash(digest, links.get(path))}"
+                f"{_hash(digest, pages.get(path))}"
                 for path, digest in account.inputs.items()
             ],
         ),
         _list(
             "Outputs",
             [
-                f"`{path}` {locations[path]} · {_hash(digest, links.get(path))}"
+                f"`{path}` {locations[path]} · {_hash(digest, pages.get(path))}"
                 for path, digest in account.outputs.items()
             ],
         ),

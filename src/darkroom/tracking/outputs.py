@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from darkroom.config.paths import ARTIFACTS
 from darkroom.core.artifact import atomic_path, content_hash, files_of
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import readable_size
@@ -19,8 +20,7 @@ from darkroom.tracking.store import Store
 COPY_MIB = 64.0  # larger files are named in the run, not copied into it; DARKROOM_TRACKING_COPY_MIB changes it
 DATA_COPY_MIB = 1.0
 DATA_COPIED = (".json", ".png")  # of data sets: their descriptions and contact sheets
-MODELS = Path("artifacts")  # each output in it is a model, registered as darkroom-NAME
-KEPT = "outputs"  # where a logbook keeps what later stages may replace
+KEPT = "outputs"  # where an event log keeps what later stages may replace
 
 
 def copy_limit() -> float:
@@ -33,7 +33,7 @@ def copy_limit() -> float:
 
 
 def describe_outputs(account: Account, copy_mib: float) -> Outputs:
-    """What a stage has written, as its account tells, in the current folder."""
+    """What a stage has written, as its account says, in the current folder."""
     sizes: dict[str, int] = {}
     copied: dict[str, list[str]] = {}
     complete: list[str] = []
@@ -54,7 +54,7 @@ def _is_copied(file: Path, copy_mib: float) -> bool:
 
 
 def keep_outputs(event_log: EventLog) -> None:
-    """Copy what is still to go into the run into the logbook's folder: a later stage may replace it before it is sent.
+    """Copy what is still to go into the run into the log's folder: a later stage may replace it before it is sent.
 
     Raises OSError: there is no room for it.
     """
@@ -68,8 +68,8 @@ def keep_outputs(event_log: EventLog) -> None:
 def log_outputs(store: Store, run: str, outputs: Outputs, folder: Path, fresh: bool) -> None:
     """Put a stage's outputs, its manifest and its note into the run.
 
-    `folder`: of the logbook. `fresh`: the outputs are as the stage wrote them; else those whose content is another one
-    by now, and of which no copy was kept, are only named.
+    `folder`: of the event log. `fresh`: the outputs are as the stage wrote them; else those whose content is another
+    one by now, and of which no copy was kept, are only named.
     """
     account = Account(**outputs.account)
     store.set_tags(run, {f"out.{path}": digest for path, digest in account.outputs.items()})
@@ -82,7 +82,7 @@ def log_outputs(store: Store, run: str, outputs: Outputs, folder: Path, fresh: b
         if files:
             pages[path] = store.run_link(run, f"/artifacts/{path}")
             locations[path] = f"([{locations[path]}]({pages[path]}))"
-        if Path(path).parent == MODELS:
+        if Path(path).parent == ARTIFACTS:
             model = f"darkroom-{Path(path).name.replace('_', '-')}"
             copied = path in outputs.complete and len(files) == len(outputs.copied[path])
             version = store.register(run, model, path, digest, copied)

@@ -76,7 +76,7 @@ class RunQuery:
             self.records, self._source = RecordIndex.read(), Local(self.tables)
 
     def replay(self) -> Replayed:
-        """Send the store the runs that wait for it in the project's journal."""
+        """Send the store the runs that wait in the project's outbox."""
         return replay(self._store)
 
     def runs(self, stage: str, outputs: Mapping[str, str]) -> list[RecordedRun]:

@@ -32,7 +32,7 @@ LOCATION = {"run": ("runs", "artifact_uri"), "copy": ("logged_models", "artifact
 
 @dataclass(frozen=True)
 class Record:
-    """kind, key: of what, see `database.BELONGS`. store: see `address.meant`. follows: digest of the one before, or "".
+    """kind, key: of what, see `database.BELONGS`. store: see `address.current_store`. follows: a digest, or "".
 
     rows: what the store holds. files: {name: md5} of its folder; None where there is none. texts: some of these files.
     lost: files that were found gone or changed, and could not be put back.
@@ -82,11 +82,11 @@ class RecordIndex:
     latest: Mapping[tuple[str, str], Record]
     digests: frozenset[str]
     damaged: tuple[Path, ...]
-    rivals: tuple[Record, ...]
+    conflicting: tuple[Record, ...]
 
     @classmethod
     def read(cls, of: str | None = None) -> "RecordIndex":
-        """Read all records of a store, `meant` by MLFLOW_TRACKING_URI unless another is named."""
+        """Read all records of a store, named by MLFLOW_TRACKING_URI unless another is named."""
         store = current_store() if of is None else of
         found: dict[str, Record] = {}
         damaged = []
@@ -98,13 +98,13 @@ class RecordIndex:
                 found[record.digest] = record
         followed = {record.follows for record in found.values()}
         latest: dict[tuple[str, str], Record] = {}
-        rivals = []
+        conflicting = []
         for record in sorted(found.values(), key=lambda one: -_length(one, found)):
             if record.digest not in followed:
                 if (record.kind, record.key) in latest:
-                    rivals.append(record)
+                    conflicting.append(record)
                 latest.setdefault((record.kind, record.key), record)
-        return cls(latest, frozenset(found), tuple(damaged), tuple(rivals))
+        return cls(latest, frozenset(found), tuple(damaged), tuple(conflicting))
 
     def began(self, kind: str) -> float:
         """Since when what is made of this kind leaves a record."""
@@ -148,8 +148,8 @@ def link_to(folder: Path) -> Path | None:
     store = own_artifacts()
     if not folder.is_relative_to(store):
         return None
-    parts = folder.relative_to(store).parts
-    return next((path for n in range(len(parts) + 1) if (path := store.joinpath(*parts[:n])).is_symlink()), None)
+    segments = folder.relative_to(store).parts
+    return next((path for n in range(len(segments) + 1) if (path := store.joinpath(*segments[:n])).is_symlink()), None)
 
 
 def resolve_artifacts(tables: Tables, address: str) -> str:

@@ -25,11 +25,11 @@ from darkroom.tracking.repository import State, state
 from darkroom.tracking.store import check_answers, first_line, warn
 
 COPY = "copy"  # tag of a run that worked in a throw-away copy of the project, as queued experiments do
-CLOSED_WITHIN = 4.0  # seconds, of a stage that was told to end; what is not sent by then waits in the journal
+CLOSED_WITHIN = 4.0  # seconds, of a stage that was told to end; what is not sent by then waits in the outbox
 
 
 class Run:
-    """What a stage tells while it works. Every call returns at once, or raises DarkroomError if no run could begin."""
+    """What a stage tracks while it works. Every call returns at once, or raises DarkroomError if no run could begin."""
 
     def __init__(self, account: Account, tracked: bool) -> None:
         self.account = account
@@ -88,7 +88,7 @@ class Run:
             self._uploader.put(event)
 
     def _keep(self, name: str, write: Callable[[Path], Any], make_event: Callable[[str], Event]) -> None:
-        """Have `write` make a file called as the last part of `name`, and tell the event that names it."""
+        """Have `write` make a file called as the last part of `name`, and put the event that names it."""
         if self._uploader is not None and (file := self._uploader.keep(Path(name).name, write)) is not None:
             self._uploader.put(make_event(file))
 
@@ -163,7 +163,7 @@ def stage_run(
         check_answers(location())
     files = state() if tracked else State("", None)
     if files.silent:
-        warn(f"{files.why}. Until then runs name no commit, or do not tell whether files differ from it")
+        warn(f"{files.why}. Until then runs name no commit, or do not say whether files differ from it")
     account = Account(stage, flat(params), inputs, code, profile, files.commit, files.dirty, why_unknown=files.why)
     run = Run(account, tracked)
     try:

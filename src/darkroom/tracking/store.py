@@ -22,7 +22,7 @@ from darkroom.tracking.address import (
     FOLDER,
     artifacts_address,
     credentials,
-    hand_over,
+    export_credentials,
     is_server,
     project_root,
     tracking_uri,
@@ -43,7 +43,7 @@ PREVIEW = (256, 256)  # pixels of the small pictures MLflow's pages show in a ro
 VALUE_LENGTH = 5000  # characters MLflow's databases keep of a parameter or tag
 
 
-class AwayError(DarkroomError):
+class UnavailableError(DarkroomError):
     """The store does not answer now; later it may."""
 
 
@@ -60,7 +60,7 @@ def check_answers(address: str) -> None:
     """Make sure, in milliseconds and without importing mlflow, that there is a point in opening this store.
 
     Raises:
-        DarkroomError: the server does not answer or let us in, or the folder cannot be made or is no place for a store.
+        DarkroomError: the server does not answer or let us in, or the folder cannot be made or cannot hold a store.
     """
     hide_secrets()
     remedy = "start it, correct MLFLOW_TRACKING_URI, or set DARKROOM_TRACKING=off"
@@ -73,7 +73,7 @@ def check_answers(address: str) -> None:
             with urllib.request.urlopen(question, timeout=10):
                 return
         except (OSError, ValueError) as error:
-            if isinstance(error, urllib.error.HTTPError) and not may_pass(error):
+            if isinstance(error, urllib.error.HTTPError) and not is_transient(error):
                 if known and error.code in DENIED:
                     raise DarkroomError(
                         f"the tracking server {without_password(address)} refuses user and password "
@@ -98,7 +98,7 @@ class Store:
 
     def __init__(self) -> None:
         """Open it. Raises AwayError: its server does not answer. DarkroomError: it cannot be opened."""
-        self.address = hand_over()
+        self.address = export_credentials()
         hide_secrets()
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -126,8 +126,8 @@ class Store:
         except SchemaError:
             raise
         except Exception as error:
-            if is_server(self.address) and may_pass(error):
-                raise AwayError(self.away(error)) from error
+            if is_server(self.address) and is_transient(error):
+                raise UnavailableError(self.unavailable(error)) from error
             raise DarkroomError(
                 f"the tracking store {without_password(self.address)} cannot be opened ({first_line(error)}); "
                 "repair it or move it away, or set DARKROOM_TRACKING=off"
@@ -145,13 +145,9 @@ class Store:
         if found is None or found.tags.get(TAG) != shared_state():
             self.client.set_experiment_tag(self.experiment, TAG, shared_state())
 
-    def away(self, error: Exception) -> str:
+    def unavailable(self, error: Exception) -> str:
         """What is said of an error that may pass."""
         return f"the tracking store {without_password(self.address)} takes nothing now ({first_line(_cause(error))})"
-
-    def web_address(self) -> str:
-        """Where the user interface stands, or will once it runs."""
-        return web_address(self.address)
 
     def run_link(self, run: str, tab: str = "") -> str:
         """A link to a run, relative to the user interface."""
@@ -307,7 +303,7 @@ def web_address(address: str) -> str:
     return without_password(address).rstrip("/") if is_server(address) else f"http://127.0.0.1:{web_port()}"
 
 
-def may_pass(error: Exception, was_open: bool = False) -> bool:
+def is_transient(error: Exception, was_open: bool = False) -> bool:
     """Whether trying again later has a point: no answer, no connection, a locked database.
 
     Where the store was open before (`was_open`), also a refusal to let us in: a token ran out.
@@ -339,7 +335,7 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def warn(message: str) -> None:
-    """Say what the person who runs a stage should know, though the stage goes on."""
+    """Say what the person who runs a stage should know, though the stage continues."""
     print(f"darkroom: tracking: {without_secrets(message)}", file=sys.stderr, flush=True)
 
 

@@ -18,15 +18,15 @@ from darkroom.nn.judge.towers import Towers
 from darkroom.nn.text.clip import CLIPTextConfig
 from darkroom.training.classifier import (
     ROTATIONS_BY_CHANCE,
-    ClassifierTask,
-    RotationTask,
+    LabelLoss,
+    RotationLoss,
     label_accuracy,
     labels_by_chance,
     rotation_accuracy,
 )
-from darkroom.training.contrastive import ContrastiveTask, retrieval, retrieval_by_chance
+from darkroom.training.contrastive import ContrastiveLoss, retrieval, retrieval_by_chance
+from darkroom.training.engine.batches import Loss
 from darkroom.training.engine.context import TrainingContext
-from darkroom.training.engine.loop import Loss
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Judges:
         }
 
 
-def make_judges(info: Info, splits: Mapping[str, PreparedSplit], shape: JudgeShape, setting: TrainingContext) -> Judges:
+def make_judges(info: Info, splits: Mapping[str, PreparedSplit], shape: JudgeShape, context: TrainingContext) -> Judges:
     """The judges for a data set: classifiers where there are labels, else towers where there are captions, else
     networks that tell which way up a picture is. Initial weights come from PyTorch's global generator.
 
@@ -102,7 +102,7 @@ def make_judges(info: Info, splits: Mapping[str, PreparedSplit], shape: JudgeSha
         DarkroomError: all pictures lie in one half.
     """
     half = {name: halves(split) for name, split in splits.items()}
-    make = _maker(info, splits, shape, setting)
+    make = _maker(info, splits, shape, context)
     each = {}
     for i, name in enumerate(JUDGES):
         seen = Chosen([(split, (half[of] == i).nonzero().flatten()) for of, split in splits.items()])
@@ -118,7 +118,7 @@ def make_judges(info: Info, splits: Mapping[str, PreparedSplit], shape: JudgeSha
 
 
 def _maker(
-    info: Info, splits: Mapping[str, PreparedSplit], shape: JudgeShape, setting: TrainingContext
+    info: Info, splits: Mapping[str, PreparedSplit], shape: JudgeShape, context: TrainingContext
 ) -> Callable[[Chosen], Judge]:
     """What makes a judge of its pictures."""
     if info.heads:
@@ -128,19 +128,19 @@ def _maker(
             **asdict(shape.image), classes=tuple(len(head.classes) for head in info.heads), absent=absent
         )
         names = [head.name for head in info.heads]
-        return lambda seen: _classifier(config, names, seen, setting)
+        return lambda seen: _classifier(config, names, seen, context)
     if info.captions:
         tokenizer = CLIPTokenizer.train(splits["train"].captions, shape.vocab_size, shape.max_length)
-        return lambda seen: _towers(tokenizer, shape, seen, setting)
-    return lambda seen: _selfsupervised(shape.image, seen, setting)
+        return lambda seen: _towers(tokenizer, shape, seen, context)
+    return lambda seen: _selfsupervised(shape.image, seen, context)
 
 
-def _selfsupervised(image: ConvTowerConfig, seen: Chosen, setting: TrainingContext) -> Judge:
-    network = SelfSupervised(image).to(setting.device)
-    task = RotationTask(network, seen.images, len(seen), setting)
+def _selfsupervised(image: ConvTowerConfig, seen: Chosen, context: TrainingContext) -> Judge:
+    network = SelfSupervised(image).to(context.device)
+    task = RotationLoss(network, seen.images, len(seen), context)
 
     def accuracy(trained: SelfSupervised, of: Chosen) -> Mapping[str, float]:
-        return {"rotation": rotation_accuracy(trained, of.images, len(of), setting.batch_size, setting.device)}
+        return {"rotation": rotation_accuracy(trained, of.images, len(of), context.batch_size, context.device)}
 
     def chance(of: Chosen) -> Mapping[str, float]:
         return {"rotation": ROTATIONS_BY_CHANCE}
@@ -148,12 +148,12 @@ def _selfsupervised(image: ConvTowerConfig, seen: Chosen, setting: TrainingConte
     return Judge(network, {"kind": "selfsupervised", "network": asdict(image)}, task.loss, accuracy, chance)
 
 
-def _classifier(config: ClassifierConfig, names: list[str], seen: Chosen, setting: TrainingContext) -> Judge:
-    network = Classifier(config).to(setting.device)
-    task = ClassifierTask(network, seen.images, seen.labels, setting)
+def _classifier(config: ClassifierConfig, names: list[str], seen: Chosen, context: TrainingContext) -> Judge:
+    network = Classifier(config).to(context.device)
+    task = LabelLoss(network, seen.images, seen.labels, context)
 
     def accuracy(trained: Classifier, of: Chosen) -> Mapping[str, float]:
-        return label_accuracy(trained, of.images, of.labels, names, setting.batch_size, setting.device)
+        return label_accuracy(trained, of.images, of.labels, names, context.batch_size, context.device)
 
     def chance(of: Chosen) -> Mapping[str, float]:
         return labels_by_chance(network.targets(seen.labels), network.targets(of.labels), names)
@@ -161,7 +161,7 @@ def _classifier(config: ClassifierConfig, names: list[str], seen: Chosen, settin
     return Judge(network, {"kind": "classifier", "network": asdict(config)}, task.loss, accuracy, chance)
 
 
-def _towers(tokenizer: CLIPTokenizer, shape: JudgeShape, seen: Chosen, setting: TrainingContext) -> Judge:
+def _towers(tokenizer: CLIPTokenizer, shape: JudgeShape, seen: Chosen, context: TrainingContext) -> Judge:
     text = CLIPTextConfig(
         **shape.text,
         vocab_size=len(tokenizer.vocab),
@@ -170,19 +170,19 @@ def _towers(tokenizer: CLIPTokenizer, shape: JudgeShape, seen: Chosen, setting: 
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.eos_token_id,
     )
-    network = Towers(shape.image, text).to(setting.device)
+    network = Towers(shape.image, text).to(context.device)
 
-    def task(of: Chosen) -> ContrastiveTask:
+    def task(of: Chosen) -> ContrastiveLoss:
         texts, rows = distinct({"all": of.captions})
-        return ContrastiveTask(network, of.images, tokenizer(texts), rows["all"], setting)
+        return ContrastiveLoss(network, of.images, tokenizer(texts), rows["all"], context)
 
     def accuracy(trained: Towers, of: Chosen) -> Mapping[str, float]:
-        return {f"retrieval among {setting.batch_size}": retrieval(task(of), trained)["held_out/accuracy"]}
+        return {f"retrieval among {context.batch_size}": retrieval(task(of), trained)["held_out/accuracy"]}
 
     def chance(of: Chosen) -> Mapping[str, float]:
         _, rows = distinct({"all": of.captions})
-        by_chance = retrieval_by_chance(rows["all"], setting.batch_size)["held_out/accuracy"]
-        return {f"retrieval among {setting.batch_size}": by_chance}
+        by_chance = retrieval_by_chance(rows["all"], context.batch_size)["held_out/accuracy"]
+        return {f"retrieval among {context.batch_size}": by_chance}
 
     config = {"kind": "towers", "network": {"image": asdict(shape.image), "text": asdict(text)}}
     return Judge(network, config, task(seen).loss, accuracy, chance, tokenizer)

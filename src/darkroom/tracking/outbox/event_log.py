@@ -1,4 +1,4 @@
-"""One run as it waits on disk: what the stage told, the files that belong to it, and how much of it the store has."""
+"""One run as it waits on disk: the stage's events, the files that belong to it, and how much of it the store has."""
 
 import itertools
 import json
@@ -28,7 +28,7 @@ def outbox_folder() -> Path:
 class EventLog:
     """A folder in the outbox, held by one process; the death of that process sets it free.
 
-    Each event is one write, so that a stage that is killed leaves all it told, but for a torn last line.
+    Each event is one write, so that a stage that is killed leaves all its events, but for a torn last line.
     """
 
     def __init__(self, folder: Path, start: Begin, lock: FileLock) -> None:
@@ -56,7 +56,7 @@ class EventLog:
             return cls(folder, start, lock)
         except OSError as error:
             raise DarkroomError(
-                f"{folder.parent}: the tracking journal cannot be written ({error}); make it writable, or set "
+                f"{folder.parent}: the tracking outbox cannot be written ({error}); make it writable, or set "
                 "DARKROOM_TRACKING=off"
             ) from None
 

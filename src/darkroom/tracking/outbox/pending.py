@@ -1,4 +1,4 @@
-"""The journal of a project: the runs that its store has not had yet, and sending them now."""
+"""The outbox of a project: the runs that its store has not had yet, and uploading them now."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from darkroom.tracking.note import NOTE, broken_off
 from darkroom.tracking.outbox.event_log import EventLog, outbox_folder, peek
 from darkroom.tracking.outbox.events import End, Tags
 from darkroom.tracking.outbox.upload import Upload
-from darkroom.tracking.store import AwayError, Store, first_line
+from darkroom.tracking.store import Store, UnavailableError, first_line
 
 LATER = "the next stage that runs sends it, or darkroom audit --repair"
 
 
 @dataclass(frozen=True)
 class Pending:
-    """A run that waits in the journal.
+    """A run that waits in the outbox.
 
-    folder: its logbook. began: milliseconds since 1970. store: the address it is meant for, "" the project's own. run:
-    its id, where the store knows of it.
+    folder: its event log. began: milliseconds since 1970. store: the address it is meant for, "" the project's own.
+    run: its id, where the store knows of it.
     """
 
     folder: Path
@@ -54,23 +54,23 @@ def pending() -> list[Pending]:
 
 
 def replay(store: Store) -> Replayed:
-    """Send `store` the runs that wait for it, oldest first, and remove from the journal what has arrived.
+    """Send `store` the runs that wait for it, oldest first, and remove what has arrived.
 
-    A run whose stage died without a word (kill -9) ends KILLED, when it last told something. May be interrupted and
+    A run whose stage died without a word (kill -9) ends KILLED, at its last event. May be interrupted and
     repeated at any time: nothing is lost, and nothing is there twice. Leaves the stages at work alone, and the runs
     that are meant for another store than MLFLOW_TRACKING_URI names now.
     """
     sent: list[str] = []
-    waiting, reason, away = 0, "", False
+    waiting, reason, unavailable = 0, "", False
     for event_log in _abandoned():
         try:
             if without_password(event_log.start.store) != current_store():
                 continue
-            if not away:
+            if not unavailable:
                 sent.append(_upload_all(event_log, store))
                 continue
         except (DarkroomError, OSError) as error:
-            reason, away = reason or first_line(error), isinstance(error, AwayError)
+            reason, unavailable = reason or first_line(error), isinstance(error, UnavailableError)
         finally:
             event_log.release()
         waiting += 1
@@ -78,7 +78,7 @@ def replay(store: Store) -> Replayed:
 
 
 def _abandoned() -> Iterator[EventLog]:
-    """The logbooks of stages that have ended, oldest first; each is to be released."""
+    """The logs of stages that have ended, oldest first; each is to be released."""
     if not outbox_folder().is_dir():
         return
     try:
@@ -90,7 +90,7 @@ def _abandoned() -> Iterator[EventLog]:
 
 
 def _upload_all(event_log: EventLog, store: Store) -> str:
-    """Send all of a logbook and remove it; the run's id."""
+    """Upload all of a log and remove it; the run's id."""
     upload = Upload(event_log, store, fresh=False)
     upload.advance()
     if not event_log.ended:

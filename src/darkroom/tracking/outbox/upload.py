@@ -1,4 +1,4 @@
-"""Brings what a logbook holds to the store: in order, going on where the last attempt stopped."""
+"""Uploads an event log to the store: in order, resuming where the last attempt stopped."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,14 +8,14 @@ from darkroom.tracking.address import without_password
 from darkroom.tracking.outbox.event_log import EventLog
 from darkroom.tracking.outbox.events import Begin, End, Event, File, Metrics, Outputs, Parameters, Picture, Tags
 from darkroom.tracking.outputs import log_outputs
-from darkroom.tracking.store import AwayError, Metric, Store, first_line, may_pass, warn
+from darkroom.tracking.store import Metric, Store, UnavailableError, first_line, is_transient, warn
 
 BATCH = 1000  # points sent in one call
-KEY = "journal"  # the tag by which a run is found whose beginning was sent and whose id was never heard
+KEY = "journal"  # the tag by which a run is found whose start was sent and whose id never came back
 
 
 class Upload:
-    """From a logbook to a store.
+    """One event log on its way to a store.
 
     An event may be sent twice, where nobody knows whether it had arrived; it then replaces itself: points of curves
     with equal step, time and value are one to MLflow, files and tags are written over, and the run is found by its key.
@@ -27,7 +27,7 @@ class Upload:
         self._begun_before = not fresh
 
     def advance(self) -> None:
-        """Send all that the logbook holds now; what the store refuses for good is left out, with a warning.
+        """Send all that the log holds now; what the store refuses for good is left out, with a warning.
 
         Raises AwayError: the store does not answer; may be called again. DarkroomError: the store takes no run.
         """
@@ -35,9 +35,9 @@ class Upload:
             try:
                 self._send(events)
             except Exception as error:
-                if may_pass(error, was_open=self._event_log.run is not None):
+                if is_transient(error, was_open=self._event_log.run is not None):
                     self._begun_before = True
-                    raise AwayError(self._store.away(error)) from error
+                    raise UnavailableError(self._store.unavailable(error)) from error
                 if self._event_log.run is None:
                     raise DarkroomError(
                         f"no run can be begun in {without_password(self._store.address)} ({first_line(error)}); "
@@ -55,7 +55,7 @@ class Upload:
         if isinstance(first, Begin):
             return self._start_run(first)
         store, folder, run = self._store, self._event_log.folder, self._event_log.run
-        assert run is not None  # the first event of a logbook is Begin
+        assert run is not None  # the first event of a log is Begin
         if isinstance(first, Metrics):
             store.log_metrics(run, list(_points(events)))
         elif isinstance(first, Parameters):

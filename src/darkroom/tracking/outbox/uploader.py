@@ -1,4 +1,4 @@
-"""Sends what a stage tells to the store, in a background thread, so that no work waits for MLflow."""
+"""Uploads a stage's events to the store, in a background thread, so that no work waits for MLflow."""
 
 import threading
 import time
@@ -12,14 +12,14 @@ from darkroom.tracking.outbox.events import Begin, Event, Metrics
 from darkroom.tracking.outbox.pending import LATER, replay
 from darkroom.tracking.outbox.upload import Upload
 from darkroom.tracking.outputs import keep_outputs
-from darkroom.tracking.store import AwayError, Store, first_line, warn
+from darkroom.tracking.store import Store, UnavailableError, first_line, warn, web_address
 
 SEND_EVERY = 2.0  # seconds that metrics wait to be sent together, and between attempts while a server is away
 LEAVE_AFTER = 5.0  # seconds after the stage's end, while a server is away
 
 
 class Uploader:
-    """Notes a run's events in its logbook, opens the store and sends them, in their order.
+    """Writes a run's events to its log, opens the store and uploads them, in their order.
 
     A server that goes away costs the stage nothing: events wait on disk until it is back, at the latest in a later
     stage. Neither does a full disk, but the events of that time.
@@ -45,7 +45,7 @@ class Uploader:
         """The address of its page, once there is one."""
         if self._store is None or self.run is None:
             return None
-        return f"{self._store.web_address()}/{self._store.run_link(self.run)}"
+        return f"{web_address(self._store.address)}/{self._store.run_link(self.run)}"
 
     def put(self, event: Event) -> None:
         """Have `event` sent, soon; returns at once."""
@@ -55,7 +55,7 @@ class Uploader:
             self._event_log.append(event)
         except OSError as error:
             self._report_loss(error)
-        except ValueError:  # interrupted at the very end, when all was sent and the logbook closed
+        except ValueError:  # interrupted at the very end, when all was sent and the log closed
             return
         if not isinstance(event, Metrics):
             self._wakeup.set()
@@ -90,7 +90,7 @@ class Uploader:
         upload: Upload | None = None
         while True:
             self._wakeup.clear()
-            last = self._finished.is_set()  # asked before the logbook is read: nothing is told after it
+            last = self._finished.is_set()  # asked before the log is read: nothing is added after it
             try:
                 if upload is None:
                     self._store = Store()
@@ -99,7 +99,7 @@ class Uploader:
                 upload.advance()
                 if last:
                     return self._event_log.remove()
-            except (AwayError, OSError) as error:
+            except (UnavailableError, OSError) as error:
                 if last and time.monotonic() > self._leave_at:
                     return self._leave_for_later(first_line(error))
             self._wakeup.wait(SEND_EVERY)
