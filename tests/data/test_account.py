@@ -13,20 +13,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from darkroom.config.sections import Preparation
 from darkroom.core.artifact import read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.data.images import SUFFIXES, UNREAD
-from darkroom.data.prepare import Preparation, prepare
+from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared
 from darkroom.data.repeats import Firsts
-from darkroom.data.sources.base import Sample, Skipped, Source
+from darkroom.data.sources.base import Reader, Sample, Skipped
 from darkroom.data.sources.captioned_folder import CaptionedFolder
 from darkroom.data.sources.image_folder import ImageFolder
 from darkroom.data.sources.webdataset import WebDataset
 
 How = Callable[..., Preparation]
 Pixels = Callable[..., np.ndarray]
-MAKERS: dict[str, Callable[[], Source]] = {
+MAKERS: dict[str, Callable[[], Reader]] = {
     "image_folder": lambda: ImageFolder("set", "a {label}"),
     "captioned_folder": lambda: CaptionedFolder("set"),
     "webdataset": lambda: WebDataset("set"),

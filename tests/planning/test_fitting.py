@@ -3,20 +3,21 @@ figures six stages later need more pictures than there are; a fitted file that d
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
+from darkroom.config.edit import edited
 from darkroom.config.merging import complete_text
 from darkroom.config.params import load, problems
 from darkroom.data.manifest import manifest_of
-from darkroom.data.prepare import Preparation, prepare
+from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared
 from darkroom.data.sources.captioned_folder import CaptionedFolder
 from darkroom.planning import demands
-from darkroom.planning.fitting import replaced
 
 ROOT = Path(__file__).parents[2]
 N = 90
@@ -48,11 +49,7 @@ def test_the_fitted_recipe_asks_for_just_what_there_is(
     assert f"birds/tame: {N} captioned pictures" in said
     assert problems() == []
     p = load()
-    q = p.prepare_data
-    how = Preparation(
-        q.image_size, 3, q.resize, q.validation_fraction, q.test_fraction, q.validation_from, q.max_bad_fraction, q.seed
-    )
-    info = prepare(CaptionedFolder("birds/tame"), "data/prepared", how)
+    info = prepare(CaptionedFolder("birds/tame"), "data/prepared", p.prepare_data)
     assert demands.unmet(p, Prepared.open("data/prepared")) == []
     assert p.evaluate.n_test == info.splits["test"]
     assert p.train_unet.held_out == info.splits["validation"]
@@ -70,7 +67,8 @@ def test_fitting_again_changes_nothing_and_more_minutes_are_more_steps(
     assert "as before" in capsys.readouterr().out
     assert run("recipe", "fit", "captioned", "--minutes", "40") == 0
     assert load().train_unet.steps > 2 * few.train_unet.steps
-    assert load().setup_text_encoder.steps == few.setup_text_encoder.steps, "captions are known by heart before"
+    encoders: list[Any] = [load().setup_text_encoder, few.setup_text_encoder]
+    assert encoders[0].steps == encoders[1].steps, "captions are known by heart before"
 
 
 def test_what_cannot_be_fitted_says_so_and_writes_nothing(
@@ -110,11 +108,12 @@ def test_which_manifest_a_source_means(root: str, manifest: str | None, file: st
 
 
 def test_a_value_is_replaced_in_its_own_section_and_comments_stay() -> None:
-    text = complete_text(ROOT / "recipes" / "captioned.yaml")
+    file = ROOT / "recipes" / "captioned.yaml"
+    text = complete_text(file)
     changes = {"train_unet.steps": 7, "train_evaluator.text.max_length": 9, "prepare_data.source.root": "it's: # odd"}
     wanted = yaml.safe_load(text)
     for key, value in changes.items():
-        text = replaced(text, key, value)
+        text = edited(file, text, tuple(key.split(".")), value)
         *sections, last = key.split(".")
         inner = wanted
         for section in sections:

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from darkroom.data.sources.base import Sample, Skipped, Source
+from darkroom.data.sources.base import Reader, Sample, Skipped
 
 Result = TypeVar("Result")
 Value = TypeVar("Value")
@@ -17,7 +17,7 @@ def noted(seen: list[Value], value: Value, result: Result) -> Result:
     return result
 
 
-def samples_of(source: Source | Sequence[Sample | Skipped]) -> list[Sample]:
+def samples_of(source: Reader | Sequence[Sample | Skipped]) -> list[Sample]:
     """What a source gives, none of which may be left out."""
     found = list(source)
     samples = [item for item in found if isinstance(item, Sample)]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from darkroom.config.choices import Precision
+from darkroom.config.base import Precision
 from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
 from darkroom.nn.denoiser.batch_norm_unet import BatchNormUNetConfig
 from darkroom.nn.denoiser.kinds import DenoiserConfig, build
