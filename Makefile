@@ -30,7 +30,7 @@ test-all: setup-tests  ## the tests and the slowest proofs
 lint: setup-tests  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy src
+	$(BIN)/mypy src tests
 
 docs: setup  ## write docs/parameters.md anew from the classes of the parameters
 	$(BIN)/python -m darkroom.config.explain docs/parameters.md

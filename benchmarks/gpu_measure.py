@@ -182,7 +182,7 @@ def forward_macs(call: Callable[[], object]) -> float:
     """Multiplications with a sum of the convolutions, products and attentions in `call`."""
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # products, which are counted
         call()
-    return counter.get_total_flops() / 2
+    return float(counter.get_total_flops() / 2)
 
 
 def started_profiler(device: torch.device) -> Any:

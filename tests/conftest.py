@@ -27,13 +27,15 @@ from tests.support.shared import made_once
 from tests.support.stages import finish_small, new_project
 
 torch.set_num_threads(max(1, min(2, torch.get_num_threads()) // WORKERS))  # OMP_NUM_THREADS=1 leaves room for others
-LONGEST = ("end_to_end", "chaos")  # folders with which to begin
-SHARING = (*LONGEST, "tracking")  # whose tests share what is dear to make
+SHARING = ("tracking",)  # folders whose tests share a store that is dear to make
+# With what to begin, the longest first, so that the processes end together; paths below tests/.
+LONGEST = ("tracking", "chaos/test_kills.py", "end_to_end", "chaos", "audit", "hostile", "training", "inference")
+TESTS = Path(__file__).parent
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # behind a shell's &, and so in all that the tests start
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-class InTheirFolder(LoadScopeScheduling):
+class InTheirFolder(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
     """Side by side, the tests of a file stay together, and those of the folders in SHARING.
 
     The marks that pytest-xdist has for this do nothing with pytest 9.2 (pytest-xdist, issue 1386).
@@ -52,7 +54,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> InTheirFolde
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The LONGEST come first."""
-    items.sort(key=lambda item: [folder != item.path.parent.name for folder in LONGEST])
+
+    def turn(item: pytest.Item) -> int:
+        return next((i for i, first in enumerate(LONGEST) if item.path.is_relative_to(TESTS / first)), len(LONGEST))
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,7 @@ def test_what_is_wrong_behind_a_picture_is_told(audit: Audit) -> None:
 @pytest.mark.usefixtures("project")
 def test_an_earlier_pipeline_is_found_in_git(audit: Audit) -> None:
     picture = toy.draw_picture(Path("ring.png"), content_hash(PIPELINE))
-    train_another(toy)
+    train_another()
     found = audit(str(picture))
     assert found["whole"]
     assert found["steps"][1]["params"]["train_vae.steps"] == 3
@@ -63,7 +63,7 @@ def test_an_earlier_pipeline_that_only_a_merge_brought_is_found(audit: Audit) ->
     Path("note.txt").write_text("of the other branch")
     toy.commit()
     toy.shell("git checkout -q -")
-    train_another(toy)
+    train_another()
     subprocess.run([*toy.GIT, "merge", "-q", "--no-commit", "--no-ff", "other"], check=True)
     Path("params.yaml").write_text(toy.PARAMS.replace("steps: 3", "steps: 6"))
     toy.shell("dvc repro")
@@ -97,7 +97,7 @@ def test_an_earlier_pipeline_that_git_never_had_is_found_among_the_runs(audit: A
 @pytest.mark.usefixtures("project")
 def test_an_earlier_pipeline_that_the_cache_lost_is_remarked(audit: Audit) -> None:
     picture = toy.draw_picture(Path("ring.png"), model := content_hash(PIPELINE))
-    train_another(toy)
+    train_another()
     Path(".dvc/cache/files/md5", model[:2], model[2:]).unlink()
     found = audit(str(picture))
     assert found["whole"]

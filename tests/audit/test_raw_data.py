@@ -48,7 +48,7 @@ def test_new_raw_data_are_what_the_source_would_read(audit: Audit, kind: str) ->
     Path("params.yaml").write_text(toy.PARAMS.replace("image_folder", kind))
     toy.shell("dvc commit -f prepare_data")
     root = str(raw.absolute())
-    sources = {
+    sources: dict[str, Callable[[], Any]] = {
         "image_folder": lambda: ImageFolder(root, ""),
         "captioned_folder": lambda: CaptionedFolder(root),
         "webdataset": lambda: WebDataset(root),

@@ -285,7 +285,7 @@ def test_what_a_run_kept_is_looked_for_and_found_again_after_a_move(audit: Audit
     assert kinds(audit()) == ["lost copies"]
 
 
-def begin(client: mlflow.MlflowClient, began: int | None = None, **tags: str) -> str:
+def begin(client: mlflow.MlflowClient, began: int | None = None, **tags: Any) -> str:
     """A run of evaluate that is not over."""
     experiment = client.get_experiment_by_name("darkroom").experiment_id
     return str(client.create_run(experiment, began, {"stage": "evaluate", **tags}, "evaluate").info.run_id)
@@ -294,9 +294,9 @@ def begin(client: mlflow.MlflowClient, began: int | None = None, **tags: str) ->
 def test_runs_whose_process_is_gone_are_closed_and_no_others(audit: Audit, client: mlflow.MlflowClient) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         there = {**process_tags(), PID: str(process.pid)}  # its number was given again: it began at another time
-        living = begin(client, **process_tags())
-        gone = begin(client, **there)
-        elsewhere = begin(client, **{**process_tags(), HOST: "another machine"})
+        living = begin(client, **dict[str, Any](process_tags()))
+        gone = begin(client, **dict[str, Any](there))
+        elsewhere = begin(client, **dict[str, Any]({**process_tags(), HOST: "another machine"}))
         process.communicate(b"\n")
     found = audit()
     assert found["whole"]
@@ -307,7 +307,7 @@ def test_runs_whose_process_is_gone_are_closed_and_no_others(audit: Audit, clien
 
 
 def test_a_run_that_died_before_its_stage_ever_ended_is_closed(audit: Audit, client: mlflow.MlflowClient) -> None:
-    begin(client, **{**process_tags(), STARTED: "0-0 elsewhere 1"})
+    begin(client, **dict[str, Any]({**process_tags(), STARTED: "0-0 elsewhere 1"}))
     Path("dvc.lock").unlink()
     assert "stale run" in kinds(audit())
     assert "stale run" not in kinds(audit("--repair"))

@@ -13,7 +13,6 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -67,7 +66,15 @@ def mend(audit: Audit, run: Callable[..., int]) -> Callable[..., dict[str, Any]]
     return call
 
 
-def replaced(path: Path, make: Callable[[Path], object]) -> Callable[[ModuleType], None]:
+Act = Callable[[], object]  # what somebody does to the project
+
+
+def each(*acts: Act) -> Act:
+    """One after the other."""
+    return lambda: [act() for act in acts]
+
+
+def replaced(path: Path, make: Callable[[Path], object]) -> Act:
     """What was there is moved out of the project, and something else put in its place."""
 
     def tamper() -> None:
@@ -78,15 +85,20 @@ def replaced(path: Path, make: Callable[[Path], object]) -> Callable[[ModuleType
     return tamper
 
 
-def linked(path: Path) -> Callable[[ModuleType], None]:
+def linked(path: Path) -> Act:
     return replaced(path, lambda there: there.symlink_to((ELSEWHERE / there.name).resolve()))
 
 
-def written(path: Path, text: str) -> Callable[[ModuleType], None]:
-    return lambda toy: toy.write_files({str(path): text})
+def linked_to_a_copy(there: Path) -> None:
+    shutil.copytree(ELSEWHERE / "vae", "copy")
+    there.symlink_to("../copy")
 
 
-def edited(path: Path, before: str, now: str) -> Callable[[ModuleType], None]:
+def written(path: Path, text: str) -> Act:
+    return lambda: toy.write_files({str(path): text})
+
+
+def edited(path: Path, before: str, now: str) -> Act:
     def tamper() -> None:
         text = path.read_text()
         assert before in text
@@ -117,7 +129,7 @@ def spoil(place: Path, text: str = "spoilt") -> None:
     place.chmod(0o444)
 
 
-def lock(change: Callable[[dict[str, Any]], object]) -> Callable[[ModuleType], None]:
+def lock(change: Callable[[dict[str, Any]], object]) -> Act:
     """dvc.lock changed as an editor would."""
 
     def tamper() -> None:
@@ -128,19 +140,19 @@ def lock(change: Callable[[dict[str, Any]], object]) -> Callable[[ModuleType], N
     return tamper
 
 
-def both(before: str, now: str) -> Callable[[ModuleType], None]:
+def both(before: str, now: str) -> Act:
     """dvc.yaml changed, and dvc.lock to match, as `dvc commit` does it."""
 
     def tamper() -> None:
-        edited(DEFINED, before, now)(toy)
+        edited(DEFINED, before, now)()
         toy.shell("dvc commit -f train_vae")
 
     return tamper
 
 
-def committed(tamper: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
+def committed(tamper: Act) -> Act:
     def twice() -> None:
-        tamper(toy)
+        tamper()
         toy.commit()
 
     return twice
@@ -157,47 +169,47 @@ def forged_output() -> None:
 
 
 # name: (what is done, the kind, what is named in the finding)
-Case = tuple[Callable[[ModuleType], object], str, str]
+Case = tuple[Act, str, str]
 FILES: dict[str, Case] = {
     "a byte flipped": (written(WEIGHTS, "after 2 steps"), "tampered", "weights.txt"),
     "a file more": (written(VAE / "config.json", "{}"), "tampered", "config.json (new)"),
     "a hidden file more": (written(VAE / ".evil", ""), "tampered", ".evil (new)"),
-    "a file less": (lambda _: (PREPARED / "train/a.txt").unlink(), "tampered", "train/a.txt (gone)"),
-    "a file renamed": (lambda _: WEIGHTS.rename(VAE / "w.txt"), "tampered", "w.txt (new)"),
+    "a file less": (lambda: (PREPARED / "train/a.txt").unlink(), "tampered", "train/a.txt (gone)"),
+    "a file renamed": (lambda: WEIGHTS.rename(VAE / "w.txt"), "tampered", "w.txt (new)"),
     "two files swapped": (
-        lambda _: swap(PREPARED / "train/a.txt", PREPARED / "train/b.txt"),
+        lambda: swap(PREPARED / "train/a.txt", PREPARED / "train/b.txt"),
         "tampered",
         "train/a.txt, train/b.txt",
     ),
     "a file emptied": (written(WEIGHTS, ""), "tampered", "weights.txt"),
     "a line end more": (written(PREPARED / "dataset.json", "dataset.json\n"), "tampered", "dataset.json"),
-    "another artifact": (lambda _: shutil.copytree(PIPELINE, VAE, dirs_exist_ok=True), "tampered", "artifacts/vae"),
-    "an artifact less": (lambda _: shutil.rmtree(VAE), "missing", "artifacts/vae"),
-    "all artifacts less": (lambda _: shutil.rmtree("artifacts"), "missing", "artifacts/vae"),
+    "another artifact": (lambda: shutil.copytree(PIPELINE, VAE, dirs_exist_ok=True), "tampered", "artifacts/vae"),
+    "an artifact less": (lambda: shutil.rmtree(VAE), "missing", "artifacts/vae"),
+    "all artifacts less": (lambda: shutil.rmtree("artifacts"), "missing", "artifacts/vae"),
     "a figure": (written(METRICS, '{"psnr": 40}\n'), "tampered report", str(METRICS)),
-    "a report less": (lambda _: METRICS.unlink(), "missing", str(METRICS)),
+    "a report less": (lambda: METRICS.unlink(), "missing", str(METRICS)),
     "a manifest": (edited(Path("data/manifests/toy.json"), "92eb", "92ec"), "out of date", "data/manifests"),
-    "a manifest less": (lambda _: Path("data/manifests/toy.json").unlink(), "out of date", "data/manifests"),
+    "a manifest less": (lambda: Path("data/manifests/toy.json").unlink(), "out of date", "data/manifests"),
     "code": (written(Path("src/toy/net.py"), "A = 2\n"), "out of date", "src/toy"),
-    "a module less": (lambda _: Path("src/toy/b.py").unlink(), "out of date", "src/toy"),
+    "a module less": (lambda: Path("src/toy/b.py").unlink(), "out of date", "src/toy"),
     "a script": (edited(Path("stages/train_vae.py"), "30", "40"), "out of date", "stages/train_vae.py"),
     "a parameter": (edited(Path("params.yaml"), "steps: 3", "steps: 4"), "out of date", "train_vae.steps is 4"),
 }
 KINDS: dict[str, Case] = {
     "an artifact that is a link": (linked(VAE), "foreign kind", "artifacts/vae"),
     "a link to a folder of the project": (
-        replaced(VAE, lambda there: (shutil.copytree(ELSEWHERE / "vae", "copy"), there.symlink_to("../copy"))),
+        replaced(VAE, linked_to_a_copy),
         "foreign kind",
         "is a link to ../copy",
     ),
     "a file that is a link": (linked(WEIGHTS), "foreign kind", "weights.txt is a link to"),
     "a folder within that is a link": (linked(PREPARED / "train"), "foreign kind", "train is a link to"),
     "all artifacts behind a link": (linked(Path("artifacts")), "foreign kind", "artifacts/vae, artifacts/pipeline"),
-    "a link that leads nowhere": (lambda _: (VAE / "more").symlink_to("/nowhere"), "foreign kind", "more is a link"),
+    "a link that leads nowhere": (lambda: (VAE / "more").symlink_to("/nowhere"), "foreign kind", "more is a link"),
     "a pipe for a file": (replaced(WEIGHTS, os.mkfifo), "foreign kind", "weights.txt is a named pipe"),
     "a pipe for an artifact": (replaced(VAE, os.mkfifo), "foreign kind", "is a named pipe"),
-    "a pipe more": (lambda _: os.mkfifo(VAE / "more"), "foreign kind", "more is a named pipe"),
-    "a pipe with a name that nobody can type": (lambda _: os.mkfifo(VAE / "\x1b[2J"), "foreign kind", "a named pipe"),
+    "a pipe more": (lambda: os.mkfifo(VAE / "more"), "foreign kind", "more is a named pipe"),
+    "a pipe with a name that nobody can type": (lambda: os.mkfifo(VAE / "\x1b[2J"), "foreign kind", "a named pipe"),
     "a socket for a file": (replaced(WEIGHTS, bind), "foreign kind", "weights.txt is a socket"),
     "a folder for a file": (replaced(WEIGHTS, Path.mkdir), "foreign kind", "weights.txt is a folder"),
     "a file for a folder": (replaced(PREPARED / "train", Path.touch), "foreign kind", "train is a file"),
@@ -220,24 +232,24 @@ KINDS: dict[str, Case] = {
     "a .dvcignore that hides more": (edited(Path(".dvcignore"), "__pycache__", "*.txt"), "hidden", "weights.txt"),
 }
 CACHE: dict[str, Case] = {
-    "an object": (lambda _: spoil(in_cache(WEIGHTS)), "corrupt cache", "artifacts/vae/weights.txt"),
-    "an object emptied": (lambda _: spoil(in_cache(WEIGHTS), ""), "corrupt cache", "artifacts/vae/weights.txt"),
-    "a list of a folder": (lambda _: spoil(in_cache(VAE), "[]"), "corrupt cache", "artifacts/vae"),
+    "an object": (lambda: spoil(in_cache(WEIGHTS)), "corrupt cache", "artifacts/vae/weights.txt"),
+    "an object emptied": (lambda: spoil(in_cache(WEIGHTS), ""), "corrupt cache", "artifacts/vae/weights.txt"),
+    "a list of a folder": (lambda: spoil(in_cache(VAE), "[]"), "corrupt cache", "artifacts/vae"),
     "a pipe for an object": (
-        lambda _: replaced(in_cache(WEIGHTS), os.mkfifo)(_),
+        lambda: replaced(in_cache(WEIGHTS), os.mkfifo)(),
         "corrupt cache",
         "is a named pipe, which is artifacts/vae/weights.txt",
     ),
-    "a link for an object": (lambda _: linked(in_cache(WEIGHTS))(_), "corrupt cache", "is a link"),
-    "a folder for an object": (lambda _: replaced(in_cache(WEIGHTS), Path.mkdir)(_), "corrupt cache", "is a folder"),
-    "a link for a folder of objects": (lambda _: linked(in_cache(WEIGHTS).parent)(_), "corrupt cache", "is a link"),
+    "a link for an object": (lambda: linked(in_cache(WEIGHTS))(), "corrupt cache", "is a link"),
+    "a folder for an object": (lambda: replaced(in_cache(WEIGHTS), Path.mkdir)(), "corrupt cache", "is a folder"),
+    "a link for a folder of objects": (lambda: linked(in_cache(WEIGHTS).parent)(), "corrupt cache", "is a link"),
     "an object and the file": (
-        lambda _: (spoil(in_cache(WEIGHTS)), WEIGHTS.write_text("forged")),
+        each(lambda: spoil(in_cache(WEIGHTS)), lambda: WEIGHTS.write_text("forged")),
         "corrupt cache",
         "artifacts/vae/weights.txt",
     ),
     "no cache, and a file": (
-        lambda _: (shutil.rmtree(".dvc/cache"), WEIGHTS.write_text("forged")),
+        each(lambda: shutil.rmtree(".dvc/cache"), lambda: WEIGHTS.write_text("forged")),
         "tampered",
         "artifacts/vae",
     ),
@@ -289,7 +301,7 @@ DEFINITIONS: dict[str, Case] = {
     "a module that hides the library's, in src": (written(Path("src/json.py"), ""), "foreign code", "src/json.py"),
     "a package that hides another": (written(Path("stages/torch/__init__.py"), ""), "foreign code", "stages/torch"),
     "bytecode without a source": (written(Path("stages/yaml.pyc"), ""), "foreign code", "stages/yaml.pyc"),
-    "a link to a module": (lambda _: Path("stages/os.py").symlink_to("/tmp/os.py"), "foreign code", "stages/os.py"),
+    "a link to a module": (lambda: Path("stages/os.py").symlink_to("/tmp/os.py"), "foreign code", "stages/os.py"),
 }
 UNTRACKED = {
     f"{group}: {name}": case
@@ -306,14 +318,14 @@ TRACKED: dict[str, Case] = {
     "an output, the cache and dvc.lock": (forged_output, "contradicted", "artifacts/vae"),
     "the same, committed": (committed(forged_output), "contradicted", "artifacts/vae"),
     "a figure, committed with dvc.lock": (
-        committed(lambda toy: (METRICS.write_text('{"psnr": 40}\n'), toy.shell("dvc commit -f train_vae"))),
+        committed(each(lambda: METRICS.write_text('{"psnr": 40}\n'), lambda: toy.shell("dvc commit -f train_vae"))),
         "contradicted",
         str(METRICS),
     ),
     "a parameter in both files": (
-        lambda toy: (
-            edited(Path("params.yaml"), "learning_rate: 0.001", "learning_rate: 0.002")(toy),
-            toy.shell("dvc commit -f train_vae"),
+        each(
+            edited(Path("params.yaml"), "learning_rate: 0.001", "learning_rate: 0.002"),
+            lambda: toy.shell("dvc commit -f train_vae"),
         ),
         "contradicted",
         "train_vae.learning_rate",
@@ -356,7 +368,7 @@ def named(found: dict[str, Any], kind: str, what: str) -> bool:
 @pytest.mark.parametrize("case", UNTRACKED.values(), ids=UNTRACKED)
 def test_what_is_tampered_with_is_named_and_mended(audit: Audit, mend: Any, case: Case) -> None:
     tamper, kind, what = case
-    tamper(toy)
+    tamper()
     before = everything(ELSEWHERE)
     found = audit()
     assert named(found, kind, what), found["findings"]
@@ -368,7 +380,7 @@ def test_what_is_tampered_with_is_named_and_mended(audit: Audit, mend: Any, case
 @pytest.mark.parametrize("case", TRACKED.values(), ids=TRACKED)
 def test_what_agrees_on_the_disk_is_held_against_the_run(audit: Audit, mend: Any, case: Case) -> None:
     tamper, kind, what = case
-    tamper(toy)
+    tamper()
     found = audit()
     assert named(found, kind, what), found["findings"]
     mended = mend(found, tracked=True)
@@ -385,7 +397,7 @@ def test_a_dvc_yaml_that_is_no_file_is_one_line_with_its_remedy(
     audit: Audit, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It was read, and an audit waited for a writer for ever."""
-    replaced(DEFINED, os.mkfifo)(toy)
+    replaced(DEFINED, os.mkfifo)()
     assert run("audit") == 1
     said = capsys.readouterr().err
     assert said.startswith("darkroom: dvc.yaml: is no file; ")
@@ -424,7 +436,7 @@ def test_links_that_dvc_made_are_known(audit: Audit, kind: str) -> None:
 
 @pytest.mark.usefixtures("project")
 def test_a_link_that_git_keeps_is_no_foreign_kind_where_no_stage_writes(audit: Audit) -> None:
-    linked(Path("data/manifests"))(toy)
+    linked(Path("data/manifests"))()
     toy.commit()
     assert audit()["findings"] == []
 

@@ -175,7 +175,7 @@ def test_a_row_that_was_changed_is_named_and_put_back(audit: Audit, case: str) -
     found = audit()
     assert not found["whole"]
     assert named in str(found["findings"]), found["findings"]
-    healed = heal(audit, toy, broken(found)["remedy"])
+    healed = heal(audit, broken(found)["remedy"])
     assert healed["whole"], healed["findings"]
 
 
@@ -191,6 +191,12 @@ def link_away(file: Path) -> None:
     aside = file.parent.with_name("aside")
     file.parent.rename(aside)
     file.parent.symlink_to(aside.absolute())
+
+
+def link_aside(file: Path) -> None:
+    """A link to what it was, in place of the file."""
+    file.rename(file.with_name("aside"))
+    file.symlink_to("aside")
 
 
 FILES = {  # what lies below .mlflow/artifacts; whether somebody else has its content, too
@@ -210,7 +216,7 @@ WAYS: dict[str, Callable[[Path], Any]] = {
     "code appended": lambda file: file.write_bytes(file.read_bytes() + b"\nimport os\n"),
     "taken away": lambda file: file.unlink(),
     "one more beside it": lambda file: file.with_name("more.py").write_text("1"),
-    "replaced by a link": lambda file: (file.rename(file.with_name("aside")), file.symlink_to("aside")),
+    "replaced by a link": link_aside,
     "its folder a link": link_away,
 }
 
@@ -233,7 +239,7 @@ def test_a_file_that_mlflow_keeps_is_compared_with_its_record(audit: Audit, plac
     found = audit()
     finding = broken(found)
     assert finding["kind"] == "changed in MLflow"
-    healed = heal(audit, toy, finding["remedy"])
+    healed = heal(audit, finding["remedy"])
     assert healed["whole"], healed["findings"]
     assert not any((file.with_name("more.py").exists(), file.is_symlink(), file.parent.is_symlink()))
     kept = FILES[place] or way in ("one more beside it", "replaced by a link", "its folder a link")
@@ -267,7 +273,7 @@ def test_a_record_that_is_gone_or_damaged_is_named_and_comes_back(audit: Audit, 
     finding = named_as(audit(), "lost record")
     assert finding["where"] == str(file)
     assert finding["remedy"].startswith("git checkout" if committed else "darkroom audit --repair")
-    assert heal(audit, toy, finding["remedy"])["whole"]
+    assert heal(audit, finding["remedy"])["whole"]
     assert file.read_bytes() == before
 
 
@@ -281,7 +287,7 @@ def test_a_run_whose_record_and_rows_were_changed_is_made_anew(audit: Audit) -> 
     change("UPDATE params SET value = '4' WHERE key = 'train_vae.steps'")
     finding = named_as(audit(), "lost record")
     assert finding["remedy"] == f"rm -f {file} && dvc repro -f -s train_vae"
-    assert heal(audit, toy, finding["remedy"])["whole"]
+    assert heal(audit, finding["remedy"])["whole"]
 
 
 @pytest.mark.usefixtures("tampered")
@@ -293,7 +299,7 @@ def test_a_second_record_is_not_believed(audit: Audit) -> None:
     forged.save()
     finding = named_as(audit(), "lost record")
     assert finding["remedy"] == f"rm -f {forged.file}"
-    assert heal(audit, toy, finding["remedy"])["whole"]
+    assert heal(audit, finding["remedy"])["whole"]
     assert record.file.exists()
 
 
@@ -328,7 +334,7 @@ def test_what_people_add_is_not_vouched_for_and_stays(audit: Audit) -> None:
     assert "tag looks good" in str(found["not_vouched_for"])
     assert "alias mine" in str(found["not_vouched_for"])
     change("UPDATE params SET value = '4' WHERE key = 'train_vae.steps'")
-    assert heal(audit, toy, broken(audit())["remedy"])["whole"]
+    assert heal(audit, broken(audit())["remedy"])["whole"]
     assert rows("SELECT value FROM tags WHERE key = 'looks good'") == [("yes",)]
 
 

@@ -87,7 +87,7 @@ def test_a_stage_whose_outputs_find_no_room_says_so_and_can_be_run_again(
     status, said = run_here(disk.project, stage)
     assert status == 1
     line = the_line(said, stage, "No space left on device")
-    assert any(Path(path).name in line for path in [*outputs, FOLDER]), line
+    assert any(Path(path).name in line for path in [*outputs, str(FOLDER)]), line
     disk.make_room()
     assert run_here(disk.project, stage)[0] == 0
     assert {path: content_hash(disk.project / path) for path in outputs} == outputs

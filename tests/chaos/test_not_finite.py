@@ -12,7 +12,7 @@ from darkroom.core.artifact import load_tensors, save_tensors
 from darkroom.core.checkpoint import TENSORS
 from darkroom.core.rng import batch_indices
 from darkroom.runner.resuming import FOLDER
-from darkroom.training.engine import steps
+from darkroom.training.engine import phase
 from tests.support import recipe
 
 Run = Callable[..., tuple[int, str]]
@@ -45,7 +45,7 @@ def check_finite(checkpoint: Path) -> None:
 def test_a_training_that_explodes_stops_before_the_update(
     stage: str, finished: Path, run_here: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "learning_rate", lambda config, step, of: 1e30 if step >= GOOD else 1e-3)
+    monkeypatch.setattr(phase, "learning_rate", lambda config, step, of: 1e30 if step >= GOOD else 1e-3)
     without_weight_decay(finished, stage)
     status, said = run_here(finished, stage, checkpoint_steps="1")
     assert status == 1

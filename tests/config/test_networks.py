@@ -115,7 +115,8 @@ def test_a_fault_is_said_in_one_line(
     network: dict[str, Any], changes: list[dict[str, Any]], said: str, tmp_path: Path
 ) -> None:
     values = read(ROOT / "recipes" / "scenes.yaml")
-    for change in (PIXELS, {"train_unet": {"unet": network}}, *changes):
+    each: list[dict[str, Any]] = [PIXELS, {"train_unet": {"unet": network}}, *changes]
+    for change in each:
         values = merged(values, change)
     file = tmp_path / "params.yaml"
     file.write_text(yaml.safe_dump(values), encoding="utf-8")

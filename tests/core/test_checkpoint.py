@@ -42,7 +42,7 @@ def saved(folder: Path, *steps: int) -> None:
         checkpoints.after(step, {"part": Part(step)}, END)
 
 
-def restored(folder: Path, **profile: str) -> tuple[int, float]:
+def restored(folder: Path, **profile: Any) -> tuple[int, float]:
     part = Part(-1)
     step = every_step(folder, **profile).resume({"part": part}, END)
     return step, float(part.state["weights"][0])
@@ -126,7 +126,7 @@ def test_by_the_clock_saving_takes_a_fiftieth_of_the_time_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, cost = [0.0], 3.0
-    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("darkroom.core.checkpoint.time.monotonic", lambda: now[0])
 
     def write(folder: Path, content: object) -> None:
         now[0] += cost

@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -120,7 +121,8 @@ def test_starting_applies_threads_and_determinism() -> None:
         assert start(Runtime("cpu", 1, True)) == CPU
         assert torch.get_num_threads() == 1
         assert torch.are_deterministic_algorithms_enabled()
-        assert not torch.utils.deterministic.fill_uninitialized_memory
+        memory: Any = torch.utils.deterministic
+        assert not memory.fill_uninitialized_memory
         start(Runtime("cpu", 0, True))
         assert torch.get_num_threads() == available_cores()
         assert start(Runtime("cpu", 0, True), rank=1, processes=available_cores()) == CPU

@@ -61,7 +61,7 @@ def test_an_import_ends_before_a_signal_is_raised(
 def test_a_lock_that_is_being_taken_is_not_left_so(interruption: Interruption) -> None:
     condition = threading.Condition()
     with condition:
-        other = threading.Thread(target=lambda: condition.__enter__() and condition.release(), daemon=True)
+        other = threading.Thread(target=condition.__enter__, daemon=True)
         other.start()
         while (frame := sys._current_frames()[other.ident or 0]).f_code.co_name != "__enter__":
             time.sleep(0.01)

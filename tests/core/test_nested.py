@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 from darkroom.core.nested import pack, unpack
 
 
-def through_json(value: object) -> object:
+def through_json(value: Any) -> Any:
     tensors: dict[str, torch.Tensor] = {}
     packed = json.loads(json.dumps(pack(value, tensors), allow_nan=False))
     return unpack(packed, tensors)
@@ -23,17 +24,20 @@ def test_what_goes_in_comes_out() -> None:
     }
     found = through_json(value)
     assert found == value
-    assert isinstance(found["a"][5], tuple)  # type: ignore[index]
+    assert isinstance(found["a"][5], tuple)
 
 
 def test_tensors_come_back_equal_in_memory_of_their_own_and_laid_out_as_they_were() -> None:
     kernel = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last)
-    value = {"kernel": kernel, "plain": [torch.arange(6).view(2, 3), torch.tensor(2.0, dtype=torch.bfloat16)]}
+    value: dict[str, Any] = {
+        "kernel": kernel,
+        "plain": [torch.arange(6).view(2, 3), torch.tensor(2.0, dtype=torch.bfloat16)],
+    }
     found = through_json(value)
-    assert torch.equal(found["kernel"], kernel)  # type: ignore[index]
-    assert found["kernel"].stride() == kernel.stride()  # type: ignore[index]
-    assert found["kernel"].data_ptr() != kernel.data_ptr()  # type: ignore[index]
-    for new, old in zip(found["plain"], value["plain"], strict=True):  # type: ignore[index]
+    assert torch.equal(found["kernel"], kernel)
+    assert found["kernel"].stride() == kernel.stride()
+    assert found["kernel"].data_ptr() != kernel.data_ptr()
+    for new, old in zip(found["plain"], value["plain"], strict=True):
         assert new.dtype == old.dtype
         assert torch.equal(new, old)
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 
-from darkroom.core import progress
 from darkroom.core.progress import Progress, duration, track
 
 Lines = Callable[[], list[str]]
@@ -16,7 +15,7 @@ Lines = Callable[[], list[str]]
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds the clock shows."""
     now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("darkroom.core.progress.time.monotonic", lambda: now[0])
     return now
 
 
@@ -91,7 +90,7 @@ def test_a_time_in_which_the_process_was_stopped_does_not_count(
 ) -> None:
     """Catches SIGSTOP, Ctrl-Z or a sleeping machine in the rate, the time left and the time it took."""
     busy = [0.0]
-    monkeypatch.setattr(progress.time, "process_time", lambda: busy[0])
+    monkeypatch.setattr("darkroom.core.progress.time.process_time", lambda: busy[0])
     with Progress(100, "train") as bar:
         for step in range(100):
             stop = 3600 if step in (40, 41, 70) else 0
@@ -108,7 +107,7 @@ def test_a_long_measurement_between_steps_does_count(
 ) -> None:
     """Catches work taken for a stop: held-out data are measured every so many steps, and will be again."""
     busy = [0.0]
-    monkeypatch.setattr(progress.time, "process_time", lambda: busy[0])
+    monkeypatch.setattr("darkroom.core.progress.time.process_time", lambda: busy[0])
     with Progress(200, "train") as bar:
         for step in range(100):
             took = 30 if step % 20 == 19 else 1

@@ -1,5 +1,7 @@
 """Randomness as a pure function of its arguments."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -14,9 +16,17 @@ def numbers(*keys: str | int) -> list[float]:
 
 def test_equal_keys_give_equal_streams_and_no_others_do() -> None:
     assert numbers(0, "noise", 1) == numbers(0, "noise", 1)
-    keys = [(0, "noise", 1), (1, "noise", 1), (0, "time", 1), (0, "noise", 2), (0, "noise", "1"), (0, "noise"), (0,)]
+    keys: list[tuple[Any, ...]] = [
+        (0, "noise", 1),
+        (1, "noise", 1),
+        (0, "time", 1),
+        (0, "noise", 2),
+        (0, "noise", "1"),
+        (0, "noise"),
+        (0,),
+    ]
     assert len({tuple(numbers(*k)) for k in keys}) == len(keys)
-    drawn = {(*k, tuple(numpy_rng(*k).random(3))) for k in [*keys, *keys]}  # type: ignore[arg-type]
+    drawn = {(*k, tuple(numpy_rng(*k).random(3))) for k in [*keys, *keys]}
     assert len(drawn) == len({numbers for *_, numbers in drawn}) == len(keys)
 
 

@@ -20,14 +20,14 @@ from darkroom.data.images import SUFFIXES, UNREAD
 from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared
 from darkroom.data.repeats import Firsts
-from darkroom.data.sources.base import Sample, Skipped
+from darkroom.data.sources.base import Reader, Sample, Skipped
 from darkroom.data.sources.captioned_folder import CaptionedFolder
 from darkroom.data.sources.image_folder import ImageFolder
 from darkroom.data.sources.webdataset import WebDataset
 
 How = Callable[..., Preparation]
 Pixels = Callable[..., np.ndarray]
-MAKERS = {
+MAKERS: dict[str, Callable[[], Reader]] = {
     "image_folder": lambda: ImageFolder("set", "a {label}"),
     "captioned_folder": lambda: CaptionedFolder("set"),
     "webdataset": lambda: WebDataset("set"),

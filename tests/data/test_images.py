@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,7 +76,7 @@ def test_grey_and_colour_become_each_other(pixels: Callable[..., np.ndarray], pn
 
 
 @pytest.mark.parametrize(("mode", "fill", "expected"), [("1", 1, 255), ("CMYK", (0, 255, 255, 0), (255, 0, 0))])
-def test_other_modes(mode: str, fill: object, expected: object) -> None:
+def test_other_modes(mode: str, fill: Any, expected: object) -> None:
     out = io.BytesIO()
     Image.new(mode, (8, 8), fill).save(out, format="TIFF")
     assert (through(out.getvalue()) == expected).all()

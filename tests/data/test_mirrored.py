@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def test_both_orientations_of_training_pictures_are_cached(
             pixels = np.random.default_rng(i).integers(0, 256, (8, 8, 3), dtype=np.uint8)
             writer.add(split, Row(pixels, f"{i}.png", f"{i}", (), ()))
     writer.finish()
-    config = {"kind": "identity", "network": {}, "identity_range": [-1.0, 1.0], "scaling_factor": None}
+    config: dict[str, Any] = {"kind": "identity", "network": {}, "identity_range": [-1.0, 1.0], "scaling_factor": None}
     origin = provenance(Path("data/prepared"))
     write_network(Path("artifacts/vae"), DIFFUSERS_WEIGHTS, IdentityAutoencoder(-1.0, 1.0), config, origin)
     params = params_of(ROOT / "recipes" / "scenes.yaml")

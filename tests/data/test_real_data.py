@@ -11,6 +11,7 @@ from darkroom.data.prepared import Prepared
 from darkroom.data.sources.torchvision_import import torchvision
 from darkroom.data.sources.torchvision_sets import Torchvision
 from darkroom.data.sources.webdataset import WebDataset
+from tests.support.noting import samples_of
 
 How = Callable[..., Preparation]
 
@@ -26,7 +27,7 @@ def test_fashion_mnist_is_what_torchvision_reads(real_data: Path, tmp_path: Path
 
 
 def test_mnist_is_complete(real_data: Path) -> None:
-    samples = list(Torchvision("MNIST", ".", "a handwritten {label}", False))
+    samples = samples_of(Torchvision("MNIST", ".", "a handwritten {label}", False))
     assert [s.split for s in samples].count("test") == 10_000
     assert len(samples) == 70_000
     assert (samples[0].caption, samples[10_000].caption) == ("a handwritten seven", "a handwritten five")

@@ -10,6 +10,7 @@ import pytest
 from darkroom.data.sources.scenes import COLORS, HEADS, LAYOUTS, RADII, SHAPES, Scene, Scenes
 from darkroom.data.sources.scenes_captions import RELATION_WORDS, SIZE_WORDS
 from darkroom.data.sources.scenes_drawing import DISTANCES, Background, Thing, draw
+from tests.support.noting import samples_of
 
 SOURCE = Scenes(600, 50, 50, 200, seed=3)
 NAMES = [head.name for head in HEADS]
@@ -45,7 +46,9 @@ def read(caption: str) -> tuple[str, list[dict[str, str | None]]]:
             return layout, things if skeleton.index(sides[0]) < skeleton.index(sides[1]) else things[::-1]
     if len(things) == 1:
         return "single", things
-    relation = RELATIONS[RELATION.search(skeleton).group()]
+    found = RELATION.search(skeleton)
+    assert found is not None
+    relation = RELATIONS[found.group()]
     forms = {"@ REL @": 0, "@ is REL @": 0, "REL @ is @": 1, "REL @ there is @": 1, "@ with @ REL": 1}
     plain = re.sub(r"^(there is|this is|here is|an? \w+ of) (?=@)", "", RELATION.sub("REL", skeleton))
     subject = things[forms[plain]]
@@ -109,7 +112,7 @@ def test_pictures_show_what_the_labels_say(scenes: list[Scene], pictures: np.nda
             continue
         spots = [np.argwhere(found == list(COLORS).index(c)) for c in colors]
         for which, spot in zip(("first", "second"), spots, strict=False):
-            widths.setdefault((truth[f"{which}.shape"], truth[f"{which}.size"]), []).append(
+            widths.setdefault((str(truth[f"{which}.shape"]), str(truth[f"{which}.size"])), []).append(
                 int(np.ptp(spot, axis=0).max())
             )
         if len(spots) == 2:
@@ -158,9 +161,9 @@ def test_a_scene_depends_on_its_index_alone(scenes: list[Scene], pictures: np.nd
         assert SOURCE.scene("train", i) == scenes[i]
         assert np.array_equal(SOURCE.draw([scenes[i]])[0], pictures[i])
     longer = Scenes(3, 4, 5, 6, seed=3)
-    samples = {s.path: s for s in longer}
+    samples = {s.path: s for s in samples_of(longer)}
     assert len(samples) == 18
-    assert np.array_equal(samples["train/000002.png"].image, pictures[2])
+    assert np.array_equal(np.asarray(samples["train/000002.png"].image), pictures[2])
     assert SOURCE.scene("test", 0) != scenes[0]
     assert Scenes(1, 1, 1, 1, seed=4).scene("train", 0) != scenes[0]
 

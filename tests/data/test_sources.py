@@ -5,6 +5,7 @@ import json
 import tarfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from darkroom.data.sources.captioned_folder import CaptionedFolder
 from darkroom.data.sources.captions import from_class
 from darkroom.data.sources.image_folder import ImageFolder
 from darkroom.data.sources.webdataset import WebDataset
+from tests.support.noting import samples_of
 
 Pixels = Callable[..., np.ndarray]
 Png = Callable[[np.ndarray], bytes]
@@ -56,7 +58,7 @@ def test_class_folders_give_labels_and_captions(put: Callable[..., None]) -> Non
     source = ImageFolder("set", "a photo of a {label}")
     assert source.classes == ("aardvark", "ice_bear", "zebra")
     assert source.description.heads[0].classes == source.classes
-    assert [(s.path, s.caption, s.labels) for s in source] == [
+    assert [(s.path, s.caption, s.labels) for s in samples_of(source)] == [
         ("aardvark/c.webp", "a photo of an aardvark", (0,)),
         ("ice_bear/a.png", "a photo of an ice bear", (1,)),
         ("zebra/deep/b.JPG", "a photo of a zebra", (2,)),
@@ -67,7 +69,7 @@ def test_class_folders_in_official_splits(put: Callable[..., None]) -> None:
     put({"train/cat/a.png": 0, "val/dog/b.png": 1, "test/cat/c.png": 2})
     source = ImageFolder("set", "{label}")
     assert source.classes == ("cat", "dog")
-    assert [(s.path, s.split) for s in source] == [
+    assert [(s.path, s.split) for s in samples_of(source)] == [
         ("test/cat/c.png", "test"),
         ("val/dog/b.png", "validation"),
         ("train/cat/a.png", "train"),
@@ -125,7 +127,7 @@ def test_captions_that_are_missing_or_not_utf8(put: Callable[..., None], folder:
 
 
 def test_jsonl_metadata_of_official_splits(put: Callable[..., None]) -> None:
-    records = {
+    records: dict[str, list[Any]] = {
         "test": [{"file_name": "a.png", "text": "one"}],
         "train": [{"file_name": "in/a.png", "text": "two"}, {"file_name": "b.png", "caption": "three", "more": [1]}],
     }
@@ -151,7 +153,7 @@ def test_csv_metadata(put: Callable[..., None]) -> None:
 
 def test_several_captions_of_one_picture(put: Callable[..., None]) -> None:
     put({"metadata.jsonl": '{"file_name": "a.png", "text": "x"}\n{"file_name": "a.png", "text": "y"}', "a.png": 0})
-    assert [(s.caption, s.others) for s in CaptionedFolder("set")] == [("x", ("y",))]
+    assert [(s.caption, s.others) for s in samples_of(CaptionedFolder("set"))] == [("x", ("y",))]
 
 
 def test_records_of_no_use_are_reported(put: Callable[..., None], folder: Path) -> None:
@@ -298,7 +300,8 @@ def test_damaged_shards_are_errors(folder: Path, picture: Callable[[int], bytes]
     if harm == "header":
         at = data.index(b"2.png")
         data[at + 150] ^= 0xFF
-    shard.write_bytes({"cut": data[:3000], "header": data, "empty": b"", "text": b"a text file" * 100}[harm])
+    harmed = {"cut": bytes(data[:3000]), "header": bytes(data), "empty": b"", "text": b"a text file" * 100}
+    shard.write_bytes(harmed[harm])
     with pytest.raises(DarkroomError, match=r"x\.tar: damaged"):
         list(WebDataset("set"))
 

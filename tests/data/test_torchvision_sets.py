@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ How = Callable[..., Preparation]
 Write = Callable[..., dict[str, np.ndarray]]
 
 
-def digits(root: str = "set", manifest: object = None) -> Torchvision:
+def digits(root: str = "set", manifest: Any = None) -> Torchvision:
     return Torchvision("MNIST", root, "a handwritten {label}", False, manifest)
 
 
@@ -106,7 +107,7 @@ def cifar(folder: Path, batch: object) -> Torchvision:
 
 def test_cifar_batches(folder: Path) -> None:
     data = np.random.default_rng(0).integers(0, 256, (4, 3072), dtype=np.uint8)
-    samples = list(cifar(folder, {"data": data, "labels": [0, 3, 9, 10], "filenames": ["a", "b", "c", "d"]}))
+    samples: list[Any] = list(cifar(folder, {"data": data, "labels": [0, 3, 9, 10], "filenames": ["a", "b", "c", "d"]}))
     assert len(samples) == 24
     assert np.array_equal(samples[1].image, data[1].reshape(3, 32, 32).transpose(1, 2, 0))
     assert [s.caption for s in samples[:3]] == ["a photo of an airplane", "a photo of a cat", "a photo of a truck"]

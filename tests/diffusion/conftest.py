@@ -40,7 +40,8 @@ class Gaussian:
     def flow(self, x: Tensor, start: Level, end: Level) -> Tensor:
         """Where the probability flow takes x: it keeps its quantile."""
         ratio = (self.variance(end) / self.variance(start)) ** 0.5
-        return end.alpha * self.mean + ratio * (x - start.alpha * self.mean)
+        result: Tensor = end.alpha * self.mean + ratio * (x - start.alpha * self.mean)
+        return result
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def gaussian() -> type[Gaussian]:
     return Gaussian
 
 
-@pytest.fixture(params=PROCESSES.values(), ids=PROCESSES)
+@pytest.fixture(params=list(PROCESSES.values()), ids=list(PROCESSES))
 def process(request: pytest.FixtureRequest) -> Process:
     """One of each kind."""
     made: Process = request.param

@@ -55,7 +55,11 @@ def test_a_sampler_may_be_asked_for_in_each_form() -> None:
     expected = make_sampling(**{**FOUR, "sampler": "ddim"}, eta=0.5)
     for form in ("ddim,eta=0.5", {"kind": "ddim", "eta": 0.5}, sampler_named("ddim", eta=0.5)):
         assert make_sampling(**FOUR).changed(sampler=form) == expected
-    published = {"ddim": {"eta": 0.0}, "ddpm": {"variance": "beta_tilde"}, "predictor_corrector": {"snr": 0.16}}
+    published: dict[str, dict[str, Any]] = {
+        "ddim": {"eta": 0.0},
+        "ddpm": {"variance": "beta_tilde"},
+        "predictor_corrector": {"snr": 0.16},
+    }
     for name, options in {**published, "ode": {"tolerance": 1e-5}}.items():
         assert sampler_named(name).model_dump() == {"kind": name, **options}
 

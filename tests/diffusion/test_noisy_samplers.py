@@ -24,7 +24,7 @@ def test_a_ddpm_step_draws_from_the_posterior() -> None:
     now, after = levels
     mean = 0.4
 
-    def step(x: float, noise: float) -> float:
+    def step(x: Any, noise: float) -> float:
         values = sample(
             "ddpm",
             lambda x, level: torch.full_like(x, mean),
@@ -156,11 +156,11 @@ def test_a_correction_has_the_published_size_and_an_end(draw: Callable[..., Tens
     level, z, snr = make_ve(25.0, 1e-3).level(700), draw(1, 1, 4, 4, seed=1), 0.16
     for factor in (1.0, 1e-9):  # as much of a score as noise has, and next to none
         x, g = draw(1, 1, 4, 4), -factor * draw(1, 1, 4, 4, seed=2) / level.sigma
-        seen = []
+        seen: list[Tensor] = []
 
         def denoise(x: Tensor, at: Level, g: Tensor = g, seen: list[Tensor] = seen) -> Tensor:
             seen.append(x)
-            return x + at.sigma**2 * g
+            return x + level.sigma**2 * g
 
         sample("predictor_corrector", denoise, x, [level, CLEAN], lambda i: z, snr=snr)
         step = min(2 * (snr * 16**0.5 / float(g.norm())) ** 2, float(level.sigma) ** 2)

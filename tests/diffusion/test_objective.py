@@ -41,7 +41,7 @@ def test_uniform_weights_are_one(prediction_type: PredictionType) -> None:
 
 def test_min_snr_weights_are_the_published_ones() -> None:
     """Hang et al. 2023, section 3.4, gamma = 5."""
-    expected = {
+    expected: dict[PredictionType, Tensor] = {
         "sample": SNR.clamp(max=5),
         "epsilon": SNR.clamp(max=5) / SNR,
         "v_prediction": SNR.clamp(max=5) / (SNR + 1),
@@ -65,12 +65,12 @@ def test_edm_weights_are_the_published_ones() -> None:
     """
     process = make_ve(25.0, 1e-5)
     times = process.training_times(torch.tensor([0.0, 0.3, 0.9]))
-    s = process.levels(times).sigma.flatten()
+    s = torch.as_tensor(process.levels(times).sigma).flatten()
     found = plain(process, "sample", "edm").weight(times)
     torch.testing.assert_close(found, (s**2 + 0.25) / (0.5 * s) ** 2, rtol=1e-4, atol=0)
     weighting = EDMWeighting(kind="edm", sigma_data=1.0)
     config = plain(SCHEDULE, "v_prediction", "edm").config.model_copy(update={"weighting": weighting})
-    unit = make_objective(SCHEDULE, config).weight(TIMES)
+    unit = Objective(SCHEDULE, config).weight(TIMES)
     torch.testing.assert_close(unit, torch.ones(5), rtol=1e-4, atol=0)
 
 

@@ -28,7 +28,8 @@ def test_the_ode_is_solved_to_its_tolerance_in_few_evaluations(
 
     def denoise(x: Tensor, level: Level) -> Tensor:
         asked.append(level)
-        return world.denoise(x, level)
+        result: Tensor = world.denoise(x, level)
+        return result
 
     levels = level_grid(process, 20, "linspace")[:-1]
     x = process.spread * draw(1, 1, 8, 8)
@@ -56,7 +57,8 @@ def test_the_ode_is_solved_to_its_tolerance_in_few_evaluations(
 def test_the_ode_does_not_depend_on_where_it_is_watched(gaussian: Any, draw: Callable[..., Tensor]) -> None:
     world, x, process, ends = gaussian(0.4, 0.3), draw(2, 1, 4, 4), make_flow(0.001), []
     for n in (2, 7, 50):
-        levels, seen = level_grid(process, n, "linspace"), []
+        seen: list[Any] = []
+        levels = level_grid(process, n, "linspace")
 
         def watch(step: int, x: Tensor, x0: Tensor, seen: list[Any] = seen) -> None:
             seen.append((step, x))

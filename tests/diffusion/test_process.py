@@ -73,7 +73,7 @@ def test_a_level_is_found_by_its_ratio(kind: str) -> None:
 def test_levels_of_training_are_those_of_sampling_and_grow_noisier(kind: str) -> None:
     process = process_of(KINDS[kind])
     times = process.training_times(torch.arange(0, 1, 0.125))
-    trained = process.levels(times)
+    trained: Any = process.levels(times)
     assert trained.alpha.shape == trained.sigma.shape == (8, 1, 1, 1)
     levels = [process.level(t) for t in times.tolist()]
     assert trained.alpha.flatten().tolist() == pytest.approx([level.alpha for level in levels], rel=1e-5)

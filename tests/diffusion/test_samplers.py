@@ -102,7 +102,8 @@ def test_a_walk_out_of_pure_noise_stays_where_the_pictures_are(
     world = gaussian(0.4, 0.3)
 
     def denoise(x: Tensor, level: Level) -> Tensor:
-        return world.denoise(x, level) + (0.1 if level.alpha < 1e-3 else 0.0)
+        result: Tensor = world.denoise(x, level) + (0.1 if level.alpha < 1e-3 else 0.0)
+        return result
 
     levels = level_grid(make_vp("cosine", 0.0001, 0.02, 1000), 20, "trailing")
     found = walk(name, denoise, draw(8, 1, 4, 4), levels)
@@ -153,7 +154,8 @@ def test_every_step_is_shown_and_the_network_asked_no_more_than_needed(
 
     def denoise(x: Tensor, level: Level) -> Tensor:
         asked.append(level)
-        return world.denoise(x, level)
+        result: Tensor = world.denoise(x, level)
+        return result
 
     levels = level_grid(SCHEDULE, 6, "trailing")
     found = sample(

@@ -48,7 +48,7 @@ def test_time_and_level_are_each_others_inverse(name: str, t: float) -> None:
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_the_levels_of_training_are_those_of_sampling(name: str) -> None:
     schedule, times = make(name), torch.tensor([0, 3, 500, 999])
-    trained = schedule.levels(times)
+    trained: Any = schedule.levels(times)
     assert trained.alpha.shape == trained.sigma.shape == (4, 1, 1, 1)
     for i, t in enumerate(times.tolist()):
         assert float(trained.alpha[i]) == pytest.approx(schedule.level(t).alpha, rel=1e-6)

@@ -81,8 +81,9 @@ def start(environment_of: Callable[[Path], dict[str, str]]) -> Iterator[Start]:
     yield begin
     for one in started:
         if one.process.poll() is None:
-            for process in (*psutil.Process(one.process.pid).children(recursive=True), one.process):
+            for process in psutil.Process(one.process.pid).children(recursive=True):
                 process.kill()  # dvc killed alone would leave its stage at work
+            one.process.kill()
 
 
 def stop_at(project: Path) -> int:

@@ -198,7 +198,7 @@ def test_what_comes_out_otherwise_is_kept_though_the_old_files_cannot_be_listed(
 def test_of_two_at_once_the_second_leaves_the_first_its_copy(
     clone: Path, monkeypatch: pytest.MonkeyPatch, run: Run, capsys: Said
 ) -> None:
-    call = reproduce.answer
+    call: Callable[..., str] = vars(reproduce)["answer"]
 
     def meanwhile(*arguments: str) -> str:
         if arguments[0] == "clone":

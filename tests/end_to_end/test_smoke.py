@@ -92,7 +92,7 @@ def give_data(
     """Puts pictures of the recipe's kind, and what it starts from, where it looks for them."""
 
     def give(p: Params) -> None:
-        source = p.prepare_data.source
+        source: Any = p.prepare_data.source
         if source.kind == "torchvision":
             write_idx(Path("data/raw") / source.root, source.name, 80, 2 * TEST_PICTURES)
         elif source.kind == "image_folder":

@@ -16,7 +16,7 @@ from darkroom.interop.diffusers import UNET, VAE
 from tests.support import pipelines
 
 SCENES = Info("scenes", 16, 3, {"test": 50, "train": 4321}, (), (), {"words": 98}, (), captions=True)
-TRAINED = {
+TRAINED: dict[str, dict[str, Any]] = {
     "train_vae": {"kind": "pretrained", "path": "artifacts/imported/set/vae"},
     "train_unet": {
         "steps": 1400,

@@ -14,7 +14,8 @@ def gaussian(n: int, seed: int, mean: float = 0.0, scale: float = 1.0, width: in
     x = torch.randn(n, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     x = x - x.mean(0)
     values, vectors = torch.linalg.eigh(torch.cov(x.T))
-    return mean + scale * (x @ vectors / values.sqrt())
+    result: Tensor = mean + scale * (x @ vectors / values.sqrt())
+    return result
 
 
 def test_fid_of_two_gaussians_is_the_closed_form() -> None:

@@ -68,7 +68,8 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         out: Tensor = self.heads(self.trunk(x))
-        return out.split(self.sizes, dim=1)
+        result: tuple[Tensor, ...] = out.split(self.sizes, dim=1)
+        return result
 
     @torch.no_grad()
     def read(self, images: Tensor) -> Tensor:
@@ -108,7 +109,7 @@ def trained(seen: Chosen, classes: list[int]) -> ResNet:
 
 def accuracy(network: ResNet, data: Prepared, names: list[str]) -> dict[str, Mapping[str, float]]:
     """{split: figures} on the real pictures that the network has not seen, all their attributes asked for."""
-    found = {}
+    found: dict[str, Mapping[str, float]] = {}
     for name in ("test", "novel"):
         split = data.split(name)
         rows = (halves(split) == 1).nonzero().flatten()

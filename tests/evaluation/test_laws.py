@@ -1,6 +1,6 @@
 """No bad picture gets a flattering figure: judges trained on toy pictures, and pictures that nobody would call good."""
 
-from dataclasses import dataclass
+from typing import cast
 
 import pytest
 import torch
@@ -16,31 +16,14 @@ from darkroom.evaluation.fidelity import fidelity
 from darkroom.evaluation.judge import Judge
 from darkroom.evaluation.judging import Judges, normalised
 from darkroom.evaluation.scale import bad_pictures, fault
-from darkroom.nn.judge.classifier import JUDGES
+from darkroom.nn.judge.classifier import JUDGES, Classifier
 from darkroom.nn.judge.conv_tower import ConvTowerConfig
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.judge import JudgeShape, make_judges
+from tests.support.splits import Split
 
 CPU, SIZE, CLASSES = torch.device("cpu"), 16, ("red", "green", "blue")
 HEADS = (Head("color", CLASSES), Head("side", ("left", "right")))
-
-
-@dataclass
-class Split:
-    """What a PreparedSplit gives, of pictures at hand."""
-
-    name: str
-    pictures: Tensor
-    captions: list[str]
-    labels: Tensor
-    mentioned: Tensor
-    info: Info
-
-    def __len__(self) -> int:
-        return len(self.captions)
-
-    def images(self, indices: Tensor | None = None) -> Tensor:
-        return self.pictures if indices is None else self.pictures[indices]
 
 
 def split(name: str, n: int, seed: int) -> Split:
@@ -72,7 +55,7 @@ def trained(splits: dict[str, Split], steps: int) -> list[Judge]:
             optimizer.step()
         judge.network.requires_grad_(False)
     return [
-        Judge(name, i, "classifier", HEADS, judges.each[name].network.eval(), None, CPU)
+        Judge(name, i, "classifier", HEADS, cast(Classifier, judges.each[name].network.eval()), None, CPU)
         for i, name in enumerate(JUDGES)
     ]
 

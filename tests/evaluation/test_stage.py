@@ -110,7 +110,7 @@ def test_everything_is_measured_and_shown_and_twice_the_same(project: Path, eval
     assert any(name.startswith("withheld: alignment.test.") for name in figures)
     assert {file.name for file in Path("reports/evaluation/pictures").iterdir()} == PICTURES
     with Image.open("reports/evaluation/pictures/denoising.gif") as gif:
-        assert gif.n_frames == 1 + 2
+        assert getattr(gif, "n_frames", 1) == 1 + 2
     recorded = json.loads(Path("artifacts/pipeline/provenance.json").read_text())["inputs"]
     assert recorded["artifacts/unet"] == content_hash("artifacts/unet")
     card = read_card(Path("artifacts/pipeline"))

@@ -6,7 +6,6 @@ everything it said was printed.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -23,28 +22,11 @@ from darkroom.nn.judge.classifier import JUDGES
 from darkroom.nn.judge.conv_tower import ConvTowerConfig
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.judge import JudgeShape, make_judges
+from tests.support.splits import Split
 
 CPU, SIZE = torch.device("cpu"), 16
 HEADS = (Head("color", ("red", "green", "blue")), Head("side", ("left", "right")), Head("dot", ("dark", "light")))
 TEXT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-
-
-@dataclass
-class Split:
-    """What a PreparedSplit gives, of pictures at hand."""
-
-    name: str
-    pictures: Tensor
-    captions: list[str]
-    labels: Tensor
-    named: Tensor
-    info: Info
-
-    def __len__(self) -> int:
-        return len(self.captions)
-
-    def images(self, indices: Tensor | None = None) -> Tensor:
-        return self.pictures if indices is None else self.pictures[indices]
 
 
 def split(name: str, n: int, seed: int, heads: tuple[Head, ...] = HEADS, riddle: bool = False) -> Split:

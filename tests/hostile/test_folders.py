@@ -4,11 +4,14 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from darkroom.data.manifest import Files, Manifest, scan
+from darkroom.data.sources.base import Reader
 from darkroom.data.sources.torchvision_sets import Torchvision
 from tests.support import corpus, trial
 
@@ -44,7 +47,7 @@ def test_what_cannot_be_read_is_an_error(kind: str, trap: str, folder: Path) -> 
     if kind == "captioned_folder":
         (folder / "x.png").write_bytes(corpus.saved(corpus.photo(0), "PNG"))
     make(folder / KINDS[kind])
-    source = trial.MAKERS[kind]("set")
+    source: Any = trial.MAKERS[kind]("set")
     name = KINDS[kind]
     assert f"{name}: {reason}" in trial.refusal(lambda: list(source))
     assert f"{name}: {reason}" in trial.refusal(lambda: scan(source.files, "unwritten.json"))
@@ -118,10 +121,14 @@ def test_names_that_are_not_utf8_are_errors(name: bytes, folder: Path) -> None:
     assert "is not UTF-8; rename it" in trial.refusal(lambda: list(trial.MAKERS["image_folder"]("set")))
 
 
+def read_all(make: Callable[[str], Reader], root: str) -> None:
+    list(make(root))
+
+
 @pytest.mark.parametrize("root", ["x" * 5000, "a\0b", "two\nlines", "\ud800", "gone"])
 def test_roots_that_are_none_are_errors(root: str, folder: Path) -> None:
     for make in (*trial.MAKERS.values(), lambda root: Torchvision("MNIST", root, "{label}", False)):
-        message = trial.refusal(lambda make=make: list(make(root)))
+        message = trial.refusal(partial(read_all, make, root))
         assert "no such f" in message
         assert "DARKROOM_DATA" in message
 
@@ -139,6 +146,6 @@ def test_manifests_of_any_content(tmp_path: Path) -> None:
         path.write_bytes(content)
         assert str(path) in trial.refusal(lambda: Manifest.load(path))
     for other in (tmp_path, "x" * 5000, "a\0b", "two\nlines"):
-        trial.refusal(lambda other=other: Manifest.load(other))
+        trial.refusal(partial(Manifest.load, other))
     path.write_bytes(b'{"../../\\n\\ud800": {"size": -1, "md5": "x"}}')
     trial.refusal(lambda: Manifest.load(path).check_names(["a\nb"]))

@@ -4,10 +4,12 @@ import gzip
 import io
 import tarfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from darkroom.data.sources.base import Sample, Skipped
 from tests.support import corpus, trial
 
 BLOCK = tarfile.BLOCKSIZE
@@ -22,10 +24,10 @@ def two() -> bytes:
 
 
 @pytest.fixture
-def read(folder: Path) -> Callable[[bytes], list[object]]:
+def read(folder: Path) -> Callable[[bytes], list[Sample | Skipped]]:
     """The items of a data set of one shard with this content: as many as its description says."""
 
-    def items(content: bytes) -> list[object]:
+    def items(content: bytes) -> list[Sample | Skipped]:
         (folder / "x.tar").write_bytes(content)
         source = trial.MAKERS["webdataset"]("set")
         found = list(source)
@@ -50,7 +52,7 @@ def test_a_shard_cut_anywhere_is_an_error(two: bytes, read: Callable[[bytes], li
     """Between two members too, where nothing is missing that could be seen to be."""
     assert len(read(two)) == 2
     for length in (*range(0, end_of(two) + 1, BLOCK), *range(100, end_of(two) + BLOCK, 333)):
-        assert trial.refusal(lambda length=length: read(two[:length])).startswith("x.tar: damaged tar shard (")
+        assert trial.refusal(partial(read, two[:length])).startswith("x.tar: damaged tar shard (")
     assert len(read(two[: end_of(two) + BLOCK])) == 2
 
 
@@ -70,7 +72,7 @@ def test_forged_shards_are_errors(two: bytes, read: Callable[[bytes], list[objec
         "extended headers without end": header("x", 0, pax) * 3000 + two,
     }
     for what, content in forged.items():
-        message = trial.refusal(lambda content=content: read(content))
+        message = trial.refusal(partial(read, content))
         assert message.startswith("x.tar: damaged tar shard ("), what
     for size in ("-1024", "-1", "9" * 5000, str(2**70), "1e3"):
         out = io.BytesIO()
@@ -78,7 +80,7 @@ def test_forged_shards_are_errors(two: bytes, read: Callable[[bytes], list[objec
             member = tarfile.TarInfo("a.png")
             member.pax_headers = {"size": size}
             archive.addfile(member)
-        trial.refusal(lambda out=out: read(out.getvalue() + two))
+        trial.refusal(partial(read, out.getvalue() + two))
 
 
 def test_a_compressed_shard_is_no_silent_loss(two: bytes, folder: Path) -> None:

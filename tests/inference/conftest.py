@@ -16,7 +16,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pipeline]:
     """A pipeline of random networks, by the arguments of `pipelines.assembled`."""
     made: dict[str, Pipeline] = {}
 
-    def pipeline(**how: object) -> Pipeline:
+    def pipeline(**how: Any) -> Pipeline:
         if str(how) not in made:
             path = pipelines.assembled(tmp_path_factory.mktemp("pipeline"), **how)
             made[str(how)] = Pipeline.from_pretrained(path, device="cpu")

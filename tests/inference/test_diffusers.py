@@ -21,7 +21,7 @@ from darkroom.interop.diffusers import write_scheduler
 from darkroom.interop.scheduler import GUIDANCE_SCALE, SCHEDULERS, STEPS
 from darkroom.interop.single_file import PROCESS as LINEAR
 from tests.support import pipelines
-from tests.support.diffusion import make_sampling
+from tests.support.diffusion import make_sampling, vp_config
 
 PROMPTS = ["a small red circle", "a large blue square", "a small red circle, and much that is said beyond the end"]
 
@@ -44,9 +44,9 @@ def opened(diffusers: Any, transformers: Any) -> Callable[[Pipeline], Any]:
     [
         {},
         {"prediction_type": "epsilon", "process": LINEAR, "channels": 1},
-        {"prediction_type": "sample", "process": {**LINEAR, "schedule": "linear"}},
-        {"process": {**LINEAR, "rescale_betas_zero_snr": True}},
-        {"prediction_type": "epsilon", "process": {**LINEAR, "num_train_timesteps": 300, "scale_betas": True}},
+        {"prediction_type": "sample", "process": vp_config("linear", 0.00085, 0.012)},
+        {"process": LINEAR.model_copy(update={"rescale_betas_zero_snr": True})},
+        {"prediction_type": "epsilon", "process": vp_config("scaled_linear", 0.00085, 0.012, 300, scale_betas=True)},
     ],
     ids=["cosine v", "scaled linear eps, grey", "linear x0", "zero snr v", "300 times eps"],
 )
@@ -78,7 +78,7 @@ PNDM = {**GIVEN, "skip_prk_steps": True, "set_alpha_to_one": False}
 OURS = {"spacing": "leading", "steps_offset": 1}
 LOW = {"set_alpha_to_one": False}
 EVALUATIONS = {"ddim": 20, "euler": 20, "heun": 39, "dpmpp_2m": 20, "pndm": 21}
-CASES = {
+CASES: dict[str, tuple[Any, dict[str, Any], str, dict[str, Any]]] = {
     "ddim": ("ddim", OURS | LOW, "DDIMScheduler", DDIM),
     "euler": ("euler", OURS, "EulerDiscreteScheduler", GIVEN),
     "heun": ("heun", OURS, "HeunDiscreteScheduler", GIVEN),

@@ -14,6 +14,7 @@ from darkroom.inference.editing import as_mask
 from darkroom.inference.options import Options
 from darkroom.inference.pipeline import Pipeline
 from darkroom.nn.autoencoder import tiling as memory
+from tests.support.noting import noted
 
 PROMPTS = ["a small red circle", "a large blue square", "a small green square"]
 SAMPLERS = ["ddim", "ddpm", "heun", "dpmpp_2m_sde"]
@@ -135,11 +136,16 @@ def test_any_size_is_padded_and_cropped_back(size: tuple[int, int], make: Make) 
     assert torch.equal(painted[0][:, ~wanted], scene[:, ~wanted])
 
 
+def wipe(step: int, x: torch.Tensor, x0: torch.Tensor) -> None:
+    x.zero_()
+    x0.zero_()
+
+
 def test_the_callers_pictures_are_not_changed(make: Make, scene: torch.Tensor, mask: torch.Tensor) -> None:
     pipeline, before, mask_before = make(), scene.clone(), mask.clone()
     drawn = pipeline.inpaint("a", scene, mask).tensor
     drawn.zero_()
-    pipeline.image_to_image("a", scene, strength=0.5, on_step=lambda k, x, x0: (x.zero_(), x0.zero_()))
+    pipeline.image_to_image("a", scene, strength=0.5, on_step=wipe)
     assert torch.equal(scene, before)
     assert torch.equal(mask, mask_before)
 
@@ -168,11 +174,12 @@ def test_a_negative_prompt_leads_away_and_the_prompt_itself_cancels_guidance(mak
 
 
 def test_rescaled_guidance_is_another_picture_and_none_without_guidance(make: Make, apart: Apart) -> None:
-    pipeline, how = make(), {"guidance_rescale": 1.0}
+    options: dict[str, Any] = {"guidance_rescale": 1.0}
+    pipeline = make()
     plain = pipeline.text_to_image(PROMPTS, guidance_scale=9).tensor
-    assert apart(plain, pipeline.text_to_image(PROMPTS, guidance_scale=9, **how).tensor) > 5
+    assert apart(plain, pipeline.text_to_image(PROMPTS, guidance_scale=9, **options).tensor) > 5
     unguided = pipeline.text_to_image(PROMPTS, guidance_scale=1).tensor
-    assert torch.equal(unguided, pipeline.text_to_image(PROMPTS, guidance_scale=1, **how).tensor)
+    assert torch.equal(unguided, pipeline.text_to_image(PROMPTS, guidance_scale=1, **options).tensor)
 
 
 @pytest.mark.parametrize(
@@ -223,13 +230,14 @@ def test_an_unknown_option_is_a_mistake_in_the_program(make: Make) -> None:
 def test_large_pictures_go_through_the_autoencoder_one_by_one_and_in_tiles(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vae, sizes = make().vae, []
+    sizes: list[tuple[int, ...]] = []
+    vae = make().vae
     z = torch.randn(3, 4, 20, 28, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         whole = vae.decode(z)
         assert torch.allclose(memory.decode(vae, z, at_once=1), whole, atol=1e-4)
         decode = type(vae).decode
-        monkeypatch.setattr(type(vae), "decode", lambda self, z: sizes.append(tuple(z.shape)) or decode(self, z))
+        monkeypatch.setattr(type(vae), "decode", lambda self, z: noted(sizes, tuple(z.shape), decode(self, z)))
         monkeypatch.setattr(memory, "TILE", 32)
         monkeypatch.setattr(memory, "OVERLAP", 8)
         tiled = memory.decode(vae, z, whole=1)

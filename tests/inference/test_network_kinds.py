@@ -74,7 +74,8 @@ def test_no_call_reads_from_the_device(how: dict[str, Any]) -> None:
 
 
 def test_a_picture_depends_on_its_own_prompt_and_seed_and_not_on_its_batch(pipeline: Pipeline, apart: Any) -> None:
-    asked, how = prompts(pipeline), {"guidance_scale": 2.0, "sampler": "ddpm"}
+    how: dict[str, Any] = {"guidance_scale": 2.0, "sampler": "ddpm"}
+    asked = prompts(pipeline)
     together = pipeline.text_to_image(asked, seeds=[0, 1, 2], **how).tensor
     side = pipeline.info.image_size
     assert together.shape == (3, 3, side, side)

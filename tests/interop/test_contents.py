@@ -124,7 +124,7 @@ def test_a_scheduler_that_was_changed_since_says_how_steps_are_taken(made_folder
         path = tmp_path / "out" / file
         path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     found = read_model(tmp_path / "out").sampling
-    assert (found.sampler, found.num_inference_steps) == ("euler", 12)
+    assert (found.sampler.kind, found.num_inference_steps) == ("euler", 12)
 
 
 @pytest.mark.parametrize("file", ["model_index.json", "unet/config.json", "tokenizer/vocab.json", "darkroom.json"])

@@ -26,7 +26,7 @@ from darkroom.interop.scheduler import scheduler_config as written
 from darkroom.interop.single_file import PROCESS
 from tests.support.diffusion import make_sampling, vp_config
 
-SAMPLINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
+SAMPLINGS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "DDIMScheduler": ("ddim", "leading", {"set_alpha_to_one": False}),
     "PNDMScheduler": ("pndm", "leading", {"set_alpha_to_one": False}),
     "DDPMScheduler": ("ddpm", "leading", {}),
@@ -49,7 +49,7 @@ def test_sampling_is_read_as_it_was_written(name: str, tmp_path: Path) -> None:
     assert read_scheduler(tmp_path) == (PROCESS, "epsilon", sampling)
 
 
-OTHERWISE: dict[str, tuple[str, str, dict[str, Any]]] = {
+OTHERWISE: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "a scale that Euler's class does not begin with": ("euler", "trailing", {}),
     "an end that Euler's class does not have": ("euler", "leading", {"set_alpha_to_one": False}),
     "times that the DPM solvers' class leaves out": ("dpmpp_2m", "leading", {}),
@@ -80,8 +80,8 @@ def test_an_offset_that_diffusers_would_replace_is_not_written() -> None:
     sampling = make_sampling("ddim", STEPS, GUIDANCE_SCALE, "leading", steps_offset=0)
     with pytest.raises(DarkroomError, match=r"sampling\.steps_offset = 0 becomes 1 .* draw with 1, or with trailing"):
         written(PROCESS, "epsilon", sampling)
-    for unread in ("trailing", 7), ("leading", 1):
-        sampling = make_sampling("ddim", STEPS, GUIDANCE_SCALE, *unread)
+    for spacing, unread in ("trailing", 7), ("leading", 1):
+        sampling = make_sampling("ddim", STEPS, GUIDANCE_SCALE, spacing, steps_offset=unread)
         assert written(PROCESS, "epsilon", sampling)["steps_offset"] == 1
 
 

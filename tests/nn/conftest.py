@@ -35,7 +35,8 @@ def relative_difference() -> Callable[[Tensor, Tensor], float]:
 
     def measure(found: Tensor, expected: Tensor) -> float:
         assert found.shape == expected.shape
-        return ((found - expected).norm() / expected.norm()).item()
+        result: float = ((found - expected).norm() / expected.norm()).item()
+        return result
 
     return measure
 

@@ -1,6 +1,7 @@
 """Attention: both ways of computing it, causality, GEGLU, identity at initialisation."""
 
 from itertools import repeat
+from typing import Any
 
 import pytest
 import torch
@@ -66,6 +67,7 @@ def test_spatial_attention_without_output_is_exactly_the_identity() -> None:
 
 def test_too_short_a_context_is_refused() -> None:
     transformer = Transformer2DModel(8, 2, context_dim=8, layers=2, groups=2, use_linear_projection=False)
-    keys_values = transformer.transformer_blocks[0].attn2.keys_values(torch.randn(1, 3, 8))
+    block: Any = transformer.transformer_blocks[0]
+    keys_values = block.attn2.keys_values(torch.randn(1, 3, 8))
     with pytest.raises(DarkroomError, match="prepare_context"):
         transformer(torch.randn(1, 8, 2, 2), iter([keys_values]))

@@ -50,6 +50,7 @@ def test_rotated_says_how_often_each_picture_was_turned() -> None:
 @pytest.mark.parametrize("kind", ["classifier", "selfsupervised"])
 def test_every_weight_learns(kind: str) -> None:
     images = torch.randn(2, 3, 28, 28)
+    judge: Any
     if kind == "classifier":
         judge = Classifier(ClassifierConfig(width=16, classes=(3, 2)))
         loss = sum(logits.logsumexp(1).sum() for logits in judge(images))

@@ -98,7 +98,7 @@ def test_a_unet_learns_the_same(recomputed: bool, randomise: Any, relative_diffe
     unet = UNet2DConditionModel(CONFIG)
     randomise(unet)
     unet = channels_last(unet.to(DEVICE)).train()
-    given = {key: None if value is None else value.to(DEVICE) for key, value in inputs(CONFIG).items()}
+    given: dict[str, Any] = {key: None if value is None else value.to(DEVICE) for key, value in inputs(CONFIG).items()}
     with pytest.MonkeyPatch.context() as plain:
         plain.setattr(fused_norm, "_in_16_bits", lambda x: False)
         y = predict(unet, **given)

@@ -10,13 +10,13 @@ import torch
 from darkroom.config.choices import NetworkKind
 from darkroom.core.errors import DarkroomError
 from darkroom.nn.denoiser.batch_norm_unet import BatchNormUNetConfig
-from darkroom.nn.denoiser.kinds import KINDS, build, from_json, kind_of, to_json
+from darkroom.nn.denoiser.kinds import KINDS, DenoiserConfig, build, from_json, kind_of, to_json
 from darkroom.nn.denoiser.layer_norm_unet import LayerNormUNetConfig
 from darkroom.nn.denoiser.score_unet import ScoreUNetConfig
 from darkroom.nn.denoiser.unet import UNetConfig
 
 FILE = Path("unet/config.json")
-CONFIGS = {
+CONFIGS: dict[str, DenoiserConfig] = {
     "unet_2d_condition": UNetConfig(8, 4, 4, ("DownBlock2D",), ("UpBlock2D",), (16,), 1, None, 2, norm_num_groups=4),
     "score_unet": ScoreUNetConfig("transformer", num_classes=3),
     "layer_norm_unet": LayerNormUNetConfig(sample_size=12, in_channels=2),

@@ -16,9 +16,10 @@ from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
 from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
 from darkroom.nn.layers.recompute import checkpoint_activations
 from tests.support.measures import Randomise
+from tests.support.noting import gradient
 
 CPU = torch.device("cpu")
-LEVELS = {"block_out_channels": (8, 16), "norm_num_groups": 4, "layers_per_block": 2}
+LEVELS: dict[str, Any] = {"block_out_channels": (8, 16), "norm_num_groups": 4, "layers_per_block": 2}
 WORDS = UNetConfig(
     sample_size=8,
     down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
@@ -49,7 +50,8 @@ def denoiser(config: UNetConfig) -> tuple[nn.Module, Loss]:
 
     def loss() -> Tensor:
         context = unet.prepare_context(words) if config.cross_attention_dim else None
-        return unet(x, torch.tensor([3.0, 700.0]), context, told).square().mean()
+        result: Tensor = unet(x, torch.tensor([3.0, 700.0]), context, told).square().mean()
+        return result
 
     return unet, loss
 
@@ -79,7 +81,7 @@ def gradients(network: nn.Module, loss: Loss, precision: str) -> tuple[Tensor, l
         value = loss()
     held = sum(kept.values())
     value.backward()
-    return value.detach(), [p.grad.clone() for p in network.parameters()], held
+    return value.detach(), [gradient(p).clone() for p in network.parameters()], held
 
 
 @both
@@ -131,5 +133,5 @@ def test_a_compiled_network_computes_again_too(kind: str, randomise: Randomise) 
     compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
     network.zero_grad()
     compiled().backward()
-    for parameter, gradient in zip(network.parameters(), expected, strict=True):
-        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+    for parameter, wanted in zip(network.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, wanted, rtol=1e-4, atol=1e-6)

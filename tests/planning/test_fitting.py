@@ -3,6 +3,7 @@ figures six stages later need more pictures than there are; a fitted file that d
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,7 +67,8 @@ def test_fitting_again_changes_nothing_and_more_minutes_are_more_steps(
     assert "as before" in capsys.readouterr().out
     assert run("recipe", "fit", "captioned", "--minutes", "40") == 0
     assert load().train_unet.steps > 2 * few.train_unet.steps
-    assert load().setup_text_encoder.steps == few.setup_text_encoder.steps, "captions are known by heart before"
+    encoders: list[Any] = [load().setup_text_encoder, few.setup_text_encoder]
+    assert encoders[0].steps == encoders[1].steps, "captions are known by heart before"
 
 
 def test_what_cannot_be_fitted_says_so_and_writes_nothing(

@@ -149,7 +149,12 @@ def test_only_what_trains_can_be_finished(stage: str) -> None:
 def test_a_training_that_is_over_before_it_answers_ended_by_itself() -> None:
     me = psutil.Process()
     write_json(TRAINING, {"pid": me.pid, "since": me.create_time()})
-    over = threading.Thread(target=lambda: (_until(ASKED), TRAINING.unlink()))
+
+    def ends() -> None:
+        _until(ASKED)
+        TRAINING.unlink()
+
+    over = threading.Thread(target=ends)
     over.start()
     with pytest.raises(DarkroomError, match="its training was over before it could be asked"):
         finish(STAGE, lambda text: None)

@@ -14,7 +14,8 @@ from darkroom.core.errors import DarkroomError
 from darkroom.core.symlinks import check_inside
 from darkroom.core.weights import load_weights
 from darkroom.inference.folder import PipelineInfo
-from darkroom.interop.diffusers import folder_weights, read_unet_config
+from darkroom.interop.configs import read_unet_config
+from darkroom.interop.diffusers import folder_weights
 from darkroom.interop.source import read_model
 from darkroom.interop.tokenizer import read_tokenizer
 from darkroom.training.trained import imported_config
@@ -113,7 +114,7 @@ def test_links_to_content_are_followed(stored: str, folder: Path) -> None:
 @pytest.mark.parametrize("place", ["../secret", "/etc/passwd", "../../../../etc/passwd"])
 def test_what_files_say_names_no_file(place: str, folder: Path, made: Path) -> None:
     """Paths in configurations and indexes are not followed: the model is the same, or not whole."""
-    for file, changes in {
+    said: dict[str, dict[str, Any]] = {
         "model_index.json": {
             "_name_or_path": place,
             "unet": [place, "UNet2DConditionModel"],
@@ -123,7 +124,8 @@ def test_what_files_say_names_no_file(place: str, folder: Path, made: Path) -> N
         "vae/config.json": {"_name_or_path": place},
         "text_encoder/config.json": {"_name_or_path": place},
         "tokenizer/tokenizer_config.json": {"name_or_path": place, "tokenizer_file": place, "vocab_file": place},
-    }.items():
+    }
+    for file, changes in said.items():
         values = json.loads((folder / file).read_text())
         (folder / file).write_text(json.dumps({**values, **changes}))
     expected = read_model(made)

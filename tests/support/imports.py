@@ -4,6 +4,7 @@ import ast
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -93,7 +94,7 @@ def samplers_of(script: Path) -> list[Path]:
         return sorted(SAMPLERS.glob("*.py"))
     recipes = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in sorted(RECIPES.rglob("*.yaml")))
     sections = [(recipe or {}).get(script.stem) or {} for recipe in recipes]
-    kinds = {((section.get("sampling") or {}).get("sampler") or {}).get("kind") for section in sections}
+    kinds: set[Any] = {((section.get("sampling") or {}).get("sampler") or {}).get("kind") for section in sections}
     return [SAMPLERS / f"{kind}.py" for kind in sorted(kinds - {None})]
 
 

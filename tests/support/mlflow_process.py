@@ -1,7 +1,7 @@
 """MLflow's server, ready to start at once: `mlflow server` needs ten seconds to import itself, every time.
 
-python mlflow_process.py FOLDER PORT reads "start" and "stop" from standard input. Each start is a new process with the
-imports done and nothing else; each stop is the end of that process.
+Reads "start FOLDER PORT" and "stop PORT" from standard input, fields apart by tabs, and answers "stopped" to this.
+Each start is a new process with the imports done and nothing else, that writes to FOLDER/log; each stop ends it.
 """
 
 import os
@@ -10,31 +10,46 @@ import sys
 
 from mlflow.server import constants
 
-folder, port = sys.argv[1], int(sys.argv[2])
 os.environ |= {
-    constants.BACKEND_STORE_URI_ENV_VAR: f"sqlite:///{folder}/server.db",
-    constants.REGISTRY_STORE_URI_ENV_VAR: f"sqlite:///{folder}/server.db",
     constants.ARTIFACT_ROOT_ENV_VAR: "mlflow-artifacts:/",
-    constants.ARTIFACTS_DESTINATION_ENV_VAR: f"{folder}/artifacts",
     constants.SERVE_ARTIFACTS_ENV_VAR: "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 
-import uvicorn  # noqa: E402
-from mlflow.server.fastapi_app import app  # noqa: E402
+import uvicorn
+from mlflow.server.fastapi_app import app
 
-serving = 0
-for order in sys.stdin:
-    if order == "start\n":
-        serving = os.fork()
-        if serving == 0:
-            uvicorn.run(app, host="127.0.0.1", port=port, access_log=False)
-            os._exit(0)
+
+def serve(folder: str, port: str) -> None:
+    """Serve what lies in `folder`, in a process that has just been forked."""
+    os.environ |= {
+        constants.BACKEND_STORE_URI_ENV_VAR: f"sqlite:///{folder}/server.db",
+        constants.REGISTRY_STORE_URI_ENV_VAR: f"sqlite:///{folder}/server.db",
+        constants.ARTIFACTS_DESTINATION_ENV_VAR: f"{folder}/artifacts",
+    }
+    log = os.open(f"{folder}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, sys.stdout.fileno())
+    os.dup2(log, sys.stderr.fileno())
+    uvicorn.run(app, host="127.0.0.1", port=int(port), access_log=False)
+
+
+serving: dict[str, int] = {}
+for line in sys.stdin:
+    order, *fields = line.rstrip("\n").split("\t")
+    if order == "start":
+        child = os.fork()
+        if child == 0:
+            try:
+                serve(*fields)
+            finally:
+                os._exit(0)
+        serving[fields[1]] = child
     else:
-        os.kill(serving, signal.SIGKILL)
-        os.waitpid(serving, 0)
-        serving = 0
+        child = serving.pop(fields[0])
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
         print("stopped", flush=True)
-if serving:
-    os.kill(serving, signal.SIGKILL)
+for child in serving.values():
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)

@@ -103,7 +103,8 @@ class Training:
                 ).run()
             except DarkroomError as error:
                 made.error = str(error)
-        made.state = [part.state_dict() for part in (*self.phases, ema)]
+        holders: list[Stateful] = [*self.phases, ema]
+        made.state = [holder.state_dict() for holder in holders]
         return made
 
 
@@ -155,7 +156,7 @@ def contrastive(processes: Processes, steps: int = STEPS, **changes: Any) -> Tra
     )
     with seeded(0, "towers"):
         towers = Towers(ConvTowerConfig(3, 16, 1), text)
-    hard = HardNegativesConfig(HARD_FROM, 5, 2, 6)
+    hard = HardNegativesConfig(start_step=HARD_FROM, every=5, group_size=2, neighbours=6)
     shared = replace(context(processes), **changes)
     task = ContrastiveLoss(towers, lambda rows: images[rows], ids, torch.arange(N) % len(ids), shared, hard)
     # At a higher rate, rounding in another order grows beyond a millionth within fifty steps on some processors.

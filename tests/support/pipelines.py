@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from darkroom.config.base import Precision
 from darkroom.config.sampling import Sampling
 from darkroom.core.artifact import CONFIG, save_tensors, write_json
 from darkroom.core.rng import seeded
@@ -37,7 +38,7 @@ COSINE = vp_config("cosine").model_dump()
 def assembled(
     folder: Path,
     channels: int = 3,
-    precision: str = "fp32",
+    precision: Precision = "fp32",
     sampling: Sampling = SAMPLING,
     size: int = SIZE,
     **how: Any,
@@ -124,7 +125,7 @@ def _vae(folder: Path, channels: int) -> None:
     write_network(folder, DIFFUSERS_WEIGHTS, awake(AutoencoderKL(shape)), config, {"inputs": {}})
 
 
-def _text_encoder(folder: Path, kind: str, null: str) -> tuple[ConditioningInfo, dict[str, Any]]:
+def _text_encoder(folder: Path, kind: Any, null: Any) -> tuple[ConditioningInfo, dict[str, Any]]:
     folder.mkdir(parents=True)
     if kind != "text":
         return ConditioningInfo(kind, None, 0, 0, CLASSES if kind == "class" else []), {}

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -92,7 +93,7 @@ def fill(folder: Path, kind: str, pictures: Mapping[str, bytes], captions: Mappi
             (folder / name).write_bytes(content)
 
 
-def outcome(kind: str, out: Path, **changes: object) -> Books:
+def outcome(kind: str, out: Path, **changes: Any) -> Books:
     """The data set "set" through prepare, with the bookkeeping of what came out."""
     usual = {"image_size": 8, "validation_fraction": 0.2, "test_fraction": 0.2, "max_bad_fraction": 1.0}
     how = preparation(**(usual | changes))

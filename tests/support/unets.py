@@ -68,7 +68,7 @@ IDS = ["tiny", "unequal", "classes", "stable", "one level"]
 
 def inputs(config: UNetConfig, n: int = 3) -> dict[str, Any]:
     """Arguments of `predict` for a batch of n <= 3."""
-    side = config.sample_size if config.sample_size < 16 else 8
+    side = config.sample_size if config.sample_size is not None and config.sample_size < 16 else 8
     return {
         "sample": torch.randn(n, config.in_channels, side, side + 2),
         "timestep": torch.tensor([0.0, 421.5, 999.0])[:n],
@@ -80,7 +80,8 @@ def inputs(config: UNetConfig, n: int = 3) -> dict[str, Any]:
 def predict(unet: Any, sample: Tensor, timestep: Tensor, words: Tensor | None, class_labels: Tensor | None) -> Tensor:
     """What a U-Net, trained or frozen, makes of a batch."""
     context = None if words is None else unet.prepare_context(words)
-    return unet(sample, timestep, context, class_labels)
+    result: Tensor = unet(sample, timestep, context, class_labels)
+    return result
 
 
 def halved(unet: Any) -> Any:

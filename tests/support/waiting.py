@@ -17,7 +17,8 @@ NOW = 1_700_000_000_000  # milliseconds since 1970
 
 def begin(stage: str, **more: Any) -> Begin:
     """The beginning of a run that belongs to the project's own store."""
-    return Begin(**{"stage": stage, "time": NOW, "store": "", "params": {}, "tags": {}, "inputs": {}} | more)
+    usual: dict[str, Any] = {"stage": stage, "time": NOW, "store": "", "params": {}, "tags": {}, "inputs": {}}
+    return Begin(**usual | more)
 
 
 def left(begin: Begin, *events: Event) -> Path:

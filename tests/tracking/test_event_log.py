@@ -40,22 +40,24 @@ def some_event(draw: random.Random) -> Event:
         return "".join(draw.choice('aZ9 /%ß漢\n\\"\u2028\x00😀') for _ in range(draw.randrange(9)))
 
     def number() -> float:
-        return draw.choice([draw.gauss(0, 1), draw.gauss(0, 1) * 10 ** draw.randrange(-300, 300), float("inf"), -0.0])
+        result: float = draw.choice(
+            [draw.gauss(0, 1), draw.gauss(0, 1) * 10 ** draw.randrange(-300, 300), float("inf"), -0.0]
+        )
+        return result
 
     texts = {text(): text() for _ in range(draw.randrange(4))}
     values = {text(): number() for _ in range(draw.randrange(400))}
-    return draw.choice(
-        [
-            Begin(text(), draw.randrange(2**45), text(), {text(): [1, None, number()]}, texts, texts),
-            Metrics(draw.randrange(2**40), draw.randrange(2**45), values),
-            Metrics(draw.randrange(2**40), draw.randrange(2**45), {"loss": number()}),
-            Tags(texts),
-            File(text(), text()),
-            Picture(text(), draw.randrange(2**40), draw.randrange(2**45), text()),
-            Outputs({"figures": values}, text(), {text(): 1}, {text(): [text()]}, [text()]),
-            End(text(), draw.randrange(2**45)),
-        ]
-    )
+    events: list[Event] = [
+        Begin(text(), draw.randrange(2**45), text(), {text(): [1, None, number()]}, texts, texts),
+        Metrics(draw.randrange(2**40), draw.randrange(2**45), values),
+        Metrics(draw.randrange(2**40), draw.randrange(2**45), {"loss": number()}),
+        Tags(texts),
+        File(text(), text()),
+        Picture(text(), draw.randrange(2**40), draw.randrange(2**45), text()),
+        Outputs({"figures": values}, text(), {text(): 1}, {text(): [text()]}, [text()]),
+        End(text(), draw.randrange(2**45)),
+    ]
+    return draw.choice(events)
 
 
 def test_an_event_is_one_line_and_comes_back_as_it_was() -> None:
@@ -102,7 +104,7 @@ def test_a_line_torn_anywhere_costs_that_line_only(waiting: ModuleType) -> None:
         Tags({"a": "ü"}),
         End("FINISHED", waiting.NOW),
     ]
-    folder = waiting.left(*events)  # type: ignore[arg-type]
+    folder = waiting.left(*events)
     whole = (folder / EVENTS).read_bytes()
     for cut in range(len(whole), -1, -1):
         folder.mkdir(exist_ok=True)

@@ -144,7 +144,11 @@ def test_what_is_within_the_limits_is_drawn_as_the_pipeline_draws_it(service: Se
         file = io.BytesIO()
         start.save(file, format="PNG")
         texts.append(base64.b64encode(file.getvalue()).decode())
-    rows = [{**ROW, "image": texts[0]}, {**ROW, "image": float("nan")}, {**ROW, "image": texts[1]}]
+    rows: list[dict[str, Any]] = [
+        {**ROW, "image": texts[0]},
+        {**ROW, "image": float("nan")},
+        {**ROW, "image": texts[1]},
+    ]
     drawn = service.draw(rows, {"seed": 5, "strength": 0.5, "negative_prompt": ""})
     for place, start in ((0, starts[0]), (2, starts[1])):
         (expected,) = pipeline.image_to_image([PROMPT], [start], strength=0.5, seeds=[5 + place]).images

@@ -1,6 +1,7 @@
 """Training the judges that read labels or tell which way up a picture is."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -84,7 +85,8 @@ def test_a_classifier_learns_what_is_not_there(context: TrainingContext, optimiz
 def test_accuracy_counts_only_what_is_there_to_read() -> None:
     network, pictures, labels = two_headed()
     with torch.no_grad():
-        for head, answer in zip(network.heads, (1, 0), strict=True):
+        heads: list[Any] = list(network.heads)
+        for head, answer in zip(heads, (1, 0), strict=True):
             head.weight.zero_()
             head.bias.copy_(torch.eye(head.out_features)[answer])
     found = label_accuracy(network, lambda i: pictures[i], labels, ["bright", "colour"], 5, CPU)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loop, Phase
 from darkroom.training.hard_negatives import HardNegatives
+from tests.support.noting import noted
 
 
 def same(captions: list[int]) -> Tensor:
@@ -103,13 +105,16 @@ def test_captions_are_embedded_row_by_row_in_half_precision(task: ContrastiveLos
 def test_confusable_captions_fill_the_batches_from_their_step_on(
     task: ContrastiveLoss, optimizer: Callable[..., Optimization], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hard = HardNegatives(HardNegativesConfig(3, 2, 4, 24), task.rows, task._embed, 8, 0)
-    task.hard_negatives, drawn = hard, []
+    hard = HardNegatives(
+        HardNegativesConfig(start_step=3, every=2, group_size=4, neighbours=24), task.rows, task._embed, 8, 0
+    )
+    drawn: list[Any] = []
+    task.hard_negatives = hard
     pairs = task._pairs
-    monkeypatch.setattr(task, "_pairs", lambda indices: drawn.append(indices) or pairs(indices))
+    monkeypatch.setattr(task, "_pairs", lambda indices: noted(drawn, indices, pairs(indices)))
     searched: list[int] = []
     search = hard.search
-    monkeypatch.setattr(hard, "search", lambda step: (searched.append(step), search(step)))
+    monkeypatch.setattr(hard, "search", lambda step: noted(searched, step, search(step)))
     phase = Phase("", task.towers, optimizer(), task.loss)
     Loop([phase], EMA(task.towers, 100), steps=6, batch_size=8, accumulation=1, hooks=[], description="towers").run()
     assert searched == [3, 5]

@@ -44,5 +44,5 @@ def test_a_table_and_a_picture_are_written_always_the_same(tmp_path: Path) -> No
     assert rows[1:] == [["2", "", "0.5", "1.5"], ["4", "9", "0.5", "3.5"], ["6", "", "0.5", "5.5"]]
     with Image.open(tmp_path / "1" / "curves.png") as picture:
         assert picture.width > picture.height > 100
-    for file in ("curves.csv", "curves.png"):
-        assert (tmp_path / "1" / file).read_bytes() == (tmp_path / "2" / file).read_bytes()
+    for name in ("curves.csv", "curves.png"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()

@@ -1,5 +1,7 @@
 """The average of the weights: its memory is in samples, whatever the batch."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -42,13 +44,15 @@ def test_the_average_is_a_network_apart_ready_for_use() -> None:
     assert not ema.network.training
     assert not any(p.requires_grad for p in ema.network.parameters())
     assert network.training
-    network[0].weight.data.fill_(7)
-    assert not (ema.network[0].weight == 7).any()
+    first: Any = network[0]
+    first.weight.data.fill_(7)
+    average: Any = ema.network
+    assert not (average[0].weight == 7).any()
 
 
 def test_buffers_are_copied_and_frozen_weights_kept() -> None:
-    network = Scalar()
-    ema = EMA(network, 100)
+    network: Any = Scalar()
+    ema: Any = EMA(network, 100)
     network.count.fill_(5)
     network.frozen.data.fill_(5)
     ema.update(MANY, 10)

@@ -6,6 +6,7 @@ import torch
 
 from darkroom.config.text_encoder import HardNegativesConfig
 from darkroom.training.hard_negatives import HardNegatives, nearest
+from tests.support.noting import noted
 
 CONFIG = HardNegativesConfig(start_step=10, every=5, group_size=4, neighbours=6)
 
@@ -62,7 +63,7 @@ def test_the_search_is_due_at_its_start_and_every_so_many_steps() -> None:
 def test_it_searches_once_where_a_batch_needs_it() -> None:
     rows, embeddings = clusters()
     asked: list[int] = []
-    hard = HardNegatives(CONFIG, rows, lambda: (asked.append(step), embeddings)[1], 16, 0)
+    hard = HardNegatives(CONFIG, rows, lambda: noted(asked, step, embeddings), 16, 0)
     for step in range(10, 21):
         assert hard.batch(step).equal(hard.batch(step))
     assert asked == [10, 15, 20]

@@ -17,6 +17,7 @@ from darkroom.training.engine.best import Best
 from darkroom.training.engine.curves import Curves
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loop, Loss, Phase
+from tests.support.noting import noted
 
 Make = Callable[..., Optimization]
 STEPS, N = 12, 32
@@ -38,7 +39,7 @@ class Work:
             )
             self.other = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Flatten(), nn.LazyLinear(1))
             self.other(torch.zeros(1, 2, 6, 6))
-        self.network.to(memory_format=layout)
+        self.network.to(memory_format=layout)  # type: ignore[call-overload]
         self.x = torch.randn(N, 2, 6, 6, generator=draw)
         muon = make(optimizer="muon", learning_rate=0.01, lr_schedule="cosine", warmup_steps=3)
         adamw = make(optimizer="adamw", learning_rate=0.003)
@@ -117,6 +118,6 @@ def test_no_more_than_an_interval_is_done_again(tmp_path: Path, optimizer: Make)
     again = Work(optimizer, torch.contiguous_format)
     asked: list[int] = []
     loss = again.loss
-    again.phases[0].loss = Loss.of(lambda step, rows: (asked.append(step), loss(step, rows))[1])
+    again.phases[0].loss = Loss.of(lambda step, rows: noted(asked, step, loss(step, rows)))
     again.train(tmp_path / "training")
     assert min(asked) == 8

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from darkroom.config.training import Optimization
-from darkroom.core.checkpoint import KEPT, Checkpoints
+from darkroom.core.checkpoint import KEPT, Checkpoints, Stateful
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interruption
 from darkroom.training.engine.best import Best
@@ -48,7 +48,7 @@ def test_what_is_counted_before_the_first_step_is_what_a_checkpoint_takes(
     network = nn.Sequential(nn.Linear(256, 512), nn.LayerNorm(512), nn.Linear(512, 64))
     ema, best = EMA(network, 10), Best()
     phase = Phase("", network, optimizer(optimizer=name), Loss.of(lambda step, rows: {}))
-    parts = {"phase 0": phase, "ema": ema, "best": best}
+    parts: dict[str, Stateful] = {"phase 0": phase, "ema": ema, "best": best}
     before = state_bytes(parts)
     network(torch.randn(2, 256)).square().sum().backward()
     for one in phase.optimizers:

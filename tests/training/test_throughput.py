@@ -4,14 +4,18 @@ Would catch a product that is not counted, a network changed by being counted, t
 and steps counted twice where hooks are called seldom.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from darkroom.config.base import Precision
 from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
 from darkroom.nn.denoiser.batch_norm_unet import BatchNormUNetConfig
-from darkroom.nn.denoiser.kinds import build
+from darkroom.nn.denoiser.kinds import DenoiserConfig, build
 from darkroom.nn.denoiser.layer_norm_unet import LayerNormUNetConfig
 from darkroom.nn.denoiser.score_unet import ScoreUNetConfig
 from darkroom.nn.denoiser.unet import UNetConfig
@@ -37,7 +41,7 @@ UNET = UNetConfig(
     cross_attention_dim=16,
     norm_num_groups=4,
 )
-DENOISERS = {
+DENOISERS: dict[str, DenoiserConfig] = {
     "unet_2d_condition": UNET,
     "score_transformer": ScoreUNetConfig("transformer", 28, 1, 10),
     "score_concat": ScoreUNetConfig("concat", 28, 1, None),
@@ -46,11 +50,11 @@ DENOISERS = {
 }
 
 
-def networks() -> dict[str, tuple[nn.Module, object]]:
-    made = {}
+def networks() -> dict[str, tuple[nn.Module, Callable[[], Tensor]]]:
+    made: dict[str, tuple[nn.Module, Callable[[], Tensor]]] = {}
     for name, config in DENOISERS.items():
         unet = build(config)
-        made[name] = (unet, lambda unet=unet: denoised(unet, 1, PICTURE, WORDS))
+        made[name] = (unet, partial(denoised, unet, 1, PICTURE, WORDS))
     vae = AutoencoderKL(AutoencoderKLConfig(1, 1, 4, (16, 32), 1, 4))
     towers, judge = Towers(ConvTowerConfig(1, 16), TEXT), Classifier(ClassifierConfig(1, 16, classes=(3, 4)))
     made["autoencoder"] = (vae, lambda: reconstructed(vae, 1, PICTURE))
@@ -85,7 +89,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
-        monkeypatch.setattr(throughput.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr("darkroom.training.engine.throughput.time.perf_counter", lambda: self.now)
 
 
 @pytest.mark.parametrize("called", [1, 5])
@@ -132,6 +136,6 @@ def test_known_devices_have_their_data_sheet_s_peak(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_other_peaks_are_measured(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+def test_other_peaks_are_measured(monkeypatch: pytest.MonkeyPatch, precision: Precision) -> None:
     monkeypatch.setattr(throughput, "SIDE_ON_CPU", 256)
     assert 1e7 < peak(CPU, precision) < 1e15

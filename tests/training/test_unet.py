@@ -17,6 +17,7 @@ from darkroom.training.autoencoder import encode
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loop, Phase
 from tests.support.diffusion import make_flow, make_objective, make_ve
+from tests.support.noting import noted
 
 KINDS = ["text", "class", "none"]
 ALL = slice(0, 8)
@@ -94,7 +95,8 @@ class Watched:
 
 def clean_samples(task: Any, step: int, rows: slice = ALL) -> Tensor:
     task.loss(step, rows)
-    return task.objective.x0
+    result: Tensor = task.objective.x0
+    return result
 
 
 def test_half_of_the_samples_are_mirrored_each_by_a_function_of_its_own_step_and_place(
@@ -175,11 +177,12 @@ def test_a_mirrored_latent_has_the_condition_of_its_picture(world: Callable[[str
     """Twice the latents and the same conditions: each step asks for those of the pictures."""
     here = world("class")
     once = here.latents()
-    n, asked = len(once), []
+    asked: list[Any] = []
+    n = len(once)
     here.latents = lambda purpose="train": type(once)(once.mean.repeat(2, 1, 1, 1), None, 1.0, variants=2)
     task = here.task(condition_dropout=0.0)
     rows_of = task.data.conditioning.rows
-    task.data.conditioning.rows = lambda split, rows: asked.append(rows) or rows_of(split, rows)
+    task.data.conditioning.rows = lambda split, rows: noted(asked, rows, rows_of(split, rows))
     for step in range(8):
         task.loss(step, ALL)
     rows = torch.cat(asked)
