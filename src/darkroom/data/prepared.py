@@ -270,12 +270,12 @@ class PreparedSplit:
     def __len__(self) -> int:
         return len(self.captions)
 
-    @property
+    @cached_property
     def labels(self) -> "Tensor":
         """int64 (N, H); H = 0 without labels, -1 where there is none."""
         return self._labels[0]
 
-    @property
+    @cached_property
     def mentioned(self) -> "Tensor":
         """bool (N, H): whether the caption says it."""
         return self._labels[1]
