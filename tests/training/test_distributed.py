@@ -149,5 +149,7 @@ def test_batch_norms_are_refused_by_name_before_anything_starts() -> None:
 
 def test_a_batch_too_small_for_all_is_refused() -> None:
     assert len(Processes(0, 4).micro_batches(8, 2)) == 2
-    with pytest.raises(DarkroomError, match="processes = 4: a batch of 7 in 2 parts has no row for each of them"):
+    with pytest.raises(
+        DarkroomError, match="processes = 4: a batch of 7 in 2 micro-batches has no row for each of them"
+    ):
         Processes(0, 4).micro_batches(7, 2)
