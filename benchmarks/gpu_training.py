@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from darkroom.config.params import TrainUNet, load
+from darkroom.config.params import load
+from darkroom.config.sections import TrainUNet
+from darkroom.config.training import AdamW, Constant
 from darkroom.core.device import autocast, channels_last
 from darkroom.core.rng import generator
 from darkroom.core.tensors import to_float
@@ -41,7 +43,8 @@ PUBLISHED_GMAC = {"unet-32": 90.1, "unet-64": 401.6}  # of SD 1.x's U-Net, forwa
 SD = {"unet-32": (32, 64), "unet-64": (64, 24)}  # row: side of the latents, batch
 WORDS = (77, 768)  # of Stable Diffusion's text states
 TINY_VAE = AutoencoderKLConfig(block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8)
-LIKE_SD = {"precision": "bf16", "optimizer": "adamw", "learning_rate": 1e-4, "clip_norm": 1.0, "accumulation": 1}
+ADAMW = AdamW(kind="adamw", learning_rate=1e-4, betas=[0.9, 0.999], weight_decay=0.01, clip_norm=1.0)
+LIKE_SD = {"precision": "bf16", "optimizer": ADAMW, "lr_schedule": Constant(kind="constant", warmup_steps=0)}
 BETAS = {"cosine": "squaredcos_cap_v2"}  # our names of schedules in diffusers, where they differ
 KL_WEIGHT = 1e-6
 Step = Callable[[], Tensor]  # the loss of the next batch
@@ -78,7 +81,7 @@ def unet_case(row: str, tiny: bool) -> UNetCase:
         case = UNetCase(params.train_unet, latent_of(params), condition_of(params), 20_000, 5_000, 60)
     else:
         side, batch = SD[row]
-        changed = {**LIKE_SD, "init_from": None, "condition_dropout": 0.0, "batch_size": batch, "warmup_steps": 0}
+        changed = {**LIKE_SD, "init_from": None, "condition_dropout": 0.0, "batch_size": batch, "accumulation": 1}
         p = load(RECIPES / "sd15-finetune.yaml").train_unet.model_copy(update=changed)
         words = ConditioningInfo("text", None, *WORDS, [])
         case = UNetCase(p, (4, side, side), words, 4096, 1024, 20, PUBLISHED_GMAC[row])
@@ -99,7 +102,7 @@ def unet(row: str, contestant: str, clock: Clock, emit: Emit, scratch: Path) -> 
     about = {
         "latent": list(case.latent),
         "weights": _weights(network),
-        "optimizer": case.p.optimizer if ours else "adamw",
+        "optimizer": case.p.optimizer.kind if ours else "adamw",
     }
     laps = Laps(
         clock,
@@ -131,7 +134,7 @@ def train_our_unet(network: Any, case: UNetCase, device: torch.device, laps: Lap
     p = case.p
     task = UNetTask(
         network,
-        Objective(process_of(p.process.model_dump()), p.prediction_type, p.weighting, p.loss, p.reduction),
+        Objective(process_of(p.process), p.objective),
         latents(case.samples, case.latent),
         latents(HELD_OUT, case.latent),
         conditioning(case.words, case.samples, case.captions),
@@ -175,11 +178,10 @@ def their_unet(case: UNetCase, device: torch.device) -> Any:
 def _noise_loss(network: Any, case: UNetCase, device: torch.device) -> Step:
     p = case.p
     assert p.process.kind == "vp"
-    kind = {"epsilon": "epsilon", "v_prediction": "v_prediction"}[p.prediction_type]
-    schedule = {"beta_start": p.process.beta_start, "beta_end": p.process.beta_end}
-    scheduler = diffusers().DDPMScheduler(
-        beta_schedule=BETAS.get(p.process.schedule, p.process.schedule), prediction_type=kind, **schedule
-    )
+    kind = {"epsilon": "epsilon", "v_prediction": "v_prediction"}[p.objective.prediction_type]
+    named = p.process.schedule.kind
+    schedule = {} if named == "cosine" else p.process.schedule.model_dump(include={"beta_start", "beta_end"})
+    scheduler = diffusers().DDPMScheduler(beta_schedule=BETAS.get(named, named), prediction_type=kind, **schedule)
     data, told = latents(case.samples, case.latent), conditioning(case.words, case.samples, case.captions)
     mean, std, states, index = (x.to(device) for x in (data.mean, data.std, told.embeddings, told.index["train"]))
 
@@ -205,7 +207,7 @@ def standard_loop(
     from diffusers.training_utils import EMAModel
 
     optimizer = torch.optim.AdamW(
-        network.parameters(), lr=1e-4, betas=tuple(p.betas), weight_decay=p.weight_decay, fused=True
+        network.parameters(), lr=1e-4, betas=tuple(p.optimizer.betas), weight_decay=p.optimizer.weight_decay, fused=True
     )
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
     ema = EMAModel(network.parameters(), foreach=True)
@@ -233,7 +235,7 @@ def vae(row: str, contestant: str, clock: Clock, emit: Emit, scratch: Path) -> N
     """Training steps of Stable Diffusion's autoencoder on pictures of 256 x 256, L1 and KL, a second."""
     config, device, ours = TINY_VAE if clock.tiny else AutoencoderKLConfig(), clock.device, contestant == "ours"
     batch, side = (2, 16) if clock.tiny else (8, 256)
-    changed = {**LIKE_SD, "batch_size": batch, "warmup_steps": 0, "steps": LONG}
+    changed = {**LIKE_SD, "batch_size": batch, "steps": LONG}
     p = load(RECIPES / "scenes.yaml").train_vae.model_copy(update=changed)
     pictures = random_pictures(4 * batch if clock.tiny else 256, side)
     network = channels_last(our_vae(config, device)) if ours else their_vae(config, device)

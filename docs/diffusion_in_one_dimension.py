@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from darkroom.config.choices import SamplerName
+from darkroom.config.diffusion import VEProcess
+from darkroom.config.sampling import sampler_named
 from darkroom.diffusion.continuous import VE
-from darkroom.diffusion.denoiser import Condition
+from darkroom.diffusion.generate import ignore_step
 from darkroom.diffusion.grids import level_grid
-from darkroom.diffusion.samplers import ignore_step, sample
+from darkroom.diffusion.samplers.euler_maruyama import euler_maruyama
 from darkroom.diffusion.schedule import Level
 
 END, STEPS = 10.0, 100  # of the Brownian motion: its time, and in how many steps
@@ -26,9 +27,9 @@ SIGMA_MIN = 0.1  # where walks end that are to show their order
 SEED = 0
 PATHS, MANY = 24, 20_000  # that are drawn, and whose spread is measured
 BLUE, RED, INK, PALE = "#3b6ea5", "#b23a30", "#28282c", "#828288"
-ORDERS: dict[SamplerName, int] = {"ddim": 1, "heun": 2, "dpmpp_2m": 2, "pndm": 2}
+ORDERS: dict[str, int] = {"ddim": 1, "heun": 2, "dpmpp_2m": 2, "pndm": 2}
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # of ode
-NOISY_ORDERS: dict[SamplerName, int] = {"euler_maruyama": 1, "ddpm": 1, "dpmpp_2m_sde": 2}
+NOISY_ORDERS: dict[str, int] = {"euler_maruyama": 1, "ddpm": 1, "dpmpp_2m_sde": 2}
 LABELS = {"ddim": "ddim = euler", "ddpm": "ddpm = euler_ancestral", "published": "Euler–Maruyama as published"}
 
 
@@ -56,12 +57,12 @@ def reverse(n: int, published: bool = False) -> tuple[list[float], Tensor]:
     def noise(number: int) -> Tensor:
         return torch.randn(1, 1, 1, n, generator=generator, dtype=torch.float64)
 
-    def denoise(x: Tensor, level: Level, condition: Condition) -> Tensor:
+    def denoise(x: Tensor, level: Level) -> Tensor:
         return torch.zeros_like(x)
 
     start = (END if published else END**0.5) * noise(0)
     paths = [start]
-    sample("euler_maruyama", denoise, start, levels, Condition(), noise, lambda i, x, x0: paths.append(x))
+    euler_maruyama(denoise, start, levels, noise, lambda i, x, x0: paths.append(x))
     return times, torch.cat(paths).view(-1, n)
 
 
@@ -76,7 +77,7 @@ class Mixture:
     means: Tensor = field(default_factory=lambda: torch.tensor([-0.6, 0.8], dtype=torch.float64))
     stds: Tensor = field(default_factory=lambda: torch.tensor([0.15, 0.3], dtype=torch.float64))
 
-    def denoise(self, x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
+    def denoise(self, x: Tensor, level: Level) -> Tensor:
         """E[x0 | x]: the means of the Gaussians given x, by how likely each is."""
         variance = level.alpha**2 * self.stds**2 + level.sigma**2
         off = x[..., None] - level.alpha * self.means
@@ -128,7 +129,7 @@ class Measured:
     error: float
 
 
-MIXTURE, PROCESS = Mixture(), VE(SIGMA, 1e-5)
+MIXTURE, PROCESS = Mixture(), VE(VEProcess(kind="ve", sigma=SIGMA, t_min=1e-5))
 POINTS = Mixture(stds=torch.zeros(2, dtype=torch.float64))
 
 
@@ -138,26 +139,27 @@ def levels_to_sigma_min(n: int) -> list[Level]:
     return [PROCESS.level(1000 + (last - 1000) * i / n) for i in range(n + 1)]
 
 
-def walk(
-    sampler: SamplerName, levels: list[Level], population: int, world: Mixture = MIXTURE, **own: Any
+def drawn(
+    sampler: str, levels: list[Level], population: int, world: Mixture = MIXTURE, **options: Any
 ) -> tuple[Tensor, int]:
     """A population (1, 1, 1, n) from the quantiles of levels[0] to levels[-1], and how often its score was asked."""
     asked = []
 
-    def denoise(x: Tensor, level: Level, condition: Condition) -> Tensor:
+    def denoise(x: Tensor, level: Level) -> Tensor:
         asked.append(level)
         noise.x = x
         return world.denoise(x, level)
 
     x = world.quantiles(population, levels[0])
     noise = EvenNoise(x)
-    end = sample(sampler, denoise, x, levels, Condition(), noise, ignore_step, at_ratio=PROCESS.at_ratio, **own)
+    rule = sampler_named(sampler, **options).rule(PROCESS.at_ratio)
+    end = rule(denoise, x, levels, noise, ignore_step)
     return end, len(asked)
 
 
-def measure(sampler: SamplerName, levels: list[Level], population: int, **own: Any) -> Measured:
+def measure(sampler: str, levels: list[Level], population: int, **options: Any) -> Measured:
     """A sampler on the exact score."""
-    end, evaluations = walk(sampler, levels, population, **own)
+    end, evaluations = drawn(sampler, levels, population, **options)
     return Measured(evaluations, distance(end, levels[-1]))
 
 
@@ -197,8 +199,8 @@ def last_steps(population: int = 2**12, end: float = 1e-3) -> list[tuple[int, fl
     """
     rows = []
     for n in (250, 500):
-        levels = level_grid(VE(SIGMA, end), n, "linspace")
-        ends = published(n, end, population, POINTS), walk("euler_maruyama", levels, population, POINTS)[0]
+        levels = level_grid(VE(VEProcess(kind="ve", sigma=SIGMA, t_min=end)), n, "linspace")
+        ends = published(n, end, population, POINTS), drawn("euler_maruyama", levels, population, POINTS)[0]
         rows.append((n, last_factor(n, end), *(noise_left(x) for x in ends)))
     return rows
 

@@ -22,7 +22,6 @@ from darkroom.config.paths import EVALUATION as REPORT
 from darkroom.core.artifact import atomic_path, check_made_from, provenance, write_json
 from darkroom.data.latents import read_info
 from darkroom.data.prepared import Prepared
-from darkroom.diffusion.generate import Sampling
 from darkroom.evaluation import pictures
 from darkroom.evaluation.card import write_card
 from darkroom.evaluation.drawing import draw
@@ -61,23 +60,22 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         latents=read_info(LATENTS),
         image_channels=data.info.channels,
         image_size=data.info.image_size,
-        sampling=Sampling(**p.sampling.model_dump()),
+        sampling=p.sampling,
         precision=p.precision,
-        words=Words.of(data.split("train").captions) if params.setup_text_encoder.mode == "clip" else None,
+        words=Words.of(data.split("train").captions) if params.setup_text_encoder.kind == "clip" else None,
         origin=provenance(UNET, VAE, TEXT_ENCODER, LATENTS),
     )
     pipeline = Pipeline.from_pretrained(PIPELINE, device=work.device)
     examiner = Examiner(read_judges(EVALUATOR, work.device), p.seed, p.bootstrap)
     splits = {name: data.split(name) for name in data.info.splits}
     bench = examiner.bench(splits)
-    novel = p.n_novel if pipeline.info.condition.kind != "none" else 0  # not asked, it draws what it drew for test
+    novel = p.n_novel if pipeline.info.condition.is_asked else 0  # not asked, it draws what it drew for test
     drawn = {
         name: draw(pipeline, splits[name], n, p.seed, p.batch_size)
         for name, n in {"test": p.n_test, "novel": novel}.items()
         if n and name in splits
     }
-    of_text = pipeline.info.condition.kind == "text"
-    captions = set(map(words, splits["train"].captions)) if of_text else set()
+    captions = set(map(words, splits["train"].captions)) if pipeline.info.condition.of_text else set()
     alignment = {name: examiner.of_drawn(of, name, captions, bench) for name, of in drawn.items()}
     fidelity = examiner.fidelity(drawn["test"], splits["train"], bench)
     withheld = [*(found.withheld for found in alignment.values()), fidelity.withheld]
@@ -88,7 +86,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
             "fidelity": fidelity.figures,
             "vae": examiner.autoencoder(pipeline, splits["test"]),
             "sampling": {
-                **asdict(pipeline.info.sampling),
+                **pipeline.info.sampling.model_dump(),
                 "precision": p.precision,
                 "network_evaluations": drawn["test"].evaluations,
             },

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from darkroom.config.params import Params, TrainUNet
+from darkroom.config.params import Params
 from darkroom.config.paths import CONDITIONING, LATENTS, UNET, VAE, report_of
+from darkroom.config.sections import TrainUNet
 from darkroom.core.artifact import content_hash, provenance, write_json
 from darkroom.core.device import runtime
 from darkroom.core.rng import seeded
@@ -21,7 +22,6 @@ from darkroom.core.tensors import save_png
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
 from darkroom.data.conditioning import Conditioning, read_asked
 from darkroom.data.latents import Latents, read_info
-from darkroom.diffusion.generate import Sampling
 from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.process import process_of
 from darkroom.nn.denoiser.base import DenoisingNetwork
@@ -47,12 +47,12 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     latents, held_out = (Latents.read(LATENTS, split) for split in ("train", "validation"))
     conditioning = Conditioning.read(CONDITIONING)
     info = conditioning.info
-    shape = denoiser(p, latents.shape, info.dim if info.kind == "text" else None, len(info.classes))
+    shape = denoiser(p, latents.shape, info.dim if info.of_text else None, len(info.classes))
     unet = _network(p, shape, work)
     data = LatentBatches(
         latents, held_out, conditioning, work.context(p), p.condition_dropout, p.horizontal_flip, p.held_out
     )
-    objective = Objective(process_of(p.process.model_dump()), p.prediction_type, p.weighting, p.loss, p.reduction)
+    objective = Objective(process_of(p.process), p.objective)
     task = UNetTask(unet, objective, data, p.accumulation)
     fitted = fit(task, p, work, REPORT, _previews(p, task, work))
     figures: dict[str, float | str] = {
@@ -69,7 +69,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     config = {
         "network": to_json(shape),
         "process": p.process.model_dump(),
-        "prediction_type": p.prediction_type,
+        "prediction_type": p.objective.prediction_type,
         "condition": asdict(info),
         "latents": asdict(read_info(LATENTS)),
     }
@@ -81,8 +81,8 @@ def _network(p: TrainUNet, shape: DenoiserConfig, work: Work) -> DenoisingNetwor
     """With initial weights, or imported ones."""
     unet: DenoisingNetwork
     if p.init_from is not None and isinstance(shape, UNetConfig):
-        process = p.process.model_dump()
-        unet = read_pretrained_unet(Path(p.init_from), shape, work.device, process, p.prediction_type).stored()
+        trained_for = (p.process, p.objective.prediction_type)
+        unet = read_pretrained_unet(Path(p.init_from), shape, work.device, *trained_for).stored()
     else:
         with seeded(p.seed, "unet"):
             unet = build(shape).to(work.device).stored()
@@ -98,7 +98,7 @@ def _previews(p: TrainUNet, task: UNetTask, work: Work) -> UNetPreviews:
         work.run.picture(picture, name, step)
         save_png(REPORT / f"{name}.png", picture)
 
-    return UNetPreviews(task, view, Sampling(**p.sampling.model_dump()), p.samples, p.sample_every, emit)
+    return UNetPreviews(task, view, p.sampling, p.samples, p.sample_every, emit)
 
 
 if __name__ == "__main__":

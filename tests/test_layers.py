@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.dependencies import PIPELINE, rewritten
+from tests.support.dependencies import PIPELINE, dependencies, rewritten
 from tests.support.imports import (
     LIBRARY,
     ROOT,
+    SAMPLERS,
     SOURCES,
     STAGES,
     imports,
@@ -20,6 +21,7 @@ from tests.support.imports import (
     of_library,
     relative,
     room_of,
+    samplers_of,
     tree,
 )
 
@@ -146,3 +148,17 @@ def test_a_stage_that_trains_shares_its_training_and_saves_it(stage: str) -> Non
     by_name = {ast.unparse(call.func): call for call in calls}
     assert {one.arg: ast.unparse(one.value) for one in by_name["run_stage"].keywords}["trains"] == "True"
     assert "work" in map(ast.unparse, by_name["fit"].args)
+
+
+def test_a_new_sampler_reruns_evaluation_alone() -> None:
+    """Fails if a training imports samplers that no recipe names, or evaluation lists them one by one."""
+    named = {sampler.name for sampler in samplers_of(ROOT / "stages" / "train_unet.py")}
+    listed = {stage: dependencies(ROOT / "stages" / f"{stage}.py") for stage in ("train_unet", "evaluate")}
+    below = {Path(path).name for path in listed["train_unet"] if path.startswith(relative(SAMPLERS))}
+    assert named
+    assert {name for name in below if not name.startswith("_")} == named
+    assert any(relative(SAMPLERS).startswith(path) for path in listed["evaluate"])
+    others = {stage.stem for stage in STAGES} - listed.keys()
+    assert not any(
+        "diffusion/samplers" in path for stage in others for path in dependencies(ROOT / f"stages/{stage}.py")
+    )

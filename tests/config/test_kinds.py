@@ -26,7 +26,12 @@ class Square(Shape):
     side: int
 
 
-SHAPES = Kinds[Shape]("shape", {name: f"{__name__}:{name.title()}" for name in ("round", "square")})
+class Dotted(Shape):
+    kind: Literal["dotted"]
+    dots: int = 3
+
+
+SHAPES = Kinds[Shape]("shape", {name: f"{__name__}:{name.title()}" for name in ("round", "square", "dotted")})
 
 
 class Drawing(Section):
@@ -46,6 +51,14 @@ def test_a_kind_brings_its_own_keys() -> None:
     assert drawing.model_dump() == {"shape": {"kind": "round", "radius": 2.0}, "ink": 1}
     assert Drawing.model_validate(drawing.model_dump()) == drawing
     assert Drawing(shape=Square(kind="square", side=2), ink=1).shape == Square(kind="square", side=2)
+
+
+def test_a_file_states_a_key_that_has_a_default_too() -> None:
+    """Fails if a params file need not say all that was run."""
+    with pytest.raises(ValidationError) as caught:
+        Drawing.model_validate({"shape": {"kind": "dotted"}, "ink": 1})
+    assert [(error["type"], error["loc"]) for error in caught.value.errors()] == [("missing", ("shape", "dots"))]
+    assert Drawing(shape=Dotted(kind="dotted"), ink=1).model_dump()["shape"] == {"kind": "dotted", "dots": 3}
 
 
 def test_every_fault_is_reported_where_it_stands() -> None:

@@ -15,9 +15,10 @@ from darkroom.nn.denoiser.score_unet import ScoreUNetConfig
 ROOT = Path(__file__).parents[2]
 PIXELS = {  # of the default recipe, what pictures of 28 pixels without an autoencoder need
     "prepare_data": {"image_size": 28},
-    "train_vae": {"mode": "identity", "identity_range": [0.0, 1.0]},
-    "setup_text_encoder": {"mode": "none"},
+    "train_vae": {"kind": "identity", "range": [0.0, 1.0], "batch_size": 8},
+    "setup_text_encoder": {"kind": "none"},
 }
+CLIP = {"setup_text_encoder": read(ROOT / "recipes" / "scenes.yaml")["setup_text_encoder"]}
 CLASSES = {"prepare_data": {"source": {"kind": "image_folder", "root": "set", "manifest": None, "caption": ""}}}
 SCORE = {"kind": "score_unet", "variant": "concat"}
 TRANSFORMER = {"kind": "score_unet", "variant": "transformer"}
@@ -25,7 +26,7 @@ LAYERS = {"kind": "layer_norm_unet"}
 BATCHES = {"kind": "batch_norm_unet", "widths": [16, 32, 64]}
 FAULTS: dict[str, tuple[dict[str, Any], list[dict[str, Any]], str]] = {
     "sound score_unet": (SCORE, [], ""),
-    "sound score_unet of classes": (TRANSFORMER, [CLASSES, {"setup_text_encoder": {"mode": "class"}}], ""),
+    "sound score_unet of classes": (TRANSFORMER, [CLASSES, {"setup_text_encoder": {"kind": "class"}}], ""),
     "sound layer_norm_unet": (LAYERS, [], ""),
     "sound batch_norm_unet": (BATCHES, [], ""),
     "sound flips": (SCORE, [{"train_unet": {"horizontal_flip": True}}], ""),
@@ -61,24 +62,24 @@ FAULTS: dict[str, tuple[dict[str, Any], list[dict[str, Any]], str]] = {
     "a single width": (
         {**BATCHES, "widths": [16]},
         [],
-        "train_unet.unet.widths = [16]: give a list, its length >= 2 and <= 8",
+        "train_unet.unet.widths = [16]: give a list of 2 to 8, each a whole number >= 1 and <= 8192",
     ),
     "words that are not heard": (
         LAYERS,
-        [{"setup_text_encoder": {"mode": "clip"}}],
-        "train_unet.unet.kind = 'layer_norm_unet' needs setup_text_encoder.mode = 'none', not 'clip'; "
+        [CLIP],
+        "train_unet.unet.kind = 'layer_norm_unet' needs setup_text_encoder.kind = 'none', not 'clip'; "
         "use that, or another network",
     ),
     "classes that are not heard": (
         SCORE,
-        [CLASSES, {"setup_text_encoder": {"mode": "class"}}],
-        "train_unet.unet.variant = 'concat' needs setup_text_encoder.mode = 'none', not 'class'; "
+        [CLASSES, {"setup_text_encoder": {"kind": "class"}}],
+        "train_unet.unet.variant = 'concat' needs setup_text_encoder.kind = 'none', not 'class'; "
         "use that, or another network",
     ),
     "classes that are not there": (
         TRANSFORMER,
         [],
-        "train_unet.unet.variant = 'transformer' needs setup_text_encoder.mode = 'class', not 'none'; "
+        "train_unet.unet.variant = 'transformer' needs setup_text_encoder.kind = 'class', not 'none'; "
         "use that, or another network",
     ),
     "times that are not in the table": (
@@ -89,8 +90,8 @@ FAULTS: dict[str, tuple[dict[str, Any], list[dict[str, Any]], str]] = {
     ),
     "a negative for the pictures": (
         SCORE,
-        [{"train_vae": {"identity_range": [1.0, 0.0]}}],
-        "train_vae.identity_range = [1.0, 0.0] does not rise; give black, then white",
+        [{"train_vae": {"range": [1.0, 0.0]}}],
+        "train_vae.range = [1.0, 0.0] does not rise; give black, then white",
     ),
     "imported weights of another network": (
         SCORE,

@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from darkroom.config.autoencoder import TrainedVAE
 from darkroom.config.merging import complete_text
 from darkroom.config.networks import UNet2DCondition
-from darkroom.config.params import OutsideSource, ScenesSource, problems
 from darkroom.config.params import load as params
-from darkroom.config.sections import TextEncoder
-from darkroom.data.manifest import Manifest, manifest_of, scan
+from darkroom.config.params import problems
+from darkroom.config.text_encoder import TextEncoder, TrainedTextEncoder
+from darkroom.data.manifest import Manifest, scan
+from darkroom.data.sources.base import OutsideSource
+from darkroom.data.sources.scenes import ScenesSource
 from darkroom.data.sources.torchvision_sets import Torchvision
 from darkroom.nn.autoencoder.discriminator import DiscriminatorConfig
 from darkroom.nn.autoencoder.vae import AutoencoderKLConfig
@@ -62,24 +65,23 @@ def test_the_default_recipe_is_the_params_file() -> None:
 def test_the_networks_of_a_recipe_can_be_built(file: Path) -> None:
     """The networks check their own shapes; a params file must be refused before they would be."""
     p = params(file)
-    v, u, channels = p.train_vae, p.train_unet.unet, p.prepare_data.channels
-    widths = tuple(v.block_out_channels)
-    vae = AutoencoderKLConfig(channels, channels, v.latent_channels, widths, v.layers_per_block, v.norm_num_groups)
-    if v.adversarial is not None:
-        DiscriminatorConfig(channels, v.adversarial.channels, v.adversarial.n_layers)
+    v, t, u, channels = p.train_vae, p.setup_text_encoder, p.train_unet.unet, p.prepare_data.channels
+    if isinstance(v, TrainedVAE):
+        AutoencoderKLConfig(channels, channels, **v.autoencoder.model_dump())
+        if v.adversarial is not None:
+            DiscriminatorConfig(channels, v.adversarial.channels, v.adversarial.n_layers)
+    trained = t if isinstance(t, TrainedTextEncoder) else p.train_evaluator
     if u.kind == "unet_2d_condition":
-        _check_unet(u, p.setup_text_encoder.text.hidden_size)
-    for tower in (p.setup_text_encoder.image, p.train_evaluator.image):
-        ConvTowerConfig(channels, tower.width, tower.depth)
-    for text in (p.setup_text_encoder.text, p.train_evaluator.text):
-        assert _text(text).hidden_size == text.hidden_size
-    assert (len(vae.block_out_channels) > 1) == (v.mode != "identity")
+        _check_unet(u, trained.text.hidden_size)
+    for shape in (trained, p.train_evaluator):
+        ConvTowerConfig(channels, shape.image.width, shape.image.depth)
+        assert _text(shape.text).hidden_size == shape.text.hidden_size
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_the_denoiser_of_a_published_system_has_the_published_number_of_weights(name: str) -> None:
     p = params(ROOT / "recipes" / f"{name}.yaml")
-    classes = [str(i) for i in range(10)] if p.setup_text_encoder.mode == "class" else []
+    classes = [str(i) for i in range(10)] if p.setup_text_encoder.kind == "class" else []
     latent = (p.prepare_data.channels, p.prepare_data.image_size, p.prepare_data.image_size)
     with torch.device("meta"):
         network = build(denoiser(p.train_unet, latent, None, len(classes)))
@@ -124,7 +126,7 @@ def test_a_recipe_asks_for_no_more_than_its_data_have(file: Path) -> None:
         assert p.train_unet.held_out <= source.n_validation
     elif isinstance(source, OutsideSource):
         assert p.evaluate.n_novel == 0
-        manifest = manifest_of(source.root, source.manifest)
+        manifest = source.manifest_file
         assert manifest is not None
         if file.stem not in YOUR_OWN_DATA:
             assert Manifest.load(ROOT / manifest).files

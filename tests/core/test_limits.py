@@ -9,10 +9,16 @@ from darkroom.core.artifact import read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import Limit, check_network, check_sampling
 from darkroom.core.outside import parse_json, read_bytes, typed
-from darkroom.diffusion.generate import Sampling
+from darkroom.interop.defaults import Defaults
 from darkroom.nn.denoiser.unet import UNetConfig
+from tests.support.diffusion import make_sampling
 
-PLAIN = {"sampler": "ddim", "num_inference_steps": 4, "guidance_scale": 3.0, "spacing": "trailing"}
+PLAIN = {
+    "sampler": {"kind": "ddim", "eta": 0.0},
+    "num_inference_steps": 4,
+    "guidance_scale": 3.0,
+    "spacing": "trailing",
+}
 
 
 def test_a_limit_is_kept_and_can_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,18 +108,20 @@ def test_files_are_read_up_to_their_limit_and_pipes_not_at_all(tmp_path: Path) -
 
 def test_what_json_says_has_the_types_of_its_dataclass() -> None:
     """Catches: "4" steps, or a key that nobody reads, which fail later or are lost."""
-    assert typed(Sampling, PLAIN, "x", "") == Sampling("ddim", 4, 3.0, "trailing")
+    assert typed(Defaults, {"sampling": PLAIN, "precision": "fp32"}, "x", "").sampling == make_sampling(
+        "ddim", 4, 3.0, "trailing"
+    )
     for change, reason in (
-        ({"num_inference_steps": "4"}, r"^x: num_inference_steps: .* not '4'; again$"),
+        ({"num_inference_steps": "4"}, r"^x: sampling\.num_inference_steps: .* not '4'; again$"),
         ({"num_inference_steps": True}, "num_inference_steps: .* not True"),
         ({"karras": 1}, "karras: "),
-        ({"warp": 1}, "'warp' is not known here"),
-        ({"eta": 7.0}, "eta = 7.0"),
+        ({"warp": 1}, "warp: Extra inputs are not permitted"),
+        ({"sampler": {"kind": "ddim", "eta": 7.0}}, "sampling.sampler.eta: .* not 7.0"),
     ):
         with pytest.raises(DarkroomError, match=reason):
-            typed(Sampling, {**PLAIN, **change}, "x", "again")
+            typed(Defaults, {"sampling": {**PLAIN, **change}, "precision": "fp32"}, "x", "again")
     with pytest.raises(DarkroomError, match="is not an object with keys"):
-        typed(Sampling, [PLAIN], "x", "again")
+        typed(Defaults, [PLAIN], "x", "again")
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from darkroom.diffusion.continuous import VE, Flow
-from darkroom.diffusion.denoiser import Condition
 from darkroom.diffusion.process import Process
-from darkroom.diffusion.schedule import DiscreteVP, Level
+from darkroom.diffusion.schedule import Level
+from tests.support.diffusion import make_flow, make_ve, make_vp
 
 PROCESSES: dict[str, Process] = {
-    "vp": DiscreteVP("linear", 0.0001, 0.02, 1000),
-    "zero snr": DiscreteVP("linear", 0.0001, 0.02, 1000, rescale_betas_zero_snr=True),
-    "ve": VE(25.0, 1e-3),
-    "flow": Flow(0.001),
+    "vp": make_vp("linear", 0.0001, 0.02, 1000),
+    "zero snr": make_vp("linear", 0.0001, 0.02, 1000, rescale_betas_zero_snr=True),
+    "ve": make_ve(25.0, 1e-3),
+    "flow": make_flow(0.001),
 }
 
 
@@ -29,7 +28,7 @@ class Gaussian:
     mean: float
     std: float
 
-    def denoise(self, x: Tensor, level: Level, condition: Condition) -> Tensor:
+    def denoise(self, x: Tensor, level: Level) -> Tensor:
         """E[x0 | x] (Karras et al. 2022, eq. 3 and appendix B.3, for any alpha)."""
         gain = level.alpha * self.std**2 / self.variance(level)
         return self.mean + gain * (x - level.alpha * self.mean)

@@ -8,9 +8,10 @@ from darkroom.config.choices import Spacing
 from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.continuous import VE, Flow
 from darkroom.diffusion.grids import level_grid, shortened, timesteps
-from darkroom.diffusion.schedule import CLEAN, DiscreteVP, Level
+from darkroom.diffusion.schedule import CLEAN, Level
+from tests.support.diffusion import make_flow, make_ve, make_vp
 
-CONTINUOUS = [VE(25.0, 1e-5), Flow(0.001)]
+CONTINUOUS = [make_ve(25.0, 1e-5), make_flow(0.001)]
 
 # Lin et al. 2024, table 2: 10 of 1000 steps, which the paper counts from 1.
 TABLE = {
@@ -42,7 +43,7 @@ def test_the_times_of_diffusers(spacing: Spacing, n: int, offset: int, diffusers
 @pytest.mark.parametrize("spacing", get_args(Spacing))
 @pytest.mark.parametrize("n", [1, 3, 20, 1000])
 def test_a_grid_falls_from_noise_to_the_clean_picture(spacing: Spacing, n: int) -> None:
-    levels = level_grid(DiscreteVP("linear", 0.0001, 0.02, 1000), n, spacing)
+    levels = level_grid(make_vp("linear", 0.0001, 0.02, 1000), n, spacing)
     assert len(levels) == n + 1
     assert levels[-1] == CLEAN
     sigmas = [level.sigma for level in levels]
@@ -70,7 +71,7 @@ def test_karras_spacing_is_that_of_diffusers(n: int, diffusers: Any) -> None:
         **betas, timestep_spacing="leading", steps_offset=1, use_karras_sigmas=True
     )
     scheduler.set_timesteps(n)
-    schedule = DiscreteVP("scaled_linear", 0.00085, 0.012, 1000)
+    schedule = make_vp("scaled_linear", 0.00085, 0.012, 1000)
     levels = level_grid(schedule, n, "leading", 1, karras=True)
     assert [level.sigma / level.alpha for level in levels] == pytest.approx(scheduler.sigmas.tolist(), rel=1e-4)
     assert all(level.alpha**2 + level.sigma**2 == pytest.approx(1) for level in levels)
@@ -78,14 +79,14 @@ def test_karras_spacing_is_that_of_diffusers(n: int, diffusers: Any) -> None:
 
 
 def test_a_walk_may_end_at_the_first_training_time() -> None:
-    schedule = DiscreteVP("linear", 0.0001, 0.02, 1000)
+    schedule = make_vp("linear", 0.0001, 0.02, 1000)
     clean = level_grid(schedule, 20, "leading", 1)
     assert level_grid(schedule, 20, "leading", 1, set_alpha_to_one=False) == [*clean[:-1], schedule.level(0)]
 
 
 @pytest.mark.parametrize("spacing", ["leading", "linspace"])
 def test_a_walk_that_reaches_the_first_training_time_ends_clean(spacing: Spacing) -> None:
-    schedule = DiscreteVP("linear", 0.0001, 0.02, 1000)
+    schedule = make_vp("linear", 0.0001, 0.02, 1000)
     levels = level_grid(schedule, 20, spacing, set_alpha_to_one=False)
     assert levels == level_grid(schedule, 20, spacing)
     assert levels[-2:] == [schedule.level(0), CLEAN]
@@ -93,13 +94,13 @@ def test_a_walk_that_reaches_the_first_training_time_ends_clean(spacing: Spacing
 
 def test_two_steps_at_one_level_are_refused() -> None:
     with pytest.raises(DarkroomError, match="two steps stand at one level"):
-        level_grid(DiscreteVP("linear", 0.0001, 0.02, 1000), 1000, "leading", steps_offset=1)
+        level_grid(make_vp("linear", 0.0001, 0.02, 1000), 1000, "leading", steps_offset=1)
 
 
 @pytest.mark.parametrize("karras", [False, True])
 @pytest.mark.parametrize("spacing", get_args(Spacing))
 def test_every_strength_is_a_start_of_its_own(spacing: Spacing, karras: bool) -> None:
-    schedule = DiscreteVP("linear", 0.0001, 0.02, 1000)
+    schedule = make_vp("linear", 0.0001, 0.02, 1000)
     levels = level_grid(schedule, 20, spacing, 1, karras=karras)
     assert shortened(schedule, levels, 1.0) == levels
     for k in range(1, 21):
@@ -155,14 +156,14 @@ def test_karras_spacing_of_a_variance_exploding_process_is_the_published_formula
     assert {level.alpha for level in levels} == {1}
 
 
-@pytest.mark.parametrize("process", [CONTINUOUS[1], DiscreteVP("cosine", 0.1, 0.2, 1000, rescale_betas_zero_snr=True)])
+@pytest.mark.parametrize("process", [CONTINUOUS[1], make_vp("cosine", 0.1, 0.2, 1000, rescale_betas_zero_snr=True)])
 def test_karras_spacing_needs_an_end(process: Any) -> None:
     with pytest.raises(DarkroomError, match="karras = True: spaces sigma / alpha, which has no end"):
         level_grid(process, 10, "trailing", karras=True)
 
 
 def test_a_grid_without_terminal_signal_starts_at_noise_alone() -> None:
-    schedule = DiscreteVP("linear", 0.0001, 0.02, 1000, rescale_betas_zero_snr=True)
+    schedule = make_vp("linear", 0.0001, 0.02, 1000, rescale_betas_zero_snr=True)
     for spacing in ("trailing", "linspace"):
         assert level_grid(schedule, 20, spacing)[0] == Level(0.0, 1.0)
 

@@ -7,50 +7,60 @@ import torch
 from torch import Tensor
 
 from darkroom.config.choices import PredictionType
-from darkroom.core.errors import DarkroomError
-from darkroom.diffusion.denoiser import Condition, Denoiser
+from darkroom.diffusion.denoiser import Condition, Conditions, Denoiser
 from darkroom.diffusion.guidance import drop_condition, dropout_mask, guided
-from darkroom.diffusion.schedule import DiscreteVP, Level
+from tests.support.diffusion import make_vp
 
-SCHEDULE = DiscreteVP("cosine", 0.0001, 0.02, 1000)
+SCHEDULE = make_vp("cosine", 0.0001, 0.02, 1000)
 LEVEL = SCHEDULE.level(400)
-WANTED, NULL = Condition(class_ids=torch.tensor([1, 2])), Condition(class_ids=torch.tensor([9, 9]))
+ASKED, NULL = torch.tensor([1, 2]), torch.tensor([9, 9])
+BOTH = Conditions(Condition(class_ids=ASKED), Condition(class_ids=NULL))
 
 
 class Network:
-    """A denoiser that answers by the class, and counts its calls."""
+    """Answers by the class, and counts its calls and what it prepares."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
+        self.prepared = 0
 
-    def eps(self, x: Tensor, ids: Tensor) -> Tensor:
-        return torch.sin(x * ids.view(-1, 1, 1, 1))
+    def prepare(self, *conditions: Condition) -> Tensor:
+        self.prepared += 1
+        return torch.cat([one.class_ids for one in conditions if one.class_ids is not None])
 
-    def __call__(self, x: Tensor, level: Level, condition: Condition) -> Tensor:
-        assert condition.class_ids is not None
-        self.batches.append(condition.class_ids.tolist())
-        return (x - level.sigma * self.eps(x, condition.class_ids)) / level.alpha
+    def __call__(self, x: Tensor, t: Tensor, prepared: Tensor) -> Tensor:
+        self.batches.append(prepared.tolist())
+        return answer(x, prepared)
 
 
-def test_scale_1_is_the_conditional_model_itself() -> None:
-    network = Network()
-    assert guided(network, NULL, 1.0) is network
+def answer(x: Tensor, ids: Tensor) -> Tensor:
+    return torch.sin(x * ids.view(-1, 1, 1, 1)).float()
+
+
+def denoiser_of(prediction_type: PredictionType = "epsilon") -> Denoiser:
+    return Denoiser(Network(), SCHEDULE, prediction_type)
+
+
+@pytest.mark.parametrize("rescale", [0.0, 0.7])
+def test_scale_1_is_the_conditional_model_itself(rescale: float, draw: Callable[..., Tensor]) -> None:
+    """Fails if the null condition is evaluated, or the output rescaled, where there is no guidance."""
+    denoiser, x = denoiser_of(), draw(2, 1, 4, 4).float()
+    found = guided(denoiser, BOTH, 1.0, rescale)(x, LEVEL)
+    assert torch.equal(found, denoiser(x, LEVEL, ASKED))
 
 
 def test_scale_0_is_the_unconditional_model(draw: Callable[..., Tensor]) -> None:
-    network, x = Network(), draw(2, 1, 4, 4)
-    torch.testing.assert_close(guided(network, NULL, 0.0)(x, LEVEL, WANTED), network(x, LEVEL, NULL))
+    denoiser, x = denoiser_of(), draw(2, 1, 4, 4).float()
+    torch.testing.assert_close(guided(denoiser, BOTH, 0.0)(x, LEVEL), denoiser(x, LEVEL, NULL))
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0, 7.5])
 def test_guiding_x0_is_guiding_epsilon(scale: float, draw: Callable[..., Tensor]) -> None:
     """Ho & Salimans 2022, eq. 6, with w = scale - 1."""
-    network, x = Network(), draw(2, 1, 4, 4)
-    assert WANTED.class_ids is not None
-    assert NULL.class_ids is not None
-    eps = scale * network.eps(x, WANTED.class_ids) + (1 - scale) * network.eps(x, NULL.class_ids)
+    x = draw(2, 1, 4, 4).float()
+    eps = scale * answer(x, ASKED) + (1 - scale) * answer(x, NULL)
     expected = (x - LEVEL.sigma * eps) / LEVEL.alpha
-    torch.testing.assert_close(guided(network, NULL, scale)(x, LEVEL, WANTED), expected)
+    torch.testing.assert_close(guided(denoiser_of(), BOTH, scale)(x, LEVEL), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
@@ -58,58 +68,24 @@ def test_rescaled_guidance_has_the_spread_of_the_conditional_output(
     prediction_type: PredictionType, draw: Callable[..., Tensor]
 ) -> None:
     """Lin et al. 2024, eq. 14-16, on what the network answers."""
-
-    def network(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        assert condition.class_ids is not None
-        return torch.sin(x * condition.class_ids.view(-1, 1, 1, 1)).float()
-
-    denoiser, x = Denoiser(network, SCHEDULE, prediction_type), draw(2, 1, 4, 4).float()
-    wanted, null = (denoiser.output(x, LEVEL, condition) for condition in (WANTED, NULL))
+    denoiser, x = denoiser_of(prediction_type), draw(2, 1, 4, 4).float()
+    wanted, null = (denoiser.output(x, LEVEL, ids) for ids in (ASKED, NULL))
     plain = null + 3.0 * (wanted - null)
     for rescale in (0.0, 0.7, 1.0):
         shrunk = plain * (wanted.std(dim=(1, 2, 3)) / plain.std(dim=(1, 2, 3))).view(-1, 1, 1, 1)
         expected = denoiser.x0(rescale * shrunk + (1 - rescale) * plain, x, LEVEL)
-        found = guided(denoiser, NULL, 3.0, rescale)(x, LEVEL, WANTED)
+        found = guided(denoiser, BOTH, 3.0, rescale)(x, LEVEL)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    assert guided(denoiser, NULL, 1.0, 0.7) is denoiser  # without guidance there is nothing to bring back
 
 
-def test_guidance_is_rescaled_only_where_the_networks_output_is_known() -> None:
-    with pytest.raises(DarkroomError, match=r"guidance_rescale = 0\.7: is defined on a network's output"):
-        guided(Network(), NULL, 3.0, 0.7)
-
-
-def test_both_halves_are_one_batch_joined_once(monkeypatch: pytest.MonkeyPatch, draw: Callable[..., Tensor]) -> None:
-    joined = []
-    cat = Condition.cat
-    monkeypatch.setattr(Condition, "cat", lambda self, other: joined.append(1) or cat(self, other))
+def test_both_halves_are_one_batch_prepared_once(draw: Callable[..., Tensor]) -> None:
+    """Fails if conditions are prepared at every step."""
     network, x = Network(), draw(2, 1, 4, 4)
-    denoise = guided(network, NULL, 3.0)
+    denoise = guided(Denoiser(network, SCHEDULE, "epsilon"), BOTH, 3.0)
     for _ in range(5):
-        denoise(x, LEVEL, WANTED)
+        denoise(x, LEVEL)
     assert network.batches == [[9, 9, 1, 2]] * 5
-    assert len(joined) == 1
-
-
-def test_another_condition_is_not_taken_for_the_last_one(draw: Callable[..., Tensor]) -> None:
-    network, x = Network(), draw(2, 1, 4, 4)
-    denoise = guided(network, NULL, 3.0)
-    denoise(x, LEVEL, WANTED)
-    denoise(x, LEVEL, Condition(class_ids=torch.tensor([3, 4])))
-    assert network.batches == [[9, 9, 1, 2], [9, 9, 3, 4]]
-
-
-def test_conditions_join_by_sample() -> None:
-    def keys_values(n: int) -> list[tuple[Tensor, Tensor]]:
-        return [(torch.rand(n, 2, 3, 4), torch.rand(n, 2, 3, 4)) for _ in range(2)]
-
-    first, second = keys_values(2), keys_values(3)
-    both = Condition(first).cat(Condition(second))
-    assert both.context is not None
-    for (k, v), (k1, v1), (k2, v2) in zip(both.context, first, second, strict=True):
-        assert torch.equal(k, torch.cat([k1, k2]))
-        assert torch.equal(v, torch.cat([v1, v2]))
-    assert Condition().cat(Condition()) == Condition()
+    assert network.prepared == 1
 
 
 def test_dropout_is_exact_at_both_ends() -> None:

@@ -9,16 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from darkroom.config.choices import SamplerName
-from darkroom.diffusion.continuous import VE
-from darkroom.diffusion.denoiser import Condition
 from darkroom.diffusion.grids import level_grid
 from darkroom.diffusion.process import Process
-from darkroom.diffusion.samplers import ignore_step, sample
-from darkroom.diffusion.schedule import CLEAN, DiscreteVP, Level
+from darkroom.diffusion.schedule import CLEAN, Level
+from tests.support.diffusion import make_ve, make_vp, sample
 
 VARIANCE_ORDER = {"ddpm": 1, "euler_ancestral": 1, "dpmpp_2m_sde": 2, "euler_maruyama": 1}
-SCHEDULE = DiscreteVP("linear", 0.0001, 0.02, 1000)
+SCHEDULE = make_vp("linear", 0.0001, 0.02, 1000)
 
 
 def test_a_ddpm_step_draws_from_the_posterior() -> None:
@@ -30,12 +27,10 @@ def test_a_ddpm_step_draws_from_the_posterior() -> None:
     def step(x: float, noise: float) -> float:
         values = sample(
             "ddpm",
-            lambda x, level, condition: torch.full_like(x, mean),
+            lambda x, level: torch.full_like(x, mean),
             torch.full((1, 1, 1, 1), x, dtype=torch.float64),
             levels,
-            Condition(),
             lambda i: torch.full((1, 1, 1, 1), noise, dtype=torch.float64),
-            ignore_step,
         )
         return float(values)
 
@@ -50,24 +45,22 @@ def no_noise(number: int) -> Tensor:
     raise AssertionError("a deterministic sampler asked for noise")
 
 
-def spread(name: SamplerName, world: Any, levels: list[Level], **own: Any) -> float:
+def spread(name: str, world: Any, levels: list[Level], **own: Any) -> float:
     """The standard deviation a sampler ends with in a world of mean 0, where it is linear in the noises it is given."""
     return float(responses(name, world, levels, **own).norm())
 
 
-def responses(name: SamplerName, world: Any, levels: list[Level], **own: Any) -> Tensor:
+def responses(name: str, world: Any, levels: list[Level], **own: Any) -> Tensor:
     """(N + 1,): what the end of a walk of N steps is made of: of the start's unit noise, and of that of each step."""
     n = len(levels)
     rows = torch.eye(n, dtype=torch.float64).view(n, n, 1, 1)
     x = rows[:1] * world.variance(levels[0]) ** 0.5
-    return sample(
-        name, world.denoise, x, levels, Condition(), lambda i: rows[i + 1 : i + 2], ignore_step, **own
-    ).flatten()
+    return sample(name, world.denoise, x, levels, lambda i: rows[i + 1 : i + 2], **own).flatten()
 
 
 @pytest.mark.parametrize("name", VARIANCE_ORDER)
 def test_the_spread_of_noisy_walks_converges_with_the_order_of_the_method(
-    name: SamplerName, process: Process, gaussian: Any, even_levels: Any
+    name: str, process: Process, gaussian: Any, even_levels: Any
 ) -> None:
     world, errors = gaussian(0.0, 0.6), []
     for n in (32, 64, 128):
@@ -88,12 +81,12 @@ def test_the_mean_of_euler_and_maruyama_is_exact(process: Process, gaussian: Any
 
 @pytest.mark.parametrize(("name", "off"), [("euler_maruyama", 0.03), ("predictor_corrector", 0.06)])
 def test_noisy_walks_end_with_the_spread_of_the_pictures(
-    name: SamplerName, off: float, process: Process, gaussian: Any, draw: Callable[..., Tensor]
+    name: str, off: float, process: Process, gaussian: Any, draw: Callable[..., Tensor]
 ) -> None:
     world = gaussian(0.4, 0.3)
     levels = level_grid(process, 400, "trailing")
     x = process.spread * draw(1, 1, 64, 64)
-    found = sample(name, world.denoise, x, levels, Condition(), lambda i: draw(1, 1, 64, 64, seed=i + 1), ignore_step)
+    found = sample(name, world.denoise, x, levels, lambda i: draw(1, 1, 64, 64, seed=i + 1))
     assert float(found.mean()) == pytest.approx(0.4, abs=0.03)
     assert float(found.std()) == pytest.approx(0.3, rel=off)
 
@@ -120,15 +113,15 @@ def test_ancestral_sampling_is_ddim_with_full_noise_and_the_first_order_of_the_s
 ) -> None:
     world, x, levels = gaussian(0.4, 0.3), draw(1, 1, 4, 4), even_levels(5, SCHEDULE)
 
-    def end(name: SamplerName, levels: list[Level], **own: Any) -> Tensor:
+    def end(name: str, levels: list[Level], **own: Any) -> Tensor:
         noise = [draw(1, 1, 4, 4, seed=1 + step) for step in range(5)]
-        return sample(name, world.denoise, x, levels, Condition(), noise.__getitem__, ignore_step, **own)
+        return sample(name, world.denoise, x, levels, noise.__getitem__, **own)
 
     expected = end("ddpm", levels)
     assert torch.equal(end("euler_ancestral", levels), expected)
     assert torch.equal(end("ddim", levels, eta=1.0), expected)
     assert not torch.allclose(end("ddim", levels, eta=0.5), expected, atol=0.05)
-    flow = sample("ddim", world.denoise, x, levels, Condition(), no_noise, ignore_step, eta=0.0)
+    flow = sample("ddim", world.denoise, x, levels, no_noise, eta=0.0)
     assert not torch.allclose(flow, expected, atol=0.05)
     torch.testing.assert_close(end("dpmpp_2m_sde", levels[:2]), end("ddpm", levels[:2]))
 
@@ -150,27 +143,25 @@ def test_each_noise_of_the_corrector_and_the_predictor_is_drawn_once(draw: Calla
     levels = level_grid(SCHEDULE, 4)
     sample(
         "predictor_corrector",
-        lambda x, level, condition: 0.9 * x,
+        lambda x, level: 0.9 * x,
         draw(1, 1, 4, 4),
         levels,
-        Condition(),
         noise,
-        ignore_step,
     )
     assert drawn == [0, 1, 2, 3, 4, 5, 6]  # the last step ends at the clean picture, which needs none
 
 
 def test_a_correction_has_the_published_size_and_an_end(draw: Callable[..., Tensor]) -> None:
     """Song et al. 2021, algorithm 4: 2 (snr sqrt(D) / |g|)^2 along the score g = -eps / sigma, and its noise."""
-    level, z, snr = VE(25.0, 1e-3).level(700), draw(1, 1, 4, 4, seed=1), 0.16
+    level, z, snr = make_ve(25.0, 1e-3).level(700), draw(1, 1, 4, 4, seed=1), 0.16
     for factor in (1.0, 1e-9):  # as much of a score as noise has, and next to none
         x, g = draw(1, 1, 4, 4), -factor * draw(1, 1, 4, 4, seed=2) / level.sigma
         seen = []
 
-        def denoise(x: Tensor, at: Level, condition: Condition, g: Tensor = g, seen: list[Tensor] = seen) -> Tensor:
+        def denoise(x: Tensor, at: Level, g: Tensor = g, seen: list[Tensor] = seen) -> Tensor:
             seen.append(x)
             return x + at.sigma**2 * g
 
-        sample("predictor_corrector", denoise, x, [level, CLEAN], Condition(), lambda i: z, ignore_step, snr=snr)
+        sample("predictor_corrector", denoise, x, [level, CLEAN], lambda i: z, snr=snr)
         step = min(2 * (snr * 16**0.5 / float(g.norm())) ** 2, float(level.sigma) ** 2)
         torch.testing.assert_close(seen[1], x + step * g + (2 * step) ** 0.5 * z)

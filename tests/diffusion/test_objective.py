@@ -6,26 +6,28 @@ from typing import get_args
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
-from darkroom.config.choices import NOISE_PREDICTIONS, LossName, PredictionType, Reduction, Weighting
+from darkroom.config.choices import NOISE_PREDICTIONS, LossName, PredictionType, Reduction
+from darkroom.config.diffusion import EDMWeighting
 from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.continuous import VE, Flow
 from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.prediction import loss_scale, target
 from darkroom.diffusion.process import Process
-from darkroom.diffusion.schedule import DiscreteVP
+from tests.support.diffusion import make_flow, make_objective, make_ve, make_vp
 
 PREDICTIONS = get_args(PredictionType)
-SCHEDULE = DiscreteVP("linear", 0.0001, 0.02, 1000)
-CONTINUOUS = [VE(25.0, 1e-5), Flow(0.001)]
-ZERO_SNR = DiscreteVP("linear", 0.0001, 0.02, 1000, rescale_betas_zero_snr=True)
+SCHEDULE = make_vp("linear", 0.0001, 0.02, 1000)
+CONTINUOUS = [make_ve(25.0, 1e-5), make_flow(0.001)]
+ZERO_SNR = make_vp("linear", 0.0001, 0.02, 1000, rescale_betas_zero_snr=True)
 TIMES = torch.tensor([0, 50, 200, 500, 999])
 SNR = (SCHEDULE.alphas_cumprod / (1 - SCHEDULE.alphas_cumprod))[TIMES].float()
 
 
-def plain(process: Process, prediction_type: PredictionType, weighting: Weighting = "uniform") -> Objective:
-    return Objective(process, prediction_type, weighting, "l2", "mean")
+def plain(process: Process, prediction_type: PredictionType, weighting: str = "uniform") -> Objective:
+    return make_objective(process, prediction_type, weighting, "l2", "mean")
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -61,23 +63,23 @@ def test_edm_weights_are_the_published_ones() -> None:
 
     At sd = 1, in a variance-preserving frame, their preconditioned network predicts v, with a weight of 1.
     """
-    process = VE(25.0, 1e-5)
+    process = make_ve(25.0, 1e-5)
     times = process.training_times(torch.tensor([0.0, 0.3, 0.9]))
-    s = process.at(times).sigma.flatten()
+    s = process.levels(times).sigma.flatten()
     found = plain(process, "sample", "edm").weight(times)
     torch.testing.assert_close(found, (s**2 + 0.25) / (0.5 * s) ** 2, rtol=1e-4, atol=0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("darkroom.diffusion.objective.EDM_SIGMA_DATA", 1.0)
-        unit = plain(SCHEDULE, "v_prediction", "edm").weight(TIMES)
+    weighting = EDMWeighting(kind="edm", sigma_data=1.0)
+    config = plain(SCHEDULE, "v_prediction", "edm").config.model_copy(update={"weighting": weighting})
+    unit = make_objective(SCHEDULE, config).weight(TIMES)
     torch.testing.assert_close(unit, torch.ones(5), rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("process", [SCHEDULE, *CONTINUOUS])
 @pytest.mark.parametrize("weighting", ["min_snr", "p2", "edm"])
-def test_a_weighting_asks_the_same_of_x0_whatever_is_predicted(process: Process, weighting: Weighting) -> None:
+def test_a_weighting_asks_the_same_of_x0_whatever_is_predicted(process: Process, weighting: str) -> None:
     allowed = [p for p in PREDICTIONS if not (isinstance(process, Flow) and p in NOISE_PREDICTIONS)]
     times = process.training_times(torch.tensor([0.0, 0.3, 0.7, 0.999]))
-    level = process.at(times)
+    level = process.levels(times)
     asked = [plain(process, p, weighting).weight(times) * loss_scale(p, level).flatten() for p in allowed]
     assert torch.stack(asked).isfinite().all()
     for other in asked[1:]:
@@ -86,7 +88,7 @@ def test_a_weighting_asks_the_same_of_x0_whatever_is_predicted(process: Process,
 
 @pytest.mark.parametrize("weighting", ["min_snr", "p2", "edm"])
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "sample", "flow_prediction"])
-def test_weights_are_finite_without_signal(weighting: Weighting, prediction_type: PredictionType) -> None:
+def test_weights_are_finite_without_signal(weighting: str, prediction_type: PredictionType) -> None:
     weight = plain(ZERO_SNR, prediction_type, weighting).weight(TIMES)
     assert weight.isfinite().all()
     assert float(weight[-1]) == (4 if weighting == "edm" else 0)
@@ -125,7 +127,7 @@ def test_the_loss_is_the_weighted_error_of_each_sample(
 ) -> None:
     objective = plain(SCHEDULE, prediction_type, "min_snr")
     x0, eps = draw(5, 2, 3, 3).float(), draw(5, 2, 3, 3, seed=1).float()
-    level = SCHEDULE.at(TIMES)
+    level = SCHEDULE.levels(TIMES)
     right = target(prediction_type, x0, eps, level)
     off = torch.arange(5.0).view(5, 1, 1, 1)
 
@@ -144,7 +146,7 @@ def test_the_loss_is_the_weighted_error_of_each_sample(
 def test_errors_are_measured_and_added_up_as_asked(
     loss: LossName, power: int, reduction: Reduction, elements: int, draw: Callable[..., Tensor]
 ) -> None:
-    objective = Objective(SCHEDULE, "epsilon", "uniform", loss, reduction)
+    objective = make_objective(SCHEDULE, "epsilon", "uniform", loss, reduction)
     x0, eps, off = draw(5, 2, 3, 3).float(), draw(5, 2, 3, 3, seed=1).float(), torch.arange(-2.0, 3.0)
     found = objective.loss(lambda x, t: eps + off.view(5, 1, 1, 1), x0, eps, TIMES)
     torch.testing.assert_close(found, elements * off.abs() ** power)
@@ -161,13 +163,13 @@ def test_the_published_loss_of_a_score_network(draw: Callable[..., Tensor]) -> N
         return torch.sin(x) / std + t.view(-1, 1, 1, 1)
 
     expected = (score(x0 + std * z, times / 1000) * std + z).square().sum(dim=(1, 2, 3))
-    objective = Objective(process, "score", "uniform", "l2", "sum")
+    objective = make_objective(process, "score", "uniform", "l2", "sum")
     found = objective.loss(lambda x, t: std * score(x, t / 1000), x0, z, times)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
 
 
 def test_what_does_not_go_together_is_refused() -> None:
-    with pytest.raises(DarkroomError, match="weighting = 'p2': weighs squared errors, but loss = 'l1'; give l2"):
-        Objective(SCHEDULE, "epsilon", "p2", "l1", "mean")
+    with pytest.raises(ValidationError, match=r"weighting\.kind = 'p2' weighs squared errors, but loss = 'l1'; use l2"):
+        make_objective(SCHEDULE, "epsilon", "p2", "l1", "mean")
     with pytest.raises(DarkroomError, match="prediction_type = 'score': says nothing of the picture where alpha is 0"):
-        Objective(CONTINUOUS[1], "score", "uniform", "l2", "mean")
+        make_objective(CONTINUOUS[1], "score", "uniform", "l2", "mean")

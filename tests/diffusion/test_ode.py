@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 
 from darkroom.core.errors import DarkroomError
-from darkroom.diffusion.continuous import Flow
-from darkroom.diffusion.denoiser import Condition
 from darkroom.diffusion.grids import level_grid
 from darkroom.diffusion.process import Process
-from darkroom.diffusion.samplers import ignore_step, sample
-from darkroom.diffusion.schedule import DiscreteVP, Level
+from darkroom.diffusion.schedule import Level
+from tests.support.diffusion import make_flow, make_vp, sample
 
-SCHEDULE = DiscreteVP("linear", 0.0001, 0.02, 1000)
+SCHEDULE = make_vp("linear", 0.0001, 0.02, 1000)
 
 
 def no_noise(number: int) -> Tensor:
@@ -28,9 +26,9 @@ def test_the_ode_is_solved_to_its_tolerance_in_few_evaluations(
 ) -> None:
     world, asked = gaussian(0.4, 0.3), []
 
-    def denoise(x: Tensor, level: Level, condition: Condition) -> Tensor:
+    def denoise(x: Tensor, level: Level) -> Tensor:
         asked.append(level)
-        return world.denoise(x, level, condition)
+        return world.denoise(x, level)
 
     levels = level_grid(process, 20, "linspace")[:-1]
     x = process.spread * draw(1, 1, 8, 8)
@@ -43,9 +41,7 @@ def test_the_ode_is_solved_to_its_tolerance_in_few_evaluations(
             denoise,
             x,
             levels,
-            Condition(),
             no_noise,
-            ignore_step,
             tolerance=tolerance,
             at_ratio=process.at_ratio,
         )
@@ -58,14 +54,14 @@ def test_the_ode_is_solved_to_its_tolerance_in_few_evaluations(
 
 
 def test_the_ode_does_not_depend_on_where_it_is_watched(gaussian: Any, draw: Callable[..., Tensor]) -> None:
-    world, x, process, ends = gaussian(0.4, 0.3), draw(2, 1, 4, 4), Flow(0.001), []
+    world, x, process, ends = gaussian(0.4, 0.3), draw(2, 1, 4, 4), make_flow(0.001), []
     for n in (2, 7, 50):
         levels, seen = level_grid(process, n, "linspace"), []
 
         def watch(step: int, x: Tensor, x0: Tensor, seen: list[Any] = seen) -> None:
             seen.append((step, x))
 
-        ends.append(sample("ode", world.denoise, x, levels, Condition(), no_noise, watch, at_ratio=process.at_ratio))
+        ends.append(sample("ode", world.denoise, x, levels, no_noise, watch, at_ratio=process.at_ratio))
         assert [step for step, _ in seen] == list(range(n))
         for level, (_, shown) in zip(levels[1:-1], seen, strict=False):
             torch.testing.assert_close(shown, world.flow(x, levels[0], level), rtol=0, atol=1e-3)
@@ -88,11 +84,9 @@ def test_an_ode_that_cannot_be_solved_is_an_error(
     with pytest.raises(DarkroomError, match=said):
         sample(
             "ode",
-            lambda x, level, condition: answer(x),
+            lambda x, level: answer(x),
             draw(1, 1, 4, 4),
             levels,
-            Condition(),
             no_noise,
-            ignore_step,
             at_ratio=SCHEDULE.at_ratio,
         )

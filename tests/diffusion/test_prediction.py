@@ -1,21 +1,21 @@
 """epsilon, v, x0, the score and the flow's velocity are five ways of saying one thing, on every process."""
 
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import pytest
 import torch
 from torch import Tensor
 
 from darkroom.config.choices import PredictionType
-from darkroom.diffusion.continuous import VE, Flow
-from darkroom.diffusion.denoiser import Condition, Denoiser
+from darkroom.diffusion.denoiser import Denoiser, Network
 from darkroom.diffusion.prediction import loss_scale, target, to_x0
 from darkroom.diffusion.process import Process
-from darkroom.diffusion.schedule import DiscreteVP, Level
+from darkroom.diffusion.schedule import Level
+from tests.support.diffusion import make_flow, make_ve, make_vp
 
 PREDICTIONS = get_args(PredictionType)
-PROCESSES = [DiscreteVP("cosine", 0.0001, 0.02, 1000), VE(25.0, 1e-5), Flow(0.001)]
+PROCESSES = [make_vp("cosine", 0.0001, 0.02, 1000), make_ve(25.0, 1e-5), make_flow(0.001)]
 TIMES = [1, 100, 500, 900]
 
 
@@ -43,7 +43,7 @@ def test_the_score_is_the_gradient_of_the_log_density(gaussian: Any, draw: Calla
     """Of a Gaussian world, times sigma; eps is the mean noise there."""
     world, x, level = gaussian(0.3, 0.5), draw(8), PROCESSES[1].level(700)
     score = -(x - 0.3) / world.variance(level)
-    x0 = world.denoise(x, level, Condition())
+    x0 = world.denoise(x, level)
     torch.testing.assert_close(target("score", x0, (x - x0) / level.sigma, level), level.sigma * score)
 
 
@@ -62,17 +62,17 @@ def test_one_denoiser_in_five_words_denoises_alike(
     x = level.alpha * 0.3 + world.variance(level) ** 0.5 * draw(2, 1, 4, 4).float()
 
     def network(prediction_type: PredictionType) -> Callable[[Tensor, Tensor, Any], Tensor]:
-        def answer(x: Tensor, times: Tensor, condition: Any) -> Tensor:
+        def answer(x: Tensor, times: Tensor, prepared: None) -> Tensor:
             assert times.tolist() == pytest.approx([t] * len(x), abs=1e-3)
             here = process.level(float(times[0]))
-            x0 = world.denoise(x.double(), here, condition)
+            x0 = world.denoise(x.double(), here)
             return target(prediction_type, x0, (x - here.alpha * x0) / here.sigma, here)
 
         return answer
 
-    expected = world.denoise(x, level, Condition())
+    expected = world.denoise(x, level)
     for prediction_type in PREDICTIONS:
-        found = Denoiser(network(prediction_type), process, prediction_type)(x, level, Condition())
+        found = Denoiser(cast(Network, network(prediction_type)), process, prediction_type)(x, level, None)
         torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-4)
 
 

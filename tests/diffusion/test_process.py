@@ -6,26 +6,28 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from darkroom.config.choices import NOISE_PREDICTIONS
+from darkroom.config.diffusion import FlowProcess, VEProcess, VPProcess
 from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.continuous import VE, Flow
 from darkroom.diffusion.process import Process, check_prediction, process_of, starts_without_signal
 from darkroom.diffusion.schedule import CLEAN, DiscreteVP, Level
+from tests.support.diffusion import make_flow, make_ve, vp_config
 
-VP = {"kind": "vp", "schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "num_train_timesteps": 1000}
-KINDS: dict[str, dict[str, Any]] = {
-    "vp": VP,
-    "zero snr": {**VP, "rescale_betas_zero_snr": True},
-    "ve": {"kind": "ve", "sigma": 25.0, "t_min": 1e-5},
-    "flow": {"kind": "flow", "t_min": 0.001},
+KINDS: dict[str, VPProcess | VEProcess | FlowProcess] = {
+    "vp": vp_config("linear"),
+    "zero snr": vp_config("linear", rescale_betas_zero_snr=True),
+    "ve": VEProcess(kind="ve", sigma=25.0, t_min=1e-5),
+    "flow": FlowProcess(kind="flow", t_min=0.001),
 }
-CONTINUOUS = [VE(25.0, 1e-5), Flow(0.001)]
+CONTINUOUS = [make_ve(25.0, 1e-5), make_flow(0.001)]
 
 
 def test_the_spread_of_the_published_sde() -> None:
     """std(t) = sqrt((sigma^(2t) - 1) / (2 ln sigma)) with sigma = 25, 9.845 at t = 1."""
-    process = VE(25.0, 1e-5)
+    process = make_ve(25.0, 1e-5)
     assert process.spread == pytest.approx(9.845, abs=5e-4)
     for t in (1e-5, 1e-3, 0.2, 0.9, 1.0):
         level = process.level(1000 * t)
@@ -35,14 +37,14 @@ def test_the_spread_of_the_published_sde() -> None:
 
 def test_the_variance_grows_as_the_sde_says() -> None:
     """dx = sigma^t dw: d sigma(t)^2 / dt = sigma^(2t)."""
-    process, h = VE(25.0, 1e-5), 1e-3
+    process, h = make_ve(25.0, 1e-5), 1e-3
     for t in (0.1, 0.5, 0.9):
         before, after = (float(process.level(1000 * (t + side)).sigma) ** 2 for side in (-h, h))
         assert (after - before) / (2 * h) == pytest.approx(25 ** (2 * t), rel=1e-4)
 
 
 def test_rectified_flow_is_a_straight_line() -> None:
-    process = Flow(0.001)
+    process = make_flow(0.001)
     for t in (0.0, 0.25, 1.0):
         assert process.level(1000 * t) == (1 - t, t)
     assert process.level(0.0) == CLEAN
@@ -71,7 +73,7 @@ def test_a_level_is_found_by_its_ratio(kind: str) -> None:
 def test_levels_of_training_are_those_of_sampling_and_grow_noisier(kind: str) -> None:
     process = process_of(KINDS[kind])
     times = process.training_times(torch.arange(0, 1, 0.125))
-    trained = process.at(times)
+    trained = process.levels(times)
     assert trained.alpha.shape == trained.sigma.shape == (8, 1, 1, 1)
     levels = [process.level(t) for t in times.tolist()]
     assert trained.alpha.flatten().tolist() == pytest.approx([level.alpha for level in levels], rel=1e-5)
@@ -108,12 +110,12 @@ def test_a_description_makes_its_process(kind: str) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: VE(1.0, 1e-5), r"sigma = 1\.0: give a number above 1"),
-        (lambda: VE(25.0, 0.0), r"t_min = 0\.0: give a number > 0 and < 0\.5"),
-        (lambda: Flow(0.5), r"t_min = 0\.5: give"),
-        (lambda: Flow(float("nan")), "t_min = nan: give"),
+        (lambda: make_ve(1.0, 1e-5), r"sigma\n.*greater than 1"),
+        (lambda: make_ve(25.0, 0.0), r"t_min\n.*greater than 0"),
+        (lambda: make_flow(0.5), r"t_min\n.*less than 0\.5"),
+        (lambda: make_flow(float("nan")), r"t_min\n.*finite number"),
     ],
 )
 def test_impossible_numbers_are_refused(make: Any, message: str) -> None:
-    with pytest.raises(DarkroomError, match=message):
+    with pytest.raises(ValidationError, match=message):
         make()

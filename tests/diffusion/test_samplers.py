@@ -9,19 +9,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from darkroom.config.choices import CONTINUOUS_SPACINGS, EPSILON_ONLY, SamplerName, Spacing
-from darkroom.diffusion.denoiser import Condition, Denoise, Denoiser
-from darkroom.diffusion.generate import Sampling, generate
+from darkroom.config.choices import CONTINUOUS_SPACINGS, Spacing
+from darkroom.config.sampling import SAMPLERS as KINDS
+from darkroom.diffusion.denoiser import Condition, Conditions, Denoise, Denoiser
+from darkroom.diffusion.generate import generate
 from darkroom.diffusion.grids import level_grid
 from darkroom.diffusion.prediction import target
 from darkroom.diffusion.process import Process, starts_without_signal
-from darkroom.diffusion.samplers import ADAMS_BASHFORTH, ignore_step, sample
+from darkroom.diffusion.samplers.pndm import ADAMS_BASHFORTH
 from darkroom.diffusion.schedule import CLEAN, DiscreteVP, Level
+from tests.support.diffusion import make_sampling, make_vp, sample
 
-SAMPLERS = get_args(SamplerName)
+SAMPLERS = tuple(KINDS.classes)
+NOISE_ONLY = [name for name in SAMPLERS if KINDS.of(name).needs_noise_prediction]
 ORDER = {"ddim": 1, "euler": 1, "heun": 2, "dpmpp_2m": 2, "pndm": 2}
 CALLS = {name: {"heun": 2 * 6 - 1, "pndm": 6 + 1, "predictor_corrector": 2 * 6}.get(name, 6) for name in SAMPLERS}
-SCHEDULE = DiscreteVP("linear", 0.0001, 0.02, 1000)
+SCHEDULE = make_vp("linear", 0.0001, 0.02, 1000)
 
 # Where the walk of `test_a_walk_ends_where_it_ended_before` ends.
 BEFORE = {
@@ -40,13 +43,13 @@ def no_noise(step: int) -> Tensor:
     raise AssertionError("a deterministic sampler asked for noise")
 
 
-def walk(name: SamplerName, denoise: Denoise, x: Tensor, levels: list[Level], process: Process = SCHEDULE) -> Tensor:
-    return sample(name, denoise, x, levels, Condition(), no_noise, ignore_step, at_ratio=process.at_ratio)
+def walk(name: str, denoise: Denoise, x: Tensor, levels: list[Level], process: Process = SCHEDULE) -> Tensor:
+    return sample(name, denoise, x, levels, no_noise, at_ratio=process.at_ratio)
 
 
 @pytest.mark.parametrize("name", ORDER)
 def test_the_error_falls_with_the_order_of_the_method(
-    name: SamplerName, process: Process, gaussian: Any, draw: Callable[..., Tensor], even_levels: Any
+    name: str, process: Process, gaussian: Any, draw: Callable[..., Tensor], even_levels: Any
 ) -> None:
     world, x = gaussian(0.4, 1.0), draw(1, 1, 4, 4)
     errors = []
@@ -62,11 +65,11 @@ def test_the_error_falls_with_the_order_of_the_method(
 @pytest.mark.parametrize("name", [*ORDER, "ode"])
 @pytest.mark.parametrize("spacing", get_args(Spacing))
 def test_a_whole_walk_ends_where_the_flow_ends(
-    name: SamplerName, spacing: Spacing, process: Process, gaussian: Any, draw: Callable[..., Tensor]
+    name: str, spacing: Spacing, process: Process, gaussian: Any, draw: Callable[..., Tensor]
 ) -> None:
     if spacing not in CONTINUOUS_SPACINGS and not isinstance(process, DiscreteVP):
         pytest.skip("no such times")
-    if name in EPSILON_ONLY and starts_without_signal(process):
+    if name in NOISE_ONLY and starts_without_signal(process):
         pytest.skip("no epsilon")
     levels, world = level_grid(process, 200, spacing), gaussian(0.4, 0.3)
     x = process.spread * draw(1, 1, 4, 4)
@@ -78,47 +81,47 @@ def test_a_whole_walk_ends_where_the_flow_ends(
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("steps", [1, 2, 10])
 def test_a_single_picture_is_found_in_any_number_of_steps(
-    name: SamplerName, steps: int, process: Process, gaussian: Any, draw: Callable[..., Tensor]
+    name: str, steps: int, process: Process, gaussian: Any, draw: Callable[..., Tensor]
 ) -> None:
-    if name in EPSILON_ONLY and starts_without_signal(process):
+    if name in NOISE_ONLY and starts_without_signal(process):
         pytest.skip("no epsilon")
     world, x, levels = gaussian(0.4, 0.0), draw(2, 1, 4, 4), level_grid(process, steps, "trailing")
 
     def noise(number: int) -> Tensor:
         return draw(2, 1, 4, 4, seed=number)
 
-    found = sample(name, world.denoise, x, levels, Condition(), noise, ignore_step, at_ratio=process.at_ratio)
+    found = sample(name, world.denoise, x, levels, noise, at_ratio=process.at_ratio)
     torch.testing.assert_close(found, torch.full_like(x, 0.4), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["ddim", "heun", "dpmpp_2m"])
 def test_a_walk_out_of_pure_noise_stays_where_the_pictures_are(
-    name: SamplerName, gaussian: Any, draw: Callable[..., Tensor]
+    name: str, gaussian: Any, draw: Callable[..., Tensor]
 ) -> None:
     """A cosine schedule begins at sigma / alpha = 20,000; a network is imprecise there."""
     world = gaussian(0.4, 0.3)
 
-    def denoise(x: Tensor, level: Level, condition: Condition) -> Tensor:
-        return world.denoise(x, level, condition) + (0.1 if level.alpha < 1e-3 else 0.0)
+    def denoise(x: Tensor, level: Level) -> Tensor:
+        return world.denoise(x, level) + (0.1 if level.alpha < 1e-3 else 0.0)
 
-    levels = level_grid(DiscreteVP("cosine", 0.0001, 0.02, 1000), 20, "trailing")
+    levels = level_grid(make_vp("cosine", 0.0001, 0.02, 1000), 20, "trailing")
     found = walk(name, denoise, draw(8, 1, 4, 4), levels)
     assert float(found.mean()) == pytest.approx(0.4, abs=0.15)
     assert 0.15 < float(found.std()) < 0.6
 
 
 @pytest.mark.parametrize("name", BEFORE)
-def test_a_walk_ends_where_it_ended_before(name: SamplerName) -> None:
+def test_a_walk_ends_where_it_ended_before(name: str) -> None:
     """Pictures that were drawn once are drawn again by later versions."""
     x = torch.linspace(-2, 2, 4, dtype=torch.float64).view(1, 1, 2, 2)
 
     def noise(number: int) -> Tensor:
         return torch.cos((number + 1) * x)
 
-    def denoise(x: Tensor, level: Level, condition: Condition) -> Tensor:
+    def denoise(x: Tensor, level: Level) -> Tensor:
         return torch.tanh(level.alpha * x)
 
-    end = sample(name, denoise, x, level_grid(SCHEDULE, 6, "trailing"), Condition(), noise, ignore_step)
+    end = sample(name, denoise, x, level_grid(SCHEDULE, 6, "trailing"), noise)
     assert end.flatten().tolist() == pytest.approx(BEFORE[name], abs=1e-10)
 
 
@@ -128,7 +131,7 @@ def test_ddim_and_eulers_method_are_one_rule(gaussian: Any, draw: Callable[..., 
     scaled, s = x / levels[0].alpha, levels[0].sigma / levels[0].alpha
     for now, after in pairwise(levels):
         here = scaled * now.alpha
-        eps = (here - now.alpha * world.denoise(here, now, Condition())) / now.sigma
+        eps = (here - now.alpha * world.denoise(here, now)) / now.sigma
         scaled, s = scaled + (after.sigma / after.alpha - s) * eps, after.sigma / after.alpha
     for name in ("ddim", "euler"):
         torch.testing.assert_close(walk(name, world.denoise, x, levels), scaled * levels[-1].alpha)
@@ -144,13 +147,13 @@ def test_multistep_weights_are_exact_on_polynomials() -> None:
 
 @pytest.mark.parametrize(("name", "calls"), CALLS.items())
 def test_every_step_is_shown_and_the_network_asked_no_more_than_needed(
-    name: SamplerName, calls: int, gaussian: Any, draw: Callable[..., Tensor]
+    name: str, calls: int, gaussian: Any, draw: Callable[..., Tensor]
 ) -> None:
     world, seen, asked = gaussian(0.4, 0.3), [], []
 
-    def denoise(x: Tensor, level: Level, condition: Condition) -> Tensor:
+    def denoise(x: Tensor, level: Level) -> Tensor:
         asked.append(level)
-        return world.denoise(x, level, condition)
+        return world.denoise(x, level)
 
     levels = level_grid(SCHEDULE, 6, "trailing")
     found = sample(
@@ -158,7 +161,6 @@ def test_every_step_is_shown_and_the_network_asked_no_more_than_needed(
         denoise,
         draw(1, 1, 2, 2),
         levels,
-        Condition(),
         lambda step: draw(1, 1, 2, 2, seed=step),
         lambda step, x, x0: seen.append((step, x)),
         at_ratio=SCHEDULE.at_ratio,
@@ -168,46 +170,49 @@ def test_every_step_is_shown_and_the_network_asked_no_more_than_needed(
     assert torch.equal(seen[-1][1], found)
 
 
-def test_noise_and_condition_reach_the_samplers_unchanged(draw: Callable[..., Tensor]) -> None:
-    given, steps = Condition(class_ids=torch.tensor([5])), []
-
-    def denoise(x: Tensor, level: Level, condition: Condition) -> Tensor:
-        assert condition is given
-        return torch.zeros_like(x)
+def test_noise_reaches_the_samplers_unchanged(draw: Callable[..., Tensor]) -> None:
+    steps = []
 
     def noise(step: int) -> Tensor:
         steps.append(step)
         return torch.zeros(1, 1, 2, 2)
 
-    sample("ddpm", denoise, draw(1, 1, 2, 2), level_grid(SCHEDULE, 4), given, noise, ignore_step)
+    sample("ddpm", lambda x, level: torch.zeros_like(x), draw(1, 1, 2, 2), level_grid(SCHEDULE, 4), noise)
     assert steps == [0, 1, 2]  # the last step ends at the clean picture, which needs none
 
 
 @pytest.mark.parametrize("name", ["ddim", "euler", "heun", "dpmpp_2m"])
-def test_generating_walks_the_grid_with_guidance(name: SamplerName, gaussian: Any, draw: Callable[..., Tensor]) -> None:
+def test_generating_walks_the_grid_with_guidance(name: str, gaussian: Any, draw: Callable[..., Tensor]) -> None:
     world, wanted, null = gaussian(0.0, 0.5), Condition(class_ids=torch.ones(2)), Condition(class_ids=torch.zeros(2))
 
-    def network(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+    class Network:
         """v of a world whose mean is the class."""
-        level = SCHEDULE.level(float(t[0]))
-        mean = condition.class_ids.view(-1, 1, 1, 1).double()
-        x0 = mean + world.denoise(x - level.alpha * mean, level, condition)
-        return target("v_prediction", x0, (x - level.alpha * x0) / level.sigma, level)
 
-    denoiser, start = Denoiser(network, SCHEDULE, "v_prediction"), draw(2, 1, 4, 4)
+        def prepare(self, *conditions: Condition) -> Tensor:
+            return torch.cat([one.class_ids for one in conditions if one.class_ids is not None])
+
+        def __call__(self, x: Tensor, t: Tensor, prepared: Tensor) -> Tensor:
+            level = SCHEDULE.level(float(t[0]))
+            mean = prepared.view(-1, 1, 1, 1).double()
+            x0 = mean + world.denoise(x - level.alpha * mean, level)
+            return target("v_prediction", x0, (x - level.alpha * x0) / level.sigma, level)
+
+    denoiser, start = Denoiser(Network(), SCHEDULE, "v_prediction"), draw(2, 1, 4, 4)
     levels = level_grid(SCHEDULE, 20, "linspace")
     for scale in (1.0, 3.0):
-        found = generate(denoiser, Sampling(name, 20, scale, "linspace"), start, wanted, null, no_noise)
+        found = generate(
+            denoiser, make_sampling(name, 20, scale, "linspace"), start, Conditions(wanted, null), no_noise
+        )
 
-        def by_hand(x: Tensor, level: Level, condition: Condition, scale: float = scale) -> Tensor:
-            without, with_condition = denoiser(x, level, null), denoiser(x, level, wanted)
+        def by_hand(x: Tensor, level: Level, scale: float = scale) -> Tensor:
+            without, with_condition = (denoiser(x, level, one.class_ids) for one in (null, wanted))
             return without + scale * (with_condition - without)
 
         torch.testing.assert_close(found, walk(name, by_hand, start, levels), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "ode"])
-def test_a_sample_does_not_depend_on_its_batch(name: SamplerName, gaussian: Any, draw: Callable[..., Tensor]) -> None:
+def test_a_sample_does_not_depend_on_its_batch(name: str, gaussian: Any, draw: Callable[..., Tensor]) -> None:
     world, levels = gaussian(0.4, 0.3), level_grid(SCHEDULE, 8, "trailing")
 
     def end(rows: slice) -> Tensor:
@@ -215,7 +220,7 @@ def test_a_sample_does_not_depend_on_its_batch(name: SamplerName, gaussian: Any,
             return draw(3, 1, 4, 4, seed=number)[rows]
 
         start = (draw(3, 1, 4, 4) * torch.tensor([0.1, 1.0, 10.0]).view(3, 1, 1, 1))[rows]
-        return sample(name, world.denoise, start, levels, Condition(), noise, ignore_step)
+        return sample(name, world.denoise, start, levels, noise)
 
     alone = torch.cat([end(slice(i, i + 1)) for i in range(3)])
     torch.testing.assert_close(end(slice(0, 3)), alone, rtol=1e-12, atol=1e-12)

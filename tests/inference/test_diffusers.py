@@ -16,12 +16,12 @@ from torch import Tensor
 
 from darkroom.config.choices import Spacing
 from darkroom.core.rng import randn_each
-from darkroom.diffusion.generate import Sampling
 from darkroom.inference.pipeline import Pipeline
 from darkroom.interop.diffusers import write_scheduler
 from darkroom.interop.scheduler import GUIDANCE_SCALE, SCHEDULERS, STEPS
 from darkroom.interop.single_file import PROCESS as LINEAR
 from tests.support import pipelines
+from tests.support.diffusion import make_sampling
 
 PROMPTS = ["a small red circle", "a large blue square", "a small red circle, and much that is said beyond the end"]
 
@@ -55,7 +55,7 @@ def test_diffusers_draws_the_same_pictures(how: dict[str, Any], make: Callable[.
     theirs = opened(ours)
     seeds = [0, 1, 2]
     start = ours.start(seeds)
-    sampling = Sampling("ddim", 10, 5.0, "trailing")
+    sampling = make_sampling("ddim", 10, 5.0, "trailing")
     latents = ours.latents(ours.prompts(PROMPTS), slice(0, 3), start, sampling, seeds)
     call = {"num_inference_steps": 10, "guidance_scale": 5.0, "latents": start.clone(), "height": 16, "width": 16}
     expected = theirs(PROMPTS, output_type="latent", **call).images
@@ -107,7 +107,7 @@ def test_every_shared_sampler_walks_to_the_latents_of_diffusers(
     theirs.scheduler = getattr(diffusers, scheduler)(**betas, prediction_type=prediction_type, **config)
     seeds = [0, 1]
     start = ours.start(seeds)
-    how = Sampling(sampler, 20, 5.0, **own)
+    how = make_sampling(sampler, 20, 5.0, **own)
     found = ours.latents(ours.prompts(PROMPTS[:2]), slice(0, 2), start, how, seeds)
     assert forwards == [4] * EVALUATIONS[sampler]  # both halves of the guidance in one batch
     expected = theirs(

@@ -9,11 +9,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from darkroom.diffusion.generate import Sampling
+from darkroom.config.sampling import Sampling
 from darkroom.inference import film as films
 from darkroom.inference.film import Film
 from darkroom.inference.pipeline import Pipeline
 from darkroom.view.sheet import GUTTER, JOINT, LINE, PICTURE
+from tests.support.diffusion import make_sampling
 
 VE: dict[str, Any] = {
     "autoencoder": "identity",
@@ -21,7 +22,7 @@ VE: dict[str, Any] = {
     "kind": "none",
     "process": {"kind": "ve", "sigma": 25.0, "t_min": 1e-5},
     "prediction_type": "score",
-    "sampling": Sampling("euler", 12, 1.0, "linspace"),
+    "sampling": make_sampling("euler", 12, 1.0, "linspace"),
 }
 KINDS: dict[str, dict[str, Any]] = {"latents": {}, "pixels, exploding": VE}
 Make = Callable[..., Pipeline]
@@ -64,7 +65,7 @@ def test_a_film_has_no_more_frames_than_one_can_watch_and_ends_with_the_picture(
     monkeypatch.setattr(films, "FRAMES", 5)
     pipeline = make(**VE)
     for beginning in (True, False):
-        film, _ = drawn(pipeline, Sampling("euler", 12, 1.0, "linspace"), beginning)
+        film, _ = drawn(pipeline, make_sampling("euler", 12, 1.0, "linspace"), beginning)
         film.save(tmp_path / "film.gif")
         assert film.frames == ([0, 3, 6, 9, 12] if beginning else [1, 4, 7, 9, 12])
         with Image.open(tmp_path / "film.gif") as gif:
@@ -75,7 +76,7 @@ def test_a_film_has_no_more_frames_than_one_can_watch_and_ends_with_the_picture(
 
 def test_a_film_of_a_changed_picture_follows_the_walk_that_is_left(make: Make, tmp_path: Path) -> None:
     pipeline = make(**VE)
-    how = Sampling("euler", 8, 1.0, "linspace")
+    how = make_sampling("euler", 8, 1.0, "linspace")
     film = Film(pipeline, [""], how, strength=0.5)
     pipeline.image_to_image("", Image.new("RGB", (16, 16), "gray"), strength=0.5, sampling=how, on_step=film.watch)
     assert film.steps == 4

@@ -7,16 +7,16 @@ import pytest
 from PIL import Image
 
 from darkroom.core.errors import DarkroomError
-from darkroom.diffusion.generate import Sampling
 from darkroom.inference.options import together
 from darkroom.inference.pipeline import Pipeline
 from darkroom.inference.record import Record
+from tests.support.diffusion import make_sampling
 
 Make = Callable[..., Pipeline]
 ONE = Record(
     prompts=["a small red circle"],
     seeds=[3],
-    sampling=Sampling("ddim", 4, 3.0, "trailing"),
+    sampling=make_sampling("ddim", 4, 3.0, "trailing"),
     batch_size=64,
     model="0.dir",
     precision="fp32",

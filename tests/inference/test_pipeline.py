@@ -90,15 +90,15 @@ def test_guidance_uses_the_null_the_pipeline_states(make: Make, apart: Apart) ->
     assert content_hash(empty.path / UNET) == content_hash(zeros.path / UNET)
     text = empty.prompts(["", "a small red circle"])
     assert isinstance(text, prompts_module.TextPrompts)
-    assert torch.allclose(text.null[0], text.embeddings[0], atol=1e-5)
+    assert torch.allclose(text.encoded.tokens[0], text.encoded.tokens[1], atol=1e-5)
     nothing = zeros.prompts([""])
     assert isinstance(nothing, prompts_module.TextPrompts)
-    assert not nothing.null.any()
+    assert not nothing.encoded.tokens[0].any()
     for pipeline, given in ((empty, text), (zeros, nothing)):
-        _, null = given.conditions(pipeline.unet, slice(0, 1))
-        expected = pipeline.unet.prepare_context(given.null)
-        assert null.context is not None
-        for (k, v), (k2, v2) in zip(null.context, expected, strict=True):
+        prepared = pipeline.unet.prepare(given.conditions(slice(0, 1)).null)
+        expected = pipeline.unet.prepare_context(given.encoded.tokens[:1])
+        assert prepared.context is not None
+        for (k, v), (k2, v2) in zip(prepared.context, expected, strict=True):
             assert torch.allclose(k, k2, atol=1e-5)
             assert torch.allclose(v, v2, atol=1e-5)
     drawn = [p.text_to_image(PROMPTS[0], output="tensor") for p in (empty, zeros)]
@@ -119,7 +119,7 @@ def test_classes_are_asked_for_by_name(make: Make, apart: Apart) -> None:
     assert apart(drawn[0], drawn[1]) > 5
     with pytest.raises(DarkroomError, match="'nine' is no class of this model; its classes: zero, one, two"):
         pipeline.text_to_image("nine")
-    _, null = pipeline.prompts(["one"]).conditions(pipeline.unet, slice(0, 1))
+    _, null = pipeline.prompts(["one"]).conditions(slice(0, 1))
     assert null.class_ids is not None
     assert null.class_ids.tolist() == [3]
     assert not (pipeline.path / "model_index.json").exists()
@@ -187,9 +187,9 @@ def test_bf16_weights_are_what_autocast_makes_of_fp32_ones_to_the_bit(kind: str,
     answers = []
     for network in networks:
         with torch.no_grad(), autocast(cpu, "bf16"):
-            condition, _ = prompts.conditions(network, slice(0, 2))
+            prepared = network.prepare(prompts.conditions(slice(0, 2)).asked)
             start = pipeline.start([0, 1])
-            answers.append(network(start, torch.tensor([9.0, 900.0]), condition.context, condition.class_ids))
+            answers.append(network(start, torch.tensor([9.0, 900.0]), *prepared))
     assert torch.equal(*answers)
 
 

@@ -11,12 +11,12 @@ import torch
 
 from darkroom.core.artifact import load_tensors, save_tensors
 from darkroom.core.errors import DarkroomError
-from darkroom.diffusion.generate import Sampling
 from darkroom.inference.folder import PipelineInfo
 from darkroom.inference.pipeline import Pipeline
 from darkroom.interop.diffusers import write_folder
 from darkroom.interop.source import read_model
 from tests.support import pipelines
+from tests.support.diffusion import make_sampling
 
 ADDED = {"id": 999, "content": "<cat-toy>", "special": False, "lstrip": False, "rstrip": False, "normalized": True}
 REFUSED: dict[str, tuple[str, Any, str]] = {
@@ -101,7 +101,7 @@ def test_weights_that_are_not_finite_are_refused_with_their_name(
 
 def test_how_a_model_is_drawn_travels_out_and_in(tmp_path: Path, command: Callable[..., tuple[int, str]]) -> None:
     """Catches: 12 steps that became 50 on the way; words that the model knows, left behind."""
-    sampling = Sampling("ddpm", 12, 2.5, "trailing", variance="beta", guidance_rescale=0.3)
+    sampling = make_sampling("ddpm", 12, 2.5, "trailing", variance="beta", guidance_rescale=0.3)
     ours = pipelines.assembled(tmp_path / "ours", sampling=sampling, precision="bf16")
     for name in ("out", "again"):
         source = ours if name == "out" else tmp_path / "back"

@@ -6,19 +6,20 @@ planted reads show. So a whole walk on it, guided, with every sampler that has n
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from darkroom.config.choices import SamplerName
-from darkroom.diffusion.denoiser import Condition, Denoiser
-from darkroom.diffusion.generate import Sampling, generate
-from darkroom.diffusion.schedule import DiscreteVP
+from darkroom.config.sampling import SAMPLERS
+from darkroom.diffusion.denoiser import Condition, Conditions, Denoiser
+from darkroom.diffusion.generate import generate
 from darkroom.inference.captured import CapturedNetwork
 from darkroom.inference.packed_unet import FrozenUNet
+from darkroom.nn.denoiser.base import Prepared
 from darkroom.nn.denoiser.unet import UNet2DConditionModel
+from tests.support.diffusion import make_sampling, make_vp
 from tests.support.unets import TINY
 
 META = torch.device("meta")
@@ -29,29 +30,33 @@ def walk(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tensor]:
     """Draws two pictures without numbers; plant: what else is done to each answer of the network."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which knows no meta device
 
-    def drawn(sampler: SamplerName, plant: Callable[[Tensor], Any] = lambda output: None) -> Tensor:
+    def drawn(sampler: str, plant: Callable[[Tensor], Any] = lambda output: None) -> Tensor:
         unet = FrozenUNet(UNet2DConditionModel(TINY).to(META).eval().requires_grad_(False))
         made = CapturedNetwork(unet, META, "fp32")
 
-        def network(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-            output = made(x, t, condition.context, condition.class_ids)
-            plant(output)
-            return output
+        class Planted:
+            def prepare(self, *conditions: Condition) -> Prepared:
+                return made.prepare(*conditions)
+
+            def __call__(self, x: Tensor, t: Tensor, prepared: Prepared) -> Tensor:
+                output = made(x, t, *prepared)
+                plant(output)
+                return output
 
         width = TINY.cross_attention_dim
         assert width is not None
-        condition, null = (Condition(unet.prepare_context(torch.empty(2, 5, width, device=META))) for _ in range(2))
+        conditions = Conditions(*(Condition(torch.empty(2, 5, width, device=META)) for _ in range(2)))
         start = torch.empty(2, TINY.in_channels, 16, 16, device=META)
-        how = Sampling(sampler, 6, 3.0, "leading", steps_offset=1)
-        denoiser = Denoiser(network, DiscreteVP("scaled_linear", 0.00085, 0.012, 1000), "epsilon")
+        sampling = make_sampling(sampler, 6, 3.0, "leading", steps_offset=1)
+        denoiser = Denoiser(Planted(), make_vp("scaled_linear", 0.00085, 0.012, 1000), "epsilon")
         with torch.no_grad():
-            return generate(denoiser, how, start, condition, null, lambda step: torch.empty_like(start))
+            return generate(denoiser, sampling, start, conditions, lambda step: torch.empty_like(start))
 
     return drawn
 
 
-@pytest.mark.parametrize("sampler", [name for name in get_args(SamplerName) if name != "ode"])
-def test_no_sampler_reads_from_the_device(sampler: SamplerName, walk: Callable[..., Tensor]) -> None:
+@pytest.mark.parametrize("sampler", [name for name in SAMPLERS.classes if name != "ode"])
+def test_no_sampler_reads_from_the_device(sampler: str, walk: Callable[..., Tensor]) -> None:
     assert walk(sampler).device == META
 
 

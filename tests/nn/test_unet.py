@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from darkroom.core.errors import DarkroomError
-from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig, select_context
+from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
 from tests.support.measures import Difference, Epsilons, Randomise
 from tests.support.unets import CLASSES, CONFIGS, IDS, TINY, inputs, predict
 
@@ -72,7 +72,7 @@ def test_a_context_prepared_once_serves_any_batch(randomise: Randomise, relative
     captions, null = torch.randn(2, 6, 10), torch.randn(1, 6, 10)
     prepared = unet.prepare_context(torch.cat([captions, null]))
     sample, t = torch.randn(4, 4, 8, 8), torch.full((4,), 300.0)
-    found = unet(sample, t, select_context(prepared, torch.tensor([0, 1, 2, 2])))
+    found = unet(sample, t(prepared, torch.tensor([0, 1, 2, 2])))
     expected = unet(sample, t, unet.prepare_context(torch.cat([captions, null, null])))
     assert relative_difference(found, expected) <= 1e-6
 

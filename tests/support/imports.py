@@ -5,15 +5,19 @@ import re
 from functools import cache
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).parents[2]
 SRC = ROOT / "src"
 LIBRARY = SRC / "darkroom"
+SAMPLERS, RECIPES = LIBRARY / "diffusion" / "samplers", ROOT / "recipes"
 STAGES = sorted((ROOT / "stages").glob("*.py"))
 SOURCES = sorted(LIBRARY.rglob("*.py"))
 
 # Cannot change a byte of an output: errors, messages, tracking, how a stage is started, how parameters are read.
+CONFIG = "autoencoder edit explain faults params recipes rewrite sections text_encoder training upgrade"
 PLUMBING = (
-    *(f"config/{name}.py" for name in ("edit", "explain", "faults", "params", "recipes", "sections", "upgrade")),
+    *(f"config/{name}.py" for name in CONFIG.split()),
     "config/stage_spec.py",
     "config/yaml_file.py",
     "core/errors.py",
@@ -77,10 +81,26 @@ def module_of(file: Path) -> str:
     return ".".join(names[:-1] if names[-1] == "__init__" else names)
 
 
+def samplers_of(script: Path) -> list[Path]:
+    """The samplers that a stage may run, which are imported by the name that its section gives.
+
+    Evaluation may be asked for any. Training shows samples with those that a recipe names in train_unet, and depends on
+    no other, so that a new sampler trains nothing again.
+    """
+    if script.parent != ROOT / "stages":
+        return []
+    if script.stem == "evaluate":
+        return sorted(SAMPLERS.glob("*.py"))
+    recipes = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in sorted(RECIPES.rglob("*.yaml")))
+    sections = [(recipe or {}).get(script.stem) or {} for recipe in recipes]
+    kinds = {((section.get("sampling") or {}).get("sampler") or {}).get("kind") for section in sections}
+    return [SAMPLERS / f"{kind}.py" for kind in sorted(kinds - {None})]
+
+
 def closure(start: Path) -> set[Path]:
     """The library's files that run when `start` runs, with the packages they lie in, but for the library's own."""
     reached: set[Path] = set()
-    waiting = [start]
+    waiting = [start, *samplers_of(start)]
     while waiting:
         file = waiting.pop()
         if file in reached:

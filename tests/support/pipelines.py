@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
+from darkroom.config.sampling import Sampling
 from darkroom.core.artifact import CONFIG, save_tensors, write_json
 from darkroom.core.rng import seeded
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, WEIGHTS, write_network
 from darkroom.data.conditioning import ConditioningInfo
 from darkroom.data.latents import LatentsInfo
 from darkroom.data.tokenizer import CLIPTokenizer
-from darkroom.diffusion.generate import Sampling
 from darkroom.inference.folder import assemble
 from darkroom.inference.words import Words
 from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
@@ -20,6 +20,7 @@ from darkroom.nn.denoiser.kinds import DenoiserConfig, build, to_json
 from darkroom.nn.denoiser.score_unet import ScoreUNet
 from darkroom.nn.denoiser.unet import UNetConfig
 from darkroom.nn.text.clip import CLIPTextConfig, CLIPTextModel
+from tests.support.diffusion import make_sampling, vp_config
 
 CAPTIONS = [
     f"a {size} {color} {shape}"
@@ -29,16 +30,8 @@ CAPTIONS = [
 ]
 CLASSES = ["zero", "one", "two"]
 SIZE, MAX_LENGTH, WIDTH = 16, 12, 32
-SAMPLING = Sampling("ddim", 4, 3.0, "trailing")
-COSINE = {
-    "kind": "vp",
-    "schedule": "cosine",
-    "beta_start": 0.0001,
-    "beta_end": 0.02,
-    "num_train_timesteps": 1000,
-    "scale_betas": False,
-    "rescale_betas_zero_snr": False,
-}
+SAMPLING = make_sampling("ddim", 4, 3.0, "trailing")
+COSINE = vp_config("cosine").model_dump()
 
 
 def assembled(

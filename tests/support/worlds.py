@@ -8,12 +8,11 @@ from torch import Tensor, nn
 from darkroom.core.rng import generator, seeded
 from darkroom.data.conditioning import Conditioning, ConditioningInfo
 from darkroom.data.latents import Latents
-from darkroom.diffusion.objective import Objective
-from darkroom.diffusion.schedule import DiscreteVP
 from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.latent_batches import LatentBatches
 from darkroom.training.unet import UNetTask
+from tests.support.diffusion import make_objective, make_vp
 
 N, LENGTH, WIDTH, CAPTIONS, CLASSES = 24, 4, 16, 5, 3
 SHAPE = (4, 8, 8)
@@ -73,7 +72,7 @@ class World:
             randomise(unet)
         latents, conditioning = (self.latents(), self.latents("validation")), self.conditioning()
         data = LatentBatches(*latents, conditioning, self.context, condition_dropout, horizontal_flip, max_held_out=20)
-        objective = Objective(DiscreteVP("cosine", 0.0001, 0.02, 1000), "v_prediction", "min_snr", "l2", "mean")
+        objective = make_objective(make_vp("cosine", 0.0001, 0.02, 1000), "v_prediction", "min_snr", "l2", "mean")
         return UNetTask(unet, objective, data)
 
 

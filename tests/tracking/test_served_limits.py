@@ -18,9 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from darkroom.config.choices import SamplerName
 from darkroom.core.errors import DarkroomError
-from darkroom.diffusion.generate import Sampling
 from darkroom.inference.options import Tally
 from darkroom.inference.pipeline import Pipeline
 from darkroom.serving import queueing
@@ -29,6 +27,7 @@ from darkroom.serving.limits import MLFLOW_SECONDS, BusyError, EndingError, Limi
 from darkroom.serving.queueing import Arrival, LeftError, Queue, Watch, arrival, end_with_the_server
 from darkroom.serving.service import Service
 from tests.support import pipelines
+from tests.support.diffusion import make_sampling
 
 PROMPT = "a small red circle"
 ROW = {"prompt": PROMPT}
@@ -178,9 +177,9 @@ def test_large_pictures_are_drawn_a_few_at_a_time(pipeline: Pipeline, monkeypatc
 
 
 @pytest.mark.parametrize(("sampler", "steps"), [("ddim", 1000), ("ode", 2)])
-def test_drawing_stops_at_its_deadline(sampler: SamplerName, steps: int, tmp_path: Path, asked: list[str]) -> None:
+def test_drawing_stops_at_its_deadline(sampler: str, steps: int, tmp_path: Path, asked: list[str]) -> None:
     """Of ode too, whose steps are hundreds of evaluations apart: catches a look between steps alone."""
-    folder = pipelines.assembled(tmp_path, sampling=Sampling(sampler, steps, 3.0, "linspace"))
+    folder = pipelines.assembled(tmp_path, sampling=make_sampling(sampler, steps, 3.0, "linspace"))
     service = Service(Pipeline.from_pretrained(folder, device="cpu"), Limits(seconds=1.0))
     service.draw([ROW], {"sampler": "ddim", "num_inference_steps": 2})
     first, began = len(asked), time.monotonic()

@@ -12,13 +12,12 @@ from torch import Tensor
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import generator
 from darkroom.core.tensors import to_float
-from darkroom.diffusion.objective import Objective
-from darkroom.diffusion.schedule import DiscreteVP
 from darkroom.runner.resuming import fingerprint
 from darkroom.training.autoencoder import mean_colour_psnr, validate
 from darkroom.training.classifier import labels_by_chance
 from darkroom.training.contrastive import contrastive_loss, retrieval_by_chance
 from darkroom.training.engine.chance import Reached, against_chance
+from tests.support.diffusion import make_objective, make_vp
 
 WORSE = Reached("held_out/loss", 4.43, math.log(64), "luck")
 BETTER = Reached("held_out/psnr", 20.0, 12.0, "mean colours", higher_is_better=True)
@@ -98,7 +97,7 @@ def test_a_denoiser_by_chance_answers_the_same_to_everything(
         task.data.train.mean + 2,
         task.data.held_out.mean + 2,
     )  # not centred, as latents are not
-    task.objective = Objective(DiscreteVP("cosine", 0.0001, 0.02, 1000), prediction, "uniform", loss, "mean")
+    task.objective = make_objective(make_vp("cosine", 0.0001, 0.02, 1000), prediction, "uniform", loss, "mean")
 
     class Constant(torch.nn.Module):
         def __init__(self, value: float) -> None:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from darkroom.config.training import Optimization
 from darkroom.core.rng import generator, seeded
 from darkroom.data.latents import Latents
-from darkroom.diffusion.generate import Sampling
 from darkroom.nn.denoiser.base import DenoisingNetwork
 from darkroom.nn.denoiser.batch_norm_unet import BatchNormUNetConfig
 from darkroom.nn.denoiser.kinds import DenoiserConfig, build
@@ -18,9 +18,9 @@ from darkroom.nn.denoiser.layer_norm_unet import LayerNormUNetConfig
 from darkroom.nn.denoiser.score_unet import ScoreUNetConfig
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loop, Phase
-from darkroom.training.engine.optim import OptimizerConfig
 from darkroom.training.previews import LatentView, preview
 from darkroom.view.sheet import GUTTER, LINE, PICTURE
+from tests.support.diffusion import make_sampling
 
 N = 24
 KINDS: dict[str, tuple[DenoiserConfig, str, int]] = {  # with the condition and the side of what it is trained on
@@ -29,7 +29,7 @@ KINDS: dict[str, tuple[DenoiserConfig, str, int]] = {  # with the condition and 
     "layer norm": (LayerNormUNetConfig(12), "none", 12),
     "batch norm": (BatchNormUNetConfig(1, (8, 16)), "none", 8),
 }
-Optimizers = Callable[..., OptimizerConfig]
+Optimizers = Callable[..., Optimization]
 PIXELS = LatentView(lambda latents: latents, 0.0, [""] * N)
 
 
@@ -50,7 +50,7 @@ def task(world: Callable[[str], Any]) -> Callable[[str], Any]:
     return make
 
 
-def trained(task: Any, config: OptimizerConfig, steps: int = 3) -> EMA[DenoisingNetwork]:
+def trained(task: Any, config: Optimization, steps: int = 3) -> EMA[DenoisingNetwork]:
     ema = EMA(task.network, 50)
     phase = Phase("", task.network, config, task.loss)
     Loop([phase], ema, steps=steps, batch_size=8, accumulation=1, hooks=[], description="unet").run()
@@ -95,7 +95,7 @@ def test_the_average_carries_the_memory_of_batch_norms_and_is_never_in_training_
     assert all(torch.equal(now, average) for now, average in pairs)
     before = state(ema.network)
     first, second = (here.validate(ema.network) for _ in range(2))
-    preview(ema.network, here, PIXELS, Sampling("ddim", 2, 1.0, "trailing"), 2, "after 7 steps")
+    preview(ema.network, here, PIXELS, make_sampling("ddim", 2, 1.0, "trailing"), 2, "after 7 steps")
     assert first == second
     assert not any(module.training for module in ema.network.modules())
     assert all(torch.equal(before[name], value) for name, value in ema.network.state_dict().items())
@@ -105,7 +105,7 @@ def test_the_average_carries_the_memory_of_batch_norms_and_is_never_in_training_
 def test_a_preview_of_pictures_of_one_channel_is_grey(name: str, task: Callable[[str], Any]) -> None:
     here = task(name)
     here.network.eval()
-    grid, _ = preview(here.network, here, PIXELS, Sampling("ddim", 2, 2.0, "trailing"), 4, "after 7 steps")
+    grid, _ = preview(here.network, here, PIXELS, make_sampling("ddim", 2, 2.0, "trailing"), 4, "after 7 steps")
     drawn = np.asarray(grid)[GUTTER + LINE + 4 :, GUTTER:][:PICTURE, :PICTURE].astype(int)
     assert drawn.std() > 0
     assert np.ptp(drawn, axis=-1).max() == 0

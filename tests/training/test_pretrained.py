@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from darkroom.config.choices import PredictionType
+from darkroom.config.diffusion import ProcessConfig
 from darkroom.config.params import Params, read
 from darkroom.core.artifact import content_hash, load_tensors, read_json, save_tensors, write_json
 from darkroom.core.errors import DarkroomError
@@ -22,12 +24,14 @@ from darkroom.inference.folder import write_imported
 from darkroom.interop.configs import SCALING_FACTOR
 from darkroom.interop.source import read_model
 from darkroom.nn.denoiser.unet import UNetConfig
+from darkroom.planning import demands
 from darkroom.runner.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
 from darkroom.training.pretrained_unet import read_pretrained_unet
 from darkroom.training.trained import read_pretrained_autoencoder, read_pretrained_text_encoder
 from tests.support import pipelines
+from tests.support.diffusion import vp_config
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -38,12 +42,8 @@ Stage = Callable[..., Any]
 IMPORTED = "artifacts/imported/tiny"
 SMALL: dict[str, Any] = {  # the recipe, for the model that `parts` makes
     "prepare_data": {"image_size": 16},
-    "train_vae": {
-        "pretrained_path": f"{IMPORTED}/vae",
-        "block_out_channels": [8, 16],
-        "norm_num_groups": 4,
-    },
-    "setup_text_encoder": {"pretrained_path": f"{IMPORTED}/text_encoder"},
+    "train_vae": {"path": f"{IMPORTED}/vae"},
+    "setup_text_encoder": {"path": f"{IMPORTED}/text_encoder"},
     "train_unet": {
         "init_from": f"{IMPORTED}/unet",
         "unet": {"block_out_channels": [16, 32], "attention_head_dim": 2, "norm_num_groups": 8},
@@ -92,10 +92,13 @@ def readers(wanted: UNetConfig) -> Readers:
     }
 
 
-def made_for(unet: Path) -> tuple[dict[str, Any], PredictionType]:
+def made_for(unet: Path) -> tuple[ProcessConfig, PredictionType]:
     """The process and the kind of prediction that an imported U-Net was trained for."""
     pipeline = read_json(unet.parent / "pipeline.json") if (unet.parent / "pipeline.json").is_file() else {}
-    return pipeline.get("process", {"schedule": "linear"}), pipeline.get("prediction_type", "epsilon")
+    process: ProcessConfig = vp_config("linear")
+    if "process" in pipeline:
+        process = TypeAdapter(ProcessConfig).validate_python(pipeline["process"])
+    return process, pipeline.get("prediction_type", "epsilon")
 
 
 def holds(network: nn.Module, file: Path) -> bool:
@@ -190,36 +193,37 @@ def test_a_unet_that_the_parameters_describe_otherwise_is_refused(
         read_pretrained_unet(made / "unet", replace(wanted, **{key: value}), CPU, *made_for(made / "unet"))
 
 
-BETAS = {"beta_start": 0.0001, "beta_end": 0.02}
-PLAIN = {"kind": "vp", "scale_betas": False, "rescale_betas_zero_snr": False}
+LINEAR = vp_config("linear", times=500)
 
 
 @pytest.mark.parametrize(
     ("theirs", "ours", "said"),
     [
-        ({}, {}, []),
-        ({"prediction_type": "epsilon"}, {}, ["train_unet.prediction_type = 'v_prediction', but {} says 'epsilon'"]),
+        ({}, None, []),
         (
-            {"process": {"schedule": "scaled_linear", "num_train_timesteps": 1000, **BETAS, **PLAIN}},
-            {"schedule": "linear", "num_train_timesteps": 500, "beta_end": 0.01},
-            [
-                "train_unet.process.schedule = 'linear', but {} says 'scaled_linear'",
-                "train_unet.process.beta_end = 0.01, but {} says 0.02",
-                "train_unet.process.num_train_timesteps = 500, but {} says 1000",
-            ],
+            {"prediction_type": "epsilon"},
+            None,
+            ["train_unet.objective.prediction_type = 'v_prediction', but {} says 'epsilon'"],
         ),
-        ({}, {"beta_start": 0.001, "beta_end": 0.1}, []),  # which a cosine schedule ignores
+        (
+            {"process": vp_config("linear").model_dump()},
+            LINEAR,
+            ["train_unet.process.num_train_timesteps = 500, but {} says 1000"],
+        ),
         (
             {"process": None},
-            {},
-            [f"train_unet.process.{key} = " for key in ("schedule", *BETAS, *PLAIN, "num_train_timesteps")],
+            LINEAR,
+            [
+                f"train_unet.process.{key} = "
+                for key in ("kind", "num_train_timesteps", "rescale_betas_zero_snr", "schedule")
+            ],
         ),
     ],
-    ids=["as it was trained", "another prediction", "another process", "betas of no meaning", "a silent file"],
+    ids=["as it was trained", "another prediction", "another process", "a silent file"],
 )
 def test_a_process_or_prediction_that_is_not_the_imported_models_is_warned_of(
     theirs: dict[str, Any],
-    ours: dict[str, Any],
+    ours: ProcessConfig | None,
     said: list[str],
     imported: Path,
     wanted: UNetConfig,
@@ -228,7 +232,7 @@ def test_a_process_or_prediction_that_is_not_the_imported_models_is_warned_of(
     process, prediction = made_for(imported / "unet")
     file = imported / "pipeline.json"
     write_json(file, read_json(file) | theirs)
-    read_pretrained_unet(imported / "unet", wanted, CPU, process | ours, prediction)
+    read_pretrained_unet(imported / "unet", wanted, CPU, ours or process, prediction)
     assert {record.levelname for record in caplog.records} <= {"WARNING"}
     for found, begins in zip(sorted(caplog.messages), sorted(said), strict=True):
         assert found.startswith(begins.format(file))
@@ -264,17 +268,21 @@ def prepare(channels: int = 3) -> None:
     writer.finish()
 
 
+def small() -> Params:
+    recipe = merged(read(ROOT / "recipes" / "sd15-finetune-tiny.yaml"), SMALL)
+    recipe["train_unet"]["process"] = pipelines.COSINE
+    return Params.model_validate(recipe)
+
+
 @pytest.fixture
 def stage(made: Path, load: Callable[[Path], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
-    """Runs a stage, with other parameters if some are given, in a project with an imported model and pictures."""
+    """Runs a stage in a project with an imported model and pictures."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(made, IMPORTED)
     prepare()
-    recipe = merged(read(ROOT / "recipes" / "sd15-finetune-tiny.yaml"), SMALL)
-    recipe["train_unet"]["process"] = pipelines.COSINE
+    params = small()
 
-    def run(name: str, **changes: Any) -> Any:
-        params = Params.model_validate(merged(recipe, {name: changes}))
+    def run(name: str) -> Any:
         untracked = Run(Account(name, {}, {}, {}, {}, "", False), tracked=False)
         return load(ROOT / "stages" / f"{name}.py").body(params, Work(CPU, untracked))
 
@@ -302,8 +310,6 @@ def test_the_stages_go_on_from_where_the_import_ended(stage: Stage) -> None:
 
 
 def test_the_stages_refuse_what_does_not_fit_the_import(stage: Stage) -> None:
-    with pytest.raises(DarkroomError, match=rf"train_vae\.layers_per_block = 2, but {IMPORTED}/vae has 1; they must"):
-        stage("train_vae", layers_per_block=2)
     stage("train_vae")
     silent = read_json("artifacts/vae/config.json") | {"scaling_factor": None}
     write_json("artifacts/vae/config.json", silent)
@@ -311,5 +317,5 @@ def test_the_stages_refuse_what_does_not_fit_the_import(stage: Stage) -> None:
         stage("cache_latents")
     shutil.rmtree("data/prepared")
     prepare(channels=1)
-    with pytest.raises(DarkroomError, match=rf"prepare_data\.channels = 1, but {IMPORTED}/vae takes 3"):
-        stage("train_vae")
+    with pytest.raises(DarkroomError, match=rf"prepare_data\.channels = 1: {IMPORTED}/vae takes 3"):
+        demands.met_at_start(small(), "train_vae", [Path("data/prepared")])

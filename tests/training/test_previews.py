@@ -18,13 +18,11 @@ from torch import Tensor, nn
 
 from darkroom.core.rng import generator, seeded
 from darkroom.core.tensors import to_uint8
-from darkroom.diffusion.continuous import VE
-from darkroom.diffusion.generate import Sampling
-from darkroom.diffusion.objective import Objective
 from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
 from darkroom.nn.denoiser.unet import UNet2DConditionModel
 from darkroom.training.previews import LatentView, preview
 from darkroom.view.sheet import GUTTER, JOINT, LINE, PICTURE
+from tests.support.diffusion import make_objective, make_sampling, make_ve
 
 JOINTS = range(0, 10_000, PICTURE + JOINT)  # where pictures of a strip begin
 FACTOR = 0.8  # what the small worlds' latents are scaled by
@@ -56,7 +54,7 @@ def enlarged(picture: Tensor) -> NDArray[np.int64]:
 
 @pytest.mark.parametrize("kind", ["text", "class", "none"])
 def test_a_preview_is_the_same_picture_every_time_and_leaves_no_trace(kind: str, world: Callable[[str], Any]) -> None:
-    task, how = world(kind).task(), Sampling("ddpm", 4, 3.0, "trailing")
+    task, how = world(kind).task(), make_sampling("ddpm", 4, 3.0, "trailing")
     before = torch.get_rng_state()
     first, again = (preview(task.network, task, shown(kind), how, 4, "after 7 steps") for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
@@ -67,7 +65,7 @@ def test_a_preview_is_the_same_picture_every_time_and_leaves_no_trace(kind: str,
 
 def test_beside_a_sample_stands_the_held_out_picture_that_its_caption_was_said_of(world: Callable[[str], Any]) -> None:
     task = world("text").task()
-    grid, _ = preview(task.network, task, shown("text"), Sampling("ddim", 2, 1.0, "trailing"), 4, "after 7 steps")
+    grid, _ = preview(task.network, task, shown("text"), make_sampling("ddim", 2, 1.0, "trailing"), 4, "after 7 steps")
     for i in range(4):
         real = to_uint8(to_rgb(task.data.held_out.mean[i : i + 1].float() * FACTOR))[0]
         assert np.array_equal(on_grid(grid, i, 2, 0, 2), enlarged(real))
@@ -79,8 +77,10 @@ def test_the_strip_goes_from_noise_in_the_range_to_the_sample(
 ) -> None:
     task = world("none").task()
     if process == "ve":
-        task.objective = Objective(VE(25.0, 1e-5), prediction, "uniform", "l2", "sum")
-    grid, strip = preview(task.network, task, shown("none"), Sampling("euler", 3, 1.0, "linspace"), 2, "after 7 steps")
+        task.objective = make_objective(make_ve(25.0, 1e-5), prediction, "uniform", "l2", "sum")
+    grid, strip = preview(
+        task.network, task, shown("none"), make_sampling("euler", 3, 1.0, "linspace"), 2, "after 7 steps"
+    )
     pictures = np.asarray(strip)[GUTTER + LINE :, 2 * GUTTER + PICTURE :].astype(int)
     cells = [[pictures[row:, column:][:PICTURE, :PICTURE] for column in JOINTS[:4]] for row in JOINTS[:4]]
     assert (pictures.shape[0] - 12) // (PICTURE + JOINT) == 4  # two rows for each of the two samples
@@ -115,7 +115,7 @@ def test_a_model_that_knows_the_pictures_is_seen_to_draw_them(
 ) -> None:
     """Confetti would be caught: what such a model draws is what the decoder makes of the held-out latents."""
     task = world("text").task()
-    task.objective = Objective(task.objective.schedule, "sample", "uniform", "l2", "mean")
+    task.objective = make_objective(task.objective.schedule, "sample", "uniform", "l2", "mean")
     with seeded(0, "vae"):
         vae = AutoencoderKL(AutoencoderKLConfig(3, 3, 4, (8, 8), 1, 1)).eval()
     randomise(vae)
@@ -126,7 +126,7 @@ def test_a_model_that_knows_the_pictures_is_seen_to_draw_them(
         return torch.tanh(vae.decode(latents / FACTOR))
 
     known = task.data.held_out.sample(torch.arange(4), torch.zeros(4, *task.data.held_out.shape))
-    how = Sampling(*sampling, 3.0, "trailing")
+    how = make_sampling(*sampling, 3.0, "trailing")
     grid, strip = preview(Knowing(known), task, LatentView(decode, 0.0, ASKED), how, 4, "after 7 steps")
     assert len(calls) == 1
     expected = [enlarged(picture) for picture in to_uint8(decode(known)).detach()]
@@ -156,9 +156,9 @@ def test_words_are_prepared_once_and_both_halves_are_one_batch(
     monkeypatch.setattr(UNet2DConditionModel, "prepare_context", counted_prepare)
     monkeypatch.setattr(UNet2DConditionModel, "forward", counted_forward)
     task = world("text").task()
-    preview(task.network, task, shown("text"), Sampling("ddim", 6, 3.0, "trailing"), 4, "after 7 steps")
+    preview(task.network, task, shown("text"), make_sampling("ddim", 6, 3.0, "trailing"), 4, "after 7 steps")
     assert prepared == [4, 4]  # the captions and the null
     assert batches == [8] * 6
     batches.clear()
-    preview(task.network, task, shown("text"), Sampling("ddim", 6, 1.0, "trailing"), 4, "after 7 steps")
+    preview(task.network, task, shown("text"), make_sampling("ddim", 6, 1.0, "trailing"), 4, "after 7 steps")
     assert batches == [4] * 6

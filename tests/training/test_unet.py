@@ -8,16 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from darkroom.config.training import Optimization
 from darkroom.core.rng import batch_indices, generator, seeded
 from darkroom.core.tensors import to_float
 from darkroom.data.latents import Latents
-from darkroom.diffusion.continuous import VE, Flow
-from darkroom.diffusion.objective import Objective
 from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
 from darkroom.training.autoencoder import encode
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loop, Phase
-from darkroom.training.engine.optim import OptimizerConfig
+from tests.support.diffusion import make_flow, make_objective, make_ve
 
 KINDS = ["text", "class", "none"]
 ALL = slice(0, 8)
@@ -114,13 +113,15 @@ def test_half_of_the_samples_are_mirrored_each_by_a_function_of_its_own_step_and
 
 
 @pytest.mark.parametrize(
-    ("process", "prediction_type"), [(VE(25.0, 1e-5), "score"), (Flow(0.001), "flow_prediction")], ids=["ve", "flow"]
+    ("process", "prediction_type"),
+    [(make_ve(25.0, 1e-5), "score"), (make_flow(0.001), "flow_prediction")],
+    ids=["ve", "flow"],
 )
 def test_a_process_in_continuous_time_is_learnt_and_measured_like_any_other(
     process: Any, prediction_type: Any, world: Callable[[str], Any]
 ) -> None:
     task = world("class").task()
-    task.objective = Objective(process, prediction_type, "uniform", "l1", "sum")
+    task.objective = make_objective(process, prediction_type, "uniform", "l1", "sum")
     assert value(task) > 0
     found = task.validate(task.network)
     by_time = [found[f"held_out_by_time/{r}_percent"] for r in ("00_to_25", "25_to_50", "50_to_75", "75_to_100")]
@@ -152,7 +153,7 @@ def test_trained_twice_the_weights_are_the_same_bytes(
     kind: str,
     precision: str,
     world: Callable[[str], Any],
-    optimizer: Callable[..., OptimizerConfig],
+    optimizer: Callable[..., Optimization],
     flat: Callable[[nn.Module], Tensor],
 ) -> None:
     def trained() -> tuple[Tensor, Tensor]:

@@ -9,17 +9,17 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from darkroom.config.diffusion import VEProcess
 from darkroom.core.rng import randn_each
 from darkroom.core.tensors import contrast, to_float
-from darkroom.diffusion.continuous import VE, Flow
 from darkroom.diffusion.process import Process
-from darkroom.diffusion.schedule import DiscreteVP
 from darkroom.view.forward import SHARES, forward, forward_of_pictures, log_snr
 from darkroom.view.sheet import GUTTER, JOINT, LINE, PICTURE
+from tests.support.diffusion import make_flow, make_ve, make_vp, vp_config
 
-VP = {"schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "num_train_timesteps": 300, "scale_betas": True}
-VP_KIND = {"kind": "vp", "rescale_betas_zero_snr": False, **VP}
-VE_KIND = {"kind": "ve", "sigma": 25.0, "t_min": 1e-5}
+VP: dict[str, Any] = {"schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "times": 300, "scale_betas": True}
+VP_KIND = vp_config(**VP)
+VE_KIND = VEProcess(kind="ve", sigma=25.0, t_min=1e-5)
 SIDE = 16  # divides a picture's side on the sheet
 PICTURES = torch.randint(0, 256, (2, 1, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -46,7 +46,7 @@ def grey(shown: torch.Tensor) -> NDArray[np.int64]:
 def test_a_preserving_process_is_shown_as_it_is_in_one_range() -> None:
     made = forward_of_pictures(PICTURES, ["a", "b"], VP_KIND, -1.0, 1.0)
     assert rows(made) == 2
-    process, eps = DiscreteVP(**VP), randn_each((1, SIDE, SIDE), [0, 1], "forward")
+    process, eps = make_vp(**VP), randn_each((1, SIDE, SIDE), [0, 1], "forward")
     for row in range(2):
         assert np.array_equal(cell(made, row, 0), PICTURES[row, 0].numpy())
         for column, share in enumerate(SHARES, 1):
@@ -59,7 +59,7 @@ def test_a_preserving_process_is_shown_as_it_is_in_one_range() -> None:
 def test_an_exploding_process_is_shown_clipped_and_below_with_less_contrast(black: float, white: float) -> None:
     made = forward_of_pictures(PICTURES, ["a", "b"], VE_KIND, black, white)
     assert rows(made) == 4
-    process, eps = VE(25.0, 1e-5), randn_each((1, SIDE, SIDE), [0, 1], "forward")
+    process, eps = make_ve(25.0, 1e-5), randn_each((1, SIDE, SIDE), [0, 1], "forward")
     for i in range(2):
         for column, share in enumerate(SHARES, 1):
             sigma = process.level(1000 * share).sigma
@@ -82,10 +82,10 @@ def test_contrast_is_only_ever_lowered_and_only_where_noise_is_beyond_the_range(
 @pytest.mark.parametrize(
     "process",
     [
-        DiscreteVP(**VP),
-        DiscreteVP("cosine", 0.0001, 0.02, 1000, rescale_betas_zero_snr=True),
-        VE(25.0, 1e-5),
-        Flow(1e-3),
+        make_vp(**VP),
+        make_vp("cosine", 0.0001, 0.02, 1000, rescale_betas_zero_snr=True),
+        make_ve(25.0, 1e-5),
+        make_flow(1e-3),
     ],
     ids=["linear", "zero snr", "ve", "flow"],
 )

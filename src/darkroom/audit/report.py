@@ -92,7 +92,7 @@ def _picture(audit: Audit) -> list[str]:
         if len(drawn) > 1:
             lines[-1] += f", and {len(drawn) - 1} more in one grid"
         sampling = values.get("sampling", {})
-        lines[-1] += f"; {sampling.get('num_inference_steps')} steps of {sampling.get('sampler')}"
+        lines[-1] += f"; {sampling.get('num_inference_steps')} steps of {(sampling.get('sampler') or {}).get('kind')}"
         lines[-1] += f", guidance {sampling.get('guidance_scale')}"
     if recorded.model:
         lines.append(f"  pipeline  {recorded.model}" + (f", {audit.picture.found}" if audit.picture.found else ""))

@@ -38,18 +38,18 @@ class Side:
     def asked(self, prompt: str) -> str | None:
         """What to ask of it where the other is asked for `prompt`; None where that cannot be asked."""
         condition = self.info.condition
-        if condition.kind == "none":
+        if not condition.is_asked:
             return ""
-        return None if condition.kind == "class" and prompt not in condition.classes else prompt
+        return None if condition.of_classes and prompt not in condition.classes else prompt
 
     def prompts(self) -> list[str]:
         """What shows what it does: its classes, or the prompt on its model card."""
         from darkroom.evaluation.card import read_card
 
-        if self.info.condition.kind == "class":
+        if self.info.condition.of_classes:
             return list(self.info.condition.classes)[:MOST_PROMPTS]
         try:
-            return [read_card(self.folder).example] if self.info.condition.kind == "text" else []
+            return [read_card(self.folder).example] if self.info.condition.of_text else []
         except DarkroomError:
             return []
 
@@ -130,7 +130,7 @@ def _given(prompts: Sequence[str], file: Path | None) -> list[str]:
 
 
 def _usual(sides: Sequence[Side]) -> list[str]:
-    if all(side.info.condition.kind == "none" for side in sides):
+    if not any(side.info.condition.is_asked for side in sides):
         return [""]
     found = [*dict.fromkeys(prompt for side in sides for prompt in side.prompts())][: 2 * MOST_PROMPTS]
     if not found:
@@ -153,7 +153,7 @@ def _check(prompts: Sequence[str], seeds: Sequence[int], sides: Sequence[Side]) 
 def _refusals(prompts: Sequence[str], sides: Sequence[Side]) -> Iterator[str]:
     """What cannot be asked of one of the two, which can be of the other."""
     for side in sides:
-        if side.info.condition.kind == "none":
+        if not side.info.condition.is_asked:
             if any(prompts):
                 yield f"{side.letter} takes no prompts: its pictures come of the seeds alone"
             continue

@@ -109,6 +109,7 @@ def regenerate(
     darkroom regenerate samples/a-small-red-circle.png
     """
     from darkroom.core.progress import Progress
+    from darkroom.diffusion.generate import sampling_levels
     from darkroom.inference.record import Record, profile
     from darkroom.inference.written import differences
 
@@ -125,7 +126,7 @@ def regenerate(
         print(f"darkroom: another execution profile: {printable_text(line)}", file=sys.stderr)
     try:
         record.check_work(model)
-        record.sampling.levels(model.schedule, model.info.prediction_type)
+        sampling_levels(record.sampling, model.schedule, model.info.prediction_type)
     except DarkroomError as error:
         raise DarkroomError(f"{picture}: {error}") from None
     with Progress(record.steps(model), "regenerate") as bar:
@@ -193,13 +194,9 @@ def _draw(
         "sampler": o.sampler,
         "spacing": o.spacing,
         "karras": o.karras,
-        "eta": o.eta,
-        "variance": o.variance,
-        "snr": o.snr,
-        "tolerance": o.tolerance,
     }
     given = {key: value for key, value in asked.items() if value is not None}
-    how = model.sampling(sampling=model.info.sampling.changed(**given))
+    sampling = model.sampling(sampling=model.info.sampling.changed(**given))
     wanted = [one for one in prompts for _ in range(o.n)]
     start = inputs["image"][1].size[::-1] if "image" in inputs else None
     size = start or (height or model.info.image_size, width or model.info.image_size)
@@ -207,7 +204,7 @@ def _draw(
     record = Record(
         prompts=wanted,
         seeds=[o.seed + i for i in range(len(wanted))],
-        sampling=how,
+        sampling=sampling,
         batch_size=min(BATCH_SIZE, together(size, model.vae.downscale)),
         model=model.model_hash,
         precision=model.precision,
@@ -267,7 +264,7 @@ def _develop(model: "Pipeline", record: "Record", out: Path, o: Options, gif: Pa
     if film is not None and gif is not None:
         film.save(gif)
         written.append(gif)
-    if record.sampling.sampler == "ode":
+    if record.sampling.sampler.kind == "ode":
         print(f"darkroom: ode: {tally.evaluations} evaluations of the network", file=sys.stderr)
     print(*map(printable_text, written), sep="\n")
 

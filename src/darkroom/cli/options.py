@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from darkroom.cli.names import check_names
-from darkroom.config.choices import SamplerName, Spacing, Variance
+from darkroom.config.choices import Spacing
 from darkroom.config.paths import PIPELINE
 from darkroom.core.errors import DarkroomError
 from darkroom.inference.defaults import EXAMPLE
@@ -42,23 +42,16 @@ class Options:
             min=0, max=1, help="Against the glare of much guidance: 0 is off, 0.7 is usual. [default: the pipeline's]"
         ),
     ] = None
-    sampler: Annotated[SamplerName | None, typer.Option(help="[default: the pipeline's]")] = None
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help="By name, such as dpmpp_2m, or with its own options: ddim,eta=0.5. [default: the pipeline's]",
+            metavar="NAME[,KEY=VALUE]",
+        ),
+    ] = None
     spacing: Annotated[Spacing | None, typer.Option(help="Where the steps lie. [default: the pipeline's]")] = None
     karras: Annotated[
         bool | None, typer.Option("--karras/--no-karras", help="Smaller steps at the end. [default: the pipeline's]")
-    ] = None
-    eta: Annotated[float | None, typer.Option(min=0, max=1, help="Noise that ddim adds. [default: the pipeline's]")] = (
-        None
-    )
-    variance: Annotated[
-        Variance | None, typer.Option(help="Spread of the noise that ddpm adds. [default: the pipeline's]")
-    ] = None
-    snr: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Size of predictor_corrector's corrections. [default: the pipeline's]"),
-    ] = None
-    tolerance: Annotated[
-        float | None, typer.Option(min=0, max=1, help="How exact ode is to be. [default: the pipeline's]")
     ] = None
     seed: Annotated[
         int, typer.Option(min=0, max=MAX_SEED, help="Of the first picture; the next ones have seed + 1, + 2, …")

@@ -63,7 +63,9 @@ def register(
             card.example,
             card.metrics,
             {
-                **{name: getattr(info.sampling, name) for name in ("num_inference_steps", "guidance_scale", "sampler")},
+                "num_inference_steps": info.sampling.num_inference_steps,
+                "guidance_scale": info.sampling.guidance_scale,
+                "sampler": info.sampling.sampler.kind,
                 "strength": STRENGTH,
             },
             Limits().of_model(info.image_size).described(),

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from pydantic import GetCoreSchemaHandler
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic import GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from darkroom.config.base import Section
 
@@ -58,7 +58,9 @@ class Kinds(Generic[S]):
         )  # type: ignore[return-value]
 
     def read(self, values: Any) -> S:
-        """The component that values describe: {"kind": …, its keys}, or one that is made already.
+        """The component that values describe: {"kind": …, all its keys}, or one that is made already.
+
+        Defaults of a class are for whoever asks for it by name alone: a file states every key.
 
         Raises:
             ValidationError: what is wrong with a key, placed below this component.
@@ -73,7 +75,15 @@ class Kinds(Generic[S]):
             raise PydanticCustomError("union_tag_not_found", "{discriminator} is missing", context)
         if not isinstance(kind, str) or kind not in self.classes:
             raise PydanticCustomError("union_tag_invalid", "{tag} is none of {expected_tags}", context)
-        return self.of(kind).model_validate(values)
+        component = self.of(kind)
+        missing = [
+            InitErrorDetails(type="missing", loc=(name,), input=values)
+            for name, field in component.model_fields.items()
+            if name not in values and not field.is_required()
+        ]
+        if missing:
+            raise ValidationError.from_exception_data(component.__name__, missing)
+        return component.model_validate(values)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(

@@ -56,7 +56,7 @@ class ScoreUNet(Section):
         _eight_and_four(self.kind, 20, side)
 
     def check_mode(self, mode: str) -> None:
-        """Refuse a setup_text_encoder.mode whose conditions this network does not take."""
+        """Refuse a setup_text_encoder.kind whose conditions this network does not take."""
         _needs_mode("variant", self.variant, "class" if self.variant == "transformer" else "none", mode)
 
 
@@ -70,7 +70,7 @@ class LayerNormUNet(Section):
         _eight_and_four(self.kind, 12, side)
 
     def check_mode(self, mode: str) -> None:
-        """Refuse a setup_text_encoder.mode whose conditions this network does not take."""
+        """Refuse a setup_text_encoder.kind whose conditions this network does not take."""
         _needs_mode("kind", self.kind, "none", mode)
 
 
@@ -85,7 +85,7 @@ class BatchNormUNet(Section):
         _halved("widths", len(self.widths), side)
 
     def check_mode(self, mode: str) -> None:
-        """Refuse a setup_text_encoder.mode whose conditions this network does not take."""
+        """Refuse a setup_text_encoder.kind whose conditions this network does not take."""
         _needs_mode("kind", self.kind, "none", mode)
 
 
@@ -111,6 +111,6 @@ def _eight_and_four(kind: NetworkKind, least: int, side: int) -> None:
 def _needs_mode(key: str, value: str, wanted: str, mode: str) -> None:
     if mode != wanted:
         raise ValueError(
-            f"train_unet.unet.{key} = {value!r} needs setup_text_encoder.mode = {wanted!r}, not {mode!r}; "
+            f"train_unet.unet.{key} = {value!r} needs setup_text_encoder.kind = {wanted!r}, not {mode!r}; "
             "use that, or another network"
         )

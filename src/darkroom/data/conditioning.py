@@ -37,6 +37,21 @@ class ConditioningInfo:
     dim: int
     classes: list[str]
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether a sample can be asked for anything."""
+        return self.kind != "none"
+
+    @property
+    def of_text(self) -> bool:
+        """Whether it is asked for in words."""
+        return self.kind == "text"
+
+    @property
+    def of_classes(self) -> bool:
+        """Whether it is asked for by the name of a class."""
+        return self.kind == "class"
+
 
 class Conditioning:
     """Conditions of a data set, in memory."""
@@ -45,7 +60,7 @@ class Conditioning:
         self, info: ConditioningInfo, index: dict[str, Tensor], embeddings: Tensor | None, null: Tensor | None
     ) -> None:
         self.info, self.index, self.embeddings = info, index, embeddings
-        self.null = torch.tensor(len(info.classes)) if info.kind == "class" else null
+        self.null = torch.tensor(len(info.classes)) if info.of_classes else null
 
     def resident(self, device: torch.device) -> "Conditioning":
         """The same, with the null condition and, where they are not too large for that, the embeddings on `device`."""
@@ -56,7 +71,7 @@ class Conditioning:
 
     def rows(self, split: str, samples: Tensor) -> Tensor | None:
         """Of samples (n,) the rows of `embeddings`, or the class ids, (n,) int64; None without conditions."""
-        return None if self.info.kind == "none" else self.index[split][samples]
+        return self.index[split][samples] if self.info.is_asked else None
 
     def given(self, split: str, samples: Tensor) -> Tensor | None:
         """The conditions of samples (n,): embeddings (n, L, D) float32, class ids (n,) int64, or None."""
@@ -77,7 +92,7 @@ class Conditioning:
         folder = Path(folder)
         info = ConditioningInfo(**read_json(folder / CONFIG))
         embeddings = null = None
-        if info.kind == "text":
+        if info.of_text:
             tensors = load_tensors(folder / "embeddings.safetensors")
             embeddings, null = tensors["embeddings"], tensors["null"].float()
         return cls(info, load_tensors(folder / "index.safetensors"), embeddings, null)
@@ -101,9 +116,9 @@ def read_asked(folder: Path | str, split: str, n: int) -> list[str]:
     """
     folder = Path(folder)
     info = ConditioningInfo(**read_json(folder / CONFIG))
-    if info.kind == "none":
+    if not info.is_asked:
         return [""] * n
-    texts: list[str] = info.classes if info.kind == "class" else read_json(folder / CAPTIONS)
+    texts: list[str] = info.classes if info.of_classes else read_json(folder / CAPTIONS)
     return [texts[row] for row in load_tensors(folder / "index.safetensors")[split][:n].tolist()]
 
 

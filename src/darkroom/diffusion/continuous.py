@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from darkroom.config.choices import USUAL_TIMES
-from darkroom.core.errors import DarkroomError
+from darkroom.config.diffusion import FlowProcess, VEProcess
 from darkroom.diffusion.schedule import Level
 
 
@@ -20,16 +20,11 @@ class Continuous(ABC):
 
     Args:
         t_min: how near training comes to both ends of [0, 1].
-
-    Raises:
-        DarkroomError: no such range.
     """
 
     latest = float(USUAL_TIMES)
 
     def __init__(self, t_min: float) -> None:
-        if not 0 < t_min < 0.5:
-            raise DarkroomError(f"t_min = {t_min}: give a number > 0 and < 0.5")
         self.t_min, self.earliest = t_min, t_min * self.latest
 
     @property
@@ -49,7 +44,7 @@ class Continuous(ABC):
     def _published_time(self, level: Level) -> float:
         """The papers' time of a level's sigma / alpha."""
 
-    def at(self, t: Tensor) -> Level:
+    def levels(self, t: Tensor) -> Level:
         """The levels of times t (N,), shaped (N, 1, 1, 1), float32, on t's device."""
         exact = t.cpu() if t.device.type == "mps" else t  # MPS has no float64
         alpha, sigma = self._alpha_sigma(exact.double().view(-1, 1, 1, 1) / self.latest)
@@ -73,19 +68,11 @@ class VE(Continuous):
     """The variance-exploding SDE dx = sigma^t dw (Song et al. 2021, "Score-based generative modeling through
     stochastic differential equations", in the form of its authors' tutorial): alpha = 1,
     sigma(t)^2 = (sigma^(2t) - 1) / (2 ln sigma).
-
-    Args:
-        sigma: above 1. t_min: see `Continuous`.
-
-    Raises:
-        DarkroomError: a number out of range.
     """
 
-    def __init__(self, sigma: float, t_min: float) -> None:
-        super().__init__(t_min)
-        if not 1 < sigma < math.inf:
-            raise DarkroomError(f"sigma = {sigma}: give a number above 1")
-        self._rate = 2 * math.log(sigma)
+    def __init__(self, config: VEProcess) -> None:
+        super().__init__(config.t_min)
+        self._rate = 2 * math.log(config.sigma)
 
     @property
     def spread(self) -> float:
@@ -104,16 +91,12 @@ class VE(Continuous):
 
 
 class Flow(Continuous):
-    """Rectified flow (Liu et al. 2022; Lipman et al. 2022 with sigma_min 0): alpha = 1 - t, sigma = t.
-
-    Args:
-        t_min: see `Continuous`.
-
-    Raises:
-        DarkroomError: a number out of range.
-    """
+    """Rectified flow (Liu et al. 2022; Lipman et al. 2022 with sigma_min 0): alpha = 1 - t, sigma = t."""
 
     spread = 1.0
+
+    def __init__(self, config: FlowProcess) -> None:
+        super().__init__(config.t_min)
 
     def at_ratio(self, ratio: float) -> Level:
         return Level(1 / (1 + ratio), ratio / (1 + ratio))

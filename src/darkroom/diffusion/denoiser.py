@@ -1,8 +1,8 @@
-"""The contract between every network and every sampler: denoise(x, level, condition) -> x0."""
+"""The contracts between conditions, networks and samplers: plain tensors in, denoise(x, level) -> x0 out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -12,54 +12,61 @@ from darkroom.diffusion.prediction import to_x0
 from darkroom.diffusion.process import Process
 from darkroom.diffusion.schedule import Level
 
+Denoise = Callable[[Tensor, Level], Tensor]  # x (N, C, H, W) at a level -> the expected x0 (N, C, H, W)
+
 
 @dataclass(frozen=True)
 class Condition:
-    """What each of N samples is asked to show, in the form the network takes it.
+    """What each of N samples is asked to show; None: not this way.
 
-    context: the network's keys and values, (key, value) for each of its cross-attentions, prepared once for a whole
-        sampling run; None without text.
-    class_ids: (N,) int64; None without classes.
+    tokens: (M, L, D), a text encoder's vector for each token. mask: (M, L) bool, which tokens count; None: all.
+    pooled: (M, D'), a vector for each whole text.
+    rows: (N,) int64, the text of each sample, where several share one; None: each has its own, M = N.
+    class_ids: (N,) int64, the null class behind the last one.
     """
 
-    context: Sequence[tuple[Tensor, Tensor]] | None = None
+    tokens: Tensor | None = None
+    mask: Tensor | None = None
+    pooled: Tensor | None = None
+    rows: Tensor | None = None
     class_ids: Tensor | None = None
 
-    def cat(self, other: "Condition") -> "Condition":
-        """The samples of this condition followed by those of the other, which must be of the same kind."""
-        context = class_ids = None
-        if self.context is not None and other.context is not None:
-            pairs = zip(self.context, other.context, strict=True)
-            context = [(torch.cat([k, k2]), torch.cat([v, v2])) for (k, v), (k2, v2) in pairs]
-        if self.class_ids is not None and other.class_ids is not None:
-            class_ids = torch.cat([self.class_ids, other.class_ids])
-        return Condition(context, class_ids)
+
+class Conditions(NamedTuple):
+    """What N samples are asked to show, and what guidance leads them away from."""
+
+    asked: Condition
+    null: Condition
 
 
-class Denoise(Protocol):
-    """x (N, C, H, W) at a level, and a condition of N samples -> the expected x0 (N, C, H, W)."""
+class Network(Protocol):
+    """A denoising network, as diffusion sees it."""
 
-    def __call__(self, x: Tensor, level: Level, condition: Condition) -> Tensor: ...
+    def prepare(self, *conditions: Condition) -> Any:
+        """What the network keeps of the samples of conditions, one after the other; opaque to everybody else."""
+        ...
+
+    def __call__(self, x: Tensor, t: Tensor, prepared: Any) -> Tensor:
+        """x (N, C, H, W), the times t (N,) of the process, and a prepared condition of N samples -> a prediction."""
+        ...
 
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A network trained to predict `prediction_type` on `schedule`, as a `Denoise`.
+    """A network trained to predict `prediction_type` on `schedule`."""
 
-    network: (x, t, condition) -> prediction, with t (N,) float, the times of the process.
-    """
-
-    network: Callable[[Tensor, Tensor, Any], Tensor]
+    network: Network
     schedule: Process
     prediction_type: PredictionType
 
-    def __call__(self, x: Tensor, level: Level, condition: Condition) -> Tensor:
-        return self.x0(self.output(x, level, condition), x, level)
+    def __call__(self, x: Tensor, level: Level, prepared: Any) -> Tensor:
+        """The expected x0 (N, C, H, W)."""
+        return self.x0(self.output(x, level, prepared), x, level)
 
-    def output(self, x: Tensor, level: Level, condition: Condition) -> Tensor:
+    def output(self, x: Tensor, level: Level, prepared: Any) -> Tensor:
         """What the network itself answers, float32 (N, C, H, W)."""
         t = torch.full((x.shape[0],), self.schedule.timestep(level), device=x.device)
-        return self.network(x, t, condition).float()
+        return self.network(x, t, prepared).float()
 
     def x0(self, output: Tensor, x: Tensor, level: Level) -> Tensor:
         """The x0 that an output at (x, level) stands for."""

@@ -1,4 +1,4 @@
-"""The levels a sampler walks through. Where libraries differ is here, as data: spacing, offset, last level."""
+"""The levels that a sampler goes through. Where libraries differ is here, as data: spacing, offset, last level."""
 
 import math
 from collections.abc import Sequence
@@ -113,9 +113,9 @@ def level_grid(
 
 
 def shortened(schedule: Process, levels: Sequence[Level], strength: float) -> list[Level]:
-    """The last part of a walk, for a start that is a noisy picture instead of noise.
+    """The last part of a grid, for a start that is a noisy picture instead of noise.
 
-    The share `strength` in (0, 1] of the walk is left, in steps as long as the whole walk's or slightly shorter, so
+    The share `strength` in (0, 1] of the grid is left, in steps as long as the whole grid's or slightly shorter, so
     that every strength is a start of its own: k / n leaves exactly the last k of n steps, other values start at a time
     between two steps'. What is less than a few millionths of a step is taken for that.
     """
@@ -127,12 +127,13 @@ def shortened(schedule: Process, levels: Sequence[Level], strength: float) -> li
 
 
 def _between(schedule: Process, levels: Sequence[Level], position: float) -> Level:
-    """The level at a fractional position of the walk; training times are interpolated."""
+    """The level at a fractional position of the grid; training times are interpolated."""
     low = math.floor(position + SAME)
-    share = position - low
-    if share < SAME:
+    fraction = position - low
+    if fraction < SAME:
         return levels[low]
-    return schedule.level((1 - share) * schedule.timestep(levels[low]) + share * schedule.timestep(levels[low + 1]))
+    above, below = schedule.timestep(levels[low]), schedule.timestep(levels[low + 1])
+    return schedule.level((1 - fraction) * above + fraction * below)
 
 
 def _karras(schedule: Process, levels: Sequence[Level]) -> list[Level]:

@@ -7,8 +7,7 @@ conditional and the unconditional distribution; in sampling the two are combined
 import torch
 from torch import Tensor
 
-from darkroom.core.errors import DarkroomError
-from darkroom.diffusion.denoiser import Condition, Denoise, Denoiser
+from darkroom.diffusion.denoiser import Conditions, Denoise, Denoiser
 from darkroom.diffusion.schedule import Level
 
 
@@ -17,53 +16,39 @@ def dropout_mask(n: int, probability: float, generator: torch.Generator) -> Tens
     return torch.rand(n, generator=generator) < probability
 
 
-def drop_condition(given: Tensor, null: Tensor, mask: Tensor) -> Tensor:
-    """`given` (N, ...) with the rows where `mask` (N,) is set replaced by `null` (...)."""
-    return torch.where(mask.view(-1, *[1] * (given.ndim - 1)), null, given)
+def drop_condition(condition: Tensor, null: Tensor, mask: Tensor) -> Tensor:
+    """`condition` (N, ...) with the rows where `mask` (N,) is set replaced by `null` (...)."""
+    return torch.where(mask.view(-1, *[1] * (condition.ndim - 1)), null, condition)
 
 
-def guided(denoise: Denoise, null: Condition, guidance_scale: float, guidance_rescale: float = 0.0) -> Denoise:
+def guided(denoiser: Denoiser, conditions: Conditions, guidance_scale: float, guidance_rescale: float = 0.0) -> Denoise:
     """D_null + guidance_scale * (D_condition - D_null), both halves evaluated as one batch.
 
     Scale 1 is the conditional model itself, at half the work. Applied to x0 this equals the paper's combination of
-    epsilon, since the two are linear in each other at a fixed x and level.
+    epsilon, since the two are linear in each other at a fixed x and level. The network prepares its conditions here,
+    once for all steps.
 
     Args:
-        null: the null condition, of as many samples as will be denoised at once.
+        conditions: of as many samples as will be denoised at once.
         guidance_rescale: in [0, 1], how far the guided output is brought back to the spread of the conditional one (Lin
-            et al. 2024, eq. 14-16). Defined on what a network answers, so `denoise` must then be a `Denoiser`.
-
-    Raises:
-        DarkroomError: a rescale for something that is no network.
+            et al. 2024, eq. 14-16). Defined on what a network answers.
     """
     if guidance_scale == 1:
-        return denoise
-    joined: list[tuple[Condition, Condition]] = []  # the last condition, with what was made of it: constant over a run
+        asked = denoiser.network.prepare(conditions.asked)
+        return lambda x, level: denoiser(x, level, asked)
+    both = denoiser.network.prepare(conditions.null, conditions.asked)
 
-    def both(condition: Condition) -> Condition:
-        if not joined or joined[0][0] is not condition:
-            joined[:] = [(condition, null.cat(condition))]
-        return joined[0][1]
-
-    def guided_denoise(x: Tensor, level: Level, condition: Condition) -> Tensor:
-        without, with_condition = denoise(torch.cat([x, x]), level, both(condition)).chunk(2)
+    def guided_denoise(x: Tensor, level: Level) -> Tensor:
+        without, with_condition = denoiser(torch.cat([x, x]), level, both).chunk(2)
         return without + guidance_scale * (with_condition - without)
 
-    if guidance_rescale == 0:
-        return guided_denoise
-    if not isinstance(denoise, Denoiser):
-        raise DarkroomError(
-            f"guidance_rescale = {guidance_rescale}: is defined on a network's output, which this denoiser does not "
-            "show; give 0"
-        )
-
-    def rescaled_denoise(x: Tensor, level: Level, condition: Condition) -> Tensor:
-        without, with_condition = denoise.output(torch.cat([x, x]), level, both(condition)).chunk(2)
+    def rescaled_denoise(x: Tensor, level: Level) -> Tensor:
+        without, with_condition = denoiser.output(torch.cat([x, x]), level, both).chunk(2)
         output = without + guidance_scale * (with_condition - without)
         ratio = _std(with_condition) / _std(output)
-        return denoise.x0((guidance_rescale * ratio + 1 - guidance_rescale) * output, x, level)
+        return denoiser.x0((guidance_rescale * ratio + 1 - guidance_rescale) * output, x, level)
 
-    return rescaled_denoise
+    return guided_denoise if guidance_rescale == 0 else rescaled_denoise
 
 
 def _std(x: Tensor) -> Tensor:

@@ -17,11 +17,11 @@ Vector = NDArray[np.float64]
 
 
 def probability_flow(
-    d: Callable[[Tensor, Level], Tensor],
+    denoise: Callable[[Tensor, Level], Tensor],
     x: Tensor,
     levels: Sequence[Level],
-    on: Callable[[int, Tensor, Tensor], None],
-    *,
+    noise: Callable[[int], Tensor],
+    on_step: Callable[[int, Tensor, Tensor], None],
     tolerance: float,
     at_ratio: Callable[[float], Level],
 ) -> Tensor:
@@ -33,9 +33,8 @@ def probability_flow(
     last positive sigma, whatever the process. The solver chooses its own steps, for the batch as a whole.
 
     Args:
-        d: (x, level) -> the expected x0.
         x: a sample at levels[0].
-        levels: where `on` is told of (step, x, the last x0); only the first and the last two matter to the result.
+        levels: where `on_step` is told of (step, x, the last x0); only the first and the last two matter to the result.
         tolerance: of y, relative to its size and absolute, as the root of the mean square over all its elements.
         at_ratio: the process' level of a sigma / alpha.
 
@@ -46,7 +45,7 @@ def probability_flow(
 
     noisy = [level for level in levels if level.sigma > 0]
     angles = [math.atan2(level.sigma, level.alpha) for level in noisy]
-    velocity = _Velocity(d, x, at_ratio, tolerance)
+    velocity = _Velocity(denoise, x, at_ratio, tolerance)
     step = 0
     if len(noisy) > 1:
         solver: Any = RK45(
@@ -60,24 +59,28 @@ def probability_flow(
             while step < len(noisy) - 1 and angles[step + 1] >= solver.t:
                 step += 1
                 x = velocity.tensor(between(angles[step]), noisy[step])
-                on(step - 1, x, velocity.x0)
+                on_step(step - 1, x, velocity.x0)
     if len(noisy) < len(levels):
-        x0 = d(x, noisy[-1])
+        x0 = denoise(x, noisy[-1])
         x = levels[-1].alpha * x0
-        on(step, x, x0)
+        on_step(step, x, x0)
     return x
 
 
 class _Velocity:
     """(phi, y) -> dy/dphi, of vectors; keeps the last x0, and counts.
 
-    like: a tensor in the shape, of the kind and on the device that `d` takes.
+    like: a tensor in the shape, of the kind and on the device that `denoise` takes.
     """
 
     def __init__(
-        self, d: Callable[[Tensor, Level], Tensor], like: Tensor, at_ratio: Callable[[float], Level], tolerance: float
+        self,
+        denoise: Callable[[Tensor, Level], Tensor],
+        like: Tensor,
+        at_ratio: Callable[[float], Level],
+        tolerance: float,
     ) -> None:
-        self.d, self.like, self.at_ratio, self.tolerance = d, like, at_ratio, tolerance
+        self.denoise, self.like, self.at_ratio, self.tolerance = denoise, like, at_ratio, tolerance
         self.x0, self.evaluations = like, 0
 
     def __call__(self, angle: float, y: Vector) -> Vector:
@@ -86,7 +89,7 @@ class _Velocity:
         self.evaluations += 1
         level = self.at_ratio(math.tan(angle))
         x = self.tensor(y, level)
-        self.x0 = self.d(x, level)
+        self.x0 = self.denoise(x, level)
         return _vector((math.cos(angle) / _size(level) * x - self.x0) / math.sin(angle))
 
     def tensor(self, y: Vector, level: Level) -> Tensor:

@@ -4,28 +4,27 @@ All order noise levels by a time, which is what the network is told: 0 is clean 
 and `latest` the noisiest. Networks are made for times up to 1000: discrete processes tell their own, continuous ones
 1000 t.
 
-    at(t), level(t)           the level at a time, of tensors in training and of a float in sampling
+    levels(t), level(t)       the level at a time, of tensors in training and of a float in sampling
     timestep(level)           the time of a level's sigma / alpha, the inverse of `level`
     at_ratio(ratio)           the level of this sigma / alpha
     training_times(position)  where times are drawn: positions (N,) uniform in [0, 1) -> times (N,)
-    spread                    of the noise that a walk begins with, unless `Sampling.initial_scale` says otherwise
+    spread                    of the noise that sampling begins with, unless `Sampling.initial_scale` says otherwise
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from darkroom.config.choices import NOISE_PREDICTIONS, PredictionType
+from darkroom.config.diffusion import FlowProcess, VEProcess, VPProcess
 from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.continuous import VE, Continuous, Flow
 from darkroom.diffusion.schedule import DiscreteVP
 
 Process = DiscreteVP | Continuous
-KINDS: dict[str, type[Process]] = {"vp": DiscreteVP, "ve": VE, "flow": Flow}
 
 
-def process_of(values: Mapping[str, Any]) -> Process:
-    """The process that params and pipeline.json describe: its `kind`, and the arguments of its class."""
-    return KINDS[values["kind"]](**{key: value for key, value in values.items() if key != "kind"})
+def process_of(config: VPProcess | VEProcess | FlowProcess) -> Process:
+    """The process that params.yaml and pipeline.json describe."""
+    if isinstance(config, VPProcess):
+        return DiscreteVP(config)
+    return VE(config) if isinstance(config, VEProcess) else Flow(config)
 
 
 def starts_without_signal(process: Process) -> bool:

@@ -1,13 +1,13 @@
 """Noise levels, x = alpha * x0 + sigma * eps, and the schedules of discrete times that order them."""
 
 import math
-from typing import NamedTuple, assert_never
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from darkroom.config.choices import USUAL_TIMES, ScheduleName
-from darkroom.core.errors import DarkroomError
+from darkroom.config.choices import USUAL_TIMES
+from darkroom.config.diffusion import BetaSchedule, CosineSchedule, VPProcess
 
 
 class Level(NamedTuple):
@@ -23,21 +23,23 @@ class Level(NamedTuple):
 CLEAN = Level(1.0, 0.0)
 
 
-def _betas(schedule: ScheduleName, beta_start: float, beta_end: float, n: int) -> Tensor:
-    if schedule == "linear":  # DDPM (Ho et al. 2020), section 4
-        return torch.linspace(beta_start, beta_end, n, dtype=torch.float64)
-    if schedule == "scaled_linear":  # latent diffusion: linear in sqrt(beta)
-        return torch.linspace(beta_start**0.5, beta_end**0.5, n, dtype=torch.float64) ** 2
-    if schedule == "cosine":  # improved DDPM (Nichol & Dhariwal 2021), eq. 17; beta clipped at 0.999
+def betas_of(schedule: BetaSchedule | CosineSchedule, n: int) -> Tensor:
+    """The betas (n,) of n discrete times, float64."""
+    if isinstance(schedule, CosineSchedule):
 
         def alpha_bar(s: Tensor) -> Tensor:
             return torch.cos((s + 0.008) / 1.008 * math.pi / 2) ** 2
 
         t = torch.arange(n + 1, dtype=torch.float64) / n
         return (1 - alpha_bar(t[1:]) / alpha_bar(t[:-1])).clamp(max=0.999)
-    if schedule == "sigmoid":  # GeoDiff (Xu et al. 2022); linear between -6 and 6
-        return beta_start + (beta_end - beta_start) * torch.sigmoid(torch.linspace(-6, 6, n, dtype=torch.float64))
-    assert_never(schedule)
+    first, last = schedule.beta_start, schedule.beta_end
+    if schedule.kind == "linear":
+        betas = torch.linspace(first, last, n, dtype=torch.float64)
+    elif schedule.kind == "scaled_linear":
+        betas = torch.linspace(first**0.5, last**0.5, n, dtype=torch.float64) ** 2
+    else:
+        betas = first + (last - first) * torch.sigmoid(torch.linspace(-6, 6, n, dtype=torch.float64))
+    return betas * (USUAL_TIMES / n) if schedule.scale_betas else betas
 
 
 class DiscreteVP:
@@ -46,43 +48,17 @@ class DiscreteVP:
     alphas_cumprod: (T,) float64, the product of 1 - beta: alpha(t)^2. Between the discrete times the log-SNR is
     interpolated linearly, so that samplers may stand at any level. See `process` for the rest.
 
-    Args:
-        schedule: "linear", "scaled_linear", "sigmoid", or "cosine" (which ignores beta_start and beta_end).
-        beta_start, beta_end: the first and last beta, in (0, 1).
-        num_train_timesteps: T.
-        scale_betas: multiply the betas by 1000 / T, so that few times end in as much noise as 1000 do.
-        rescale_betas_zero_snr: shift and scale alpha so that it ends at 0 (Lin et al. 2024, algorithm 1); between the
-            last two times alpha / sigma, whose log has no end there, is interpolated instead.
-
-    Raises:
-        DarkroomError: scaled betas of 1 and more, or of a schedule that does not read them.
+    Where the process is rescaled to end at alpha 0, alpha / sigma, whose log has no end there, is interpolated between
+    the last two times instead.
     """
 
     spread = 1.0
 
-    def __init__(
-        self,
-        schedule: ScheduleName,
-        beta_start: float,
-        beta_end: float,
-        num_train_timesteps: int,
-        *,
-        scale_betas: bool = False,
-        rescale_betas_zero_snr: bool = False,
-    ) -> None:
-        if scale_betas and schedule == "cosine":
-            raise DarkroomError("scale_betas = True: the cosine schedule reads no betas; give False")
-        betas = _betas(schedule, beta_start, beta_end, num_train_timesteps)
-        if scale_betas:
-            if beta_end * USUAL_TIMES >= num_train_timesteps:
-                raise DarkroomError(
-                    f"scale_betas = True: beta_end = {beta_end} becomes {beta_end * USUAL_TIMES / num_train_timesteps}"
-                    f" with num_train_timesteps = {num_train_timesteps}, and a beta is below 1; lower it"
-                )
-            betas = betas * (USUAL_TIMES / num_train_timesteps)
-        self.num_train_timesteps = num_train_timesteps
+    def __init__(self, config: VPProcess) -> None:
+        betas = betas_of(config.schedule, config.num_train_timesteps)
+        self.num_train_timesteps = config.num_train_timesteps
         self.alphas_cumprod = torch.cumprod(1 - betas, dim=0)
-        if rescale_betas_zero_snr:
+        if config.rescale_betas_zero_snr:
             alphas = self.alphas_cumprod.sqrt()
             self.alphas_cumprod = ((alphas - alphas[-1]) * (alphas[0] / (alphas[0] - alphas[-1]))) ** 2
         self._tables: dict[torch.device, tuple[Tensor, ...]] = {}  # alpha and sigma, float32
@@ -93,7 +69,7 @@ class DiscreteVP:
         """The last time."""
         return float(self.num_train_timesteps - 1)
 
-    def at(self, t: Tensor) -> Level:
+    def levels(self, t: Tensor) -> Level:
         """The levels of integer times t (N,), shaped (N, 1, 1, 1), float32, on t's device."""
         if t.device not in self._tables:
             tables = self.alphas_cumprod.sqrt().float(), (1 - self.alphas_cumprod).sqrt().float()

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from safetensors import safe_open
 
+from darkroom.config.kinds import KIND
 from darkroom.core.artifact import CONFIG, PROVENANCE, atomic_path, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.data.prepared import Info
@@ -28,7 +29,6 @@ WIDTH = 120
 UNKNOWN = "unknown"
 LICENCES = {"scenes": "apache-2.0"}  # of data that this project draws itself; other data has its owner's
 TASKS = {"text": "text-to-image", "class": "text-to-image", "none": "unconditional-image-generation"}
-TRAINS = ("train", "clip")  # modes of stages in which their settings say something
 SETTINGS = ("steps", "batch_size", "accumulation", "learning_rate", "precision", "seed")
 
 
@@ -130,11 +130,11 @@ def _title(data: Info, info: PipelineInfo) -> str:
 
 def _use(info: PipelineInfo, example: str) -> str:
     intended = "Intended for studying, teaching and testing diffusion models, and as a start for training on other data"
-    if info.condition.kind != "none":
+    if info.condition.is_asked:
         intended += ". It answers prompts like those it was trained on and nothing else"
     ours = f"from darkroom import Pipeline\n\nPipeline.from_pretrained(PATH).text_to_image({example!r}, seeds=[0])"
     theirs = "" if not info.for_diffusers else _filled("diffusers' `StableDiffusionPipeline.from_pretrained` loads it.")
-    how = ", ".join(f"{name} {value}" for name, value in vars(info.sampling).items())
+    sampling = described(info.sampling.model_dump())
     return "\n\n".join(
         part
         for part in (
@@ -142,7 +142,7 @@ def _use(info: PipelineInfo, example: str) -> str:
             _filled(f"{intended}."),
             f"```python\n{ours}\n```",
             theirs,
-            _filled(f"Draws, unless asked otherwise, with {how}, precision {info.precision}."),
+            _filled(f"Draws, unless asked otherwise, with {sampling}, precision {info.precision}."),
         )
         if part
     )
@@ -166,7 +166,7 @@ def _networks(folder: Path, info: PipelineInfo) -> str:
         [config.parent.name, f"{sum(map(_weights, sorted(config.parent.glob('*.safetensors')))):,}"]
         for config in sorted(folder.glob(f"*/{CONFIG}"))
     ]
-    process = ", ".join(f"{name} {value}" for name, value in info.process.items())
+    process = described(info.process.model_dump())
     scale = f"latents scaled by {info.scaling_factor:.6g} ({info.scaling})"
     return (
         "## Networks\n\n"
@@ -174,6 +174,14 @@ def _networks(folder: Path, info: PipelineInfo) -> str:
         + "\n\n"
         + _filled(f"Prediction: {info.prediction_type}; process: {process}; {scale}; condition: {info.condition.kind}.")
     )
+
+
+def described(values: Mapping[str, Any]) -> str:
+    """Keys and values in a line; of a component, its kind and then its own keys."""
+    pairs = (
+        (key, value if not isinstance(value, Mapping) else f"({described(value)})") for key, value in values.items()
+    )
+    return ", ".join(str(value) if key == KIND else f"{key} {value}" for key, value in pairs)
 
 
 def _weights(file: Path) -> int:
@@ -185,16 +193,16 @@ def _weights(file: Path) -> int:
 def _training(trained: Mapping[str, Mapping[str, Any]]) -> str:
     rows = []
     for stage, section in trained.items():
-        mode = section.get("mode", "train")
-        settings = _settings(section) if mode in TRAINS else {}
-        rows.append([stage, mode, *(_text(settings.get(key)) for key in SETTINGS)])
-    return "## Training\n\n" + _table(["stage", "mode", *SETTINGS], rows)
+        settings = _settings(section)
+        rows.append([stage, section.get("kind", "–"), *(_text(settings.get(key)) for key in SETTINGS)])
+    return "## Training\n\n" + _table(["stage", "kind", *SETTINGS], rows)
 
 
 def _settings(section: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a stage trained with; of its steps those that were made, where it ended before the last one."""
     steps, stop_at = section.get("steps"), section.get("stop_at")
-    return section if stop_at in (None, steps) else {**section, "steps": f"{stop_at} of {steps}"}
+    made = steps if stop_at in (None, steps) else f"{stop_at} of {steps}"
+    return {**section, "steps": made, "learning_rate": section.get("optimizer", {}).get("learning_rate")}
 
 
 def _metrics(metrics: Mapping[str, Any]) -> str:
@@ -228,12 +236,12 @@ def _metrics(metrics: Mapping[str, Any]) -> str:
 
 def _limits(data: Info, info: PipelineInfo, metrics: Mapping[str, Any]) -> str:
     limits = [f"Pictures have {info.image_size} × {info.image_size} pixels, as in training.", *measured(metrics)]
-    if info.condition.kind == "text":
+    if info.condition.of_text:
         limits.append(
             f"Prompts are cut after {info.condition.max_length} tokens, start and end included. What words look like "
             "it knows from its training captions alone."
         )
-    if info.condition.kind == "class":
+    if info.condition.of_classes:
         limits.append(f"It knows these classes and no other: {', '.join(info.condition.classes)}.")
     attributes = metrics["alignment"]["test"].get("by_attribute", {})
     if attributes:

@@ -28,7 +28,7 @@ class Drawn:
     prompts: list[str]
     seeds: list[int]
     labels: Tensor
-    named: Tensor
+    mentioned: Tensor
     real: Tensor
     pictures: Tensor
     evaluations: float
@@ -39,7 +39,7 @@ class Drawn:
     @property
     def wanted(self) -> Asked:
         """What the pictures are to show."""
-        return Asked(self.captions, self.labels, self.named)
+        return Asked(self.captions, self.labels, self.mentioned)
 
     def take(self, rows: Tensor) -> "Drawn":
         """Those of rows (n,) int64."""
@@ -50,7 +50,7 @@ class Drawn:
             prompts=[self.prompts[i] for i in chosen],
             seeds=[self.seeds[i] for i in chosen],
             labels=self.labels[rows],
-            named=self.named[rows],
+            mentioned=self.mentioned[rows],
             real=self.real[rows],
             pictures=self.pictures[rows],
         )
@@ -59,7 +59,7 @@ class Drawn:
 def draw(pipeline: Pipeline, split: PreparedSplit, n: int, seed: int, batch_size: int) -> Drawn:
     """Draw the first n captions of `split` with the pipeline's own sampling; picture i from seed + i."""
     n = min(n, len(split))
-    asked = pipeline.info.condition.kind != "none"
+    asked = pipeline.info.condition.is_asked
     prompts, seeds = prompts_of(pipeline, split, n), list(range(seed, seed + n))
     tally = Tally()
     with Progress(n * pipeline.info.sampling.num_inference_steps, f"draw {split.name}", "picture step") as bar:
@@ -77,7 +77,7 @@ def draw(pipeline: Pipeline, split: PreparedSplit, n: int, seed: int, batch_size
         prompts=prompts,
         seeds=seeds,
         labels=split.labels[:n],
-        named=split.named[:n],
+        mentioned=split.mentioned[:n],
         real=split.images(torch.arange(n)),
         pictures=pictures,
         evaluations=tally.evaluations / math.ceil(n / batch_size),
@@ -87,8 +87,8 @@ def draw(pipeline: Pipeline, split: PreparedSplit, n: int, seed: int, batch_size
 def prompts_of(pipeline: Pipeline, split: PreparedSplit, n: int) -> list[str]:
     """What the pipeline takes for the first n pictures of a split: captions, names of classes, or nothing."""
     condition = pipeline.info.condition
-    if condition.kind == "text":
+    if condition.of_text:
         return split.captions[:n]
-    if condition.kind == "class":
+    if condition.of_classes:
         return [condition.classes[i] for i in split.labels[:n, 0].tolist()]
     return [""] * n

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from darkroom.config.choices import Precision
+from darkroom.config.base import Precision
 from darkroom.core.device import autocast
-from darkroom.nn.denoiser.base import DenoisingNetwork
+from darkroom.nn.denoiser.base import Condition, DenoisingNetwork, Prepared
 from darkroom.nn.layers.attention import KeysValues
 
 log = logging.getLogger("darkroom")
@@ -37,11 +37,17 @@ class CapturedNetwork:
     """
 
     def __init__(self, network: DenoisingNetwork, device: torch.device, precision: Precision) -> None:
-        self.network, self.precision = network, precision
+        self.network, self.device, self.precision = network, device, precision
         self._lock = threading.Lock()
         self._recordings: OrderedDict[Shapes, _Recording] = OrderedDict()
         self._met: OrderedDict[Shapes, int] = OrderedDict()
         self._recorder = Recorder(device) if device.type == "cuda" else None
+
+    @torch.no_grad()
+    def prepare(self, *conditions: Condition) -> Prepared:
+        """See `DenoisingNetwork.prepare`."""
+        with autocast(self.device, self.precision):
+            return self.network.prepare(*conditions)
 
     @torch.no_grad()
     def __call__(self, x: Tensor, t: Tensor, context: Context | None, class_ids: Tensor | None) -> Tensor:
@@ -135,26 +141,28 @@ class _Recording:
         context: Context | None,
         class_ids: Tensor | None,
     ) -> None:
-        own = self._own = _Inputs(
+        inputs = self._inputs = _Inputs(
             x.clone(),
             t.clone(),
             None if context is None else [(k.clone(), v.clone()) for k, v in context],
             None if class_ids is None else class_ids.clone(),
         )
         self._held = context  # the context that was copied last
-        self._replay, self._output = recorder.record(lambda: answer(own.x, own.t, own.context, own.class_ids))
+        self._replay, self._output = recorder.record(
+            lambda: answer(inputs.x, inputs.t, inputs.context, inputs.class_ids)
+        )
 
     def replay(self, x: Tensor, t: Tensor, context: Context | None, class_ids: Tensor | None) -> Tensor:
-        own = self._own
-        own.x.copy_(x)
-        own.t.copy_(t)
-        if context is not None and own.context is not None and context is not self._held:
+        inputs = self._inputs
+        inputs.x.copy_(x)
+        inputs.t.copy_(t)
+        if context is not None and inputs.context is not None and context is not self._held:
             torch._foreach_copy_(
-                [one for pair in own.context for one in pair], [one for pair in context for one in pair]
+                [one for pair in inputs.context for one in pair], [one for pair in context for one in pair]
             )
             self._held = context
-        if class_ids is not None and own.class_ids is not None:
-            own.class_ids.copy_(class_ids)
+        if class_ids is not None and inputs.class_ids is not None:
+            inputs.class_ids.copy_(class_ids)
         self._replay()
         return self._output.clone()
 

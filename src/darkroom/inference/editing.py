@@ -10,11 +10,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from darkroom.config.sampling import Sampling
 from darkroom.core.errors import DarkroomError
 from darkroom.data.images import UnusablePictureError, with_channels
-from darkroom.diffusion.denoiser import Condition, Denoise, Denoiser
-from darkroom.diffusion.generate import Sampling, begin, walk
-from darkroom.diffusion.samplers import Noise, OnStep
+from darkroom.diffusion.denoiser import Conditions, Denoiser
+from darkroom.diffusion.generate import initial_noise, sample_from, sampling_levels
+from darkroom.diffusion.guidance import guided
+from darkroom.diffusion.samplers._base import Noise, OnStep
+from darkroom.diffusion.schedule import Level
 
 Picture = Image.Image | Tensor
 MASKED = 128  # grey level from which a mask asks for new pixels
@@ -24,7 +27,7 @@ MASKED = 128  # grey level from which a mask asks for new pixels
 class Given:
     """What a batch starts from.
 
-    latents: scaled (N, c, h, w). strength: share of the walk that is left, in [0, 1]. keep: (1, 1, h, w) bool, where
+    latents: scaled (N, c, h, w). strength: share of the steps that is left, in [0, 1]. keep: (1, 1, h, w) bool, where
     latents stay as they are; None: nowhere.
     """
 
@@ -35,11 +38,10 @@ class Given:
 
 def edited(
     denoiser: Denoiser,
-    how: Sampling,
+    sampling: Sampling,
     given: Given,
     start: Tensor,
-    condition: Condition,
-    null: Condition,
+    conditions: Conditions,
     noise: Noise,
     on_step: OnStep,
 ) -> Tensor:
@@ -52,17 +54,19 @@ def edited(
     known, keep = given.latents, given.keep
     if given.strength == 0:
         return known
-    levels = how.levels(denoiser.schedule, denoiser.prediction_type, given.strength)
-    x = begin(how, denoiser.schedule, levels, start)
+    process = denoiser.schedule
+    levels = sampling_levels(sampling, process, denoiser.prediction_type, given.strength)
+    x = initial_noise(sampling, process, levels, start)
     if given.strength < 1:
         x = levels[0].alpha * known + levels[0].sigma * start
+    denoise = guided(denoiser, conditions, sampling.guidance_scale, sampling.guidance_rescale)
     if keep is None:
-        return walk(denoiser, how, x, levels, condition, null, noise, on_step)
+        return sample_from(denoise, sampling, process, x, levels, noise, on_step)
 
-    def knowing(denoise: Denoise) -> Denoise:
-        return lambda x, level, condition: torch.where(keep, known, denoise(x, level, condition))
+    def knowing(x: Tensor, level: Level) -> Tensor:
+        return torch.where(keep, known, denoise(x, level))
 
-    return torch.where(keep, known, walk(denoiser, how, x, levels, condition, null, noise, on_step, knowing))
+    return torch.where(keep, known, sample_from(knowing, sampling, process, x, levels, noise, on_step))
 
 
 def check_strength(strength: float) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
+from darkroom.config.sampling import Sampling
 from darkroom.core.artifact import atomic_path
 from darkroom.core.tensors import save_png, to_pil, visible
-from darkroom.diffusion.generate import Sampling, begin
+from darkroom.diffusion.generate import initial_noise, sampling_levels
 from darkroom.inference.pipeline import Pipeline
 from darkroom.view.sheet import STRIP_COLUMNS, STRIP_ROWS, Moment, Plate, sheet, strip
 from darkroom.view.trace import Trace, evenly
@@ -26,20 +27,20 @@ class Film:
 
     Args:
         captions: of the first pictures of the batch; the others are not shown.
-        how, strength: the walk, as the pipeline is asked for it; strength: of given pictures, 1 without.
-        start: the noise of the batch, if the walk's beginning is to be shown; only where nothing is given.
+        sampling, strength: as the pipeline is asked for them; strength: of given pictures, 1 without.
+        start: the noise of the batch, if the beginning is to be shown; only where no picture is given.
     """
 
     def __init__(
         self,
         pipeline: Pipeline,
         captions: Sequence[str],
-        how: Sampling,
+        sampling: Sampling,
         strength: float = 1.0,
         start: Tensor | None = None,
     ) -> None:
         self.pipeline, self.captions = pipeline, captions
-        self.levels = how.levels(pipeline.schedule, pipeline.info.prediction_type, strength)
+        self.levels = sampling_levels(sampling, pipeline.schedule, pipeline.info.prediction_type, strength)
         first = 1 if start is None else 0
         self.steps = len(self.levels) - 1
         states = self.steps + 1 - first
@@ -49,7 +50,7 @@ class Film:
         self.trace = Trace([*self.frames, *self.columns], len(captions))
         self.watch = self.trace.watch
         if start is not None:
-            self.trace.start(begin(how, pipeline.schedule, self.levels, start))
+            self.trace.start(initial_noise(sampling, pipeline.schedule, self.levels, start))
 
     def save(self, path: Path) -> None:
         """Write the film as a GIF, in which the last frame stays for a while."""

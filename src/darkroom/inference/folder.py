@@ -12,7 +12,10 @@ from typing import Any, Literal
 
 import torch
 
-from darkroom.config.choices import NetworkKind, Precision, PredictionType
+from darkroom.config.base import Precision
+from darkroom.config.choices import NetworkKind, PredictionType
+from darkroom.config.diffusion import ProcessConfig
+from darkroom.config.sampling import Sampling
 from darkroom.core.artifact import (
     CONFIG,
     COPY,
@@ -32,7 +35,6 @@ from darkroom.core.text import printable
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, WEIGHTS, load_weights
 from darkroom.data.conditioning import ConditioningInfo
 from darkroom.data.latents import LatentsInfo
-from darkroom.diffusion.generate import Sampling
 from darkroom.inference.words import Words
 from darkroom.interop.configs import text_config, unet_config, vae_config
 from darkroom.interop.diffusers import (
@@ -55,7 +57,7 @@ from darkroom.nn.denoiser.unet import UNetConfig
 from darkroom.nn.text.clip import CLIPTextConfig
 
 CHANNELS = (1, 3)  # that pictures have
-FORMAT = 2  # 2: process says its kind; network and identity_range
+FORMAT = 3  # 3: schedule and sampler with their own keys
 DIFFUSERS_KIND: NetworkKind = "unet_2d_condition"  # of denoisers, the one that diffusers has
 
 
@@ -66,7 +68,7 @@ class PipelineInfo:
     image_size: pixels of a side. network: the denoiser's kind, see nn.kinds.
     autoencoder: "kl", or "identity" where latents are the pictures (no vae folder), whose black and white are then
         identity_range; None with a VAE.
-    process: see `process_of`. scaling_factor, scaling: see LatentsInfo.
+    scaling_factor, scaling: see LatentsInfo.
     sampling, precision: how pictures are drawn unless asked otherwise.
     """
 
@@ -75,7 +77,7 @@ class PipelineInfo:
     network: NetworkKind
     autoencoder: Literal["kl", "identity"]
     identity_range: tuple[float, float] | None
-    process: dict[str, Any]
+    process: ProcessConfig
     prediction_type: PredictionType
     condition: ConditioningInfo
     scaling_factor: float
@@ -146,7 +148,9 @@ class PipelineInfo:
 
     def write(self, folder: Path) -> None:
         """Write pipeline.json into `folder`."""
-        value = asdict(self)
+        value = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        value |= {"process": self.process.model_dump(), "sampling": self.sampling.model_dump()}
+        value |= {"condition": asdict(self.condition)}
         image = {"channels": value.pop("channels"), "size": value.pop("image_size")}
         write_json(folder / PIPELINE, {**value, "format": FORMAT, "image": image})
 
@@ -204,7 +208,7 @@ def assemble(
         network=kind_of(denoiser),
         autoencoder=autoencoder["kind"],
         identity_range=_range(autoencoder["identity_range"]),
-        process=trained["process"],
+        process=checked_process(trained["process"], f"{unet / CONFIG}: process", "train it again"),
         prediction_type=trained["prediction_type"],
         condition=ConditioningInfo(**trained["condition"]),
         scaling_factor=latents.scaling_factor,
@@ -223,7 +227,7 @@ def assemble(
             kl = AutoencoderKLConfig(**autoencoder["network"])
             weights = folder_weights(kl, vae, DIFFUSERS_WEIGHTS)
             write_network(folder / VAE, DIFFUSERS_WEIGHTS, vae_config(kl, image_size, latents.scaling_factor), weights)
-        if info.condition.kind == "text":
+        if info.condition.of_text:
             text = CLIPTextConfig(**encoder["network"])
             weights = folder_weights(text, text_encoder, WEIGHTS)
             write_network(folder / TEXT_ENCODER, WEIGHTS, text_config(text), weights, prefix=TEXT_PREFIX)

@@ -1,13 +1,13 @@
 """The networks of a pipeline: of a folder of our own, of a diffusers folder, or of a Stable Diffusion 1.x file."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from darkroom.config.choices import Precision
+from darkroom.config.base import Precision
 from darkroom.core.artifact import CONFIG, COPY, PIPELINE, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import JSON_BYTES
@@ -25,7 +25,7 @@ from darkroom.interop.model import build, build_vae
 from darkroom.interop.source import read_model
 from darkroom.nn.autoencoder.identity import Autoencoder, IdentityAutoencoder
 from darkroom.nn.autoencoder.packed_vae import quick
-from darkroom.nn.denoiser.base import DenoisingNetwork
+from darkroom.nn.denoiser.base import DenoisingNetwork, Prepared
 from darkroom.nn.denoiser.kinds import KIND, from_json, kind_of
 from darkroom.nn.denoiser.kinds import build as build_denoiser
 from darkroom.nn.denoiser.score_unet import ScoreUNetConfig
@@ -43,14 +43,26 @@ class Drawing:
         self._network = CapturedNetwork(unet, device, precision)
         self.decoder = quick(vae, device, precision)
 
-    def network(self, tally: Tally) -> Callable[[Tensor, Tensor, Condition], Tensor]:
-        """(x, t, condition) -> what the U-Net answers; `tally` counts the calls."""
+    def network(self, tally: Tally) -> "CountedNetwork":
+        """The denoiser; `tally` counts its calls."""
+        return CountedNetwork(self._network, tally)
 
-        def call(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-            tally.count()
-            return self._network(x, t, condition.context, condition.class_ids)
 
-        return call
+@dataclass(frozen=True)
+class CountedNetwork:
+    """A `diffusion.denoiser.Network` whose calls are counted."""
+
+    captured: CapturedNetwork
+    tally: Tally
+
+    def prepare(self, *conditions: Condition) -> Prepared:
+        """In the precision of the network."""
+        return self.captured.prepare(*conditions)
+
+    def __call__(self, x: Tensor, t: Tensor, prepared: Prepared) -> Tensor:
+        """What the network answers."""
+        self.tally.count()
+        return self.captured(x, t, *prepared)
 
 
 class Parts(NamedTuple):
@@ -90,7 +102,7 @@ def read_parts(
     else:
         vae, _ = read_vae(path / VAE, device)
     text = None
-    if info.condition.kind == "text":
+    if info.condition.of_text:
         words = CLIPTokenizer.read(path / TOKENIZER)
         text = words, read_text_encoder(path / TEXT_ENCODER, words, device)
     parts = Parts(info, _read_denoiser(path / UNET, info, device, precision or info.precision), vae, text)
@@ -141,14 +153,14 @@ def _check_together(path: Path, parts: Parts) -> None:
             ("vae: out_channels", vae.config.out_channels, f"{PIPELINE}: image.channels", pictures),
         ]
     if isinstance(unet.config, UNetConfig):
-        config, named = unet.config, len(info.condition.classes) + 1 if info.condition.kind == "class" else None
+        config, named = unet.config, len(info.condition.classes) + 1 if info.condition.of_classes else None
         pairs += [
             ("unet: out_channels", config.out_channels, "in_channels", latents),
             ("unet: num_class_embeds", config.num_class_embeds, f"{PIPELINE}: condition.classes, with none,", named),
             ("unet: cross_attention_dim", config.cross_attention_dim, "text_encoder: hidden_size", _width(text)),
         ]
     if isinstance(unet.config, ScoreUNetConfig):
-        named = len(info.condition.classes) if info.condition.kind == "class" else None
+        named = len(info.condition.classes) if info.condition.of_classes else None
         pairs.append(("unet: num_classes", unet.config.num_classes, f"{PIPELINE}: condition.classes", named))
     if text is not None:
         words, encoder = text[0], text[1].config

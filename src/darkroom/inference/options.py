@@ -1,18 +1,18 @@
 """What every way of drawing can be asked for, and a request that has been checked."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from PIL import Image
 from torch import Tensor
 
-from darkroom.config.choices import SamplerName
+from darkroom.config.sampling import SamplerOptions, Sampling
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import AT_ONCE, PIXELS, POSITIONS, check_sampling, counted
 from darkroom.core.tensors import to_pil
-from darkroom.diffusion.generate import Sampling
-from darkroom.diffusion.samplers import OnStep, ignore_step
+from darkroom.diffusion.generate import ignore_step
+from darkroom.diffusion.samplers._base import OnStep
 from darkroom.inference.defaults import BATCH_SIZE
 
 Output = Literal["pil", "tensor"]
@@ -35,7 +35,7 @@ class Options(TypedDict, total=False):
     negative_prompt: what guidance leads away from, one for all pictures or one for each, in place of the model's null
         condition; the prompt itself cancels the guidance.
     num_inference_steps, guidance_scale, guidance_rescale, sampler: see `Sampling`; guidance 1 is the conditional model
-        itself, at half the work.
+        itself, at half the work; a sampler by its name, or with its options as {"kind": "ddim", "eta": 0.5}.
     sampling: everything `Sampling` says at once; the four above still go before it.
     seeds: one per picture, by default 0, 1, 2, …; a picture depends on its own prompt and seed alone. A single prompt
         is drawn once for each.
@@ -48,7 +48,7 @@ class Options(TypedDict, total=False):
     num_inference_steps: int | None
     guidance_scale: float | None
     guidance_rescale: float | None
-    sampler: SamplerName | None
+    sampler: str | SamplerOptions | Mapping[str, Any] | None
     sampling: Sampling | None
     seeds: Sequence[int] | None
     on_step: OnStep
@@ -63,7 +63,7 @@ class Request:
     prompts: list[str]
     negatives: list[str] | None
     seeds: list[int]
-    how: Sampling
+    sampling: Sampling
     on_step: OnStep
     batch_size: int
     tally: Tally
@@ -89,7 +89,6 @@ def request(prompt: str | Sequence[str], options: Options, default: Sampling, pi
         raise TypeError(
             f"unknown options: {', '.join(sorted(unknown))}; there are {', '.join(Options.__annotations__)}"
         )
-    how = sampling(options, default)
     asked = options.get("seeds")
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     if not prompts:
@@ -113,7 +112,7 @@ def request(prompt: str | Sequence[str], options: Options, default: Sampling, pi
     if batch_size < 1:
         raise DarkroomError(f"batch_size = {batch_size}: give 1 or more")
     on_step, tally = options.get("on_step", ignore_step), options.get("tally", Tally())
-    return Request(prompts, negatives, seeds, how, on_step, batch_size, tally)
+    return Request(prompts, negatives, seeds, resolved(options, default), on_step, batch_size, tally)
 
 
 def check_size(size: Sequence[int], fixed_side: int | None, downscale: int) -> None:
@@ -149,7 +148,7 @@ def positions(size: Sequence[int], downscale: int) -> int:
     return -(-height // downscale) * -(-width // downscale)
 
 
-def sampling(options: Options, default: Sampling) -> Sampling:
+def resolved(options: Options, default: Sampling) -> Sampling:
     """The way of sampling that options ask for."""
     values: dict[str, Any] = {
         "num_inference_steps": options.get("num_inference_steps"),
@@ -157,9 +156,9 @@ def sampling(options: Options, default: Sampling) -> Sampling:
         "guidance_rescale": options.get("guidance_rescale"),
         "sampler": options.get("sampler"),
     }
-    given = {key: value for key, value in values.items() if value is not None}
-    check_sampling(given, "", "take fewer")
-    return (options.get("sampling") or default).changed(**given)
+    changes = {key: value for key, value in values.items() if value is not None}
+    check_sampling(changes, "", "take fewer")
+    return (options.get("sampling") or default).changed(**changes)
 
 
 def answer(output: Output, pictures: Tensor) -> list[Image.Image] | Tensor:

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from darkroom.config.choices import Precision
+from darkroom.config.base import Precision
+from darkroom.config.sampling import Sampling
 from darkroom.core.artifact import model_hash
 from darkroom.core.device import autocast, resolve_device
 from darkroom.core.errors import DarkroomError
@@ -18,15 +19,16 @@ from darkroom.core.rng import randn_each
 from darkroom.core.tensors import sent, to_float, to_uint8
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.denoiser import Denoiser
-from darkroom.diffusion.generate import Sampling, generate
+from darkroom.diffusion.generate import generate, ignore_step, sampling_levels
 from darkroom.diffusion.process import Process, process_of
-from darkroom.diffusion.samplers import OnStep, ignore_step
+from darkroom.diffusion.samplers._base import OnStep
 from darkroom.inference.defaults import INPAINT_STRENGTH, STRENGTH
 from darkroom.inference.editing import Given, Picture, as_mask, as_pictures, check_strength, edited, kept, padded
 from darkroom.inference.folder import PipelineInfo
 from darkroom.inference.networks import Drawing, read_parts
-from darkroom.inference.options import Options, Output, Request, Tally, answer, check_size, request, sampling, together
+from darkroom.inference.options import Options, Output, Request, Tally, answer, check_size, request, resolved, together
 from darkroom.inference.prompts import ClassPrompts, NoPrompts, Prompts, TextPrompts
+from darkroom.inference.text_encoder import CLIPEncoder
 from darkroom.inference.words import Remarks, Words, check_prompts
 from darkroom.nn.autoencoder import tiling as memory
 from darkroom.nn.autoencoder.identity import Autoencoder
@@ -169,7 +171,7 @@ class Pipeline:
         Args:
             image: one picture for all prompts or one for each, of any one size; see `as_pictures`.
             strength: 0 gives the picture back (through the autoencoder), 1 draws a new one from noise; between, the
-                picture is made noisy and the last part of the walk, strength * num_inference_steps steps, is drawn.
+                picture is made noisy and the last strength * num_inference_steps steps are taken.
             prompt, output, options: see `text_to_image`.
 
         Raises:
@@ -239,7 +241,7 @@ class Pipeline:
     def _request(self, prompt: str | Sequence[str], options: Options, pictures: Tensor | None = None) -> Request:
         """The request, checked against the model."""
         asked = request(prompt, options, self.info.sampling, 1 if pictures is None else len(pictures))
-        asked.how.levels(self.schedule, self.info.prediction_type)
+        sampling_levels(asked.sampling, self.schedule, self.info.prediction_type)
         if pictures is not None and len(pictures) not in (1, len(asked.prompts)):
             raise DarkroomError(
                 f"image: {len(pictures)} given for {len(asked.prompts)} prompts; give one for all or one for each"
@@ -256,15 +258,15 @@ class Pipeline:
             start, own = self.start(seeds, height, width), given
             if given is not None:
                 own = replace(given, latents=given.latents.expand(len(asked.seeds), -1, -1, -1)[rows])
-            latents = self.latents(prompts, rows, start, asked.how, seeds, asked.on_step, own, asked.tally)
+            latents = self.latents(prompts, rows, start, asked.sampling, seeds, asked.on_step, own, asked.tally)
             parts.append(self.decode(latents)[:, :, :height, :width])
         return torch.cat(parts)
 
     def sampling(self, **options: Unpack[Options]) -> Sampling:
         """The pipeline's own way of sampling, with what is given in its place; checked, see `text_to_image`."""
-        how = sampling(options, self.info.sampling)
-        how.levels(self.schedule, self.info.prediction_type)
-        return how
+        sampling = resolved(options, self.info.sampling)
+        sampling_levels(sampling, self.schedule, self.info.prediction_type)
+        return sampling
 
     @cached_property
     def schedule(self) -> Process:
@@ -280,11 +282,11 @@ class Pipeline:
         """The prompts, encoded once; negatives: as many, or None. For errors see `text_to_image`."""
         check_prompts(prompts, negatives or ())
         condition = self.info.condition
-        if condition.kind == "class":
+        if condition.of_classes:
             return ClassPrompts(prompts, negatives, condition.classes, self.device)
         if self.text is None or condition.null is None:
             return NoPrompts([*prompts, *(negatives or ())])
-        return TextPrompts(prompts, negatives, *self.text, condition.null, self.device)
+        return TextPrompts(prompts, negatives, CLIPEncoder(*self.text, self.device), condition.null)
 
     @cached_property
     def remarks(self) -> Remarks:
@@ -307,7 +309,7 @@ class Pipeline:
         prompts: Prompts,
         rows: slice,
         start: Tensor,
-        how: Sampling,
+        sampling: Sampling,
         seeds: Sequence[int],
         on_step: OnStep = ignore_step,
         given: Given | None = None,
@@ -322,12 +324,10 @@ class Pipeline:
         def noise(step: int) -> Tensor:
             return sent(randn_each(tuple(start.shape[1:]), list(seeds), "step", step), self.device)
 
-        with autocast(self.device, self.precision):
-            condition, null = prompts.conditions(self.unet, rows)
         denoiser = Denoiser(self._drawing.network(tally), self.schedule, self.info.prediction_type)
         if given is None:
-            return generate(denoiser, how, start, condition, null, noise, on_step)
-        return edited(denoiser, how, given, start, condition, null, noise, on_step)
+            return generate(denoiser, sampling, start, prompts.conditions(rows), noise, on_step)
+        return edited(denoiser, sampling, given, start, prompts.conditions(rows), noise, on_step)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -9,22 +10,18 @@ from torch import Tensor
 
 from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable
-from darkroom.data.tokenizer import CLIPTokenizer
-from darkroom.diffusion.denoiser import Condition
+from darkroom.diffusion.denoiser import Condition, Conditions
+from darkroom.inference.text_encoder import TextEncoder
 from darkroom.inference.words import same_name
-from darkroom.nn.denoiser.base import DenoisingNetwork
-from darkroom.nn.denoiser.unet import select_context
-from darkroom.nn.text.clip import CLIPTextModel
 
-EMBED_BATCH = 256
 log = logging.getLogger("darkroom")
 
 
 class Prompts(Protocol):
     """The prompts of one call, ready to condition any of its batches."""
 
-    def conditions(self, unet: DenoisingNetwork, rows: slice) -> tuple[Condition, Condition]:
-        """(condition, null) of the prompts in `rows`, prepared once for all steps of a batch."""
+    def conditions(self, rows: slice) -> Conditions:
+        """Those of the prompts in `rows`."""
         ...
 
 
@@ -40,32 +37,28 @@ class TextPrompts:
         self,
         prompts: Sequence[str],
         negatives: Sequence[str] | None,
-        tokenizer: CLIPTokenizer,
-        encoder: CLIPTextModel,
+        encoder: TextEncoder,
         null: str,
-        device: torch.device,
     ) -> None:
         texts = list(dict.fromkeys([*prompts, *(negatives or ())]))
         for text in texts:
-            if dropped := tokenizer.cut(text):
-                log.warning("prompt cut after %d tokens; not seen: %r", tokenizer.max_length, dropped)
+            if dropped := encoder.cut(text):
+                log.warning("prompt cut after %d tokens; not seen: %r", encoder.max_length, dropped)
         row = {text: i for i, text in enumerate(texts, 1)}
         self.rows = torch.tensor([row[text] for text in prompts])
         self.null_rows = torch.tensor([row[text] for text in negatives]) if negatives else torch.zeros_like(self.rows)
-        ids = tokenizer(["", *texts]).to(device)
-        embedded = torch.cat(
-            [encoder(part).last_hidden_state for part in torch.split(ids, EMBED_BATCH)]
-        )  # (1 + M, L, D)
-        self.null = embedded[:1] if null == "empty_prompt" else torch.zeros_like(embedded[:1])
-        self.embeddings = embedded[1:]
+        self.encoded = encoder.encode(["", *texts])  # the null condition, then M texts
+        if null != "empty_prompt":
+            tokens = torch.cat([torch.zeros_like(self.encoded.tokens[:1]), self.encoded.tokens[1:]])
+            self.encoded = self.encoded._replace(tokens=tokens)
 
-    def conditions(self, unet: DenoisingNetwork, rows: slice) -> tuple[Condition, Condition]:
-        """Keys and values are computed for the batch's distinct prompts alone."""
-        n, device = len(self.rows[rows]), self.embeddings.device
+    def conditions(self, rows: slice) -> Conditions:
+        """Both share one table of the batch's distinct prompts, so that each is prepared once."""
+        n, device = len(self.rows[rows]), self.encoded.tokens.device
         used, which = torch.unique(torch.cat([self.rows[rows], self.null_rows[rows]]), return_inverse=True)
-        prepared = unet.prepare_context(torch.cat([self.null, self.embeddings])[used.to(device)])
-        which = which.to(device)
-        return Condition(select_context(prepared, which[:n])), Condition(select_context(prepared, which[n:]))
+        used, which = used.to(device), which.to(device)
+        table = Condition(*(None if part is None else part[used] for part in self.encoded))
+        return Conditions(replace(table, rows=which[:n]), replace(table, rows=which[n:]))
 
 
 class ClassPrompts:
@@ -95,9 +88,9 @@ class ClassPrompts:
         if negatives:
             self.nulls = torch.tensor([id_of(prompt) for prompt in negatives], device=device)
 
-    def conditions(self, unet: DenoisingNetwork, rows: slice) -> tuple[Condition, Condition]:
+    def conditions(self, rows: slice) -> Conditions:
         """Ids; the embedding is the U-Net's."""
-        return Condition(class_ids=self.ids[rows]), Condition(class_ids=self.nulls[rows])
+        return Conditions(Condition(class_ids=self.ids[rows]), Condition(class_ids=self.nulls[rows]))
 
 
 class NoPrompts:
@@ -113,6 +106,6 @@ class NoPrompts:
                 f"prompt {printable(said)!r}: this model was trained without captions; give the empty prompt ''"
             )
 
-    def conditions(self, unet: DenoisingNetwork, rows: slice) -> tuple[Condition, Condition]:
+    def conditions(self, rows: slice) -> Conditions:
         """Nothing, twice."""
-        return Condition(), Condition()
+        return Conditions(Condition(), Condition())

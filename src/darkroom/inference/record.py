@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -13,7 +13,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from darkroom import __version__
-from darkroom.config.choices import Precision
+from darkroom.config.base import Precision
+from darkroom.config.sampling import Sampling
 from darkroom.core.artifact import atomic_path
 from darkroom.core.device import execution_profile
 from darkroom.core.errors import DarkroomError
@@ -30,8 +31,8 @@ from darkroom.core.limits import (
 )
 from darkroom.core.tensors import image_grid, to_pil
 from darkroom.data.images import MAX_PIXELS, UnusablePictureError
-from darkroom.diffusion.generate import Sampling
-from darkroom.diffusion.samplers import OnStep, ignore_step
+from darkroom.diffusion.generate import ignore_step, sampling_levels
+from darkroom.diffusion.samplers._base import OnStep
 from darkroom.inference.options import Options, Tally, check_size, positions
 from darkroom.inference.packing import packed, unpacked
 from darkroom.inference.pipeline import Pipeline
@@ -86,8 +87,8 @@ class Record:
         """How many steps `on_step` is told of, over all batches."""
         if self.strength == 0:
             return 0
-        share = 1.0 if self.strength is None else self.strength
-        levels = self.sampling.levels(pipeline.schedule, pipeline.info.prediction_type, share)
+        strength = 1.0 if self.strength is None else self.strength
+        levels = sampling_levels(self.sampling, pipeline.schedule, pipeline.info.prediction_type, strength)
         return len(self.batches()) * (len(levels) - 1)
 
     def draw(self, pipeline: Pipeline, on_step: OnStep = ignore_step, tally: Tally | None = None) -> Tensor:
@@ -228,7 +229,7 @@ class Record:
     def _texts(self) -> dict[str, str]:
         """The PNG's text chunks."""
         values = {f: v for f, v in vars(self).items() if f not in INPUTS}
-        values |= {"sampling": asdict(self.sampling), "format": FORMAT}
+        values |= {"sampling": self.sampling.model_dump(), "format": FORMAT}
         given = {f"{KEY}:{name}": picture for name in INPUTS if (picture := getattr(self, name)) is not None}
         inputs = {key: packed(picture) for key, picture in given.items()}
         return {**self._facts(), KEY: json.dumps(values, sort_keys=True), **inputs}
@@ -241,7 +242,7 @@ class Record:
             "seed": f"{self.seeds[0]} to {self.seeds[-1]}" if i is None else self.seeds[i],
             "steps": self.sampling.num_inference_steps,
             "guidance_scale": self.sampling.guidance_scale,
-            "sampler": self.sampling.sampler,
+            "sampler": self.sampling.sampler.kind,
             "model": self.model,
             "Software": f"Darkroom {__version__}",
         }

@@ -13,9 +13,8 @@ from darkroom.core.text import printable
 from darkroom.data.images import MAX_BYTES, MAX_PIXELS, UnusablePictureError, decode
 
 KEY = "darkroom"  # the PNG's text chunk
-FORMAT = 2  # 2: scale, and grids with captions
+FORMAT = 3  # 3: the sampler with its options
 FILE = Limit(MAX_BYTES, "bytes of a picture file")
-FORMATS = (1, FORMAT)  # that are read
 
 
 def written(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -33,7 +32,7 @@ def written(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         version = values.pop("format")
     except (KeyError, TypeError, ValueError, AttributeError, DarkroomError) as error:
         raise damaged(path, str(error)) from None
-    if version not in FORMATS:
+    if version != FORMAT:
         raise DarkroomError(
             f"{path}: its record has format {printable(repr(version))}, not {FORMAT}; install another version"
         )

@@ -1,20 +1,20 @@
 """How a model is drawn with unless asked otherwise, where diffusers has no place for it: a file of ours in the folder,
 which diffusers passes over."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darkroom.config.choices import Precision
+from darkroom.config.base import Precision
+from darkroom.config.sampling import Sampling
 from darkroom.core.artifact import FETCH, PIPELINE, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import check_sampling
 from darkroom.core.outside import typed
-from darkroom.diffusion.generate import Sampling
 from darkroom.interop.configs import read_outside
 
 FILE = "darkroom.json"  # beside model_index.json; a pipeline of ours says the same in pipeline.json
-FORMAT = 1
+FORMAT = 2  # 2: the sampler with its options
 
 
 @dataclass(frozen=True)
@@ -57,4 +57,6 @@ class Defaults:
 
     def write(self, folder: Path) -> None:
         """Write darkroom.json into `folder`."""
-        write_json(folder / FILE, {**asdict(self), "format": FORMAT})
+        write_json(
+            folder / FILE, {"sampling": self.sampling.model_dump(), "precision": self.precision, "format": FORMAT}
+        )

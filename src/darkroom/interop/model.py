@@ -8,7 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from darkroom.config.choices import Precision, PredictionType
+from darkroom.config.base import Precision
+from darkroom.config.choices import PredictionType
+from darkroom.config.diffusion import ProcessConfig
+from darkroom.config.sampling import Sampling
 from darkroom.core.artifact import FETCH
 from darkroom.core.device import channels_last
 from darkroom.core.errors import DarkroomError
@@ -16,7 +19,6 @@ from darkroom.core.limits import NETWORK_TENSORS, NETWORK_WEIGHTS, PIXELS
 from darkroom.core.tensors import check_finite
 from darkroom.core.weights import outline
 from darkroom.data.tokenizer import CLIPTokenizer
-from darkroom.diffusion.generate import Sampling
 from darkroom.interop.checkpoint import Checkpoint, check_keys
 from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
 from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
@@ -67,7 +69,7 @@ class Model:
     text_weights: Weights
     tokenizer: CLIPTokenizer
     scaling_factor: float
-    process: dict[str, Any]
+    process: ProcessConfig
     prediction_type: PredictionType
     sampling: Sampling
     precision: Precision

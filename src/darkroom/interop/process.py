@@ -2,44 +2,42 @@
 
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from darkroom.config.diffusion import FlowProcess, ProcessConfig, VEProcess, VPProcess
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import TRAIN_TIMES
 from darkroom.core.text import printable
-from darkroom.diffusion.process import KINDS, process_of
 from darkroom.diffusion.schedule import DiscreteVP
 
+SCHEDULES = ("linear", "scaled_linear", "sigmoid", "cosine")  # kinds of them, which pydantic puts into a key's place
+KINDS = ("vp", "ve", "flow")
 
-def checked_process(values: Any, place: str, remedy: str) -> dict[str, Any]:
-    """A process as `process_of` takes it, with `kind`.
+
+def checked_process(values: Any, place: str, remedy: str) -> VPProcess | VEProcess | FlowProcess:
+    """A process, as diffusion.process.process_of takes it.
 
     Args:
-        values: what is said at `place`.
+        values: what is said at `place`, with its kind.
 
     Raises:
         DarkroomError: it is none, or one with more times than any; names the place and the key.
     """
     if not isinstance(values, dict) or not isinstance(values.get("kind"), str) or values["kind"] not in KINDS:
         raise DarkroomError(
-            f"{place}: {printable(repr(values))} is no process; its kind is {', '.join(KINDS)}; {remedy}"
+            f"{place}: {printable(repr(values))} is not a process; its kind is {', '.join(KINDS)}; {remedy}"
         )
-    for key, value in values.items():
-        if key not in ("kind", "schedule") and not isinstance(value, int | float):
-            raise DarkroomError(f"{place}.{printable(key)} = {printable(repr(value))}: give a number; {remedy}")
     times = values.get("num_train_timesteps")
-    if times is not None:
-        if isinstance(times, bool) or not isinstance(times, int) or times < 1:
-            raise DarkroomError(f"{place}.num_train_timesteps = {times!r}: give a whole number from 1 on; {remedy}")
+    if isinstance(times, int):
         TRAIN_TIMES.check(f"{place}.num_train_timesteps", times, remedy)
-    for key in ("beta_start", "beta_end"):
-        if not 0 < values.get(key, 0.5) < 1:
-            raise DarkroomError(f"{place}.{key} = {values[key]!r}: give a number between 0 and 1; {remedy}")
     try:
-        process = process_of(values)
-    except DarkroomError as error:
-        raise DarkroomError(f"{place}: {error}; {remedy}") from None
-    except (TypeError, AssertionError) as error:  # a key missing or unknown, a schedule of another name
-        reason = " ".join(str(error).split()).rpartition("__init__() ")[2]  # what follows is told of the key
-        raise DarkroomError(f"{place}: {printable(reason)}; {remedy}") from None
-    if isinstance(process, DiscreteVP) and not bool(process.alphas_cumprod.isfinite().all()):
-        raise DarkroomError(f"{place}: its levels are no numbers; {remedy}")
-    return values
+        config: VPProcess | VEProcess | FlowProcess = TypeAdapter(ProcessConfig).validate_python(values)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        inner = fault["loc"][1:]  # behind the kind
+        key = "".join(f".{part}" for part in inner if not (len(inner) > 1 and part in SCHEDULES))
+        found = "" if fault["type"] in ("missing", "value_error") else f" = {printable(repr(fault['input']))}"
+        raise DarkroomError(f"{place}{printable(key)}{found}: {printable(fault['msg'])}; {remedy}") from None
+    if isinstance(config, VPProcess) and not bool(DiscreteVP(config).alphas_cumprod.isfinite().all()):
+        raise DarkroomError(f"{place}: its levels are not numbers; {remedy}")
+    return config

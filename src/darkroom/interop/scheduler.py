@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from darkroom.config.choices import NOISE_PREDICTIONS, USUAL_TIMES, PredictionType, Spacing, Variance
+from darkroom.config.choices import NOISE_PREDICTIONS, USUAL_TIMES, PredictionType, Spacing
+from darkroom.config.diffusion import BetaSchedule, ProcessConfig, VPProcess
+from darkroom.config.sampling import Sampling, checked, sampler_named
 from darkroom.core.artifact import FETCH
 from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable
-from darkroom.diffusion.generate import Sampling
 from darkroom.interop.configs import tagged
 from darkroom.interop.defaults import FILE as DEFAULTS
 from darkroom.interop.defaults import Defaults
@@ -17,6 +18,8 @@ from darkroom.interop.process import checked_process
 
 SCHEDULER, SCHEDULER_CONFIG = "scheduler", "scheduler_config.json"
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
+# What diffusers says beside a cosine schedule, which reads neither.
+UNREAD_BETAS = {"beta_start": 0.0001, "beta_end": 0.02}
 PREDICTIONS: tuple[PredictionType, ...] = ("epsilon", "v_prediction", "sample")
 STEPS, GUIDANCE_SCALE = 50, 7.5  # what StableDiffusionPipeline does unless told otherwise
 STEPS_OFFSET = 1  # StableDiffusionPipeline puts it in the place of any other, which only the leading spacing reads
@@ -88,7 +91,7 @@ SCHEDULERS = {
     ),
 }
 SDE = {"dpmsolver++": "dpmpp_2m", "sde-dpmsolver++": "dpmpp_2m_sde"}  # algorithm_type of DPMSolverMultistepScheduler
-VARIANCES: dict[str, Variance] = {"fixed_small": "beta_tilde", "fixed_large": "beta"}  # variance_type of DDPMScheduler
+VARIANCES = {"fixed_small": "beta_tilde", "fixed_large": "beta"}  # variance_type of DDPMScheduler
 
 # What would change the pictures and is not done here: each of these keys is absent or has this value.
 NEUTRAL: dict[str, Any] = {
@@ -121,7 +124,7 @@ LEARNED = ("learned", "learned_range")  # variance_type that DPM-Solver has, too
 SILENT = {"clip_sample": True, "skip_prk_steps": False}  # what a class that has the key does where the file is silent
 
 
-def read_scheduler(folder: Path) -> tuple[dict[str, Any], PredictionType, Sampling]:
+def read_scheduler(folder: Path) -> tuple[ProcessConfig, PredictionType, Sampling]:
     """(process, prediction type, sampling) of a diffusers folder; steps and guidance are Stable Diffusion's usual ones.
 
     Raises:
@@ -131,7 +134,7 @@ def read_scheduler(folder: Path) -> tuple[dict[str, Any], PredictionType, Sampli
     return _understood(path, tagged(path, tuple(SCHEDULERS)))
 
 
-def read_drawing(folder: Path) -> tuple[dict[str, Any], PredictionType, Defaults]:
+def read_drawing(folder: Path) -> tuple[ProcessConfig, PredictionType, Defaults]:
     """What `read_scheduler` reads, with steps, guidance and the rest as a file of ours in the folder says, if one does.
 
     Where the scheduler was changed since that file was written, the scheduler says how the steps are taken.
@@ -143,12 +146,12 @@ def read_drawing(folder: Path) -> tuple[dict[str, Any], PredictionType, Defaults
     if place.name == DEFAULTS:
         written = scheduler_config(process, prediction, ours.sampling)
         if _understood(place, written)[2] != sampling:
-            walk = {key: getattr(ours.sampling, key) for key in ("num_inference_steps", "guidance_scale")}
-            ours = replace(ours, sampling=replace(sampling, **walk))
+            kept = {key: getattr(ours.sampling, key) for key in ("num_inference_steps", "guidance_scale")}
+            ours = replace(ours, sampling=sampling.changed(**kept))
     return process, prediction, ours
 
 
-def _understood(path: Path, values: dict[str, Any]) -> tuple[dict[str, Any], PredictionType, Sampling]:
+def _understood(path: Path, values: dict[str, Any]) -> tuple[ProcessConfig, PredictionType, Sampling]:
     """What the values of a scheduler_config.json at `path` say."""
     kind = SCHEDULERS[values["_class_name"]]
 
@@ -177,16 +180,12 @@ def _understood(path: Path, values: dict[str, Any]) -> tuple[dict[str, Any], Pre
     for key in ("beta_start", "beta_end", "num_train_timesteps"):
         if isinstance(values.get(key, 1), bool) or not isinstance(values.get(key, 1), int | float):
             raise DarkroomError(f"{path}: {key} = {printable(repr(values[key]))}: give a number")
-    told: dict[str, Any] = {
-        "kind": "vp",
-        "schedule": SCHEDULES[choice("beta_schedule", "linear", tuple(SCHEDULES))],
-        "beta_start": values["beta_start"],
-        "beta_end": values["beta_end"],
-        "num_train_timesteps": values.get("num_train_timesteps", 1000),
-        "scale_betas": False,
-        ZERO_SNR: zero_snr,
-    }
-    process = checked_process(told, f"{path}: process", FETCH)
+    schedule: dict[str, Any] = {"kind": SCHEDULES[choice("beta_schedule", "linear", tuple(SCHEDULES))]}
+    if schedule["kind"] != "cosine":
+        schedule |= {"beta_start": values["beta_start"], "beta_end": values["beta_end"], "scale_betas": False}
+    said = {"kind": "vp", "schedule": schedule, ZERO_SNR: zero_snr}
+    said["num_train_timesteps"] = values.get("num_train_timesteps", 1000)
+    process = checked_process(said, f"{path}: process", FETCH)
     prediction: Any = choice("prediction_type", "epsilon", PREDICTIONS)
     if zero_snr and prediction in NOISE_PREDICTIONS:
         raise DarkroomError(f"{path}: {ZERO_SNR} = True is not supported with prediction_type = {prediction!r}")
@@ -196,8 +195,12 @@ def _understood(path: Path, values: dict[str, Any]) -> tuple[dict[str, Any], Pre
             f"{path}: timestep_spacing = 'linspace' is not supported with {values['_class_name']}, {UNEVEN}; give "
             "trailing or leading, or a class such as EulerDiscreteScheduler"
         )
+    sampler = SDE[choice("algorithm_type", "dpmsolver++", tuple(SDE))] if kind.sampler == "dpmpp_2m" else kind.sampler
+    options = (
+        {"variance": VARIANCES[choice("variance_type", "fixed_small", tuple(VARIANCES))]} if sampler == "ddpm" else {}
+    )
     sampling: dict[str, Any] = {
-        "sampler": kind.sampler,
+        "sampler": sampler_named(sampler, **options),
         "num_inference_steps": STEPS,
         "guidance_scale": GUIDANCE_SCALE,
         "spacing": spacing,
@@ -206,18 +209,15 @@ def _understood(path: Path, values: dict[str, Any]) -> tuple[dict[str, Any], Pre
         "karras": bool(values.get("use_karras_sigmas")),
         **kind.conventions(spacing),
     }
-    if kind.sampler == "dpmpp_2m":
-        sampling["sampler"] = SDE[choice("algorithm_type", "dpmsolver++", tuple(SDE))]
-    if kind.sampler == "ddpm":
-        sampling["variance"] = VARIANCES[choice("variance_type", "fixed_small", tuple(VARIANCES))]
-    return process, prediction, Sampling(**sampling)
+    return process, prediction, checked(Sampling, sampling, f"{path}: ")
 
 
-def inexpressible(process: dict[str, Any], prediction_type: str) -> str | None:
+def inexpressible(process: ProcessConfig, prediction_type: str) -> str | None:
     """What of a trained process diffusers' Stable Diffusion schedulers cannot say, if anything."""
+    known_schedules = tuple(SCHEDULES.values())
     for key, value, known in (
-        ("process.kind", process["kind"], ("vp",)),
-        ("process.schedule", process.get("schedule"), tuple(SCHEDULES.values())),
+        ("process.kind", process.kind, ("vp",)),
+        ("process.schedule.kind", process.schedule.kind if isinstance(process, VPProcess) else None, known_schedules),
         ("prediction_type", prediction_type, PREDICTIONS),
     ):
         if value not in known:
@@ -225,11 +225,11 @@ def inexpressible(process: dict[str, Any], prediction_type: str) -> str | None:
     return None
 
 
-def obstacle(process: dict[str, Any], prediction_type: str, sampling: Sampling) -> str | None:
+def obstacle(process: ProcessConfig, prediction_type: str, sampling: Sampling) -> str | None:
     """What of `Sampling` keeps StableDiffusionPipeline from the same times, whatever the scheduler: the key, its value
     and the remedy."""
     if sampling.spacing == "linspace" and SCHEDULERS[name := _class_of(process, prediction_type, sampling)].strides:
-        return f"sampling.spacing = 'linspace' would be walked by {name}, {UNEVEN}; draw with trailing or leading"
+        return f"sampling.spacing = 'linspace' would be taken by {name}, {UNEVEN}; draw with trailing or leading"
     if sampling.spacing == "leading" and sampling.steps_offset != STEPS_OFFSET:
         return (
             f"sampling.steps_offset = {sampling.steps_offset} becomes {STEPS_OFFSET} in StableDiffusionPipeline, which "
@@ -238,7 +238,7 @@ def obstacle(process: dict[str, Any], prediction_type: str, sampling: Sampling) 
     return None
 
 
-def scheduler_config(process: dict[str, Any], prediction_type: str, sampling: Sampling) -> dict[str, Any]:
+def scheduler_config(process: ProcessConfig, prediction_type: str, sampling: Sampling) -> dict[str, Any]:
     """What `read_scheduler` reads, of a process that is not `inexpressible`: the class of the sampler, or DDIM's where
     that class does not take process or prediction, or walks otherwise. Scaled betas are written as what they become.
 
@@ -248,40 +248,44 @@ def scheduler_config(process: dict[str, Any], prediction_type: str, sampling: Sa
     if found := obstacle(process, prediction_type, sampling):
         raise DarkroomError(found)
     name = _class_of(process, prediction_type, sampling)
-    own = dict(SCHEDULERS[name].own)
-    if ZERO_SNR in own:
-        own[ZERO_SNR] = process[ZERO_SNR]
-    if "set_alpha_to_one" in own:
-        own["set_alpha_to_one"] = sampling.set_alpha_to_one
-    if "algorithm_type" in own:
-        own["algorithm_type"] = next(key for key, sampler in SDE.items() if sampler == sampling.sampler)
-    if "variance_type" in own:
-        own["variance_type"] = next(theirs for theirs, ours in VARIANCES.items() if ours == sampling.variance)
-    if "use_karras_sigmas" in own:
-        own["use_karras_sigmas"] = sampling.karras
-    scale = USUAL_TIMES / process["num_train_timesteps"] if process["scale_betas"] else 1
+    assert isinstance(process, VPProcess)
+    keys = dict(SCHEDULERS[name].own)
+    if ZERO_SNR in keys:
+        keys[ZERO_SNR] = process.rescale_betas_zero_snr
+    if "set_alpha_to_one" in keys:
+        keys["set_alpha_to_one"] = sampling.set_alpha_to_one
+    if "algorithm_type" in keys:
+        keys["algorithm_type"] = next(key for key, sampler in SDE.items() if sampler == sampling.sampler.kind)
+    if "variance_type" in keys:
+        variance = sampling.sampler.model_dump()["variance"]
+        keys["variance_type"] = next(theirs for theirs, ours in VARIANCES.items() if ours == variance)
+    if "use_karras_sigmas" in keys:
+        keys["use_karras_sigmas"] = sampling.karras
+    schedule, betas = process.schedule, UNREAD_BETAS
+    if isinstance(schedule, BetaSchedule):
+        scale = USUAL_TIMES / process.num_train_timesteps if schedule.scale_betas else 1
+        betas = {"beta_start": schedule.beta_start * scale, "beta_end": schedule.beta_end * scale}
     return {
         "_class_name": name,
-        "num_train_timesteps": process["num_train_timesteps"],
-        "beta_start": process["beta_start"] * scale,
-        "beta_end": process["beta_end"] * scale,
-        "beta_schedule": next(theirs for theirs, ours in SCHEDULES.items() if ours == process["schedule"]),
+        "num_train_timesteps": process.num_train_timesteps,
+        **betas,
+        "beta_schedule": next(theirs for theirs, ours in SCHEDULES.items() if ours == schedule.kind),
         "trained_betas": None,
         "prediction_type": prediction_type,
         "timestep_spacing": sampling.spacing,
         "steps_offset": STEPS_OFFSET,
-        **own,
+        **keys,
     }
 
 
-def _class_of(process: dict[str, Any], prediction_type: str, sampling: Sampling) -> str:
+def _class_of(process: ProcessConfig, prediction_type: str, sampling: Sampling) -> str:
     return next(
         (
             name
             for name, kind in SCHEDULERS.items()
-            if sampling.sampler in (kind.sampler, SDE.get(f"sde-{kind.own.get('algorithm_type')}"))
+            if sampling.sampler.kind in (kind.sampler, SDE.get(f"sde-{kind.own.get('algorithm_type')}"))
             and prediction_type not in kind.refused
-            and (kind.zero_snr or not process[ZERO_SNR])
+            and (kind.zero_snr or not getattr(process, ZERO_SNR))
             and all(getattr(sampling, key) == value for key, value in kind.conventions(sampling.spacing).items())
         ),
         "DDIMScheduler",

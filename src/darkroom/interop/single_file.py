@@ -4,14 +4,14 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+from darkroom.config.diffusion import BetaSchedule, ProcessConfig, VPProcess
+from darkroom.config.sampling import Sampling, sampler_named
 from darkroom.core.artifact import FETCH, save_tensors
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import check_network
 from darkroom.core.symlinks import check_inside
 from darkroom.data.tokenizer import CLIPTokenizer
-from darkroom.diffusion.generate import Sampling
 from darkroom.interop.checkpoint import Checkpoint, open_checkpoint, some
 from darkroom.interop.configs import SCALING_FACTOR, read_text_config, read_unet_config, read_vae_config
 from darkroom.interop.defaults import Defaults
@@ -27,16 +27,20 @@ from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
 from darkroom.nn.text.clip import CLIPTextConfig, CLIPTextModel
 
 IMAGE_SIZE = 512
-PROCESS = {
-    "kind": "vp",
-    "schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "num_train_timesteps": 1000,
-    "scale_betas": False,
-    "rescale_betas_zero_snr": False,
-}
-SAMPLING = Sampling("ddim", STEPS, GUIDANCE_SCALE, "leading", steps_offset=1, set_alpha_to_one=False)
+PROCESS = VPProcess(
+    kind="vp",
+    schedule=BetaSchedule(kind="scaled_linear", beta_start=0.00085, beta_end=0.012, scale_betas=False),
+    num_train_timesteps=1000,
+    rescale_betas_zero_snr=False,
+)
+SAMPLING = Sampling(
+    sampler=sampler_named("ddim"),
+    num_inference_steps=STEPS,
+    guidance_scale=GUIDANCE_SCALE,
+    spacing="leading",
+    steps_offset=1,
+    set_alpha_to_one=False,
+)
 HEAD_DIM = 64  # of CLIP's text encoders
 
 # What published files hold besides the model's weights.
@@ -101,7 +105,8 @@ def read_single_file(path: Path, tokenizer: Path | None = None, config: Path | N
     if tokenizer is None and config is not None:
         tokenizer = config / TOKENIZER
     words = read_tokenizer(tokenizer or find_tokenizer(path))
-    process, prediction, drawn, factor = dict[str, Any](PROCESS), "epsilon", Defaults(SAMPLING, "fp32"), SCALING_FACTOR
+    process: ProcessConfig = PROCESS
+    prediction, drawn, factor = "epsilon", Defaults(SAMPLING, "fp32"), SCALING_FACTOR
     if config is None:
         unet, vae, text = _configs(file, words)
     else:
@@ -158,7 +163,7 @@ def in_memory(unet: UNet2DConditionModel, vae: AutoencoderKL, text: CLIPTextMode
         text_weights=weights_in_memory(text),
         tokenizer=tokenizer,
         scaling_factor=SCALING_FACTOR,
-        process=dict(PROCESS),
+        process=PROCESS,
         prediction_type="epsilon",
         sampling=SAMPLING,
         precision="fp32",
@@ -167,13 +172,14 @@ def in_memory(unet: UNet2DConditionModel, vae: AutoencoderKL, text: CLIPTextMode
 
 def unsaid(model: Model) -> list[str]:
     """What of the model is not as in Stable Diffusion 1.x and cannot be said by a single file."""
+    usual = PROCESS.model_dump()
     given = {
-        **{f"process.{key}": (value, PROCESS[key]) for key, value in model.process.items()},
+        **{f"process.{key}": (value, usual.get(key)) for key, value in model.process.model_dump().items()},
         "prediction_type": (model.prediction_type, "epsilon"),
         "scaling_factor": (model.scaling_factor, SCALING_FACTOR),
         "image_size": (model.image_size, IMAGE_SIZE),
     }
-    return [f"{key} = {value}" for key, (value, usual) in given.items() if value != usual]
+    return [f"{key} = {value}" for key, (value, expected) in given.items() if value != expected]
 
 
 def parts_of(unet: UNetConfig, vae: AutoencoderKLConfig, text: CLIPTextConfig) -> tuple[Part, Part, Part]:

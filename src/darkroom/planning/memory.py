@@ -20,10 +20,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from darkroom.config.choices import Precision
+from darkroom.config.autoencoder import PretrainedVAE, TrainedVAE
+from darkroom.config.base import Precision
 from darkroom.config.params import Params
 from darkroom.config.paths import PREPARED
-from darkroom.config.sections import ImageTower, TextEncoder
+from darkroom.config.text_encoder import ImageTower, PretrainedTextEncoder, TextEncoder, TrainedTextEncoder
 from darkroom.core.artifact import CONFIG, read_json
 from darkroom.core.device import autocast, resolve_device, runtime
 from darkroom.data.prepared import INFO, Prepared
@@ -153,7 +154,7 @@ def _training(
     weights = sum(map(_bytes, networks))
     gradients = sum(_bytes(network, trained=True) for network in networks)
     matrices = sum(p.nbytes for n in networks for p in n.parameters() if p.ndim > 1 and p.requires_grad)
-    muon = section.optimizer == "muon"
+    muon = section.optimizer.kind == "muon"
     optimizer = 2 * gradients - (matrices if muon else 0)
     averages = weights * (1 + best)
     # Muon's directions are made when the activations are gone.
@@ -179,18 +180,26 @@ class Estimate:
     def __init__(self, params: Params, device: torch.device) -> None:
         self.p, self.device = params, device
         self.info = Prepared.open(PREPARED).info if (PREPARED / INFO).is_file() else None
-        q, v = params.prepare_data, params.train_vae
+        q = params.prepare_data
         self.picture = (q.channels, q.image_size, q.image_size)
-        side = q.image_size // v.downscale
-        self.latent = (q.channels if v.mode == "identity" else v.latent_channels, side, side)
+        self.autoencoder = self._autoencoder()
+        self.latent: Size = self.picture
+        if (shape := self.autoencoder) is not None:
+            side = q.image_size // 2 ** (len(shape.block_out_channels) - 1)
+            self.latent = (shape.latent_channels, side, side)
 
     def stages(self, wanted: Collection[str] = STAGES) -> dict[str, Footprint]:
         """{stage: what it needs}, of those wanted that have something to compute."""
         found: dict[str, Footprint] = {}
-        modes = {"train_vae": self.p.train_vae.mode == "train", "cache_latents": self.p.train_vae.mode != "identity"}
-        modes["setup_text_encoder"] = self.p.setup_text_encoder.mode == "clip"
+        nothing = set()
+        if not isinstance(self.p.train_vae, TrainedVAE):
+            nothing.add("train_vae")
+        if self.autoencoder is None:
+            nothing.add("cache_latents")
+        if not isinstance(self.p.setup_text_encoder, TrainedTextEncoder):
+            nothing.add("setup_text_encoder")
         for stage in wanted:
-            if modes.get(stage, True):
+            if stage not in nothing:
                 with FakeTensorMode():
                     found[stage] = getattr(self, f"_{stage}")()
         return found
@@ -199,16 +208,26 @@ class Estimate:
         """Of a batch that are computed at once, by one process."""
         return int(-(-section.batch_size // (getattr(section, "accumulation", 1) * runtime().processes)))
 
-    def _vae(self) -> AutoencoderKL:
+    def _autoencoder(self) -> AutoencoderKLConfig | None:
+        """Its shape; of an imported one that is not there yet, Stable Diffusion's. None without an autoencoder."""
         v, channels = self.p.train_vae, self.picture[0]
-        widths = tuple(v.block_out_channels)
-        shape = (v.latent_channels, widths, v.layers_per_block, v.norm_num_groups)
-        vae = AutoencoderKL(AutoencoderKLConfig(channels, channels, *shape))
+        if isinstance(v, TrainedVAE):
+            return AutoencoderKLConfig(channels, channels, **v.autoencoder.model_dump())
+        if isinstance(v, PretrainedVAE):
+            found = read_json(Path(v.path) / CONFIG) if (Path(v.path) / CONFIG).is_file() else {}
+            keys = ("latent_channels", "block_out_channels", "layers_per_block", "norm_num_groups")
+            return AutoencoderKLConfig(channels, channels, **{key: found[key] for key in keys if key in found})
+        return None
+
+    def _vae(self) -> AutoencoderKL:
+        assert self.autoencoder is not None
+        vae = AutoencoderKL(self.autoencoder)
         checkpoint_activations(vae, runtime().checkpoint_activations)
         return vae
 
     def _train_vae(self) -> Footprint:
         p, vae, n = self.p.train_vae, self._vae(), self._rows(self.p.train_vae)
+        assert isinstance(p, TrainedVAE)
         networks: list[nn.Module] = [vae]
         perceptual = PerceptualDistance() if p.perceptual is not None else None
         critic = None
@@ -244,28 +263,30 @@ class Estimate:
 
     def _setup_text_encoder(self) -> Footprint:
         p = self.p.setup_text_encoder
+        assert isinstance(p, TrainedTextEncoder)
         towers, n = self._towers(p.text, p.image), self._rows(p)
         forward = lambda: [matched(towers, n, self.picture, p.text.max_length)]  # noqa: E731
         return _training([towers], forward, p, self.device, best=False)
 
-    def _unet(self) -> tuple[nn.Module, Size | None]:
-        mode = self.p.setup_text_encoder.mode
+    def _unet(self) -> tuple[nn.Module, tuple[int, int] | None]:
         classes = 0
-        if mode == "class":
+        if self.p.setup_text_encoder.kind == "class":
             classes = len(self.info.heads[0].classes) if self.info and self.info.heads else CLASSES
-        words = self._words() if mode in ("clip", "pretrained") else None
+        words = self._words()
         shape = denoiser(self.p.train_unet, self.latent, words and words[1], classes)
         unet = build(shape)
         checkpoint_activations(unet, runtime().checkpoint_activations)
         return unet, words
 
-    def _words(self) -> tuple[int, int]:
+    def _words(self) -> tuple[int, int] | None:
+        """(tokens, width) of a text condition; of an imported encoder that is not there yet, CLIP's."""
         p = self.p.setup_text_encoder
-        config = Path(p.pretrained_path or "") / CONFIG
-        if p.mode == "pretrained" and config.is_file():
-            said = read_json(config)
-            return int(said.get("max_position_embeddings", 77)), int(said.get("hidden_size", 768))
-        return p.text.max_length, p.text.hidden_size
+        if isinstance(p, TrainedTextEncoder):
+            return p.text.max_length, p.text.hidden_size
+        if not isinstance(p, PretrainedTextEncoder):
+            return None
+        found = read_json(Path(p.path) / CONFIG) if (Path(p.path) / CONFIG).is_file() else {}
+        return int(found.get("max_position_embeddings", 77)), int(found.get("hidden_size", 768))
 
     def _train_unet(self) -> Footprint:
         p, (unet, words) = self.p.train_unet, self._unet()
@@ -294,7 +315,7 @@ class Estimate:
         unet.eval()
         guided = 2 * p.batch_size
         found = _drawing([unet], lambda: denoised(unet, guided, self.latent, words), p.precision, self.device)
-        if self.p.train_vae.mode == "identity":
+        if self.autoencoder is None:
             return found
         vae = self._vae()
         at_once = min(max(1, AT_ONCE // self.picture[1] ** 2), p.batch_size)

@@ -2,11 +2,11 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from darkroom.config.choices import PredictionType
+from darkroom.config.diffusion import ProcessConfig
 from darkroom.core.artifact import CONFIG, PIPELINE, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, load_weights
@@ -14,7 +14,6 @@ from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
 from darkroom.training.trained import imported_config, known
 
 SHAPE = "train_unet.unet"
-BETAS = ("beta_start", "beta_end")  # which a cosine schedule ignores
 log = logging.getLogger("darkroom")
 
 
@@ -22,12 +21,12 @@ def read_pretrained_unet(
     folder: Path,
     wanted: UNetConfig,
     device: torch.device,
-    process: dict[str, Any],
+    process: ProcessConfig,
     prediction_type: PredictionType,
 ) -> UNet2DConditionModel:
     """unet/ of an imported model, ready to be trained further, for latents of the side that `wanted` has.
 
-    A process (as `process_of` takes it) or kind of prediction that is not the imported model's is warned of, no error:
+    A process or kind of prediction that is not the imported model's is warned of, no error:
     the network can learn another.
 
     Raises:
@@ -49,12 +48,11 @@ def read_pretrained_unet(
     return network.train().requires_grad_(True)
 
 
-def _compare(file: Path, process: dict[str, Any], prediction_type: PredictionType) -> None:
+def _compare(file: Path, process: ProcessConfig, prediction_type: PredictionType) -> None:
     imported = read_json(file)
     theirs = imported.get("process") or {}
-    ignored = BETAS if theirs.get("schedule") == process.get("schedule") == "cosine" else ()
-    pairs = {f"process.{key}": (value, theirs.get(key)) for key, value in process.items() if key not in ignored}
-    pairs["prediction_type"] = (prediction_type, imported.get("prediction_type"))
+    pairs = {f"process.{key}": (value, theirs.get(key)) for key, value in process.model_dump().items()}
+    pairs["objective.prediction_type"] = (prediction_type, imported.get("prediction_type"))
     for key, (value, found) in pairs.items():
         if value != found:
             log.warning("train_unet.%s = %r, but %s says %r; the network must learn it anew", key, value, file, found)

@@ -8,14 +8,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from darkroom.config.base import Precision
+from darkroom.config.sampling import Sampling
 from darkroom.core.device import autocast
 from darkroom.core.rng import randn_each
 from darkroom.core.tensors import to_pil, to_uint8, visible
-from darkroom.diffusion.denoiser import Condition, Denoiser
-from darkroom.diffusion.generate import Sampling, begin, walk
+from darkroom.diffusion.denoiser import Condition, Conditions, Denoiser
+from darkroom.diffusion.generate import initial_noise, sample_from, sampling_levels
+from darkroom.diffusion.guidance import guided
 from darkroom.diffusion.schedule import Level
-from darkroom.nn.denoiser.base import DenoisingNetwork
-from darkroom.training.unet import UNetTask, condition_for
+from darkroom.nn.denoiser.base import DenoisingNetwork, Prepared
+from darkroom.training.unet import UNetTask, condition_of
 from darkroom.view.forward import ROWS, forward
 from darkroom.view.sheet import STRIP_COLUMNS, STRIP_ROWS, Moment, Plate, sheet, strip
 from darkroom.view.trace import Trace, evenly
@@ -83,7 +86,7 @@ def preview(
     """
     held_out = task.data.held_out
     n = min(n, len(held_out))
-    levels = sampling.levels(task.objective.schedule, task.objective.prediction_type)
+    levels = sampling_levels(sampling, task.objective.schedule, task.objective.prediction_type)
     trace = Trace(evenly(len(levels), STRIP_COLUMNS), STRIP_ROWS)
     latents = _sampled(unet, task, sampling, levels, n, trace)
     asked = view.asked[:n] if any(view.asked) else []
@@ -103,23 +106,38 @@ def _sampled(
 ) -> Tensor:
     """n latents; the trace watches."""
     conditioning, device, objective = task.data.conditioning, task.context.device, task.objective
-    condition = condition_for(unet, conditioning.given("validation", torch.arange(n)), device)
-    null = condition_for(unet, conditioning.null_of(n), device)
-
-    def network(x: Tensor, t: Tensor, c: Condition) -> Tensor:
-        with autocast(device, task.context.precision):
-            output: Tensor = unet(x, t, c.context, c.class_ids)
-        return output
-
+    conditions = Conditions(
+        condition_of(conditioning.given("validation", torch.arange(n)), device),
+        condition_of(conditioning.null_of(n), device),
+    )
+    network = _Network(unet, device, task.context.precision)
     denoiser = Denoiser(network, objective.schedule, objective.prediction_type)
     shape, seeds = task.data.train.shape, list(range(n))
-    x = begin(sampling, objective.schedule, levels, randn_each(shape, seeds, "preview").to(device))
+    x = initial_noise(sampling, objective.schedule, levels, randn_each(shape, seeds, "preview").to(device))
     trace.start(x)
 
     def noise(step: int) -> Tensor:
         return randn_each(shape, seeds, "preview step", step).to(device)
 
-    return walk(denoiser, sampling, x, levels, condition, null, noise, trace.watch)
+    denoise = guided(denoiser, conditions, sampling.guidance_scale, sampling.guidance_rescale)
+    return sample_from(denoise, sampling, objective.schedule, x, levels, noise, trace.watch)
+
+
+@dataclass(frozen=True)
+class _Network:
+    """The network under training, as a `diffusion.denoiser.Network`; conditions are prepared in fp32."""
+
+    unet: DenoisingNetwork
+    device: torch.device
+    precision: Precision
+
+    def prepare(self, *conditions: Condition) -> Prepared:
+        return self.unet.prepare(*conditions)
+
+    def __call__(self, x: Tensor, t: Tensor, prepared: Prepared) -> Tensor:
+        with autocast(self.device, self.precision):
+            output: Tensor = self.unet(x, t, *prepared)
+        return output
 
 
 def _grid(drawn: Sequence[Image.Image], real: Sequence[Image.Image], asked: Sequence[str], heading: str) -> Image.Image:

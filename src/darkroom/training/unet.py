@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from darkroom.config.training import Optimization
 from darkroom.core.device import autocast
 from darkroom.diffusion.denoiser import Condition
 from darkroom.diffusion.objective import Objective
@@ -13,7 +14,6 @@ from darkroom.nn.denoiser.base import DenoisingNetwork
 from darkroom.training.engine.batches import Batch, Loss
 from darkroom.training.engine.blank import denoised
 from darkroom.training.engine.chance import Reached
-from darkroom.training.engine.optim import OptimizerConfig
 from darkroom.training.engine.phase import Phase
 from darkroom.training.engine.task import Task
 from darkroom.training.engine.throughput import TRAINING, flops
@@ -22,12 +22,12 @@ from darkroom.training.latent_batches import LatentBatches, Samples
 LEVEL_BINS = 4  # held-out loss is reported for so many equal ranges of the times
 
 
-def condition_for(unet: DenoisingNetwork, raw: Tensor | None, device: torch.device) -> Condition:
-    """Raw conditions, embeddings (N, L, D), class ids (N,) or None, in the form the network takes them."""
+def condition_of(raw: Tensor | None, device: torch.device) -> Condition:
+    """Cached conditions, embeddings (N, L, D), class ids (N,) or None, on a device."""
     if raw is None:
         return Condition()
     raw = raw.to(device)
-    return Condition(class_ids=raw) if raw.ndim == 1 else Condition(context=unet.prepare_context(raw))
+    return Condition(class_ids=raw) if raw.ndim == 1 else Condition(tokens=raw)
 
 
 class UNetTask(Task[DenoisingNetwork]):
@@ -43,7 +43,7 @@ class UNetTask(Task[DenoisingNetwork]):
         self.context = data.context
         self.loss = Loss(lambda step, rows: self.data.training_batch(step, rows, self.objective.draw_times), self._loss)
 
-    def phases(self, config: OptimizerConfig) -> list[Phase]:
+    def phases(self, config: Optimization) -> list[Phase]:
         """See `Task`."""
         return [Phase("", self.network, config, self.loss)]
 
@@ -55,8 +55,7 @@ class UNetTask(Task[DenoisingNetwork]):
 
         def network(x: Tensor, t: Tensor) -> Tensor:
             with autocast(device, self.context.precision):
-                condition = condition_for(unet, samples.condition, device)
-                output: Tensor = unet(x, t, condition.context, condition.class_ids)
+                output: Tensor = unet(x, t, *unet.prepare(condition_of(samples.condition, device)))
             return output
 
         return self.objective.loss(network, samples.x0.to(device), samples.eps.to(device), samples.t.to(device))
@@ -87,7 +86,7 @@ class UNetTask(Task[DenoisingNetwork]):
         objective = self.objective
 
         def targets(samples: Samples) -> Tensor:
-            level = objective.schedule.at(samples.t)
+            level = objective.schedule.levels(samples.t)
             return target(objective.prediction_type, samples.x0, samples.eps, level).mean(dim=(2, 3))
 
         def loss(constant: Tensor) -> float:

@@ -1,13 +1,13 @@
 """What a noise process makes of pictures before anything is trained: noisier and noisier, with its log-SNR below."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from darkroom.config.diffusion import ProcessConfig
 from darkroom.core.rng import randn_each
 from darkroom.core.tensors import to_float, to_pil, to_uint8, visible
 from darkroom.diffusion.process import Process, process_of
@@ -23,7 +23,7 @@ LOWERED = "the same, its contrast lowered to be seen"
 
 
 def forward_of_pictures(
-    pictures: Tensor, captions: Sequence[str], process: Mapping[str, Any], black: float, white: float
+    pictures: Tensor, captions: Sequence[str], process: ProcessConfig, black: float, white: float
 ) -> Image.Image:
     """`forward` of pictures uint8 (N, C, H, W) themselves; black, white: what they are to the process."""
     pixels = IdentityAutoencoder(black, white)

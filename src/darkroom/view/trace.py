@@ -1,4 +1,4 @@
-"""What is kept of a walk from noise to a picture, to be looked at afterwards."""
+"""What is kept of the way from noise to a picture, to be looked at afterwards."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +11,7 @@ def evenly(n: int, most: int) -> list[int]:
 
 
 class Trace:
-    """Watches a walk; state 0 is where it begins, state k what step k (from 1) has led to.
+    """Watches sampling; state 0 is where it begins, state k what step k (from 1) has led to.
 
     Args:
         states: which ones to keep.

@@ -1,15 +1,42 @@
 """What every network that denoises has in common, so that training and drawing need not know which one it is."""
 
 from abc import ABC, abstractmethod
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self, cast
 
-from torch import Tensor, nn
+from torch import Tensor, cat, nn
 
 from darkroom.core.device import channels_last
 from darkroom.core.errors import DarkroomError
 from darkroom.nn.layers.attention import KeysValues
 
 Context = list[KeysValues]
+
+
+class Prepared(NamedTuple):
+    """A condition as a network keeps it for many calls: what `forward` takes after the time."""
+
+    context: Context | None
+    class_labels: Tensor | None
+
+
+class Condition(Protocol):
+    """What each of N samples is asked to show, in plain tensors; see diffusion.denoiser.Condition."""
+
+    @property
+    def tokens(self) -> Tensor | None:
+        """(M, L, D)."""
+
+    @property
+    def mask(self) -> Tensor | None:
+        """(M, L)."""
+
+    @property
+    def rows(self) -> Tensor | None:
+        """(N,), of `tokens`."""
+
+    @property
+    def class_ids(self) -> Tensor | None:
+        """(N,)."""
 
 
 class Shape(Protocol):
@@ -51,13 +78,37 @@ class DenoisingNetwork(nn.Module, ABC):
         """Itself, with its kernels stored in the order that it computes fastest with."""
         return channels_last(self)
 
+    def prepare(self, *conditions: Condition) -> Prepared:
+        """What the network keeps of the samples of conditions, one after the other, for many calls.
+
+        Keys and values are computed once for texts that are one tensor in several conditions.
+
+        Raises:
+            DarkroomError: a condition is of a kind that this network does not take.
+        """
+        tables: dict[int, Context] = {}
+        contexts: list[Context] = []
+        for condition in conditions:
+            if condition.mask is not None:
+                raise DarkroomError(f"{type(self).__name__} attends to all tokens; use a text encoder without a mask")
+            if (tokens := condition.tokens) is not None:
+                if id(tokens) not in tables:
+                    tables[id(tokens)] = self.prepare_context(tokens)
+                context, rows = tables[id(tokens)], condition.rows
+                contexts.append(context if rows is None else [(k[rows], v[rows]) for k, v in context])
+        ids = [condition.class_ids for condition in conditions if condition.class_ids is not None]
+        if len(conditions) == 1:
+            return Prepared(contexts[0] if contexts else None, ids[0] if ids else None)
+        joined = [tuple(map(cat, zip(*pairs, strict=True))) for pairs in zip(*contexts, strict=True)]
+        return Prepared(cast(Context, joined) if contexts else None, cat(ids) if ids else None)
+
     def prepare_context(self, encoder_hidden_states: Tensor) -> Context:
         """The keys and values of text embeddings (N, L, D), once for many calls.
 
         Raises:
             DarkroomError: the network has no text condition.
         """
-        raise DarkroomError(f"{type(self).__name__} takes no text embeddings; use setup_text_encoder.mode none")
+        raise DarkroomError(f"{type(self).__name__} takes no text embeddings; use setup_text_encoder.kind none")
 
     @abstractmethod
     def forward(

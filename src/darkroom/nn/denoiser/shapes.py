@@ -1,6 +1,6 @@
 """Which networks the parameters ask for, in the sizes that the data need."""
 
-from darkroom.config.params import TrainUNet
+from darkroom.config.sections import TrainUNet
 from darkroom.nn.denoiser.batch_norm_unet import BatchNormUNetConfig
 from darkroom.nn.denoiser.kinds import DenoiserConfig
 from darkroom.nn.denoiser.layer_norm_unet import LayerNormUNetConfig

@@ -260,8 +260,7 @@ class UNet2DConditionModel(DenoisingNetwork):
             encoder_hidden_states: (N, L, cross_attention_dim).
 
         Returns:
-            A list of pairs, each (N, heads, L, head_dim). In sampling, prepare the distinct conditions once and use
-            `select_context` for every batch; in training, gradients flow through it.
+            A list of pairs, each (N, heads, L, head_dim); in training, gradients flow through it.
 
         Raises:
             DarkroomError: the network has no text condition, or one of another width.
@@ -318,8 +317,3 @@ class UNet2DConditionModel(DenoisingNetwork):
             x = block(x, temb, keys_values, skips)
         out: Tensor = self.conv_out(normed(self.conv_norm_out, x, activate=True))
         return out
-
-
-def select_context(context: Context, rows: Tensor) -> Context:
-    """The context of the batch rows `rows` (M,) int64, so that what was prepared once serves every batch."""
-    return [(k[rows], v[rows]) for k, v in context]

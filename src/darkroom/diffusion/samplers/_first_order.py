@@ -1,0 +1,41 @@
+"""The rule of ddim, ddpm, euler and euler_ancestral."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
+
+from darkroom.diffusion.samplers._base import Denoise, Noise, OnStep, predicted_noise
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from darkroom.diffusion.schedule import Level
+
+
+def first_order(
+    denoise: Denoise,
+    x: "Tensor",
+    levels: "Sequence[Level]",
+    noise: Noise,
+    on_step: OnStep,
+    eta: float = 0.0,
+    variance: Literal["beta_tilde", "beta"] = "beta_tilde",
+) -> "Tensor":
+    """DDIM (Song et al. 2021a, eq. 12 and 16) between any two levels.
+
+    Args:
+        eta: 1 draws from q(x' | x, x0), DDPM's posterior with the variance beta-tilde (Ho et al. 2020, eq. 6-7), which
+            is also Euler-ancestral.
+        variance: "beta" gives the noise DDPM's other variance, around the same mean.
+    """
+    for i, (now, after) in enumerate(pairwise(levels)):
+        x0 = denoise(x, now)
+        beta = now.sigma**2 - (now.alpha / after.alpha) ** 2 * after.sigma**2
+        beta_tilde = eta**2 * (beta * after.sigma**2 / now.sigma**2)
+        kept = math.sqrt(max(after.sigma**2 - beta_tilde, 0.0)) if beta_tilde > 0 else after.sigma
+        x = after.alpha * x0 + kept * predicted_noise(x, x0, now)
+        if beta_tilde > 0:
+            x = x + math.sqrt(beta if variance == "beta" else beta_tilde) * noise(i)
+        on_step(i, x, x0)
+    return x
