@@ -22,7 +22,8 @@ from darkroom.data.halves import half_of, halves
 from darkroom.data.images import conform
 from darkroom.data.near_duplicates import NearDuplicates
 from darkroom.data.prepare import prepare
-from darkroom.data.prepared import INFO, Info, Prepared, PreparedSplit, Row
+from darkroom.data.prepared import INFO, Info, Prepared, PreparedSplit
+from darkroom.data.prepared_writer import Row
 from darkroom.data.sources.base import Sample, Skipped
 
 How = Callable[..., Preparation]

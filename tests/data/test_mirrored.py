@@ -13,7 +13,8 @@ from darkroom.config.params import load as params_of
 from darkroom.core.artifact import provenance
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
 from darkroom.data.latents import Latents, read_info
-from darkroom.data.prepared import Prepared, PreparedWriter, Row
+from darkroom.data.prepared import Prepared
+from darkroom.data.prepared_writer import PreparedWriter, Row
 from darkroom.nn.autoencoder.identity import IdentityAutoencoder
 from darkroom.runner.stage import Work
 from darkroom.tracking import Run

@@ -10,7 +10,8 @@ import torch
 from darkroom.core.errors import DarkroomError
 from darkroom.data.head import Head
 from darkroom.data.prepare import prepare
-from darkroom.data.prepared import Prepared, PreparedWriter, Row
+from darkroom.data.prepared import Prepared
+from darkroom.data.prepared_writer import PreparedWriter, Row
 from darkroom.data.sources.scenes import HEADS, Scenes
 from darkroom.view.contact_sheet import contact_sheet
 from tests.support.settings import preparation
@@ -71,8 +72,8 @@ def test_without_labels_there_are_no_heads(tmp_path: Path, pixels: Callable[...,
 
 def test_large_splits_are_decoded_in_pieces(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several shards and row groups, read by row group, give the same as one kept whole."""
-    monkeypatch.setattr("darkroom.data.prepared.SHARD_ROWS", 20)
-    monkeypatch.setattr("darkroom.data.prepared.GROUP_ROWS", 6)
+    monkeypatch.setattr("darkroom.data.prepared_writer.SHARD_ROWS", 20)
+    monkeypatch.setattr("darkroom.data.prepared_writer.GROUP_ROWS", 6)
     prepare(SOURCE, tmp_path / "pieces", preparation(image_size=32, max_bad_fraction=0.0))
     assert len(list((tmp_path / "pieces/train").iterdir())) == 3
     expected = Prepared.open(root).split("train").images()
@@ -84,7 +85,7 @@ def test_large_splits_are_decoded_in_pieces(tmp_path: Path, root: Path, monkeypa
 
 
 def test_row_groups_end_by_bytes_too(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("darkroom.data.prepared.GROUP_BYTES", 2000)
+    monkeypatch.setattr("darkroom.data.prepared_writer.GROUP_BYTES", 2000)
     prepare(SOURCE, tmp_path / "small", preparation(image_size=32, max_bad_fraction=0.0))
     split = Prepared.open(tmp_path / "small").split("train")
     assert len(split._groups) > 5

@@ -18,7 +18,8 @@ from darkroom.config.params import Params
 from darkroom.core.errors import DarkroomError
 from darkroom.data.head import Head
 from darkroom.data.prepare import prepare
-from darkroom.data.prepared import Prepared, PreparedWriter, Row
+from darkroom.data.prepared import Prepared
+from darkroom.data.prepared_writer import PreparedWriter, Row
 from darkroom.data.sources.scenes import Scenes
 from darkroom.planning import demands
 from tests.support.settings import preparation

@@ -12,7 +12,8 @@ from darkroom.config.params import load as params_of
 from darkroom.core.artifact import read_json
 from darkroom.core.tensors import to_float, to_uint8
 from darkroom.data.latents import Latents, read_preview
-from darkroom.data.prepared import Prepared, PreparedWriter, Row
+from darkroom.data.prepared import Prepared
+from darkroom.data.prepared_writer import PreparedWriter, Row
 from darkroom.runner.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account

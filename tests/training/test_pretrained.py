@@ -19,7 +19,7 @@ from darkroom.config.diffusion import ProcessConfig
 from darkroom.config.params import Params, read
 from darkroom.core.artifact import content_hash, load_tensors, read_json, save_tensors, write_json
 from darkroom.core.errors import DarkroomError
-from darkroom.data.prepared import PreparedWriter, Row
+from darkroom.data.prepared_writer import PreparedWriter, Row
 from darkroom.inference.folder import write_imported
 from darkroom.interop.configs import SCALING_FACTOR
 from darkroom.interop.source import read_model

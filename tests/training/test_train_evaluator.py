@@ -19,7 +19,7 @@ from darkroom.config.params import Params
 from darkroom.core.artifact import read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.data.head import Head
-from darkroom.data.prepared import PreparedWriter, Row
+from darkroom.data.prepared_writer import PreparedWriter, Row
 from darkroom.runner.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account

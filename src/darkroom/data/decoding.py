@@ -12,7 +12,7 @@ from darkroom.core.text import printable
 from darkroom.data.fingerprint import fingerprint
 from darkroom.data.images import Pixels, UnusablePictureError, conform, decode
 from darkroom.data.png import Encoded
-from darkroom.data.prepared import Row
+from darkroom.data.prepared_writer import Row
 from darkroom.data.sources.base import Divisible, Reader, Sample, Skipped
 
 AT_ONCE, BYTES_AT_ONCE = 16, 4 << 20  # pictures that go to a process together, and bytes of files, whichever is first

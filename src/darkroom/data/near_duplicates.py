@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from darkroom.core.text import printable
-from darkroom.data.prepared import Row
+from darkroom.data.prepared_writer import Row
 from darkroom.data.sources.base import SPLIT_ORDER
 
 SIDE = 8  # pixels of the thumbnails that are compared

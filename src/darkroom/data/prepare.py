@@ -20,7 +20,8 @@ from darkroom.data.decoding import Decoded, Decoding, decoded
 from darkroom.data.fingerprint import fingerprint as fingerprint_of
 from darkroom.data.fingerprint import half, position
 from darkroom.data.images import Pixels
-from darkroom.data.prepared import Info, Prepared, PreparedWriter, Row
+from darkroom.data.prepared import Info, Prepared
+from darkroom.data.prepared_writer import PreparedWriter, Row
 from darkroom.data.repeats import Firsts
 from darkroom.data.sources.base import SPLIT_ORDER, Reader, Skipped
 
