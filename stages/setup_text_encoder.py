@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from darkroom.config.networks import TextSpec, TowersConfig, TowersSizes
 from darkroom.config.params import Params, SetupTextEncoder
 from darkroom.core.artifact import CONFIG, PROVENANCE, atomic_path, content_hash, provenance, save_tensors, write_json
 from darkroom.core.rng import seeded
@@ -17,9 +18,9 @@ from darkroom.core.weights import WEIGHTS
 from darkroom.data.conditioning import Conditioning, ConditioningInfo, distinct
 from darkroom.data.prepared import Prepared, PreparedSplit
 from darkroom.data.tokenizer import CLIPTokenizer
-from darkroom.nn.judge.conv_tower import ConvTowerConfig
+from darkroom.interop.pretrained import read_pretrained_text_encoder
 from darkroom.nn.judge.towers import Towers
-from darkroom.nn.text.clip import CLIPTextConfig, CLIPTextModel
+from darkroom.nn.text.clip import CLIPTextModel
 from darkroom.runner.stage import Work, run_stage
 from darkroom.training.contrastive import ContrastiveTask, embed_captions, retrieval, retrieval_by_chance
 from darkroom.training.engine.blank import matched
@@ -30,7 +31,6 @@ from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Phase, train
 from darkroom.training.engine.throughput import TRAINING, Throughput, flops
 from darkroom.training.hard_negatives import HardNegativesConfig
-from darkroom.training.trained import read_pretrained_text_encoder
 
 PREPARED, ARTIFACT = Path("data/prepared"), Path("artifacts/text_encoder")
 CONDITIONING, REPORT = Path("data/conditioning"), Path("reports/setup_text_encoder")
@@ -51,8 +51,8 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
             texts, index = distinct({name: split.captions for name, split in splits.items()})
             if p.pretrained_path is not None:
                 sources += [Path(p.pretrained_path), Path(p.pretrained_path).parent / TOKENIZER]
-                encoder = read_pretrained_text_encoder(sources[1], work.device)
                 tokenizer = CLIPTokenizer.read(sources[2])
+                encoder = read_pretrained_text_encoder(sources[1], tokenizer, work.device)
                 figures = {f"pretrained: {path.name}": content_hash(path) for path in sources[1:]}
             else:
                 tokenizer = CLIPTokenizer.train(splits["train"].captions, p.text.vocab_size, p.text.max_length)
@@ -68,15 +68,15 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
             conditioning = Conditioning(info, index, embeddings, null)
             tokenizer.write(folder / TOKENIZER)
             save_tensors(folder / WEIGHTS, encoder.state_dict())
-            network = asdict(encoder.config)
+            spec = TextSpec(network=encoder.config, sizes=encoder.sizes).model_dump()
             figures |= {"distinct_captions": len(texts), "vocabulary": len(tokenizer.vocab)}
         else:
             classes = list(data.info.heads[0].classes) if p.mode == "class" else []
             info = ConditioningInfo(p.mode, None, 0, 0, classes)
             index = {name: split.labels[:, 0] for name, split in splits.items()} if p.mode == "class" else {}
-            conditioning, network = Conditioning(info, index, None, None), {}
+            conditioning, spec = Conditioning(info, index, None, None), {}
             figures = {"classes": len(info.classes)}
-        write_json(folder / CONFIG, {**asdict(info), "network": network})
+        write_json(folder / CONFIG, {**asdict(info), **spec})
         write_json(folder / PROVENANCE, provenance(*sources))
     with atomic_path(CONDITIONING) as folder:
         conditioning.write(folder, texts)
@@ -95,20 +95,10 @@ def _train(
     work: Work,
     curves: Curves,
 ) -> tuple[CLIPTextModel, dict[str, float]]:
-    text = CLIPTextConfig(
-        vocab_size=len(tokenizer.vocab),
-        hidden_size=p.text.hidden_size,
-        intermediate_size=p.text.intermediate_size,
-        num_hidden_layers=p.text.num_hidden_layers,
-        num_attention_heads=p.text.num_attention_heads,
-        max_position_embeddings=p.text.max_length,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.eos_token_id,
-    )
+    config = TowersConfig(image=p.image, text=p.text.learnt(len(tokenizer.vocab)))
+    sizes = TowersSizes(in_channels=splits["train"].info.channels, tokens=tokenizer.sizes)
     with seeded(p.seed, "text encoder"):
-        image = ConvTowerConfig(splits["train"].info.channels, p.image.width, p.image.depth)
-        towers = Towers(image, text).to(work.device)
+        towers = Towers(config, sizes).to(work.device)
     setting = TrainingContext(p.batch_size, p.seed, p.precision, work.device, work.processes)
     hard = p.hard_negatives and HardNegativesConfig(**p.hard_negatives.model_dump())
     training = ContrastiveTask(towers, splits["train"].images, input_ids, index["train"], setting, hard)

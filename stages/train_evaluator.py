@@ -15,7 +15,6 @@ from darkroom.core.rng import seeded
 from darkroom.core.weights import WEIGHTS
 from darkroom.data.prepared import Prepared
 from darkroom.nn.judge.classifier import ROTATIONS, SelfSupervised
-from darkroom.nn.judge.conv_tower import ConvTowerConfig
 from darkroom.nn.judge.towers import Towers
 from darkroom.runner.stage import Work, run_stage
 from darkroom.training.engine.blank import judged, matched
@@ -25,7 +24,7 @@ from darkroom.training.engine.curves import Curves
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Phase, train
 from darkroom.training.engine.throughput import TRAINING, Throughput, flops
-from darkroom.training.judge import JudgeShape, make_judges
+from darkroom.training.judge import make_judges
 
 PREPARED, ARTIFACT, REPORT = Path("data/prepared"), Path("artifacts/evaluator"), Path("reports/train_evaluator")
 
@@ -34,12 +33,9 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     """Train two judges that suit the data, each on one half of it, and measure each on what it has not seen."""
     p, data = params.train_evaluator, Prepared.open(PREPARED)
     splits = {name: data.split(name) for name in data.info.splits}
-    image = ConvTowerConfig(data.info.channels, p.image.width, p.image.depth)
-    text = p.text.model_dump(exclude={"vocab_size", "max_length"})
-    shape = JudgeShape(image, text, p.text.vocab_size, p.text.max_length)
     setting = TrainingContext(p.batch_size, p.seed, p.precision, work.device, work.processes)
     with seeded(p.seed, "evaluator"):
-        judges = make_judges(data.info, splits, shape, setting)
+        judges = make_judges(data.info, splits, p.image, p.text, setting)
     ema, curves = EMA(judges.networks, p.ema_half_life), Curves(p.log_every, work.run.metrics)
     ending = work.ending(p.steps, p.stop_at)
 
@@ -86,7 +82,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         if first[1].tokenizer is not None:
             first[1].tokenizer.write(folder / "tokenizer")
         heads = [asdict(head) for head in data.info.heads]
-        write_json(folder / CONFIG, {**first[1].config, "heads": heads, "accuracy": measured})
+        write_json(folder / CONFIG, {**first[1].described(), "heads": heads, "accuracy": measured})
         write_json(folder / PROVENANCE, provenance(PREPARED))
     accuracy_of_all = {
         f"judge {of}: accuracy on {name} pictures that it has not seen": sum(found.values()) / len(found)

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from darkroom.config.denoisers import DenoiserSizes, DenoiserSpec, UNet2DConditionConfig
 from darkroom.config.params import Params
 from darkroom.core.artifact import content_hash, provenance, write_json
 from darkroom.core.device import runtime
@@ -24,10 +25,8 @@ from darkroom.data.latents import Latents, read_info
 from darkroom.diffusion.generate import Sampling
 from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.process import process_of
-from darkroom.nn.denoiser.base import DenoisingNetwork
-from darkroom.nn.denoiser.kinds import build, to_json
-from darkroom.nn.denoiser.shapes import denoiser
-from darkroom.nn.denoiser.unet import UNetConfig
+from darkroom.interop.pretrained import read_pretrained_unet
+from darkroom.nn.denoiser.base import DenoisingNetwork, build
 from darkroom.nn.layers.recompute import checkpoint_activations
 from darkroom.runner.stage import Work, run_stage
 from darkroom.training.decoder import LatentDecoder
@@ -39,7 +38,6 @@ from darkroom.training.engine.curves import Curves
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Phase, train
 from darkroom.training.engine.throughput import TRAINING, Throughput, flops
-from darkroom.training.pretrained_unet import read_pretrained_unet
 from darkroom.training.previews import Shown, preview
 from darkroom.training.unet import UNetTask
 from darkroom.view.forward import ROWS, forward
@@ -53,14 +51,19 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     p, device = params.train_unet, work.device
     conditioning, latents = Conditioning.read(CONDITIONING), Latents.read(LATENTS, "train")
     told = conditioning.info
-    shape = denoiser(p, latents.shape, told.dim if told.kind == "text" else None, len(told.classes))
+    sizes = DenoiserSizes(
+        in_channels=latents.shape[0],
+        sample_size=latents.shape[-1],
+        cross_attention_dim=told.dim if told.kind == "text" else None,
+        num_classes=len(told.classes) or None,
+    )
     unet: DenoisingNetwork
-    if p.init_from is not None and isinstance(shape, UNetConfig):
+    if p.init_from is not None and isinstance(p.unet, UNet2DConditionConfig):
         trained_for = (p.process.model_dump(), p.prediction_type)
-        unet = read_pretrained_unet(Path(p.init_from), shape, device, *trained_for).stored()
+        unet = read_pretrained_unet(Path(p.init_from), p.unet, sizes, device, *trained_for).stored()
     else:
         with seeded(p.seed, "unet"):
-            unet = build(shape).to(device).stored()
+            unet = build(p.unet, sizes).to(device).stored()
     checkpoint_activations(unet, runtime().checkpoint_activations)
     task = UNetTask(
         unet,
@@ -133,7 +136,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         figures["init_from"] = content_hash(p.init_from)
     write_json(REPORT / "metrics.json", figures)
     config = {
-        "network": to_json(shape),
+        **DenoiserSpec(network=p.unet, sizes=sizes).model_dump(),
         "process": p.process.model_dump(),
         "prediction_type": p.prediction_type,
         "condition": asdict(conditioning.info),

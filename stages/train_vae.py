@@ -4,12 +4,13 @@ import darkroom.runner.startup  # noqa: F401
 
 # isort: split
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from darkroom.config.networks import AutoencoderSpec, IdentityConfig, PictureSizes
 from darkroom.config.params import Params, TrainVAE
 from darkroom.core.artifact import content_hash, provenance, write_json
 from darkroom.core.device import channels_last, runtime
@@ -18,10 +19,11 @@ from darkroom.core.rng import seeded
 from darkroom.core.tensors import save_png, to_pil
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
 from darkroom.data.prepared import Prepared
-from darkroom.nn.autoencoder.discriminator import DiscriminatorConfig, PatchDiscriminator
+from darkroom.interop.pretrained import read_pretrained_autoencoder
+from darkroom.nn.autoencoder.discriminator import PatchDiscriminator
 from darkroom.nn.autoencoder.identity import Autoencoder, IdentityAutoencoder
 from darkroom.nn.autoencoder.perceptual import load_perceptual
-from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.nn.autoencoder.vae import AutoencoderKL
 from darkroom.nn.layers.recompute import checkpoint_activations
 from darkroom.runner.stage import Work, run_stage
 from darkroom.training.autoencoder import VAELoss, VAETask, comparison, encode, mean_colour_psnr, validate
@@ -34,7 +36,6 @@ from darkroom.training.engine.curves import Curves
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Phase, train
 from darkroom.training.engine.throughput import TRAINING, Throughput, flops
-from darkroom.training.trained import read_pretrained_autoencoder
 from darkroom.view.sheet import Plate, sheet
 
 PREPARED, ARTIFACT, REPORT = Path("data/prepared"), Path("artifacts/vae"), Path("reports/train_vae")
@@ -45,16 +46,11 @@ HEADING = "left: held-out picture · right: what the autoencoder makes of it"
 def body(params: Params, work: Work) -> Mapping[str, float | str]:
     """Train, take over or do without an autoencoder, as `mode` says, and measure it on held-out pictures."""
     p, data, curves = params.train_vae, Prepared.open(PREPARED), Curves(params.train_vae.log_every, work.run.metrics)
-    config: dict[str, Any] = {
-        "kind": "identity" if p.mode == "identity" else "kl",
-        "network": {},
-        "identity_range": p.identity_range,
-        "scaling_factor": None,
-    }
+    config: dict[str, Any] = {"kind": "identity" if p.mode == "identity" else "kl", "scaling_factor": None}
     vae: Autoencoder
     sources = [PREPARED]
     if p.identity_range is not None:
-        vae = IdentityAutoencoder(*p.identity_range)
+        vae = IdentityAutoencoder(IdentityConfig(range=p.identity_range))
     elif p.pretrained_path is not None:
         vae, config["scaling_factor"] = read_pretrained_autoencoder(Path(p.pretrained_path), work.device)
         sources.append(Path(p.pretrained_path))
@@ -62,7 +58,9 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     else:
         vae = _train(p, data, work, curves)
     if isinstance(vae, AutoencoderKL):
-        config["network"] = asdict(vae.config)
+        config |= AutoencoderSpec(network=vae.config, sizes=vae.sizes).model_dump()
+    else:
+        config["network"] = vae.config.model_dump()
     held_out = data.split("validation")
     figures: dict[str, float | str] = dict(validate(vae, held_out.images, len(held_out), p.batch_size, work.device))
     if p.mode == "train":
@@ -90,27 +88,20 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
 
 def _check_fits(p: TrainVAE, vae: AutoencoderKL, channels: int) -> None:
     """Refuse a pretrained autoencoder that the parameters describe otherwise."""
-    c = vae.config
-    for key, said, found in (
-        ("block_out_channels", list(p.block_out_channels), list(c.block_out_channels)),
-        ("latent_channels", p.latent_channels, c.latent_channels),
-        ("layers_per_block", p.layers_per_block, c.layers_per_block),
-        ("norm_num_groups", p.norm_num_groups, c.norm_num_groups),
-    ):
-        if said != found:
-            raise DarkroomError(f"train_vae.{key} = {said}, but {p.pretrained_path} has {found}; they must agree")
-    if c.in_channels != channels:
-        raise DarkroomError(f"prepare_data.channels = {channels}, but {p.pretrained_path} takes {c.in_channels}")
+    for key, value in p.autoencoder:
+        if (found := getattr(vae.config, key)) != value:
+            raise DarkroomError(f"train_vae.{key} = {value}, but {p.pretrained_path} has {found}; they must agree")
+    if vae.sizes.in_channels != channels:
+        raise DarkroomError(
+            f"prepare_data.channels = {channels}, but {p.pretrained_path} takes {vae.sizes.in_channels}"
+        )
 
 
 def _train(p: TrainVAE, data: Prepared, work: Work, curves: Curves) -> AutoencoderKL:
     pictures, held_out, channels = data.split("train"), data.split("validation"), data.info.channels
     device = work.device
-    shape = AutoencoderKLConfig(
-        channels, channels, p.latent_channels, tuple(p.block_out_channels), p.layers_per_block, p.norm_num_groups
-    )
     with seeded(p.seed, "vae"):
-        vae = channels_last(AutoencoderKL(shape).to(device))
+        vae = channels_last(AutoencoderKL(p.autoencoder, PictureSizes(in_channels=channels)).to(device))
         vae.shift_logvar(p.initial_logvar)
         loss = _loss(p, channels, device)
     checkpoint_activations(vae, runtime().checkpoint_activations)
@@ -172,8 +163,7 @@ def _loss(p: TrainVAE, channels: int, device: torch.device) -> VAELoss:
         loss = replace(loss, perceptual=load_perceptual(p.perceptual.weights).to(device))
         loss = replace(loss, perceptual_weight=p.perceptual.weight)
     if p.adversarial is not None:
-        shape = DiscriminatorConfig(channels, p.adversarial.channels, p.adversarial.n_layers)
-        loss = replace(loss, discriminator=PatchDiscriminator(shape).to(device))
+        loss = replace(loss, discriminator=PatchDiscriminator(p.adversarial.discriminator, channels).to(device))
         weight, start = p.adversarial.weight, p.adversarial.start_step
         loss = replace(loss, adversarial_weight=weight, adversarial_start=start)
     return loss

@@ -4,9 +4,11 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
+
+from darkroom.config.kinds import KIND, Kinds
 
 LONGEST = 60  # letters of a value or key in a message
 BOUNDS = {"gt": "> {}", "ge": ">= {}", "lt": "< {}", "le": "<= {}"}
@@ -26,20 +28,29 @@ Models = list[type[BaseModel]]
 
 
 def explain(
-    error: ValidationError, model: type[BaseModel], example: Callable[[Sequence[str], Any], str]
+    error: ValidationError,
+    model: type[BaseModel],
+    values: Any,
+    example: Callable[[Sequence[str], Any], str] | None = None,
 ) -> Iterator[str]:
     """A line for each fault: the key, the value found, what is allowed and the remedy; misspelt keys first.
 
     Args:
-        error: of validating against `model`.
+        error: of validating `values` against `model`.
         example: (key, kind of its section or None) -> the recipe that shows it.
     """
+
+    def missing(key: str, parts: Key, kind: Any) -> str:
+        shown = f" ({example([str(part) for part in parts], kind)} shows one)" if example else ""
+        return f"{key} is missing; add it{shown}"
+
+    model = _of_chosen_kinds(model, values)
     for fault in sorted(error.errors(), key=lambda fault: fault["type"] not in UNKNOWN):
         parts = _key(fault["loc"], model)
         key, kind, context = ".".join(short(part, plain=True) for part in parts), fault["type"], fault.get("ctx", {})
         if kind == "missing":
             kind_here = fault["input"].get("kind") if isinstance(fault["input"], dict) else None
-            yield f"{key} is missing; add it ({example([str(part) for part in parts], kind_here)} shows one)"
+            yield missing(key, parts, kind_here)
         elif kind in UNKNOWN:
             value = f" = {short(fault['input'])}" if kind == "extra_forbidden" else ""
             yield f"{key}{value} is an unknown key; {_nearest(fault['loc'], model)}"
@@ -47,7 +58,7 @@ def explain(
             yield f"{key}.{context['error']}" if key else str(context["error"])
         elif kind == "union_tag_not_found":
             tag = _tag(context)
-            yield f"{key}.{tag} is missing; add it ({example([*map(str, parts), tag], None)} shows one)"
+            yield missing(f"{key}.{tag}", [*parts, tag], None)
         elif kind == "union_tag_invalid":
             allowed = _unquoted(context["expected_tags"])
             yield f"{key}.{_tag(context)} = {short(context['tag'])}: {_one_of(context['tag'], allowed)}"
@@ -55,6 +66,22 @@ def explain(
             yield f"{key} = {short(fault['input'])}: {_one_of(fault['input'], _choices(parts, model))}"
         else:
             yield f"{key} = {short(fault['input'])}: give {_wanted(fault, parts, model)}"
+
+
+def _of_chosen_kinds(model: type[BaseModel], values: Any) -> type[BaseModel]:
+    """A model with every component that may be of several `Kinds` of the one that `values` choose."""
+    stated = values if isinstance(values, dict) else {}
+    chosen: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        inner, annotation = stated.get(name), field.annotation
+        for kinds in (extra for extra in field.metadata if isinstance(extra, Kinds)):
+            kind = inner.get(KIND) if isinstance(inner, dict) else None
+            annotation = kinds.of(kind) if isinstance(kind, str) and kind in kinds.classes else annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            annotation = _of_chosen_kinds(annotation, inner)
+        if annotation is not field.annotation:
+            chosen[name] = (annotation, FieldInfo(annotation=annotation))
+    return create_model(model.__name__, __base__=model, **chosen) if chosen else model
 
 
 def _wanted(fault: ErrorDetails, parts: Key, model: type[BaseModel]) -> str:

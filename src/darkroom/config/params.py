@@ -11,9 +11,9 @@ from typing import Any, Self
 from pydantic import Field, ValidationError, model_validator
 
 from darkroom.config.base import Optimizer, Section, divides
+from darkroom.config.denoisers import ConditionKind
 from darkroom.config.diffusion import check_sampling
 from darkroom.config.faults import explain
-from darkroom.config.networks import TABLE_ROWS
 from darkroom.config.sections import (
     CacheLatents,
     CaptionedFolderSource,
@@ -56,6 +56,7 @@ __all__ = [
 PARAMS_FILE = Path("params.yaml")
 # Every class made of ABCMeta has a method of this name, which pydantic warns of, and would take for a default.
 warnings.filterwarnings("ignore", 'Field name "register" in "Params" shadows', UserWarning)
+CONDITIONS: dict[str, ConditionKind] = {"clip": "text", "pretrained": "text", "class": "class", "none": "none"}
 DEFAULT_RECIPE = Path("recipes/scenes.yaml")
 
 
@@ -75,7 +76,12 @@ class Params(Section):
     def _check_sizes(self) -> Self:
         size, factor = self.prepare_data.image_size, self.train_vae.downscale
         divides("prepare_data.image_size", size, factor, "the downscale factor of train_vae.block_out_channels")
-        self.train_unet.unet.check_side(size // factor)
+        try:
+            self.train_unet.unet.check_side(size // factor)
+        except ValueError as error:
+            raise ValueError(
+                f"train_unet.unet.{error}, the latents' side; give another prepare_data.image_size"
+            ) from None
         adversarial = self.train_vae.adversarial
         if adversarial is not None and size < 3 * 2**adversarial.n_layers:
             raise ValueError(
@@ -94,17 +100,24 @@ class Params(Section):
                 f"cache_latents.scaling = 'imported', but train_vae.mode = {mode!r} brings no factor; use measured"
             )
         trained = self.train_unet
-        trained.unet.check_mode(self.setup_text_encoder.mode)
+        condition = self.setup_text_encoder.mode
+        try:
+            trained.unet.check_condition(CONDITIONS[condition])
+        except ValueError as error:
+            raise ValueError(
+                f"train_unet.unet.{error}, as setup_text_encoder.mode = {condition!r} makes; "
+                "use another mode, or another network"
+            ) from None
         if trained.horizontal_flip and self.train_vae.mode != "identity":
             raise ValueError(
                 f"train_unet.horizontal_flip = true needs train_vae.mode = 'identity', not {self.train_vae.mode!r}: "
                 "a picture's latents, mirrored, are not those of the mirrored picture; use cache_latents.mirror"
             )
         times = trained.process.num_train_timesteps if trained.process.kind == "vp" else 0
-        if trained.unet.kind == "layer_norm_unet" and times > TABLE_ROWS:
+        if trained.unet.times is not None and times > trained.unet.times:
             raise ValueError(
-                f"train_unet.process.num_train_timesteps = {times} is above the {TABLE_ROWS} times that "
-                "train_unet.unet.kind = 'layer_norm_unet' knows; lower it"
+                f"train_unet.process.num_train_timesteps = {times} is above the {trained.unet.times} times that "
+                f"train_unet.unet.kind = {trained.unet.kind!r} knows; lower it"
             )
         for section, how in (("train_unet", trained.sampling), ("evaluate", self.evaluate.sampling)):
             check_sampling(section, how, trained.process, trained.prediction_type)
@@ -140,7 +153,7 @@ def load(path: Path | str = PARAMS_FILE) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        first, *others = explain(error, Params, _example)
+        first, *others = explain(error, Params, values, _example)
         more = f" (and {len(others)} more: darkroom params check)" if others else ""
         raise DarkroomError(f"{path}: {first}{more}") from None
 
@@ -157,5 +170,5 @@ def problems(path: Path | str = PARAMS_FILE) -> list[str]:
     try:
         Params.model_validate(values)
     except ValidationError as error:
-        return [f"{path}: {line}" for line in explain(error, Params, _example)]
+        return [f"{path}: {line}" for line in explain(error, Params, values, _example)]
     return []

@@ -24,8 +24,9 @@ from darkroom.config.base import (
     within_project,
 )
 from darkroom.config.choices import LossName, NullCondition, Precision, PredictionType, Reduction, Weighting
+from darkroom.config.denoisers import Denoiser
 from darkroom.config.diffusion import Process, Sampling, check_objective
-from darkroom.config.networks import UNet
+from darkroom.config.networks import AutoencoderKLConfig, ConvTowerConfig, PatchDiscriminatorConfig, TrainedTextConfig
 
 
 class ScenesSource(Section):
@@ -139,6 +140,11 @@ class Adversarial(Optimizer):
         divides("channels", self.channels, CHANNELS_PER_GROUP, "the channels per group of its norms")
         return self
 
+    @property
+    def discriminator(self) -> PatchDiscriminatorConfig:
+        """The discriminator's shape."""
+        return PatchDiscriminatorConfig(channels=self.channels, n_layers=self.n_layers)
+
 
 class TrainVAE(Training):
     """The KL autoencoder.
@@ -178,9 +184,14 @@ class TrainVAE(Training):
         return self
 
     @property
+    def autoencoder(self) -> AutoencoderKLConfig:
+        """The autoencoder's shape."""
+        return AutoencoderKLConfig(**self.model_dump(include=set(AutoencoderKLConfig.model_fields)))
+
+    @property
     def downscale(self) -> int:
         """How many pixels of a side become one latent."""
-        return 1 if self.mode == "identity" else 2 ** (len(self.block_out_channels) - 1)
+        return 1 if self.mode == "identity" else self.autoencoder.downscale
 
 
 class CacheLatents(Section):
@@ -194,34 +205,6 @@ class CacheLatents(Section):
     scaling: Literal["measured", "imported", "none"]
     precision: Precision
     mirror: bool | Literal["always"]
-
-
-class TextEncoder(Section):
-    """CLIP's text transformer."""
-
-    vocab_size: Annotated[int, Field(ge=514, le=1_000_000)]
-    max_length: Annotated[int, Field(ge=4, le=1024)]
-    hidden_size: Channels
-    num_hidden_layers: Annotated[int, Field(ge=1, le=64)]
-    num_attention_heads: Annotated[int, Field(ge=1, le=128)]
-    intermediate_size: Count
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        divides("hidden_size", self.hidden_size, self.num_attention_heads, "num_attention_heads")
-        return self
-
-
-class ImageTower(Section):
-    """The convolutional image tower that a text encoder or a judge is trained with."""
-
-    width: Channels
-    depth: Annotated[int, Field(ge=1, le=6)]
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        divides("width", self.width, CHANNELS_PER_GROUP, "the channels per group of its norms")
-        return self
 
 
 class HardNegatives(Section):
@@ -248,8 +231,8 @@ class SetupTextEncoder(Training):
     mode: Literal["clip", "pretrained", "class", "none"]
     pretrained_path: str | None
     null_condition: NullCondition
-    text: TextEncoder
-    image: ImageTower
+    text: TrainedTextConfig
+    image: ConvTowerConfig
     hard_negatives: HardNegatives | None
     validate_every: Count
     log_every: Count
@@ -267,7 +250,7 @@ class TrainUNet(Training):
 
     init_from: str | None
     accumulation: Annotated[int, Field(ge=1, le=4096)]
-    unet: UNet
+    unet: Denoiser
     process: Process
     prediction_type: PredictionType
     weighting: Weighting
@@ -295,8 +278,8 @@ class TrainUNet(Training):
 class TrainEvaluator(Training):
     """The judge."""
 
-    image: ImageTower
-    text: TextEncoder
+    image: ConvTowerConfig
+    text: TrainedTextConfig
     validate_every: Count
     log_every: Count
 

@@ -12,12 +12,15 @@ from typing import Any, Literal
 
 import torch
 
-from darkroom.config.choices import NetworkKind, Precision, PredictionType
+from darkroom.config.choices import Precision, PredictionType
+from darkroom.config.denoisers import DENOISERS, DenoiserSpec, UNet2DConditionConfig, UNetSpec
+from darkroom.config.networks import AutoencoderSpec, IdentityConfig, TextSpec, read_section
 from darkroom.core.artifact import (
     CONFIG,
     COPY,
     PIPELINE,
     PROVENANCE,
+    REPRO,
     atomic_path,
     model_hash,
     read_json,
@@ -49,21 +52,18 @@ from darkroom.interop.diffusers import (
 from darkroom.interop.model import Model
 from darkroom.interop.process import checked_process
 from darkroom.interop.scheduler import inexpressible, obstacle, scheduler_config
-from darkroom.nn.autoencoder.vae import AutoencoderKLConfig
-from darkroom.nn.denoiser.kinds import DenoiserConfig, build, from_json, kind_of, to_json
-from darkroom.nn.denoiser.unet import UNetConfig
-from darkroom.nn.text.clip import CLIPTextConfig
+from darkroom.nn.denoiser.base import build
 
 CHANNELS = (1, 3)  # that pictures have
 FORMAT = 2  # 2: process says its kind; network and identity_range
-DIFFUSERS_KIND: NetworkKind = "unet_2d_condition"  # of denoisers, the one that diffusers has
+DIFFUSERS_KIND = "unet_2d_condition"  # of denoisers, the one that diffusers has
 
 
 @dataclass(frozen=True)
 class PipelineInfo:
     """What pipeline.json says.
 
-    image_size: pixels of a side. network: the denoiser's kind, see nn.kinds.
+    image_size: pixels of a side. network: the denoiser's kind, see config.denoisers.
     autoencoder: "kl", or "identity" where latents are the pictures (no vae folder), whose black and white are then
         identity_range; None with a VAE.
     process: see `process_of`. scaling_factor, scaling: see LatentsInfo.
@@ -72,7 +72,7 @@ class PipelineInfo:
 
     channels: int
     image_size: int
-    network: NetworkKind
+    network: str
     autoencoder: Literal["kl", "identity"]
     identity_range: tuple[float, float] | None
     process: dict[str, Any]
@@ -120,6 +120,9 @@ class PipelineInfo:
                 f"{self.scaling_factor}: give a side from 1 on, 1 or 3 channels and a factor above 0; {COPY}"
             )
         PIXELS.check(f"{path}: image.size = {counted(self.image_size)}: its square", self.image_size**2, COPY)
+        if self.network not in DENOISERS.classes:
+            known = ", ".join(DENOISERS.classes)
+            raise DarkroomError(f"{path}: network = {printable(repr(self.network))} is not one of {known}; {COPY}")
         if (self.autoencoder == "identity") != (self.identity_range is not None):
             raise DarkroomError(
                 f"{path}: autoencoder = {self.autoencoder!r} does not go with identity_range = {self.identity_range}; "
@@ -130,14 +133,16 @@ class PipelineInfo:
     def of(cls, model: Model) -> "PipelineInfo":
         """The description of a model that other tools have made."""
         return cls(
-            channels=model.vae.out_channels,
+            channels=model.vae.sizes.in_channels,
             image_size=model.image_size,
             network=DIFFUSERS_KIND,
             autoencoder="kl",
             identity_range=None,
             process=model.process,
             prediction_type=model.prediction_type,
-            condition=ConditioningInfo("text", "empty_prompt", model.tokenizer.max_length, model.text.hidden_size, []),
+            condition=ConditioningInfo(
+                "text", "empty_prompt", model.tokenizer.max_length, model.text.network.hidden_size, []
+            ),
             scaling_factor=model.scaling_factor,
             scaling="imported",
             sampling=model.sampling,
@@ -197,13 +202,16 @@ def assemble(
         origin: what provenance.json says, see core.artifact.provenance.
     """
     trained, autoencoder, encoder = (read_json(folder / CONFIG) for folder in (unet, vae, text_encoder))
-    denoiser = from_json(trained["network"], unet / CONFIG)
+    denoiser = DenoiserSpec.read(trained, str(unet / CONFIG), REPRO)
+    ends = None
+    if autoencoder["kind"] == "identity":
+        ends = read_section(IdentityConfig, autoencoder["network"], str(vae / CONFIG), REPRO).range
     info = PipelineInfo(
         channels=image_channels,
         image_size=image_size,
-        network=kind_of(denoiser),
+        network=denoiser.network.kind,
         autoencoder=autoencoder["kind"],
-        identity_range=_range(autoencoder["identity_range"]),
+        identity_range=None if ends is None else (ends[0], ends[1]),
         process=trained["process"],
         prediction_type=trained["prediction_type"],
         condition=ConditioningInfo(**trained["condition"]),
@@ -214,17 +222,18 @@ def assemble(
     )
     with atomic_path(destination) as folder:
         folder.mkdir()
-        if isinstance(denoiser, UNetConfig):
-            weights = folder_weights(denoiser, unet, DIFFUSERS_WEIGHTS)
-            write_network(folder / UNET, DIFFUSERS_WEIGHTS, unet_config(denoiser), weights)
+        if isinstance(denoiser.network, UNet2DConditionConfig):
+            spec = UNetSpec(network=denoiser.network, sizes=denoiser.sizes)
+            weights = folder_weights(spec, unet, DIFFUSERS_WEIGHTS)
+            write_network(folder / UNET, DIFFUSERS_WEIGHTS, unet_config(spec), weights)
         else:
             _write_denoiser(folder / UNET, denoiser, unet / DIFFUSERS_WEIGHTS)
         if info.autoencoder == "kl":
-            kl = AutoencoderKLConfig(**autoencoder["network"])
+            kl = AutoencoderSpec.read(autoencoder, str(vae / CONFIG), REPRO)
             weights = folder_weights(kl, vae, DIFFUSERS_WEIGHTS)
             write_network(folder / VAE, DIFFUSERS_WEIGHTS, vae_config(kl, image_size, latents.scaling_factor), weights)
         if info.condition.kind == "text":
-            text = CLIPTextConfig(**encoder["network"])
+            text = TextSpec.read(encoder, str(text_encoder / CONFIG), REPRO)
             weights = folder_weights(text, text_encoder, WEIGHTS)
             write_network(folder / TEXT_ENCODER, WEIGHTS, text_config(text), weights, prefix=TEXT_PREFIX)
             shutil.copytree(text_encoder / TOKENIZER, folder / TOKENIZER)
@@ -237,19 +246,12 @@ def assemble(
     return info
 
 
-def _range(ends: list[float] | None) -> tuple[float, float] | None:
-    if ends is None:
-        return None
-    black, white = ends
-    return float(black), float(white)
-
-
-def _write_denoiser(folder: Path, config: DenoiserConfig, weights: Path) -> None:
+def _write_denoiser(folder: Path, spec: DenoiserSpec, weights: Path) -> None:
     """A denoiser that diffusers does not know; weights: a file that must hold exactly its own."""
-    network = load_weights(build(config), weights, torch.device("cpu"))
+    network = load_weights(build(spec.network, spec.sizes), weights, torch.device("cpu"))
     folder.mkdir()
     save_tensors(folder / DIFFUSERS_WEIGHTS, network.state_dict())
-    write_json(folder / CONFIG, to_json(config))
+    write_json(folder / CONFIG, spec.model_dump())
 
 
 def write_imported(model: Model, source: Path, destination: Path) -> PipelineInfo:

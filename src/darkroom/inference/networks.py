@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from darkroom.config.choices import Precision
+from darkroom.config.denoisers import DenoiserSpec
+from darkroom.config.networks import IdentityConfig
 from darkroom.core.artifact import CONFIG, COPY, PIPELINE, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import JSON_BYTES
@@ -26,10 +28,8 @@ from darkroom.interop.source import read_model
 from darkroom.nn.autoencoder.identity import Autoencoder, IdentityAutoencoder
 from darkroom.nn.autoencoder.packed_vae import quick
 from darkroom.nn.denoiser.base import DenoisingNetwork
-from darkroom.nn.denoiser.kinds import KIND, from_json, kind_of
-from darkroom.nn.denoiser.kinds import build as build_denoiser
-from darkroom.nn.denoiser.score_unet import ScoreUNetConfig
-from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
+from darkroom.nn.denoiser.base import build as build_denoiser
+from darkroom.nn.denoiser.unet import UNet2DConditionModel
 from darkroom.nn.text.clip import CLIPTextModel
 
 
@@ -86,7 +86,7 @@ def read_parts(
     info = PipelineInfo.read(path)
     vae: Autoencoder
     if info.identity_range is not None:
-        vae = IdentityAutoencoder(*info.identity_range)
+        vae = IdentityAutoencoder(IdentityConfig(range=list(info.identity_range)))
     else:
         vae, _ = read_vae(path / VAE, device)
     text = None
@@ -113,13 +113,14 @@ def halved(network: DenoisingNetwork) -> DenoisingNetwork:
 def _read_denoiser(folder: Path, info: PipelineInfo, device: torch.device, precision: Precision) -> DenoisingNetwork:
     if info.network == DIFFUSERS_KIND:
         return _for_drawing(read_unet(folder, device, precision), device)
-    config = from_json(read_json(folder / CONFIG, COPY, JSON_BYTES), folder / CONFIG)
-    if kind_of(config) != info.network:
-        raise DarkroomError(f"{folder / CONFIG}: {KIND} = {kind_of(config)!r}, but {PIPELINE} says {info.network!r}")
+    spec = DenoiserSpec.read(read_json(folder / CONFIG, COPY, JSON_BYTES), str(folder / CONFIG), COPY)
+    config, sizes = spec.network, spec.sizes
+    if config.kind != info.network:
+        raise DarkroomError(f"{folder / CONFIG}: kind = {config.kind!r}, but {PIPELINE} says {info.network!r}")
     file = open_checkpoint(folder / DIFFUSERS_WEIGHTS)
-    wanted = outline(lambda: build_denoiser(config), folder / CONFIG, remedy=COPY).state_dict()
+    wanted = outline(lambda: build_denoiser(config, sizes), folder / CONFIG, remedy=COPY).state_dict()
     check_keys(file.path, {key: tuple(value.shape) for key, value in wanted.items()}, file.shapes)
-    network = load_weights(build_denoiser(config), file.path, device, remedy=COPY).stored()
+    network = load_weights(build_denoiser(config, sizes), file.path, device, remedy=COPY).stored()
     return halved(network) if device.type == "cuda" and precision == "bf16" else network
 
 
@@ -130,29 +131,24 @@ def _check_together(path: Path, parts: Parts) -> None:
         DarkroomError: names the pipeline, both parts and both values.
     """
     info, unet, vae, text = parts
-    latents, pictures = unet.config.in_channels, info.channels
+    latents, pictures = unet.sizes.in_channels, info.channels
     pairs: list[tuple[str, int | None, str, int | None]]
     if isinstance(vae, IdentityAutoencoder):
         pairs = [("unet: in_channels", latents, f"{PIPELINE}: image.channels", pictures)]
     else:
         pairs = [
             ("unet: in_channels", latents, "vae: latent_channels", vae.config.latent_channels),
-            ("vae: in_channels", vae.config.in_channels, f"{PIPELINE}: image.channels", pictures),
-            ("vae: out_channels", vae.config.out_channels, f"{PIPELINE}: image.channels", pictures),
+            ("vae: in_channels", vae.sizes.in_channels, f"{PIPELINE}: image.channels", pictures),
         ]
-    if isinstance(unet.config, UNetConfig):
-        config, named = unet.config, len(info.condition.classes) + 1 if info.condition.kind == "class" else None
-        pairs += [
-            ("unet: out_channels", config.out_channels, "in_channels", latents),
-            ("unet: num_class_embeds", config.num_class_embeds, f"{PIPELINE}: condition.classes, with none,", named),
-            ("unet: cross_attention_dim", config.cross_attention_dim, "text_encoder: hidden_size", _width(text)),
-        ]
-    if isinstance(unet.config, ScoreUNetConfig):
-        named = len(info.condition.classes) if info.condition.kind == "class" else None
-        pairs.append(("unet: num_classes", unet.config.num_classes, f"{PIPELINE}: condition.classes", named))
+    classes = len(info.condition.classes) if info.condition.kind == "class" else None
+    width = None if text is None else text[1].config.hidden_size
+    pairs += [
+        ("unet: classes", unet.sizes.num_classes, f"{PIPELINE}: condition.classes", classes),
+        ("unet: cross_attention_dim", unet.sizes.cross_attention_dim, "text_encoder: hidden_size", width),
+    ]
     if text is not None:
         words, encoder = text[0], text[1].config
-        length, most = words.max_length, encoder.max_position_embeddings
+        length, most = words.max_length, encoder.max_length
         pairs.append(("tokenizer: model_max_length", max(length, most), "text_encoder: max_position_embeddings", most))
         known = max(encoder.vocab_size, 1 + max(words.vocab.values()))
         pairs.append(("tokenizer: its largest id + 1", known, "text_encoder: vocab_size", encoder.vocab_size))
@@ -161,7 +157,3 @@ def _check_together(path: Path, parts: Parts) -> None:
             raise DarkroomError(
                 f"{path}: {part} = {value}, but {other} = {wanted}; they do not belong together: {COPY}"
             )
-
-
-def _width(text: tuple[CLIPTokenizer, CLIPTextModel] | None) -> int | None:
-    return None if text is None else text[1].config.hidden_size

@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from darkroom.config.networks import TrainedTextConfig
 from darkroom.config.params import Params, ScenesSource
-from darkroom.config.sections import TextEncoder
 from darkroom.core.artifact import CONFIG, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable
@@ -194,7 +194,7 @@ def _clipped(key: str, asked: int, split: str, there: int, more: str = "") -> De
         yield Demand(key, asked, f"the {split} split has {there}; all are used{more}")
 
 
-def _text(key: str, text: TextEncoder, data: Prepared, splits: tuple[str, ...]) -> Demands:
+def _text(key: str, text: TrainedTextConfig, data: Prepared, splits: tuple[str, ...]) -> Demands:
     """Captions against the tokenizer that the stage will learn from those of the train split."""
     tokenizer = CLIPTokenizer.train(data.split("train").captions, text.vocab_size, text.max_length)
     texts = sorted({caption for name in splits for caption in data.split(name).captions})

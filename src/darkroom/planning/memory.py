@@ -21,23 +21,29 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from darkroom.config.choices import Precision
+from darkroom.config.denoisers import DenoiserSizes
+from darkroom.config.networks import (
+    ClassifierSizes,
+    CLIPTextConfig,
+    ConvTowerConfig,
+    PictureSizes,
+    TokenSizes,
+    TowersConfig,
+    TowersSizes,
+)
 from darkroom.config.params import Params
-from darkroom.config.sections import ImageTower, TextEncoder
 from darkroom.core.artifact import CONFIG, read_json
 from darkroom.core.device import autocast, resolve_device, runtime
 from darkroom.data.prepared import INFO, ROOT, Prepared
-from darkroom.nn.autoencoder.discriminator import DiscriminatorConfig, PatchDiscriminator
+from darkroom.nn.autoencoder.discriminator import PatchDiscriminator
 from darkroom.nn.autoencoder.perceptual import PerceptualDistance
 from darkroom.nn.autoencoder.tiling import AT_ONCE
-from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
-from darkroom.nn.denoiser.kinds import build
-from darkroom.nn.denoiser.shapes import denoiser
-from darkroom.nn.judge.classifier import ROTATIONS, Classifier, ClassifierConfig, SelfSupervised
-from darkroom.nn.judge.conv_tower import ConvTowerConfig
+from darkroom.nn.autoencoder.vae import AutoencoderKL
+from darkroom.nn.denoiser.base import build
+from darkroom.nn.judge.classifier import ROTATIONS, Classifier, SelfSupervised
 from darkroom.nn.judge.towers import Towers
 from darkroom.nn.layers import attention
 from darkroom.nn.layers.recompute import checkpoint_activations
-from darkroom.nn.text.clip import CLIPTextConfig
 from darkroom.training.engine.blank import Size, denoised, judged, matched, reconstructed
 
 ERROR = 25  # percent by which an estimate may be off; a test holds it on the CPU
@@ -199,10 +205,7 @@ class Estimate:
         return int(-(-section.batch_size // (getattr(section, "accumulation", 1) * runtime().processes)))
 
     def _vae(self) -> AutoencoderKL:
-        v, channels = self.p.train_vae, self.picture[0]
-        widths = tuple(v.block_out_channels)
-        shape = (v.latent_channels, widths, v.layers_per_block, v.norm_num_groups)
-        vae = AutoencoderKL(AutoencoderKLConfig(channels, channels, *shape))
+        vae = AutoencoderKL(self.p.train_vae.autoencoder, PictureSizes(in_channels=self.picture[0]))
         checkpoint_activations(vae, runtime().checkpoint_activations)
         return vae
 
@@ -212,8 +215,7 @@ class Estimate:
         perceptual = PerceptualDistance() if p.perceptual is not None else None
         critic = None
         if p.adversarial is not None:
-            config = DiscriminatorConfig(self.picture[0], p.adversarial.channels, p.adversarial.n_layers)
-            critic = PatchDiscriminator(config)
+            critic = PatchDiscriminator(p.adversarial.discriminator, self.picture[0])
             networks.append(critic)
 
         def forward() -> list[Tensor]:
@@ -229,17 +231,10 @@ class Estimate:
         p, vae = self.p.cache_latents, self._vae()
         return _drawing([vae], lambda: vae.encode(torch.zeros(p.batch_size, *self.picture)), p.precision, self.device)
 
-    def _towers(self, text: TextEncoder, image: ImageTower) -> Towers:
-        free = text.model_dump(exclude={"vocab_size", "max_length"})
-        config = CLIPTextConfig(
-            vocab_size=text.vocab_size,
-            max_position_embeddings=text.max_length,
-            bos_token_id=0,
-            eos_token_id=0,
-            pad_token_id=0,
-            **free,
-        )
-        return Towers(ConvTowerConfig(self.picture[0], image.width, image.depth), config)
+    def _towers(self, text: CLIPTextConfig, image: ConvTowerConfig) -> Towers:
+        tokens = TokenSizes(bos_token_id=0, eos_token_id=0, pad_token_id=0)
+        sizes = TowersSizes(in_channels=self.picture[0], tokens=tokens)
+        return Towers(TowersConfig(image=image, text=text), sizes)
 
     def _setup_text_encoder(self) -> Footprint:
         p = self.p.setup_text_encoder
@@ -249,12 +244,16 @@ class Estimate:
 
     def _unet(self) -> tuple[nn.Module, Size | None]:
         mode = self.p.setup_text_encoder.mode
-        classes = 0
+        classes = None
         if mode == "class":
             classes = len(self.info.heads[0].classes) if self.info and self.info.heads else CLASSES
         words = self._words() if mode in ("clip", "pretrained") else None
-        shape = denoiser(self.p.train_unet, self.latent, words and words[1], classes)
-        unet = build(shape)
+        channels, side = self.latent[0], self.latent[-1]
+        width = words[1] if words else None
+        unet = build(
+            self.p.train_unet.unet,
+            DenoiserSizes(in_channels=channels, sample_size=side, cross_attention_dim=width, num_classes=classes),
+        )
         checkpoint_activations(unet, runtime().checkpoint_activations)
         return unet, words
 
@@ -273,17 +272,17 @@ class Estimate:
 
     def _train_evaluator(self) -> Footprint:
         p, n = self.p.train_evaluator, self._rows(self.p.train_evaluator)
-        tower = ConvTowerConfig(self.picture[0], p.image.width, p.image.depth)
-        heads = tuple(len(head.classes) for head in self.info.heads) if self.info else (CLASSES,)
+        heads = [len(head.classes) for head in self.info.heads] if self.info else [CLASSES]
         judge: nn.Module
         if heads:
-            judge = Classifier(ClassifierConfig(self.picture[0], p.image.width, p.image.depth, heads))
+            sizes = ClassifierSizes(in_channels=self.picture[0], classes=heads, absent=[False] * len(heads))
+            judge = Classifier(p.image, sizes)
             forward = lambda: [judged(judge, n, self.picture)]  # noqa: E731
         elif self.info and self.info.captions:
             judge = self._towers(p.text, p.image)
             forward = lambda: [matched(judge, n, self.picture, p.text.max_length)]  # noqa: E731
         else:
-            judge = SelfSupervised(tower)
+            judge = SelfSupervised(p.image, PictureSizes(in_channels=self.picture[0]))
             forward = lambda: [judged(judge, ROTATIONS * n, self.picture)]  # noqa: E731
         one = _training([judge], forward, p, self.device, best=False)  # one after the other takes its turn
         return Footprint(2 * one.weights, 2 * one.gradients, 2 * one.optimizer, 2 * one.averages, one.activations)

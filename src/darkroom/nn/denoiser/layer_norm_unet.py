@@ -11,45 +11,21 @@ A stage is told the time and has three blocks; skips are concatenated. Two of th
   white. Here the noisy picture, at most times nearly its noise, is added to what the last convolution makes of it.
 """
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darkroom.core.errors import DarkroomError
-from darkroom.nn.denoiser.base import Context, FixedSideNetwork
+from darkroom.config.denoisers import DenoiserSizes, LayerNormUNetConfig
+from darkroom.nn.denoiser.base import Context, DenoisingNetwork
 from darkroom.nn.layers.blocks import timestep_embedding, zero_
 
 WIDTHS = (10, 20, 40)
 TIMES, TIME_DIM = 1000, 100  # rows and columns of the table of times
-SIDE_STEP, SIDE_REST, LEAST_SIDE = 8, 4, 12  # only these sides, halved three times, come out as they went in
 
 
-@dataclass(frozen=True)
-class LayerNormUNetConfig:
-    """Shape of a LayerNormUNet.
-
-    sample_size: side of the pictures, 8 n + 4 and at least 12; the norms have a weight for each of their positions.
-    in_channels: of the pictures, in and out.
-
-    Raises:
-        DarkroomError: a side that does not come out as it went in.
-    """
-
-    sample_size: int = 28
-    in_channels: int = 1
-
-    def __post_init__(self) -> None:
-        if self.sample_size % SIDE_STEP != SIDE_REST or self.sample_size < LEAST_SIDE:
-            raise DarkroomError(
-                f"sample_size = {self.sample_size}: a layer_norm_unet takes sides of {SIDE_STEP} n + {SIDE_REST} from "
-                f"{LEAST_SIDE} on; give 28"
-            )
-
-
-class LayerNormUNet(FixedSideNetwork):
+class LayerNormUNet(DenoisingNetwork):
     """Noisy pictures and a time in [0, 999] -> a prediction of their shape.
 
     The time is a row of a frozen table of sinusoids (Vaswani et al. 2017, section 3.5); between two rows it is
@@ -58,11 +34,10 @@ class LayerNormUNet(FixedSideNetwork):
 
     config: LayerNormUNetConfig
 
-    def __init__(self, config: LayerNormUNetConfig) -> None:
-        super().__init__()
-        self.config = config
-        channels, (first, second, third) = config.in_channels, WIDTHS
-        sides = [config.sample_size // 2**halvings for halvings in range(4)]
+    def __init__(self, config: LayerNormUNetConfig, sizes: DenoiserSizes) -> None:
+        super().__init__(config, sizes)
+        channels, (first, second, third) = sizes.in_channels, WIDTHS
+        sides = [sizes.sample_size // 2**halvings for halvings in range(4)]
         table = timestep_embedding(torch.arange(TIMES), TIME_DIM, flip_sin_to_cos=False, freq_shift=0)
         self.times = nn.Parameter(table, requires_grad=False)
         self.down = nn.ModuleList(
