@@ -1,12 +1,14 @@
 """The shape of the code, read from its imports: who may know whom, and that stages depend on the code they run."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+
 from tests.support.dependencies import PIPELINE, rewritten
 from tests.support.imports import (
     LIBRARY,
@@ -54,6 +56,25 @@ def test_each_part_imports_only_the_parts_below_it(file: Path) -> None:
         return
     above = {module for module in of_library(file) if room_of(module) not in {"", here} | MAY_IMPORT[here]}
     assert not above, f"{relative(file)} imports {sorted(above)}; {here} may import {sorted(MAY_IMPORT[here])}"
+
+
+def test_the_readme_draws_the_layers_as_they_are() -> None:
+    """Fails if a room is missing from the picture, or if an arrow is drawn that is not allowed, or the other way."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    drawn = {
+        (above, below)
+        for above, targets in re.findall(r"^  (\w+) --> ([\w &]+)$", text, re.MULTILINE)
+        for below in targets.split(" & ")
+    }
+    rooms = {above for above, _ in drawn} - {"stages"}
+    assert rooms == set(MAY_IMPORT) - {"core"}
+    assert not {(above, below) for above, below in drawn if above != "stages" and below not in MAY_IMPORT[above]}
+
+    def reached(room: str) -> set[str]:
+        below = {low for high, low in drawn if high == room}
+        return below.union(*map(reached, below))
+
+    assert not {room: missing for room in rooms if (missing := MAY_IMPORT[room] - reached(room))}
 
 
 def test_one_file_imports_mlflow() -> None:

@@ -7,24 +7,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from darkroom.core.artifact import write_json
+from tests.support import toy
 
 SRC = Path(__file__).parents[2] / "src"
 
 
 @pytest.fixture(scope="session")
-def toy(load: Callable[[Path], ModuleType]) -> ModuleType:
-    """toy.py."""
-    return load(Path(__file__).with_name("toy.py"))
-
-
-@pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory, toy: ModuleType) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project after `dvc repro`, committed before and after."""
     root = tmp_path_factory.mktemp("audit") / "made"
     root.mkdir()

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import platformdirs
@@ -13,6 +12,7 @@ import yaml
 from darkroom.core.artifact import file_hash
 from darkroom.core.dvc_settings import cache_root, has_remote
 from darkroom.core.errors import DarkroomError
+from tests.support import toy
 
 Audit = Callable[..., dict[str, Any]]
 VAE, WEIGHTS = Path("artifacts/vae"), Path("artifacts/vae/weights.txt")
@@ -50,7 +50,7 @@ def test_a_whole_project_has_no_findings(audit: Audit) -> None:
 
 
 @pytest.mark.usefixtures("project")
-def test_a_tampered_folder_is_told_by_its_files(audit: Audit, toy: ModuleType) -> None:
+def test_a_tampered_folder_is_told_by_its_files(audit: Audit) -> None:
     WEIGHTS.write_text("forged")
     (VAE / "provenance.json").unlink()
     (VAE / "more.txt").write_text("")
@@ -78,7 +78,7 @@ def test_a_target_that_is_none_is_refused(run: Callable[..., int], capsys: pytes
 
 
 @pytest.mark.usefixtures("project")
-def test_a_tampered_report_comes_back_from_git(audit: Audit, toy: ModuleType) -> None:
+def test_a_tampered_report_comes_back_from_git(audit: Audit) -> None:
     METRICS.write_text('{"psnr": 40}\n')
     finding = only(audit())
     assert (finding["kind"], finding["where"]) == ("tampered report", str(METRICS))
@@ -88,7 +88,7 @@ def test_a_tampered_report_comes_back_from_git(audit: Audit, toy: ModuleType) ->
 
 
 @pytest.mark.usefixtures("project")
-def test_a_tampered_report_that_was_committed_is_made_anew(audit: Audit, toy: ModuleType) -> None:
+def test_a_tampered_report_that_was_committed_is_made_anew(audit: Audit) -> None:
     METRICS.write_text('{"psnr": 40}\n')
     toy.commit()
     finding = only(audit())
@@ -98,7 +98,7 @@ def test_a_tampered_report_that_was_committed_is_made_anew(audit: Audit, toy: Mo
 
 
 @pytest.mark.usefixtures("project")
-def test_a_missing_output_comes_back_from_the_cache(audit: Audit, toy: ModuleType) -> None:
+def test_a_missing_output_comes_back_from_the_cache(audit: Audit) -> None:
     shutil.rmtree(VAE)
     finding = only(audit())
     assert (finding["kind"], finding["where"]) == ("missing", "artifacts/vae")
@@ -107,7 +107,7 @@ def test_a_missing_output_comes_back_from_the_cache(audit: Audit, toy: ModuleTyp
 
 
 @pytest.mark.usefixtures("project")
-def test_a_missing_output_that_no_cache_has_is_made_anew_or_pulled(audit: Audit, toy: ModuleType) -> None:
+def test_a_missing_output_that_no_cache_has_is_made_anew_or_pulled(audit: Audit) -> None:
     in_cache(WEIGHTS).unlink()
     shutil.rmtree(VAE)
     remedy = only(audit())["remedy"]
@@ -119,7 +119,7 @@ def test_a_missing_output_that_no_cache_has_is_made_anew_or_pulled(audit: Audit,
 
 
 @pytest.mark.usefixtures("project")
-def test_where_all_is_gone_there_is_one_finding_for_a_stage_and_one_command(audit: Audit, toy: ModuleType) -> None:
+def test_where_all_is_gone_there_is_one_finding_for_a_stage_and_one_command(audit: Audit) -> None:
     for folder in ("data/prepared", "artifacts", ".dvc/cache", "reports"):
         shutil.rmtree(folder)
     found = audit()["findings"]
@@ -134,7 +134,7 @@ def test_where_all_is_gone_there_is_one_finding_for_a_stage_and_one_command(audi
 
 
 @pytest.mark.usefixtures("project")
-def test_a_commit_is_not_advised_where_it_would_hide_other_changes(audit: Audit, toy: ModuleType) -> None:
+def test_a_commit_is_not_advised_where_it_would_hide_other_changes(audit: Audit) -> None:
     in_cache(WEIGHTS).unlink()
     assert only(audit())["remedy"] == "dvc commit -f train_vae"
     Path("src/toy/net.py").write_text("A = 2\n")
@@ -143,7 +143,7 @@ def test_a_commit_is_not_advised_where_it_would_hide_other_changes(audit: Audit,
 
 
 @pytest.mark.usefixtures("project")
-def test_a_corrupt_cache_object_is_found_though_the_disk_is_whole(audit: Audit, toy: ModuleType) -> None:
+def test_a_corrupt_cache_object_is_found_though_the_disk_is_whole(audit: Audit) -> None:
     place = corrupt(WEIGHTS)
     finding = only(audit())
     assert (finding["kind"], finding["where"]) == ("corrupt cache", str(place))
@@ -154,7 +154,7 @@ def test_a_corrupt_cache_object_is_found_though_the_disk_is_whole(audit: Audit, 
 
 
 @pytest.mark.usefixtures("project")
-def test_where_disk_and_cache_are_both_spoilt_the_stage_runs_again(audit: Audit, toy: ModuleType) -> None:
+def test_where_disk_and_cache_are_both_spoilt_the_stage_runs_again(audit: Audit) -> None:
     corrupt(WEIGHTS)
     WEIGHTS.write_text("forged")
     found = audit()
@@ -165,7 +165,7 @@ def test_where_disk_and_cache_are_both_spoilt_the_stage_runs_again(audit: Audit,
 
 
 @pytest.mark.usefixtures("project")
-def test_what_the_cache_lacks_is_remarked_and_can_be_put_there(audit: Audit, toy: ModuleType) -> None:
+def test_what_the_cache_lacks_is_remarked_and_can_be_put_there(audit: Audit) -> None:
     in_cache(WEIGHTS).unlink()
     found = audit()
     assert found["whole"]
@@ -175,9 +175,7 @@ def test_what_the_cache_lacks_is_remarked_and_can_be_put_there(audit: Audit, toy
 
 
 @pytest.mark.parametrize("level", ["project", "local", "global", "system"])
-def test_the_cache_may_lie_elsewhere(
-    audit: Audit, toy: ModuleType, project: Path, monkeypatch: pytest.MonkeyPatch, level: str
-) -> None:
+def test_the_cache_may_lie_elsewhere(audit: Audit, project: Path, monkeypatch: pytest.MonkeyPatch, level: str) -> None:
     for each in ("GLOBAL", "SYSTEM"):
         monkeypatch.setenv(f"DVC_{each}_CONFIG_DIR", str(project.parent / each))
     shutil.move(".dvc/cache", "../elsewhere")
@@ -204,7 +202,7 @@ def test_settings_of_the_project_win_over_those_of_the_user(
 
 
 @pytest.mark.usefixtures("project")
-def test_changed_parameters_code_and_stages_are_out_of_date(audit: Audit, toy: ModuleType) -> None:
+def test_changed_parameters_code_and_stages_are_out_of_date(audit: Audit) -> None:
     changed = {
         "params.yaml": toy.PARAMS.replace("steps: 3, ", "").replace("n_test: 2", "n_test: 5"),
         "src/toy/net.py": "A = 2\n",
@@ -229,7 +227,7 @@ def test_changed_parameters_code_and_stages_are_out_of_date(audit: Audit, toy: M
 
 
 @pytest.mark.usefixtures("project")
-def test_what_a_stage_depends_on_may_be_more_or_less_than_when_it_ran(audit: Audit, toy: ModuleType) -> None:
+def test_what_a_stage_depends_on_may_be_more_or_less_than_when_it_ran(audit: Audit) -> None:
     for before, now, said in (
         ("params: [train_vae]", "params: [train_vae, evaluate]", "train_vae has other parameters"),
         ("params: [train_vae, evaluate]", "params: [train_vae]", "train_vae has other parameters"),
@@ -245,7 +243,7 @@ def test_what_a_stage_depends_on_may_be_more_or_less_than_when_it_ran(audit: Aud
 
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("written", ["0.00001", "1e-5", "1e-4"])  # dvc.lock has 1e-05 and 0.0001
-def test_small_numbers_are_the_same_however_they_are_written(audit: Audit, toy: ModuleType, written: str) -> None:
+def test_small_numbers_are_the_same_however_they_are_written(audit: Audit, written: str) -> None:
     Path("params.yaml").write_text(toy.PARAMS.replace("0.001", written))
     toy.shell("dvc repro train_vae")
     found = audit("train_vae")
@@ -254,7 +252,7 @@ def test_small_numbers_are_the_same_however_they_are_written(audit: Audit, toy: 
 
 
 @pytest.mark.usefixtures("project")
-def test_running_the_stages_brings_the_chain_up_to_date(audit: Audit, toy: ModuleType) -> None:
+def test_running_the_stages_brings_the_chain_up_to_date(audit: Audit) -> None:
     Path("params.yaml").write_text(toy.PARAMS.replace("steps: 3", "steps: 4"))
     assert only(audit())["remedy"] == "dvc repro train_vae"
     toy.shell("dvc repro train_vae")
@@ -265,7 +263,7 @@ def test_running_the_stages_brings_the_chain_up_to_date(audit: Audit, toy: Modul
 
 
 @pytest.mark.usefixtures("project")
-def test_an_artifact_that_names_other_inputs_than_dvc_lock_breaks_the_chain(audit: Audit, toy: ModuleType) -> None:
+def test_an_artifact_that_names_other_inputs_than_dvc_lock_breaks_the_chain(audit: Audit) -> None:
     """Also where its bytes are what dvc.lock says, as when someone rewrote both."""
     file = Path("artifacts/pipeline/provenance.json")
     file.write_text(file.read_text().replace("artifacts/vae", "data/prepared"))

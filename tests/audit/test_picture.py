@@ -5,13 +5,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from PIL import Image
 
 from darkroom.core.artifact import content_hash
+from tests.support import toy
 
 Audit = Callable[..., dict[str, Any]]
 PIPELINE = Path("artifacts/pipeline")
@@ -22,7 +22,7 @@ def only(found: dict[str, Any]) -> dict[str, Any]:
     return dict(finding)
 
 
-def train_another(toy: ModuleType) -> None:
+def train_another() -> None:
     """Have the project hold another pipeline, in files and in git."""
     Path("params.yaml").write_text(toy.PARAMS.replace("steps: 3", "steps: 4"))
     toy.shell("dvc repro")
@@ -30,7 +30,7 @@ def train_another(toy: ModuleType) -> None:
 
 
 @pytest.mark.usefixtures("project")
-def test_a_picture_leads_to_the_pipeline_and_its_source(audit: Audit, toy: ModuleType) -> None:
+def test_a_picture_leads_to_the_pipeline_and_its_source(audit: Audit) -> None:
     found = audit(str(toy.draw_picture(Path("ring.png"), content_hash(PIPELINE))))
     assert found["findings"] == []
     assert [step["stage"] for step in found["steps"]] == ["prepare_data", "train_vae", "evaluate"]
@@ -38,14 +38,14 @@ def test_a_picture_leads_to_the_pipeline_and_its_source(audit: Audit, toy: Modul
 
 
 @pytest.mark.usefixtures("project")
-def test_what_is_wrong_behind_a_picture_is_told(audit: Audit, toy: ModuleType) -> None:
+def test_what_is_wrong_behind_a_picture_is_told(audit: Audit) -> None:
     picture = toy.draw_picture(Path("ring.png"), content_hash(PIPELINE))
     Path("artifacts/vae/weights.txt").write_text("forged")
     assert only(audit(str(picture)))["where"] == "artifacts/vae"
 
 
 @pytest.mark.usefixtures("project")
-def test_an_earlier_pipeline_is_found_in_git(audit: Audit, toy: ModuleType) -> None:
+def test_an_earlier_pipeline_is_found_in_git(audit: Audit) -> None:
     picture = toy.draw_picture(Path("ring.png"), content_hash(PIPELINE))
     train_another(toy)
     found = audit(str(picture))
@@ -57,7 +57,7 @@ def test_an_earlier_pipeline_is_found_in_git(audit: Audit, toy: ModuleType) -> N
 
 
 @pytest.mark.usefixtures("project")
-def test_an_earlier_pipeline_that_only_a_merge_brought_is_found(audit: Audit, toy: ModuleType) -> None:
+def test_an_earlier_pipeline_that_only_a_merge_brought_is_found(audit: Audit) -> None:
     """As where two branches were merged and the stages were run for the result."""
     toy.shell("git checkout -q -b other")
     Path("note.txt").write_text("of the other branch")
@@ -78,7 +78,7 @@ def test_an_earlier_pipeline_that_only_a_merge_brought_is_found(audit: Audit, to
 
 
 @pytest.mark.usefixtures("tracked")
-def test_an_earlier_pipeline_that_git_never_had_is_found_among_the_runs(audit: Audit, toy: ModuleType) -> None:
+def test_an_earlier_pipeline_that_git_never_had_is_found_among_the_runs(audit: Audit) -> None:
     """And the runs behind it, by content."""
     Path("params.yaml").write_text(toy.PARAMS.replace("steps: 3", "steps: 5"))
     toy.shell("dvc repro")
@@ -95,7 +95,7 @@ def test_an_earlier_pipeline_that_git_never_had_is_found_among_the_runs(audit: A
 
 
 @pytest.mark.usefixtures("project")
-def test_an_earlier_pipeline_that_the_cache_lost_is_remarked(audit: Audit, toy: ModuleType) -> None:
+def test_an_earlier_pipeline_that_the_cache_lost_is_remarked(audit: Audit) -> None:
     picture = toy.draw_picture(Path("ring.png"), model := content_hash(PIPELINE))
     train_another(toy)
     Path(".dvc/cache/files/md5", model[:2], model[2:]).unlink()
@@ -105,7 +105,7 @@ def test_an_earlier_pipeline_that_the_cache_lost_is_remarked(audit: Audit, toy: 
 
 
 @pytest.mark.usefixtures("project")
-def test_a_pipeline_nobody_knows_is_a_finding(audit: Audit, toy: ModuleType) -> None:
+def test_a_pipeline_nobody_knows_is_a_finding(audit: Audit) -> None:
     found = audit(str(toy.draw_picture(Path("ring.png"), "0" * 32 + ".dir")))
     assert (only(found)["kind"], only(found)["where"], found["steps"]) == ("unknown model", "ring.png", [])
     (PIPELINE / "weights.txt").write_text("forged")
@@ -114,7 +114,7 @@ def test_a_pipeline_nobody_knows_is_a_finding(audit: Audit, toy: ModuleType) -> 
 
 
 @pytest.mark.usefixtures("project")
-def test_a_picture_without_a_record_is_a_finding(audit: Audit, toy: ModuleType) -> None:
+def test_a_picture_without_a_record_is_a_finding(audit: Audit) -> None:
     Image.new("RGB", (8, 8)).save("plain.png")
     finding = only(audit("plain.png"))
     assert (finding["kind"], finding["where"], finding["what"]) == (

@@ -3,11 +3,11 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from darkroom.core.artifact import content_hash
+from tests.support import toy
 
 VAE, PREPARED, PIPELINE = Path("artifacts/vae"), Path("data/prepared"), Path("artifacts/pipeline")
 EVIL = [
@@ -24,7 +24,7 @@ EVIL = [
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("name", EVIL, ids=ascii)
 def test_no_name_from_outside_reaches_the_terminal_as_it_is(
-    run: Callable[..., int], toy: ModuleType, capsys: pytest.CaptureFixture[str], name: str
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     """Names of files, and what the record of a picture says, moved the cursor, or wrote lines of their own."""
     (VAE / name).write_text("")
@@ -40,7 +40,7 @@ def test_no_name_from_outside_reaches_the_terminal_as_it_is(
 
 @pytest.mark.usefixtures("project")
 def test_a_picture_whose_record_is_hostile_is_told_escaped(
-    run: Callable[..., int], toy: ModuleType, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in EVIL[:-1]:
         toy.draw_picture(Path("x.png"), f"{name}.dir", sampler=name)

@@ -4,7 +4,6 @@ import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from darkroom.core.artifact import write_json
 from darkroom.data.sources.captioned_folder import CaptionedFolder
 from darkroom.data.sources.image_folder import ImageFolder
 from darkroom.data.sources.webdataset import WebDataset
+from tests.support import toy
 
 Audit = Callable[..., dict[str, Any]]
 
@@ -37,7 +37,7 @@ def test_raw_data_are_held_against_their_manifest(audit: Audit) -> None:
 
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("kind", [*ENDINGS, "torchvision"])
-def test_new_raw_data_are_what_the_source_would_read(audit: Audit, toy: ModuleType, kind: str) -> None:
+def test_new_raw_data_are_what_the_source_would_read(audit: Audit, kind: str) -> None:
     """Not its bystanders, whatever kinds of files the manifest has."""
     raw, given = Path("data/raw/pictures"), {"a.png": "a", "b.png": "b"}
     manifest = {name: {"size": 1, "md5": hashlib.md5(text.encode()).hexdigest()} for name, text in given.items()}

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from darkroom.audit.findings import BREAKS, WARNINGS, Finding, merged
 from darkroom.core.artifact import content_hash
+from tests.support import toy
 
 Run = Callable[..., int]
 DOCS = Path(__file__).parents[2] / "docs" / "audit.md"
@@ -54,7 +54,7 @@ def test_each_finding_is_one_line_with_its_remedy_and_its_stage_is_marked(said: 
 
 
 @pytest.mark.usefixtures("project")
-def test_a_picture_is_told_first(said: Callable[..., str], toy: ModuleType) -> None:
+def test_a_picture_is_told_first(said: Callable[..., str]) -> None:
     told = said(str(toy.draw_picture(Path("ring.png"), content_hash("artifacts/pipeline"))))
     assert told.startswith("ring.png\n  drawn     'a ring', seed 7; 12 steps of dpmpp_2m, guidance 3.0\n")
     assert "darkroom regenerate ring.png" in told

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import mlflow
@@ -19,6 +18,7 @@ from darkroom.core.artifact import content_hash
 from darkroom.tracking.outbox.event_log import Logbook
 from darkroom.tracking.outbox.events import Begin
 from darkroom.tracking.process import HOST, PID, STARTED, is_running, process_tags
+from tests.support import toy
 
 Audit = Callable[..., dict[str, Any]]
 VAE = Path("artifacts/vae")
@@ -87,7 +87,7 @@ def test_a_deleted_run_is_missed_and_brought_back(
 
 
 def test_a_run_that_is_gone_for_good_is_recorded_afterwards(
-    audit: Audit, client: mlflow.MlflowClient, run_of: Callable[[str], str], toy: ModuleType
+    audit: Audit, client: mlflow.MlflowClient, run_of: Callable[[str], str]
 ) -> None:
     run = run_of("train_vae")
     client.set_tag(run, "stage", "something else")
@@ -101,9 +101,7 @@ def test_a_run_that_is_gone_for_good_is_recorded_afterwards(
     assert audit("--repair")["repaired"] == []
 
 
-def test_nothing_is_attested_that_is_not_there(
-    audit: Audit, client: mlflow.MlflowClient, run_of: Any, toy: ModuleType
-) -> None:
+def test_nothing_is_attested_that_is_not_there(audit: Audit, client: mlflow.MlflowClient, run_of: Any) -> None:
     run = run_of("train_vae")
     client.set_tag(run, "stage", "something else")
     toy.record_again(run)
@@ -114,7 +112,7 @@ def test_nothing_is_attested_that_is_not_there(
 
 
 @pytest.mark.usefixtures("tracked")
-def test_where_the_store_is_gone_repair_makes_one(audit: Audit, toy: ModuleType) -> None:
+def test_where_the_store_is_gone_repair_makes_one(audit: Audit) -> None:
     toy.forget_records()
     shutil.rmtree(".mlflow")
     found = audit()
@@ -128,7 +126,7 @@ def test_where_the_store_is_gone_repair_makes_one(audit: Audit, toy: ModuleType)
 
 
 @pytest.mark.usefixtures("tracked")
-def test_where_the_store_is_gone_its_records_bring_back_what_it_said(audit: Audit, toy: ModuleType) -> None:
+def test_where_the_store_is_gone_its_records_bring_back_what_it_said(audit: Audit) -> None:
     """But for the pictures and files that runs kept, which are lost with it."""
     before = audit()["steps"]
     shutil.rmtree(".mlflow")
@@ -149,9 +147,7 @@ def test_a_store_that_cannot_be_opened_is_a_finding(audit: Audit, monkeypatch: p
     assert audit()["whole"]
 
 
-def test_dirty_and_unknown_commits_are_remarked(
-    audit: Audit, client: mlflow.MlflowClient, run_of: Any, toy: ModuleType
-) -> None:
+def test_dirty_and_unknown_commits_are_remarked(audit: Audit, client: mlflow.MlflowClient, run_of: Any) -> None:
     client.set_tag(run_of("train_vae"), "git.dirty", "true")
     client.set_tag(run_of("evaluate"), "mlflow.source.git.commit", "0" * 40)
     toy.record_again(run_of("train_vae"))
@@ -163,7 +159,7 @@ def test_dirty_and_unknown_commits_are_remarked(
 
 
 @pytest.mark.usefixtures("tracked")
-def test_code_committed_to_dvc_lock_without_a_run_is_remarked(audit: Audit, toy: ModuleType) -> None:
+def test_code_committed_to_dvc_lock_without_a_run_is_remarked(audit: Audit) -> None:
     Path("src/toy/net.py").write_text("A = 1  # one\n")
     finding = named(audit(), "out of date")
     assert finding["what"] == "changed since its stages ran: net.py"
@@ -175,7 +171,7 @@ def test_code_committed_to_dvc_lock_without_a_run_is_remarked(audit: Audit, toy:
 
 @pytest.mark.usefixtures("tracked")
 @pytest.mark.parametrize("threads", ["1", "2"])
-def test_what_a_run_wrote_outside_dvc_is_not_called_tampered(audit: Audit, toy: ModuleType, threads: str) -> None:
+def test_what_a_run_wrote_outside_dvc_is_not_called_tampered(audit: Audit, threads: str) -> None:
     """Another execution profile, where that is the difference."""
     (VAE / "weights.txt").write_text("slightly different weights")
     toy.record_run("train_vae", toy.PROFILE | {"threads": threads})
@@ -193,7 +189,7 @@ def test_what_a_run_wrote_outside_dvc_is_not_called_tampered(audit: Audit, toy: 
 
 
 @pytest.mark.usefixtures("tracked")
-def test_outputs_of_an_earlier_run_are_restored_and_can_be_noted(audit: Audit, toy: ModuleType) -> None:
+def test_outputs_of_an_earlier_run_are_restored_and_can_be_noted(audit: Audit) -> None:
     """As DVC's run cache does when parameters go back to what they were."""
     first = audit()["steps"][1]["run"]["id"]
     Path("params.yaml").write_text(toy.PARAMS.replace("steps: 3", "steps: 4"))
@@ -210,7 +206,7 @@ def test_outputs_of_an_earlier_run_are_restored_and_can_be_noted(audit: Audit, t
 
 
 def test_runs_in_copies_of_the_project_replace_nothing_in_it(
-    audit: Audit, toy: ModuleType, tracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    audit: Audit, tracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As of queued experiments, and of a stage made again that came out different."""
     shutil.copytree(tracked, tmp_path / "copy", symlinks=True)
@@ -227,7 +223,7 @@ def test_runs_in_copies_of_the_project_replace_nothing_in_it(
 
 
 @pytest.mark.usefixtures("tracked")
-def test_a_lock_file_changed_along_with_a_report_is_contradicted_by_the_run(audit: Audit, toy: ModuleType) -> None:
+def test_a_lock_file_changed_along_with_a_report_is_contradicted_by_the_run(audit: Audit) -> None:
     forge_report()
     finding = named(audit(), "contradicted")
     assert (finding["where"], finding["breaks"]) == ("train_vae", True)
@@ -239,7 +235,7 @@ def test_a_lock_file_changed_along_with_a_report_is_contradicted_by_the_run(audi
 
 
 @pytest.mark.usefixtures("tracked")
-def test_a_contradicted_lock_file_is_not_attested_once_the_code_has_changed(audit: Audit, toy: ModuleType) -> None:
+def test_a_contradicted_lock_file_is_not_attested_once_the_code_has_changed(audit: Audit) -> None:
     forge_report()
     Path("src/toy/net.py").write_text("A = 1  # one\n")
     found = audit("--repair")

@@ -22,6 +22,7 @@ import yaml
 from darkroom.config.stage_spec import stage_specs
 from darkroom.core.artifact import content_hash, file_hash
 from darkroom.tracking.ran import DEFINITION, FRAME, OUTSIDE
+from tests.support import toy
 
 Audit = Callable[..., dict[str, Any]]
 VAE, PREPARED, PIPELINE = Path("artifacts/vae"), Path("data/prepared"), Path("artifacts/pipeline")
@@ -41,7 +42,7 @@ def _no_waiting() -> Iterator[None]:
 
 
 @pytest.fixture
-def mend(audit: Audit, toy: ModuleType, run: Callable[..., int]) -> Callable[..., dict[str, Any]]:
+def mend(audit: Audit, run: Callable[..., int]) -> Callable[..., dict[str, Any]]:
     """Execute the remedy of the first finding, and audit again, until there is none."""
 
     def call(found: dict[str, Any], tracked: bool) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def mend(audit: Audit, toy: ModuleType, run: Callable[..., int]) -> Callable[...
 def replaced(path: Path, make: Callable[[Path], object]) -> Callable[[ModuleType], None]:
     """What was there is moved out of the project, and something else put in its place."""
 
-    def tamper(toy: ModuleType) -> None:
+    def tamper() -> None:
         ELSEWHERE.mkdir()
         shutil.move(path, ELSEWHERE / path.name)
         make(path)
@@ -86,7 +87,7 @@ def written(path: Path, text: str) -> Callable[[ModuleType], None]:
 
 
 def edited(path: Path, before: str, now: str) -> Callable[[ModuleType], None]:
-    def tamper(toy: ModuleType) -> None:
+    def tamper() -> None:
         text = path.read_text()
         assert before in text
         path.write_text(text.replace(before, now))
@@ -119,7 +120,7 @@ def spoil(place: Path, text: str = "spoilt") -> None:
 def lock(change: Callable[[dict[str, Any]], object]) -> Callable[[ModuleType], None]:
     """dvc.lock changed as an editor would."""
 
-    def tamper(toy: ModuleType) -> None:
+    def tamper() -> None:
         values = yaml.safe_load(LOCK.read_text())
         change(values["stages"])
         LOCK.write_text(yaml.safe_dump(values, sort_keys=False))
@@ -130,7 +131,7 @@ def lock(change: Callable[[dict[str, Any]], object]) -> Callable[[ModuleType], N
 def both(before: str, now: str) -> Callable[[ModuleType], None]:
     """dvc.yaml changed, and dvc.lock to match, as `dvc commit` does it."""
 
-    def tamper(toy: ModuleType) -> None:
+    def tamper() -> None:
         edited(DEFINED, before, now)(toy)
         toy.shell("dvc commit -f train_vae")
 
@@ -138,7 +139,7 @@ def both(before: str, now: str) -> Callable[[ModuleType], None]:
 
 
 def committed(tamper: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
-    def twice(toy: ModuleType) -> None:
+    def twice() -> None:
         tamper(toy)
         toy.commit()
 
@@ -149,7 +150,7 @@ def set_out(stage: dict[str, Any], **values: Any) -> None:
     stage["outs"][0].update(values)
 
 
-def forged_output(toy: ModuleType) -> None:
+def forged_output() -> None:
     """Weights, their object in the cache and dvc.lock, all agreeing."""
     WEIGHTS.write_text("better weights")
     toy.shell("dvc commit -f train_vae")
@@ -353,7 +354,7 @@ def named(found: dict[str, Any], kind: str, what: str) -> bool:
 
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("case", UNTRACKED.values(), ids=UNTRACKED)
-def test_what_is_tampered_with_is_named_and_mended(audit: Audit, toy: ModuleType, mend: Any, case: Case) -> None:
+def test_what_is_tampered_with_is_named_and_mended(audit: Audit, mend: Any, case: Case) -> None:
     tamper, kind, what = case
     tamper(toy)
     before = everything(ELSEWHERE)
@@ -365,7 +366,7 @@ def test_what_is_tampered_with_is_named_and_mended(audit: Audit, toy: ModuleType
 
 @pytest.mark.usefixtures("tracked")
 @pytest.mark.parametrize("case", TRACKED.values(), ids=TRACKED)
-def test_what_agrees_on_the_disk_is_held_against_the_run(audit: Audit, toy: ModuleType, mend: Any, case: Case) -> None:
+def test_what_agrees_on_the_disk_is_held_against_the_run(audit: Audit, mend: Any, case: Case) -> None:
     tamper, kind, what = case
     tamper(toy)
     found = audit()
@@ -381,7 +382,7 @@ def everything(folder: Path) -> dict[str, str]:
 
 @pytest.mark.usefixtures("project")
 def test_a_dvc_yaml_that_is_no_file_is_one_line_with_its_remedy(
-    audit: Audit, toy: ModuleType, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    audit: Audit, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It was read, and an audit waited for a writer for ever."""
     replaced(DEFINED, os.mkfifo)(toy)
@@ -395,7 +396,7 @@ def test_a_dvc_yaml_that_is_no_file_is_one_line_with_its_remedy(
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("text", ["", "<<<<<<< HEAD\n", "stages: 7\n", "stages: {train_vae: {}}\n", "\x80"])
 def test_a_lock_that_is_none_is_one_line_with_its_remedy(
-    audit: Audit, toy: ModuleType, run: Callable[..., int], capsys: pytest.CaptureFixture[str], text: str
+    audit: Audit, run: Callable[..., int], capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
     LOCK.write_text(text, encoding="latin-1")
     assert run("audit") == 1
@@ -405,7 +406,7 @@ def test_a_lock_that_is_none_is_one_line_with_its_remedy(
 
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("kind", ["symlink", "hardlink"])
-def test_links_that_dvc_made_are_known(audit: Audit, toy: ModuleType, kind: str) -> None:
+def test_links_that_dvc_made_are_known(audit: Audit, kind: str) -> None:
     """And only those: as many others are named above."""
     toy.shell(f"dvc config cache.type {kind} && dvc checkout --relink")
     assert WEIGHTS.is_symlink() == (kind == "symlink")
@@ -422,7 +423,7 @@ def test_links_that_dvc_made_are_known(audit: Audit, toy: ModuleType, kind: str)
 
 
 @pytest.mark.usefixtures("project")
-def test_a_link_that_git_keeps_is_no_foreign_kind_where_no_stage_writes(audit: Audit, toy: ModuleType) -> None:
+def test_a_link_that_git_keeps_is_no_foreign_kind_where_no_stage_writes(audit: Audit) -> None:
     linked(Path("data/manifests"))(toy)
     toy.commit()
     assert audit()["findings"] == []
@@ -441,7 +442,7 @@ def test_a_link_that_git_keeps_is_no_foreign_kind_where_no_stage_writes(audit: A
     ],
     ids=ascii,
 )
-def test_what_systems_leave_is_a_remark_and_removed(audit: Audit, toy: ModuleType, folder: Path, name: str) -> None:
+def test_what_systems_leave_is_a_remark_and_removed(audit: Audit, folder: Path, name: str) -> None:
     """It was called tampering, or code that has changed, for which stages would be trained again."""
     toy.write_files({str(folder / name): "x"})
     found = audit()
@@ -456,7 +457,7 @@ def test_what_systems_leave_is_a_remark_and_removed(audit: Audit, toy: ModuleTyp
 
 
 @pytest.mark.usefixtures("tracked")
-def test_code_that_a_run_imported_from_elsewhere_is_named(audit: Audit, toy: ModuleType, mend: Any) -> None:
+def test_code_that_a_run_imported_from_elsewhere_is_named(audit: Audit, mend: Any) -> None:
     """As through PYTHONPATH, or a sitecustomize in it."""
     told = {
         DEFINITION: stage_specs()["train_vae"].definition,
@@ -471,7 +472,7 @@ def test_code_that_a_run_imported_from_elsewhere_is_named(audit: Audit, toy: Mod
 
 
 @pytest.mark.usefixtures("tracked")
-def test_what_starts_stages_is_witnessed_by_their_runs(audit: Audit, toy: ModuleType) -> None:
+def test_what_starts_stages_is_witnessed_by_their_runs(audit: Audit) -> None:
     """It is no dependency, and code added to it would really run: named where it is not committed, else a remark."""
     toy.write_files({"frame.py": "A = 1\n"})
     toy.commit()
@@ -492,7 +493,7 @@ def test_what_starts_stages_is_witnessed_by_their_runs(audit: Audit, toy: Module
 
 
 @pytest.mark.usefixtures("tracked")
-def test_a_run_that_tells_nothing_of_its_start_is_a_remark(audit: Audit, toy: ModuleType) -> None:
+def test_a_run_that_tells_nothing_of_its_start_is_a_remark(audit: Audit) -> None:
     """Runs of before; what is compared since was not silently agreed to."""
     toy.record_run("train_vae", ran={})
     found = audit()

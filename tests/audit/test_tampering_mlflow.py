@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import mlflow
@@ -25,6 +24,7 @@ from darkroom.serving.model_folder import Description
 from darkroom.tracking.outbox.event_log import Logbook
 from darkroom.tracking.outbox.events import Begin
 from darkroom.tracking.records import Book
+from tests.support import toy
 
 Audit = Callable[..., dict[str, Any]]
 ABOUT = Description(
@@ -125,7 +125,7 @@ def registered(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tampered(registered: Path, tmp_path: Path, toy: ModuleType, monkeypatch: pytest.MonkeyPatch, tracked: Path) -> Path:
+def tampered(registered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracked: Path) -> Path:
     """A copy of it, the current folder."""
     root = tmp_path / "registered"
     shutil.copytree(registered, root, symlinks=True)
@@ -140,7 +140,7 @@ def change(statement: str) -> None:
         assert database.execute(statement.format(vae=VAE)).rowcount > 0
 
 
-def heal(audit: Audit, toy: ModuleType, remedy: str) -> dict[str, Any]:
+def heal(audit: Audit, remedy: str) -> dict[str, Any]:
     """Execute a remedy, as it is printed; the audit after it."""
     found = None
     for command in remedy.split(" && "):
@@ -169,7 +169,7 @@ def cases(names: Iterable[str]) -> list[Any]:
 
 @pytest.mark.usefixtures("tampered")
 @pytest.mark.parametrize("case", cases(STATEMENTS))
-def test_a_row_that_was_changed_is_named_and_put_back(audit: Audit, toy: ModuleType, case: str) -> None:
+def test_a_row_that_was_changed_is_named_and_put_back(audit: Audit, case: str) -> None:
     statement, named = STATEMENTS[case]
     change(statement)
     found = audit()
@@ -224,9 +224,7 @@ WAYS: dict[str, Callable[[Path], Any]] = {
         for j, way in enumerate(WAYS)
     ],
 )
-def test_a_file_that_mlflow_keeps_is_compared_with_its_record(
-    audit: Audit, toy: ModuleType, place: str, way: str
-) -> None:
+def test_a_file_that_mlflow_keeps_is_compared_with_its_record(audit: Audit, place: str, way: str) -> None:
     """Where nobody has the content any more, that is written down and remarked for ever."""
     (vae,) = rows("SELECT run_uuid FROM runs WHERE name = 'train_vae'")[0]
     (file,) = Path(".mlflow/artifacts").glob(place.format(vae=vae))
@@ -256,9 +254,7 @@ def record_of(kind: str, key: str) -> Path:
 @pytest.mark.usefixtures("tampered")
 @pytest.mark.parametrize("committed", [False, True])
 @pytest.mark.parametrize("way", ["gone", "damaged"])
-def test_a_record_that_is_gone_or_damaged_is_named_and_comes_back(
-    audit: Audit, toy: ModuleType, committed: bool, way: str
-) -> None:
+def test_a_record_that_is_gone_or_damaged_is_named_and_comes_back(audit: Audit, committed: bool, way: str) -> None:
     """From git, where that has it, else from what MLflow says, which its own digest vouches for."""
     (vae,) = rows("SELECT run_uuid FROM runs WHERE name = 'train_vae'")[0]
     file = record_of("run", vae)
@@ -276,7 +272,7 @@ def test_a_record_that_is_gone_or_damaged_is_named_and_comes_back(
 
 
 @pytest.mark.usefixtures("tampered")
-def test_a_run_whose_record_and_rows_were_changed_is_made_anew(audit: Audit, toy: ModuleType) -> None:
+def test_a_run_whose_record_and_rows_were_changed_is_made_anew(audit: Audit) -> None:
     """Nobody can tell any more what it said: the stage runs again."""
     (vae,) = rows("SELECT run_uuid FROM runs WHERE name = 'train_vae'")[0]
     file = record_of("run", vae)
@@ -289,7 +285,7 @@ def test_a_run_whose_record_and_rows_were_changed_is_made_anew(audit: Audit, toy
 
 
 @pytest.mark.usefixtures("tampered")
-def test_a_second_record_is_not_believed(audit: Audit, toy: ModuleType) -> None:
+def test_a_second_record_is_not_believed(audit: Audit) -> None:
     (vae,) = rows("SELECT run_uuid FROM runs WHERE name = 'train_vae'")[0]
     record = Book.read().latest["run", vae]
     toy.commit()
@@ -322,7 +318,7 @@ def test_a_run_that_was_made_up_is_no_maker_and_is_taken_away(audit: Audit) -> N
 
 
 @pytest.mark.usefixtures("tampered")
-def test_what_people_add_is_not_vouched_for_and_stays(audit: Audit, toy: ModuleType) -> None:
+def test_what_people_add_is_not_vouched_for_and_stays(audit: Audit) -> None:
     change("INSERT INTO tags SELECT 'looks good', 'yes', run_uuid FROM runs WHERE {vae}")
     change(
         "INSERT INTO registered_model_aliases SELECT 'mine', 1, name, workspace FROM registered_models WHERE name = 'darkroom'"
@@ -337,7 +333,7 @@ def test_what_people_add_is_not_vouched_for_and_stays(audit: Audit, toy: ModuleT
 
 
 @pytest.mark.usefixtures("tampered")
-def test_runs_from_before_records_are_remarked(audit: Audit, toy: ModuleType) -> None:
+def test_runs_from_before_records_are_remarked(audit: Audit) -> None:
     """A project whose runs and model were made by an older Darkroom: nothing breaks, and register renews the model."""
     toy.forget_records()
     for table, column in (

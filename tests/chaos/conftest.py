@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from darkroom.runner.stage import run_stage
+from tests.support import kills, recipe
 
 ROOT = Path(__file__).parents[2]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
@@ -27,19 +28,7 @@ Environment = Callable[[Path], dict[str, str]]
 
 
 @pytest.fixture(scope="session")
-def kills(load: Load) -> ModuleType:
-    """tests/chaos/kills.py."""
-    return load(Path(__file__).with_name("kills.py"))
-
-
-@pytest.fixture(scope="session")
-def recipe(load: Load) -> ModuleType:
-    """tests/chaos/recipe.py."""
-    return load(Path(__file__).with_name("recipe.py"))
-
-
-@pytest.fixture(scope="session")
-def new_project(recipe: ModuleType, copied_project: Callable[[Path], None]) -> Callable[..., Path]:
+def new_project(copied_project: Callable[[Path], None]) -> Callable[..., Path]:
     """(folder, small=True) -> a copy of the project in it that has run nothing, of scenes-quick, made small or not."""
 
     def make(folder: Path, small: bool = True) -> Path:
@@ -54,7 +43,7 @@ def new_project(recipe: ModuleType, copied_project: Callable[[Path], None]) -> C
 
 
 @pytest.fixture(scope="session")
-def quiet(kills: ModuleType, recipe: ModuleType, environment_of: Environment) -> Environment:
+def quiet(environment_of: Environment) -> Environment:
     """For a project, an environment without tracking, in one thread, with a checkpoint every few steps."""
 
     def environment(project: Path) -> dict[str, str]:
@@ -89,12 +78,7 @@ def as_a_stage(project: Path, settings: dict[str, str]) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def small(
-    tmp_path_factory: pytest.TempPathFactory,
-    new_project: Callable[..., Path],
-    kills: ModuleType,
-    recipe: ModuleType,
-    quiet: Environment,
-    load: Load,
+    tmp_path_factory: pytest.TempPathFactory, new_project: Callable[..., Path], quiet: Environment, load: Load
 ) -> Any:
     """The small recipe, undisturbed and without a checkpoint. Leave its folder as it is.
 
@@ -123,7 +107,7 @@ def finished(small: Any, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run_here(recipe: ModuleType, load: Load, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+def run_here(load: Load, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
     """(project, stage, settings) -> exit status and what was said on stderr, of a stage that is run in this process."""
 
     def run(project: Path, stage: str, **settings: str) -> tuple[int, str]:

@@ -4,7 +4,6 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ import yaml
 from darkroom.core.artifact import content_hash
 from darkroom.core.checkpoint import TENSORS
 from darkroom.runner.resuming import FOLDER
+from tests.support import kills, recipe
 
 Environment = Callable[[Path], dict[str, str]]
 STAGE = "train_unet"
@@ -20,7 +20,7 @@ TRAINED = ("train_vae", "setup_text_encoder", "train_unet", "train_evaluator")
 
 
 def test_where_the_newest_checkpoint_is_damaged_the_one_before_counts(
-    finished: Path, small: Any, kills: ModuleType, recipe: ModuleType, quiet: Environment
+    finished: Path, small: Any, quiet: Environment
 ) -> None:
     command, every = f"{kills.COMMAND} -s {STAGE}", recipe.CHECKPOINT_EVERY
     shutil.rmtree(finished / ".dvc" / "cache")  # where the result lies, and dvc would take it from
@@ -40,7 +40,7 @@ def test_where_the_newest_checkpoint_is_damaged_the_one_before_counts(
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", TRAINED)
 def test_a_stage_that_is_lost_after_its_training_writes_everything_without_a_step(
-    stage: str, finished: Path, run_here: Any, recorded: Any, recipe: ModuleType, caplog: pytest.LogCaptureFixture
+    stage: str, finished: Path, run_here: Any, recorded: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     outputs = recorded(finished, stage)
     (finished / "dvc.lock").unlink()  # where it names the outputs, the checkpoints are of no more use
@@ -55,7 +55,7 @@ def test_a_stage_that_is_lost_after_its_training_writes_everything_without_a_ste
 
 @pytest.mark.slow
 def test_a_cache_that_takes_nothing_costs_no_training(
-    finished: Path, kills: ModuleType, recipe: ModuleType, quiet: Environment, mounted: Callable[..., None]
+    finished: Path, quiet: Environment, mounted: Callable[..., None]
 ) -> None:
     params = yaml.safe_load((finished / "params.yaml").read_text())
     params[STAGE]["learning_rate"] *= 0.5

@@ -6,13 +6,13 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from darkroom.core.artifact import content_hash
 from darkroom.runner.resuming import FOLDER
+from tests.support import kills, recipe
 
 Run = Callable[..., tuple[int, str]]
 Recorded = Callable[[Path, str], dict[str, str]]
@@ -110,7 +110,7 @@ def test_where_no_checkpoint_will_find_room_training_does_not_begin(
 
 @pytest.mark.slow
 def test_a_disk_that_fills_in_training_costs_no_step(
-    disk: Disk, small: Any, kills: ModuleType, recipe: ModuleType, quiet: Callable[[Path], dict[str, str]]
+    disk: Disk, small: Any, quiet: Callable[[Path], dict[str, str]]
 ) -> None:
     command, environment = f"{kills.COMMAND} -s train_vae", quiet(disk.project)
     shutil.rmtree(disk.project / ".dvc" / "cache")  # where the result lies, and dvc would take it from

@@ -3,10 +3,11 @@
 import random
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+
+from tests.support import kills, recipe
 
 Environment = Callable[[Path], dict[str, str]]
 SEED = 1
@@ -15,12 +16,7 @@ MORE = 3  # kills of a round, at random besides one in each stage
 
 
 def test_a_pipeline_ended_in_every_stage_gives_the_same(
-    small: Any,
-    kills: ModuleType,
-    recipe: ModuleType,
-    quiet: Environment,
-    new_project: Callable[..., Path],
-    tmp_path: Path,
+    small: Any, quiet: Environment, new_project: Callable[..., Path], tmp_path: Path
 ) -> None:
     project, account, draw = new_project(tmp_path), kills.Account(), random.Random(SEED)
     stages = [*small.seconds, draw.choice(recipe.TRAINED)]
@@ -42,12 +38,7 @@ def test_a_pipeline_ended_in_every_stage_gives_the_same(
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_scenes_quick_survives_fifty_ends_at_random_moments(
-    seed: int,
-    kills: ModuleType,
-    recipe: ModuleType,
-    environment_of: Environment,
-    new_project: Callable[..., Path],
-    tmp_path: Path,
+    seed: int, environment_of: Environment, new_project: Callable[..., Path], tmp_path: Path
 ) -> None:
     """With tracking. In each round every stage is ended once, and some a second time."""
 

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from darkroom.core.checkpoint import TENSORS
 from darkroom.core.rng import batch_indices
 from darkroom.runner.resuming import FOLDER
 from darkroom.training.engine import steps
+from tests.support import recipe
 
 Run = Callable[..., tuple[int, str]]
 GOOD = 5  # steps before the learning rate leaps
@@ -60,9 +60,7 @@ def test_a_training_that_explodes_stops_before_the_update(
     check_finite(checkpoint)
 
 
-def test_a_poisoned_latent_is_met_where_it_is_drawn_and_spoils_nothing(
-    finished: Path, run_here: Run, recipe: ModuleType
-) -> None:
+def test_a_poisoned_latent_is_met_where_it_is_drawn_and_spoils_nothing(finished: Path, run_here: Run) -> None:
     file = finished / "data/latents/train-00000.safetensors"
     tensors = load_tensors(file)
     batches = [

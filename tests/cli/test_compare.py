@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from darkroom.data.prepared import Info
 from darkroom.evaluation.card import write_card
 from darkroom.tracking import stage_run
 from darkroom.view.sheet import GUTTER, JOINT, LINE, PICTURE, enlarged
+from tests.support import pipelines
 
 Run = Callable[..., int]
 Said = pytest.CaptureFixture[str]
@@ -40,11 +40,11 @@ def figures(exact: float, **others: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def made(parts: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pipelines of every kind of condition: text, class, none."""
     root = tmp_path_factory.mktemp("made")
     for kind in ("text", "class", "none"):
-        shutil.copytree(parts.assembled(tmp_path_factory.mktemp(kind), kind=kind), root / kind)
+        shutil.copytree(pipelines.assembled(tmp_path_factory.mktemp(kind), kind=kind), root / kind)
     return root
 
 

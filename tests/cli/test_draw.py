@@ -5,7 +5,6 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,14 +15,15 @@ from PIL import Image, PngImagePlugin
 import darkroom
 from darkroom.inference.defaults import INPAINT_STRENGTH
 from darkroom.inference.record import Record
+from tests.support import pipelines
 
 Run = Callable[..., int]
 Said = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
-def folder(parts: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(parts.assembled(tmp_path_factory.mktemp("drawn")))
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(pipelines.assembled(tmp_path_factory.mktemp("drawn")))
 
 
 @pytest.fixture
@@ -182,8 +182,8 @@ def test_the_steps_that_are_taken_are_counted(place: Path, run: Run, capsys: Sai
     assert "regenerate: 2/2 steps" in capsys.readouterr().err
 
 
-def test_options_are_taken_together(parts: ModuleType, place: Path, run: Run, capsys: Said) -> None:
-    folder: Path = parts.assembled(Path("other"), prediction_type="epsilon")
+def test_options_are_taken_together(place: Path, run: Run, capsys: Said) -> None:
+    folder: Path = pipelines.assembled(Path("other"), prediction_type="epsilon")
     said = json.loads((folder / "pipeline.json").read_text())
     said["sampling"] |= {"sampler": "euler", "karras": True}
     (folder / "pipeline.json").write_text(json.dumps(said))
@@ -336,10 +336,8 @@ def test_a_record_reads_back_as_it_was_written(place: Path, run: Run) -> None:
     assert np.array_equal(np.asarray(record.mask), pixels("mask.png"))
 
 
-def test_what_the_model_was_never_shown_cannot_be_asked_for(
-    parts: ModuleType, place: Path, run: Run, capsys: Said
-) -> None:
-    of_classes, of_nothing = (str(parts.assembled(place / kind, kind=kind)) for kind in ("class", "none"))
+def test_what_the_model_was_never_shown_cannot_be_asked_for(place: Path, run: Run, capsys: Said) -> None:
+    of_classes, of_nothing = (str(pipelines.assembled(place / kind, kind=kind)) for kind in ("class", "none"))
     classes = "'nine' is no class of this model; its classes: zero, one, two"
     assert run("generate", "nine", "--pipeline", of_classes) == 1
     assert capsys.readouterr().err == f"darkroom: prompt {classes}\n"

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ import torch
 from PIL import Image
 
 from darkroom.inference.record import Record
+from tests.support import pipelines
 
 Run = Callable[..., int]
 Said = pytest.CaptureFixture[str]
@@ -17,8 +17,8 @@ PROMPT = "a small red circle"
 
 
 @pytest.fixture(scope="module")
-def folder(parts: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(parts.assembled(tmp_path_factory.mktemp("drawn")))
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(pipelines.assembled(tmp_path_factory.mktemp("drawn")))
 
 
 @pytest.fixture
@@ -136,11 +136,9 @@ def test_a_grid_has_a_row_for_each_prompt_and_is_made_again(place: Path, run: Ru
         assert capsys.readouterr().out.splitlines()[-1] == f"{name}-again.png: the same file, to the byte"
 
 
-def test_what_a_file_manager_leaves_makes_no_other_pipeline(
-    parts: ModuleType, place: Path, run: Run, capsys: Said
-) -> None:
+def test_what_a_file_manager_leaves_makes_no_other_pipeline(place: Path, run: Run, capsys: Said) -> None:
     """Catches: .DS_Store in the pipeline's folder, for which regenerate blamed the pipeline."""
-    other = parts.assembled(Path("other"))
+    other = pipelines.assembled(Path("other"))
     command = ("--pipeline", str(other))
     assert run("generate", PROMPT, "--steps", "1", "--out", "x.png", *command) == 0
     for name in (".DS_Store", "unet/._config.json", "Thumbs.db", "vae/desktop.ini", "@eaDir/x@SynoEAStream"):

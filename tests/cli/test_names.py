@@ -6,29 +6,29 @@ Sixty four-byte letters and `-n 10` wrote nine pictures, then failed at the name
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from darkroom.cli import draw
 from darkroom.cli.names import check_names
 from darkroom.core.errors import DarkroomError
+from tests.support import pipelines
 
 LETTER = "𝔞"  # four bytes
 Run = Callable[..., int]
 
 
 @pytest.fixture
-def place(tmp_path: Path, parts: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder, the current one; whoever comes as far as to load a pipeline finds none."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def test_of_a_prompt_of_wide_letters_every_picture_has_a_name(
-    place: Path, parts: ModuleType, run: Run, monkeypatch: pytest.MonkeyPatch
+    place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts.assembled(place / "pipeline")
+    pipelines.assembled(place / "pipeline")
     found = next(path.parent for path in place.rglob("pipeline.json"))
     assert run("generate", LETTER * 60, "-n", "10", "--steps", "1", "--pipeline", str(found)) == 0
     names = [path.name for path in Path("samples").iterdir()]

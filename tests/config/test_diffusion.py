@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.config.test_params import SOUND, faults
+
+from tests.support.params import SOUND, faults
 
 VE = {"kind": "ve", "sigma": 25.0, "t_min": 1e-5}
 FLOW = {"kind": "flow", "t_min": 0.001}

@@ -14,31 +14,13 @@ from darkroom.config.yaml_file import read as read_yaml
 from darkroom.core.errors import DarkroomError
 from darkroom.nn.denoiser.layer_norm_unet import TIMES
 from darkroom.nn.layers.blocks import GROUP_WIDTH
+from tests.support.params import SOUND, changed, faults
 
 ROOT = Path(__file__).parents[2]
-SOUND = (ROOT / "recipes" / "scenes.yaml").read_text(encoding="utf-8")
 CRITIC = (
     "{weight: 0.5, start_step: 10, channels: 16, n_layers: 2, optimizer: adamw, learning_rate: 0.01, "
     "betas: [0.5, 0.9], weight_decay: 0.0, warmup_steps: 0, lr_schedule: constant, lr_decay: null, clip_norm: null}"
 )
-
-
-def changed(section: str, key: str, line: str) -> str:
-    """The default recipe with the first line of `key` in `section` replaced by `line`, at the same depth."""
-    head, found, tail = SOUND.partition(f"\n{section}:\n")
-    assert found
-    lines = tail.splitlines()
-    at = next(i for i, text in enumerate(lines) if text.strip().startswith(f"{key}:"))
-    lines[at] = lines[at][: len(lines[at]) - len(lines[at].lstrip())] + line if line else ""
-    return head + found + "\n".join(lines)
-
-
-def faults(text: str, tmp_path: Path) -> list[str]:
-    file = tmp_path / "params.yaml"
-    file.write_text(text, encoding="utf-8")
-    lines = problems(file)
-    assert all("\n" not in line and line.startswith(f"{file}: ") for line in lines)
-    return [line.removeprefix(f"{file}: ") for line in lines]
 
 
 def test_the_default_recipe_is_sound(tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import psutil
 import pytest
 import yaml
+
+from tests.support import recipe
 
 STAGE, STEPS = "train_vae", 4000
 LOCK, PARAMS = Path("dvc.lock"), Path("params.yaml")
@@ -25,14 +26,7 @@ PATIENCE = 600  # seconds, for machines with much else to do
 
 
 @pytest.fixture(scope="module")
-def recipe(load: Callable[[Path], ModuleType]) -> ModuleType:
-    return load(Path(__file__).parents[1] / "chaos" / "recipe.py")
-
-
-@pytest.fixture(scope="module")
-def prepared(
-    tmp_path_factory: pytest.TempPathFactory, copied_project: Callable[[Path], None], recipe: ModuleType, dvc_in: Any
-) -> Path:
+def prepared(tmp_path_factory: pytest.TempPathFactory, copied_project: Callable[[Path], None], dvc_in: Any) -> Path:
     """A project whose pictures are prepared; the training that comes next is long."""
     project = tmp_path_factory.mktemp("finish") / "project"
     project.mkdir()
@@ -75,7 +69,7 @@ Start = Callable[..., Training]
 
 
 @pytest.fixture
-def start(environment_of: Callable[[Path], dict[str, str]], recipe: ModuleType) -> Iterator[Start]:
+def start(environment_of: Callable[[Path], dict[str, str]]) -> Iterator[Start]:
     """(project, *command, settings) -> a process at work in it; none is left behind."""
     started: list[Training] = []
 

@@ -3,7 +3,6 @@
 import re
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from darkroom.core.weights import DIFFUSERS_WEIGHTS
 from darkroom.data.prepared import Info
 from darkroom.evaluation.card import CARD, read_card, write_card
 from darkroom.interop.diffusers import UNET, VAE
+from tests.support import pipelines
 
 SCENES = Info("scenes", 16, 3, {"test": 50, "train": 4321}, (), (), {"words": 98}, (), captions=True)
 TRAINED = {
@@ -53,10 +53,10 @@ def card(folder: Path, data: Info = SCENES, example: str = "a red circle") -> st
 
 
 @pytest.fixture
-def folder(parts: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """artifacts/pipeline of the current project, with a past."""
     monkeypatch.chdir(tmp_path)
-    parts.assembled(Path("artifacts"))
+    pipelines.assembled(Path("artifacts"))
     write_json("artifacts/pipeline/provenance.json", {"inputs": {"artifacts/unet": "1.dir", "artifacts/vae": "2.dir"}})
     write_json("artifacts/unet/provenance.json", {"inputs": {"data/latents": "3.dir"}})
     write_json("data/latents/provenance.json", {"inputs": {"artifacts/vae": "2.dir", "data/prepared": "4.dir"}})
@@ -115,12 +115,12 @@ def test_of_data_from_outside_it_does_not_make_up_a_licence(folder: Path) -> Non
     assert "apache" not in said
 
 
-def test_what_diffusers_cannot_load_is_not_offered_to_it(parts: ModuleType, tmp_path: Path) -> None:
-    said = card(parts.assembled(tmp_path / "class", kind="class"), example="two")
+def test_what_diffusers_cannot_load_is_not_offered_to_it(tmp_path: Path) -> None:
+    said = card(pipelines.assembled(tmp_path / "class", kind="class"), example="two")
     assert "library_name: darkroom" in said
     assert "classes and no other: zero, one, two" in said
     assert "answers prompts" in " ".join(said.split())
-    said = card(parts.assembled(tmp_path / "none", kind="none", autoencoder="identity"), example="")
+    said = card(pipelines.assembled(tmp_path / "none", kind="none", autoencoder="identity"), example="")
     assert "pipeline_tag: unconditional-image-generation" in said
     assert "StableDiffusionPipeline" not in said
     assert "answers prompts" not in " ".join(said.split())

@@ -27,6 +27,7 @@ from darkroom.nn.judge.classifier import JUDGES, Classifier, ClassifierConfig
 from darkroom.runner.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
+from tests.support import pipelines
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "scenes.yaml"
 SIZE, N_TEST, N_NOVEL = 16, 24, 6
@@ -41,14 +42,14 @@ MADE_FROM = {
 
 
 @pytest.fixture(scope="module")
-def made(parts: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project up to evaluate."""
     project = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
         how = Preparation(SIZE, 3, "crop", 0.1, 0.1, "train", 0.01, seed=0)
         prepare(Scenes(40, 8, N_TEST, N_NOVEL, 0, SIZE), Path("data/prepared"), how)
-        write_latents_and_parts(parts, "text")
+        write_latents_and_parts("text")
         heads = Prepared.open("data/prepared").info.heads
         shape = ClassifierConfig(3, 16, 1, tuple(len(head.classes) for head in heads))
         with seeded(0, "judge"):
@@ -59,12 +60,12 @@ def made(parts: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return project
 
 
-def write_latents_and_parts(parts: ModuleType, kind: str) -> None:
+def write_latents_and_parts(kind: str) -> None:
     """Networks with a condition of this kind, in the place of any that are there."""
     for artifact in MADE_FROM:
         shutil.rmtree(artifact, ignore_errors=True)
     write_json("data/conditioning/config.json", {})
-    write_json("data/latents/config.json", asdict(parts.write_parts(Path("artifacts"), kind=kind, size=SIZE)))
+    write_json("data/latents/config.json", asdict(pipelines.write_parts(Path("artifacts"), kind=kind, size=SIZE)))
     for artifact, sources in MADE_FROM.items():
         write_json(Path(artifact) / PROVENANCE, provenance(*sources))
 
@@ -133,8 +134,8 @@ def test_what_is_not_asked_for_is_left_out(project: Path, evaluate: ModuleType) 
     assert pictures == PICTURES - {"novel.png", "guidance_sweep.png"}
 
 
-def test_what_could_not_be_asked_for_is_not_judged(parts: ModuleType, project: Path, evaluate: ModuleType) -> None:
-    write_latents_and_parts(parts, "none")
+def test_what_could_not_be_asked_for_is_not_judged(project: Path, evaluate: ModuleType) -> None:
+    write_latents_and_parts("none")
     run(evaluate)
     metrics = json.loads(Path("reports/evaluation/metrics.json").read_text())
     assert metrics["alignment"] == {"test": {}}
@@ -164,18 +165,18 @@ def test_parts_that_do_not_belong_together_are_refused(
     assert not Path("reports/evaluation").exists()
 
 
-def test_a_class_conditional_model_is_asked_for_classes(parts: ModuleType, project: Path, tmp_path: Path) -> None:
+def test_a_class_conditional_model_is_asked_for_classes(project: Path, tmp_path: Path) -> None:
     from darkroom.evaluation.drawing import draw
     from darkroom.inference.pipeline import Pipeline
 
     split = Prepared.open("data/prepared").split("test")
     split.labels = torch.arange(N_TEST)[:, None] % 3
-    pipeline = Pipeline.from_pretrained(parts.assembled(tmp_path / "class", kind="class"), device="cpu")
+    pipeline = Pipeline.from_pretrained(pipelines.assembled(tmp_path / "class", kind="class"), device="cpu")
     drawn = draw(pipeline, split, 5, 7, 2)
     assert drawn.prompts == ["zero", "one", "two", "zero", "one"]
     assert drawn.seeds == [7, 8, 9, 10, 11]
     assert torch.equal(drawn.pictures[3:4], pipeline.text_to_image("zero", seeds=[10], output="tensor"))
-    none = Pipeline.from_pretrained(parts.assembled(tmp_path / "none", kind="none"), device="cpu")
+    none = Pipeline.from_pretrained(pipelines.assembled(tmp_path / "none", kind="none"), device="cpu")
     drawn = draw(none, split, 2, 0, 2)
     assert (drawn.asked, drawn.prompts, drawn.captions) == (False, ["", ""], ["", ""])
     judges = read_judges(Path("artifacts/evaluator"), torch.device("cpu"))

@@ -1,22 +1,8 @@
 """What the tests of hostile data share."""
 
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-
-
-@pytest.fixture(scope="session")
-def corpus(load: Callable[[Path], ModuleType]) -> ModuleType:
-    """corpus.py beside this file."""
-    return load(Path(__file__).with_name("corpus.py"))
-
-
-@pytest.fixture(scope="session")
-def trial(load: Callable[[Path], ModuleType]) -> ModuleType:
-    """trial.py beside this file."""
-    return load(Path(__file__).with_name("trial.py"))
 
 
 @pytest.fixture

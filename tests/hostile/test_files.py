@@ -2,7 +2,6 @@
 
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from darkroom.core.text import printable
 from darkroom.data.prepared import Prepared
 from darkroom.view.contact_sheet import contact_sheet
+from tests.support import corpus, trial
 
 KINDS = ("image_folder", "captioned_folder", "webdataset")
 
@@ -19,9 +19,7 @@ def everything(folder: Path) -> set[Path]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_file_is_used_or_listed(
-    kind: str, folder: Path, tmp_path: Path, corpus: ModuleType, trial: ModuleType
-) -> None:
+def test_every_file_is_used_or_listed(kind: str, folder: Path, tmp_path: Path) -> None:
     good = dict(corpus.good())
     good |= {name: corpus.saved(corpus.photo(100 + i), "PNG") for i, name in enumerate(corpus.odd_names())}
     bad = {name: (content, reason) for name, content, reason in corpus.bad()}
@@ -50,7 +48,7 @@ def test_every_file_is_used_or_listed(
     assert books.info.pictures.duplicates_across_splits == 0
 
 
-def test_captions_of_every_kind(folder: Path, tmp_path: Path, corpus: ModuleType, trial: ModuleType) -> None:
+def test_captions_of_every_kind(folder: Path, tmp_path: Path) -> None:
     said = {
         "plain": (b"a red thing", "a red thing"),
         "mark": (b"\xef\xbb\xbfa thing\r\n", "a thing"),
@@ -85,7 +83,7 @@ def test_captions_of_every_kind(folder: Path, tmp_path: Path, corpus: ModuleType
     assert {caption for _, caption in said.values()} <= set(found.values())
 
 
-def test_what_a_record_says_is_checked_like_a_file(folder: Path, corpus: ModuleType, trial: ModuleType) -> None:
+def test_what_a_record_says_is_checked_like_a_file(folder: Path) -> None:
     """Records point anywhere and hold anything."""
     lines = [
         b'{"file_name": "a.png", "text": "' + b"x" * 10_000_000 + b'"}',
@@ -122,16 +120,14 @@ def test_what_a_record_says_is_checked_like_a_file(folder: Path, corpus: ModuleT
         b"a\nb,c\x07d" * 9,
     ],
 )
-def test_tables_that_are_none_are_errors(text: bytes, folder: Path, corpus: ModuleType, trial: ModuleType) -> None:
+def test_tables_that_are_none_are_errors(text: bytes, folder: Path) -> None:
     (folder / "metadata.csv").write_bytes(text)
     (folder / "a.png").write_bytes(corpus.saved(corpus.photo(0), "PNG"))
     message = trial.refusal(lambda: list(trial.MAKERS["captioned_folder"]("set")))
     assert message.startswith("metadata.csv")
 
 
-def test_a_forgotten_preview_does_not_mix_the_splits(
-    folder: Path, tmp_path: Path, corpus: ModuleType, trial: ModuleType
-) -> None:
+def test_a_forgotten_preview_does_not_mix_the_splits(folder: Path, tmp_path: Path) -> None:
     names = ["preview.png", *(f"{split}/cat/{i}.png" for split in ("train", "val", "test") for i in range(3))]
     for i, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +140,7 @@ def test_a_forgotten_preview_does_not_mix_the_splits(
     assert [head.classes for head in trial.MAKERS["image_folder"]("set").description.heads] == [("cat",)]
 
 
-def test_pictures_beside_one_folder_called_test_are_refused(folder: Path, trial: ModuleType) -> None:
+def test_pictures_beside_one_folder_called_test_are_refused(folder: Path) -> None:
     """Catches test pictures that become training pictures without a word."""
     for name in ("a.png", "b.png", "test/c.png"):
         (folder / name).parent.mkdir(exist_ok=True)

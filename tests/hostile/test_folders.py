@@ -5,12 +5,12 @@ import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from darkroom.data.manifest import Files, Manifest, scan
 from darkroom.data.sources.torchvision_sets import Torchvision
+from tests.support import corpus, trial
 
 KINDS = {"image_folder": "x.png", "captioned_folder": "x.txt", "webdataset": "x.tar"}
 
@@ -39,9 +39,7 @@ TRAPS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.mark.parametrize("trap", TRAPS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_cannot_be_read_is_an_error(
-    kind: str, trap: str, folder: Path, corpus: ModuleType, trial: ModuleType
-) -> None:
+def test_what_cannot_be_read_is_an_error(kind: str, trap: str, folder: Path) -> None:
     make, reason = TRAPS[trap]
     if kind == "captioned_folder":
         (folder / "x.png").write_bytes(corpus.saved(corpus.photo(0), "PNG"))
@@ -52,9 +50,7 @@ def test_what_cannot_be_read_is_an_error(
     assert f"{name}: {reason}" in trial.refusal(lambda: scan(source.files, "unwritten.json"))
 
 
-def test_a_folder_that_cannot_be_listed_is_an_error_not_a_gap(
-    folder: Path, trial: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_cannot_be_listed_is_an_error_not_a_gap(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "shut").mkdir()
     (folder / "a.png").touch()
     list_folder = os.scandir
@@ -81,7 +77,7 @@ def dig(folder: Path, name: str, levels: int) -> None:
     os.close(here)
 
 
-def test_folders_lie_deep(folder: Path, trial: ModuleType) -> None:
+def test_folders_lie_deep(folder: Path) -> None:
     dig(folder, "d", 1100)
     try:
         with trial.within(10):
@@ -90,13 +86,13 @@ def test_folders_lie_deep(folder: Path, trial: ModuleType) -> None:
         subprocess.run(["rm", "-r", folder / "d"], check=True)  # Python itself cannot remove it
 
 
-def test_what_no_path_reaches_is_an_error_not_a_gap(folder: Path, trial: ModuleType) -> None:
+def test_what_no_path_reaches_is_an_error_not_a_gap(folder: Path) -> None:
     dig(folder, "d" * 200, 25)
     message = trial.refusal(lambda: Files("set", None, (".png",)).names)
     assert "cannot be listed (File name too long)" in message
 
 
-def test_links_in_circles_are_entered_once(folder: Path, trial: ModuleType) -> None:
+def test_links_in_circles_are_entered_once(folder: Path) -> None:
     for name in ("a", "b", "c"):
         (folder / name).mkdir()
         (folder / name / f"{name}.png").touch()
@@ -114,7 +110,7 @@ def test_links_in_circles_are_entered_once(folder: Path, trial: ModuleType) -> N
 
 
 @pytest.mark.parametrize("name", [b"\xff.png", b"gr\xf6n/a.png", b"\xed\xa0\x80.png"])
-def test_names_that_are_not_utf8_are_errors(name: bytes, folder: Path, trial: ModuleType) -> None:
+def test_names_that_are_not_utf8_are_errors(name: bytes, folder: Path) -> None:
     path = os.path.join(os.fsencode(folder), name)  # noqa: PTH118
     os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
     with open(path, "wb"):  # noqa: PTH123
@@ -123,14 +119,14 @@ def test_names_that_are_not_utf8_are_errors(name: bytes, folder: Path, trial: Mo
 
 
 @pytest.mark.parametrize("root", ["x" * 5000, "a\0b", "two\nlines", "\ud800", "gone"])
-def test_roots_that_are_none_are_errors(root: str, folder: Path, trial: ModuleType) -> None:
+def test_roots_that_are_none_are_errors(root: str, folder: Path) -> None:
     for make in (*trial.MAKERS.values(), lambda root: Torchvision("MNIST", root, "{label}", False)):
         message = trial.refusal(lambda make=make: list(make(root)))
         assert "no such f" in message
         assert "DARKROOM_DATA" in message
 
 
-def test_manifests_of_any_content(tmp_path: Path, trial: ModuleType) -> None:
+def test_manifests_of_any_content(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     for content in (
         *(b"", b"\0", b"\xff", b"null", b"[]", b"3", b"[" * 100_000, b'{"a":' * 100_000, b"9" * 5000),

@@ -10,7 +10,6 @@ import signal
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
 import pytest
@@ -23,6 +22,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable
 from darkroom.data.manifest import Manifest
 from darkroom.data.sources.metadata_table import read_table
+from tests.support import corpus, trial
 
 V = TypeVar("V")
 BATCH = 25  # files that go through prepare together
@@ -63,7 +63,7 @@ def amounts(part: str) -> Any:
     return pytest.mark.parametrize("inputs", [quick, pytest.param(slow, marks=pytest.mark.slow)], ids=["quick", "all"])
 
 
-def feed(strategy: st.SearchStrategy[V], inputs: int, check: Callable[[V], None], trial: ModuleType) -> None:
+def feed(strategy: st.SearchStrategy[V], inputs: int, check: Callable[[V], None]) -> None:
     """Check that many generated inputs, none of which may take five seconds."""
     seen = 0
 
@@ -91,13 +91,13 @@ def test_the_parts_make_ten_thousand() -> None:
 
 
 @pytest.fixture
-def wares(corpus: ModuleType) -> list[tuple[str, bytes]]:
+def wares() -> list[tuple[str, bytes]]:
     """Good pictures to be spoilt; small ones, so that spoiling them hits something."""
     return [(name, content) for name, content in corpus.good() if len(content) < 20_000]
 
 
 @pytest.fixture
-def official(folder: Path, corpus: ModuleType, trial: ModuleType) -> Callable[[str, dict[str, bytes]], Any]:
+def official(folder: Path) -> Callable[[str, dict[str, bytes]], Any]:
     """Books of a data set of a kind: the files in train, and a good picture in every split, so that none is empty."""
 
     def books(kind: str, files: dict[str, bytes], captions: dict[str, bytes] | None = None) -> Any:
@@ -110,7 +110,7 @@ def official(folder: Path, corpus: ModuleType, trial: ModuleType) -> Callable[[s
     return books
 
 
-def spoilt(corpus: ModuleType, wares: list[tuple[str, bytes]]) -> st.SearchStrategy[list[tuple[str, bytes]]]:
+def spoilt(wares: list[tuple[str, bytes]]) -> st.SearchStrategy[list[tuple[str, bytes]]]:
     def spoil(index: int, seed: int) -> tuple[str, bytes]:
         name, content = wares[index]
         return name, corpus.mutated(content, random.Random(seed))
@@ -121,14 +121,7 @@ def spoilt(corpus: ModuleType, wares: list[tuple[str, bytes]]) -> st.SearchStrat
 
 @pytest.mark.parametrize("kind", ["image_folder", "captioned_folder", "webdataset"])
 @pytest.mark.parametrize("size", ["quick", pytest.param("all", marks=pytest.mark.slow)])
-def test_spoilt_pictures(
-    kind: str,
-    size: str,
-    corpus: ModuleType,
-    trial: ModuleType,
-    wares: list[tuple[str, bytes]],
-    official: Callable[..., Any],
-) -> None:
+def test_spoilt_pictures(kind: str, size: str, wares: list[tuple[str, bytes]], official: Callable[..., Any]) -> None:
     def check(batch: list[tuple[str, bytes]]) -> None:
         files = {f"{i}.{name.rpartition('.')[2]}": content for i, (name, content) in enumerate(batch)}
         books = official(kind, files)
@@ -148,9 +141,7 @@ def test_spoilt_pictures(
 
 
 @amounts("captions")
-def test_captions_of_any_bytes(
-    inputs: int, corpus: ModuleType, trial: ModuleType, official: Callable[..., Any]
-) -> None:
+def test_captions_of_any_bytes(inputs: int, official: Callable[..., Any]) -> None:
     pictures = {f"{i}.png": corpus.saved(corpus.photo(i), "PNG") for i in range(BATCH)}
     texts = st.binary() | st.text().map(lambda text: text.encode("utf-8", "surrogatepass"))
 
@@ -168,7 +159,7 @@ NAMES = ("a.png", "b.png", "sub/c.png")
 
 
 @pytest.fixture
-def items(folder: Path, corpus: ModuleType, trial: ModuleType) -> Callable[[str, bytes], list[Any]]:
+def items(folder: Path) -> Callable[[str, bytes], list[Any]]:
     """What a captioned folder of NAMES gives with this metadata file."""
     (folder / "sub").mkdir()
     for i, name in enumerate(NAMES):
@@ -189,7 +180,7 @@ def items(folder: Path, corpus: ModuleType, trial: ModuleType) -> Callable[[str,
 
 
 @amounts("records")
-def test_records_of_any_kind(inputs: int, trial: ModuleType, items: Callable[[str, bytes], list[Any]]) -> None:
+def test_records_of_any_kind(inputs: int, items: Callable[[str, bytes], list[Any]]) -> None:
     record = st.fixed_dictionaries({}, optional={"file_name": st.sampled_from(NAMES) | scalars, "text": scalars})
     line = record.map(json.dumps) | values.map(lambda value: json.dumps(value)) | st.text()
     texts = st.lists(line, max_size=8).map(lambda lines: "\n".join(lines).encode("utf-8", "surrogatepass"))
@@ -208,7 +199,7 @@ def test_records_of_any_kind(inputs: int, trial: ModuleType, items: Callable[[st
 
 
 @amounts("tables")
-def test_tables_of_any_kind(inputs: int, trial: ModuleType, items: Callable[[str, bytes], list[Any]]) -> None:
+def test_tables_of_any_kind(inputs: int, items: Callable[[str, bytes], list[Any]]) -> None:
     cell = st.sampled_from((*NAMES, '"', '"a"', ",", "x", "\0", '"\n"')) | st.text(max_size=9)
     rows = st.lists(st.lists(cell, max_size=4).map(",".join), max_size=6)
 
@@ -223,7 +214,7 @@ def test_tables_of_any_kind(inputs: int, trial: ModuleType, items: Callable[[str
 
 
 @amounts("shards")
-def test_spoilt_shards(inputs: int, folder: Path, corpus: ModuleType, trial: ModuleType) -> None:
+def test_spoilt_shards(inputs: int, folder: Path) -> None:
     """A shard that is read at all gives every sample but the one that was hit."""
     pictures = [corpus.saved(corpus.photo(i), "PNG") for i in range(20)]
     sound = trial.tar(
@@ -244,7 +235,7 @@ def test_spoilt_shards(inputs: int, folder: Path, corpus: ModuleType, trial: Mod
 
 
 @amounts("manifests")
-def test_manifests_of_any_kind(inputs: int, tmp_path: Path, trial: ModuleType) -> None:
+def test_manifests_of_any_kind(inputs: int, tmp_path: Path) -> None:
     entry = st.fixed_dictionaries({}, optional={"size": scalars, "md5": scalars})
     manifests = st.dictionaries(st.text(), entry | values, max_size=3) | values
     texts = manifests.map(lambda value: json.dumps(value).encode()) | st.binary()
@@ -287,7 +278,7 @@ def judged(tmp_path: Path) -> Callable[[bytes], list[str]]:
 
 
 @amounts("changed params")
-def test_changed_params(inputs: int, trial: ModuleType, judged: Callable[[bytes], list[str]]) -> None:
+def test_changed_params(inputs: int, judged: Callable[[bytes], list[str]]) -> None:
     """Any value at any place of a sound file, keys taken away and put in."""
     sound = yaml.safe_load(RECIPE)
 
@@ -318,9 +309,7 @@ def test_changed_params(inputs: int, trial: ModuleType, judged: Callable[[bytes]
 
 
 @amounts("params of any text")
-def test_params_of_any_text(
-    inputs: int, corpus: ModuleType, trial: ModuleType, judged: Callable[[bytes], list[str]]
-) -> None:
+def test_params_of_any_text(inputs: int, judged: Callable[[bytes], list[str]]) -> None:
     odd = [
         "!!int x",
         "!!bool 7",

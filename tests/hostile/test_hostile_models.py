@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.support import hostile_models, pipelines
+
 ROOT = Path(__file__).parents[2]
 SEED, SAMPLE = 16, 40
 SECONDS, MEMORY = 10, 1 << 30  # of the processor, and above what sound models take
@@ -22,7 +24,6 @@ SECONDS, MEMORY = 10, 1 << 30  # of the processor, and above what sound models t
 
 @pytest.fixture(scope="module")
 def base(
-    parts: ModuleType,
     load: Callable[[Path], ModuleType],
     environment_of: Callable[[Path], dict[str, str]],
     tmp_path_factory: pytest.TempPathFactory,
@@ -32,7 +33,7 @@ def base(
     from darkroom.interop.source import read_model
 
     folder = tmp_path_factory.mktemp("models")
-    shutil.move(parts.assembled(folder / "made"), folder / "pipeline")
+    shutil.move(pipelines.assembled(folder / "made"), folder / "pipeline")
     load(ROOT / "recipes" / "make_tiny_sd15.py").main(folder / "single", folder / "captioned")
     write_folder(read_model(folder / "single" / "model.safetensors"), folder / "diffusers")
     drawn = ["generate", "a small red circle", "--steps", "1", "--pipeline", "pipeline", "--out", "drawn.png"]
@@ -43,7 +44,7 @@ def base(
 
 @pytest.mark.parametrize("sample", [SAMPLE, pytest.param(0, marks=pytest.mark.slow)], ids=["sample", "all"])
 def test_hostile_models(sample: int, base: Path, environment_of: Callable[[Path], dict[str, str]]) -> None:
-    program = [sys.executable, str(Path(__file__).with_name("models.py")), str(base), str(SEED), str(sample)]
+    program = [sys.executable, hostile_models.__file__, str(base), str(SEED), str(sample)]
     done = subprocess.run(program, env=environment_of(ROOT), check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     outcomes: list[dict[str, Any]] = json.loads(done.stdout)

@@ -2,11 +2,11 @@
 
 import os
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from darkroom.config.params import load, problems, read
+from tests.support import trial
 
 SOUND = (Path(__file__).parents[2] / "recipes" / "scenes.yaml").read_text(encoding="utf-8")
 LAUGHS = "\n".join(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9)}]" for i in range(1, 12))
@@ -27,7 +27,7 @@ HURTING = {
 
 
 @pytest.mark.parametrize("name", HURTING)
-def test_files_made_to_hurt(name: str, tmp_path: Path, trial: ModuleType) -> None:
+def test_files_made_to_hurt(name: str, tmp_path: Path) -> None:
     text, said = HURTING[name]
     file = tmp_path / "params.yaml"
     file.write_text(text, encoding="utf-8")
@@ -37,7 +37,7 @@ def test_files_made_to_hurt(name: str, tmp_path: Path, trial: ModuleType) -> Non
     assert trial.refusal(lambda: read(file)) == message
 
 
-def test_keys_and_values_of_many_lines_are_told_in_one(tmp_path: Path, trial: ModuleType) -> None:
+def test_keys_and_values_of_many_lines_are_told_in_one(tmp_path: Path) -> None:
     file = tmp_path / "params.yaml"
     file.write_text(SOUND.replace("kind: scenes", 'kind: "a\\nb"') + '"a\\nb": 3\n' + "k" * 900 + ": 3\n", "utf-8")
     with trial.within(5):
@@ -47,7 +47,7 @@ def test_keys_and_values_of_many_lines_are_told_in_one(tmp_path: Path, trial: Mo
     assert any("prepare_data.source.kind = 'a\\nb': give scenes or" in line for line in found)
 
 
-def test_what_is_no_file(tmp_path: Path, trial: ModuleType) -> None:
+def test_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "endless").symlink_to("/dev/zero")
     for path in (tmp_path, tmp_path / "pipe", tmp_path / "endless"):

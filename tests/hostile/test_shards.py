@@ -5,15 +5,16 @@ import io
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+
+from tests.support import corpus, trial
 
 BLOCK = tarfile.BLOCKSIZE
 
 
 @pytest.fixture
-def two(corpus: ModuleType, trial: ModuleType) -> bytes:
+def two() -> bytes:
     """A shard of two pictures with captions; it ends with a padding of zeros."""
     pictures = [corpus.saved(corpus.photo(seed), "PNG") for seed in (0, 1)]
     made: bytes = trial.tar({"a.png": pictures[0], "a.txt": b"one", "b.png": pictures[1], "b.txt": b"two"})
@@ -21,7 +22,7 @@ def two(corpus: ModuleType, trial: ModuleType) -> bytes:
 
 
 @pytest.fixture
-def read(folder: Path, trial: ModuleType) -> Callable[[bytes], list[object]]:
+def read(folder: Path) -> Callable[[bytes], list[object]]:
     """The items of a data set of one shard with this content: as many as its description says."""
 
     def items(content: bytes) -> list[object]:
@@ -45,7 +46,7 @@ def end_of(shard: bytes) -> int:
     return -(-len(shard.rstrip(b"\0")) // BLOCK) * BLOCK
 
 
-def test_a_shard_cut_anywhere_is_an_error(two: bytes, read: Callable[[bytes], list[object]], trial: ModuleType) -> None:
+def test_a_shard_cut_anywhere_is_an_error(two: bytes, read: Callable[[bytes], list[object]]) -> None:
     """Between two members too, where nothing is missing that could be seen to be."""
     assert len(read(two)) == 2
     for length in (*range(0, end_of(two) + 1, BLOCK), *range(100, end_of(two) + BLOCK, 333)):
@@ -53,7 +54,7 @@ def test_a_shard_cut_anywhere_is_an_error(two: bytes, read: Callable[[bytes], li
     assert len(read(two[: end_of(two) + BLOCK])) == 2
 
 
-def test_forged_shards_are_errors(two: bytes, read: Callable[[bytes], list[object]], trial: ModuleType) -> None:
+def test_forged_shards_are_errors(two: bytes, read: Callable[[bytes], list[object]]) -> None:
     long_name, pax, sparse = tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.GNUTYPE_SPARSE
     forged = {
         "strung together": two + two,
@@ -80,16 +81,14 @@ def test_forged_shards_are_errors(two: bytes, read: Callable[[bytes], list[objec
         trial.refusal(lambda out=out: read(out.getvalue() + two))
 
 
-def test_a_compressed_shard_is_no_silent_loss(two: bytes, folder: Path, trial: ModuleType) -> None:
+def test_a_compressed_shard_is_no_silent_loss(two: bytes, folder: Path) -> None:
     (folder / "a.tar").write_bytes(two)
     (folder / "b.tar.gz").write_bytes(gzip.compress(two))
     message = trial.refusal(lambda: list(trial.MAKERS["webdataset"]("set")))
     assert message.endswith("set/b.tar.gz: a compressed shard cannot be read; unpack it to .tar")
 
 
-def test_members_of_every_kind(
-    folder: Path, tmp_path: Path, corpus: ModuleType, trial: ModuleType, read: Callable[[bytes], list[object]]
-) -> None:
+def test_members_of_every_kind(folder: Path, tmp_path: Path, read: Callable[[bytes], list[object]]) -> None:
     """Links, devices, doubled and nameless members are listed; hidden ones and folders are passed over."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:

@@ -1,7 +1,6 @@
 """Tiny pipelines, made once."""
 
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -9,16 +8,17 @@ import torch
 
 from darkroom.inference.packed_unet import FrozenUNet
 from darkroom.inference.pipeline import Pipeline
+from tests.support import pipelines
 
 
 @pytest.fixture(scope="session")
-def make(parts: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pipeline]:
-    """A pipeline of random networks, by the arguments of `parts.assembled`."""
+def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pipeline]:
+    """A pipeline of random networks, by the arguments of `pipelines.assembled`."""
     made: dict[str, Pipeline] = {}
 
     def pipeline(**how: object) -> Pipeline:
         if str(how) not in made:
-            path = parts.assembled(tmp_path_factory.mktemp("pipeline"), **how)
+            path = pipelines.assembled(tmp_path_factory.mktemp("pipeline"), **how)
             made[str(how)] = Pipeline.from_pretrained(path, device="cpu")
         return made[str(how)]
 

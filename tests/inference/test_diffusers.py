@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any, get_args
 
 import pytest
@@ -22,6 +21,7 @@ from darkroom.inference.pipeline import Pipeline
 from darkroom.interop.diffusers import write_scheduler
 from darkroom.interop.scheduler import GUIDANCE_SCALE, SCHEDULERS, STEPS
 from darkroom.interop.single_file import PROCESS as LINEAR
+from tests.support import pipelines
 
 PROMPTS = ["a small red circle", "a large blue square", "a small red circle, and much that is said beyond the end"]
 
@@ -150,9 +150,9 @@ SAID: dict[str, tuple[str, dict[str, Any], tuple[str | None, ...]]] = {
 
 
 @pytest.fixture(scope="module")
-def bare(parts: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A diffusers folder without a word of ours. Leave it as it is."""
-    folder: Path = parts.assembled(tmp_path_factory.mktemp("bare"), prediction_type="epsilon", process=LINEAR)
+    folder: Path = pipelines.assembled(tmp_path_factory.mktemp("bare"), prediction_type="epsilon", process=LINEAR)
     (folder / "pipeline.json").unlink()
     return folder
 

@@ -18,6 +18,7 @@ from darkroom.inference.pipeline import Pipeline
 from darkroom.interop.diffusers import UNET, read_unet
 from darkroom.nn.autoencoder.vae import AutoencoderKL
 from darkroom.nn.denoiser.unet import UNet2DConditionModel
+from tests.support import pipelines
 
 PROMPTS = ["a small red circle", "a large blue square", "a small green square", "a small red circle"]
 Make = Callable[..., Pipeline]
@@ -210,8 +211,8 @@ def test_every_step_can_be_watched(make: Make) -> None:
     assert torch.equal(seen[-1][1], seen[-1][2])  # the last step ends at what was expected
 
 
-def test_the_same_parts_give_the_same_folder(parts: Any, make: Make, tmp_path: Path) -> None:
-    again = Pipeline.from_pretrained(parts.assembled(tmp_path), device="cpu")
+def test_the_same_parts_give_the_same_folder(make: Make, tmp_path: Path) -> None:
+    again = Pipeline.from_pretrained(pipelines.assembled(tmp_path), device="cpu")
     assert again.model_hash == make().model_hash
     assert again.model_hash != make(null="zeros").model_hash
 

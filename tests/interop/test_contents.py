@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from darkroom.inference.folder import PipelineInfo
 from darkroom.inference.pipeline import Pipeline
 from darkroom.interop.diffusers import write_folder
 from darkroom.interop.source import read_model
+from tests.support import pipelines
 
 ADDED = {"id": 999, "content": "<cat-toy>", "special": False, "lstrip": False, "rstrip": False, "normalized": True}
 REFUSED: dict[str, tuple[str, Any, str]] = {
@@ -99,12 +99,10 @@ def test_weights_that_are_not_finite_are_refused_with_their_name(
     assert not (tmp_path / "out").exists()
 
 
-def test_how_a_model_is_drawn_travels_out_and_in(
-    parts: ModuleType, tmp_path: Path, command: Callable[..., tuple[int, str]]
-) -> None:
+def test_how_a_model_is_drawn_travels_out_and_in(tmp_path: Path, command: Callable[..., tuple[int, str]]) -> None:
     """Catches: 12 steps that became 50 on the way; words that the model knows, left behind."""
     sampling = Sampling("ddpm", 12, 2.5, "trailing", variance="beta", guidance_rescale=0.3)
-    ours = parts.assembled(tmp_path / "ours", sampling=sampling, precision="bf16")
+    ours = pipelines.assembled(tmp_path / "ours", sampling=sampling, precision="bf16")
     for name in ("out", "again"):
         source = ours if name == "out" else tmp_path / "back"
         assert command("export", str(tmp_path / name), "--pipeline", str(source)) == (0, "")

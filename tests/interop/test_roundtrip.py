@@ -22,6 +22,7 @@ from darkroom.interop.diffusers import read_vae, write_folder
 from darkroom.interop.model import Weights
 from darkroom.interop.single_file import unsaid, write_single_file
 from darkroom.interop.source import read_model
+from tests.support import pipelines
 
 
 def numbers(weights: Weights) -> dict[str, Tensor]:
@@ -180,8 +181,8 @@ def test_file_folder_and_import_draw_the_same_picture(tiny: Path, made_folder: P
     assert torch.equal(pictures[0], pictures[2])
 
 
-def test_our_own_pipeline_travels_to_a_folder_and_back(parts: ModuleType, tmp_path: Path) -> None:
-    ours = parts.assembled(tmp_path / "ours")
+def test_our_own_pipeline_travels_to_a_folder_and_back(tmp_path: Path) -> None:
+    ours = pipelines.assembled(tmp_path / "ours")
     write_folder(read_model(ours), tmp_path / "out")
     write_imported(read_model(tmp_path / "out"), tmp_path / "out", tmp_path / "back")
     assert bytes_of(ours) == bytes_of(tmp_path / "back")
@@ -207,9 +208,9 @@ def test_our_own_pipeline_travels_to_a_folder_and_back(parts: ModuleType, tmp_pa
     ],
 )
 def test_what_diffusers_cannot_express_is_named(
-    how: dict[str, Any], message: str, parts: ModuleType, tmp_path: Path, command: Callable[..., tuple[int, str]]
+    how: dict[str, Any], message: str, tmp_path: Path, command: Callable[..., tuple[int, str]]
 ) -> None:
-    ours = parts.assembled(tmp_path / "ours", **how)
+    ours = pipelines.assembled(tmp_path / "ours", **how)
     assert not (ours / "model_index.json").exists()
     status, said = command("export", str(tmp_path / "out"), "--pipeline", str(ours))
     assert status == 1
@@ -218,9 +219,9 @@ def test_what_diffusers_cannot_express_is_named(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_shape_that_a_single_file_cannot_say_is_named(parts: ModuleType, tmp_path: Path) -> None:
+def test_a_shape_that_a_single_file_cannot_say_is_named(tmp_path: Path) -> None:
     with pytest.raises(DarkroomError, match=r"unet\.attention_head_dim = 2: a single file cannot say so"):
-        write_single_file(read_model(parts.assembled(tmp_path)), tmp_path / "model.safetensors")
+        write_single_file(read_model(pipelines.assembled(tmp_path)), tmp_path / "model.safetensors")
 
 
 def test_the_encoder_is_read_when_it_is_first_needed(made_folder: Path) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.nn.test_unet import CLASSES, TINY, inputs
 from torch import Tensor
 
 from darkroom.inference import captured
@@ -20,6 +19,7 @@ from darkroom.inference.captured import KEPT, WARM_UP, CapturedNetwork
 from darkroom.inference.packed_unet import FrozenUNet
 from darkroom.nn.denoiser.base import DenoisingNetwork
 from darkroom.nn.denoiser.unet import UNet2DConditionModel
+from tests.support.unets import CLASSES, TINY, inputs
 
 CPU = torch.device("cpu")
 

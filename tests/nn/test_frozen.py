@@ -6,13 +6,13 @@ import weakref
 
 import pytest
 import torch
-from tests.nn.test_unet import CLASSES, CONFIGS, IDS, STABLE, TINY, inputs, predict
 
 from darkroom.core.device import autocast
 from darkroom.core.errors import DarkroomError
 from darkroom.inference.packed_unet import FrozenUNet
 from darkroom.nn.denoiser.unet import UNet2DConditionModel
 from darkroom.nn.layers import packed as frozen_layers
+from tests.support.unets import CLASSES, CONFIGS, IDS, STABLE, TINY, halved, inputs, predict
 
 FP32, BF16 = 1e-5, 2e-2  # relative differences
 
@@ -21,14 +21,6 @@ def trained(config, randomise):
     unet = UNet2DConditionModel(config)
     randomise(unet)
     return unet.eval().requires_grad_(False)
-
-
-def halved(unet):
-    """As pipelines hold a network in bfloat16: convolutions and linear layers."""
-    for module in unet.modules():
-        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
-            module.to(torch.bfloat16)
-    return unet
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)

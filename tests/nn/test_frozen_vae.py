@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.nn.test_frozen import halved
-from tests.nn.test_unet import CONFIGS, IDS, inputs, predict
 
 from darkroom.inference.packed_unet import FrozenUNet
 from darkroom.nn.autoencoder.identity import IdentityAutoencoder
@@ -21,6 +19,7 @@ from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
 from darkroom.nn.denoiser.unet import UNet2DConditionModel
 from darkroom.nn.layers import kernels
 from darkroom.nn.layers import packed as frozen_layers
+from tests.support.unets import CONFIGS, IDS, halved, inputs, predict
 
 CONFIG = AutoencoderKLConfig(block_out_channels=(16, 32, 32), norm_num_groups=8, layers_per_block=2)
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2e-2}

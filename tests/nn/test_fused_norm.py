@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.nn.test_unet import inputs, predict
 from torch import Tensor, nn
 
 from darkroom.core.device import autocast, channels_last
@@ -20,6 +19,7 @@ from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
 from darkroom.nn.layers import fused_norm, kernels
 from darkroom.nn.layers.fused_norm import enlarged, layer_normed, normed
 from darkroom.nn.layers.recompute import checkpoint_activations
+from tests.support.unets import inputs, predict
 
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")

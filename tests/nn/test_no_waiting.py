@@ -10,7 +10,6 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from tests.nn.test_unet import TINY
 from torch import Tensor
 
 from darkroom.config.choices import SamplerName
@@ -20,6 +19,7 @@ from darkroom.diffusion.schedule import DiscreteVP
 from darkroom.inference.captured import CapturedNetwork
 from darkroom.inference.packed_unet import FrozenUNet
 from darkroom.nn.denoiser.unet import UNet2DConditionModel
+from tests.support.unets import TINY
 
 META = torch.device("meta")
 

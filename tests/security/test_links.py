@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,15 +18,16 @@ from darkroom.interop.diffusers import folder_weights, read_unet_config
 from darkroom.interop.source import read_model
 from darkroom.interop.tokenizer import read_tokenizer
 from darkroom.training.trained import imported_config
+from tests.support import pipelines
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def made(parts: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pipeline that is a diffusers folder too. Leave it as it is."""
-    made: Path = parts.assembled(tmp_path_factory.mktemp("made"))
+    made: Path = pipelines.assembled(tmp_path_factory.mktemp("made"))
     return made
 
 

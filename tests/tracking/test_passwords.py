@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import mlflow
@@ -26,9 +25,10 @@ from darkroom.serving.registry import register
 from darkroom.tracking import serve, stage_run
 from darkroom.tracking.query import RunQuery
 from darkroom.tracking.secrets import hide_secrets
+from tests.support import pipelines
 
 if TYPE_CHECKING:
-    from tests.tracking.conftest import Server
+    from tests.support.mlflow_server import Server
 
 USER, PASSWORD = "me@home", "ge@h/e:i%m#ü"
 ENCODED = "ge%40h%2Fe%3Ai%25m%23%C3%BC"
@@ -97,12 +97,7 @@ def check_silent(*texts: str) -> None:
 
 @pytest.mark.parametrize("way", ["in the address", "in the environment"])
 def test_a_run_is_kept_behind_user_and_password(
-    way: str,
-    guarded: str,
-    behind: "Server",
-    parts: ModuleType,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    way: str, guarded: str, behind: "Server", monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     if way == "in the address":
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me%40home:{ENCODED}@{guarded}/")
@@ -120,7 +115,7 @@ def test_a_run_is_kept_behind_user_and_password(
     found = client.get_run(run.id)
     assert found.info.status == "FINISHED"
     assert {a.path for a in client.list_artifacts(run.id)} >= {"notes.txt", "manifest.json"}
-    pipeline = parts.assembled(Path("artifacts"))
+    pipeline = pipelines.assembled(Path("artifacts"))
     defaults = {"num_inference_steps": 1, "guidance_scale": 1.0, "sampler": "ddim", "strength": 0.5}
     about, demanded = Description("a card", "a ring", {}, defaults, {}), Thresholds(False, None, None, None, True)
     first = register(Path(pipeline), about, demanded, promote=True)

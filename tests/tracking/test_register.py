@@ -14,7 +14,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import mlflow
@@ -30,6 +29,7 @@ from darkroom.evaluation.card import write_card
 from darkroom.inference.defaults import EXAMPLE
 from darkroom.tracking import stage_run
 from darkroom.tracking.store import Store
+from tests.support import pipelines
 
 PIPELINE = Path("artifacts/pipeline")
 PROMPT = "a small red circle"
@@ -86,9 +86,9 @@ def around(value: float, half: float = 0.02) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def made(parts: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pipeline of random networks with its model card."""
-    folder: Path = parts.assembled(tmp_path_factory.mktemp("made"))
+    folder: Path = pipelines.assembled(tmp_path_factory.mktemp("made"))
     describe(folder)
     return folder
 

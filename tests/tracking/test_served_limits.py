@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -29,6 +28,7 @@ from darkroom.serving.body import check
 from darkroom.serving.limits import MLFLOW_SECONDS, BusyError, EndingError, LimitError, Limits, RefusedError, variable
 from darkroom.serving.queueing import Arrival, LeftError, Queue, Watch, arrival, end_with_the_server
 from darkroom.serving.service import Service
+from tests.support import pipelines
 
 PROMPT = "a small red circle"
 ROW = {"prompt": PROMPT}
@@ -36,8 +36,8 @@ PARAMS = ("guidance_scale", "num_inference_steps", "sampler", "seed", "strength"
 
 
 @pytest.fixture(scope="module")
-def pipeline(parts: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    return Pipeline.from_pretrained(parts.assembled(tmp_path_factory.mktemp("served")), device="cpu")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    return Pipeline.from_pretrained(pipelines.assembled(tmp_path_factory.mktemp("served")), device="cpu")
 
 
 @pytest.fixture
@@ -178,11 +178,9 @@ def test_large_pictures_are_drawn_a_few_at_a_time(pipeline: Pipeline, monkeypatc
 
 
 @pytest.mark.parametrize(("sampler", "steps"), [("ddim", 1000), ("ode", 2)])
-def test_drawing_stops_at_its_deadline(
-    sampler: SamplerName, steps: int, parts: ModuleType, tmp_path: Path, asked: list[str]
-) -> None:
+def test_drawing_stops_at_its_deadline(sampler: SamplerName, steps: int, tmp_path: Path, asked: list[str]) -> None:
     """Of ode too, whose steps are hundreds of evaluations apart: catches a look between steps alone."""
-    folder = parts.assembled(tmp_path, sampling=Sampling(sampler, steps, 3.0, "linspace"))
+    folder = pipelines.assembled(tmp_path, sampling=Sampling(sampler, steps, 3.0, "linspace"))
     service = Service(Pipeline.from_pretrained(folder, device="cpu"), Limits(seconds=1.0))
     service.draw([ROW], {"sampler": "ddim", "num_inference_steps": 2})
     first, began = len(asked), time.monotonic()

@@ -32,6 +32,7 @@ from darkroom.serving.limits import Limits
 from darkroom.serving.model_folder import CODE, Description
 from darkroom.serving.registry import register, take_out
 from darkroom.tracking.store import Store
+from tests.support import pipelines
 
 ROOT = Path(__file__).parents[2]
 SOON = 8.0  # seconds: that a refusal may take beside other tests
@@ -57,8 +58,8 @@ def requests(load: Callable[[Path], ModuleType]) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def made(parts: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = parts.assembled(tmp_path_factory.mktemp("made"))
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = pipelines.assembled(tmp_path_factory.mktemp("made"))
     return folder
 
 

@@ -20,7 +20,7 @@ from darkroom.tracking.outbox.journal import pending, replay
 from darkroom.tracking.store import Store
 
 if TYPE_CHECKING:
-    from tests.tracking.conftest import Server
+    from tests.support.mlflow_server import Server
 
 UNET = Path("artifacts/unet")
 PARAMS = {"train_unet": {"steps": 30}}

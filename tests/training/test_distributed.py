@@ -3,12 +3,11 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,23 +16,19 @@ from torch import Tensor, nn
 
 from darkroom.core.errors import DarkroomError
 from darkroom.training.engine.distributed import ALONE, CPU, Processes, _buckets
+from tests.support import pair
+from tests.support.projects import ROOT
 
-PAIR = Path(__file__).with_name("pair.py")
 HERE = "unet", "vae", "contrastive"
 
 
 @pytest.fixture(scope="module")
-def pair(load: Callable[[Path], ModuleType]) -> ModuleType:
-    return load(PAIR)
-
-
-@pytest.fixture(scope="module")
-def made(pair: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """All trainings, by one process and by two: {"one": {name: Made}, "two": …}. This process is the one that leads."""
     folder = tmp_path_factory.mktemp("pair")
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # other threads, other last bits
-    command = [sys.executable, str(PAIR), str(folder)]
-    other = subprocess.Popen(command, env=os.environ | threads, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "tests.support.pair", str(folder)]
+    other = subprocess.Popen(command, cwd=ROOT, env=os.environ | threads, stderr=subprocess.DEVNULL)
     with other, pytest.MonkeyPatch.context() as patch:
         patch.setattr("darkroom.training.engine.distributed.TIMEOUT", timedelta(seconds=60))  # it may not come
         try:
@@ -67,7 +62,7 @@ def test_where_numbers_are_rounded_to_bf16_they_are_close(
     assert two == pytest.approx(one, rel=within)
 
 
-def test_two_that_lost_each_other_go_on_as_if_they_had_not(made: dict[str, dict[str, Any]], pair: ModuleType) -> None:
+def test_two_that_lost_each_other_go_on_as_if_they_had_not(made: dict[str, dict[str, Any]]) -> None:
     """To the bit: weights, averages, moments, and the batches of alike captions."""
     expected, lost, resumed = (made["two"][name] for name in ("contrastive", "lost", "resumed"))
     assert lost.values == expected.values[: pair.LOST_AT]
@@ -76,14 +71,12 @@ def test_two_that_lost_each_other_go_on_as_if_they_had_not(made: dict[str, dict[
         assert torch.equal(found, wanted)
 
 
-def test_two_can_go_on_where_one_was_lost(made: dict[str, dict[str, Any]], pair: ModuleType) -> None:
+def test_two_can_go_on_where_one_was_lost(made: dict[str, dict[str, Any]]) -> None:
     went_on, expected = made["two"]["gone on from one"], made["one"]["vae"]
     assert values(went_on, "loss") == pytest.approx(values(expected, "loss")[pair.EVERY :], rel=1e-6)
 
 
-def test_a_loss_that_is_no_number_in_one_process_stops_all_before_the_update(
-    made: dict[str, dict[str, Any]], pair: ModuleType
-) -> None:
+def test_a_loss_that_is_no_number_in_one_process_stops_all_before_the_update(made: dict[str, dict[str, Any]]) -> None:
     one, two = made["one"]["diverging"], made["two"]["diverging"]
     assert one.error.startswith(f"step {pair.DIES_AT}: loss is nan at learning rate")
     assert two.error == one.error
@@ -96,9 +89,7 @@ def test_processes_that_begin_differently_are_refused(made: dict[str, dict[str, 
     )
 
 
-def test_the_end_of_the_other_process_is_an_error_of_one_line(
-    made: dict[str, dict[str, Any]], pair: ModuleType
-) -> None:
+def test_the_end_of_the_other_process_is_an_error_of_one_line(made: dict[str, dict[str, Any]]) -> None:
     dying = made["two"]["dying"]
     assert len(dying.values) == pair.DIES_AT
     assert dying.error.startswith("the processes of this training lost each other (")

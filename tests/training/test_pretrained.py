@@ -27,6 +27,7 @@ from darkroom.tracking import Run
 from darkroom.tracking.note import Account
 from darkroom.training.pretrained_unet import read_pretrained_unet
 from darkroom.training.trained import read_pretrained_autoencoder, read_pretrained_text_encoder
+from tests.support import pipelines
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -61,10 +62,10 @@ SMALL: dict[str, Any] = {  # the recipe, for the model that `parts` makes
 
 
 @pytest.fixture(scope="module")
-def made(parts: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `darkroom import` writes, of a model with a scaling factor of its own. Leave it as it is."""
     folder = tmp_path_factory.mktemp("imported")
-    ours = parts.assembled(folder / "ours")
+    ours = pipelines.assembled(folder / "ours")
     write_imported(read_model(ours), ours, folder / "model")
     return folder / "model"
 
@@ -252,27 +253,25 @@ def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def prepare(parts: ModuleType, channels: int = 3) -> None:
+def prepare(channels: int = 3) -> None:
     """A few captioned pictures of noise in data/prepared."""
     rng = np.random.default_rng(0)
-    writer = PreparedWriter(Path("data/prepared"), "noise", (), True, parts.SIZE, channels)
-    for i, caption in enumerate(parts.CAPTIONS):
-        shape = (parts.SIZE, parts.SIZE, 3)[: 3 if channels == 3 else 2]
+    writer = PreparedWriter(Path("data/prepared"), "noise", (), True, pipelines.SIZE, channels)
+    for i, caption in enumerate(pipelines.CAPTIONS):
+        shape = (pipelines.SIZE, pipelines.SIZE, 3)[: 3 if channels == 3 else 2]
         pixels = rng.integers(0, 256, shape, dtype=np.uint8)
         writer.add("train" if i % 2 else "validation", Row(pixels, f"{i}.png", caption, (), ()))
     writer.finish()
 
 
 @pytest.fixture
-def stage(
-    made: Path, parts: ModuleType, load: Callable[[Path], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Stage:
+def stage(made: Path, load: Callable[[Path], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     """Runs a stage, with other parameters if some are given, in a project with an imported model and pictures."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(made, IMPORTED)
-    prepare(parts)
+    prepare()
     recipe = merged(read(ROOT / "recipes" / "sd15-finetune-tiny.yaml"), SMALL)
-    recipe["train_unet"]["process"] = parts.COSINE
+    recipe["train_unet"]["process"] = pipelines.COSINE
 
     def run(name: str, **changes: Any) -> Any:
         params = Params.model_validate(merged(recipe, {name: changes}))
@@ -302,7 +301,7 @@ def test_the_stages_go_on_from_where_the_import_ended(stage: Stage) -> None:
     assert read_json("reports/train_unet/metrics.json")["init_from"] == content_hash(imported / "unet")
 
 
-def test_the_stages_refuse_what_does_not_fit_the_import(stage: Stage, parts: ModuleType) -> None:
+def test_the_stages_refuse_what_does_not_fit_the_import(stage: Stage) -> None:
     with pytest.raises(DarkroomError, match=rf"train_vae\.layers_per_block = 2, but {IMPORTED}/vae has 1; they must"):
         stage("train_vae", layers_per_block=2)
     stage("train_vae")
@@ -311,6 +310,6 @@ def test_the_stages_refuse_what_does_not_fit_the_import(stage: Stage, parts: Mod
     with pytest.raises(DarkroomError, match=r"scaling = 'imported', but artifacts/vae/config\.json brings no"):
         stage("cache_latents")
     shutil.rmtree("data/prepared")
-    prepare(parts, channels=1)
+    prepare(channels=1)
     with pytest.raises(DarkroomError, match=rf"prepare_data\.channels = 1, but {IMPORTED}/vae takes 3"):
         stage("train_vae")

@@ -1,8 +1,6 @@
 """Batches made ahead, and losses in two halves: the same training, to the bit, whatever a step is made of."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +9,7 @@ from torch import Tensor
 
 from darkroom.training.engine.batches import AHEAD, Batch, Feeder, feeder
 from darkroom.training.engine.distributed import ALONE
+from tests.support import pair
 
 CPU = torch.device("cpu")
 
@@ -75,11 +74,9 @@ def tensors(state: Any) -> Iterator[Tensor]:
 
 
 @pytest.mark.parametrize("training", ["unet", "vae", "contrastive"])
-def test_a_training_fed_ahead_is_the_training(
-    training: str, load: Callable[[Path], ModuleType], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_training_fed_ahead_is_the_training(training: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, but for the copies: to the bit, over the start of a critic and over searches for hard negatives."""
-    make = getattr(load(Path(__file__).with_name("pair.py")), training)
+    make = getattr(pair, training)
     expected, fed, get = make(ALONE).run(), [], Feeder.get
     monkeypatch.setattr("darkroom.training.engine.steps.makes_ahead", lambda phases: True)
     monkeypatch.setattr(Feeder, "get", lambda self, step, end: (fed.append(step), get(self, step, end))[1])

@@ -1,4 +1,4 @@
-"""What two processes train together in test_distributed: the test is one, this file, run as a script, the other.
+"""What two processes train together in test_distributed: the test is one, this module, run as a script, the other.
 
 Both go through the same trainings in the same order; `alone` is what one process makes of them.
 """
@@ -8,9 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -33,6 +31,7 @@ from darkroom.training.engine.distributed import ALONE, CPU, Processes
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loss, Phase, train
 from darkroom.training.hard_negatives import HardNegativesConfig
+from tests.support.worlds import World
 
 STEPS, FEW, CRITIC_FROM, HARD_FROM, EVERY, LOST_AT, DIES_AT = 50, 12, 10, 10, 20, 30, 3
 N, SIDE, WORDS, LENGTH = 40, 8, 12, 6
@@ -118,7 +117,7 @@ def setting(processes: Processes, batch_size: int = 8) -> TrainingContext:
 
 def unet(processes: Processes, steps: int = STEPS, accumulation: int = 1, **changes: object) -> Training:
     """With parts that are not equally large."""
-    task = conftest.World("text", setting(processes, 9)).task()
+    task = World("text", setting(processes, 9)).task()
     phases = [Phase("", task.unet, adamw(**changes), task.loss)]
     return Training(phases, processes, accumulation, 9, steps)
 
@@ -230,18 +229,6 @@ def alone(folder: Path) -> dict[str, Made]:
     made = alike(ALONE)
     vae(ALONE).run(folder / "one", lose_at=EVERY + 1)
     return made
-
-
-def _load(path: Path) -> ModuleType:
-    spec = spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-conftest = _load(Path(__file__).with_name("conftest.py"))
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """MLflow's server, ready to start at once: `mlflow server` needs ten seconds to import itself, every time.
 
-python mlflow_server.py FOLDER PORT reads "start" and "stop" from standard input. Each start is a new process with the
+python mlflow_process.py FOLDER PORT reads "start" and "stop" from standard input. Each start is a new process with the
 imports done and nothing else; each stop is the end of that process.
 """
 
