@@ -19,13 +19,12 @@ from darkroom.evaluation.alignment import Check, attribute_checks
 from darkroom.evaluation.examiner import Bench, Examiner
 from darkroom.evaluation.features import Judge
 from darkroom.nn.judge.classifier import JUDGES
-from darkroom.nn.judge.conv_tower import ConvTowerConfig
 from darkroom.training.engine.context import TrainingContext
-from darkroom.training.judge import JudgeShape, make_judges
+from darkroom.training.judge import make_judges
+from tests.support import networks
 
 CPU, SIZE = torch.device("cpu"), 16
 HEADS = (Head("color", ("red", "green", "blue")), Head("side", ("left", "right")), Head("dot", ("dark", "light")))
-TEXT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 
 
 @dataclass
@@ -75,9 +74,9 @@ def splits(**how: Any) -> dict[str, Split]:
 
 
 def trained(of: dict[str, Split], steps: int, rate: float = 3e-3) -> list[Judge]:
-    shape, setting = JudgeShape(ConvTowerConfig(3, 16, 1), TEXT, 530, 8), TrainingContext(32, 0, "fp32", CPU)
+    image, text, setting = networks.tower(), networks.captions(), TrainingContext(32, 0, "fp32", CPU)
     with seeded(0, "evaluator"):
-        made = make_judges(of["train"].info, of, shape, setting)  # type: ignore[arg-type]
+        made = make_judges(of["train"].info, of, image, text, setting)  # type: ignore[arg-type]
     for judge in made.each.values():
         optimizer = torch.optim.Adam(judge.network.parameters(), lr=rate)
         for step in range(steps):
@@ -91,7 +90,7 @@ def trained(of: dict[str, Split], steps: int, rate: float = 3e-3) -> list[Judge]
         Judge(
             name,
             i,
-            made.each[name].config["kind"],
+            made.each[name].kind,
             heads,
             made.each[name].network.eval().requires_grad_(False),  # type: ignore[arg-type]
             made.each[name].tokenizer,

@@ -17,8 +17,8 @@ from darkroom.diffusion.denoiser import Condition, Denoiser
 from darkroom.diffusion.generate import Sampling, generate
 from darkroom.diffusion.schedule import DiscreteVP
 from darkroom.inference.captured import CapturedNetwork
-from darkroom.inference.packed_unet import FrozenUNet
-from darkroom.nn.denoiser.unet import UNet2DConditionModel
+from darkroom.inference.packed_unet import PackedUNet
+from tests.support.networks import built
 from tests.support.unets import TINY
 
 META = torch.device("meta")
@@ -30,7 +30,7 @@ def walk(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tensor]:
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which knows no meta device
 
     def drawn(sampler: SamplerName, plant: Callable[[Tensor], Any] = lambda output: None) -> Tensor:
-        unet = FrozenUNet(UNet2DConditionModel(TINY).to(META).eval().requires_grad_(False))
+        unet = PackedUNet(built(TINY).to(META).eval().requires_grad_(False))
         made = CapturedNetwork(unet, META, "fp32")
 
         def network(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
@@ -38,10 +38,10 @@ def walk(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tensor]:
             plant(output)
             return output
 
-        width = TINY.cross_attention_dim
+        width = TINY.sizes.cross_attention_dim
         assert width is not None
         condition, null = (Condition(unet.prepare_context(torch.empty(2, 5, width, device=META))) for _ in range(2))
-        start = torch.empty(2, TINY.in_channels, 16, 16, device=META)
+        start = torch.empty(2, TINY.sizes.in_channels, 16, 16, device=META)
         how = Sampling(sampler, 6, 3.0, "leading", steps_offset=1)
         denoiser = Denoiser(network, DiscreteVP("scaled_linear", 0.00085, 0.012, 1000), "epsilon")
         with torch.no_grad():

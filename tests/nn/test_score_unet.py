@@ -3,22 +3,24 @@
 import pytest
 import torch
 
+from darkroom.config.denoisers import DenoiserSpec
 from darkroom.core.errors import DarkroomError
-from darkroom.nn.denoiser.score_unet import CLASS_DIM, ScoreUNet, ScoreUNetConfig, _SpatialTransformer
+from darkroom.nn.denoiser.score_unet import CLASS_DIM, _SpatialTransformer
+from tests.support.networks import built, score
 
-CONCAT, RESIDUAL = ScoreUNetConfig("concat"), ScoreUNetConfig("residual")
-TRANSFORMER = ScoreUNetConfig("transformer", num_classes=10)
+CONCAT, RESIDUAL = score("concat"), score("residual")
+TRANSFORMER = score("transformer", classes=10)
 CONFIGS = [CONCAT, RESIDUAL, TRANSFORMER]
-IDS = [config.variant for config in CONFIGS]
+IDS = [config.network.variant for config in CONFIGS]
 NULL = 10
 
 
 def inputs(config, n=3):
-    side = config.sample_size
+    side = config.sizes.sample_size
     return {
-        "sample": torch.randn(n, config.in_channels, side, side),
+        "sample": torch.randn(n, config.sizes.in_channels, side, side),
         "timestep": torch.tensor([0.01, 421.5, 999.99])[:n],
-        "class_labels": torch.tensor([0, 3, NULL])[:n] if config.num_classes else None,
+        "class_labels": torch.tensor([0, 3, NULL])[:n] if config.sizes.num_classes else None,
     }
 
 
@@ -32,7 +34,7 @@ def shapes(network):
     ids=IDS,
 )
 def test_has_as_many_parameters_as_published_of_which_the_frequencies_are_frozen(config, parameters):
-    network = ScoreUNet(config)
+    network = built(config)
     assert sum(p.numel() for p in network.parameters()) == parameters
     assert [(name, p.numel()) for name, p in network.named_parameters() if not p.requires_grad] == [
         ("frequencies", 128)
@@ -41,7 +43,7 @@ def test_has_as_many_parameters_as_published_of_which_the_frequencies_are_frozen
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
 def test_sides_shrink_and_grow_as_published_and_come_out_as_they_went_in(config):
-    network, sides = ScoreUNet(config), []
+    network, sides = built(config), []
     for stage in (*network.down, *network.up):
         stage.register_forward_hook(lambda module, given, out: sides.append(out.shape[-1]))
     assert network(**inputs(config)).shape == (3, 1, 28, 28)
@@ -49,7 +51,7 @@ def test_sides_shrink_and_grow_as_published_and_come_out_as_they_went_in(config)
 
 
 def test_variants_differ_in_their_skips_and_their_transformers_alone():
-    concat, residual, transformer = (shapes(ScoreUNet(config)) for config in CONFIGS)
+    concat, residual, transformer = (shapes(built(config)) for config in CONFIGS)
     assert concat.keys() == residual.keys()
     assert {name for name in concat if concat[name] != residual[name]} == {
         "up.1.conv.weight",
@@ -62,14 +64,14 @@ def test_variants_differ_in_their_skips_and_their_transformers_alone():
 
 def awake(config):
     """A network whose output no longer starts at zero."""
-    network = ScoreUNet(config)
+    network = built(config)
     network.conv_out.reset_parameters()
     return network
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
 def test_it_predicts_nothing_at_first(config):
-    network = ScoreUNet(config)
+    network = built(config)
     assert torch.equal(network(**inputs(config)), torch.zeros_like(inputs(config)["sample"]))
     network(**inputs(config)).sum().backward()
     assert network.conv_out.weight.grad.abs().max() > 0
@@ -93,7 +95,7 @@ def test_the_time_matters_over_its_whole_range(config):
 
 
 def test_times_are_told_as_sines_and_cosines_of_the_frequencies():
-    network = ScoreUNet(CONCAT)
+    network = built(CONCAT)
     angle = 2 * torch.pi * network.frequencies.double() * 0.25
     found = network._features(torch.tensor([250.0]))
     assert torch.allclose(found[0].double(), torch.cat([angle.sin(), angle.cos()]), atol=1e-4)
@@ -147,28 +149,28 @@ def test_bfloat16_agrees_to_its_precision_and_leaves_the_time_exact(relative_dif
 
 @pytest.mark.parametrize("side", [20, 28, 36])
 def test_other_sides_come_out_as_they_went_in(side):
-    config = ScoreUNetConfig("concat", sample_size=side)
-    assert ScoreUNet(config)(**inputs(config)).shape[2:] == (side, side)
+    config = score("concat", side)
+    assert built(config)(**inputs(config)).shape[2:] == (side, side)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"variant": "dense"}, "variant = 'dense': choose from concat, residual, transformer"),
-        ({"variant": "concat", "sample_size": 32}, r"sample_size = 32: .* sides of 8 n \+ 4 from 20 on; give 28"),
-        ({"variant": "concat", "sample_size": 12}, "sample_size = 12"),
-        ({"variant": "residual", "num_classes": 10}, "num_classes = 10 does not go with variant = 'residual'"),
-        ({"variant": "transformer"}, "num_classes = None does not go with variant = 'transformer'"),
+        ({"network": {"variant": "dense"}}, "variant = 'dense': give concat or residual or transformer"),
+        ({"sizes": {"sample_size": 32}}, r"'score_unet' takes sides of 8 n \+ 4 from 20 on, not 32"),
+        ({"sizes": {"sample_size": 12}}, "not 12"),
+        ({"sizes": {"num_classes": 10}}, "takes the condition 'none', not 'class'"),
+        ({"network": {"variant": "transformer"}}, "takes the condition 'class', not 'none'"),
     ],
 )
 def test_bad_configs_are_refused_in_one_line(change, message):
     with pytest.raises(DarkroomError, match=message) as caught:
-        ScoreUNetConfig(**change)
+        DenoiserSpec.read({k: v | change.get(k, {}) for k, v in CONCAT.model_dump().items()}, "file", "fix it")
     assert "\n" not in str(caught.value)
 
 
 def test_what_does_not_fit_is_refused():
-    plain, asked = ScoreUNet(CONCAT), ScoreUNet(TRANSFORMER)
+    plain, asked = built(CONCAT), built(TRANSFORMER)
     sample, t, labels = torch.randn(1, 1, 28, 28), torch.zeros(1), torch.zeros(1, dtype=torch.int64)
     with pytest.raises(DarkroomError, match="ScoreUNet takes no class labels, but they are given"):
         plain(sample, t, None, labels)

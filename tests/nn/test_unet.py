@@ -1,19 +1,22 @@
 """UNet2DConditionModel: the same network as diffusers', prepared contexts, zero initialisation, refusals."""
 
 import json
-from dataclasses import asdict
 
 import pytest
 import torch
 
+from darkroom.config.denoisers import UNet2DConditionConfig, UNetSpec
+from darkroom.config.networks import read_section
 from darkroom.core.errors import DarkroomError
-from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig, select_context
+from darkroom.interop.configs import unet_config
+from darkroom.nn.denoiser.unet import select_context
+from tests.support.networks import built
 from tests.support.unets import CLASSES, CONFIGS, IDS, TINY, inputs, predict
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
 def test_is_diffusers_unet(diffusers, randomise, relative_difference, config):
-    ours, theirs = UNet2DConditionModel(config), diffusers.UNet2DConditionModel(**config.to_diffusers()).eval()
+    ours, theirs = built(config), diffusers.UNet2DConditionModel(**unet_config(config)).eval()
     randomise(ours)
     theirs.load_state_dict(ours.state_dict(), strict=True)
     x = inputs(config)
@@ -25,8 +28,8 @@ def test_is_diffusers_unet(diffusers, randomise, relative_difference, config):
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
 def test_takes_diffusers_weights(diffusers, epsilons, config):
-    theirs = diffusers.UNet2DConditionModel(**config.to_diffusers())
-    ours = UNet2DConditionModel(config)
+    theirs = diffusers.UNet2DConditionModel(**unet_config(config))
+    ours = built(config)
     ours.load_state_dict(theirs.state_dict(), strict=True)
     assert all(torch.equal(value, theirs.state_dict()[key]) for key, value in ours.state_dict().items())
     assert epsilons(ours) == epsilons(theirs)
@@ -34,14 +37,14 @@ def test_takes_diffusers_weights(diffusers, epsilons, config):
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
 def test_every_weight_learns(config):
-    unet = UNet2DConditionModel(config)
+    unet = built(config)
     predict(unet, **inputs(config)).square().mean().backward()
     silent = [n for n, p in unet.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
     assert silent == []
 
 
 def test_gradients_reach_the_words_through_the_prepared_context(randomise):
-    unet = UNet2DConditionModel(TINY)
+    unet = built(TINY)
     randomise(unet)
     x = inputs(TINY)
     words = x.pop("words").requires_grad_()
@@ -50,7 +53,7 @@ def test_gradients_reach_the_words_through_the_prepared_context(randomise):
 
 
 def test_every_condition_changes_the_prediction(randomise):
-    text, classes = UNet2DConditionModel(TINY), UNet2DConditionModel(CLASSES)
+    text, classes = built(TINY), built(CLASSES)
     randomise(text)
     randomise(classes)
     x, y = inputs(TINY), inputs(CLASSES)
@@ -60,7 +63,7 @@ def test_every_condition_changes_the_prediction(randomise):
 
 
 def test_a_context_prepared_once_serves_any_batch(randomise, relative_difference):
-    unet = UNet2DConditionModel(TINY)
+    unet = built(TINY)
     randomise(unet)
     captions, null = torch.randn(2, 6, 10), torch.randn(1, 6, 10)
     prepared = unet.prepare_context(torch.cat([captions, null]))
@@ -71,7 +74,7 @@ def test_a_context_prepared_once_serves_any_batch(randomise, relative_difference
 
 
 def test_a_sample_does_not_depend_on_its_batch(randomise, relative_difference):
-    unet = UNet2DConditionModel(TINY)
+    unet = built(TINY)
     randomise(unet)
     x = inputs(TINY)
     together = predict(unet, **x)
@@ -80,7 +83,7 @@ def test_a_sample_does_not_depend_on_its_batch(randomise, relative_difference):
 
 
 def test_channels_last_changes_nothing_but_the_order_in_memory(randomise, relative_difference):
-    unet = UNet2DConditionModel(TINY)
+    unet = built(TINY)
     randomise(unet)
     x = inputs(TINY)
     expected = predict(unet, **x)
@@ -91,7 +94,7 @@ def test_channels_last_changes_nothing_but_the_order_in_memory(randomise, relati
 
 
 def test_bfloat16_agrees_to_its_precision(randomise, relative_difference):
-    unet = UNet2DConditionModel(TINY)
+    unet = built(TINY)
     randomise(unet)
     x = inputs(TINY)
     with torch.no_grad():
@@ -102,7 +105,7 @@ def test_bfloat16_agrees_to_its_precision(randomise, relative_difference):
 
 
 def test_weights_of_16_bits_leave_the_timestep_exact(randomise, relative_difference):
-    unet = UNet2DConditionModel(TINY)
+    unet = built(TINY)
     randomise(unet)
     x = inputs(TINY)
     with torch.no_grad():
@@ -114,29 +117,29 @@ def test_weights_of_16_bits_leave_the_timestep_exact(randomise, relative_differe
 
 def test_config_survives_json():
     for config in CONFIGS:
-        assert UNetConfig(**json.loads(json.dumps(asdict(config)))) == config
+        assert UNetSpec.read(json.loads(json.dumps(config.model_dump())), "config.json", "") == config
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"norm_num_groups": 3}, r"block_out_channels\[0\] = 8 is not divisible by norm_num_groups = 3"),
-        ({"attention_head_dim": 3}, r"block_out_channels\[0\] = 8 is not divisible by attention_head_dim = 3"),
-        ({"attention_head_dim": (2, 3)}, r"block_out_channels\[1\] = 16 is not divisible by attention_head_dim = 3"),
-        ({"attention_head_dim": (2, 2, 2)}, "attention_head_dim has 3 entries"),
-        ({"down_block_types": ("DownBlock2D",)}, "down_block_types has 1 entries"),
-        ({"down_block_types": ("DownBlock2D", "UpBlock2D")}, "unknown block type 'UpBlock2D'"),
-        ({"block_out_channels": (), "down_block_types": (), "up_block_types": ()}, "block_out_channels"),
+        ({"norm_num_groups": 3}, r"block_out_channels\.0 = 8 is not divisible by norm_num_groups = 3"),
+        ({"num_attention_heads": [3, 2]}, r"block_out_channels\.0 = 8 is not divisible by num_attention_heads\.0 = 3"),
+        ({"num_attention_heads": [2, 3]}, r"block_out_channels\.1 = 16 is not divisible by num_attention_heads\.1 = 3"),
+        ({"num_attention_heads": [2, 2, 2]}, "num_attention_heads has not 2 entries"),
+        ({"down_block_types": ["DownBlock2D"]}, "down_block_types has not 2 entries"),
+        ({"down_block_types": ["DownBlock2D", "UpBlock2D"]}, r"down_block_types\.1 = 'UpBlock2D': give DownBlock2D or"),
+        ({"block_out_channels": [], "down_block_types": [], "up_block_types": []}, "block_out_channels"),
     ],
 )
 def test_bad_configs_are_refused_in_one_line(change, message):
     with pytest.raises(DarkroomError, match=message) as caught:
-        UNetConfig(**{**asdict(TINY), **change})
+        read_section(UNet2DConditionConfig, {**TINY.network.model_dump(), **change}, "file", "fix it")
     assert "\n" not in str(caught.value)
 
 
 def test_a_condition_that_does_not_fit_is_refused():
-    text, classes = UNet2DConditionModel(TINY), UNet2DConditionModel(CLASSES)
+    text, classes = built(TINY), built(CLASSES)
     sample, t, labels = torch.randn(1, 4, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.int64)
     context = text.prepare_context(torch.randn(1, 6, 10))
     with pytest.raises(DarkroomError, match="needs text embeddings, but none are given"):

@@ -15,9 +15,9 @@ from darkroom.core.symlinks import check_inside
 from darkroom.core.weights import load_weights
 from darkroom.inference.folder import PipelineInfo
 from darkroom.interop.diffusers import folder_weights, read_unet_config
+from darkroom.interop.pretrained import check_imported
 from darkroom.interop.source import read_model
 from darkroom.interop.tokenizer import read_tokenizer
-from darkroom.training.trained import imported_config
 from tests.support import pipelines
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -55,7 +55,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
         lambda f: folder_weights(read_unet_config(f / "unet"), f / "unet", Path(WEIGHTS).name),
     ),
     "a network of our own": (WEIGHTS, lambda f: load_weights(torch.nn.Linear(1, 1), f / WEIGHTS, CPU)),
-    "an imported part": ("vae/config.json", lambda f: imported_config(f / "unet")),
+    "an imported part": ("vae/config.json", lambda f: check_imported(f / "unet")),
 }
 
 

@@ -88,7 +88,8 @@ class DenoiserConfig(Section):
         Raises:
             ValueError: the key and what it takes.
         """
-        self.check_side(sizes.sample_size)
+        if self.fixed_side:
+            self.check_side(sizes.sample_size)
         self.check_condition(sizes.condition)
 
 

@@ -19,7 +19,7 @@ from darkroom.diffusion.denoiser import Condition
 from darkroom.inference.captured import CapturedNetwork
 from darkroom.inference.folder import DIFFUSERS_KIND, PipelineInfo
 from darkroom.inference.options import Tally
-from darkroom.inference.packed_unet import FrozenUNet
+from darkroom.inference.packed_unet import PackedUNet
 from darkroom.interop.checkpoint import check_keys, open_checkpoint
 from darkroom.interop.contents import INDEX
 from darkroom.interop.diffusers import TEXT_ENCODER, TOKENIZER, UNET, VAE, read_text_encoder, read_unet, read_vae
@@ -99,7 +99,7 @@ def read_parts(
 
 
 def _for_drawing(unet: UNet2DConditionModel, device: torch.device) -> DenoisingNetwork:
-    return FrozenUNet(unet) if device.type in ("cpu", "cuda") else unet.stored()
+    return PackedUNet(unet) if device.type in ("cpu", "cuda") else unet.stored()
 
 
 def halved(network: DenoisingNetwork) -> DenoisingNetwork:

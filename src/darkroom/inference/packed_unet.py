@@ -2,7 +2,7 @@
 
 Queries, keys and values are one product, and so are the two halves of a gated layer. A batch has one time, which on
 CPUs is embedded once; what it adds to a ResNet block is part of the bias of the block's convolution, and on CUDA of the
-norm behind it. For the rest see `frozen_layers`.
+norm behind it. For the rest see `nn.layers.packed`.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ TimedLayer = Callable[[Tensor, Tensor, Iterator[KeysValues | None]], Tensor]  # 
 Level = tuple[list[TimedLayer], list[Layer]]  # its layers, and what halves or doubles the sides behind them
 
 
-class FrozenUNet(DenoisingNetwork):
+class PackedUNet(DenoisingNetwork):
     """A UNet2DConditionModel that is no longer trained.
 
     It agrees with the network it is made of up to rounding, and takes that network's weights over one by one: none is

@@ -136,7 +136,11 @@ def read_unet_config(folder: Path) -> UNetSpec:
         DarkroomError: it is another network, or one that ours cannot be; names the key.
     """
     path = folder / CONFIG
-    values = dict(tagged(path, ("UNet2DConditionModel",)))
+    return unet_spec(tagged(path, ("UNet2DConditionModel",)), path)
+
+
+def unet_spec(values: Mapping[str, Any], path: Path) -> UNetSpec:
+    """What diffusers' configuration of a UNet2DConditionModel at `path` describes; see `read_unet_config`."""
     values = _known(path, values, UNET_SILENT, UNET_NEUTRAL, UNET_IDLE)
     widths, context, layers = (values[k] for k in ("block_out_channels", "cross_attention_dim", "layers_per_block"))
     if isinstance(context, list) and context != widths:  # else each level attends to itself, which diffusers states so
@@ -185,10 +189,15 @@ def read_vae_config(folder: Path) -> tuple[AutoencoderSpec, float]:
     factor = values.get("scaling_factor", SCALING_FACTOR)
     if isinstance(factor, bool) or not isinstance(factor, int | float) or not factor > 0:
         raise DarkroomError(f"{path}: scaling_factor = {printable(repr(factor))}: give a number above 0")
+    return vae_spec(values, path), float(factor)
+
+
+def vae_spec(values: Mapping[str, Any], path: Path) -> AutoencoderSpec:
+    """What diffusers' configuration of an AutoencoderKL at `path` describes; see `read_vae_config`."""
     values = _known(path, values, VAE_SILENT, VAE_NEUTRAL, VAE_IDLE)
     _check_channels(path, values, "autoencoders that change the number of channels")
     network = {key: values[key] for key in VAE_SILENT if key not in ("in_channels", "out_channels")}
-    return _spec(AutoencoderSpec, path, network, {"in_channels": values["in_channels"]}), float(factor)
+    return _spec(AutoencoderSpec, path, network, {"in_channels": values["in_channels"]})
 
 
 def read_text_config(folder: Path, bos_token_id: int, eos_token_id: int) -> TextSpec:
@@ -204,6 +213,11 @@ def read_text_config(folder: Path, bos_token_id: int, eos_token_id: int) -> Text
         raise DarkroomError(f"{path}: model_type = {found} is not supported, only clip_text_model")
     if values.get("eos_token_id", LEGACY_EOS) == LEGACY_EOS:
         values |= {"bos_token_id": bos_token_id, "eos_token_id": eos_token_id, "pad_token_id": eos_token_id}
+    return text_spec(values, path)
+
+
+def text_spec(values: Mapping[str, Any], path: Path) -> TextSpec:
+    """What transformers' configuration of a CLIPTextModel at `path` describes; see `read_text_config`."""
     values = _known(path, values, TEXT_SILENT, TEXT_NEUTRAL, None)
     sizes = {key: values.pop(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     network = {"max_length" if key == TEXT_THEIRS["max_length"] else key: value for key, value in values.items()}

@@ -15,7 +15,7 @@ from darkroom.nn.layers.blocks import Downsample2D, ResnetBlock2D, Upsample2D
 from darkroom.nn.layers.packed import Layer, Layers, linear
 
 
-class FrozenAutoencoder:
+class PackedAutoencoder:
     """An AutoencoderKL that is no longer trained, computed in `dtype`; it agrees with it up to rounding.
 
     Its convolutions and linear layers are copies, each half's made at its first use; the autoencoder itself stays whole
@@ -122,8 +122,8 @@ def _decodes(half: nn.Module) -> bool:
     return hasattr(half, "up_blocks")
 
 
-def quick(vae: Autoencoder, device: torch.device, precision: Precision) -> Autoencoder | FrozenAutoencoder:
+def quick(vae: Autoencoder, device: torch.device, precision: Precision) -> Autoencoder | PackedAutoencoder:
     """The autoencoder in the form that `device` computes fastest with, for work in `precision` under autocast."""
     if device.type == "cuda" and precision == "bf16" and isinstance(vae, AutoencoderKL):
-        return FrozenAutoencoder(vae)
+        return PackedAutoencoder(vae)
     return vae
