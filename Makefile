@@ -1,6 +1,6 @@
 # Everything a person types. Each target first makes .venv, from nothing but Python >= 3.11, git and make.
 .DEFAULT_GOAL := help
-.PHONY: help repro ui test test-all lint setup setup-tests deps lock moved
+.PHONY: help repro ui test test-all lint setup setup-tests deps docs lock moved
 BIN := .venv/bin
 STAMP := .venv/installed
 TESTS_STAMP := .venv/installed-tests
@@ -31,6 +31,9 @@ lint: setup-tests  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy src
+
+docs: setup  ## write docs/parameters.md anew from the classes of the parameters
+	$(BIN)/python -m darkroom.config.explain docs/parameters.md
 
 deps: setup  ## list in dvc.yaml the code that each stage runs
 	$(BIN)/python -m tests.support.dependencies

@@ -110,7 +110,7 @@ class Laps:
         self._profiler: Any = None
 
     def __call__(self, step: int, values: Mapping[str, Any]) -> None:
-        """See `darkroom.training.loop.Hook`.
+        """See `darkroom.training.engine.loop.Hook`.
 
         Raises:
             EnoughError: all is measured.

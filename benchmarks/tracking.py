@@ -17,6 +17,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from darkroom.config.merging import complete_text
+
 PROJECT = Path(__file__).parents[1]
 WANTED = 5.0  # seconds a stage
 MODES = ("on", "off")
@@ -43,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "project"
         subprocess.run(["git", "clone", "--quiet", str(PROJECT), str(project)], check=True)
-        (project / "params.yaml").write_bytes((project / "recipes" / "scenes-quick.yaml").read_bytes())
+        (project / "params.yaml").write_bytes(complete_text(project / "recipes" / "scenes-quick.yaml").encode())
         kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environments = {

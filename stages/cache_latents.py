@@ -3,19 +3,22 @@
 import darkroom.runner.startup  # noqa: F401
 
 # isort: split
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from PIL import Image
+from torch import Tensor
 
 from darkroom.config.params import Params
+from darkroom.config.paths import LATENTS, PREPARED, VAE, report_of
+from darkroom.config.sections import CacheLatents
 from darkroom.core.artifact import CONFIG, PROVENANCE, atomic_path, check_made_from, provenance, read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import randn_each
 from darkroom.core.tensors import save_png, to_float, to_pil, to_uint8
 from darkroom.data.latents import Latents, LatentsInfo, PreviewMap, measured_scaling_factor, write_latents
-from darkroom.data.prepared import Prepared
+from darkroom.data.prepared import Prepared, PreparedSplit
 from darkroom.nn.autoencoder import tiling as memory
 from darkroom.nn.autoencoder.identity import Autoencoder, IdentityAutoencoder
 from darkroom.nn.autoencoder.vae import Moments
@@ -25,8 +28,7 @@ from darkroom.training.channels import Channels
 from darkroom.training.trained import read_autoencoder
 from darkroom.view.sheet import Plate, sheet, stacked
 
-PREPARED, VAE = Path("data/prepared"), Path("artifacts/vae")
-LATENTS, REPORT = Path("data/latents"), Path("reports/cache_latents")
+REPORT = report_of("cache_latents")
 SPLITS = ("train", "validation")  # what training reads; evaluation starts from captions
 N_FITTED, N_SHOWN, COLUMNS = 2000, 12, 3  # pictures the preview map is fitted to, and shown on, three in a row
 HEADING = "left: picture · middle: a sample of its latent, through the linear map · right: the sample, decoded"
@@ -38,34 +40,10 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     check_made_from(VAE, PREPARED)
     vae = read_autoencoder(VAE, work.device)
     splits = {name: data.split(name) for name in SPLITS}
-    moments = {
-        name: encode(vae, split.images, len(split), p.batch_size, p.precision, work.device, f"cache_latents {name}")
-        for name, split in splits.items()
-    }
-    train = splits["train"]
-    if p.mirror:
-        mirrored = encode(
-            vae,
-            lambda rows: train.images(rows).flip(3),
-            len(train),
-            p.batch_size,
-            p.precision,
-            work.device,
-            "cache_latents train, mirrored",
-        )
-        mean, logvar = (torch.cat(pair) for pair in zip(moments["train"], mirrored, strict=True))
-        moments["train"] = Moments(mean, logvar)
-    imported = read_json(VAE / CONFIG)["scaling_factor"]
-    scaling_factor = {"none": 1.0, "imported": imported, "measured": measured_scaling_factor(moments["train"])}[
-        p.scaling
-    ]
-    if scaling_factor is None:
-        raise DarkroomError(
-            f"cache_latents.scaling = 'imported', but {VAE / CONFIG} brings no scaling_factor; use measured"
-        )
+    moments = _encoded(p, vae, splits, work)
     mean = moments["train"].mean
     info = LatentsInfo(
-        scaling_factor=scaling_factor,
+        scaling_factor=_scaling_factor(p, moments["train"]),
         scaling=p.scaling,
         shape=(mean.shape[1], mean.shape[2], mean.shape[3]),
         deterministic=isinstance(vae, IdentityAutoencoder),
@@ -80,23 +58,19 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         write_json(folder / PROVENANCE, provenance(PREPARED, VAE))
 
     figures: dict[str, float | str] = {
-        "scaling_factor": scaling_factor,
+        "scaling_factor": info.scaling_factor,
         "latent_mean": float(mean.float().mean()),
         "preview_map_psnr": preview.psnr(drawn["validation"], to_float(pictures["validation"])),
     }
     if p.mirror:
-        figures |= {"training_pictures": len(train), "training_latents": len(mean)}
+        figures |= {"training_pictures": len(splits["train"]), "training_latents": len(mean)}
     measured: dict[str, Any] = dict(figures)
-    first = slice(N_SHOWN)
-    decoded = to_uint8(_decoded(vae, drawn["train"][first] / scaling_factor, work.device))
-    seen = [pictures["train"][first], to_uint8(preview(drawn["train"][first])), decoded]
-    captions = splits["train"].captions[first]
-    plates = [Plate([to_pil(x) for x in three], said) for *three, said in zip(*seen, captions, strict=True)]
-    picture = sheet(plates, COLUMNS, HEADING)
+    decoded = _decoded(vae, drawn["train"][:N_SHOWN] / info.scaling_factor, work.device)
+    picture = _sheet(pictures["train"], preview(drawn["train"][:N_SHOWN]), decoded, splits["train"].captions)
     if not info.deterministic:
         channels = Channels.of(moments["train"])
         measured |= channels.as_json()
-        figures |= channels.summary(pretrained=imported is not None)
+        figures |= channels.summary(pretrained=_imported_factor() is not None)
         work.run.metrics(0, channels.metrics())
         picture = stacked(picture, channels.plot(picture.width))
     write_json(REPORT / "metrics.json", measured)
@@ -104,7 +78,39 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     return figures
 
 
-def _samples(moments: Moments, info: LatentsInfo, pictures: int) -> torch.Tensor:
+def _encoded(p: CacheLatents, vae: Autoencoder, splits: Mapping[str, PreparedSplit], work: Work) -> dict[str, Moments]:
+    """The moments of each split; those of train once more of the mirrored pictures, where that is asked for."""
+
+    def encoded(images: Callable[[Tensor], Tensor], n: int, of: str) -> Moments:
+        return encode(vae, images, n, p.batch_size, p.precision, work.device, f"cache_latents {of}")
+
+    moments = {name: encoded(split.images, len(split), name) for name, split in splits.items()}
+    if p.mirror:
+        train = splits["train"]
+        mirrored = encoded(lambda rows: train.images(rows).flip(3), len(train), "train, mirrored")
+        mean, logvar = (torch.cat(pair) for pair in zip(moments["train"], mirrored, strict=True))
+        moments["train"] = Moments(mean, logvar)
+    return moments
+
+
+def _imported_factor() -> float | None:
+    factor: float | None = read_json(VAE / CONFIG)["scaling_factor"]
+    return factor
+
+
+def _scaling_factor(p: CacheLatents, moments: Moments) -> float:
+    if p.scaling == "none":
+        return 1.0
+    if p.scaling == "measured":
+        return measured_scaling_factor(moments)
+    if (factor := _imported_factor()) is None:
+        raise DarkroomError(
+            f"cache_latents.scaling = 'imported', but {VAE / CONFIG} brings no scaling_factor; use measured"
+        )
+    return factor
+
+
+def _samples(moments: Moments, info: LatentsInfo, pictures: int) -> Tensor:
     """Scaled latents of the first of so many pictures, drawn from their posteriors as training draws them."""
     first = torch.arange(min(N_FITTED, pictures))
     latents = Latents(moments.mean, None if info.deterministic else moments.logvar, info.scaling_factor)
@@ -112,8 +118,16 @@ def _samples(moments: Moments, info: LatentsInfo, pictures: int) -> torch.Tensor
 
 
 @torch.no_grad()
-def _decoded(vae: Autoencoder, latents: torch.Tensor, device: torch.device) -> torch.Tensor:
+def _decoded(vae: Autoencoder, latents: Tensor, device: torch.device) -> Tensor:
     return memory.decode(vae, latents.to(device)).cpu()
+
+
+def _sheet(pictures: Tensor, mapped: Tensor, decoded: Tensor, captions: list[str]) -> Image.Image:
+    """The first pictures, uint8, each beside what the map and the decoder make of its latent, about [-1, 1]."""
+    columns = [pictures[:N_SHOWN], to_uint8(mapped), to_uint8(decoded)]
+    rows = zip(*columns, captions[:N_SHOWN], strict=True)
+    plates = [Plate([to_pil(x) for x in three], caption) for *three, caption in rows]
+    return sheet(plates, COLUMNS, HEADING)
 
 
 if __name__ == "__main__":

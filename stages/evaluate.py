@@ -6,9 +6,19 @@ import darkroom.runner.startup  # noqa: F401
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 from darkroom.config.params import Params
+from darkroom.config.paths import (
+    CONDITIONING,
+    EVALUATOR,
+    LATENTS,
+    PIPELINE,
+    PREPARED,
+    TEXT_ENCODER,
+    UNET,
+    VAE,
+)
+from darkroom.config.paths import EVALUATION as REPORT
 from darkroom.core.artifact import atomic_path, check_made_from, provenance, write_json
 from darkroom.data.latents import read_info
 from darkroom.data.prepared import Prepared
@@ -24,10 +34,6 @@ from darkroom.inference.pipeline import Pipeline
 from darkroom.inference.words import Words
 from darkroom.runner.stage import Work, run_stage
 
-PREPARED, LATENTS, CONDITIONING = Path("data/prepared"), Path("data/latents"), Path("data/conditioning")
-VAE, TEXT_ENCODER = Path("artifacts/vae"), Path("artifacts/text_encoder")
-UNET, EVALUATOR = Path("artifacts/unet"), Path("artifacts/evaluator")
-PIPELINE, REPORT = Path("artifacts/pipeline"), Path("reports/evaluation")
 MADE_FROM = (
     (VAE, PREPARED),
     (LATENTS, PREPARED),

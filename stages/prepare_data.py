@@ -5,7 +5,6 @@ import darkroom.runner.startup  # noqa: F401
 # isort: split
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 
 from darkroom.config.params import (
     CaptionedFolderSource,
@@ -15,6 +14,7 @@ from darkroom.config.params import (
     ScenesSource,
     TorchvisionSource,
 )
+from darkroom.config.paths import PREPARED, report_of
 from darkroom.core.artifact import write_json
 from darkroom.core.text import printable
 from darkroom.data.manifest import Manifest, manifest_of
@@ -32,7 +32,7 @@ from darkroom.planning import demands
 from darkroom.runner.stage import Work, run_stage
 from darkroom.view.contact_sheet import contact_sheet
 
-PREPARED, REPORT = Path("data/prepared"), Path("reports/prepare_data")
+REPORT = report_of("prepare_data")
 
 
 def body(params: Params, work: Work) -> Mapping[str, float | str]:

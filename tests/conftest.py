@@ -1,7 +1,6 @@
 """What all tests share: few threads, the peers that results are held against, copies of the project to run."""
 
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -24,6 +23,8 @@ from darkroom.data.sources.torchvision_import import torchvision
 from tests.support.idx import write_idx
 from tests.support.loading import load_script
 from tests.support.projects import WORKERS, Dvc, copy_project, dvc_of, environment_of, run_darkroom
+from tests.support.shared import made_once
+from tests.support.stages import finish_small, new_project
 
 torch.set_num_threads(max(1, min(2, torch.get_num_threads()) // WORKERS))  # OMP_NUM_THREADS=1 leaves room for others
 LONGEST = ("end_to_end", "chaos")  # folders with which to begin
@@ -107,14 +108,20 @@ def darkroom_in() -> Callable[[Path], Callable[..., str]]:
 
 
 @pytest.fixture(scope="session")
+def small_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished and tracked project of the small recipe; see `finish_small`. Leave it as it is: others read it too."""
+    return made_once(tmp_path_factory, "small pipeline", finish_small) / "darkroom"
+
+
+def finish_quick(folder: Path) -> None:
+    """Make `folder`/darkroom a finished `dvc repro` of scenes-quick."""
+    dvc_of(new_project(folder, small=False))("repro")
+
+
+@pytest.fixture(scope="session")
 def quick_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a finished `dvc repro` of scenes-quick. Leave it as it is: other tests read it too."""
-    project = tmp_path_factory.mktemp("clone") / "darkroom"
-    project.mkdir()
-    copy_project(project)
-    shutil.copy(project / "recipes" / "scenes-quick.yaml", project / "params.yaml")
-    dvc_of(project)("repro")
-    return project
+    """A finished `dvc repro` of scenes-quick, which takes minutes. Leave it as it is: others read it too."""
+    return made_once(tmp_path_factory, "quick pipeline", finish_quick) / "darkroom"
 
 
 @pytest.fixture(scope="session")

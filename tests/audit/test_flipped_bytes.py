@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.audit.examine import Auditor
+from darkroom.audit.auditor import Auditor
 
 ROOTS = ("artifacts", "data", "reports", ".mlflow/artifacts")
 

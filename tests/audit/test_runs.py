@@ -1,4 +1,4 @@
-"""dvc.lock against MLflow's runs: who made it, from what, where; and what --repair mends."""
+"""dvc.lock against MLflow's runs: who made it, from what, where; and what --repair fixes."""
 
 import os
 import shutil
@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 import yaml
 
 from darkroom.core.artifact import content_hash
-from darkroom.tracking.outbox.event_log import Logbook
+from darkroom.tracking.outbox.event_log import EventLog
 from darkroom.tracking.outbox.events import Begin
 from darkroom.tracking.process import HOST, PID, STARTED, is_running, process_tags
 from tests.support import toy
@@ -145,6 +146,18 @@ def test_a_store_that_cannot_be_opened_is_a_finding(audit: Audit, monkeypatch: p
     assert "does not answer" in named(audit(), "store")["what"]
     monkeypatch.setenv("DARKROOM_TRACKING", "off")
     assert audit()["whole"]
+
+
+def test_a_store_of_an_unknown_schema_is_named_and_not_read(tracked: Path, audit: Audit) -> None:
+    with closing(sqlite3.connect(".mlflow/mlflow.db")) as database, database:
+        (known,) = database.execute("SELECT version_num FROM alembic_version").fetchone()
+        database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    finding = named(audit(), "store")
+    assert "schema ffffffffffff" in finding["what"]
+    assert "mlflow db upgrade sqlite:///" in finding["remedy"]
+    with closing(sqlite3.connect(".mlflow/mlflow.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = ?", (known,))
+    assert audit()["findings"] == []
 
 
 def test_dirty_and_unknown_commits_are_remarked(audit: Audit, client: mlflow.MlflowClient, run_of: Any) -> None:
@@ -346,7 +359,7 @@ def test_a_run_heard_of_this_week_is_left_open(audit: Audit, client: mlflow.Mlfl
 
 @pytest.mark.usefixtures("tracked")
 def test_what_waits_in_the_journal_is_remarked_and_sent(audit: Audit) -> None:
-    Logbook.create(Begin("evaluate", 1_700_000_000_000, "", {}, {"stage": "evaluate"}, {})).release()
+    EventLog.create(Begin("evaluate", 1_700_000_000_000, "", {}, {"stage": "evaluate"}, {})).release()
     assert "not yet sent" in kinds(audit())
-    assert audit("--repair")["repaired"] == ["sent from the journal: what 1 of the runs had to tell"]
+    assert audit("--repair")["repaired"] == ["runs uploaded from the outbox: 1"]
     assert "not yet sent" not in kinds(audit())

@@ -21,7 +21,7 @@ import yaml
 
 from darkroom.config.stage_spec import stage_specs
 from darkroom.core.artifact import content_hash, file_hash
-from darkroom.tracking.ran import DEFINITION, FRAME, OUTSIDE
+from darkroom.tracking.executed_code import DEFINITION, FRAME, OUTSIDE
 from tests.support import toy
 
 Audit = Callable[..., dict[str, Any]]

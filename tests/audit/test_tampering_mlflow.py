@@ -21,9 +21,9 @@ from darkroom.core.errors import DarkroomError
 from darkroom.serving import registry
 from darkroom.serving.gate import Thresholds
 from darkroom.serving.model_folder import Description
-from darkroom.tracking.outbox.event_log import Logbook
+from darkroom.tracking.outbox.event_log import EventLog
 from darkroom.tracking.outbox.events import Begin
-from darkroom.tracking.records import Book
+from darkroom.tracking.records import RecordIndex
 from tests.support import toy
 
 Audit = Callable[..., dict[str, Any]]
@@ -247,7 +247,7 @@ def rows(question: str) -> list[Any]:
 
 def record_of(kind: str, key: str) -> Path:
     """The file of the latest record of a thing."""
-    record = Book.read().latest[kind, key]
+    record = RecordIndex.read().latest[kind, key]
     return record.file
 
 
@@ -287,7 +287,7 @@ def test_a_run_whose_record_and_rows_were_changed_is_made_anew(audit: Audit) -> 
 @pytest.mark.usefixtures("tampered")
 def test_a_second_record_is_not_believed(audit: Audit) -> None:
     (vae,) = rows("SELECT run_uuid FROM runs WHERE name = 'train_vae'")[0]
-    record = Book.read().latest["run", vae]
+    record = RecordIndex.read().latest["run", vae]
     toy.commit()
     forged = replace(record, rows={**record.rows, "params": []})
     forged.save()
@@ -418,7 +418,7 @@ def test_a_project_that_nobody_may_write_is_audited_alike_and_stays_as_it_is(
     audit: Audit, tampered: Path, tamper: bool
 ) -> None:
     """Root may write everywhere: so not even the times of folders may change, which any file made for a moment does."""
-    Logbook.create(Begin("evaluate", 1_700_000_000_000, "", {}, {"stage": "evaluate"}, {})).release()
+    EventLog.create(Begin("evaluate", 1_700_000_000_000, "", {}, {"stage": "evaluate"}, {})).release()
     if tamper:
         change("UPDATE params SET value = '4' WHERE key = 'train_vae.steps'")
     before = audit()

@@ -49,7 +49,7 @@ def test_a_stage_that_is_lost_after_its_training_writes_everything_without_a_ste
         shutil.rmtree(finished / path) if (finished / path).is_dir() else (finished / path).unlink()
     with caplog.at_level(logging.WARNING):
         assert run_here(finished, stage)[0] == 0
-    assert f"going on from step {recipe.STEPS} " in caplog.text
+    assert f"resuming from step {recipe.STEPS} " in caplog.text
     assert {path: content_hash(finished / path) for path in outputs} == outputs
 
 

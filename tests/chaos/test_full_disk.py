@@ -121,7 +121,7 @@ def test_a_disk_that_fills_in_training_costs_no_step(
         pass
     assert repro.process.returncode != 0
     the_line(repro.said, "train_vae", "No space left on device")
-    assert "training goes on without" in repro.said
+    assert "training continues without it" in repro.said
     saved = sorted((disk.project / FOLDER / "train_vae").glob("*/step_*"))
     assert saved
     disk.make_room()

@@ -11,12 +11,13 @@ import pytest
 from PIL import Image
 
 import darkroom
+from darkroom.config.merging import complete_text
 from darkroom.data.prepare import Preparation, prepare
 from darkroom.data.sources.scenes import Scenes
 from darkroom.inference.defaults import EXAMPLE
 
 ROOT = Path(__file__).parents[2]
-SCENES = (ROOT / "recipes" / "scenes.yaml").read_text(encoding="utf-8")
+SCENES = complete_text(ROOT / "recipes" / "scenes.yaml")
 Run = Callable[..., int]
 
 
@@ -24,7 +25,7 @@ Run = Callable[..., int]
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project's folder with its recipes, the current one."""
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
-    shutil.copy(ROOT / "recipes" / "scenes.yaml", tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text(SCENES)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -79,6 +80,28 @@ def test_a_recipe_is_shown_as_it_is(project: Path, run: Run, capsys: pytest.Capt
     assert capsys.readouterr().out == SCENES
 
 
+def test_a_recipe_is_compared_with_the_params_file_and_with_another(
+    project: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fails if a difference is passed over, or the two values change places."""
+    params = Path("params.yaml")
+    assert run("recipe", "show", "scenes", "--diff") == 0
+    assert capsys.readouterr().out == "scenes and params.yaml say the same\n"
+    params.write_text(SCENES.replace("image_size: 32", "image_size: 64").replace("channels: 3", "chanels: 3"))
+    assert run("recipe", "show", "scenes", "--diff") == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["scenes", "params.yaml"],
+        ["prepare_data.image_size", "32", "64"],
+        ["prepare_data.channels", "3", "-"],
+        ["prepare_data.chanels", "-", "3"],
+    ]
+    assert run("recipe", "show", "scenes", "mnist") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert ["prepare_data.source.kind", "scenes", "torchvision"] in [line.split() for line in lines]
+    assert run("recipe", "show", "scenes", "mnis") == 1
+    assert "did you mean mnist?" in capsys.readouterr().err
+
+
 def test_an_unknown_recipe_is_answered_with_the_nearest(
     project: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,7 +124,7 @@ def test_using_a_recipe_writes_it_and_says_what_it_replaced(
 ) -> None:
     params = Path("params.yaml")
     assert run("recipe", "use", "scenes-quick") == 0
-    assert params.read_bytes() == (ROOT / "recipes" / "scenes-quick.yaml").read_bytes()
+    assert params.read_bytes() == complete_text(ROOT / "recipes" / "scenes-quick.yaml").encode()
     assert capsys.readouterr().out == "params.yaml: is now the recipe scenes-quick; it was the recipe scenes\n"
     params.unlink()
     assert run("recipe", "use", "scenes") == 0
@@ -132,7 +155,7 @@ def test_checking_params_prints_every_fault(project: Path, run: Run, capsys: pyt
     assert run("params", "check", "mine.yaml") == 1
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == SCENES.count("  clip_norm: 1.0\n")
-    assert lines[0] == "mine.yaml: train_vae.clip_norm = -1.0: give a number > 0 and <= 1e+06"
+    assert lines[0] == "mine.yaml: train_vae.clip_norm = -1.0: give a number > 0 and <= 1e+06, or null"
     assert run("params", "check", "gone.yaml") == 1
     assert "gone.yaml: no such file" in capsys.readouterr().err
 

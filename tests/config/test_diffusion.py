@@ -23,7 +23,7 @@ VP = {
 PROCESS_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "no kind": (
         {"process": {"sigma": 25.0, "t_min": 1e-5}},
-        "process.kind is missing; add it (recipes",
+        "process.kind is missing; add it (darkroom recipe show",
     ),
     "another kind": ({"process": {"kind": "vpp"}}, "process.kind = 'vpp': give vp or ve or flow; did you mean vp?"),
     "a key of another kind": (

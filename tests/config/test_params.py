@@ -32,7 +32,7 @@ ONE_FAULT = {
     ),
     "no threshold": (
         ("register", "valid_judge", ""),
-        "register.valid_judge is missing; add it (recipes/scenes.yaml shows one)",
+        "register.valid_judge is missing; add it (darkroom recipe show scenes has one)",
     ),
     "unknown key": (
         ("train_vae", "perceptual", "perceptual: null\n  perseptual: 1"),
@@ -52,11 +52,11 @@ ONE_FAULT = {
     ),
     "missing key": (
         ("train_unet", "prediction_type", ""),
-        "train_unet.prediction_type is missing; add it (recipes/scenes.yaml shows one)",
+        "train_unet.prediction_type is missing; add it (darkroom recipe show scenes has one)",
     ),
     "missing kind": (
         ("prepare_data", "kind", ""),
-        "prepare_data.source.kind is missing; add it (recipes/scenes.yaml shows one)",
+        "prepare_data.source.kind is missing; add it (darkroom recipe show scenes has one)",
     ),
     "too small": (
         ("train_unet", "learning_rate", "learning_rate: -1.0"),
@@ -68,11 +68,11 @@ ONE_FAULT = {
     ),
     "too small where null is allowed": (
         ("train_vae", "clip_norm", "clip_norm: 0"),
-        "train_vae.clip_norm = 0: give a number > 0 and <= 1e+06",
+        "train_vae.clip_norm = 0: give a number > 0 and <= 1e+06, or null",
     ),
     "no number": (
         ("train_vae", "learning_rate", "learning_rate: .nan"),
-        "train_vae.learning_rate = nan: give a finite number > 0 and <= 1",
+        "train_vae.learning_rate = nan: give a number > 0 and <= 1",
     ),
     "part of a list": (
         ("train_vae", "betas", "betas: [0.9, 1.0]"),
@@ -80,7 +80,7 @@ ONE_FAULT = {
     ),
     "length of a list": (
         ("train_vae", "betas", "betas: [0.9]"),
-        "train_vae.betas = [0.9]: give a list, its length >= 2 and <= 2",
+        "train_vae.betas = [0.9]: give a list of 2, each a number >= 0 and < 1",
     ),
     "text for a number": (
         ("train_vae", "learning_rate", "learning_rate: fast"),
@@ -94,10 +94,21 @@ ONE_FAULT = {
         ("train_vae", "steps", "steps: true"),
         "train_vae.steps = true: give a whole number >= 1 and <= 100000000",
     ),
-    "number for a list": (("train_vae", "betas", "betas: 0.9"), "train_vae.betas = 0.9: give a list"),
+    "number for a list": (
+        ("train_vae", "betas", "betas: 0.9"),
+        "train_vae.betas = 0.9: give a list of 2, each a number >= 0 and < 1",
+    ),
+    "none of a choice that truth is part of": (
+        ("cache_latents", "mirror", "mirror: perhaps"),
+        "cache_latents.mirror = 'perhaps': give true or false or always",
+    ),
+    "number for a section of some kind": (
+        ("train_unet", "process", "process: 3\n  x:"),
+        "train_unet.process = 3: give a section with kind: vp or ve or flow",
+    ),
     "number for a section": (
         ("train_vae", "adversarial", "adversarial: 3"),
-        "train_vae.adversarial = 3: give a section of keys",
+        "train_vae.adversarial = 3: give a section of keys, or null",
     ),
     "null": (
         ("train_vae", "seed", "seed: null"),
@@ -154,7 +165,7 @@ ONE_FAULT = {
     ),
     "no levels": (
         ("train_unet", "block_out_channels", "block_out_channels: []"),
-        "train_unet.unet.block_out_channels = []: give a list, its length >= 1 and <= 8",
+        "train_unet.unet.block_out_channels = []: give a list of 1 to 8, each a whole number >= 1 and <= 8192",
     ),
     "pretrained without a path": (
         ("train_vae", "mode", "mode: pretrained"),
@@ -268,7 +279,7 @@ def test_a_misspelt_section_is_named_before_the_one_it_should_be(tmp_path: Path)
     assert first.startswith("train_vea = {")
     assert first.endswith("is an unknown key; did you mean train_vae?")
     assert len(first) < 200
-    assert second == "train_vae is missing; add it (recipes/scenes.yaml shows one)"
+    assert second == "train_vae is missing; add it (darkroom recipe show scenes has one)"
 
 
 @pytest.mark.parametrize(
@@ -281,6 +292,8 @@ def test_a_misspelt_section_is_named_before_the_one_it_should_be(tmp_path: Path)
         (b"- a list", "holds no keys; write one with: darkroom recipe use scenes"),
         (b"", "holds no keys; write one with: darkroom recipe use scenes"),
         (b"caption: \xff", "not UTF-8 (invalid start byte at byte 9); save it as UTF-8"),
+        (b"day: 2001-99-99", "not valid YAML: month must be in 1..12; fix it"),
+        (b"? [a]\n: 3\n", "line 1: not valid YAML: found unhashable key; fix that line"),
         (b"a: !!python/object/apply:os.system [true]", "not valid YAML: could not determine a constructor"),
     ],
 )
@@ -330,6 +343,6 @@ def test_a_bad_value_stops_a_stage_before_it_touches_anything(tmp_path: Path) ->
         text=True,
         check=False,
     )
-    said = "darkroom: train_vae: params.yaml: train_vae.steps = 0: give a number >= 1 and <= 100000000\n"
+    said = "darkroom: train_vae: params.yaml: train_vae.steps = 0: give a whole number >= 1 and <= 100000000\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]

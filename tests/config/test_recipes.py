@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from darkroom.config.denoisers import DenoiserSizes
+from darkroom.config.merging import complete_text
 from darkroom.config.networks import PictureSizes
 from darkroom.config.params import OutsideSource, ScenesSource, problems
 from darkroom.config.params import load as params
@@ -49,7 +50,7 @@ def test_the_default_recipe_is_the_params_file() -> None:
         changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "params.yaml"], cwd=ROOT, check=False)
         if changed.returncode:
             pytest.skip("params.yaml has changes of your own")
-    assert (ROOT / "params.yaml").read_bytes() == (ROOT / "recipes" / "scenes.yaml").read_bytes()
+    assert (ROOT / "params.yaml").read_bytes() == complete_text(ROOT / "recipes" / "scenes.yaml").encode()
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from darkroom.config.merging import complete_text
 from darkroom.config.stage_spec import check_not_linked, stage_specs
 from darkroom.core.errors import DarkroomError
 
@@ -78,7 +79,7 @@ def shell(command: str, check: bool = True) -> str:
 def clone(project: Path, copied_project: Callable[[Path], None]) -> Path:
     """A copy of the project with very few pictures, the current folder."""
     copied_project(project)
-    values = yaml.safe_load(Path("recipes/scenes-quick.yaml").read_text())
+    values = yaml.safe_load(complete_text(Path("recipes/scenes-quick.yaml")))
     values["prepare_data"]["source"] |= {"n_train": 40, "n_validation": 10, "n_test": 10, "n_novel": 10}
     Path("params.yaml").write_text(yaml.safe_dump(values))
     return project

@@ -77,6 +77,33 @@ def test_it_is_only_some_items_ahead(kind: str) -> None:
     assert none_left()
 
 
+def test_what_waits_is_made_in_its_turn() -> None:
+    """Hard negatives found with weights of some steps ago would be others than after a resume at that step."""
+    turn, early = 0, list[int]()
+
+    def make(n: int) -> int:
+        early.append(n - turn)
+        assert n % 5 or n == turn
+        return n
+
+    with closing(ahead.in_thread(make, range(20), 4, lambda n: n % 5 == 0)) as made:
+        for turn in range(20):
+            assert next(made) == turn
+    assert 1 < max(early) <= 4
+
+
+def test_an_error_made_ahead_is_raised_in_its_turn() -> None:
+    def make(n: int) -> int:
+        if n == 2:
+            raise ValueError("picture 7 is torn")
+        return n
+
+    with closing(ahead.in_thread(make, range(9), 4)) as made:
+        assert [next(made), next(made)] == [0, 1]
+        with pytest.raises(ValueError, match="picture 7 is torn"):
+            next(made)
+
+
 def test_an_error_is_the_callers_and_leaves_no_process() -> None:
     with pytest.raises(DarkroomError, match="five"):
         list(ahead.in_processes(failing, range(20), 2))

@@ -53,8 +53,8 @@ def test_every_limit_lets_published_models_and_usual_pictures_by() -> None:
     [
         ("[" * 70 + "]" * 70, "nested deeper than 64 levels"),
         ('{"a": ' * 5000, "nested deeper than 64 levels"),
-        ('{"a": [1, NaN]}', "'a' is nan, no finite number"),
-        ('{"a": {"b": -1e999}}', "'b' is -inf, no finite number"),
+        ('{"a": [1, NaN]}', "'a' is nan, not a finite number"),
+        ('{"a": {"b": -1e999}}', "'b' is -inf, not a finite number"),
         ('{"a": 1, "b": 2, "a": 3}', "gives the key 'a' twice"),
         ('{"a": -123456789012345678901234}', "a number of 24 digits"),
         ('{"a": ["\\udc00"]}', "half of a letter"),
@@ -95,7 +95,7 @@ def test_files_are_read_up_to_their_limit_and_pipes_not_at_all(tmp_path: Path) -
     with pytest.raises(DarkroomError, match=r"x\.json: size = 5: more than 4 bytes of it; give another$"):
         read_bytes(file, few, "give another")
     os.mkfifo(tmp_path / "pipe")
-    for name, what in (("pipe", "is no file but a pipe"), (".", "is a folder"), ("gone", "no such file")):
+    for name, what in (("pipe", "is not a file but a pipe"), (".", "is a folder"), ("gone", "no such file")):
         with pytest.raises(DarkroomError, match=what):
             read_bytes(tmp_path / name, None, "give another")
 
@@ -112,7 +112,7 @@ def test_what_json_says_has_the_types_of_its_dataclass() -> None:
     ):
         with pytest.raises(DarkroomError, match=reason):
             typed(Sampling, {**PLAIN, **change}, "x", "again")
-    with pytest.raises(DarkroomError, match="is no object with keys"):
+    with pytest.raises(DarkroomError, match="is not an object with keys"):
         typed(Sampling, [PLAIN], "x", "again")
 
 

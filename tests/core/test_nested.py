@@ -39,5 +39,5 @@ def test_tensors_come_back_equal_in_memory_of_their_own_and_laid_out_as_they_wer
 
 
 def test_anything_else_is_refused_by_its_place() -> None:
-    with pytest.raises(TypeError, match="/a/0: object is no state"):
+    with pytest.raises(TypeError, match="/a/0: object is not a state"):
         pack({"a": [object()]}, {})

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from darkroom.config.merging import complete_text
 from darkroom.config.params import load
 from darkroom.core.artifact import read_json
 from darkroom.core.errors import DarkroomError
@@ -244,7 +245,7 @@ def test_crops_that_make_no_sense_are_refused(
     recipe: str, changes: dict[str, object], said: str, tmp_path: Path
 ) -> None:
     """By name, before any picture is read; with crops: 1 pad and squash are as they were."""
-    lines = (ROOT / "recipes" / f"{recipe}.yaml").read_text().splitlines()
+    lines = complete_text(ROOT / "recipes" / f"{recipe}.yaml").splitlines()
 
     def write(values: dict[str, object]) -> Path:
         wanted = {key: str(value).lower() for key, value in values.items()}

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -203,7 +204,13 @@ def test_dataset_json_tells_the_truth(tmp_path: Path, how: How) -> None:
     ids=["plain", "crops", "merged captions", "limited"],
 )
 def test_any_number_of_processes_gives_the_same_bytes(
-    tmp_path: Path, listed: type, how: How, pixels: Pixels, png: Callable[..., bytes], monkeypatch, choices
+    tmp_path: Path,
+    listed: type,
+    how: How,
+    pixels: Pixels,
+    png: Callable[..., bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    choices: Any,
 ) -> None:
     """Would catch results out of order, an encoded picture that is another row's, and skips that only one way sees."""
     monkeypatch.setattr(decoding, "WORTH_PROCESSES", 1)
@@ -223,7 +230,7 @@ def test_any_number_of_processes_gives_the_same_bytes(
     assert len(hashes) == len(accounts) == 1
 
 
-def test_scenes_drawn_by_many_processes_are_the_same(tmp_path: Path, how: How, monkeypatch) -> None:
+def test_scenes_drawn_by_many_processes_are_the_same(tmp_path: Path, how: How, monkeypatch: pytest.MonkeyPatch) -> None:
     hashes = set()
     for threads in ("1", "3"):
         monkeypatch.setenv("DARKROOM_THREADS", threads)

@@ -11,6 +11,8 @@ import mlflow
 import pytest
 import yaml
 
+from darkroom.config.merging import complete_text
+
 ROOT = Path(__file__).parents[2]
 STAGE = "prepare_data"
 SMALL = {"n_train": 40, "n_validation": 20, "n_test": 20, "n_novel": 4}
@@ -23,7 +25,7 @@ def test_experiments_in_copies_leave_their_runs_in_the_one_store(
     project = tmp_path / "darkroom"
     project.mkdir()
     shutil.copytree(ROOT / ".dvc", project / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache", "config.local"))
-    values = yaml.safe_load((ROOT / "recipes" / "scenes-quick.yaml").read_text())
+    values = yaml.safe_load(complete_text(ROOT / "recipes" / "scenes-quick.yaml"))
     values[STAGE]["source"] |= SMALL
     (project / "params.yaml").write_text(yaml.safe_dump(values))
     copied_project(project)

@@ -126,7 +126,7 @@ def test_a_finished_training_is_the_one_that_was_given_this_end(
     if broken.process.returncode:  # it may have been faster
         again = start(project, "-m", "dvc", "repro", "-f", "-s", STAGE)
         again.wait()
-        assert "going on from step" in again.said.read_text()
+        assert "resuming from step" in again.said.read_text()
     assert (project / LOCK).read_bytes() == lock, "interrupted on its way there"
 
 

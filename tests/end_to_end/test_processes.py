@@ -98,7 +98,7 @@ def test_a_worker_that_dies_is_named_and_the_leader_ends(endless: Path) -> None:
     _, errors = running.communicate(timeout=20)
     assert running.returncode == 1
     (line,) = [line for line in errors.splitlines() if line.startswith("darkroom: ")]
-    assert line.startswith(f"darkroom: {STAGE}: worker 1 was ended by SIGKILL; run again to go on from the last")
+    assert line.startswith(f"darkroom: {STAGE}: worker 1 was ended by SIGKILL; run again to resume from the last")
     assert not list(endless.with_name("tmp").glob("darkroom_*"))
 
 

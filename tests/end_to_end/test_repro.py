@@ -1,9 +1,13 @@
-"""`dvc repro` of the whole pipeline through the real dvc: everything is made, nothing is made twice, equal is equal."""
+"""The whole pipeline under the real dvc: everything is made, nothing is made twice, equal is equal.
+
+Its project was made by the stages in one process. That `dvc repro` makes the same of nothing, to the byte, is tested
+where it is ended on its way (tests/chaos/test_kills.py), and below, for scenes-quick, by `make test-all`.
+"""
 
 import json
+import resource
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,18 +27,19 @@ STAGES = (
     "train_evaluator",
     "evaluate",
 )
+FORCED = ("cache_latents",)  # not left to `make test-all`
 
 
-def test_every_stage_is_recorded_and_every_output_is_there(quick_pipeline: Path) -> None:
-    lock = yaml.safe_load((quick_pipeline / "dvc.lock").read_text())["stages"]
+def test_every_stage_is_recorded_and_every_output_is_there(small_pipeline: Path) -> None:
+    lock = yaml.safe_load((small_pipeline / "dvc.lock").read_text())["stages"]
     assert set(lock) == set(STAGES)
     for stage in lock.values():
         for out in stage["outs"]:
-            assert (quick_pipeline / out["path"]).exists(), out["path"]
+            assert (small_pipeline / out["path"]).exists(), out["path"]
 
 
-def test_metrics_carry_their_uncertainty(quick_pipeline: Path) -> None:
-    metrics = json.loads((quick_pipeline / "reports/evaluation/metrics.json").read_text())
+def test_metrics_carry_their_uncertainty(small_pipeline: Path) -> None:
+    metrics = json.loads((small_pipeline / "reports/evaluation/metrics.json").read_text())
     judged = metrics["evaluator"]["real"]
     for estimate in (
         judged["test"]["attribute_accuracy"],
@@ -51,32 +56,38 @@ def test_metrics_carry_their_uncertainty(quick_pipeline: Path) -> None:
         assert "does not clear chance" in metrics["withheld"][name]
 
 
-def test_what_the_unet_draws_can_be_seen_in_mlflow_from_step_0_on(quick_pipeline: Path) -> None:
+def test_what_the_unet_draws_can_be_seen_in_mlflow_from_step_0_on(small_pipeline: Path) -> None:
     """Would catch empty image tiles on a run's page until the first previews are due."""
-    shown = [path.name.split("+") for path in (quick_pipeline / ".mlflow/artifacts").rglob("images/*.png")]
+    shown = [path.name.split("+") for path in (small_pipeline / ".mlflow/artifacts").rglob("images/*.png")]
     steps = {name: {int(rest[1]) for shown_as, *rest in shown if shown_as == name} for name in ("samples", "denoising")}
     assert all(0 in found and len(found) > 1 for found in steps.values()), steps
 
 
-def test_nothing_in_the_outputs_names_this_place_or_time(quick_pipeline: Path) -> None:
-    lock = yaml.safe_load((quick_pipeline / "dvc.lock").read_text())["stages"]
-    outputs = [quick_pipeline / out["path"] for stage in lock.values() for out in stage["outs"]]
+def test_nothing_in_the_outputs_names_this_place_or_time(small_pipeline: Path) -> None:
+    lock = yaml.safe_load((small_pipeline / "dvc.lock").read_text())["stages"]
+    outputs = [small_pipeline / out["path"] for stage in lock.values() for out in stage["outs"]]
     files = [file for out in outputs for file in ([out] if out.is_file() else out.rglob("*")) if file.is_file()]
     assert len(files) > 30
     for file in files:
-        assert str(quick_pipeline).encode() not in file.read_bytes(), file
+        assert str(small_pipeline).encode() not in file.read_bytes(), file
 
 
-def test_a_second_repro_runs_nothing(quick_pipeline: Path, dvc_in: DvcIn) -> None:
-    began = time.monotonic()
-    done = dvc_in(quick_pipeline)("repro")
+def of_children() -> float:
+    """Seconds of the processor that processes started here have taken."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def test_a_second_repro_runs_nothing(small_pipeline: Path, dvc_in: DvcIn) -> None:
+    before = of_children()
+    done = dvc_in(small_pipeline)("repro")
     assert "Running stage" not in done.stdout
     assert "up to date" in done.stdout
-    assert time.monotonic() - began < 10, "dvc alone takes a second or two"
+    assert of_children() - before < 10, "dvc alone takes a second or two"
 
 
-def test_the_assembled_pipeline_draws(quick_pipeline: Path) -> None:
-    pipeline = Pipeline.from_pretrained(quick_pipeline / "artifacts/pipeline")
+def test_the_assembled_pipeline_draws(small_pipeline: Path) -> None:
+    pipeline = Pipeline.from_pretrained(small_pipeline / "artifacts/pipeline")
     pictures = pipeline.text_to_image("a small red circle above a large blue square", seeds=[0, 1])
     assert [picture.size for picture in pictures] == [(32, 32)] * 2
     assert all(isinstance(picture, Image.Image) for picture in pictures)
@@ -84,15 +95,15 @@ def test_the_assembled_pipeline_draws(quick_pipeline: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def copied(quick_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def copied(small_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The finished pipeline at another place, to be changed."""
     project = tmp_path_factory.mktemp("another place") / "moved"
-    shutil.copytree(quick_pipeline, project, symlinks=True)
+    shutil.copytree(small_pipeline, project, symlinks=True)
     yield project
     shutil.rmtree(project)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [s if s in FORCED else pytest.param(s, marks=pytest.mark.slow) for s in STAGES])
 def test_forcing_a_stage_leaves_the_lock_byte_identical(stage: str, copied: Path, dvc_in: DvcIn) -> None:
     before = (copied / "dvc.lock").read_bytes()
     done = dvc_in(copied)(f"repro -f -s {stage}")
@@ -127,3 +138,12 @@ def test_a_changed_learning_rate_makes_only_the_unet_and_what_follows(copied: Pa
         params.write_text(before)
     running = [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")]
     assert running == ["train_unet", "evaluate"]
+
+
+@pytest.mark.slow
+def test_one_repro_of_a_fresh_clone_makes_everything(quick_pipeline: Path, dvc_in: DvcIn) -> None:
+    test_every_stage_is_recorded_and_every_output_is_there(quick_pipeline)
+    test_metrics_carry_their_uncertainty(quick_pipeline)
+    test_nothing_in_the_outputs_names_this_place_or_time(quick_pipeline)
+    test_a_second_repro_runs_nothing(quick_pipeline, dvc_in)
+    test_the_assembled_pipeline_draws(quick_pipeline)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
 import pytest
@@ -19,7 +20,10 @@ from PIL import Image
 
 from darkroom.core.artifact import content_hash
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+if TYPE_CHECKING:
+    from playwright import sync_api
+else:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt-get install chromium)")
 
@@ -28,14 +32,14 @@ PATIENCE = 120_000  # milliseconds, for machines with much else to do
 
 
 @pytest.fixture(scope="module")
-def address(quick_pipeline: Path) -> Iterator[str]:
+def address(small_pipeline: Path) -> Iterator[str]:
     """The address that `darkroom ui` prints, over the store of a finished pipeline."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     command = [sys.executable, "-c", "from darkroom.cli import main; main()", "ui", "--port", str(port)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DARKROOM_", "MLFLOW_", "DVC_"))}
-    server = subprocess.Popen(command, cwd=quick_pipeline, env=environment, stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(command, cwd=small_pipeline, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
         lines = iter(server.stdout)
@@ -79,8 +83,8 @@ def train_unet(runs: "sync_api.Page") -> "sync_api.Page":
     return runs
 
 
-def test_seven_runs_bear_the_names_of_their_stages(runs: "sync_api.Page", quick_pipeline: Path) -> None:
-    stages = yaml.safe_load((quick_pipeline / "dvc.yaml").read_text())["stages"]
+def test_seven_runs_bear_the_names_of_their_stages(runs: "sync_api.Page", small_pipeline: Path) -> None:
+    stages = yaml.safe_load((small_pipeline / "dvc.yaml").read_text())["stages"]
     assert len(stages) == 7
     for stage in stages:
         runs.get_by_role("link", name=stage, exact=True).wait_for()
@@ -88,10 +92,10 @@ def test_seven_runs_bear_the_names_of_their_stages(runs: "sync_api.Page", quick_
 
 
 def test_the_table_opens_on_scores_and_shows_no_hash(
-    runs: "sync_api.Page", quick_pipeline: Path, tmp_path: Path
+    runs: "sync_api.Page", small_pipeline: Path, tmp_path: Path
 ) -> None:
     """Catches a table that shows what MLflow shows by default: hashes of inputs and tags, and no figure."""
-    metrics = json.loads((quick_pipeline / "reports/evaluation/metrics.json").read_text())
+    metrics = json.loads((small_pipeline / "reports/evaluation/metrics.json").read_text())
     heading = runs.locator("[role=columnheader][col-id='metrics.`vae.psnr`']")
     value = runs.locator("[role=gridcell][col-id='metrics.`vae.psnr`']").filter(has_text=re.compile(r"\d"))
     for seen in (heading, value, runs.locator("[role=columnheader][col-id='duration']")):
@@ -104,16 +108,16 @@ def test_the_table_opens_on_scores_and_shows_no_hash(
     assert table["x"] <= column["x"] < table["x"] + table["width"], "it is not scrolled out of sight"
     with Image.open(io.BytesIO(runs.screenshot(path=tmp_path / "runs.png", clip=column))) as shown:
         assert sum(shown.convert("L").histogram()[:160]) > 20, "no letters stand where the heading is"
-    assert content_hash(quick_pipeline / "data/prepared")[:8] not in runs.locator(".ag-root").inner_text()
+    assert content_hash(small_pipeline / "data/prepared")[:8] not in runs.locator(".ag-root").inner_text()
 
 
 def test_the_run_shows_its_inputs_and_leads_to_the_runs_that_made_them(
-    train_unet: "sync_api.Page", quick_pipeline: Path
+    train_unet: "sync_api.Page", small_pipeline: Path
 ) -> None:
     train_unet.get_by_text("Show more").click()
     for path, maker in (("data/latents", "cache_latents"), ("data/conditioning", "setup_text_encoder")):
         line = train_unet.get_by_role("listitem").filter(has_text=path)
-        assert content_hash(quick_pipeline / path) in line.inner_text()
+        assert content_hash(small_pipeline / path) in line.inner_text()
         with train_unet.expect_popup() as opened:
             line.get_by_role("link", name=maker).click()
         opened.value.get_by_role("heading", name=maker).wait_for()

@@ -139,8 +139,8 @@ def test_judges_that_learned_nothing_are_not_believed(splits: dict[str, Split]) 
 def test_a_judge_is_measured_on_what_it_has_not_seen(splits: dict[str, Split]) -> None:
     """A judge that saw the pictures it is measured on cannot be checked: no picture may be in both of its sets."""
     with seeded(0, "evaluator"):
-        image, text, setting = networks.tower(), networks.captions(), TrainingContext(32, 0, "fp32", CPU)
-        made = make_judges(splits["train"].info, splits, image, text, setting)  # type: ignore[arg-type]
+        image, text, context = networks.tower(), networks.captions(), TrainingContext(32, 0, "fp32", CPU)
+        made = make_judges(splits["train"].info, splits, image, text, context)  # type: ignore[arg-type]
     for name in splits:
         first, second = ({x.numpy().tobytes() for x in made.unseen[name][judge].images()} for judge in JUDGES)
         assert not first & second

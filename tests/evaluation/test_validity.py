@@ -74,9 +74,9 @@ def splits(**how: Any) -> dict[str, Split]:
 
 
 def trained(of: dict[str, Split], steps: int, rate: float = 3e-3) -> list[Judge]:
-    image, text, setting = networks.tower(), networks.captions(), TrainingContext(32, 0, "fp32", CPU)
+    image, text, context = networks.tower(), networks.captions(), TrainingContext(32, 0, "fp32", CPU)
     with seeded(0, "evaluator"):
-        made = make_judges(of["train"].info, of, image, text, setting)  # type: ignore[arg-type]
+        made = make_judges(of["train"].info, of, image, text, context)  # type: ignore[arg-type]
     for judge in made.each.values():
         optimizer = torch.optim.Adam(judge.network.parameters(), lr=rate)
         for step in range(steps):

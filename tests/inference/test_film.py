@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from darkroom.diffusion.generate import Sampling
+from darkroom.inference import film as films
 from darkroom.inference.film import Film
 from darkroom.inference.pipeline import Pipeline
-from darkroom.view import film as films
 from darkroom.view.sheet import GUTTER, JOINT, LINE, PICTURE
 
 VE: dict[str, Any] = {

@@ -104,7 +104,7 @@ def test_a_damaged_record_is_refused(change: dict[str, Any], message: str, tmp_p
     [
         (None, {}, "of image and strength one is missing"),
         (1.5, {}, "strength: "),
-        (float("nan"), {}, "'strength' is nan, no finite number"),
+        (float("nan"), {}, "'strength' is nan, not a finite number"),
         (0.5, {"darkroom_image": None}, "of image and strength one is missing"),
         (None, {"darkroom_image": None}, "a mask without an image"),
         (0.5, {"darkroom_image": "not base64!"}, "not base64"),

@@ -25,7 +25,7 @@ BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
 @pytest.fixture
 def vae(randomise: Any) -> AutoencoderKL:
-    made = built(CONFIG)
+    made: AutoencoderKL = built(CONFIG)
     randomise(made)
     return made.eval().requires_grad_(False)
 

@@ -1,5 +1,8 @@
 """The VGG16 distance: torchvision's network and weights, a distance's properties, refusals."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
@@ -7,10 +10,11 @@ from darkroom.core.artifact import save_tensors
 from darkroom.core.errors import DarkroomError
 from darkroom.data.sources.torchvision_import import torchvision
 from darkroom.nn.autoencoder.perceptual import PerceptualDistance, load_perceptual
+from tests.support.measures import Difference
 
 
 @pytest.fixture(scope="module")
-def vgg_features():
+def vgg_features() -> Any:
     """torchvision's VGG16 up to its classifier, with random weights."""
     vgg = torchvision("models.vgg")
     torch.manual_seed(0)
@@ -18,19 +22,19 @@ def vgg_features():
 
 
 @pytest.fixture(scope="module")
-def weights(vgg_features):
+def weights(vgg_features: Any) -> Any:
     named = {f"features.{key}": value for key, value in vgg_features.state_dict().items()}
     return {**named, "classifier.6.bias": torch.zeros(1000)}
 
 
 @pytest.fixture(scope="module")
-def distance(weights, tmp_path_factory):
+def distance(weights: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("vgg") / "vgg16.safetensors"
     save_tensors(path, weights)
     return load_perceptual(path)
 
 
-def test_is_torchvisions_vgg16(distance, vgg_features, relative_difference):
+def test_is_torchvisions_vgg16(distance: Any, vgg_features: Any, relative_difference: Difference) -> None:
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     last = distance._stages(images)[-1]
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -38,7 +42,7 @@ def test_is_torchvisions_vgg16(distance, vgg_features, relative_difference):
     assert relative_difference(torch.nn.functional.max_pool2d(last, 2), vgg_features(x)) <= 1e-5
 
 
-def test_is_a_distance(distance):
+def test_is_a_distance(distance: Any) -> None:
     a, b = torch.rand(2, 2, 3, 32, 32) * 2 - 1
     assert torch.equal(distance(a, a), torch.zeros(2))
     assert (distance(a, b) > 0).all()
@@ -46,12 +50,12 @@ def test_is_a_distance(distance):
     assert (distance(a, a + 0.05 * (b - a)) < distance(a, b)).all()
 
 
-def test_grey_pictures_count_as_three_equal_channels(distance):
+def test_grey_pictures_count_as_three_equal_channels(distance: Any) -> None:
     a, b = torch.rand(2, 1, 1, 16, 16) * 2 - 1
     torch.testing.assert_close(distance(a, b), distance(a.expand(1, 3, 16, 16), b.expand(1, 3, 16, 16)))
 
 
-def test_pictures_learn_and_weights_do_not(distance):
+def test_pictures_learn_and_weights_do_not(distance: Any) -> None:
     a, b = (torch.rand(2, 1, 3, 16, 16) * 2 - 1).requires_grad_().unbind(0)
     a.retain_grad()
     distance(a, b).sum().backward()
@@ -59,13 +63,13 @@ def test_pictures_learn_and_weights_do_not(distance):
     assert not any(p.requires_grad for p in distance.parameters())
 
 
-def test_reads_pth_files_without_pickled_code(weights, tmp_path):
+def test_reads_pth_files_without_pickled_code(weights: Any, tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "vgg16.pth")
     loaded = load_perceptual(tmp_path / "vgg16.pth")
     assert torch.equal(loaded.features[0].weight, weights["features.0.weight"])
 
 
-def test_bad_files_are_refused_in_one_line(tmp_path):
+def test_bad_files_are_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.pth").write_text("no weights")
     torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "other.pth")
     torch.save([1, 2], tmp_path / "list.pth")
@@ -76,6 +80,6 @@ def test_bad_files_are_refused_in_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_pictures_too_small_for_five_stages_are_refused(distance):
+def test_pictures_too_small_for_five_stages_are_refused(distance: Any) -> None:
     with pytest.raises(DarkroomError, match="16 pixels"):
         distance(torch.zeros(1, 3, 8, 32), torch.zeros(1, 3, 8, 32))

@@ -5,6 +5,7 @@ computed twice where no gradient is taken, and blocks that torch.compile cannot 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from darkroom.config.denoisers import UNetSpec
 from darkroom.core.device import autocast
 from darkroom.nn.layers.recompute import checkpoint_activations
+from tests.support.measures import Randomise
 from tests.support.networks import CROSS_DOWN, CROSS_UP, DOWN, UP, built, kl, unet
 
 CPU = torch.device("cpu")
@@ -28,7 +30,8 @@ def denoiser(spec: UNetSpec) -> tuple[nn.Module, Loss]:
 
     def loss() -> Tensor:
         context = network.prepare_context(words) if spec.sizes.cross_attention_dim else None
-        return network(x, torch.tensor([3.0, 700.0]), context, told).square().mean()
+        out: Tensor = network(x, torch.tensor([3.0, 700.0]), context, told)
+        return out.square().mean()
 
     return network, loss
 
@@ -63,7 +66,7 @@ def gradients(network: nn.Module, loss: Loss, precision: str) -> tuple[Tensor, l
 
 @both
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_gradients_are_the_same_to_the_bit(kind, precision, randomise):
+def test_gradients_are_the_same_to_the_bit(kind: str, precision: Any, randomise: Randomise) -> None:
     network, loss = MAKERS[kind]()
     randomise(network)
     expected, expected_gradients, before = gradients(network, loss, precision)
@@ -77,7 +80,7 @@ def test_gradients_are_the_same_to_the_bit(kind, precision, randomise):
 
 
 @both
-def test_blocks_are_computed_twice_in_training_only(kind):
+def test_blocks_are_computed_twice_in_training_only(kind: str) -> None:
     network, loss = MAKERS[kind]()
     checkpoint_activations(network, True)
     calls = []
@@ -93,7 +96,7 @@ def test_blocks_are_computed_twice_in_training_only(kind):
         assert len(calls) == 1
 
 
-def test_no_state_of_a_random_generator_is_asked_for(monkeypatch):
+def test_no_state_of_a_random_generator_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asking waits for the device and cannot be captured in a CUDA graph."""
     network, loss = MAKERS["words"]()
     checkpoint_activations(network, True)
@@ -102,7 +105,7 @@ def test_no_state_of_a_random_generator_is_asked_for(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["words", "autoencoder"])
-def test_a_compiled_network_computes_again_too(kind, randomise):
+def test_a_compiled_network_computes_again_too(kind: str, randomise: Randomise) -> None:
     network, loss = MAKERS[kind]()
     randomise(network)
     checkpoint_activations(network, True)

@@ -1,6 +1,7 @@
 """UNet2DConditionModel: the same network as diffusers', prepared contexts, zero initialisation, refusals."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -10,12 +11,18 @@ from darkroom.config.networks import read_section
 from darkroom.core.errors import DarkroomError
 from darkroom.interop.configs import unet_config
 from darkroom.nn.denoiser.unet import select_context
+from tests.support.measures import Difference, Epsilons, Randomise
 from tests.support.networks import built
 from tests.support.unets import CLASSES, CONFIGS, IDS, TINY, inputs, predict
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
-def test_is_diffusers_unet(diffusers, randomise, relative_difference, config):
+def test_is_diffusers_unet(
+    diffusers: Any,
+    randomise: Randomise,
+    relative_difference: Difference,
+    config: UNetSpec,
+) -> None:
     ours, theirs = built(config), diffusers.UNet2DConditionModel(**unet_config(config)).eval()
     randomise(ours)
     theirs.load_state_dict(ours.state_dict(), strict=True)
@@ -27,7 +34,7 @@ def test_is_diffusers_unet(diffusers, randomise, relative_difference, config):
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
-def test_takes_diffusers_weights(diffusers, epsilons, config):
+def test_takes_diffusers_weights(diffusers: Any, epsilons: Epsilons, config: UNetSpec) -> None:
     theirs = diffusers.UNet2DConditionModel(**unet_config(config))
     ours = built(config)
     ours.load_state_dict(theirs.state_dict(), strict=True)
@@ -36,14 +43,14 @@ def test_takes_diffusers_weights(diffusers, epsilons, config):
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
-def test_every_weight_learns(config):
+def test_every_weight_learns(config: UNetSpec) -> None:
     unet = built(config)
     predict(unet, **inputs(config)).square().mean().backward()
     silent = [n for n, p in unet.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
     assert silent == []
 
 
-def test_gradients_reach_the_words_through_the_prepared_context(randomise):
+def test_gradients_reach_the_words_through_the_prepared_context(randomise: Randomise) -> None:
     unet = built(TINY)
     randomise(unet)
     x = inputs(TINY)
@@ -52,7 +59,7 @@ def test_gradients_reach_the_words_through_the_prepared_context(randomise):
     assert words.grad.abs().amax(dim=(1, 2)).min() > 0
 
 
-def test_every_condition_changes_the_prediction(randomise):
+def test_every_condition_changes_the_prediction(randomise: Randomise) -> None:
     text, classes = built(TINY), built(CLASSES)
     randomise(text)
     randomise(classes)
@@ -62,7 +69,7 @@ def test_every_condition_changes_the_prediction(randomise):
     assert not torch.allclose(predict(classes, **y), predict(classes, **{**y, "class_labels": torch.tensor([1, 1, 1])}))
 
 
-def test_a_context_prepared_once_serves_any_batch(randomise, relative_difference):
+def test_a_context_prepared_once_serves_any_batch(randomise: Randomise, relative_difference: Difference) -> None:
     unet = built(TINY)
     randomise(unet)
     captions, null = torch.randn(2, 6, 10), torch.randn(1, 6, 10)
@@ -73,7 +80,7 @@ def test_a_context_prepared_once_serves_any_batch(randomise, relative_difference
     assert relative_difference(found, expected) <= 1e-6
 
 
-def test_a_sample_does_not_depend_on_its_batch(randomise, relative_difference):
+def test_a_sample_does_not_depend_on_its_batch(randomise: Randomise, relative_difference: Difference) -> None:
     unet = built(TINY)
     randomise(unet)
     x = inputs(TINY)
@@ -82,7 +89,9 @@ def test_a_sample_does_not_depend_on_its_batch(randomise, relative_difference):
     assert relative_difference(together, alone) <= 1e-5
 
 
-def test_channels_last_changes_nothing_but_the_order_in_memory(randomise, relative_difference):
+def test_channels_last_changes_nothing_but_the_order_in_memory(
+    randomise: Randomise, relative_difference: Difference
+) -> None:
     unet = built(TINY)
     randomise(unet)
     x = inputs(TINY)
@@ -93,7 +102,7 @@ def test_channels_last_changes_nothing_but_the_order_in_memory(randomise, relati
     assert relative_difference(found, expected) <= 1e-5
 
 
-def test_bfloat16_agrees_to_its_precision(randomise, relative_difference):
+def test_bfloat16_agrees_to_its_precision(randomise: Randomise, relative_difference: Difference) -> None:
     unet = built(TINY)
     randomise(unet)
     x = inputs(TINY)
@@ -104,7 +113,7 @@ def test_bfloat16_agrees_to_its_precision(randomise, relative_difference):
     assert relative_difference(found.float(), expected) <= 0.03
 
 
-def test_weights_of_16_bits_leave_the_timestep_exact(randomise, relative_difference):
+def test_weights_of_16_bits_leave_the_timestep_exact(randomise: Randomise, relative_difference: Difference) -> None:
     unet = built(TINY)
     randomise(unet)
     x = inputs(TINY)
@@ -115,7 +124,7 @@ def test_weights_of_16_bits_leave_the_timestep_exact(randomise, relative_differe
     assert relative_difference(found.float(), expected) <= 0.03
 
 
-def test_config_survives_json():
+def test_config_survives_json() -> None:
     for config in CONFIGS:
         assert UNetSpec.read(json.loads(json.dumps(config.model_dump())), "config.json", "") == config
 
@@ -132,13 +141,13 @@ def test_config_survives_json():
         ({"block_out_channels": [], "down_block_types": [], "up_block_types": []}, "block_out_channels"),
     ],
 )
-def test_bad_configs_are_refused_in_one_line(change, message):
+def test_bad_configs_are_refused_in_one_line(change: dict[str, Any], message: str) -> None:
     with pytest.raises(DarkroomError, match=message) as caught:
         read_section(UNet2DConditionConfig, {**TINY.network.model_dump(), **change}, "file", "fix it")
     assert "\n" not in str(caught.value)
 
 
-def test_a_condition_that_does_not_fit_is_refused():
+def test_a_condition_that_does_not_fit_is_refused() -> None:
     text, classes = built(TINY), built(CLASSES)
     sample, t, labels = torch.randn(1, 4, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.int64)
     context = text.prepare_context(torch.randn(1, 6, 10))

@@ -1,6 +1,7 @@
 """AutoencoderKL: the same network as diffusers', identity at initialisation, shapes, refusals."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.interop.configs import vae_config
 from darkroom.nn.autoencoder.vae import Moments
 from darkroom.nn.layers.blocks import ResnetBlock2D
+from tests.support.measures import Difference, Epsilons, Randomise
 from tests.support.networks import built, kl
 
 TINY = kl()
@@ -23,7 +25,12 @@ CONFIGS = [
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_is_diffusers_autoencoder(diffusers, randomise, relative_difference, config):
+def test_is_diffusers_autoencoder(
+    diffusers: Any,
+    randomise: Randomise,
+    relative_difference: Difference,
+    config: AutoencoderSpec,
+) -> None:
     ours, theirs = built(config).eval(), diffusers.AutoencoderKL(**vae_config(config, 32, 1.0)).eval()
     randomise(ours)
     theirs.load_state_dict(ours.state_dict(), strict=True)
@@ -37,7 +44,7 @@ def test_is_diffusers_autoencoder(diffusers, randomise, relative_difference, con
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_takes_diffusers_weights(diffusers, epsilons, config):
+def test_takes_diffusers_weights(diffusers: Any, epsilons: Epsilons, config: AutoencoderSpec) -> None:
     theirs = diffusers.AutoencoderKL(**vae_config(config, 32, 1.0))
     ours = built(config)
     ours.load_state_dict(theirs.state_dict(), strict=True)
@@ -45,7 +52,7 @@ def test_takes_diffusers_weights(diffusers, epsilons, config):
     assert epsilons(ours) == epsilons(theirs)
 
 
-def test_fresh_blocks_are_exactly_the_identity():
+def test_fresh_blocks_are_exactly_the_identity() -> None:
     vae = built(TINY)
     x = torch.randn(2, 16, 4, 4)
     assert torch.equal(vae.encoder.mid_block(x), x)
@@ -55,7 +62,7 @@ def test_fresh_blocks_are_exactly_the_identity():
         assert torch.equal(block(x), x)
 
 
-def test_shapes():
+def test_shapes() -> None:
     vae = built(TINY)
     moments = vae.encode(torch.randn(2, 3, 12, 8))
     assert vae.downscale == 2
@@ -63,7 +70,7 @@ def test_shapes():
     assert vae.decode(moments.mean).shape == (2, 3, 12, 8)
 
 
-def test_logvar_is_clamped():
+def test_logvar_is_clamped() -> None:
     vae = built(TINY)
     with torch.no_grad():
         vae.quant_conv.bias[4:6], vae.quant_conv.bias[6:] = 1e4, -1e4
@@ -72,12 +79,12 @@ def test_logvar_is_clamped():
     assert logvar.min() == -30
 
 
-def test_sample_is_mean_plus_std_times_noise():
+def test_sample_is_mean_plus_std_times_noise() -> None:
     moments = Moments(torch.full((1, 1, 1, 1), 3.0), torch.full((1, 1, 1, 1), 4.0).log())
     torch.testing.assert_close(moments.sample(torch.full((1, 1, 1, 1), -0.5)), torch.full((1, 1, 1, 1), 2.0))
 
 
-def test_every_weight_learns(randomise):
+def test_every_weight_learns(randomise: Randomise) -> None:
     vae = built(TINY)
     randomise(vae)
     moments = vae.encode(torch.randn(2, 3, 8, 8))
@@ -88,7 +95,7 @@ def test_every_weight_learns(randomise):
     assert grad.abs().max() > 0
 
 
-def test_config_survives_json():
+def test_config_survives_json() -> None:
     assert AutoencoderSpec.read(json.loads(json.dumps(TINY.model_dump())), "config.json", "") == TINY
 
 
@@ -100,7 +107,7 @@ def test_config_survives_json():
         ([], 4, "block_out_channels"),
     ],
 )
-def test_bad_configs_are_refused_in_one_line(widths, groups, message):
+def test_bad_configs_are_refused_in_one_line(widths: list[int], groups: int, message: str) -> None:
     values = {**TINY.network.model_dump(), "block_out_channels": widths, "norm_num_groups": groups}
     with pytest.raises(DarkroomError, match=message) as caught:
         read_section(AutoencoderKLConfig, values, "file", "fix it")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
+from darkroom.config.merging import complete_text
 from darkroom.config.params import Params
 from darkroom.core.errors import DarkroomError
 from darkroom.data.prepare import Preparation, prepare
@@ -27,7 +28,7 @@ SPLITS = {"train": 40, "validation": 8, "test": 24}
 
 def params(recipe: str = "scenes", changes: Mapping[str, Any] | None = None) -> Params:
     """A recipe with {"section.key": value} changed."""
-    values = yaml.safe_load((RECIPES / f"{recipe}.yaml").read_text(encoding="utf-8"))
+    values = yaml.safe_load(complete_text(RECIPES / f"{recipe}.yaml"))
     for key, value in (changes or {}).items():
         *sections, last = key.split(".")
         inner = values
@@ -195,7 +196,7 @@ def test_a_later_stage_asks_for_itself_alone() -> None:
 
 
 def test_params_check_finds_the_same(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-    values = yaml.safe_load((RECIPES / "scenes.yaml").read_text(encoding="utf-8"))
+    values = yaml.safe_load(complete_text(RECIPES / "scenes.yaml"))
     values["prepare_data"]["source"] = {"kind": "captioned_folder", "root": "birds", "manifest": None}
     values["setup_text_encoder"]["hard_negatives"] = None
 

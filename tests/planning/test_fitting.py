@@ -9,6 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from darkroom.config.merging import complete_text
 from darkroom.config.params import load, problems
 from darkroom.data.manifest import manifest_of
 from darkroom.data.prepare import Preparation, prepare
@@ -109,7 +110,7 @@ def test_which_manifest_a_source_means(root: str, manifest: str | None, file: st
 
 
 def test_a_value_is_replaced_in_its_own_section_and_comments_stay() -> None:
-    text = (ROOT / "recipes" / "captioned.yaml").read_text(encoding="utf-8")
+    text = complete_text(ROOT / "recipes" / "captioned.yaml")
     changes = {"train_unet.steps": 7, "train_evaluator.text.max_length": 9, "prepare_data.source.root": "it's: # odd"}
     wanted = yaml.safe_load(text)
     for key, value in changes.items():
@@ -126,10 +127,12 @@ def test_a_value_is_replaced_in_its_own_section_and_comments_stay() -> None:
 def test_a_hint_names_a_recipe_that_shows_the_key(project: Path) -> None:
     """It named scenes for keys that scenes does not have."""
     Path("params.yaml").write_text(
-        (ROOT / "recipes" / "captioned.yaml").read_text().replace("    root: captioned", "    #")
+        complete_text(ROOT / "recipes" / "captioned.yaml").replace("    root: captioned", "    #")
     )
-    assert problems() == ["params.yaml: prepare_data.source.root is missing; add it (recipes/captioned.yaml shows one)"]
-    text = (ROOT / "recipes" / "photos-ddpm.yaml").read_text()
+    assert problems() == [
+        "params.yaml: prepare_data.source.root is missing; add it (darkroom recipe show captioned has one)"
+    ]
+    text = complete_text(ROOT / "recipes" / "photos-ddpm.yaml")
     Path("params.yaml").write_text("\n".join(line for line in text.split("\n") if not line.startswith("    caption:")))
     (hint,) = problems()
     shown = hint.split("(")[1].split(" shows")[0]

@@ -23,12 +23,12 @@ import gc, re, sys
 from pathlib import Path
 import psutil, torch
 from darkroom.core.device import autocast, runtime
-from darkroom.memory import Estimate
-from darkroom.params import load
-from darkroom.training.best import Best
+from darkroom.planning.memory import Estimate
+from darkroom.config.params import load
+from darkroom.training.engine.best import Best
 from darkroom.training.blank import denoised, reconstructed
-from darkroom.training.ema import EMA
-from darkroom.training.optim import make_optimizers
+from darkroom.training.engine.ema import EMA
+from darkroom.training.engine.optim import make_optimizers
 
 stage, precision, rows, file = sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])
 estimate = Estimate(load(file), torch.device("cpu"))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from darkroom.config.merging import complete_text
 from darkroom.config.params import Params
 from darkroom.config.yaml_file import Loader
 from darkroom.core.errors import DarkroomError
@@ -48,7 +49,7 @@ def test_what_does_not_fit_is_no_step_and_what_takes_no_time_has_an_end() -> Non
 
 @pytest.mark.parametrize("recipe", ["scenes", "sd15-finetune", "mnist-score-concat", "photos-ddpm"])
 def test_whatever_the_steps_params_stay_sound(recipe: str) -> None:
-    sound = yaml.load((RECIPES / f"{recipe}.yaml").read_text(encoding="utf-8"), Loader)
+    sound = yaml.load(complete_text(RECIPES / f"{recipe}.yaml"), Loader)
     for steps in (1, 7, 100):
         values = copy.deepcopy(sound)
         for stage in ("train_vae", "setup_text_encoder", "train_unet", "train_evaluator"):
@@ -92,9 +93,9 @@ def test_more_time_is_never_fewer_steps() -> None:
 
 def test_a_budget_is_refused_before_anything_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DarkroomError, match=r"'cache_latents' is no stage that trains; those are train_vae, "):
+    with pytest.raises(DarkroomError, match=r"'cache_latents' is not a stage that trains; those are train_vae, "):
         budget("cache_latents", 5)
-    Path("params.yaml").write_bytes((RECIPES / "scenes-quick.yaml").read_bytes())
+    Path("params.yaml").write_bytes(complete_text(RECIPES / "scenes-quick.yaml").encode())
     Path("dvc.yaml").write_bytes((RECIPES.parent / "dvc.yaml").read_bytes())
     before = Path("params.yaml").read_bytes()
     with pytest.raises(DarkroomError, match=r"data/prepared: is not there yet, and train_vae reads it; .*prepare_data"):

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from darkroom.config.merging import complete_text
 from darkroom.config.params import load
 from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
@@ -26,7 +27,7 @@ TRAINING, ASKED, ANSWER = (Path(".checkpoints") / f"{STAGE}.{name}" for name in 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_bytes(RECIPE.read_bytes())
+    Path("params.yaml").write_bytes(complete_text(RECIPE).encode())
     Path(".checkpoints").mkdir()
 
 
@@ -52,7 +53,7 @@ def asked_of(ending: Ending, step: int = 5) -> Finished | DarkroomError:
         except DarkroomError as error:
             told.append(error)
 
-    with ending.watched(leads=True, meeting=None):
+    with ending.watched(leads=True, rendezvous=None):
         asking = threading.Thread(target=ask)
         asking.start()
         while asking.is_alive():
@@ -82,7 +83,7 @@ def test_a_training_goes_on_where_params_say_something_else_by_now() -> None:
     change("batch_size: 32", "batch_size: 16")
     before = Path("params.yaml").read_bytes()
     with pytest.raises(
-        DarkroomError, match=r"train_unet goes on: .*batch_size was 32, is 16, since this training began"
+        DarkroomError, match=r"train_unet continues: .*batch_size was 32, is 16, since this training began"
     ):
         raise asked_of(ending)  # type: ignore[misc]
     assert Path("params.yaml").read_bytes() == before
@@ -101,10 +102,10 @@ def test_params_that_are_unsound_by_now_are_said_before_anything_is_asked() -> N
 def test_of_two_trainings_of_a_stage_the_second_is_not_ended() -> None:
     """Both are to end after the same step, and the first has not."""
     request = Finish(STAGE, section())
-    with Ending(120, request=request).watched(leads=True, meeting=None):
+    with Ending(120, request=request).watched(leads=True, rendezvous=None):
         pass
     second = Ending(120, request=request)
-    with pytest.raises(DarkroomError, match="goes on: a first training of this stage is through"):
+    with pytest.raises(DarkroomError, match="continues: a first training of this stage is through"):
         raise asked_of(second)  # type: ignore[misc]
     assert second.step == 120
 
@@ -112,7 +113,7 @@ def test_of_two_trainings_of_a_stage_the_second_is_not_ended() -> None:
 def test_a_request_that_was_left_behind_ends_nothing() -> None:
     ASKED.write_text("")
     ending = Ending(120, request=Finish(STAGE, section()))
-    with ending.watched(leads=True, meeting=None):
+    with ending.watched(leads=True, rendezvous=None):
         assert ending.after(5) == 120
     assert section()["stop_at"] is None
 
@@ -141,7 +142,7 @@ def test_no_training_is_said_at_once(left: Callable[[], None]) -> None:
 
 @pytest.mark.parametrize("stage", ["prepare_data", "evaluate", "register", "train_unit", ""])
 def test_only_what_trains_can_be_finished(stage: str) -> None:
-    with pytest.raises(DarkroomError, match=r"is no stage that trains; those are train_vae, .*train_evaluator"):
+    with pytest.raises(DarkroomError, match=r"is not a stage that trains; those are train_vae, .*train_evaluator"):
         finish(stage, lambda text: None)
 
 

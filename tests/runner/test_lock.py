@@ -13,7 +13,7 @@ import pytest
 STAGE = """
 import os, signal, sys, time
 from pathlib import Path
-from darkroom.guard import die_with_dvc
+from darkroom.runner.lock import exit_with_dvc
 
 def end(number, frame):
     Path("ended").touch()
@@ -21,9 +21,9 @@ def end(number, frame):
 
 signal.signal(signal.SIGTERM, end)
 Path("stage").write_text(str(os.getpid()))
-while {late} and os.getppid() == {starter}:
+while {late} and os.getppid() == {parent_dvc}:
     time.sleep(0.01)
-die_with_dvc()
+exit_with_dvc()
 Path("works").touch()
 time.sleep(60)
 """
@@ -45,7 +45,7 @@ def appears(file: Path, seconds: float = 20) -> bool:
 
 @pytest.mark.parametrize("late", [False, True], ids=["while the stage works", "while the stage starts"])
 def test_a_stage_ends_with_its_dvc_and_not_before(tmp_path: Path, late: bool) -> None:
-    (tmp_path / "stage.py").write_text(STAGE.format(late=late, starter="STARTER"))
+    (tmp_path / "stage.py").write_text(STAGE.format(late=late, parent_dvc="STARTER"))
     environment = {**os.environ, "DVC_STAGE": "train_vae"}
     dvc = subprocess.Popen([sys.executable, "-c", DVC], cwd=tmp_path, env=environment, start_new_session=True)
     try:
@@ -61,7 +61,7 @@ def test_a_stage_ends_with_its_dvc_and_not_before(tmp_path: Path, late: bool) ->
 
 
 SWALLOWS = """
-import darkroom.startup, time
+import darkroom.runner.startup, time
 try:
     print("imports", flush=True)
     time.sleep(60)

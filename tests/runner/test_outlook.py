@@ -17,7 +17,7 @@ import yaml
 from darkroom.config.params import Params, load
 from darkroom.config.stage_spec import StageSpec
 from darkroom.core.progress import Ahead
-from darkroom.runner.outlook import Asked, StageOutlook, look_ahead, still_to_run
+from darkroom.runner.outlook import DvcCommand, StageOutlook, start_outlook, still_to_run
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "scenes-quick.yaml"
 PROFILE = {"device": "cpu", "threads": "1", "processes": "1", "torch": "any"}
@@ -201,7 +201,7 @@ def test_a_stage_that_is_out_of_date_by_itself_will_run(
     ],
 )
 def test_what_dvc_was_asked_for(command: str, targets: list[str], single: bool) -> None:
-    assert Asked.of(command.split()) == Asked(targets, single)
+    assert DvcCommand.of(command.split()) == DvcCommand(targets, single)
 
 
 def test_of_a_stage_that_is_run_alone_no_others_are_counted(outlook: Outlook) -> None:
@@ -213,5 +213,5 @@ def test_outside_dvc_there_is_no_outlook(
     params: Params, stages: dict[str, StageSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DVC_STAGE", raising=False)
-    assert look_ahead("train_vae", params, stages["train_vae"], PROFILE) is None
+    assert start_outlook("train_vae", params, stages["train_vae"], PROFILE) is None
     assert Ahead.outlook is None

@@ -13,7 +13,7 @@ import yaml
 from darkroom.core.artifact import content_hash, save_tensors
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import GRACE
-from darkroom.runner.lock import alone
+from darkroom.runner.lock import exclusive
 from darkroom.runner.resuming import FOLDER, clear_recorded, fingerprint, mark_done
 
 BASE = ("train_unet", "python stages/train_unet.py", {"train_unet": {"steps": 3}}, {"data": "a"}, {"src/a.py": "b"})
@@ -82,12 +82,12 @@ def test_an_unfinished_training_keeps_its_checkpoints(trained: Path, tmp_path: P
 def test_two_do_not_write_the_same_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("darkroom.runner.lock.WAIT", 0.1)
     with (
-        alone("train_vae", tmp_path / "vae.lock"),
+        exclusive("train_vae", tmp_path / "vae.lock"),
         pytest.raises(DarkroomError, match="another run of train_vae works in this folder"),
-        alone("train_vae", tmp_path / "vae.lock"),
+        exclusive("train_vae", tmp_path / "vae.lock"),
     ):
         pass
-    with alone("train_vae", tmp_path / "vae.lock"):
+    with exclusive("train_vae", tmp_path / "vae.lock"):
         pass
 
 
@@ -100,9 +100,9 @@ import torch
 
 from darkroom.core.checkpoint import Checkpoints
 from darkroom.core.interruption import Interruption, Interrupted
-from darkroom.params import load
-from darkroom.training.ema import EMA
-from darkroom.training.loop import Phase, train
+from darkroom.config.params import load
+from darkroom.training.engine.ema import EMA
+from darkroom.training.engine.loop import Loop, Loss, Phase
 
 interruption = Interruption()
 interruption.listen()
@@ -116,8 +116,8 @@ def loss(step: int, rows: slice) -> Mapping[str, torch.Tensor]:
 config = load({recipe!r}).train_unet
 checkpoints = Checkpoints(Path("training"), {{}}, 0, 0, interruption)
 try:
-    train([Phase("", network, config, loss)], EMA(network, 1), steps=1000, batch_size=1, accumulation=1, hooks=[],
-          description="slow", checkpoints=checkpoints)
+    Loop([Phase("", network, config, Loss.of(loss))], EMA(network, 1), steps=1000, batch_size=1,
+         description="slow", checkpoints=checkpoints).run()
 except Interrupted as end:
     print(end.number, end.saved)
 """

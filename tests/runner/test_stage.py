@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from darkroom.config.merging import complete_text
 from darkroom.config.params import load
 from darkroom.core.errors import DarkroomError
 from darkroom.runner.stage import _check_unchanged, _without_end
@@ -20,7 +21,7 @@ PARAMS = Path("params.yaml")
 def chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The sections that train_unet depends on, as it read them."""
     monkeypatch.chdir(tmp_path)
-    PARAMS.write_bytes(RECIPE.read_bytes())
+    PARAMS.write_bytes(complete_text(RECIPE).encode())
     now = load().model_dump()
     return {name: now[name] for name in ("train_unet", "train_vae")}
 

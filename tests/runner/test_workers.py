@@ -39,7 +39,7 @@ def children() -> list[psutil.Process]:
 
 
 def test_they_meet_and_part() -> None:
-    with workers(STAYS, 3).meeting() as store:
+    with workers(STAYS, 3).rendezvous() as store:
         assert len(children()) == 2
         assert store.name == STORE
         folder = store.parent
@@ -49,21 +49,21 @@ def test_they_meet_and_part() -> None:
 
 
 def test_workers_that_were_through_before_the_leader_are_not_missed() -> None:
-    with workers(ARRIVES).meeting():
+    with workers(ARRIVES).rendezvous():
         time.sleep(0.5)
 
 
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("raise SystemExit(3)", "worker 1 ended with status 3; run again to go on from the last checkpoint"),
+        ("raise SystemExit(3)", "worker 1 ended with status 3; run again to resume from the last checkpoint"),
         ("pass", "worker 1 ended before the training began"),
-        (IS_KILLED, "worker 1 was ended by SIGKILL; run again to go on from the last checkpoint, or set DARKROOM_P"),
+        (IS_KILLED, "worker 1 was ended by SIGKILL; run again to resume from the last checkpoint, or set DARKROOM_P"),
     ],
 )
 def test_a_worker_that_dies_is_an_error_at_once(code: str, said: str) -> None:
     began = time.monotonic()
-    with pytest.raises(DarkroomError, match=said) as error, workers(code).meeting():
+    with pytest.raises(DarkroomError, match=said) as error, workers(code).rendezvous():
         time.sleep(100)
     assert "\n" not in str(error.value)
     assert time.monotonic() - began < 5
@@ -72,7 +72,7 @@ def test_a_worker_that_dies_is_an_error_at_once(code: str, said: str) -> None:
 
 def test_a_broken_connection_is_explained_by_who_left() -> None:
     company = workers(IS_KILLED)
-    with pytest.raises(DarkroomError, match="worker 1 was ended by SIGKILL"), company.meeting():
+    with pytest.raises(DarkroomError, match="worker 1 was ended by SIGKILL"), company.rendezvous():
         company.who_left()
 
 
@@ -84,7 +84,7 @@ def test_a_leader_that_cannot_be_reached_is_ended() -> None:
         "from pathlib import Path\n"
         "from darkroom import workers\n"
         "workers.STUCK = .2\n"
-        "with workers.Workers([sys.executable, '-c', sys.argv[1]], 2, Path('t')).meeting():\n"
+        "with workers.Workers([sys.executable, '-c', sys.argv[1]], 2, Path('t')).rendezvous():\n"
         "    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\n"
         "    time.sleep(100)\n"
     )
@@ -95,7 +95,7 @@ def test_a_leader_that_cannot_be_reached_is_ended() -> None:
 
 def test_when_the_leader_fails_they_end_even_if_they_do_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("darkroom.runner.workers.WAIT", 0.2)
-    with pytest.raises(ZeroDivisionError), workers(IS_DEAF).meeting():
+    with pytest.raises(ZeroDivisionError), workers(IS_DEAF).rendezvous():
         raise ZeroDivisionError
     assert not children()
 
@@ -130,6 +130,6 @@ def test_a_worker_knows_its_place_from_the_environment(tmp_path: Path, monkeypat
     worker = Worker.here()
     assert worker is not None
     assert (worker.rank, worker.size, worker.training) == (3, 4, Path("/somewhere/.checkpoints"))
-    with pytest.raises(SystemExit) as left, worker.meeting() as store:
+    with pytest.raises(SystemExit) as left, worker.rendezvous() as store:
         assert (store, (tmp_path / "3.ready").exists()) == (tmp_path / STORE, True)
     assert left.value.code == 0

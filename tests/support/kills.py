@@ -26,7 +26,7 @@ STAGE_STARTS_WITHIN = 60.0
 LOOK_EVERY = 0.005
 BEGINS = re.compile(r"Running stage '(\w+)'")
 STEPS = re.compile(r"(\d+)/(\d+) steps  ")
-RESUMED = re.compile(r"going on from step (\d+)")
+RESUMED = re.compile(r"resuming from step (\d+)")
 TAIL = 3000  # characters of what was said that a failure shows
 
 # In a stage, a line for every step, so that it is known which one was the last.

@@ -19,18 +19,19 @@ from darkroom.core.checkpoint import Checkpoints, Stateful
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interruption
 from darkroom.core.rng import generator, seeded
-from darkroom.training.autoencoder import VAELoss, VAETask
-from darkroom.training.contrastive import ContrastiveTask
+from darkroom.training.autoencoder import VAELoss, VAELosses
+from darkroom.training.contrastive import ContrastiveLoss
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.distributed import ALONE, CPU, Processes
 from darkroom.training.engine.ema import EMA
-from darkroom.training.engine.loop import Loss, Phase, train
+from darkroom.training.engine.loop import Loop, Loss, Phase
 from darkroom.training.hard_negatives import HardNegativesConfig
 from tests.support import networks
 from tests.support.worlds import World
 
-STEPS, FEW, CRITIC_FROM, HARD_FROM, EVERY, LOST_AT, DIES_AT = 50, 12, 10, 10, 20, 30, 3
+STEPS, FEW, CRITIC_FROM, HARD_FROM, EVERY, LOST_AT, DIES_AT = 16, 6, 4, 4, 6, 10, 3
 N, SIDE, WORDS, LENGTH = 40, 8, 12, 6
+Terms = Callable[[int, slice], Mapping[str, Tensor]]
 
 
 class LostError(Exception):
@@ -44,7 +45,7 @@ class Meeting:
         self.folder, self.met = folder, 0
 
     @contextmanager
-    def meeting(self) -> Iterator[Path]:
+    def rendezvous(self) -> Iterator[Path]:
         self.met += 1
         yield self.folder / f"store_{self.met}"
 
@@ -83,7 +84,7 @@ class Training:
         every = EVERY if self.processes.leads else 0
         with suppress(LostError):
             try:
-                train(
+                Loop(
                     self.phases,
                     ema,
                     steps=self.steps,
@@ -92,9 +93,9 @@ class Training:
                     hooks=[watch],
                     description="pair",
                     checkpoints=Checkpoints(folder, {}, 0, every, Interruption()),
-                    remembered=self.memory,
+                    state=self.memory,
                     processes=self.processes,
-                )
+                ).run()
             except DarkroomError as error:
                 made.error = str(error)
         made.state = [part.state_dict() for part in (*self.phases, ema)]
@@ -107,14 +108,14 @@ def adamw(**changes: object) -> Optimizer:
     return Optimizer.model_validate({**usual, **schedule, **changes})
 
 
-def setting(processes: Processes, batch_size: int = 8) -> TrainingContext:
+def context(processes: Processes, batch_size: int = 8) -> TrainingContext:
     return TrainingContext(batch_size, 0, "fp32", CPU, processes)
 
 
 def unet(processes: Processes, steps: int = STEPS, accumulation: int = 1, **changes: object) -> Training:
     """With parts that are not equally large."""
-    task = World("text", setting(processes, 9)).task()
-    phases = [Phase("", task.unet, adamw(**changes), task.loss)]
+    task = World("text", context(processes, 9)).task()
+    phases = [Phase("", task.network, adamw(**changes), task.loss)]
     return Training(phases, processes, accumulation, 9, steps)
 
 
@@ -126,7 +127,7 @@ def vae(processes: Processes) -> Training:
         critic = networks.discriminator()
     # Not l1, where a rounding that turns a sign turns a gradient.
     loss = VAELoss("l2", 0.1, discriminator=critic, adversarial_weight=0.5, adversarial_start=CRITIC_FROM)
-    task = VAETask(network, loss, lambda rows: images[rows], N, setting(processes))
+    task = VAELosses(network, loss, lambda rows: images[rows], N, context(processes))
     critics = Phase("critic", critic, adamw(), task.discriminator_loss, CRITIC_FROM)
     return Training([Phase("", network, adamw(), task.loss), critics], processes)
 
@@ -140,15 +141,15 @@ def contrastive(processes: Processes, steps: int = STEPS, **changes: Any) -> Tra
     spec = networks.towers(networks.text(WORDS + 2, length=LENGTH))
     with seeded(0, "towers"):
         towers = networks.built(spec)
-    hard = HardNegativesConfig(HARD_FROM, 15, 2, 6)
-    told = replace(setting(processes), **changes)
-    task = ContrastiveTask(towers, lambda rows: images[rows], ids, torch.arange(N) % len(ids), told, hard)
+    hard = HardNegativesConfig(HARD_FROM, 5, 2, 6)
+    shared = replace(context(processes), **changes)
+    task = ContrastiveLoss(towers, lambda rows: images[rows], ids, torch.arange(N) % len(ids), shared, hard)
     # At a higher rate, rounding in another order grows beyond a millionth within fifty steps on some processors.
     phase = Phase("", towers, adamw(learning_rate=3e-4), task.loss)
-    return Training([phase], processes, steps=steps, memory=task.memory())
+    return Training([phase], processes, steps=steps, memory=task.state())
 
 
-def line(processes: Processes, loss: Callable[[Loss], Loss] = lambda usual: usual, seed: int = 0) -> Training:
+def line(processes: Processes, loss: Callable[[Terms], Terms] = lambda usual: usual, seed: int = 0) -> Training:
     """As small as can be; `loss` is made of the usual one."""
     with seeded(seed, "line"):
         network = nn.Linear(2, 1)
@@ -157,13 +158,13 @@ def line(processes: Processes, loss: Callable[[Loss], Loss] = lambda usual: usua
         x = torch.randn(8, 2, generator=generator(0, "x", step))[rows]
         return {"loss": (network(x) - x.sum(dim=1, keepdim=True)).square().mean()}
 
-    return Training([Phase("", network, adamw(), loss(usual))], processes)
+    return Training([Phase("", network, adamw(), Loss.of(loss(usual)))], processes)
 
 
 def dying(processes: Processes) -> Training:
     """The process that does not lead ends without a word."""
 
-    def loss(usual: Loss) -> Loss:
+    def loss(usual: Terms) -> Terms:
         def dies(step: int, rows: slice) -> Mapping[str, Tensor]:
             if step == DIES_AT and not processes.leads:
                 os._exit(1)
@@ -177,7 +178,7 @@ def dying(processes: Processes) -> Training:
 def diverging(processes: Processes) -> Training:
     """In one of the processes a row's loss is no number."""
 
-    def loss(usual: Loss) -> Loss:
+    def loss(usual: Terms) -> Terms:
         def diverges(step: int, rows: slice) -> Mapping[str, Tensor]:
             broken = step == DIES_AT and rows.stop == 8
             return {"loss": usual(step, rows)["loss"] * (float("nan") if broken else 1.0)}

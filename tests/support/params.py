@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from darkroom.config.merging import complete_text
 from darkroom.config.params import problems
 
 ROOT = Path(__file__).parents[2]
-SOUND = (ROOT / "recipes" / "scenes.yaml").read_text(encoding="utf-8")
+SOUND = complete_text(ROOT / "recipes" / "scenes.yaml")
 
 
 def changed(section: str, key: str, line: str) -> str:

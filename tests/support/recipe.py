@@ -5,6 +5,8 @@ from typing import Any
 
 import yaml
 
+from darkroom.config.merging import complete_text
+
 STEPS, CHECKPOINT_EVERY = 16, 4
 QUIET = {"tracking": "off", "threads": "1", "checkpoint_steps": str(CHECKPOINT_EVERY)}  # DARKROOM_… variables
 TRAINED = ("train_vae", "setup_text_encoder", "train_unet", "train_evaluator")
@@ -34,4 +36,4 @@ def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 def write(quick: Path, params: Path, changes: dict[str, Any] = CHANGES) -> None:
     """Write the recipe `quick` with the changes."""
-    params.write_text(yaml.safe_dump(merged(yaml.safe_load(quick.read_text(encoding="utf-8")), changes)))
+    params.write_text(yaml.safe_dump(merged(yaml.safe_load(complete_text(quick)), changes)))

@@ -15,8 +15,8 @@ from PIL import Image, PngImagePlugin
 from darkroom.config.stage_spec import stage_spec
 from darkroom.inference.written import FORMAT, KEY
 from darkroom.tracking import stage_run
-from darkroom.tracking.ran import Ran
-from darkroom.tracking.records import Book
+from darkroom.tracking.executed_code import ExecutedCode
+from darkroom.tracking.records import RecordIndex
 from darkroom.tracking.store import Store
 
 PIPELINE = """\
@@ -101,7 +101,7 @@ def record_run(
     """
     here = stage_spec(stage)
     given = {stage: {**yaml.safe_load(PARAMS)[stage], **params}}
-    told = Ran(here, modules={}).tags() if ran is None else ran
+    told = ExecutedCode(here, modules={}).tags() if ran is None else ran
     with stage_run(stage, given, here.input_hashes(), here.code_hashes(), here.outputs, profile) as run:
         for name, value in told.items():
             run.tag(name, value)
@@ -122,7 +122,7 @@ def forget_records() -> None:
 def record_again(run: str) -> None:
     """Have what MLflow says of a run now be what was recorded of it: as if its stage had told so."""
     store = Store()
-    record = Book.read().latest["run", run].file
+    record = RecordIndex.read().latest["run", run].file
     record.unlink()
     subprocess.run([*GIT, "rm", "--quiet", "--cached", record], check=True)
     store.client.delete_tag(run, "record")

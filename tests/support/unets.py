@@ -59,7 +59,8 @@ def predict(
 ) -> Tensor:
     """What a U-Net, trained or packed, makes of a batch."""
     context = None if words is None else network.prepare_context(words)
-    return network(sample, timestep, context, class_labels)
+    out: Tensor = network(sample, timestep, context, class_labels)
+    return out
 
 
 def halved(network: Any) -> Any:

@@ -12,6 +12,7 @@ from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.schedule import DiscreteVP
 from darkroom.nn.denoiser.unet import UNet2DConditionModel
 from darkroom.training.engine.context import TrainingContext
+from darkroom.training.latent_batches import LatentBatches
 from darkroom.training.unet import UNetTask
 from tests.support.networks import built, unet
 
@@ -31,7 +32,7 @@ class World:
     """What a U-Net is trained on; kind: "text", "class" or "none"."""
 
     kind: str
-    setting: TrainingContext
+    context: TrainingContext
 
     def latents(self, purpose: str = "train") -> Latents:
         draw = generator(0, "latents", purpose)
@@ -64,17 +65,10 @@ class World:
         if unet is None:
             unet = self.unet()
             randomise(unet)
-        return UNetTask(
-            unet,
-            Objective(DiscreteVP("cosine", 0.0001, 0.02, 1000), "v_prediction", "min_snr", "l2", "mean"),
-            self.latents(),
-            self.latents("validation"),
-            self.conditioning(),
-            condition_dropout=condition_dropout,
-            horizontal_flip=horizontal_flip,
-            max_held_out=20,
-            setting=self.setting,
-        )
+        latents, conditioning = (self.latents(), self.latents("validation")), self.conditioning()
+        data = LatentBatches(*latents, conditioning, self.context, condition_dropout, horizontal_flip, max_held_out=20)
+        objective = Objective(DiscreteVP("cosine", 0.0001, 0.02, 1000), "v_prediction", "min_snr", "l2", "mean")
+        return UNetTask(unet, objective, data)
 
 
 def flat(network: nn.Module) -> Tensor:

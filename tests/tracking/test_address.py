@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking import address as addresses
-from darkroom.tracking.address import Address, parse, shown
+from darkroom.tracking.address import Address, parse, without_password
 from darkroom.tracking.secrets import without_secrets
 
 PASSWORD = "ge@h:e/i%m#?ü"
@@ -41,10 +41,10 @@ def test_addresses_are_taken_apart(text: str, expected: Address) -> None:
     """As long as userinfo stayed in the host, `http://user:pw@host` never worked."""
     assert parse(text) == expected
     if expected.password:
-        assert expected.password not in shown(text)
-        assert "@" not in shown(text)
+        assert expected.password not in without_password(text)
+        assert "@" not in without_password(text)
     if text.startswith("http"):
-        assert shown(text).lower() == expected.url.lower()
+        assert without_password(text).lower() == expected.url.lower()
 
 
 REFUSED = {
@@ -100,7 +100,7 @@ def test_user_and_password_come_from_the_address_before_the_environment(monkeypa
     with pytest.raises(DarkroomError, match="lacks a user: set MLFLOW_TRACKING_USERNAME"):
         given("http://:pw@host")
     assert given("http://me:p%40w@host:1/") == ("me", "p@w")
-    assert addresses.hand_over() == os.environ["MLFLOW_TRACKING_URI"] == "http://host:1"
+    assert addresses.export_credentials() == os.environ["MLFLOW_TRACKING_URI"] == "http://host:1"
     assert (os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"]) == ("me", "p@w")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from darkroom.serving.gate import Contender, Estimate, Thresholds, Verdict, decide, difference, estimate
+from darkroom.serving.gate import AliasHolder, Estimate, Thresholds, Verdict, decide, difference, estimate
 
 DEMANDS = Thresholds(
     valid_judge=True, above_chance=0.1, fid_below="mean_colour", vae_psnr=25.0, not_below_candidate=True
@@ -63,7 +63,7 @@ def put(figures: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
 def test_a_good_model_passes_with_or_without_being_asked() -> None:
     assert decide(good(), DEMANDS) == Verdict()
     assert decide(unasked(), DEMANDS) == Verdict()
-    assert decide(unasked(), DEMANDS, Contender("version 1", unasked())) == Verdict()
+    assert decide(unasked(), DEMANDS, AliasHolder("version 1", unasked())) == Verdict()
 
 
 FAULTS = {
@@ -140,26 +140,26 @@ def test_a_model_without_figures_does_not_pass_whatever_is_demanded(figures: Any
 
 def test_where_nothing_is_demanded_finite_figures_pass() -> None:
     poor = put(put(good(), "evaluator.valid", False), "alignment.test.exact_match", around(0.0, 0.0))
-    assert decide(poor, NOTHING, Contender("version 1", good())) == Verdict()
+    assert decide(poor, NOTHING, AliasHolder("version 1", good())) == Verdict()
     assert not decide(put(poor, "vae.ssim.value", float("inf")), NOTHING).passed
 
 
 @pytest.mark.parametrize("split", ["test", "novel"])
 def test_a_step_back_in_any_split_does_not_pass(split: str) -> None:
     name = f"alignment.{split}.exact_match"
-    verdict = decide(put(good(), name, around(0.6)), DEMANDS, Contender("version 4", good()))
+    verdict = decide(put(good(), name, around(0.6)), DEMANDS, AliasHolder("version 4", good()))
     assert verdict.reasons == (f"{name} 0.6 [0.58, 0.62] is below the 0.7 [0.68, 0.72] of version 4, by 0.1",)
-    assert decide(put(good(), name, around(0.69)), DEMANDS, Contender("version 4", good())).passed, (
+    assert decide(put(good(), name, around(0.69)), DEMANDS, AliasHolder("version 4", good())).passed, (
         "within the interval"
     )
-    assert decide(put(good(), name, around(0.8)), DEMANDS, Contender("version 4", good())).passed, "a step forward"
+    assert decide(put(good(), name, around(0.8)), DEMANDS, AliasHolder("version 4", good())).passed, "a step forward"
     assert decide(
-        put(good(), name, around(0.6)), replace(DEMANDS, not_below_candidate=False), Contender("4", good())
+        put(good(), name, around(0.6)), replace(DEMANDS, not_below_candidate=False), AliasHolder("4", good())
     ).passed
 
 
 def test_without_alignment_fidelity_is_compared_the_lower_the_better() -> None:
-    rival = Contender("version 2", unasked())
+    rival = AliasHolder("version 2", unasked())
     (reason,) = decide(put(unasked(), "fidelity.fid", around(1.5, 0.1)), DEMANDS, rival).reasons
     assert "fidelity.fid 1.5 [1.4, 1.6] is above the 0.5 [0.4, 0.6] of version 2" in reason
     assert decide(put(unasked(), "fidelity.fid", around(0.1, 0.05)), DEMANDS, rival).passed
@@ -176,13 +176,13 @@ def test_figures_of_other_data_or_another_judge_are_not_compared_and_that_is_sai
     other = good()
     other["judged_with"][path.partition(".")[2]] = "other.dir"
     worse = put(good(), "alignment.test.exact_match", around(0.3))
-    verdict = decide(worse, DEMANDS, Contender("version 4", other))
+    verdict = decide(worse, DEMANDS, AliasHolder("version 4", other))
     assert verdict == Verdict((), (f"not compared with version 4: {said}",))
 
 
 @pytest.mark.parametrize("other", [None, "unreadable", {}, {"alignment": {}}])
 def test_a_rival_without_usable_figures_is_not_compared_and_that_is_said(other: Any) -> None:
-    verdict = decide(good(), DEMANDS, Contender("version 4", other))
+    verdict = decide(good(), DEMANDS, AliasHolder("version 4", other))
     assert verdict.passed
     (note,) = verdict.notes
     assert note.startswith("not compared with version 4: ")

@@ -12,7 +12,7 @@ from darkroom.config.stage_spec import stage_specs
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking import repository as repositories
 from darkroom.tracking import stage_run
-from darkroom.tracking.repository import NO_COMMIT, NO_REPOSITORY, known, state, trouble
+from darkroom.tracking.repository import NO_COMMIT, NO_REPOSITORY, git_text_or_none, state, why_git_fails
 
 IDENTITY = ("-c", "user.name=Somebody", "-c", "user.email=somebody@example.org")
 
@@ -59,10 +59,10 @@ def test_files_of_another_owner_are_not_recorded_as_clean(
     assert "another owner" in tags["mlflow.note.content"]
     said = capsys.readouterr().err
     assert said.count("another owner") == 1
-    assert trouble() in said
+    assert why_git_fails() in said
     remedy = tags["git.unknown"].rpartition(": ")[2]
     subprocess.run(shlex.split(remedy), check=True)
-    assert trouble() == ""
+    assert why_git_fails() == ""
     tags = recorded(client)
     assert (tags["mlflow.source.git.commit"], tags["git.dirty"]) == (git("rev-parse", "HEAD"), "true")
     assert "git.unknown" not in tags
@@ -88,7 +88,7 @@ def test_what_is_not_known_is_told_apart(repository: Path, tmp_path: Path, monke
     git("init", "-q")
     git("add", "dvc.yaml")
     assert (state().commit, state().dirty, state().why) == ("", True, NO_COMMIT)
-    assert trouble() == ""
+    assert why_git_fails() == ""
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     assert state().silent
     assert "install it" in state().why
@@ -109,9 +109,9 @@ def test_a_reproduction_names_gits_remedy(
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     assert run("reproduce", "learn") == 1
     assert "git config --global --add safe.directory" in capsys.readouterr().err
-    assert known("rev-parse", "HEAD") is None
+    assert git_text_or_none("rev-parse", "HEAD") is None
     with pytest.raises(DarkroomError, match="another owner"):
-        repositories.answer("rev-parse", "HEAD")
+        repositories.git_text("rev-parse", "HEAD")
 
 
 def test_a_clone_with_autocrlf_has_the_same_code(

@@ -196,7 +196,7 @@ def test_a_project_that_was_copied_keeps_its_runs_and_leaves_the_original_alone(
 
 def test_who_made_several_inputs_is_named_once() -> None:
     account = Account("b", {}, {"x": "1", "y": "2", "z": "3"}, {}, {}, "", False, outputs={"out": "4"})
-    said = markdown(account, {"x": "[a](1)", "y": "[a](1)"}, {"out": "here"})
+    said = markdown(account, {"x": "[a](1)", "y": "[a](1)"}, {"out": "here"}, {})
     assert said.startswith("Made from [a](1), `z`. Wrote `out`.")
 
 

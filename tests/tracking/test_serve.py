@@ -26,12 +26,12 @@ from darkroom.tracking.ports import (
     FIRST,
     LAST,
     UI_PORT,
+    advertised,
     free_after,
     is_free,
-    noted,
-    running,
+    link_hint,
+    running_port,
     web_port,
-    while_it_runs,
 )
 from darkroom.tracking.query import RunQuery
 
@@ -71,7 +71,7 @@ def while_serving(port: int, look: Callable[[], T]) -> T:
         over = threading.Event()
 
         def at_work() -> T:
-            while running() != port:
+            while running_port() != port:
                 assert not over.wait(0.1), "it never served"
             try:
                 return look()
@@ -100,8 +100,8 @@ def test_a_project_without_runs_has_its_page_and_links_lead_there(
         question = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/get?experiment_id={experiment}"
         with urllib.request.urlopen(question, timeout=ANSWERS_WITHIN) as answer:
             assert json.load(answer)["experiment"]["name"] == "darkroom"
-        assert running() == port
-        assert while_it_runs() == ""
+        assert running_port() == port
+        assert link_hint() == ""
         with stage_run("train_vae", {}, {}, {}, [], {}) as run:
             pass
         assert run.address is not None
@@ -113,7 +113,7 @@ def test_a_project_without_runs_has_its_page_and_links_lead_there(
     with socket.socket() as s:
         assert s.connect_ex(("127.0.0.1", port)) != 0, "the server outlived the command"
     assert web_port() == UI_PORT
-    assert while_it_runs() == " (while `make ui` runs)"
+    assert link_hint() == " (while `make ui` runs)"
 
 
 def test_a_taken_port_is_named(project: Path) -> None:
@@ -186,11 +186,11 @@ def test_only_a_note_of_a_living_process_whose_port_answers_counts(
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Health) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         port = server.server_address[1]
-        assert running() is None, "nothing was noted"
-        with noted(port):
-            assert running() == port
+        assert running_port() is None, "nothing was noted"
+        with advertised(port):
+            assert running_port() == port
             assert web_port() == port
-        assert running() is None
+        assert running_port() is None
         notes.mkdir(parents=True, exist_ok=True)
         dead = subprocess.run(
             [
@@ -204,10 +204,10 @@ def test_only_a_note_of_a_living_process_whose_port_answers_counts(
         )
         for left in (dead.stdout, "", "{", "[]", "{}", '{"process.pid": 1}'):
             (notes / str(port)).write_text(left)
-            assert running() is None, left
+            assert running_port() is None, left
         server.shutdown()
-    with noted(port):
-        assert running() is None, "it does not answer any more"
+    with advertised(port):
+        assert running_port() is None, "it does not answer any more"
 
 
 def test_a_server_elsewhere_that_does_not_answer_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

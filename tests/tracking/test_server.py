@@ -16,7 +16,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.tracking import Run, stage_run
 from darkroom.tracking import run as run_file
 from darkroom.tracking.outbox import uploader as sender
-from darkroom.tracking.outbox.journal import pending, replay
+from darkroom.tracking.outbox.pending import pending, replay
 from darkroom.tracking.store import Store
 
 if TYPE_CHECKING:

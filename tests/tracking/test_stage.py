@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -12,14 +11,15 @@ import mlflow
 import pytest
 import torch
 
+from darkroom.config.merging import complete_text
 from darkroom.config.params import Params
 from darkroom.config.stage_spec import stage_spec
 from darkroom.core.artifact import content_hash, read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interrupted
-from darkroom.runner.copies import PROFILE, REPRODUCTION
+from darkroom.runner.project_copy import PROFILE, REPRODUCTION
 from darkroom.runner.stage import Work, run_stage
-from darkroom.tracking.ran import DEFINITION, FRAME, OUTSIDE, START
+from darkroom.tracking.executed_code import DEFINITION, FRAME, OUTSIDE, START
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 PIPELINE = """
@@ -47,7 +47,7 @@ def stage_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     """A project of one stage, untracked."""
     monkeypatch.setenv("DARKROOM_TRACKING", "off")
     Path("dvc.yaml").write_text(PIPELINE)
-    shutil.copy(RECIPES / "scenes.yaml", "params.yaml")
+    Path("params.yaml").write_text(complete_text(RECIPES / "scenes.yaml"))
     for file in ("stages/prepare_data.py", "src/darkroom/data/__init__.py", "sources.json"):
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         Path(file).write_text("\n")

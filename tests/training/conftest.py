@@ -32,7 +32,7 @@ def optimizer() -> Callable[..., OptimizerConfig]:
 
 
 @pytest.fixture
-def setting() -> TrainingContext:
+def context() -> TrainingContext:
     return TrainingContext(batch_size=8, seed=0, precision="fp32", device=torch.device("cpu"))
 
 
@@ -42,8 +42,8 @@ def _randomise() -> Callable[[nn.Module], None]:
 
 
 @pytest.fixture
-def world(setting: TrainingContext) -> Callable[[str], World]:
-    return lambda kind: World(kind, setting)
+def world(context: TrainingContext) -> Callable[[str], World]:
+    return lambda kind: World(kind, context)
 
 
 @pytest.fixture(name="flat")

@@ -12,10 +12,10 @@ from darkroom.core.rng import generator, seeded
 from darkroom.core.tensors import to_float
 from darkroom.nn.autoencoder.identity import IdentityAutoencoder
 from darkroom.nn.autoencoder.vae import AutoencoderKL, Moments
-from darkroom.training.autoencoder import VAELoss, VAETask, comparison, encode, kl_divergence, validate
+from darkroom.training.autoencoder import VAELoss, VAELosses, comparison, encode, kl_divergence, validate
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.ema import EMA
-from darkroom.training.engine.loop import Phase, train
+from darkroom.training.engine.loop import Loop, Phase
 from darkroom.training.engine.optim import OptimizerConfig
 from tests.support.networks import built, discriminator, identity, kl
 
@@ -34,8 +34,8 @@ def make_vae() -> AutoencoderKL:
     return network
 
 
-def make_task(setting: TrainingContext, loss: VAELoss | None = None) -> VAETask:
-    return VAETask(make_vae(), loss or VAELoss("l1", 0.1), images, N, setting)
+def make_task(context: TrainingContext, loss: VAELoss | None = None) -> VAELosses:
+    return VAELosses(make_vae(), loss or VAELoss("l1", 0.1), images, N, context)
 
 
 def with_critic(start: int, weight: float = 0.5) -> VAELoss:
@@ -54,35 +54,35 @@ def test_kl_is_the_textbooks() -> None:
 
 
 @pytest.mark.parametrize("reconstruction", ["l1", "l2"])
-def test_the_loss_is_the_sum_of_its_terms(reconstruction: Any, setting: TrainingContext) -> None:
+def test_the_loss_is_the_sum_of_its_terms(reconstruction: Any, context: TrainingContext) -> None:
     class Distance(nn.Module):
         def forward(self, y: Tensor, x: Tensor) -> Tensor:
             return torch.full((len(x),), 3.0)
 
-    terms = make_task(setting, VAELoss(reconstruction, 0.25, Distance(), 0.5)).loss(0, ALL)
+    terms = make_task(context, VAELoss(reconstruction, 0.25, Distance(), 0.5)).loss(0, ALL)
     assert set(terms) == {"loss", "reconstruction", "kl", "perceptual"}
     expected = terms["reconstruction"] + 0.5 * 3.0 + 0.25 * terms["kl"]
     torch.testing.assert_close(terms["loss"], expected)
 
 
-def test_l1_and_l2_are_what_they_say(setting: TrainingContext) -> None:
-    l1, l2 = (make_task(setting, VAELoss(kind, 0.0)) for kind in ("l1", "l2"))
+def test_l1_and_l2_are_what_they_say(context: TrainingContext) -> None:
+    l1, l2 = (make_task(context, VAELoss(kind, 0.0)) for kind in ("l1", "l2"))
     x, y, _ = l1._reconstruct(l1._inputs(0, ALL))
     torch.testing.assert_close(l1.loss(0, ALL)["reconstruction"], (x - y).abs().mean())
     torch.testing.assert_close(l2.loss(0, ALL)["reconstruction"], (x - y).square().mean())
 
 
-def test_a_loss_is_a_function_of_its_step_and_rows(setting: TrainingContext) -> None:
-    task = make_task(setting)
+def test_a_loss_is_a_function_of_its_step_and_rows(context: TrainingContext) -> None:
+    task = make_task(context)
     whole = [float(task.loss(step, ALL)["loss"].detach()) for step in (0, 1)]
     assert whole[0] != whole[1]
     parts = [float(task.loss(0, rows)["loss"].detach()) for rows in (slice(0, 2), slice(2, 8))]
     assert 0.25 * parts[0] + 0.75 * parts[1] == pytest.approx(whole[0], rel=1e-5)
 
 
-def test_the_critics_weight_balances_the_gradients_at_the_last_layer(setting: TrainingContext) -> None:
+def test_the_critics_weight_balances_the_gradients_at_the_last_layer(context: TrainingContext) -> None:
     """Esser et al. 2021, eq. 7."""
-    task = make_task(setting, with_critic(start=0, weight=0.5))
+    task = make_task(context, with_critic(start=0, weight=0.5))
     terms = task.loss(0, ALL)
     last = task.vae.last_layer
     likeness, adversarial = (
@@ -94,12 +94,12 @@ def test_the_critics_weight_balances_the_gradients_at_the_last_layer(setting: Tr
     torch.testing.assert_close(terms["loss"], expected)
 
 
-def test_the_critic_learns_from_pictures_it_does_not_change(setting: TrainingContext) -> None:
-    task = make_task(setting, with_critic(start=0))
+def test_the_critic_learns_from_pictures_it_does_not_change(context: TrainingContext) -> None:
+    task = make_task(context, with_critic(start=0))
     loss = task.discriminator_loss(0, ALL)["loss"]
     loss.backward()
     assert all(p.grad is None for p in task.vae.parameters())
-    critic = task.parts.discriminator
+    critic = task.weights.discriminator
     assert critic is not None
     assert all(p.grad is not None for p in critic.parameters())
     x, y, _ = task._reconstruct(task._inputs(0, ALL))
@@ -109,10 +109,10 @@ def test_the_critic_learns_from_pictures_it_does_not_change(setting: TrainingCon
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_critic_begins_at_its_step(
-    precision: Any, setting: TrainingContext, optimizer: Make, flat: Callable[[nn.Module], Tensor]
+    precision: Any, context: TrainingContext, optimizer: Make, flat: Callable[[nn.Module], Tensor]
 ) -> None:
-    task = make_task(replace(setting, precision=precision), with_critic(start=2))
-    critic = task.parts.discriminator
+    task = make_task(replace(context, precision=precision), with_critic(start=2))
+    critic = task.weights.discriminator
     assert critic is not None
     opinions, seen = [flat(critic)], []
 
@@ -124,7 +124,7 @@ def test_the_critic_begins_at_its_step(
         Phase("", task.vae, optimizer(), task.loss),
         Phase("discriminator", critic, optimizer(), task.discriminator_loss, start=2),
     ]
-    train(phases, EMA(task.vae, 50), steps=4, batch_size=8, accumulation=1, hooks=[watch], description="vae")
+    Loop(phases, EMA(task.vae, 50), steps=4, batch_size=8, accumulation=1, hooks=[watch], description="vae").run()
     assert torch.equal(opinions[0], opinions[2])
     assert not torch.equal(opinions[2], opinions[3])
     new = {"adversarial", "adversarial_weight", "discriminator_loss"}
@@ -133,12 +133,12 @@ def test_the_critic_begins_at_its_step(
 
 
 def test_trained_twice_the_weights_are_the_same(
-    setting: TrainingContext, optimizer: Make, flat: Callable[[nn.Module], Tensor]
+    context: TrainingContext, optimizer: Make, flat: Callable[[nn.Module], Tensor]
 ) -> None:
     def trained() -> Tensor:
-        task = make_task(replace(setting, precision="bf16"))
+        task = make_task(replace(context, precision="bf16"))
         phase = Phase("", task.vae, optimizer(), task.loss)
-        train([phase], EMA(task.vae, 50), steps=3, batch_size=8, accumulation=1, hooks=[], description="vae")
+        Loop([phase], EMA(task.vae, 50), steps=3, batch_size=8, accumulation=1, hooks=[], description="vae").run()
         return flat(task.vae)
 
     first = trained()
@@ -146,13 +146,13 @@ def test_trained_twice_the_weights_are_the_same(
     assert not torch.equal(first, flat(make_vae()))
 
 
-def test_training_makes_pictures_liker(setting: TrainingContext, optimizer: Make) -> None:
+def test_training_makes_pictures_liker(context: TrainingContext, optimizer: Make) -> None:
     colours = torch.tensor([[255, 0, 0], [0, 0, 255], [250, 250, 250]], dtype=torch.uint8)
     plain = colours[:, :, None, None].expand(3, 3, 16, 16)
-    task = VAETask(make_vae(), VAELoss("l1", 1e-4), lambda rows: plain[rows], 3, setting)
+    task = VAELosses(make_vae(), VAELoss("l1", 1e-4), lambda rows: plain[rows], 3, context)
     before = validate(task.vae, task.images, 3, 2, CPU)
     phase = Phase("", task.vae, optimizer(), task.loss)
-    train([phase], EMA(task.vae, 50), steps=30, batch_size=8, accumulation=1, hooks=[], description="vae")
+    Loop([phase], EMA(task.vae, 50), steps=30, batch_size=8, accumulation=1, hooks=[], description="vae").run()
     after = validate(task.vae, task.images, 3, 2, CPU)
     assert after["held_out/l1"] < 0.7 * before["held_out/l1"]
     assert after["held_out/psnr"] > before["held_out/psnr"]

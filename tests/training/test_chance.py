@@ -94,7 +94,10 @@ def test_a_denoiser_by_chance_answers_the_same_to_everything(
 ) -> None:
     """No constant among those tried beats it but where the median is meant, by a little, and zero never does."""
     task = world("text").task()
-    task.train.mean, task.held_out.mean = task.train.mean + 2, task.held_out.mean + 2  # not centred, as latents are not
+    task.data.train.mean, task.data.held_out.mean = (
+        task.data.train.mean + 2,
+        task.data.held_out.mean + 2,
+    )  # not centred, as latents are not
     task.objective = Objective(DiscreteVP("cosine", 0.0001, 0.02, 1000), prediction, "uniform", loss, "mean")
 
     class Constant(torch.nn.Module):

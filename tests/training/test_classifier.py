@@ -10,8 +10,8 @@ from torch import Tensor
 from darkroom.nn.judge.classifier import Classifier, rotated
 from darkroom.training.classifier import (
     MAX_SHIFT,
-    ClassifierTask,
-    RotationTask,
+    LabelLoss,
+    RotationLoss,
     augmented,
     label_accuracy,
     label_losses,
@@ -19,7 +19,7 @@ from darkroom.training.classifier import (
 )
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.ema import EMA
-from darkroom.training.engine.loop import Phase, train
+from darkroom.training.engine.loop import Loop, Phase
 from darkroom.training.engine.optim import OptimizerConfig
 from tests.support.networks import built, classifier, selfsupervised
 
@@ -62,21 +62,21 @@ def two_headed(absent: bool = False) -> tuple[Classifier, Tensor, Tensor]:
     return built(classifier((2, 3), absent=(False, absent))), pictures, labels
 
 
-def test_a_classifier_learns_to_read(setting: TrainingContext, optimizer: Make) -> None:
+def test_a_classifier_learns_to_read(context: TrainingContext, optimizer: Make) -> None:
     network, pictures, labels = two_headed()
-    task = ClassifierTask(network, lambda i: pictures[i], labels, setting)
+    task = LabelLoss(network, lambda i: pictures[i], labels, context)
     phase = Phase("", network, optimizer(learning_rate=3e-3), task.loss)
-    train([phase], EMA(network, 100), steps=40, batch_size=8, accumulation=1, hooks=[], description="judge")
+    Loop([phase], EMA(network, 100), steps=40, batch_size=8, accumulation=1, hooks=[], description="judge").run()
     found = label_accuracy(network, task.images, labels, ["bright", "colour"], 7, CPU)
     assert found == {"bright": 1.0, "colour": 1.0}
 
 
-def test_a_classifier_learns_what_is_not_there(setting: TrainingContext, optimizer: Make) -> None:
+def test_a_classifier_learns_what_is_not_there(context: TrainingContext, optimizer: Make) -> None:
     """An attribute that a picture lacks was read as some class or other, so a thing too many was never seen."""
     network, pictures, labels = two_headed(absent=True)
-    task = ClassifierTask(network, lambda i: pictures[i], labels, setting)
+    task = LabelLoss(network, lambda i: pictures[i], labels, context)
     phase = Phase("", network, optimizer(learning_rate=3e-3), task.loss)
-    train([phase], EMA(network, 100), steps=40, batch_size=8, accumulation=1, hooks=[], description="judge")
+    Loop([phase], EMA(network, 100), steps=40, batch_size=8, accumulation=1, hooks=[], description="judge").run()
     assert torch.equal(network.read(pictures.float() / 127.5 - 1), labels)
     assert label_accuracy(network, task.images, labels, ["bright", "colour"], 7, CPU) == {"bright": 1.0, "colour": 1.0}
 
@@ -91,23 +91,23 @@ def test_accuracy_counts_only_what_is_there_to_read() -> None:
     assert found == pytest.approx({"bright": 0.5, "colour": 4 / 12})
 
 
-def test_a_loss_is_a_function_of_its_step_and_rows(setting: TrainingContext) -> None:
+def test_a_loss_is_a_function_of_its_step_and_rows(context: TrainingContext) -> None:
     network, pictures, labels = two_headed()
-    task = ClassifierTask(network, lambda i: pictures[i], labels, setting)
+    task = LabelLoss(network, lambda i: pictures[i], labels, context)
     whole = float(task.loss(1, ALL)["loss"].detach())
     parts = [float(task.loss(1, rows)["loss"].detach()) for rows in (slice(0, 6), slice(6, 8))]
     assert 0.75 * parts[0] + 0.25 * parts[1] == pytest.approx(whole, rel=1e-5)
     assert float(task.loss(1, ALL)["loss"].detach()) == whole
 
 
-def test_without_labels_a_network_learns_which_way_up(setting: TrainingContext, optimizer: Make) -> None:
+def test_without_labels_a_network_learns_which_way_up(context: TrainingContext, optimizer: Make) -> None:
     torch.manual_seed(0)
     network = built(selfsupervised(channels=1))
     pictures = torch.zeros(16, 1, 8, 8, dtype=torch.uint8)
     pictures[:, :, :3] = 255  # a bright sky
-    task = RotationTask(network, lambda i: pictures[i], 16, setting)
+    task = RotationLoss(network, lambda i: pictures[i], 16, context)
     phase = Phase("", network, optimizer(learning_rate=3e-3), task.loss)
-    train([phase], EMA(network, 100), steps=25, batch_size=8, accumulation=1, hooks=[], description="judge")
+    Loop([phase], EMA(network, 100), steps=25, batch_size=8, accumulation=1, hooks=[], description="judge").run()
     assert rotation_accuracy(network, task.images, 16, 5, CPU) == 1.0
 
 

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from darkroom.core.rng import batch_indices
-from darkroom.training.contrastive import ContrastiveTask, contrastive_loss, embed_captions, retrieval
+from darkroom.training.contrastive import ContrastiveLoss, contrastive_loss, embed_captions, retrieval
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.ema import EMA
-from darkroom.training.engine.loop import Phase, train
+from darkroom.training.engine.loop import Loop, Phase
 from darkroom.training.engine.optim import OptimizerConfig
 from darkroom.training.hard_negatives import HardNegatives, HardNegativesConfig
 from tests.support import networks
@@ -44,7 +44,7 @@ def test_of_equal_captions_each_is_as_right_as_the_others() -> None:
 
 
 @pytest.fixture
-def task(setting: TrainingContext) -> ContrastiveTask:
+def task(context: TrainingContext) -> ContrastiveLoss:
     """Pictures of four plain colours, and a word for each."""
     colours = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]], dtype=torch.uint8)
     rows = torch.arange(32) % 4
@@ -53,19 +53,19 @@ def task(setting: TrainingContext) -> ContrastiveTask:
     torch.manual_seed(0)
     towers = networks.built(spec)
     pictures = colours[rows][:, :, None, None].expand(32, 3, 8, 8)
-    return ContrastiveTask(towers, lambda i: pictures[i], ids, rows, setting)
+    return ContrastiveLoss(towers, lambda i: pictures[i], ids, rows, context)
 
 
-def test_words_and_pictures_find_each_other(task: ContrastiveTask, optimizer: Callable[..., OptimizerConfig]) -> None:
+def test_words_and_pictures_find_each_other(task: ContrastiveLoss, optimizer: Callable[..., OptimizerConfig]) -> None:
     before = retrieval(task, task.towers)
     phase = Phase("", task.towers, optimizer(learning_rate=3e-3), task.loss)
-    train([phase], EMA(task.towers, 100), steps=40, batch_size=8, accumulation=1, hooks=[], description="towers")
+    Loop([phase], EMA(task.towers, 100), steps=40, batch_size=8, accumulation=1, hooks=[], description="towers").run()
     after = retrieval(task, task.towers)
     assert after["held_out/accuracy"] == 1.0
     assert after["held_out/loss"] < before["held_out/loss"]
 
 
-def test_retrieval_counts_every_picture(task: ContrastiveTask) -> None:
+def test_retrieval_counts_every_picture(task: ContrastiveLoss) -> None:
     losses, right = [], []
     with torch.no_grad():
         for i in range(0, 32, 8):
@@ -77,7 +77,7 @@ def test_retrieval_counts_every_picture(task: ContrastiveTask) -> None:
     assert found["held_out/accuracy"] == pytest.approx(sum(right) / 32)
 
 
-def test_captions_are_embedded_row_by_row_in_half_precision(task: ContrastiveTask) -> None:
+def test_captions_are_embedded_row_by_row_in_half_precision(task: ContrastiveLoss) -> None:
     encoder = task.towers.text_model
     embedded = embed_captions(encoder, task.input_ids, torch.device("cpu"))
     assert embedded.shape == (4, 4, 16)
@@ -88,17 +88,17 @@ def test_captions_are_embedded_row_by_row_in_half_precision(task: ContrastiveTas
 
 
 def test_confusable_captions_fill_the_batches_from_their_step_on(
-    task: ContrastiveTask, optimizer: Callable[..., OptimizerConfig], monkeypatch: pytest.MonkeyPatch
+    task: ContrastiveLoss, optimizer: Callable[..., OptimizerConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hard = HardNegatives(HardNegativesConfig(3, 2, 4, 24), task.rows, task._embed, 8, 0)
     task.hard_negatives, drawn = hard, []
-    given = task._given
-    monkeypatch.setattr(task, "_given", lambda indices: drawn.append(indices) or given(indices))
+    pairs = task._pairs
+    monkeypatch.setattr(task, "_pairs", lambda indices: drawn.append(indices) or pairs(indices))
     searched: list[int] = []
     search = hard.search
     monkeypatch.setattr(hard, "search", lambda step: (searched.append(step), search(step)))
     phase = Phase("", task.towers, optimizer(), task.loss)
-    train([phase], EMA(task.towers, 100), steps=6, batch_size=8, accumulation=1, hooks=[], description="towers")
+    Loop([phase], EMA(task.towers, 100), steps=6, batch_size=8, accumulation=1, hooks=[], description="towers").run()
     assert searched == [3, 5]
     assert [len(batch) for batch in drawn] == [8] * 6
     for step in range(3):

@@ -47,7 +47,7 @@ def values(made: Any, name: str) -> list[float]:
 def test_one_process_and_two_have_the_same_losses(training: str, made: dict[str, dict[str, Any]]) -> None:
     one, two = made["one"][training], made["two"][training]
     assert [step.keys() for step in two.values] == [step.keys() for step in one.values]
-    assert len(one.values) == 50
+    assert len(one.values) == pair.STEPS
     assert values(two, "loss") == pytest.approx(values(one, "loss"), rel=1e-6)
     assert values(one, "loss")[0] != values(one, "loss")[-1]
     for name in ("critic_loss", "adversarial_weight", "accuracy", "gradient_norm"):
@@ -130,7 +130,7 @@ class Nobody:
     """A company that must not be asked for."""
 
     @contextmanager
-    def meeting(self) -> Iterator[Path]:
+    def rendezvous(self) -> Iterator[Path]:
         raise AssertionError
         yield
 

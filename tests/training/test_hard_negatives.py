@@ -16,7 +16,7 @@ def clusters() -> tuple[torch.Tensor, torch.Tensor]:
     return rows, directions + 0.05 * torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
 
 
-def test_the_nearest_are_alike_and_of_another_caption():
+def test_the_nearest_are_alike_and_of_another_caption() -> None:
     rows, embeddings = clusters()
     found = nearest(7 * embeddings[rows], rows, 6)  # cosine: lengths do not count
     assert found.shape == (60, 6)
@@ -24,11 +24,11 @@ def test_the_nearest_are_alike_and_of_another_caption():
     assert (rows[found] // 10 == rows[:, None] // 10).all()
 
 
-def test_few_pictures_give_few_neighbours():
+def test_few_pictures_give_few_neighbours() -> None:
     assert nearest(torch.eye(3), torch.arange(3), 10).shape == (3, 3)
 
 
-def test_batches_are_groups_around_pictures_that_change():
+def test_batches_are_groups_around_pictures_that_change() -> None:
     rows, embeddings = clusters()
     hard = HardNegatives(replace(CONFIG, every=100), rows, lambda: embeddings, batch_size=16, seed=0)
     hard.search(10)
@@ -42,7 +42,7 @@ def test_batches_are_groups_around_pictures_that_change():
     assert len(anchors.unique()) == 60  # every picture has its turn
 
 
-def test_batches_depend_on_seed_and_step_alone():
+def test_batches_depend_on_seed_and_step_alone() -> None:
     rows, embeddings = clusters()
     one, two, other = (HardNegatives(CONFIG, rows, lambda: embeddings, 16, seed) for seed in (0, 0, 1))
     for hard in (one, two, other):
@@ -52,13 +52,13 @@ def test_batches_depend_on_seed_and_step_alone():
     assert not one.batch(11).equal(other.batch(11))
 
 
-def test_the_search_is_due_at_its_start_and_every_so_many_steps():
+def test_the_search_is_due_at_its_start_and_every_so_many_steps() -> None:
     rows, embeddings = clusters()
     hard = HardNegatives(CONFIG, rows, lambda: embeddings, 16, 0)
     assert [step for step in range(25) if hard.due(step)] == [10, 15, 20]
 
 
-def test_it_searches_once_where_a_batch_needs_it():
+def test_it_searches_once_where_a_batch_needs_it() -> None:
     rows, embeddings = clusters()
     asked: list[int] = []
     hard = HardNegatives(CONFIG, rows, lambda: (asked.append(step), embeddings)[1], 16, 0)

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import batch_indices, generator
 from darkroom.training.engine.ema import EMA
-from darkroom.training.engine.loop import Phase, train
+from darkroom.training.engine.loop import Loop, Loss, Phase
 from darkroom.training.engine.optim import OptimizerConfig, learning_rate
 
 Make = Callable[..., OptimizerConfig]
@@ -41,8 +41,8 @@ class Regression:
     ) -> list[dict[str, float]]:
         seen: list[dict[str, float]] = []
         self.ema = EMA(self.network, 20)
-        self.phase = Phase("", self.network, config, more.pop("loss", self.loss))  # type: ignore[arg-type]
-        train(
+        self.phase = Phase("", self.network, config, Loss.of(more.pop("loss", self.loss)))  # type: ignore[arg-type]
+        Loop(
             [self.phase],
             self.ema,
             steps=steps,
@@ -51,7 +51,7 @@ class Regression:
             hooks=[lambda step, values: seen.append({"step": step, **values})],
             description="regression",
             **more,  # type: ignore[arg-type]
-        )
+        ).run()
         return seen
 
 
@@ -139,10 +139,10 @@ def test_a_gradient_that_is_no_number_stops_it_too(optimizer: Make, flat: Callab
 def test_a_phase_waits_for_its_start_and_names_its_values(optimizer: Make) -> None:
     first, second = Regression(), Regression()
     seen = []
-    train(
+    Loop(
         [
-            Phase("", first.network, optimizer(), first.loss),
-            Phase("critic", second.network, optimizer(), second.loss, start=3),
+            Phase("", first.network, optimizer(), Loss.of(first.loss)),
+            Phase("critic", second.network, optimizer(), Loss.of(second.loss), start=3),
         ],
         EMA(first.network, 20),
         steps=5,
@@ -150,7 +150,7 @@ def test_a_phase_waits_for_its_start_and_names_its_values(optimizer: Make) -> No
         accumulation=1,
         hooks=[lambda step, values: seen.append(sorted(values))],
         description="two",
-    )
+    ).run()
     assert [step for step, _ in second.asked] == [3, 4]
     own = ["gradient_norm", "learning_rate", "loss", "worst"]
     assert seen[2] == own
@@ -191,8 +191,8 @@ def test_no_value_is_looked_at_between_two_reads(kind: str, planted: bool, optim
         by_step.append(len(waits.seen))
 
     with waits:
-        train(
-            [Phase("", regression.network, optimizer(optimizer=kind, clip_norm=1.0), loss)],
+        Loop(
+            [Phase("", regression.network, optimizer(optimizer=kind, clip_norm=1.0), Loss.of(loss))],
             EMA(regression.network, 20),
             steps=12,
             batch_size=10,
@@ -200,7 +200,7 @@ def test_no_value_is_looked_at_between_two_reads(kind: str, planted: bool, optim
             hooks=[watch],
             read_every=(5,),
             description="regression",
-        )
+        ).run()
     new = [after - before for before, after in pairwise([0, *by_step])]
     assert [step for step, n in enumerate(new, 1) if n and step % 5 and step != 12] == ([3] if planted else [])
     assert all(new[step - 1] for step in (5, 10, 12))

@@ -14,9 +14,9 @@ from darkroom.data.latents import Latents
 from darkroom.diffusion.generate import Sampling
 from darkroom.nn.denoiser.base import DenoisingNetwork
 from darkroom.training.engine.ema import EMA
-from darkroom.training.engine.loop import Phase, train
+from darkroom.training.engine.loop import Loop, Phase
 from darkroom.training.engine.optim import OptimizerConfig
-from darkroom.training.previews import Shown, preview
+from darkroom.training.previews import LatentView, preview
 from darkroom.view.sheet import GUTTER, LINE, PICTURE
 from tests.support.networks import batch_norm, built, layer_norm, score
 
@@ -28,7 +28,7 @@ KINDS: dict[str, tuple[DenoiserSpec, str, int]] = {  # with the condition and th
     "batch norm": (batch_norm(), "none", 8),
 }
 Optimizers = Callable[..., OptimizerConfig]
-PIXELS = Shown(lambda latents: latents, 0.0, [""] * N)
+PIXELS = LatentView(lambda latents: latents, 0.0, [""] * N)
 
 
 @pytest.fixture
@@ -42,16 +42,16 @@ def task(world: Callable[[str], Any]) -> Callable[[str], Any]:
         made = world(condition).task(network, condition_dropout=0.3)
         for split in ("train", "held_out"):
             mean = torch.rand(N, 1, side, side, generator=generator(0, split)).half()
-            setattr(made, split, Latents(mean, None, 1.0))
+            setattr(made.data, split, Latents(mean, None, 1.0))
         return made
 
     return make
 
 
 def trained(task: Any, config: OptimizerConfig, steps: int = 3) -> EMA[DenoisingNetwork]:
-    ema = EMA(task.unet, 50)
-    phase = Phase("", task.unet, config, task.loss)
-    train([phase], ema, steps=steps, batch_size=8, accumulation=1, hooks=[], description="unet")
+    ema = EMA(task.network, 50)
+    phase = Phase("", task.network, config, task.loss)
+    Loop([phase], ema, steps=steps, batch_size=8, accumulation=1, hooks=[], description="unet").run()
     return ema
 
 
@@ -65,12 +65,12 @@ def test_everything_learns_but_what_is_frozen(
     name: str, optimizer_name: str, task: Callable[[str], Any], optimizer: Optimizers
 ) -> None:
     here = task(name)
-    before = state(here.unet)
+    before = state(here.network)
     ema = trained(here, optimizer(optimizer=optimizer_name, weight_decay=0.1))
-    frozen = {n for n, p in here.unet.named_parameters() if not p.requires_grad}
+    frozen = {n for n, p in here.network.named_parameters() if not p.requires_grad}
     assert frozen <= {"frequencies", "times"}
     frozen |= {n for n in before if n.endswith(("norm2.weight", "norm2.bias")) and n.startswith("transformers")}  # idle
-    for network in (here.unet, ema.network):
+    for network in (here.network, ema.network):
         for weight, value in network.state_dict().items():
             assert torch.equal(value, before[weight]) == (weight in frozen), weight
 
@@ -88,12 +88,12 @@ def test_the_average_carries_the_memory_of_batch_norms_and_is_never_in_training_
 ) -> None:
     here = task("batch norm")
     ema = trained(here, optimizer())
-    pairs = list(zip(here.unet.buffers(), ema.network.buffers(), strict=True))
+    pairs = list(zip(here.network.buffers(), ema.network.buffers(), strict=True))
     assert len(pairs) > 3
     assert all(torch.equal(now, average) for now, average in pairs)
     before = state(ema.network)
     first, second = (here.validate(ema.network) for _ in range(2))
-    preview(ema.network, here, PIXELS, Sampling("ddim", 2, 1.0, "trailing"), 2, 0)
+    preview(ema.network, here, PIXELS, Sampling("ddim", 2, 1.0, "trailing"), 2, "after 7 steps")
     assert first == second
     assert not any(module.training for module in ema.network.modules())
     assert all(torch.equal(before[name], value) for name, value in ema.network.state_dict().items())
@@ -102,8 +102,8 @@ def test_the_average_carries_the_memory_of_batch_norms_and_is_never_in_training_
 @pytest.mark.parametrize("name", KINDS)
 def test_a_preview_of_pictures_of_one_channel_is_grey(name: str, task: Callable[[str], Any]) -> None:
     here = task(name)
-    here.unet.eval()
-    grid, _ = preview(here.unet, here, PIXELS, Sampling("ddim", 2, 2.0, "trailing"), 4, 0)
+    here.network.eval()
+    grid, _ = preview(here.network, here, PIXELS, Sampling("ddim", 2, 2.0, "trailing"), 4, "after 7 steps")
     drawn = np.asarray(grid)[GUTTER + LINE + 4 :, GUTTER:][:PICTURE, :PICTURE].astype(int)
     assert drawn.std() > 0
     assert np.ptp(drawn, axis=-1).max() == 0

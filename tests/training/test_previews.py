@@ -22,7 +22,7 @@ from darkroom.diffusion.continuous import VE
 from darkroom.diffusion.generate import Sampling
 from darkroom.diffusion.objective import Objective
 from darkroom.nn.denoiser.unet import UNet2DConditionModel
-from darkroom.training.previews import Shown, preview
+from darkroom.training.previews import LatentView, preview
 from darkroom.view.sheet import GUTTER, JOINT, LINE, PICTURE
 from tests.support.networks import built, kl
 
@@ -36,8 +36,8 @@ def to_rgb(latents: Tensor) -> Tensor:
     return torch.einsum("oc,nchw->nohw", TO_RGB, latents)
 
 
-def shown(kind: str) -> Shown:
-    return Shown(to_rgb, 0.0, [""] * 24 if kind == "none" else ASKED)
+def shown(kind: str) -> LatentView:
+    return LatentView(to_rgb, 0.0, [""] * 24 if kind == "none" else ASKED)
 
 
 def on_grid(grid: Image.Image, plate: int, columns: int, which: int, each: int) -> NDArray[np.int64]:
@@ -58,7 +58,7 @@ def enlarged(picture: Tensor) -> NDArray[np.int64]:
 def test_a_preview_is_the_same_picture_every_time_and_leaves_no_trace(kind: str, world: Callable[[str], Any]) -> None:
     task, how = world(kind).task(), Sampling("ddpm", 4, 3.0, "trailing")
     before = torch.get_rng_state()
-    first, again = (preview(task.unet, task, shown(kind), how, 4, 7) for _ in range(2))
+    first, again = (preview(task.network, task, shown(kind), how, 4, "after 7 steps") for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
     assert [picture.tobytes() for picture in first] == [picture.tobytes() for picture in again]
     drawn = [on_grid(first.grid, i, 2, 0, 1) if kind == "none" else on_grid(first.grid, i, 2, 1, 2) for i in range(4)]
@@ -67,9 +67,9 @@ def test_a_preview_is_the_same_picture_every_time_and_leaves_no_trace(kind: str,
 
 def test_beside_a_sample_stands_the_held_out_picture_that_its_caption_was_said_of(world: Callable[[str], Any]) -> None:
     task = world("text").task()
-    grid, _ = preview(task.unet, task, shown("text"), Sampling("ddim", 2, 1.0, "trailing"), 4, 0)
+    grid, _ = preview(task.network, task, shown("text"), Sampling("ddim", 2, 1.0, "trailing"), 4, "after 7 steps")
     for i in range(4):
-        real = to_uint8(to_rgb(task.held_out.mean[i : i + 1].float() * FACTOR))[0]
+        real = to_uint8(to_rgb(task.data.held_out.mean[i : i + 1].float() * FACTOR))[0]
         assert np.array_equal(on_grid(grid, i, 2, 0, 2), enlarged(real))
 
 
@@ -80,7 +80,7 @@ def test_the_strip_goes_from_noise_in_the_range_to_the_sample(
     task = world("none").task()
     if process == "ve":
         task.objective = Objective(VE(25.0, 1e-5), prediction, "uniform", "l2", "sum")
-    grid, strip = preview(task.unet, task, shown("none"), Sampling("euler", 3, 1.0, "linspace"), 2, 0)
+    grid, strip = preview(task.network, task, shown("none"), Sampling("euler", 3, 1.0, "linspace"), 2, "after 7 steps")
     pictures = np.asarray(strip)[GUTTER + LINE :, 2 * GUTTER + PICTURE :].astype(int)
     cells = [[pictures[row:, column:][:PICTURE, :PICTURE] for column in JOINTS[:4]] for row in JOINTS[:4]]
     assert (pictures.shape[0] - 12) // (PICTURE + JOINT) == 4  # two rows for each of the two samples
@@ -125,9 +125,9 @@ def test_a_model_that_knows_the_pictures_is_seen_to_draw_them(
         calls.append(len(latents))
         return torch.tanh(vae.decode(latents / FACTOR))
 
-    known = task.held_out.sample(torch.arange(4), torch.zeros(4, *task.held_out.shape))
+    known = task.data.held_out.sample(torch.arange(4), torch.zeros(4, *task.data.held_out.shape))
     how = Sampling(*sampling, 3.0, "trailing")
-    grid, strip = preview(Knowing(known), task, Shown(decode, 0.0, ASKED), how, 4, 0)
+    grid, strip = preview(Knowing(known), task, LatentView(decode, 0.0, ASKED), how, 4, "after 7 steps")
     assert len(calls) == 1
     expected = [enlarged(picture) for picture in to_uint8(decode(known)).detach()]
     for i in range(4):
@@ -156,9 +156,9 @@ def test_words_are_prepared_once_and_both_halves_are_one_batch(
     monkeypatch.setattr(UNet2DConditionModel, "prepare_context", counted_prepare)
     monkeypatch.setattr(UNet2DConditionModel, "forward", counted_forward)
     task = world("text").task()
-    preview(task.unet, task, shown("text"), Sampling("ddim", 6, 3.0, "trailing"), 4, 0)
+    preview(task.network, task, shown("text"), Sampling("ddim", 6, 3.0, "trailing"), 4, "after 7 steps")
     assert prepared == [4, 4]  # the captions and the null
     assert batches == [8] * 6
     batches.clear()
-    preview(task.unet, task, shown("text"), Sampling("ddim", 6, 1.0, "trailing"), 4, 0)
+    preview(task.network, task, shown("text"), Sampling("ddim", 6, 1.0, "trailing"), 4, "after 7 steps")
     assert batches == [4] * 6

@@ -15,7 +15,7 @@ from darkroom.core.rng import batch_indices, generator
 from darkroom.training.engine.best import Best
 from darkroom.training.engine.curves import Curves
 from darkroom.training.engine.ema import EMA
-from darkroom.training.engine.loop import Phase, train
+from darkroom.training.engine.loop import Loop, Loss, Phase
 from darkroom.training.engine.optim import OptimizerConfig
 
 Make = Callable[..., OptimizerConfig]
@@ -42,7 +42,8 @@ class Work:
         self.x = torch.randn(N, 2, 6, 6, generator=draw)
         muon = make(optimizer="muon", learning_rate=0.01, lr_schedule="cosine", warmup_steps=3)
         adamw = make(optimizer="adamw", learning_rate=0.003)
-        self.phases = [Phase("", self.network, muon, self.loss), Phase("other", self.other, adamw, self.against, 4)]
+        main, other = Loss.of(self.loss), Loss.of(self.against)
+        self.phases = [Phase("", self.network, muon, main), Phase("other", self.other, adamw, other, 4)]
         self.ema, self.best = EMA(self.network, 30), Best()
         self.logged: dict[int, dict[str, float]] = {}
         self.curves = Curves(5, lambda step, values: self.logged.setdefault(step, {}).update(values))
@@ -70,7 +71,7 @@ class Work:
             if step == lose_after:
                 raise LostError
 
-        train(
+        Loop(
             self.phases,
             self.ema,
             steps=STEPS,
@@ -79,8 +80,8 @@ class Work:
             hooks=[self.curves, hook],
             description="work",
             checkpoints=Checkpoints(folder, {}, 0, 2, Interruption()),
-            remembered={"curves": self.curves, "best": self.best},
-        )
+            state={"curves": self.curves, "best": self.best},
+        ).run()
 
     def everything(self) -> tuple[str, dict[str, Tensor]]:
         """All state, bit for bit."""
@@ -116,6 +117,6 @@ def test_no_more_than_an_interval_is_done_again(tmp_path: Path, optimizer: Make)
     again = Work(optimizer, torch.contiguous_format)
     asked: list[int] = []
     loss = again.loss
-    again.phases[0].loss = lambda step, rows: (asked.append(step), loss(step, rows))[1]
+    again.phases[0].loss = Loss.of(lambda step, rows: (asked.append(step), loss(step, rows))[1])
     again.train(tmp_path / "training")
     assert min(asked) == 8

@@ -18,7 +18,7 @@ from darkroom.core.interruption import Interruption
 from darkroom.training.engine.best import Best
 from darkroom.training.engine.disk_space import PICTURES, check_disk, state_bytes
 from darkroom.training.engine.ema import EMA
-from darkroom.training.engine.loop import Phase
+from darkroom.training.engine.loop import Loss, Phase
 from darkroom.training.engine.optim import OptimizerConfig
 
 MIB = 2**20
@@ -47,7 +47,7 @@ def test_what_is_counted_before_the_first_step_is_what_a_checkpoint_takes(
 ) -> None:
     network = nn.Sequential(nn.Linear(256, 512), nn.LayerNorm(512), nn.Linear(512, 64))
     ema, best = EMA(network, 10), Best()
-    phase = Phase("", network, optimizer(optimizer=name), lambda step, rows: {})
+    phase = Phase("", network, optimizer(optimizer=name), Loss.of(lambda step, rows: {}))
     parts = {"phase 0": phase, "ema": ema, "best": best}
     before = state_bytes(parts)
     network(torch.randn(2, 256)).square().sum().backward()

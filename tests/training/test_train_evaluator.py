@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 
+from darkroom.config.merging import complete_text
 from darkroom.config.params import Params
 from darkroom.core.artifact import read_json
 from darkroom.core.errors import DarkroomError
@@ -53,7 +54,7 @@ def train(load: Callable[[Path], ModuleType], tmp_path: Path, monkeypatch: pytes
     stage = load(ROOT / "stages" / "train_evaluator.py")
 
     def call(**changes: Any) -> dict[str, Any]:
-        values = yaml.safe_load((ROOT / "recipes" / "scenes-quick.yaml").read_text(encoding="utf-8"))
+        values = yaml.safe_load(complete_text(ROOT / "recipes" / "scenes-quick.yaml"))
         small = {"vocab_size": 520, "max_length": 8, "hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 16}
         own = values["train_evaluator"]
         own |= {"steps": 1, "warmup_steps": 0, "batch_size": BATCH, "validate_every": 1, "learning_rate": 1e-8}

@@ -15,7 +15,7 @@ from darkroom.diffusion.continuous import VE, Flow
 from darkroom.diffusion.objective import Objective
 from darkroom.training.autoencoder import encode
 from darkroom.training.engine.ema import EMA
-from darkroom.training.engine.loop import Phase, train
+from darkroom.training.engine.loop import Loop, Phase
 from darkroom.training.engine.optim import OptimizerConfig
 from tests.support.networks import built, kl
 
@@ -49,19 +49,19 @@ def test_the_loss_from_cached_moments_is_the_loss_on_the_fly(world: Callable[[st
         vae = built(kl((16, 16), groups=1))
     vae.requires_grad_(False)
     task, factor = world("text").task(), 1.7
-    setting, step = task.setting, 3
-    moments = encode(vae, lambda rows: images[rows], 24, 10, "fp32", setting.device, "encode")
-    task.train = Latents(*moments, factor)
+    context, step = task.context, 3
+    moments = encode(vae, lambda rows: images[rows], 24, 10, "fp32", context.device, "encode")
+    task.data.train = Latents(*moments, factor)
 
-    indices = batch_indices(24, 8, step, setting.seed)
+    indices = batch_indices(24, 8, step, context.seed)
     posterior = vae.encode(to_float(images[indices]))
-    x0 = factor * posterior.sample(torch.randn(8, 4, 8, 8, generator=generator(setting.seed, "posterior", step)))
-    eps = torch.randn(8, 4, 8, 8, generator=generator(setting.seed, "noise", step))
-    times = task.objective.draw_times(8, generator(setting.seed, "time", step))
-    dropped = torch.rand(8, generator=generator(setting.seed, "dropout", step)) < task.condition_dropout
-    words = task.conditioning.given("train", indices)
-    words[dropped] = task.conditioning.null
-    losses = task.objective.loss(lambda x, t: task.unet(x, t, task.unet.prepare_context(words)), x0, eps, times)
+    x0 = factor * posterior.sample(torch.randn(8, 4, 8, 8, generator=generator(context.seed, "posterior", step)))
+    eps = torch.randn(8, 4, 8, 8, generator=generator(context.seed, "noise", step))
+    times = task.objective.draw_times(8, generator(context.seed, "time", step))
+    dropped = torch.rand(8, generator=generator(context.seed, "dropout", step)) < task.data.condition_dropout
+    words = task.data.conditioning.given("train", indices)
+    words[dropped] = task.data.conditioning.null
+    losses = task.objective.loss(lambda x, t: task.network(x, t, task.network.prepare_context(words)), x0, eps, times)
     assert value(task, step) == pytest.approx(float(losses.mean().detach()), rel=1e-3)
 
 
@@ -70,13 +70,13 @@ def test_dropping_all_or_nothing_is_exact(kind: str, world: Callable[[str], Any]
     never, always = (world(kind).task(condition_dropout=p) for p in (0.0, 1.0))
     before = [[value(task, step) for step in range(3)] for task in (never, always)]
     for task in (never, always):  # another null: only the one that drops may notice
-        null = task.conditioning.null
-        task.conditioning.null = null + 1 if kind == "text" else torch.zeros_like(null)
+        null = task.data.conditioning.null
+        task.data.conditioning.null = null + 1 if kind == "text" else torch.zeros_like(null)
     after = [[value(task, step) for step in range(3)] for task in (never, always)]
     assert after[0] == before[0]
     assert all(a != b for a, b in zip(after[1], before[1], strict=True))
     for task in (never, always):  # other conditions: only the one that keeps them may notice
-        task.conditioning.index["train"] = (task.conditioning.index["train"] + 1) % 3
+        task.data.conditioning.index["train"] = (task.data.conditioning.index["train"] + 1) % 3
     last = [[value(task, step) for step in range(3)] for task in (never, always)]
     assert last[1] == after[1]
     assert all(a != b for a, b in zip(last[0], after[0], strict=True))
@@ -102,7 +102,7 @@ def test_half_of_the_samples_are_mirrored_each_by_a_function_of_its_own_step_and
     world: Callable[[str], Any],
 ) -> None:
     plain, flipping = (world("none").task(horizontal_flip=flip) for flip in (False, True))
-    assert flipping.validate(flipping.unet) == plain.validate(plain.unet)
+    assert flipping.validate(flipping.network) == plain.validate(plain.network)
     plain.objective, flipping.objective = Watched(), Watched()
     mirrored = []
     for step in range(40):
@@ -122,10 +122,10 @@ def test_a_process_in_continuous_time_is_learnt_and_measured_like_any_other(
     task = world("class").task()
     task.objective = Objective(process, prediction_type, "uniform", "l1", "sum")
     assert value(task) > 0
-    found = task.validate(task.unet)
+    found = task.validate(task.network)
     by_time = [found[f"held_out_by_time/{r}_percent"] for r in ("00_to_25", "25_to_50", "50_to_75", "75_to_100")]
     assert found["held_out/loss"] == pytest.approx(sum(by_time) / 4, rel=1e-4)  # 20 samples, 5 in each quarter
-    assert task.validate(task.unet) == found
+    assert task.validate(task.network) == found
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -133,26 +133,17 @@ def test_held_out_loss_is_the_same_at_every_call_and_tells_the_levels_apart(
     kind: str, world: Callable[[str], Any]
 ) -> None:
     task = world(kind).task()
-    found = task.validate(task.unet)
-    assert found == task.validate(task.unet)
+    found = task.validate(task.network)
+    assert found == task.validate(task.network)
     assert set(found) == {
         "held_out/loss",
         *(f"held_out_by_time/{r}_percent" for r in ("00_to_25", "25_to_50", "50_to_75", "75_to_100")),
     }
     by_time = [v for name, v in found.items() if name != "held_out/loss"]
     assert found["held_out/loss"] == pytest.approx(sum(by_time) / 4, rel=1e-4)  # 20 samples, 5 in each quarter
-    smaller = task.__class__(
-        task.unet,
-        task.objective,
-        task.train,
-        task.held_out,
-        task.conditioning,
-        condition_dropout=0.9,
-        horizontal_flip=True,
-        max_held_out=20,
-        setting=replace(task.setting, batch_size=3),
-    )
-    assert smaller.validate(task.unet)["held_out/loss"] == pytest.approx(found["held_out/loss"], rel=1e-5)
+    data = replace(task.data, context=replace(task.context, batch_size=3), condition_dropout=0.9, horizontal_flip=True)
+    smaller = task.__class__(task.network, task.objective, data)
+    assert smaller.validate(task.network)["held_out/loss"] == pytest.approx(found["held_out/loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -166,11 +157,11 @@ def test_trained_twice_the_weights_are_the_same_bytes(
 ) -> None:
     def trained() -> tuple[Tensor, Tensor]:
         here = world(kind)
-        here.setting = replace(here.setting, precision=precision)
+        here.context = replace(here.context, precision=precision)
         unet = here.unet()
         task, ema = here.task(unet), EMA(unet, 50)
         phase = Phase("", unet, optimizer(), task.loss)
-        train([phase], ema, steps=3, batch_size=8, accumulation=2, hooks=[], description="unet")
+        Loop([phase], ema, steps=3, batch_size=8, accumulation=2, hooks=[], description="unet").run()
         return flat(unet), flat(ema.network)
 
     first, second = trained(), trained()
@@ -186,8 +177,8 @@ def test_a_mirrored_latent_has_the_condition_of_its_picture(world: Callable[[str
     n, asked = len(once), []
     here.latents = lambda purpose="train": type(once)(once.mean.repeat(2, 1, 1, 1), None, 1.0, variants=2)
     task = here.task(condition_dropout=0.0)
-    rows_of = task.conditioning.rows
-    task.conditioning.rows = lambda split, rows: asked.append(rows) or rows_of(split, rows)
+    rows_of = task.data.conditioning.rows
+    task.data.conditioning.rows = lambda split, rows: asked.append(rows) or rows_of(split, rows)
     for step in range(8):
         task.loss(step, ALL)
     rows = torch.cat(asked)

@@ -25,7 +25,7 @@ def walk(trace: Trace, n: int, rows: int = 3) -> None:
 
 def test_each_state_comes_with_what_was_expected_there_and_the_last_with_itself() -> None:
     trace = Trace([0, 2, 5], rows=2)
-    trace.begin(torch.zeros(3))
+    trace.start(torch.zeros(3))
     walk(trace, 5)
     found = [(state, x.tolist(), x0.tolist()) for state, x, x0 in trace]
     assert found == [(0, [0, 0], [0, 0]), (2, [20, 20], [200, 200]), (5, [50, 50], [50, 50])]

@@ -9,13 +9,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from darkroom.audit.kinds import Scan, foreign, kind, scan
+from darkroom.audit.file_types import Scan, foreign, kind, scan
 from darkroom.core.artifact import file_hash, folder_hash
 from darkroom.core.dvc_settings import cache_root
 from darkroom.core.progress import Progress
-from darkroom.tracking.repository import known
+from darkroom.tracking.repository import git_text_or_none
 
-SILENT = 1.5  # seconds of hashing before a person is told how far it is
+SILENT = 1.5  # seconds of hashing before progress is shown
 LOOK_EVERY = 0.25  # seconds
 IGNORE = Path(".dvcignore")
 OBJECTS = "files/md5"  # in DVC's cache
@@ -53,7 +53,6 @@ class Disk:
                     self._hash(file)
 
     def expect_files(self, files: Iterable[Path]) -> None:
-        """Begin to hash files that may lie anywhere."""
         for file in files:
             if file.is_file():
                 self._hash(file)
@@ -68,11 +67,11 @@ class Disk:
             return None
         if not found.folder:
             return listing[""]
-        whole = folder_hash(listing)
-        if expected and whole != expected and any(found.left.values()):
-            own = folder_hash({name: listing[name] for name in found.own})
-            return own if own == expected else whole
-        return whole
+        full = folder_hash(listing)
+        if expected and full != expected and any(found.left.values()):
+            counted = folder_hash({name: listing[name] for name in found.counted})
+            return counted if counted == expected else full
+        return full
 
     def listing(self, path: Path) -> dict[str, str] | None:
         """{relative name: md5} of a folder, {"": md5} of a file; None where neither is."""
@@ -91,7 +90,7 @@ class Disk:
         if end.startswith(self._objects + os.sep) and Path(end).is_file():
             return True
         apart = not any(link == out or link in out.parents or out in link.parents for out in self._outputs)
-        return apart and (known("ls-tree", "HEAD", "--", str(link)) or "").startswith(GIT_LINK)
+        return apart and (git_text_or_none("ls-tree", "HEAD", "--", str(link)) or "").startswith(GIT_LINK)
 
     def _hash(self, file: Path) -> Future[str]:
         at = file.stat()
@@ -121,7 +120,7 @@ class Cache:
         self._disk = disk
         self.root = cache_root() / OBJECTS
 
-    def place(self, digest: str) -> Path:
+    def object_path(self, digest: str) -> Path:
         """Where the object of this hash lies, or would."""
         return self.root / digest[:2] / digest[2:]
 
@@ -129,32 +128,32 @@ class Cache:
         """Begin to hash these objects, and those of folders' files."""
         for digest in digests:
             files = (self.listing(digest) or {}).values() if digest.endswith(FOLDER_MARK) else [digest]
-            self._disk.expect_files(map(self.place, files))
+            self._disk.expect_files(map(self.object_path, files))
 
     def listing(self, digest: str) -> dict[str, str] | None:
         """As `Disk.listing`, of what the cache keeps under this hash; None where it keeps no such, or a broken list."""
-        place = self.place(digest)
-        if not place.is_file():
+        object_path = self.object_path(digest)
+        if not object_path.is_file():
             return None
         if not digest.endswith(FOLDER_MARK):
             return {"": digest}
         try:
-            return {entry["relpath"]: entry["md5"] for entry in json.loads(place.read_text(encoding="utf-8"))}
+            return {entry["relpath"]: entry["md5"] for entry in json.loads(object_path.read_text(encoding="utf-8"))}
         except (ValueError, KeyError, TypeError):
             return None
 
     def lacks(self, digest: str) -> list[str]:
         """The hashes under `digest`, a folder's files included, of which no object is there."""
-        return [one for one in self._under(digest) if kind(self.place(one)) is None]
+        return [one for one in self._under(digest) if kind(self.object_path(one)) is None]
 
     def corrupt(self, digest: str) -> dict[str, str]:
         """The hashes under `digest`, a folder's files included, whose objects are something else: what, in words."""
         found = {}
         for one in self._under(digest):
-            place = self.place(one)
-            if odd := foreign(place.parent, "a folder") or foreign(place):
+            object_path = self.object_path(one)
+            if odd := foreign(object_path.parent, "a folder") or foreign(object_path):
                 found[one] = f"is {odd}"
-            elif kind(place) and self._found(one) != one:
+            elif kind(object_path) and self._found(one) != one:
                 found[one] = "does not hold what its name says"
         return found
 
@@ -162,7 +161,9 @@ class Cache:
         return [digest, *((self.listing(digest) or {}).values() if digest.endswith(FOLDER_MARK) else ())]
 
     def _found(self, digest: str) -> str:
-        return (self._disk.of_file(self.place(digest)) or "") + (FOLDER_MARK if digest.endswith(FOLDER_MARK) else "")
+        return (self._disk.of_file(self.object_path(digest)) or "") + (
+            FOLDER_MARK if digest.endswith(FOLDER_MARK) else ""
+        )
 
 
 def _patterns() -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from darkroom.audit.findings import Finding
 from darkroom.config.stage_spec import LOCK, StageSpec, is_code
 from darkroom.config.yaml_file import Loader
 from darkroom.core.errors import DarkroomError
@@ -33,6 +34,10 @@ class Step:
     def flat_params(self) -> dict[str, Any]:
         """{"train_unet.steps": 1350}"""
         return {key: value for values in self.params.values() for key, value in flat(values).items()}
+
+    def finding(self, kind: str, what: str, remedy: str, where: str = "") -> Finding:
+        """A finding that concerns this stage; `where`: the stage itself unless a path is given."""
+        return Finding(kind, where or self.stage, what, remedy, (self.stage,))
 
 
 @dataclass(frozen=True)
@@ -67,15 +72,11 @@ class Lineage:
         return [step for name, step in self.steps.items() if name not in used]
 
 
-def read_lineage(lock: str | bytes | None, places: Mapping[str, StageSpec]) -> Lineage:
-    """The steps in the text of a dvc.lock, of the stages that dvc.yaml still names; None: there is no such file.
-
-    Raises:
-        DarkroomError: it is no lock file.
-    """
+def read_lineage(lock: str | bytes | None, specs: Mapping[str, StageSpec]) -> Lineage:
+    """The steps in the text of a dvc.lock, of the stages that dvc.yaml still names; None: no such file."""
     try:
         entries = {} if lock is None else yaml.load(lock, Loader).get("stages", {})
-        return ordered(_step(name, entries[name], place) for name, place in places.items() if name in entries)
+        return ordered(_step(name, entries[name], spec) for name, spec in specs.items() if name in entries)
     except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         raise DarkroomError(
             f"{LOCK}: not a lock file ({' '.join(str(error).split())}); git checkout {LOCK}, or delete it and dvc repro"
@@ -83,7 +84,6 @@ def read_lineage(lock: str | bytes | None, places: Mapping[str, StageSpec]) -> L
 
 
 def ordered(steps: Iterable[Step]) -> Lineage:
-    """The lineage of these steps."""
     waiting = {step.stage: step for step in steps}
     everything, done = Lineage(dict(waiting)), dict[str, Step]()
     while waiting:
@@ -93,7 +93,7 @@ def ordered(steps: Iterable[Step]) -> Lineage:
     return Lineage(done)
 
 
-def _step(name: str, entry: Mapping[str, Any], place: StageSpec) -> Step:
+def _step(name: str, entry: Mapping[str, Any], spec: StageSpec) -> Step:
     deps = {dep["path"]: str(dep["md5"]) for dep in entry.get("deps", [])}
     outs = entry.get("outs", [])
     return Step(
@@ -104,5 +104,5 @@ def _step(name: str, entry: Mapping[str, Any], place: StageSpec) -> Step:
         outputs={out["path"]: str(out["md5"]) for out in outs},
         params=entry.get("params", {}),
         sizes={out["path"]: int(out.get("size", 0)) for out in outs},
-        uncached=frozenset(path.as_posix() for path in place.uncached),
+        uncached=frozenset(path.as_posix() for path in spec.uncached),
     )

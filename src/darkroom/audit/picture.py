@@ -14,8 +14,9 @@ from darkroom.config.stage_spec import LOCK, PIPELINE, StageSpec, read_stage_spe
 from darkroom.core.errors import DarkroomError
 from darkroom.inference.written import written
 from darkroom.serving.registry import MADE_AT
-from darkroom.tracking.query import RecordedRun, RunQuery
-from darkroom.tracking.repository import known, trouble
+from darkroom.tracking.query import RunQuery
+from darkroom.tracking.repository import git_text_or_none, why_git_fails
+from darkroom.tracking.sources import RecordedRun
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,6 @@ class Traced:
 
 
 def read(path: Path) -> Recorded:
-    """The record of a picture."""
     try:
         values, _ = written(path)
         for listed in ("prompts", "seeds"):
@@ -52,7 +52,7 @@ def read(path: Path) -> Recorded:
 
 
 def trace(
-    picture: Recorded, current: Lineage, places: Mapping[str, StageSpec], disk: Disk, witness: RunQuery | None
+    picture: Recorded, current: Lineage, specs: Mapping[str, StageSpec], disk: Disk, query: RunQuery | None
 ) -> Traced:
     """Find the pipeline that drew a picture: in dvc.lock, in an earlier dvc.lock that git has, among the runs."""
     if not picture.model:
@@ -64,19 +64,19 @@ def trace(
         commit, lineage = earlier
         found = f"an earlier one, {LOCK} of commit {short(commit)}: git checkout {short(commit)} && dvc checkout"
         return Traced(picture, found, lineage)
-    if witness and (seen := witness.wrote(MADE_AT, picture.model)):
-        return Traced(picture, f"an earlier one, that run {short(seen.id)} made", _from_runs(seen, witness, places))
-    return Traced(picture, "", Lineage({}), [_unknown(picture, disk, witness)])
+    if query and (run := query.wrote(MADE_AT, picture.model)):
+        return Traced(picture, f"an earlier one, that run {short(run.id)} made", _from_runs(run, query, specs))
+    return Traced(picture, "", Lineage({}), [_unknown(picture, disk, query)])
 
 
-def _unknown(picture: Recorded, disk: Disk, witness: RunQuery | None) -> Finding:
+def _unknown(picture: Recorded, disk: Disk, query: RunQuery | None) -> Finding:
     what = f"was drawn by a pipeline {short(picture.model)} that neither {LOCK}, git"
-    what += " nor a run knows" if witness else " knows; no run could be asked"
-    if silent := trouble():
+    what += " nor a run knows" if query else " knows; no run could be asked"
+    if silent := why_git_fails():
         what += f"; but {silent.rpartition('; ')[0]}"
     if disk.digest(Path(MADE_AT)) == picture.model:
         what = f"was drawn by {MADE_AT} as it lies here, which no stage wrote so"
-    elif witness and (versions := witness.versions(picture.model)):
+    elif query and (versions := query.versions(picture.model)):
         what = f"was drawn by {', '.join(versions)}, registered from elsewhere: no run here made it"
     remedy = "audit it in the project, or with the MLFLOW_TRACKING_URI, where its pipeline was made"
     return Finding("unknown model", str(picture.path), what, remedy)
@@ -88,11 +88,11 @@ def _maker(lineage: Lineage, model: str) -> Step | None:
 
 def _in_git(model: str) -> tuple[str, Lineage] | None:
     """The commit that brought a dvc.lock with this content, and what that says of its making."""
-    commits = known("log", "-m", "--format=%H", f"-S{model}", "--", str(LOCK))  # -m: merges too
+    commits = git_text_or_none("log", "-m", "--format=%H", f"-S{model}", "--", str(LOCK))  # -m: merges too
     if not commits:
         return None
     commit = commits.splitlines()[-1]
-    lock, stages = known("show", f"{commit}:./{LOCK}"), known("show", f"{commit}:./{PIPELINE}")
+    lock, stages = git_text_or_none("show", f"{commit}:./{LOCK}"), git_text_or_none("show", f"{commit}:./{PIPELINE}")
     try:
         lineage = read_lineage(lock or "", read_stage_specs(stages or ""))
     except (DarkroomError, yaml.YAMLError, AttributeError, KeyError, TypeError):
@@ -101,23 +101,23 @@ def _in_git(model: str) -> tuple[str, Lineage] | None:
     return (commit, lineage.behind(maker.stage)) if maker else None
 
 
-def _from_runs(last: RecordedRun, witness: RunQuery, places: Mapping[str, StageSpec]) -> Lineage:
+def _from_runs(last: RecordedRun, query: RunQuery, specs: Mapping[str, StageSpec]) -> Lineage:
     """The run that made a pipeline, and those that made what it read, each found by its content."""
-    uncached = frozenset(path.as_posix() for place in places.values() for path in place.uncached)
+    uncached = frozenset(path.as_posix() for spec in specs.values() for path in spec.uncached)
     steps: dict[str, Step] = {}
     waiting = [last]
     while waiting:
-        seen = waiting.pop()
-        if seen.stage in steps:
+        run = waiting.pop()
+        if run.stage in steps:
             continue
-        steps[seen.stage] = Step(
-            seen.stage,
+        steps[run.stage] = Step(
+            run.stage,
             "",
-            seen.inputs,
+            run.inputs,
             code={},
-            outputs=seen.outputs,
-            params={"": dict(seen.params)},
-            uncached=uncached & seen.outputs.keys(),
+            outputs=run.outputs,
+            params={"": dict(run.params)},
+            uncached=uncached & run.outputs.keys(),
         )
-        waiting += [maker for path, digest in seen.inputs.items() if (maker := witness.wrote(path, digest))]
+        waiting += [maker for path, digest in run.inputs.items() if (maker := query.wrote(path, digest))]
     return ordered(steps.values())

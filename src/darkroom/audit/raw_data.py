@@ -32,19 +32,18 @@ def check_raw_data(step: Step, disk: Disk) -> Iterator[Finding]:
 
 
 def _check(step: Step, source: Mapping[str, Any], disk: Disk) -> Iterator[Finding]:
-    here = (step.stage,)
     file = manifest_of(str(source.get("root", ".")), source["manifest"])
     assert file is not None
     try:
         manifest = Manifest.load(file)
     except DarkroomError as error:
         what, _, remedy = str(error).removeprefix(f"{file}: ").partition("; ")
-        yield Finding("raw data", str(file), what, _as_committed(file) or remedy, here)
+        yield step.finding("raw data", what, _as_committed(file) or remedy, str(file))
         return
     root = Files(str(source.get("root", "."))).root
     if not any((root / name).exists() for name in manifest.files):
         what = f"none of the {len(manifest.files)} files of {manifest.path} is here, so they were not compared"
-        yield Finding("no raw data", str(root), what, "set DARKROOM_DATA to where they lie", here)
+        yield step.finding("no raw data", what, "set DARKROOM_DATA to where they lie", str(root))
         return
     disk.expect_files(root / name for name in manifest.files)
     found = {name: disk.of_file(root / name) for name in manifest.files}
@@ -55,7 +54,7 @@ def _check(step: Step, source: Mapping[str, Any], disk: Disk) -> Iterator[Findin
     for names, word, remedy in ((gone, "gone", back), (changed, "changed", back), (new, "new", away)):
         if names:
             what = f"not as {manifest.path} has it: {some(names)} {word}"
-            yield Finding("raw data", str(root), what, _as_committed(file) or f"{remedy}; {RESCAN}", here)
+            yield step.finding("raw data", what, _as_committed(file) or f"{remedy}; {RESCAN}", str(root))
 
 
 def _as_committed(file: Path) -> str:

@@ -6,17 +6,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from darkroom.audit.examine import Audit
+from darkroom.audit.auditor import Audit
+from darkroom.audit.evidence import MatchedRuns, day
 from darkroom.audit.findings import Finding, short
 from darkroom.audit.lineage import Lineage, Step
-from darkroom.audit.testimony import MatchedRuns, day
+from darkroom.config.paths import REPORTS
 from darkroom.core.progress import readable_size
 from darkroom.core.text import printable_text
 from darkroom.data.manifest import data_root
 
 WIDTH = 120
 PARAM_LINES, PARAM_LENGTH = 2, 40
-REPORTS = "reports"  # outputs in it are looked at by people, and no stage reads them
 GOOD, BAD, REMARK = "✓", "✗", "!"
 
 
@@ -26,7 +26,7 @@ def text(audit: Audit) -> str:
     Much of it was written by others: names of files, records of pictures, what a store holds. Each line is made
     printable here, as one line.
     """
-    parts = [
+    sections = [
         _picture(audit),
         _tree(audit),
         _profile(audit),
@@ -36,7 +36,7 @@ def text(audit: Audit) -> str:
         [f"not vouched for: {what}" for what in audit.unvouched],
         [_verdict(audit)],
     ]
-    return "\n\n".join("\n".join(map(printable_text, lines)) for lines in parts if lines)
+    return "\n\n".join("\n".join(map(printable_text, lines)) for lines in sections if lines)
 
 
 def as_json(audit: Audit) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def as_json(audit: Audit) -> dict[str, Any]:
     picture = audit.picture
     return {
         "target": audit.target,
-        "whole": audit.whole,
+        "whole": audit.intact,
         "picture": picture
         and {"path": str(picture.picture.path), "found": picture.found, "record": dict(picture.picture.values)},
         "steps": [_step_as_json(audit, step) for step in audit.lineage.steps.values()],
@@ -55,7 +55,7 @@ def as_json(audit: Audit) -> dict[str, Any]:
 
 
 def _step_as_json(audit: Audit, step: Step) -> dict[str, Any]:
-    maker = audit.told.get(step.stage, MatchedRuns()).maker
+    maker = audit.evidence.get(step.stage, MatchedRuns()).maker
     return {
         "stage": step.stage,
         "cmd": step.cmd,
@@ -124,9 +124,9 @@ def _branch(audit: Audit, step: Step, first: str, rest: str, seen: set[str]) -> 
         yield ("", f"{first}{', '.join(products)}", "(above)", "", "", "", "", "")
         return
     seen.add(step.stage)
-    maker = audit.told.get(step.stage, MatchedRuns()).maker
+    maker = audit.evidence.get(step.stage, MatchedRuns()).maker
     commit = maker and (short(maker.commit) + "+" * maker.dirty if maker.commit else "no commit")
-    run = (short(maker.id), day(maker.began), commit or "") if maker else ("no run" if audit.told else "", "", "")
+    run = (short(maker.id), day(maker.began), commit or "") if maker else ("no run" if audit.evidence else "", "", "")
     children = _direct(audit.lineage, step)
     for i, path in enumerate(products):
         size = readable_size(step.sizes[path]) if path in step.sizes else ""
@@ -144,7 +144,7 @@ def _branch(audit: Audit, step: Step, first: str, rest: str, seen: set[str]) -> 
 
 def _products(step: Step) -> list[str]:
     """The outputs that matter to others: not reports, if there is something else."""
-    return [path for path in step.outputs if Path(path).parts[0] != REPORTS] or list(step.outputs)
+    return [path for path in step.outputs if not Path(path).is_relative_to(REPORTS)] or list(step.outputs)
 
 
 def _direct(lineage: Lineage, step: Step) -> list[Step]:
@@ -174,7 +174,6 @@ def _mark(audit: Audit, step: Step) -> str:
 
 
 def _profile(audit: Audit) -> list[str]:
-    """The execution profile, where all runs share it."""
     profiles = _profiles(audit)
     if len(profiles) != 1:
         return []
@@ -182,44 +181,46 @@ def _profile(audit: Audit) -> list[str]:
 
 
 def _profiles(audit: Audit) -> set[str]:
-    return {_told_profile(told) for told in audit.told.values() if told.maker and told.maker.profile}
+    return {
+        _profile_text(evidence) for evidence in audit.evidence.values() if evidence.maker and evidence.maker.profile
+    }
 
 
-def _told_profile(told: MatchedRuns) -> str:
-    profile = told.maker.profile if told.maker else {}
+def _profile_text(evidence: MatchedRuns) -> str:
+    profile = evidence.maker.profile if evidence.maker else {}
     return ", ".join(f"{key.removeprefix('version.').replace('_', ' ')} {value}" for key, value in profile.items())
 
 
 def _about(audit: Audit, step: Step) -> list[str]:
-    told = audit.told.get(step.stage, MatchedRuns())
+    evidence = audit.evidence.get(step.stage, MatchedRuns())
     took = ""
-    if told.maker and told.maker.ended and not told.maker.afterwards:
-        minutes, seconds = divmod(round((told.maker.ended - told.maker.began) / 1000), 60)
+    if evidence.maker and evidence.maker.ended and not evidence.maker.afterwards:
+        minutes, seconds = divmod(round((evidence.maker.ended - evidence.maker.began) / 1000), 60)
         took = f" in {minutes} min {seconds} s" if minutes else f" in {seconds} s"
     others = [path for path in step.outputs if path not in _products(step)]
     lines = [f"{step.stage}{took}" + (f"; also wrote {len(others)} reports" if others else "")]
     lines += _params(step)
-    if len(_profiles(audit)) > 1 and told.maker:
-        lines += textwrap.wrap(_told_profile(told), WIDTH, initial_indent="  on      ", subsequent_indent=" " * 10)
+    if len(_profiles(audit)) > 1 and evidence.maker:
+        lines += textwrap.wrap(_profile_text(evidence), WIDTH, initial_indent="  on      ", subsequent_indent=" " * 10)
     registered = [name for digest in step.outputs.values() for name in audit.versions.get(digest, [])]
     if registered:
         lines.append(f"  models  {', '.join(registered)}")
-    if told.maker:
-        lines.append(f"  run     {told.maker.link}")
+    if evidence.maker:
+        lines.append(f"  run     {evidence.maker.link}")
     return lines
 
 
 def _params(step: Step) -> list[str]:
     """The stage's own parameters, as many as fit into a few lines."""
-    own = {
+    chosen = {
         key.removeprefix(f"{step.stage}."): value
         for key, value in step.flat_params.items()
         if value is not None and key.startswith(f"{step.stage}.")
     }
-    words = [word for key, value in own.items() if len(word := f"{key}={value}".replace(" ", "")) <= PARAM_LENGTH]
+    words = [word for key, value in chosen.items() if len(word := f"{key}={value}".replace(" ", "")) <= PARAM_LENGTH]
     shape: dict[str, Any] = {"initial_indent": "  params  ", "subsequent_indent": " " * 10, "break_on_hyphens": False}
     for n in range(len(words), 0, -1):
-        more = f", and {len(own) - n} more (--json has all)" if n < len(own) else ""
+        more = f", and {len(chosen) - n} more (--json has all)" if n < len(chosen) else ""
         lines = textwrap.wrap(", ".join(words[:n]) + more, WIDTH, **shape)
         if len(lines) <= PARAM_LINES:
             return lines
@@ -238,5 +239,5 @@ def _verdict(audit: Audit) -> str:
         return f"The chain is broken: {breaks} {'finding breaks' if breaks == 1 else 'findings break'} it{noted}."
     steps = audit.lineage.steps.values()
     outputs = sum(len(step.outputs) for step in steps)
-    runs = sum(told.maker is not None for told in audit.told.values())
+    runs = sum(evidence.maker is not None for evidence in audit.evidence.values())
     return f"The chain is whole: {len(steps)} stages, {outputs} outputs, {runs} runs{noted}."

@@ -47,12 +47,12 @@ def audit(
     ] = False,
 ) -> None:
     from darkroom.audit import report
-    from darkroom.audit.examine import Auditor
+    from darkroom.audit.auditor import Auditor
 
     auditor = Auditor(target, all_runs)
     repaired = auditor.repair() if repair else []
     found = auditor.audit()
     found.repaired = repaired
     print(json.dumps(report.as_json(found), indent=2) if as_json else report.text(found))
-    if not found.whole:
+    if not found.intact:
         raise typer.Exit(1)

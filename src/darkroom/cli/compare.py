@@ -201,7 +201,7 @@ def _figures(a: Side, b: Side) -> Iterator[str]:
         EVALUATION,
         difference,
         estimate,
-        judged_otherwise,
+        why_not_comparable,
         withheld,
         withheld_names,
     )
@@ -214,7 +214,7 @@ def _figures(a: Side, b: Side) -> Iterator[str]:
             )
             yield f"{side.letter} {what}: no figures of it are known"
     known = [side.figures for side in sides if isinstance(side.figures, Mapping)]
-    apart = judged_otherwise(*known) if len(known) == len(sides) else None
+    apart = why_not_comparable(*known) if len(known) == len(sides) else None
     if apart:
         yield f"The figures do not compare: {apart}"
     names = dict.fromkeys(name for figures in known for name in estimates(figures) if _is_of_pictures(name))

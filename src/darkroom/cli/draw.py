@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from darkroom.cli.names import check_names
-from darkroom.cli.options import PIPELINE, Options, place, with_options
+from darkroom.cli.options import Options, place, with_options
+from darkroom.config.paths import PIPELINE
 from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable_text
 from darkroom.inference.defaults import BATCH_SIZE, INPAINT_STRENGTH, STRENGTH

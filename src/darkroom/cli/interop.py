@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from darkroom.cli.options import PIPELINE
+from darkroom.config.paths import PIPELINE
 from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable_text
 

@@ -11,13 +11,13 @@ import typer
 
 from darkroom.cli.names import check_names
 from darkroom.config.choices import SamplerName, Spacing, Variance
+from darkroom.config.paths import PIPELINE
 from darkroom.core.errors import DarkroomError
 from darkroom.inference.defaults import EXAMPLE
 
 MAX_PICTURES = 256  # of one prompt
 MAX_SCALE = 64
 MAX_SEED = 2**62  # far below the largest that a picture's record may name, for the seeds that follow
-PIPELINE = Path("artifacts/pipeline")
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,11 @@ from darkroom.core.text import printable_text
 if TYPE_CHECKING:
     from darkroom.config.params import OutsideSource, Params
     from darkroom.data.manifest import Files, Manifest
+    from darkroom.planning.demands import Demand
 
-recipe = typer.Typer(help="Complete sets of parameters under names: list, show, use, fit.", no_args_is_help=True)
-params = typer.Typer(help="The parameters in params.yaml: check, budget.", no_args_is_help=True)
+PREPARED = Path("data/prepared")
+recipe = typer.Typer(help="Sets of parameters under names: list, show, use, fit.", no_args_is_help=True)
+params = typer.Typer(help="The parameters in params.yaml: check, explain, budget.", no_args_is_help=True)
 data = typer.Typer(help="Data from outside the project: scan.", no_args_is_help=True)
 
 
@@ -29,11 +31,24 @@ def recipe_list() -> None:
 
 
 @recipe.command("show", no_args_is_help=True)
-def recipe_show(name: Annotated[str, typer.Argument(help="As `darkroom recipe list` spells it.")]) -> None:
-    """Print a recipe."""
+def recipe_show(
+    name: Annotated[str, typer.Argument(help="As `darkroom recipe list` spells it.")],
+    other: Annotated[str | None, typer.Argument(help="A recipe to compare it with.", show_default=False)] = None,
+    diff: Annotated[bool, typer.Option("--diff", help="Only the keys in which it differs from params.yaml.")] = False,
+) -> None:
+    """Print the complete params file of a recipe, or how it differs from params.yaml or from another recipe.
+
+    \b
+    darkroom recipe show mnist
+    darkroom recipe show mnist --diff
+    darkroom recipe show mnist scenes
+    """
     from darkroom.config import recipes
 
-    print(recipes.file_of(name).read_text(encoding="utf-8"), end="")
+    if diff or other:
+        print(*map(printable_text, recipes.difference(name, other)), sep="\n")
+    else:
+        print(recipes.complete(name), end="")
 
 
 @recipe.command("use", no_args_is_help=True)
@@ -90,11 +105,10 @@ def params_check(
     """
     from darkroom.config.params import PARAMS_FILE, load, problems
     from darkroom.config.stage_spec import PIPELINE, check_not_linked, stage_specs
-    from darkroom.planning.demands import of_what_is_prepared
 
     path = file or PARAMS_FILE
     found = problems(path)
-    demands = [] if found else of_what_is_prepared(load(path))
+    demands = [] if found else _demands(load(path))
     remarks = [f"{path}: {one}" for one in demands if not one.fault]
     found += [f"{path}: {one}" for one in demands if one.fault]
     for line in found + remarks:
@@ -108,12 +122,21 @@ def params_check(
         _print_memory(load(path))
 
 
+def _demands(loaded: "Params") -> "list[Demand]":
+    """What later stages ask of the prepared data and do not find; torch is imported only where there are data."""
+    if not PREPARED.is_dir():
+        return []
+    from darkroom.planning.demands import of_what_is_prepared
+
+    return of_what_is_prepared(loaded)
+
+
 def _print_memory(loaded: "Params") -> None:
     """A line for each stage, and what lowers it."""
     from darkroom.core.device import runtime
     from darkroom.core.progress import readable_size
     from darkroom.planning.memory import ERROR, Estimate, device_of
-    from darkroom.runner.shortage import knobs
+    from darkroom.runner.out_of_memory import remedies
 
     device = device_of(runtime().device)
     columns = ("weights", "gradients", "optimizer", "averages", "activations", "total")
@@ -125,7 +148,25 @@ def _print_memory(loaded: "Params") -> None:
         print(f"{stage:18}" + "".join(f"{readable_size(getattr(footprint, column)):>12}" for column in columns))
     print("\nless is needed with:")
     for stage in found:
-        print(f"  {stage}: {'; '.join(knobs(stage, loaded))}")
+        print(f"  {stage}: {'; '.join(remedies(stage, loaded))}")
+
+
+@params.command("explain")
+def params_explain(
+    key: Annotated[
+        str | None, typer.Argument(help="A key, a section or a kind. [default: lists the sections]", show_default=False)
+    ] = None,
+) -> None:
+    """Say what a key of params.yaml means and takes, its values, which stages read it and what changes with it.
+
+    \b
+    darkroom params explain train_unet.steps
+    darkroom params explain train_unet.process
+    darkroom params explain train_unet.process.vp
+    """
+    from darkroom.config.explain import explain
+
+    print(*map(printable_text, explain(key)), sep="\n")
 
 
 @params.command("budget", no_args_is_help=True)

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from darkroom.cli.options import PIPELINE, taught
+from darkroom.cli.options import taught
+from darkroom.config.paths import PIPELINE
 
 
 @taught
@@ -51,7 +52,7 @@ def register(
     from darkroom.serving.gate import Thresholds
     from darkroom.serving.limits import Limits
     from darkroom.serving.model_folder import Description
-    from darkroom.tracking.ports import while_it_runs
+    from darkroom.tracking.ports import link_hint
 
     thresholds = Thresholds(**load().register.model_dump())
     info, card = PipelineInfo.read(pipeline), read_card(pipeline)
@@ -87,5 +88,5 @@ def register(
         )
     for note in done.verdict.notes:
         print(f"  {note}")
-    print(f"  page: {done.page}{while_it_runs()}")
+    print(f"  page: {done.page}{link_hint()}")
     print(f"  serve: darkroom serve{'' if named else f' --version {done.version}'}")

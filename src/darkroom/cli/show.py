@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from darkroom.cli.options import place
+from darkroom.config.paths import REPORTS
 from darkroom.core.errors import DarkroomError
 
-FORWARD = Path("reports/forward.png")
+FORWARD = REPORTS / "forward.png"
 
 show = typer.Typer(help="Pictures of what a recipe does: forward.", no_args_is_help=True)
 
@@ -38,15 +39,16 @@ def show_forward(
     """
     from darkroom.config import recipes
     from darkroom.config.params import PARAMS_FILE, load
+    from darkroom.config.paths import PREPARED
     from darkroom.core.tensors import save_png
-    from darkroom.data.prepared import INFO, ROOT, Prepared
+    from darkroom.data.prepared import INFO, Prepared
     from darkroom.view.forward import ROWS, forward_of_pictures
 
     params = load(recipes.file_of(recipe) if recipe else PARAMS_FILE)
     place("--out", out, ".png", made=out == FORWARD)
-    if not (ROOT / INFO).is_file():
-        raise DarkroomError(f"{ROOT}: no pictures here yet; make them with: dvc repro -s prepare_data")
-    split = Prepared.open(ROOT).split("validation")
+    if not (PREPARED / INFO).is_file():
+        raise DarkroomError(f"{PREPARED}: no pictures here yet; make them with: dvc repro -s prepare_data")
+    split = Prepared.open(PREPARED).split("validation")
     n = min(ROWS, len(split))
     black, white = params.train_vae.identity_range or (-1.0, 1.0)
     process = params.train_unet.process.model_dump()

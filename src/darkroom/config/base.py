@@ -95,6 +95,8 @@ class Training(Optimizer):
     stop_at: Count | None
     batch_size: Annotated[int, Field(ge=1, le=65536)]
     ema_half_life: Count
+    validate_every: Count
+    log_every: Count
     on_worse_than_chance: Literal["stop", "warn"]
 
     @model_validator(mode="after")

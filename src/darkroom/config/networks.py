@@ -233,7 +233,7 @@ def read_section(section: type[Some], values: Any, place: str, remedy: str) -> S
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        raise DarkroomError(f"{place}: {next(explain(error, section, values))}; {remedy}") from None
+        raise DarkroomError(f"{place}: {next(explain(error, values, section))}; {remedy}") from None
 
 
 def _check_numbers(values: Any, place: str, remedy: str) -> None:

@@ -1,6 +1,6 @@
-"""params.yaml: the only file that reads it. What may stand in it, section by section, is in `params_sections`.
+"""params.yaml: the only file that reads it. What may stand in it, section by section, is in `sections`.
 
-No key has a default: a params file is complete, so it alone says what was run. Recipes are complete files too.
+No key has a default: a params file is complete, so it alone says what was run.
 """
 
 import warnings
@@ -14,6 +14,7 @@ from darkroom.config.base import Optimizer, Section, divides
 from darkroom.config.denoisers import ConditionKind
 from darkroom.config.diffusion import check_sampling
 from darkroom.config.faults import explain
+from darkroom.config.merging import complete_text
 from darkroom.config.sections import (
     CacheLatents,
     CaptionedFolderSource,
@@ -30,7 +31,7 @@ from darkroom.config.sections import (
     TrainVAE,
     WebDatasetSource,
 )
-from darkroom.config.yaml_file import read
+from darkroom.config.yaml_file import parse
 from darkroom.core.errors import DarkroomError
 
 __all__ = [
@@ -124,8 +125,50 @@ class Params(Section):
         return self
 
 
+def read(path: Path | str) -> dict[Any, Any]:
+    """What a params file says, or a recipe with its base; unchecked.
+
+    Raises:
+        DarkroomError: it is missing, or is not YAML with keys.
+    """
+    return parse(complete_text(Path(path)), path)
+
+
+def load(path: Path | str = PARAMS_FILE) -> Params:
+    """Read and check a params file or a recipe.
+
+    Raises:
+        DarkroomError: one line that names the file, the key, the value, what is allowed and the remedy; when several
+            keys are wrong, the first of them and how many more there are.
+    """
+    values = read(path)
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        first, *others = explain(error, values, Params, _example)
+        more = f" (and {len(others)} more: darkroom params check)" if others else ""
+        raise DarkroomError(f"{path}: {first}{more}") from None
+
+
+def problems(path: Path | str = PARAMS_FILE) -> list[str]:
+    """Every fault of a params file or a recipe, a line each; empty when it is sound.
+
+    Checks across keys come after those of single keys: they are made once each key is sound by itself.
+
+    Raises:
+        DarkroomError: the file cannot be read at all.
+    """
+    values = read(path)
+    try:
+        Params.model_validate(values)
+    except ValidationError as error:
+        return [f"{path}: {line}" for line in explain(error, values, Params, _example)]
+    return []
+
+
 def _example(key: Sequence[str], kind: Any) -> str:
-    """A recipe that has a key, in a section of that kind if there is one: the default one where it does."""
+    """The command that shows a recipe with a key, in a section of that kind if there is one: the default one where
+    it does."""
     shown = DEFAULT_RECIPE
     for file in [DEFAULT_RECIPE, *sorted(DEFAULT_RECIPE.parent.glob("*.yaml"))]:
         try:
@@ -137,38 +180,7 @@ def _example(key: Sequence[str], kind: Any) -> str:
         except (DarkroomError, LookupError, TypeError, ValueError):
             continue
         if kind is None or section.get("kind") == kind:
-            return str(file)
+            shown = file
+            break
         shown = file if shown == DEFAULT_RECIPE else shown
-    return str(shown)
-
-
-def load(path: Path | str = PARAMS_FILE) -> Params:
-    """Read and check a params file.
-
-    Raises:
-        DarkroomError: one line that names the file, the key, the value, what is allowed and the remedy; when several
-            keys are wrong, the first of them and how many more there are.
-    """
-    values = read(path)
-    try:
-        return Params.model_validate(values)
-    except ValidationError as error:
-        first, *others = explain(error, Params, values, _example)
-        more = f" (and {len(others)} more: darkroom params check)" if others else ""
-        raise DarkroomError(f"{path}: {first}{more}") from None
-
-
-def problems(path: Path | str = PARAMS_FILE) -> list[str]:
-    """Every fault of a params file, a line each; empty when it is sound.
-
-    Checks across keys come after those of single keys: they are made once each key is sound by itself.
-
-    Raises:
-        DarkroomError: the file cannot be read at all.
-    """
-    values = read(path)
-    try:
-        Params.model_validate(values)
-    except ValidationError as error:
-        return [f"{path}: {line}" for line in explain(error, Params, values, _example)]
-    return []
+    return f"darkroom recipe show {shown.stem}"

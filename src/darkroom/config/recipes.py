@@ -1,15 +1,19 @@
-"""Recipes: complete params files under names, in the project's folder."""
+"""Recipes: params files under names, in the project's folder. Each states a base and its differences."""
 
 import difflib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from darkroom.config.params import PARAMS_FILE, read
+from darkroom.config.merging import complete_text
+from darkroom.config.params import DEFAULT_RECIPE, PARAMS_FILE, read
+from darkroom.core.artifact import atomic_path
 from darkroom.core.errors import DarkroomError
 
-RECIPES = Path("recipes")
+RECIPES = DEFAULT_RECIPE.parent
 MOST_SHOWN = 12  # of the values that a recipe replaces
+ABSENT = "-"
 
 
 def names() -> list[str]:
@@ -38,6 +42,11 @@ def file_of(name: str) -> Path:
     return RECIPES / f"{name}.yaml"
 
 
+def complete(name: str) -> str:
+    """The complete params file that a recipe stands for, comments included."""
+    return complete_text(file_of(name))
+
+
 def about(name: str) -> str:
     """The recipe's first comment line."""
     lines = file_of(name).read_text(encoding="utf-8").splitlines()
@@ -46,46 +55,64 @@ def about(name: str) -> str:
 
 def use(name: str) -> str:
     """Write a recipe to params.yaml; returns what happened, naming every value of the user's own that is gone."""
-    return put(file_of(name).read_bytes(), f"the recipe {name}")
+    return put(complete(name), f"the recipe {name}")
 
 
-def put(content: bytes, what: str) -> str:
+def put(text: str, what: str) -> str:
     """Write params.yaml; what: the content in words. Returns what happened, as `use` does."""
+    content = text.encode()
     if PARAMS_FILE.exists() and PARAMS_FILE.read_bytes() == content:
         return f"{PARAMS_FILE}: is {what}, as before"
     before = _described()
-    beside = PARAMS_FILE.with_name(f".{PARAMS_FILE.name}.partial")
-    beside.write_bytes(content)
-    beside.replace(PARAMS_FILE)
+    with atomic_path(PARAMS_FILE) as beside:
+        beside.write_bytes(content)
     return f"{PARAMS_FILE}: is now {what}" + (f"; it was {before}" if before else "")
 
 
-def _described() -> str:
-    """What params.yaml holds, told as the recipe it is nearest to and the values in which it differs."""
-    if not PARAMS_FILE.exists():
-        return ""
-    try:
-        values = dict(_flat(read(PARAMS_FILE)))
-    except DarkroomError as error:
-        return f"not readable ({error})"
-    recipes = {name: dict(_flat(read(file_of(name)))) for name in names()}
-    nearest = min(recipes, key=lambda name: len(_differences(values, recipes[name])))
-    changes = _differences(values, recipes[nearest])
+def difference(name: str, other: str | None = None) -> list[str]:
+    """The keys in which a recipe differs from another one or, without one, from params.yaml; as lines of a table."""
+    theirs = other or str(PARAMS_FILE)
+    changes = changed(read(file_of(name)), read(file_of(other) if other else PARAMS_FILE))
     if not changes:
-        return f"the recipe {nearest}"
-    more = f" and {len(changes) - MOST_SHOWN} more" if len(changes) > MOST_SHOWN else ""
-    return f"the recipe {nearest} with {', '.join(changes[:MOST_SHOWN])}{more}"
+        return [f"{name} and {theirs} say the same"]
+    rows = [("", name, theirs), *((key, _plain(mine), _plain(value)) for key, (mine, value) in changes.items())]
+    first, second = (max(len(row[column]) for row in rows) for column in range(2))
+    return [f"{key:{first}}  {mine:{second}}  {value}" for key, mine, value in rows]
 
 
-def _flat(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def changed(first: Mapping[Any, Any], second: Mapping[Any, Any]) -> dict[str, tuple[Any, Any]]:
+    """{dotted key: its value in both}, of the keys in which they differ; ABSENT for a value that one does not have."""
+    ours, theirs = dict(flat(first)), dict(flat(second))
+    both = {key: (ours.get(key, ABSENT), theirs.get(key, ABSENT)) for key in {**ours, **theirs}}
+    return {key: values for key, values in both.items() if values[0] != values[1]}
+
+
+def flat(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """{a: {b: 1}} -> ("a.b", 1)."""
     if isinstance(values, dict):
         for name, value in values.items():
-            yield from _flat(value, f"{key}.{name}" if key else str(name))
+            yield from flat(value, f"{key}.{name}" if key else str(name))
     else:
         yield key, values
 
 
-def _differences(values: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
-    changed = [f"{key} = {value!r}" for key, value in values.items() if key not in recipe or recipe[key] != value]
-    return changed + [f"no {key}" for key in recipe if key not in values]
+def _described() -> str:
+    """What params.yaml holds, as the recipe it is nearest to and the values in which it differs."""
+    if not PARAMS_FILE.exists():
+        return ""
+    try:
+        values = read(PARAMS_FILE)
+    except DarkroomError as error:
+        return f"not readable ({error})"
+    recipes = {name: changed(values, read(file_of(name))) for name in names()}
+    nearest = min(recipes, key=lambda name: len(recipes[name]))
+    changed_keys = recipes[nearest].items()
+    changes = [f"no {key}" if value == ABSENT else f"{key} = {value!r}" for key, (value, _) in changed_keys]
+    if not changes:
+        return f"the recipe {nearest}"
+    more = f" and {len(changes) - MOST_SHOWN} more" if len(changes) > MOST_SHOWN else ""
+    return f"the recipe {nearest} with {', '.join(changes[:MOST_SHOWN])}{more}"

@@ -166,8 +166,6 @@ class TrainVAE(Training):
     initial_logvar: Annotated[float, Field(ge=-30, le=20)]
     perceptual: Perceptual | None
     adversarial: Adversarial | None
-    validate_every: Count
-    log_every: Count
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -234,8 +232,6 @@ class SetupTextEncoder(Training):
     text: TrainedTextConfig
     image: ConvTowerConfig
     hard_negatives: HardNegatives | None
-    validate_every: Count
-    log_every: Count
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -258,8 +254,6 @@ class TrainUNet(Training):
     reduction: Reduction
     condition_dropout: Probability
     horizontal_flip: bool
-    validate_every: Count
-    log_every: Count
     held_out: Count
     sample_every: Count
     samples: Annotated[int, Field(ge=1, le=64)]
@@ -280,8 +274,6 @@ class TrainEvaluator(Training):
 
     image: ConvTowerConfig
     text: TrainedTextConfig
-    validate_every: Count
-    log_every: Count
 
 
 class Evaluate(Section):

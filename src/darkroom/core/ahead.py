@@ -28,11 +28,21 @@ def workers() -> int:
     return min(runtime().threads or available_cores(), MOST)
 
 
-def in_thread(make: Callable[[T], U], items: Iterable[T], depth: int) -> Generator[U]:
-    """make(item) of each item, in order; one thread is up to `depth` items ahead."""
+def _never(item: object) -> bool:
+    return False
+
+
+def in_thread(
+    make: Callable[[T], U], items: Iterable[T], depth: int, waits: Callable[[T], bool] = _never
+) -> Generator[U]:
+    """make(item) of each item, in order; one thread is up to `depth` items ahead.
+
+    Args:
+        waits: whether an item, and so all behind it, can only be made once all before it have been taken.
+    """
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
         try:
-            yield from _in_order(pool, make, items, depth)
+            yield from _in_order(pool, make, items, depth, waits)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -41,17 +51,15 @@ def in_processes(make: Callable[[T], U], items: Iterable[T], number: int) -> Gen
     """make(item) of each item, in order, each in one of `number` processes; they end with this one, whatever ends it.
 
     Close the iterator where it is not taken to its end. They are forks: `make` must use neither PyTorch nor Arrow,
-    whose threads a fork does not have. Elsewhere than on Linux, and where `number` is 1, there are none.
-
-    Raises:
-        DarkroomError: a process was ended from outside.
+    whose threads a fork does not have. Elsewhere than on Linux, and where `number` is 1, there are none. Raises
+    DarkroomError: a process was ended from outside.
     """
     if number == 1 or sys.platform != "linux":
         yield from map(make, items)
         return
     context = multiprocessing.get_context("fork")
     over = context.Event()
-    pool = ProcessPoolExecutor(number, context, _begin, (os.getpid(), over))
+    pool = ProcessPoolExecutor(number, context, _start_worker, (os.getpid(), over))
     try:
         yield from _in_order(pool, partial(_unless_over, make), items, 2 * number)
         pool.shutdown()
@@ -65,9 +73,13 @@ def in_processes(make: Callable[[T], U], items: Iterable[T], number: int) -> Gen
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _in_order(pool: Executor, make: Callable[[T], U], items: Iterable[T], depth: int) -> Generator[U]:
+def _in_order(
+    pool: Executor, make: Callable[[T], U], items: Iterable[T], depth: int, waits: Callable[[T], bool] = _never
+) -> Generator[U]:
     waiting: deque[Future[U]] = deque()
     for item in items:
+        while waiting and waits(item):
+            yield waiting.popleft().result()
         waiting.append(pool.submit(make, item))
         if len(waiting) > depth:
             yield waiting.popleft().result()
@@ -87,7 +99,7 @@ def _unless_over(make: Callable[[T], U], item: T) -> U:
     return make(item)
 
 
-def _begin(parent: int, over: Event) -> None:
+def _start_worker(parent: int, over: Event) -> None:
     """In a new process: signals are the parent's business, and its end is the end of this one."""
     _Over.event = over
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -37,14 +37,12 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """A path beside `path` to write a file or folder to; it takes its place when the block succeeds.
 
     What stood there before stays until its replacement is complete; when the block fails, nothing is left behind.
-
-    Raises:
-        DarkroomError: nothing was written, or a file that would replace a folder.
+    Raises DarkroomError: nothing was written, or a file that would replace a folder.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = unfinished(path)
-    _remove(beside)
+    remove(beside)
     try:
         with name_errors(path):
             yield beside
@@ -53,10 +51,10 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         if beside.is_file() and path.is_dir():
             raise DarkroomError(f"{path}: is a folder, and a file is to be written; give the name of a file")
         if beside.is_dir():
-            _remove(path)
+            remove(path)
         beside.replace(path)
     finally:
-        _remove(beside)
+        remove(beside)
 
 
 def unfinished(path: Path) -> Path:
@@ -75,7 +73,8 @@ def name_errors(path: Path) -> Iterator[None]:
         raise
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """A file, a link or a folder with all that is in it, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -85,8 +84,7 @@ def _remove(path: Path) -> None:
 def content_hash(path: Path | str) -> str:
     """The hash DVC gives `path`: a file's md5; for a folder, the md5 of its listing [{md5, relpath}] and ".dir".
 
-    Raises:
-        DarkroomError: nothing is there.
+    Raises DarkroomError: nothing is there.
     """
     path = Path(path)
     if path.is_file():
@@ -97,11 +95,7 @@ def content_hash(path: Path | str) -> str:
 
 
 def model_hash(path: Path) -> str:
-    """The `content_hash` of a model without what file managers and disks left in its folder (.DS_Store, Thumbs.db, …).
-
-    Raises:
-        DarkroomError: see `content_hash`.
-    """
+    """The `content_hash` of a model, but for what systems left in its folder (.DS_Store, Thumbs.db, …)."""
     if not path.is_dir():
         return content_hash(path)
     files = [(file.relative_to(path), file) for file in path.rglob("*") if file.is_file()]
@@ -141,8 +135,7 @@ def read_json(path: Path | str, remedy: str = REPRO, limit: Limit | None = None,
         limit: of its bytes, for files that strangers may have made.
         infinite: see `parse_json`.
 
-    Raises:
-        DarkroomError: the file is missing, too large or no JSON.
+    Raises DarkroomError: the file is missing, too large or no JSON.
     """
     try:
         return parse_json(decode_text(read_bytes(Path(path), limit, remedy)), infinite)
@@ -153,8 +146,7 @@ def read_json(path: Path | str, remedy: str = REPRO, limit: Limit | None = None,
 def save_tensors(path: Path | str, tensors: Mapping[str, "Tensor"]) -> None:
     """Safetensors without metadata (two keys of it would be written in random order), readable by everyone.
 
-    Raises:
-        OSError: it cannot be written, because the disk is full, say.
+    Raises OSError: it cannot be written, because the disk is full, say.
     """
     from safetensors.torch import save_file  # imports torch, which takes seconds and few readers of artifacts need
 
@@ -170,8 +162,7 @@ def save_tensors(path: Path | str, tensors: Mapping[str, "Tensor"]) -> None:
 def load_tensors(path: Path | str, remedy: str = REPRO) -> dict[str, "Tensor"]:
     """All tensors of a safetensors file, on the CPU; remedy: see `read_json`.
 
-    Raises:
-        DarkroomError: the file is missing, truncated or of another kind.
+    Raises DarkroomError: the file is missing, truncated or of another kind.
     """
     from safetensors.torch import load_file
 
@@ -189,11 +180,7 @@ def provenance(*inputs: Path | str) -> dict[str, Any]:
 
 
 def check_made_from(artifact: Path | str, source: Path | str) -> None:
-    """Refuse an artifact that was made from another version of `source` than the one on disk.
-
-    Raises:
-        DarkroomError: names both hashes and the remedy.
-    """
+    """Refuse an artifact that was made from another version of `source` than the one on disk."""
     recorded = read_json(Path(artifact) / PROVENANCE)["inputs"].get(Path(source).as_posix())
     found = content_hash(source)
     if recorded != found:

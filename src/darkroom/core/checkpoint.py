@@ -1,4 +1,4 @@
-"""Checkpoints: all that a training has become, so that it goes on after any end exactly as if there had been none."""
+"""Checkpoints: all that a training has become, so that it resumes after any end exactly as if there had been none."""
 
 import errno
 import hashlib
@@ -37,7 +37,7 @@ class Checkpoints:
     Args:
         folder: of this training and no other: its name is a fingerprint of all that makes the result. None: no
             checkpoints.
-        profile: where and how it runs. Another one may go on, with a warning.
+        profile: where and how it runs. Another one may resume, with a warning.
         minutes: between two checkpoints; more where saving takes so long that it would be above SHARE. 0: none.
         steps: between two checkpoints, besides; 0: by the clock alone.
         interruption: who tells when to end.
@@ -48,7 +48,7 @@ class Checkpoints:
     ) -> None:
         self.folder, self.profile, self.interruption = folder, dict(profile), interruption
         self.minutes, self.steps = minutes, steps
-        self.resumed: int | None = None  # the step it went on from
+        self.resumed: int | None = None  # the step it resumed from
         self._cost = 0.0  # seconds that the last one took
         self._last = time.monotonic()
 
@@ -57,7 +57,7 @@ class Checkpoints:
         """For trainings that are started anew each time."""
         return cls(None, {}, 0, 0, Interruption())
 
-    def resume(self, parts: Mapping[str, Stateful], end: int) -> int:
+    def resume(self, states: Mapping[str, Stateful], end: int) -> int:
         """Bring `parts` to the newest whole checkpoint; the steps it had done, 0 where there is none.
 
         end: the step after which the training is to end. What was saved on the way to another end is as good, but not
@@ -80,10 +80,10 @@ class Checkpoints:
             if differing := [key for key, value in self.profile.items() if content["profile"].get(key) != value]:
                 was = ", ".join(f"{key} was {content['profile'].get(key)}, is {self.profile[key]}" for key in differing)
                 log.warning("%s: of another execution profile (%s); the result may differ in its last bits", path, was)
-            for name, part in parts.items():
-                part.load_state_dict(content["parts"][name])
+            for name, state in states.items():
+                state.load_state_dict(content["parts"][name])
             self.resumed = step
-            log.warning("going on from step %d (%s)", self.resumed, path)
+            log.warning("resuming from step %d (%s)", self.resumed, path)
             return self.resumed
         return 0
 
@@ -94,20 +94,18 @@ class Checkpoints:
         return int(found[-1].name.removeprefix("step_")) if found else None
 
     def after(
-        self, step: int, parts: Mapping[str, Stateful], end: int, check: Callable[[], None] = lambda: None
+        self, step: int, states: Mapping[str, Stateful], end: int, check: Callable[[], None] = lambda: None
     ) -> None:
         """Save, where it is time or the end was asked for; call when `step` steps are done, hooks and all.
 
         end: the step after which the training ends.
-        check: called before anything is saved; what it raises goes on.
-
-        Raises:
-            Interrupted: the end was asked for.
+        check: called before anything is saved; what it raises is passed on.
+        Raises Interrupted: the end was asked for.
         """
         if (number := self.interruption.asked) is not None:
             self.interruption.settle()
             check()
-            saved = self.folder is not None and self._save(self.folder, step, parts, end)
+            saved = self.folder is not None and self._save(self.folder, step, states, end)
             raise Interrupted(number, f"saved at step {step}" if saved else "")
         if self.folder is None:
             return
@@ -115,9 +113,9 @@ class Checkpoints:
         by_clock = self.minutes > 0 and waited >= max(60 * self.minutes, self._cost / SHARE)
         if by_clock or (self.steps and step % self.steps == 0):
             check()
-            self._save(self.folder, step, parts, end)
+            self._save(self.folder, step, states, end)
 
-    def _save(self, folder: Path, step: int, parts: Mapping[str, Stateful], end: int) -> bool:
+    def _save(self, folder: Path, step: int, states: Mapping[str, Stateful], end: int) -> bool:
         """Whether it could be: a full disk ends no training."""
         began = time.monotonic()
         path = folder / f"step_{step:09d}"
@@ -126,7 +124,7 @@ class Checkpoints:
             folder.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir()
-            _write(beside, {"step": step, "end": end, "profile": self.profile, "parts": parts})
+            _write(beside, {"step": step, "end": end, "profile": self.profile, "parts": states})
             shutil.rmtree(path, ignore_errors=True)
             beside.replace(path)
             _sync(folder)
@@ -134,7 +132,7 @@ class Checkpoints:
             shutil.rmtree(beside, ignore_errors=True)
             if error.errno not in FULL:
                 raise
-            log.warning("%s: cannot be written (%s); training goes on without, earlier ones are kept", path, error)
+            log.warning("%s: cannot be written (%s); training continues without it, earlier ones are kept", path, error)
             return False
         finally:
             self._last = time.monotonic()
@@ -153,7 +151,7 @@ def _found(folder: Path) -> list[Path]:
 
 def _write(folder: Path, content: Mapping[str, Any]) -> None:
     tensors: dict[str, Any] = {}
-    states = {name: part.state_dict() for name, part in content["parts"].items()}
+    states = {name: state.state_dict() for name, state in content["parts"].items()}
     state = {**content, "parts": pack(states, tensors)}
     save_tensors(folder / TENSORS, tensors)
     (folder / STATE).write_text(json.dumps(state), encoding="utf-8")

@@ -57,8 +57,7 @@ class Runtime:
 def runtime() -> Runtime:
     """The settings of runtime.yaml, if there is one, overridden by DARKROOM_DEVICE, DARKROOM_THREADS and so on.
 
-    Raises:
-        DarkroomError: an unknown key or a value of the wrong kind.
+    Raises DarkroomError: an unknown key or a value of the wrong kind.
     """
     values: dict[str, Any] = {}
     known: dict[str, type] = {f.name: type(getattr(Runtime, f.name)) for f in fields(Runtime)}
@@ -66,7 +65,7 @@ def runtime() -> Runtime:
         try:
             values = yaml.safe_load(RUNTIME_FILE.read_text(encoding="utf-8")) or {}
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise DarkroomError(f"{RUNTIME_FILE}: not valid YAML: {' '.join(str(error).split())}; mend it") from None
+            raise DarkroomError(f"{RUNTIME_FILE}: not valid YAML: {' '.join(str(error).split())}; correct it") from None
         if not isinstance(values, dict):
             raise DarkroomError(f"{RUNTIME_FILE}: holds no keys; write lines such as `device: cpu`")
         for key, value in values.items():
@@ -93,20 +92,20 @@ def runtime() -> Runtime:
         else:
             values[key] = text
     if values.get("compile", "auto") not in get_args(Compile):
-        given = values["compile"]
-        raise DarkroomError(f"compile = {given!r} (DARKROOM_COMPILE or runtime.yaml): give auto, always or never")
+        value = values["compile"]
+        raise DarkroomError(f"compile = {value!r} (DARKROOM_COMPILE or runtime.yaml): give auto, always or never")
     if values.get("processes") == 0:
         raise DarkroomError("processes = 0 (DARKROOM_PROCESSES or runtime.yaml): give 1 or more")
     return Runtime(**values)
 
 
-def _number(name: str, given: str | float) -> float:
+def _number(name: str, value: str | float) -> float:
     try:
-        value = float(given)
+        value = float(value)
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise DarkroomError(f"{name} = {given!r}: give a number from 0 on")
+        raise DarkroomError(f"{name} = {value!r}: give a number from 0 on")
     return value
 
 
@@ -115,9 +114,6 @@ def start(settings: Runtime | None = None, rank: int = 0, processes: int = 1) ->
 
     Args:
         rank: of this process among the `processes` of a training.
-
-    Raises:
-        DarkroomError: the device asked for is not there, or not one for each process.
     """
     settings = settings or runtime()
     torch.set_num_threads(settings.threads or max(available_cores() // processes, 1))
@@ -160,11 +156,7 @@ def available_cores() -> int:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The torch device called `name`; "auto" takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        DarkroomError: no such device here.
-    """
+    """The torch device called `name`; "auto" takes CUDA, then MPS, then the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:

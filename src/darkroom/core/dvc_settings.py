@@ -39,9 +39,9 @@ def _configs() -> Iterator[tuple[Path, configparser.ConfigParser]]:
     for file in (*(Path(name) / "config" for name in names), DVC / "config", DVC / "config.local"):
         config = configparser.ConfigParser(interpolation=None)
         if file.exists() and not file.is_file():
-            raise DarkroomError(f"{file}: is no file; rm -rf {file}, and put DVC's settings back")
+            raise DarkroomError(f"{file}: is not a file; rm -rf {file}, and put DVC's settings back")
         try:
             config.read(file, encoding="utf-8")
         except (configparser.Error, UnicodeDecodeError) as error:
-            raise DarkroomError(f"{file}: not DVC's settings ({' '.join(str(error).split())}); mend it") from None
+            raise DarkroomError(f"{file}: not DVC's settings ({' '.join(str(error).split())}); correct it") from None
         yield file.parent, config

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: at once where nothing would be lost, else when the work comes to a point it can go on from."""
+"""SIGTERM and Ctrl-C: at once where nothing would be lost, else when the work comes to a point it can resume from."""
 
 import signal
 import time
@@ -34,7 +34,6 @@ class Interruption:
         self._deferring = False
 
     def listen(self) -> None:
-        """Take SIGTERM and SIGINT."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._take)
 

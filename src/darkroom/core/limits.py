@@ -25,26 +25,19 @@ class Limit:
 
     @property
     def most(self) -> int:
-        """The number that holds now.
-
-        Raises:
-            DarkroomError: the variable holds none.
-        """
-        given = os.environ.get(self.variable, "") if self.variable else ""
-        if not given:
+        """The number that holds now."""
+        text = os.environ.get(self.variable, "") if self.variable else ""
+        if not text:
             return self.usual
-        if not (given.isascii() and given.isdecimal() and 0 < len(given) < 19 and int(given)):
-            raise DarkroomError(f"{self.variable} = {given!r}: give a whole number from 1 on, such as {self.usual}")
-        return int(given)
+        if not (text.isascii() and text.isdecimal() and 0 < len(text) < 19 and int(text)):
+            raise DarkroomError(f"{self.variable} = {text!r}: give a whole number from 1 on, such as {self.usual}")
+        return int(text)
 
     def check(self, what: str, value: int, remedy: str = "give less") -> None:
         """Refuse more.
 
         Args:
             what: the file and key whose value it is.
-
-        Raises:
-            DarkroomError: names them, the value, the limit and the remedy.
         """
         if value > (most := self.most):
             raise DarkroomError(f"{what} = {counted(value)}: more than {most:,} {self.unit}; {self.advice(remedy)}")
@@ -91,36 +84,30 @@ TOKENS = Limit(1024, "tokens of a text")
 REPEATED = ("layers_per_block", "transformer_layers_per_block", "num_hidden_layers")
 
 
-def check_network(values: Mapping[str, Any], place: str, remedy: str) -> None:
+def check_network(values: Mapping[str, Any], where: str, remedy: str) -> None:
     """Refuse a configuration with a number no network has, before one is made of it.
 
     Args:
         values: key -> what the file at `place` says.
-
-    Raises:
-        DarkroomError: names the file, the key, its value and the limit.
     """
     for key, value in values.items():
         numbers = value if isinstance(value, list | tuple) else [value]
         if numbers is value:
-            LEVELS.check(f"{place}: number of {key}", len(value), remedy)
+            LEVELS.check(f"{where}: number of {key}", len(value), remedy)
         for number in numbers:
             if isinstance(number, int):
                 if number < 0:
-                    raise DarkroomError(f"{place}: {key} = {counted(number)}: is below 0; {remedy}")
-                (LAYERS if key in REPEATED else NUMBER).check(f"{place}: {key}", number, remedy)
+                    raise DarkroomError(f"{where}: {key} = {counted(number)}: is below 0; {remedy}")
+                (LAYERS if key in REPEATED else NUMBER).check(f"{where}: {key}", number, remedy)
 
 
-def check_sampling(values: Any, place: str, remedy: str) -> None:
+def check_sampling(values: Any, where: str, remedy: str) -> None:
     """Refuse numbers of a way of sampling that no drawing needs, before levels are laid out for them.
 
     Args:
         values: key -> value; other kinds are left to whoever reads them.
-
-    Raises:
-        DarkroomError: names the place, the key, its value and the limit.
     """
     for key, limit in (("num_inference_steps", STEPS), ("steps_offset", TRAIN_TIMES)):
         number = values.get(key) if isinstance(values, Mapping) else None
         if isinstance(number, int):
-            limit.check(f"{place}.{key}" if place else key, number, remedy)
+            limit.check(f"{where}.{key}" if where else key, number, remedy)

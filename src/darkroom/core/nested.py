@@ -13,8 +13,7 @@ LAST = torch.channels_last
 def pack(value: Any, tensors: dict[str, Tensor], name: str = "") -> Any:
     """`value` as JSON, its tensors put into `tensors` under their paths.
 
-    Raises:
-        TypeError: something that is none of these, such as an object of a class.
+    Raises TypeError: something that is none of these, such as an object of a class.
     """
     if isinstance(value, Tensor):
         tensors[name] = value
@@ -28,7 +27,7 @@ def pack(value: Any, tensors: dict[str, Tensor], name: str = "") -> Any:
         return {"float": str(value)}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(f"{name}: {type(value).__name__} is no state that can be saved")
+    raise TypeError(f"{name}: {type(value).__name__} is not a state that can be saved")
 
 
 def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:

@@ -17,20 +17,17 @@ MOST_DIGITS = 20  # of a whole number: 64 bits have no more
 
 
 def read_bytes(path: Path, limit: Limit | None, remedy: str) -> bytes:
-    """The content of a file; what is no file, such as a pipe that nobody writes to, is not waited for.
+    """The content of a file; what is not a file, such as a pipe that nobody writes to, is not waited for.
 
     Args:
         limit: of its bytes. remedy: what its reader can do.
-
-    Raises:
-        DarkroomError: it is missing, no file, or larger.
     """
     try:
         found = path.stat()
     except FileNotFoundError:
         raise DarkroomError(f"{path}: no such file; {remedy}") from None
     if not stat.S_ISREG(found.st_mode):
-        what = "is a folder" if stat.S_ISDIR(found.st_mode) else "is no file but a pipe or device"
+        what = "is a folder" if stat.S_ISDIR(found.st_mode) else "is not a file but a pipe or device"
         raise DarkroomError(f"{path}: {what}; {remedy}")
     if limit is None:
         return path.read_bytes()
@@ -46,11 +43,10 @@ def parse_json(text: str, infinite: Collection[str] = ()) -> Any:
     Args:
         infinite: keys whose numbers need not be finite.
 
-    Raises:
-        ValueError: it is another one; the message is the reason.
+    Raises ValueError: it is another one; the message is the reason.
     """
     try:
-        value = json.loads(text, parse_int=_whole, object_pairs_hook=_once)
+        value = json.loads(text, parse_int=_bounded_int, object_pairs_hook=_once)
     except RecursionError:
         raise ValueError(f"nested deeper than {DEPTH.most} levels") from None
     _check_text("", value)
@@ -62,7 +58,7 @@ def parse_json(text: str, infinite: Collection[str] = ()) -> Any:
                 if isinstance(inner, dict | list):
                     deeper.append((key, inner))
                 elif isinstance(inner, float) and not math.isfinite(inner) and key not in infinite:
-                    raise ValueError(f"{reprlib.repr(key)} is {inner}, no finite number")
+                    raise ValueError(f"{reprlib.repr(key)} is {inner}, not a finite number")
                 else:
                     _check_text(key, inner)
         boxes = deeper
@@ -71,7 +67,7 @@ def parse_json(text: str, infinite: Collection[str] = ()) -> Any:
     return value
 
 
-def _whole(digits: str) -> int:
+def _bounded_int(digits: str) -> int:
     if len(digits.lstrip("-")) > MOST_DIGITS:
         raise ValueError(f"a number of {len(digits.lstrip('-'))} digits, {digits[:8]}…")
     return int(digits)
@@ -89,7 +85,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_text(key: str, value: Any) -> None:
-    """Half a surrogate pair is no letter, and no file could hold it."""
+    """Half a surrogate pair is not a letter, and no file could hold it."""
     if isinstance(value, str) and not value.isascii():
         try:
             value.encode()
@@ -97,20 +93,19 @@ def _check_text(key: str, value: Any) -> None:
             raise ValueError(f"{reprlib.repr(key)} holds half of a letter, {reprlib.repr(value)}") from None
 
 
-def typed(kind: type[T], value: Any, place: str, remedy: str) -> T:
+def typed(kind: type[T], value: Any, where: str, remedy: str) -> T:
     """What JSON says as a dataclass `kind`: its fields and no others, each of exactly its type.
 
     Args:
         place: the file, and the key where it is not all that the file says.
 
-    Raises:
-        DarkroomError: names the place, the field and what is wrong; also what `kind` itself refuses.
+    Raises DarkroomError: names the place, the field and what is wrong; also what `kind` itself refuses.
     """
     from pydantic import TypeAdapter, ValidationError  # takes time that most readers of files need not spend
 
     known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     if not isinstance(value, dict):
-        reason = f"{reprlib.repr(value)} is no object with keys"
+        reason = f"{reprlib.repr(value)} is not an object with keys"
     elif strange := sorted(value.keys() - known):
         reason = f"{reprlib.repr(strange[0])} is not known here"
     else:
@@ -122,4 +117,4 @@ def typed(kind: type[T], value: Any, place: str, remedy: str) -> T:
             reason = f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}{found}"
         except DarkroomError as error:
             reason = str(error)
-    raise DarkroomError(f"{place}: {reason}; {remedy}")
+    raise DarkroomError(f"{where}: {reason}; {remedy}")

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 from tqdm import tqdm
 
 T = TypeVar("T")
-LINE_EVERY = 5.0  # seconds between lines where the output is no terminal
+LINE_EVERY = 5.0  # seconds between lines where the output is not a terminal
 REDRAW_EVERY = 0.1  # seconds on a terminal
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit}s{postfix}"
 WINDOW, WINDOW_SHARE = 60.0, 0.5  # the mean is over the latest minute, or half of the time so far where that is more
@@ -177,7 +177,6 @@ class Progress:
 
 
 def track(items: Iterable[T], total: int, description: str, unit: str = "item") -> Iterator[T]:
-    """Iterate over `items`, showing progress."""
     with Progress(total, description, unit) as bar:
         for item in items:
             yield item

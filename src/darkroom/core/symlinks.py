@@ -16,12 +16,9 @@ def check_inside(folder: Path, names: Iterable[str] | None = None) -> None:
 
     Args:
         names: look at these files of the folder alone; at all that is in it and below it where none are given.
-
-    Raises:
-        DarkroomError: names the link.
     """
     root = Path(os.path.realpath(folder))
-    for path in _everything(folder) if names is None else (folder / name for name in names):
+    for path in folder.rglob("*") if names is None else (folder / name for name in names):
         if path.is_symlink():
             end = Path(os.path.realpath(path))  # unlike resolve(), also of links in a circle
             if not end.is_relative_to(root) and not STORES.fullmatch(end.as_posix()):
@@ -29,8 +26,3 @@ def check_inside(folder: Path, names: Iterable[str] | None = None) -> None:
                     f"{path}: is a link that leads out of {folder}, and is not followed; "
                     "put the file itself there, or fetch the model again"
                 )
-
-
-def _everything(folder: Path) -> Iterable[Path]:
-    for place, folders, files in os.walk(folder):  # links to folders are listed, not followed
-        yield from (Path(place) / name for name in (*folders, *files))

@@ -15,9 +15,9 @@ LEFT_BY_SYSTEMS = re.compile(
 )
 
 
-def left_by_system(parts: Iterable[str]) -> bool:
+def left_by_system(segments: Iterable[str]) -> bool:
     """Whether a path of these parts is such a file, or lies in such a folder."""
-    return any(LEFT_BY_SYSTEMS.fullmatch(part) for part in parts)
+    return any(LEFT_BY_SYSTEMS.fullmatch(part) for part in segments)
 
 
 def system_part(name: str) -> str | None:

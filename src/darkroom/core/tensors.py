@@ -36,11 +36,7 @@ def resident(table: Tensor, device: torch.device) -> Tensor:
 
 
 def check_finite(values: Tensor, what: str, remedy: str) -> None:
-    """Refuse numbers of which one is NaN or infinite.
-
-    Raises:
-        DarkroomError: `what` they are, how many of them are not finite, and `remedy`.
-    """
+    """Refuse numbers of which one is NaN or infinite."""
     if not values.is_floating_point() or not values.numel():
         return
     low, high = torch.aminmax(values)  # NaN if one is; without memory for an answer to each

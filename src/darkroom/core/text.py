@@ -18,17 +18,15 @@ MOST_LETTERS = 300
 
 
 class UnreadableTextError(Exception):
-    """These bytes are no text; the message is the reason."""
+    """These bytes are not text; the message is the reason."""
 
 
 def decode_text(data: bytes, errors: str = "strict") -> str:
-    """UTF-8, or UTF-16 or UTF-32 with its byte order mark; the mark is no part of the text, line ends become \\n.
+    """UTF-8, or UTF-16 or UTF-32 with its byte order mark; without the mark; line ends become \\n.
 
     errors: with "surrogateescape", single bytes that are not UTF-8 become lone surrogates, for a reader that loses no
     more than the line they stand in.
-
-    Raises:
-        UnreadableTextError: anything else.
+    Raises UnreadableTextError: anything else.
     """
     encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
     try:
@@ -41,11 +39,7 @@ def decode_text(data: bytes, errors: str = "strict") -> str:
 
 
 def read_text(path: Path) -> str:
-    """The content of a text file from outside.
-
-    Raises:
-        DarkroomError: it is missing, cannot be read, or is no text.
-    """
+    """The content of a text file from outside."""
     try:
         return decode_text(path.read_bytes())
     except OSError as error:
@@ -55,11 +49,7 @@ def read_text(path: Path) -> str:
 
 
 def check_text(text: str, what: str) -> str:
-    """`text` as it is, if UTF-8 can hold it: a shell in another encoding hands over lone surrogates.
-
-    Raises:
-        DarkroomError: it cannot; `what` says which text it is.
-    """
+    """`text` as it is, if UTF-8 can hold it: a shell in another encoding hands over lone surrogates."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

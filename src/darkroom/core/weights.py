@@ -50,7 +50,7 @@ class _TooLargeError(Exception):
 
 def outline(
     make: Callable[[], Network],
-    place: Path,
+    where: Path,
     tensors: int | None = None,
     weights: int | None = None,
     remedy: str = "give the configuration of another network",
@@ -61,14 +61,13 @@ def outline(
         place: of the file that describes it, or that holds its weights.
         tensors, weights: the most it may have; by default, see core.limits.
 
-    Raises:
-        DarkroomError: it has more, or no network can be made so; names the place.
+    Raises DarkroomError: it has more, or no network can be made so; names the place.
     """
     most = (tensors or NETWORK_TENSORS.most, weights or NETWORK_WEIGHTS.most)
-    counts, own = [0, 0], threading.get_ident()
+    counts, this_thread = [0, 0], threading.get_ident()
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        if parameter is None or threading.get_ident() != own:
+        if parameter is None or threading.get_ident() != this_thread:
             return
         counts[0] += 1
         counts[1] += parameter.numel()
@@ -83,10 +82,10 @@ def outline(
     except DarkroomError:
         raise
     except _TooLargeError as error:
-        raise DarkroomError(f"{place}: {error}; {remedy}") from None
+        raise DarkroomError(f"{where}: {error}; {remedy}") from None
     except Exception as error:  # PyTorch raises many on shapes that no layer has
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DarkroomError(f"{place}: describes no network ({reason}); {remedy}") from None
+        raise DarkroomError(f"{where}: describes no network ({reason}); {remedy}") from None
     finally:
         hook.remove()
 
@@ -114,8 +113,7 @@ def load_weights(network: Network, file: Path, device: torch.device, prefix: str
     Args:
         prefix: with which all names in the file begin. remedy: see core.artifact.read_json.
 
-    Raises:
-        DarkroomError: names the file and what does not fit or is not finite, or a link that leads out of its folder.
+    Raises DarkroomError: names the file and what does not fit or is not finite, or a link that leads out of its folder.
     """
     check_inside(file.parent)
     tensors = load_tensors(file, remedy)

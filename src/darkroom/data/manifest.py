@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from darkroom.config.paths import MANIFESTS, RAW
 from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import track
@@ -23,14 +24,13 @@ from darkroom.core.text import printable
 from darkroom.data.walk import walk
 
 ROOT_VARIABLE = "DARKROOM_DATA"
-DEFAULT_ROOT = Path("data/raw")
-MANIFESTS, AUTO = Path("data/manifests"), "auto"
+AUTO = "auto"
 RESCAN = "if that is intended, run `darkroom data scan` and commit the manifest"
 
 
 def data_root() -> Path:
     """The folder that holds the data sets of this machine."""
-    return Path(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT)
+    return Path(os.environ.get(ROOT_VARIABLE) or RAW)
 
 
 def manifest_of(root: str, manifest: str | None) -> Path | None:
@@ -139,7 +139,7 @@ class Files:
         """
         if not self._is_there(Path.is_dir, self.root):
             raise DarkroomError(
-                f"data root {printable(self.root)}: no such folder; set {ROOT_VARIABLE} (default {DEFAULT_ROOT}) "
+                f"data root {printable(self.root)}: no such folder; set {ROOT_VARIABLE} (default {RAW}) "
                 "or prepare_data.source.root to where your data lie"
             )
         found = list(self._given) if self._given is not None else self._look()

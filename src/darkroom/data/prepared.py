@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from darkroom.config.paths import PREPARED
 from darkroom.core.ahead import workers
 from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.data.account import Account
 from darkroom.data.png import Encoded, png_pixels
 
-ROOT = Path("data/prepared")
 INFO = "dataset.json"
 SHARD_ROWS = 10_000
 GROUP_ROWS, GROUP_BYTES = 1000, 16 << 20  # a row group ends at whichever comes first
@@ -333,7 +333,7 @@ class Prepared:
         self.root, self.info = root, info
 
     @classmethod
-    def open(cls, root: Path | str = ROOT) -> "Prepared":
+    def open(cls, root: Path | str = PREPARED) -> "Prepared":
         """Raises DarkroomError where there is none."""
         return cls(Path(root), Info.read(root))
 

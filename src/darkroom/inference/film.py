@@ -49,7 +49,7 @@ class Film:
         self.trace = Trace([*self.frames, *self.columns], len(captions))
         self.watch = self.trace.watch
         if start is not None:
-            self.trace.begin(begin(how, pipeline.schedule, self.levels, start))
+            self.trace.start(begin(how, pipeline.schedule, self.levels, start))
 
     def save(self, path: Path) -> None:
         """Write the film as a GIF, in which the last frame stays for a while."""

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from darkroom.config.networks import TrainedTextConfig
 from darkroom.config.params import Params, ScenesSource
+from darkroom.config.paths import PREPARED
 from darkroom.core.artifact import CONFIG, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable
-from darkroom.data.prepared import INFO, ROOT, Prepared, PreparedSplit
+from darkroom.data.prepared import INFO, Prepared, PreparedSplit
 from darkroom.data.tokenizer import CLIPTokenizer
 
 FEWEST_FOR_DISTANCES = 20  # test pictures, for the figures that compare two sets of them
@@ -71,14 +72,14 @@ def met(params: Params, data: Prepared, stages: Collection[str] | None = None) -
 
 def met_at_start(params: Params, stage: str, inputs: Collection[Path]) -> dict[str, str]:
     """`met` for a stage that is about to read the prepared data; empty for one that does not."""
-    return met(params, Prepared.open(ROOT), (stage,)) if ROOT in inputs and stage in DEMANDS else {}
+    return met(params, Prepared.open(PREPARED), (stage,)) if PREPARED in inputs and stage in DEMANDS else {}
 
 
 def of_what_is_prepared(params: Params) -> list[Demand]:
     """`unmet` by the data that are there; empty where there are none, or they were prepared by other parameters."""
-    if not (ROOT / INFO).is_file():
+    if not (PREPARED / INFO).is_file():
         return []
-    data, asked = Prepared.open(ROOT), params.prepare_data
+    data, asked = Prepared.open(PREPARED), params.prepare_data
     made, kind = data.info, asked.source.kind
     same = (made.source.split()[0], made.image_size, made.channels) == (kind, asked.image_size, asked.channels)
     if isinstance(asked.source, ScenesSource):
@@ -141,7 +142,7 @@ def _text_encoder(params: Params, data: Prepared) -> Demands:
 def _classes(data: Prepared, train: PreparedSplit) -> Demands:
     key, mode = "setup_text_encoder.mode", "class"
     if not data.info.class_labelled:
-        yield Demand(key, mode, f"{ROOT} has no classes; use clip or none", fault=True)
+        yield Demand(key, mode, f"{PREPARED} has no classes; use clip or none", fault=True)
         return
     classes = data.info.heads[0].classes
     if missing := sorted(set(range(len(classes))) - set(train.labels.flatten().tolist())):

@@ -94,7 +94,7 @@ def fit(name: str, root: str | None, minutes: float) -> list[str]:
         data = Prepared.open(out)
         choices = [Choice({"prepare_data.source.root": root}, "where the pictures are"), dealt]
         choices += [*_captions(data), *_sizes(data), *_steps(p, data, minutes)]
-        text = file.read_text(encoding="utf-8")
+        text = recipes.complete(name)
         for choice in choices:
             for key, value in choice.values.items():
                 text = replaced(text, key, value)
@@ -107,7 +107,7 @@ def fit(name: str, root: str | None, minutes: float) -> list[str]:
     left_out = f"; {lost} of {account.seen} pictures left out, as prepare_data will list" if lost else ""
     lines = [f"{root}: {sum(data.info.splits.values())} captioned pictures ({counts}){left_out}", *map(str, choices)]
     lines += [f"{key}: {remark}" for key, remark in remarks.items()]
-    return [*lines, recipes.put(text.encode(), f"the recipe {name}, fitted to {root} and {minutes:g} minutes")]
+    return [*lines, recipes.put(text, f"the recipe {name}, fitted to {root} and {minutes:g} minutes")]
 
 
 def replaced(text: str, key: str, value: Any) -> str:

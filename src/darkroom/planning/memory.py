@@ -32,9 +32,10 @@ from darkroom.config.networks import (
     TowersSizes,
 )
 from darkroom.config.params import Params
+from darkroom.config.paths import PREPARED
 from darkroom.core.artifact import CONFIG, read_json
 from darkroom.core.device import autocast, resolve_device, runtime
-from darkroom.data.prepared import INFO, ROOT, Prepared
+from darkroom.data.prepared import INFO, Prepared
 from darkroom.nn.autoencoder.discriminator import PatchDiscriminator
 from darkroom.nn.autoencoder.perceptual import PerceptualDistance
 from darkroom.nn.autoencoder.tiling import AT_ONCE
@@ -183,7 +184,7 @@ class Estimate:
 
     def __init__(self, params: Params, device: torch.device) -> None:
         self.p, self.device = params, device
-        self.info = Prepared.open(ROOT).info if (ROOT / INFO).is_file() else None
+        self.info = Prepared.open(PREPARED).info if (PREPARED / INFO).is_file() else None
         q, v = params.prepare_data, params.train_vae
         self.picture = (q.channels, q.image_size, q.image_size)
         side = q.image_size // v.downscale

@@ -19,7 +19,7 @@ from darkroom.config.stage_spec import stage_specs
 from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.runner.finishing import STOP_AT, check_trains
-from darkroom.runner.lock import alone
+from darkroom.runner.lock import exclusive
 from darkroom.runner.resuming import FOLDER
 from darkroom.training.engine.timing import TIMED, Timing
 
@@ -63,13 +63,12 @@ class Budget:
 def budget(stage: str, minutes: float) -> Budget:
     """Time some steps of a stage's training and write how many fit into `minutes`.
 
-    Raises:
-        DarkroomError: the stage trains nothing, something it needs is not there, or not even one step fits.
+    Raises DarkroomError: the stage trains nothing, something it needs is not there, or not even one step fits.
     """
     check_trains(stage)
     section = getattr(parameters.load(), stage).model_dump()
     _check_inputs(stage)
-    with alone(stage, FOLDER / f"{stage}.lock"):  # two would share the machine, and the steps of one that runs stay
+    with exclusive(stage, FOLDER / f"{stage}.lock"):  # two would share the machine, and the steps of one that runs stay
         timing = _time(stage)
         every = min(section[key] for key in ("validate_every", "sample_every") if key in section)
         steps = fitting(timing, 60 * minutes, every)
@@ -120,7 +119,7 @@ def _check_inputs(stage: str) -> None:
     stages = stage_specs()
     if stage not in stages:
         raise DarkroomError(f"dvc.yaml: has no stage {stage!r}")
-    makers = {path: name for name, place in stages.items() for path in place.outputs}
+    makers = {path: name for name, spec in stages.items() for path in spec.outputs}
     for path in stages[stage].inputs:
         if not path.exists():
             remedy = f"dvc repro {makers[path]}" if path in makers else "put it there"

@@ -1,6 +1,6 @@
-"""`darkroom finish`: a running training is asked to end early, and params.yaml told, so that the end is a parameter.
+"""`darkroom finish`: a running training is asked to end early, and params.yaml changed, so that the end is a parameter.
 
-Beside the lock of a stage in .checkpoints lie, while its training goes on: STAGE.training (who trains), STAGE.finish
+Beside the lock of a stage in .checkpoints lie, while its training runs: STAGE.training (who trains), STAGE.finish
 (the end is asked for) and STAGE.answer (what became of that).
 """
 
@@ -50,7 +50,6 @@ class Finish:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """See `Request`."""
         self._trainings += 1
         files, me = self._files, psutil.Process()
         files.asked.unlink(missing_ok=True)
@@ -63,7 +62,6 @@ class Finish:
                 file.unlink(missing_ok=True)
 
     def asked(self) -> bool:
-        """See `Request`."""
         return os.path.exists(self._files.asked)  # noqa: PTH110 - a path is built in no time here, once a step
 
     def settle(self, end: int, planned: int) -> bool:
@@ -119,10 +117,8 @@ class Finished:
 def finish(stage: str, remind: Callable[[str], None]) -> Finished:
     """Ask a running training to end, and wait for the answer.
 
-    remind: is told, once, why it takes long.
-
-    Raises:
-        DarkroomError: there is no such training here, or it cannot be ended now.
+    remind: is called, once, with why it takes long.
+    Raises DarkroomError: there is no such training here, or it cannot be ended now.
     """
     check_trains(stage)
     params = parameters.load()
@@ -137,23 +133,19 @@ def finish(stage: str, remind: Callable[[str], None]) -> Finished:
         files.asked.unlink(missing_ok=True)
         raise
     if "error" in answer:
-        raise DarkroomError(f"{stage} goes on: {answer['error']}")
+        raise DarkroomError(f"{stage} continues: {answer['error']}")
     return Finished(answer["end"], answer["planned"], getattr(params, stage).warmup_steps)
 
 
 def check_trains(stage: str) -> None:
-    """Refuse a stage that trains nothing.
-
-    Raises:
-        DarkroomError: as said.
-    """
-    trained = [name for name, field in parameters.Params.model_fields.items() if STOP_AT in _keys(field.annotation)]
+    """Refuse a stage that trains nothing."""
+    trained = [
+        name
+        for name, field in parameters.Params.model_fields.items()
+        if STOP_AT in getattr(field.annotation, "model_fields", {})
+    ]
     if stage not in trained:
-        raise DarkroomError(f"{stage!r} is no stage that trains; those are {', '.join(trained)}")
-
-
-def _keys(model: Any) -> Mapping[str, Any]:
-    return getattr(model, "model_fields", {})
+        raise DarkroomError(f"{stage!r} is not a stage that trains; those are {', '.join(trained)}")
 
 
 def _at_work(files: _Files, stage: str) -> psutil.Process:
@@ -162,10 +154,10 @@ def _at_work(files: _Files, stage: str) -> psutil.Process:
     )
     if not files.training.is_file():
         raise nobody
-    told = read_json(files.training)
+    noted = read_json(files.training)
     try:
-        process = psutil.Process(int(told["pid"]))
-        there = process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - told["since"]) < 1
+        process = psutil.Process(int(noted["pid"]))
+        there = process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - noted["since"]) < 1
     except (psutil.Error, KeyError, TypeError, ValueError):
         raise nobody from None
     if not there:
@@ -187,7 +179,7 @@ def _wait(files: _Files, process: psutil.Process, stage: str, remind: Callable[[
             reminded = True
             stopped = process.status() == psutil.STATUS_STOPPED
             remind(
-                f"{stage}: process {process.pid} is stopped; it answers once it goes on (kill -CONT {process.pid})"
+                f"{stage}: process {process.pid} is stopped; it answers once it continues (kill -CONT {process.pid})"
                 if stopped
                 else f"{stage}: waiting for its step to end (Ctrl-C takes the request back)"
             )

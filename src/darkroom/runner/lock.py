@@ -21,22 +21,20 @@ log = logging.getLogger("darkroom")
 
 
 @contextmanager
-def alone(stage: str, lock: Path) -> Iterator[None]:
+def exclusive(stage: str, lock: Path) -> Iterator[None]:
     """Hold `lock` while the block writes the outputs of `stage`.
 
-    An earlier run of it, whose dvc was killed, ends first.
-
-    Raises:
-        DarkroomError: another run of the stage still works on them after WAIT seconds.
+    An earlier run of it, whose dvc was killed, ends first. Raises DarkroomError: another run of the stage still works
+    on them after WAIT seconds.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
-    held = FileLock(lock)
+    lock_file = FileLock(lock)
     try:
-        held.acquire(timeout=0)
+        lock_file.acquire(timeout=0)
     except Timeout:
         log.warning("%s: another run of it still writes here; waiting for its end", stage)
         try:
-            held.acquire(timeout=WAIT)
+            lock_file.acquire(timeout=WAIT)
         except Timeout:
             raise DarkroomError(
                 f"{lock}: another run of {stage} works in this folder; wait for it, or end it, and run again"
@@ -44,16 +42,16 @@ def alone(stage: str, lock: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        held.release()
+        lock_file.release()
 
 
-def die_with_dvc() -> None:
+def exit_with_dvc() -> None:
     """Where dvc started this process, end as by SIGTERM once that dvc is gone. Started otherwise, do nothing."""
     if "DVC_STAGE" in os.environ:
-        threading.Thread(target=_watch, args=(starter(),), name="watch dvc", daemon=True).start()
+        threading.Thread(target=_watch, args=(parent_dvc(),), name="watch dvc", daemon=True).start()
 
 
-def starter() -> psutil.Process | None:
+def parent_dvc() -> psutil.Process | None:
     """The dvc that started this process; None where it is gone already: imports take seconds.
 
     dvc gives its stages no session of their own, and who takes in orphans is of another one.
@@ -68,8 +66,8 @@ def starter() -> psutil.Process | None:
     return None if strange else found
 
 
-def _watch(starter: psutil.Process | None) -> None:
+def _watch(parent_dvc: psutil.Process | None) -> None:
     with suppress(psutil.NoSuchProcess):
-        while starter is not None and starter.is_running() and starter.status() != psutil.STATUS_ZOMBIE:
+        while parent_dvc is not None and parent_dvc.is_running() and parent_dvc.status() != psutil.STATUS_ZOMBIE:
             time.sleep(WATCH_EVERY)
     os.kill(os.getpid(), signal.SIGTERM)

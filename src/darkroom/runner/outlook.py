@@ -1,6 +1,7 @@
 """How long a rebuild will still take: from how long its stages took before, on this machine. For eyes only.
 
-Each stage keeps the times of its latest runs in .checkpoints/STAGE.times.json, which is no output and no dependency.
+Each stage keeps the times of its latest runs in .checkpoints/STAGE.times.json, which is neither an output nor a
+dependency.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ from darkroom.config.yaml_file import Loader
 from darkroom.core.artifact import file_hash, files_of, folder_hash, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import Ahead, about
-from darkroom.runner.lock import starter
+from darkroom.runner.lock import parent_dvc
 from darkroom.runner.resuming import FOLDER
 from darkroom.tracking.address import project_root
 
@@ -53,10 +54,10 @@ class Times:
     steps: int
 
 
-def look_ahead(stage: str, params: Params, here: StageSpec, profile: Mapping[str, str]) -> "StageOutlook | None":
+def start_outlook(stage: str, params: Params, here: StageSpec, profile: Mapping[str, str]) -> "StageOutlook | None":
     """Say how long the rebuild that `stage` is part of will take, and let its progress say so; None outside dvc."""
     Ahead.outlook = None
-    dvc = starter() if "DVC_STAGE" in os.environ else None
+    dvc = parent_dvc() if "DVC_STAGE" in os.environ else None
     if dvc is None:
         return None
     try:
@@ -84,42 +85,38 @@ class StageOutlook:
         self._began = time.monotonic()
         self._folder = project_root() / FOLDER
         self._steps = self._trained = self._idle = 0.0
-        asked = Asked.of(dvc.cmdline())
+        asked = DvcCommand.of(dvc.cmdline())
         self._later = [] if asked.single else still_to_run(stage, params, stages, asked.targets)
         done = sum(any(t.dvc == self._dvc for t in self._times(s)) for s in stages if s not in (stage, *self._later))
         self._position = f"stage {done + 1} of {done + 1 + len(self._later)}"
-        self._own = self._estimate(stage)
+        self._stage_seconds = self._estimate(stage)
         expected = {later: self._estimate(later) for later in self._later}
         self._unknown = [later for later, seconds in expected.items() if seconds is None]
         self._after = sum(seconds for seconds in expected.values() if seconds is not None)
 
     def at_start(self) -> str:
-        """The line with which a stage begins."""
-        unknown = [*([] if self._own is not None else [self.stage]), *self._unknown]
-        known = self._after + (self._own or 0.0)
+        unknown = [*([] if self._stage_seconds is not None else [self.stage]), *self._unknown]
+        known = self._after + (self._stage_seconds or 0.0)
         if not unknown:
             return f"{self._position}, {about(known)} left in all"
         never = f"not timed here yet: {', '.join(unknown)}"
         return f"{self._position}, {f'{about(known)} left without those ' if known else ''}{never}"
 
     def in_all(self, left: float | None, training: bool) -> str:
-        """See `Outlook`."""
-        remaining = None if self._own is None else max(self._own - (time.monotonic() - self._began - self._idle), 0.0)
+        active = time.monotonic() - self._began - self._idle
         if training and left is not None:
-            own: float | None = left + self._rest(self._times(self.stage))
-        else:
-            own = remaining if left is None or remaining is None else max(left, remaining)
-        if own is None:
+            stage_left = left + self._rest(self._times(self.stage))
+        elif self._stage_seconds is None:
             return self._position
+        else:
+            stage_left = max(self._stage_seconds - active, left or 0.0, 0.0)
         without = f"; not timed here yet: {', '.join(self._unknown)}" if self._unknown else ""
-        return f"{self._position}, {about(own + self._after)} left in all{without}"
+        return f"{self._position}, {about(stage_left + self._after)} left in all{without}"
 
     def trained(self, steps: int, seconds: float) -> None:
-        """See `Outlook`."""
         self._steps, self._trained = self._steps + steps, self._trained + seconds
 
     def stopped(self, seconds: float) -> None:
-        """See `Outlook`."""
         self._idle += seconds
 
     def record(self, seconds: float) -> None:
@@ -145,7 +142,6 @@ class StageOutlook:
 
     @staticmethod
     def _rest(alike: Sequence[Times]) -> float:
-        """What a stage takes besides its training."""
         return statistics.median(times.seconds - times.training for times in alike) if alike else 0.0
 
     def _steps_of(self, stage: str) -> int | None:
@@ -170,14 +166,14 @@ class StageOutlook:
 
 
 @dataclass(frozen=True)
-class Asked:
+class DvcCommand:
     """What a dvc was asked for: stages, none for all; single: those alone."""
 
     targets: Sequence[str]
     single: bool
 
     @classmethod
-    def of(cls, command: Sequence[str]) -> "Asked":
+    def of(cls, command: Sequence[str]) -> "DvcCommand":
         """From its command line."""
         words = list(command)
         at = next((i for i, word in enumerate(words) if word in ("repro", "run")), len(words) - 1)
@@ -191,12 +187,12 @@ class Asked:
 
 
 def still_to_run(stage: str, params: Params, stages: Mapping[str, StageSpec], targets: Sequence[str]) -> list[str]:
-    """The stages that dvc will run after `stage`, as far as can be told without hashing data: what builds on it, and
+    """The stages that dvc will run after `stage`, as far as is known without hashing data: what builds on it, and
     what differs from dvc.lock in its parameters, its code or its outputs, and what builds on that.
     """
     lock, now, hashes = _lock(), params.model_dump(), dict[Path, str]()
-    makers = {path: name for name, place in stages.items() for path in place.outputs}
-    behind = {name: {makers[path] for path in place.inputs if path in makers} for name, place in stages.items()}
+    makers = {path: name for name, spec in stages.items() for path in spec.outputs}
+    behind = {name: {makers[path] for path in spec.inputs if path in makers} for name, spec in stages.items()}
     wanted = _with_all_behind([target for target in targets if target in stages] or list(stages), behind)
     stale = {stage} | {
         name for name in wanted if name != stage and _differs(stages[name], lock.get(name), now, makers, hashes)
@@ -220,16 +216,16 @@ def _with_all_behind(names: Sequence[str], behind: Mapping[str, set[str]]) -> se
 
 
 def _differs(
-    place: StageSpec, locked: Any, params: Mapping[str, Any], makers: Mapping[Path, str], hashes: dict[Path, str]
+    spec: StageSpec, locked: Any, params: Mapping[str, Any], makers: Mapping[Path, str], hashes: dict[Path, str]
 ) -> bool:
     """Whether a stage is out of date by itself, whatever those before it do."""
-    if locked is None or locked.get("cmd") != place.cmd or not all(path.exists() for path in place.outputs):
+    if locked is None or locked.get("cmd") != spec.cmd or not all(path.exists() for path in spec.outputs):
         return True
     recorded = locked.get("params", {}).get(PARAMS_FILE.name, {})
-    if any(recorded.get(key) != params.get(key) for key in place.params):
+    if any(recorded.get(key) != params.get(key) for key in spec.params):
         return True
     seen = {Path(dep["path"]): dep.get("md5") for dep in locked.get("deps", [])}
-    for path in (*place.code, *(path for path in place.inputs if path not in makers)):
+    for path in (*spec.code, *(path for path in spec.inputs if path not in makers)):
         if path not in hashes:
             hashes[path] = _hash(path)
         if seen.get(path) != hashes[path]:

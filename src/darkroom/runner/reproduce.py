@@ -17,13 +17,13 @@ import yaml
 from darkroom.config.stage_spec import LOCK, PIPELINE
 from darkroom.core.artifact import content_hash, read_json
 from darkroom.core.errors import DarkroomError
-from darkroom.runner.copies import PROFILE, REPRODUCTION, SEARCHED, own_code_first, programs_of_python_first
+from darkroom.runner.project_copy import PROFILE, REPRODUCTION, SEARCHED, own_code_first, programs_of_python_first
 from darkroom.tracking.address import is_on, location, project_root
 from darkroom.tracking.query import store_exists
-from darkroom.tracking.repository import SilentGitError, answer
+from darkroom.tracking.repository import SilentGitError, git_text
 from darkroom.tracking.store import Store, check_answers
 
-PLACE = Path(".reproduce")  # below it a copy of the project for each stage
+COPIES = Path(".reproduce")  # below it a copy of the project for each stage
 ENDS_WITHIN = 15.0  # seconds that a stage has after Ctrl-C; it needs ten at most
 DVC = (sys.executable, "-m", "dvc")
 
@@ -77,13 +77,11 @@ def reproduce(stage: str) -> Reproduction:
     """Run a stage of the last commit and compare its outputs with that commit's dvc.lock.
 
     Works in a copy, below PLACE: the project's own files stay as they are. The copy stays only where outputs differ.
-
-    Raises:
-        DarkroomError: no such stage, what it depends on cannot be had or is not what dvc.lock says, or it failed.
+    Raises DarkroomError: no such stage, what it depends on cannot be had or is not what dvc.lock says, or it failed.
     """
     if not PIPELINE.is_file():
         raise DarkroomError(f"{PIPELINE}: no such file here; run darkroom from the project's folder")
-    commit, lock = answer("rev-parse", "--verify", "HEAD"), _committed_lock()
+    commit, lock = git_text("rev-parse", "--verify", "HEAD"), _committed_lock()
     if stage not in lock:
         close = get_close_matches(stage, lock, n=1)
         raise DarkroomError(
@@ -95,7 +93,7 @@ def reproduce(stage: str) -> Reproduction:
         recorded = _recorded_profile(lock[stage]["outs"])
         began = time.monotonic()
         copy = _copy(folder)
-        _bring(stage, [Path(dep["path"]) for dep in lock[stage].get("deps", [])], copy)
+        _checkout_inputs(stage, [Path(dep["path"]) for dep in lock[stage].get("deps", [])], copy)
         _check_unchanged(stage, copy)
         here = _run(stage, copy)
         made = _stages((copy / LOCK).read_text(encoding="utf-8"))[stage]
@@ -111,7 +109,7 @@ def reproduce(stage: str) -> Reproduction:
 
 def _committed_lock() -> dict[str, Any]:
     try:
-        text = answer("show", f"HEAD:./{LOCK}")
+        text = git_text("show", f"HEAD:./{LOCK}")
     except SilentGitError:
         raise
     except DarkroomError:
@@ -138,13 +136,9 @@ def _recorded_profile(outs: Sequence[Mapping[str, Any]]) -> dict[str, str] | Non
 
 
 def _folder(stage: str) -> Path:
-    """An empty folder for the copy, made by this process and no other.
-
-    Raises:
-        DarkroomError: there is one already.
-    """
-    folder = PLACE / stage
-    PLACE.mkdir(exist_ok=True)
+    """An empty folder for the copy, made by this process and no other."""
+    folder = COPIES / stage
+    COPIES.mkdir(exist_ok=True)
     try:
         folder.mkdir()
     except FileExistsError:
@@ -157,12 +151,12 @@ def _folder(stage: str) -> Path:
 
 def _copy(folder: Path) -> Path:
     """The last commit in `folder`, which is empty; returns where in it the project is."""
-    top, inside = answer("rev-parse", "--show-toplevel"), answer("rev-parse", "--show-prefix")
-    answer("clone", "--quiet", top, str(folder))
+    top, inside = git_text("rev-parse", "--show-toplevel"), git_text("rev-parse", "--show-prefix")
+    git_text("clone", "--quiet", top, str(folder))
     return folder / inside
 
 
-def _bring(stage: str, dependencies: Sequence[Path], copy: Path) -> None:
+def _checkout_inputs(stage: str, dependencies: Sequence[Path], copy: Path) -> None:
     """Put in place what the stage depends on and git does not keep: from DVC's cache, else from its remote."""
     wanted = [path.as_posix() for path in dependencies if not (copy / path).exists()]
     if not wanted:
@@ -180,20 +174,16 @@ def _bring(stage: str, dependencies: Sequence[Path], copy: Path) -> None:
 
 
 def _fetch(paths: Sequence[str]) -> str:
-    """Fetch what dvc.lock says of these paths into the cache; what DVC said about it, in one line.
-
-    Raises:
-        DarkroomError: dvc.lock or dvc.yaml are not as in the last commit, so other versions would come.
-    """
-    if changed := answer("diff", "--name-only", "HEAD", "--", str(LOCK), str(PIPELINE)):
+    """Fetch what dvc.lock says of these paths into the cache; what DVC said about it, in one line."""
+    if changed := git_text("diff", "--name-only", "HEAD", "--", str(LOCK), str(PIPELINE)):
         raise DarkroomError(
             f"{changed.splitlines()[0]}: differs from the last commit, whose data are to be fetched; "
             "commit it, or put it aside with git stash"
         )
     done = _dvc("fetch", *paths)
     said = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
-    told = [line for kind in ("ERROR", "No remote", "WARNING") for line in said if line.startswith(kind)]
-    return told[0] if told else "DVC does not say why"
+    reasons = [line for kind in ("ERROR", "No remote", "WARNING") for line in said if line.startswith(kind)]
+    return reasons[0] if reasons else "DVC does not say why"
 
 
 def _check_unchanged(stage: str, copy: Path) -> None:
@@ -202,7 +192,8 @@ def _check_unchanged(stage: str, copy: Path) -> None:
     try:
         found = json.loads(done.stdout).get(stage, [])
     except ValueError:
-        raise DarkroomError(f"{stage}: dvc status failed ({_reason(done.stderr)}); mend that") from None
+        reason = (done.stderr.strip().splitlines() or ["it does not say why"])[-1]
+        raise DarkroomError(f"{stage}: dvc status failed ({reason}); run dvc status here") from None
     for change in found:
         if isinstance(change, str) or "changed outs" not in change:
             what = change if isinstance(change, str) else f"changed: {', '.join(_names(change['changed deps']))}"
@@ -214,7 +205,7 @@ def _check_unchanged(stage: str, copy: Path) -> None:
 
 def _names(changes: Mapping[str, Any]) -> list[str]:
     """Paths, and of params files the keys."""
-    return [name for key, how in changes.items() for name in ([key] if isinstance(how, str) else how)]
+    return [name for key, kind in changes.items() for name in ([key] if isinstance(kind, str) else kind)]
 
 
 def _run(stage: str, copy: Path) -> dict[str, str] | None:
@@ -222,13 +213,13 @@ def _run(stage: str, copy: Path) -> dict[str, str] | None:
 
     Returns its execution profile, if it says it.
     """
-    own = (copy / PLACE).resolve()
+    reproduction = (copy / COPIES).resolve()
     command = [*DVC, "repro", "--force", "--single-item", "--no-commit", stage]
     reason = "it says nothing"
     with subprocess.Popen(
         command,
         cwd=copy,
-        env={**_environment(), SEARCHED: own_code_first(), REPRODUCTION: str(own)},
+        env={**_environment(), SEARCHED: own_code_first(), REPRODUCTION: str(reproduction)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -241,15 +232,15 @@ def _run(stage: str, copy: Path) -> dict[str, str] | None:
                 if line.startswith("darkroom: ") or (line.startswith("ERROR: ") and "darkroom: " not in reason):
                     reason = line.strip()
         except KeyboardInterrupt:
-            _see_off(running)
+            _wait_for_exit(running)
             raise
     if running.returncode:
         raise DarkroomError(f"{stage}: could not be made again ({reason.removeprefix('darkroom: ')})")
-    profile: dict[str, str] | None = read_json(own / PROFILE) if (own / PROFILE).is_file() else None
+    profile: dict[str, str] | None = read_json(reproduction / PROFILE) if (reproduction / PROFILE).is_file() else None
     return profile
 
 
-def _see_off(running: "subprocess.Popen[str]") -> None:
+def _wait_for_exit(running: "subprocess.Popen[str]") -> None:
     """After Ctrl-C, wait until the stage has left the copy, and pass on what it says; a second Ctrl-C ends the wait."""
     try:
         said, _ = running.communicate(timeout=ENDS_WITHIN)
@@ -278,8 +269,8 @@ def _files(path: str, before: str, copy: Path) -> Files | None:
         old = {entry["relpath"]: entry["md5"] for entry in read_json(listing)}
     except (DarkroomError, KeyError, TypeError):  # the work of hours is done: what came out stands without the list
         return None
-    place = copy / path
-    new = {file.relative_to(place).as_posix(): content_hash(file) for file in place.rglob("*") if file.is_file()}
+    root = copy / path
+    new = {file.relative_to(root).as_posix(): content_hash(file) for file in root.rglob("*") if file.is_file()}
     return Files(
         changed=sorted(name for name in old.keys() & new.keys() if old[name] != new[name]),
         missing=sorted(old.keys() - new.keys()),
@@ -298,7 +289,3 @@ def _environment() -> dict[str, str]:
 
 def _dvc(*arguments: str, at: Path | None = None) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([*DVC, *arguments], cwd=at, env=_environment(), capture_output=True, text=True, check=False)
-
-
-def _reason(said: str) -> str:
-    return (said.strip().splitlines() or ["it does not say why"])[-1]

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import torch
 
 from darkroom.config import params as parameters
+from darkroom.config.base import Training
 from darkroom.config.stage_spec import check_not_linked, stage_spec
 from darkroom.core import device as devices
 from darkroom.core.artifact import write_json
@@ -22,18 +23,19 @@ from darkroom.core.progress import readable_size
 from darkroom.core.text import printable_text
 from darkroom.planning import demands
 from darkroom.runner.budget import VARIABLE, keep
-from darkroom.runner.copies import PROFILE, link_what_is_outside, reproduction, run_own_code
 from darkroom.runner.finishing import STOP_AT, Finish, differences
-from darkroom.runner.lock import alone, die_with_dvc
-from darkroom.runner.outlook import look_ahead
+from darkroom.runner.lock import exclusive, exit_with_dvc
+from darkroom.runner.out_of_memory import explain_shortages
+from darkroom.runner.outlook import start_outlook
+from darkroom.runner.project_copy import PROFILE, link_untracked, reproduction, run_own_code
 from darkroom.runner.resuming import FOLDER, clear_recorded, fingerprint, mark_done
-from darkroom.runner.shortage import told
 from darkroom.runner.workers import Worker, leading, link
 from darkroom.tracking import Run, stage_run
 from darkroom.tracking.address import project_root
+from darkroom.tracking.executed_code import ExecutedCode
 from darkroom.tracking.note import Account, figure
-from darkroom.tracking.ports import while_it_runs
-from darkroom.tracking.ran import Ran
+from darkroom.tracking.ports import link_hint
+from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.distributed import ALONE, Processes
 from darkroom.training.engine.ending import Ending
 from darkroom.training.engine.timing import MeasuredError, Stopwatch
@@ -47,7 +49,7 @@ Figures = Mapping[str, float | str]
 class Work:
     """What a stage works with.
 
-    run: is told of everything. checkpoints: of its training. processes: who take part in that. ending: of `steps` and
+    run: what the stage tracks. checkpoints: of its training. processes: who take part in that. ending: of `steps` and
     `stop_at` makes where the training ends.
     """
 
@@ -57,12 +59,16 @@ class Work:
     processes: Processes = ALONE
     ending: Callable[[int, int | None], Ending] = Ending
 
+    def context(self, section: Training) -> TrainingContext:
+        """What the losses of a training share."""
+        return TrainingContext(section.batch_size, section.seed, section.precision, self.device, self.processes)
+
 
 Body = Callable[[parameters.Params, Work], Figures]
 
 
 def run_stage(stage: str, body: Body, trains: bool = False) -> NoReturn:
-    """Run a stage and exit: 0 when its outputs are written, 1 with one line on stderr for an error the user can mend.
+    """Run a stage and exit: 0 when its outputs are written, 1 with one line on stderr for an error the user can fix.
 
     `body(params, work)` gets all parameters, validated, does the work, writes the outputs named in dvc.yaml and
     returns its key figures for the summary.
@@ -87,12 +93,12 @@ def run_stage(stage: str, body: Body, trains: bool = False) -> NoReturn:
         if error.errno not in FULL:
             raise
         print(
-            f"darkroom: {stage}: {printable_text(error)}; make room, or mend the permissions, and run again",
+            f"darkroom: {stage}: {printable_text(error)}; make room, or correct the permissions, and run again",
             file=sys.stderr,
         )
         sys.exit(1)
     except Interrupted as end:
-        print(f"darkroom: {stage}: ended by {end}: {_how_on(end.saved)}", file=sys.stderr)
+        print(f"darkroom: {stage}: ended by {end}: {_how_to_resume(end.saved)}", file=sys.stderr)
         sys.exit(KILLED_BY + end.number)
     sys.exit(0)
 
@@ -105,7 +111,7 @@ def _take_part(stage: str, body: Body, worker: Worker) -> None:
         checkpoints = Checkpoints(worker.training, profile, 0, 0, Interruption())
         processes = Processes(worker.rank, worker.size, device, worker)
         params = parameters.load()
-        with told(stage, params, device, checkpoints):
+        with explain_shortages(stage, params, device, checkpoints):
             body(params, Work(device, _untracked(stage), checkpoints, processes))
 
 
@@ -113,7 +119,7 @@ def _time(stage: str, body: Body, folder: Path) -> None:
     """The body as far as some steps of its training, aside: nothing of it is kept but how long they took."""
     run_own_code()
     params, settings = parameters.load(), devices.runtime()
-    link_what_is_outside(params)
+    link_untracked(params)
     aside = folder / "project"
     link(Path.cwd(), aside, stage_spec(stage).outputs)
     os.chdir(aside)
@@ -121,7 +127,7 @@ def _time(stage: str, body: Body, folder: Path) -> None:
     processes = leading(settings.processes, device, folder / "training")
     work = Work(device, _untracked(stage), processes=processes, ending=Stopwatch)
     try:
-        with told(stage, params, device, work.checkpoints):
+        with explain_shortages(stage, params, device, work.checkpoints):
             body(params, work)
     except MeasuredError as measured:
         keep(measured.timing, folder)
@@ -135,14 +141,14 @@ def _run(stage: str, body: Body, trains: bool, interruption: Interruption) -> No
     began = time.monotonic()
     run_own_code()
     params = parameters.load()
-    link_what_is_outside(params)
+    link_untracked(params)
     settings = devices.runtime()
     n_processes = settings.processes if trains else 1
     here = stage_spec(stage)
     check_not_linked(here.outputs)
-    ran = Ran(here)
-    die_with_dvc()
-    with alone(stage, FOLDER / f"{stage}.lock"):
+    executed = ExecutedCode(here)
+    exit_with_dvc()
+    with exclusive(stage, FOLDER / f"{stage}.lock"):
         again = reproduction()
         root = again or project_root()
         clear_recorded(root)
@@ -152,33 +158,33 @@ def _run(stage: str, body: Body, trains: bool, interruption: Interruption) -> No
             write_json(again / PROFILE, profile)
         chosen = {key: _lookup(params.model_dump(), key) for key in here.params}
         inputs, code = here.input_hashes(), here.code_hashes()
-        own = dict(chosen.get(stage, {}))
-        finish = Finish(stage, own) if trains and again is None else None
+        section = dict(chosen.get(stage, {}))
+        finish = Finish(stage, section) if trains and again is None else None
         training = root / FOLDER / stage / fingerprint(stage, here.cmd, _without_end(chosen, stage), inputs, code)
         checkpoints = Checkpoints(
             training, profile, settings.checkpoint_minutes, settings.checkpoint_steps, interruption
         )
-        outlook = look_ahead(stage, params, here, profile) if again is None else None
+        outlook = start_outlook(stage, params, here, profile) if again is None else None
         with stage_run(stage, _without_end(chosen, stage), inputs, code, here.outputs, profile) as run:
             run.text(parameters.PARAMS_FILE.read_text(encoding="utf-8"), parameters.PARAMS_FILE.name)
             remarks = demands.met_at_start(params, stage, here.inputs)
             processes = leading(n_processes, device, training)
             try:
                 work = Work(device, run, checkpoints, processes, partial(Ending, request=finish))
-                with told(stage, params, device, checkpoints):
+                with explain_shortages(stage, params, device, checkpoints):
                     figures = {**body(params, work), **remarks}
             finally:  # a run's parameter has one value for ever, and this one may have changed on the way
                 if finish is not None:
-                    chosen[stage] = own = finish.section
-                if STOP_AT in own:
-                    run.parameters({f"{stage}.{STOP_AT}": own[STOP_AT]})
+                    chosen[stage] = section = finish.section
+                if STOP_AT in section:
+                    run.parameters({f"{stage}.{STOP_AT}": section[STOP_AT]})
             for path in here.outputs:
                 if not path.exists():
                     raise DarkroomError(f"{path} was not written")
             _check_unchanged(stage, chosen)
             if checkpoints.resumed is not None:
                 run.tag("resumed.from_step", str(checkpoints.resumed))
-            for name, value in ran.tags().items():
+            for name, value in executed.tags().items():
                 run.tag(name, value)
             run.summary(figures)
         mark_done(training, here.outputs)
@@ -189,8 +195,10 @@ def _run(stage: str, body: Body, trains: bool, interruption: Interruption) -> No
 
 def _without_end(chosen: Mapping[str, Any], stage: str) -> dict[str, Any]:
     """The parameters of a stage but for where its training ends."""
-    own = chosen.get(stage, {})
-    return {**chosen, stage: {key: value for key, value in own.items() if key != STOP_AT}} if own else dict(chosen)
+    section = chosen.get(stage, {})
+    return (
+        {**chosen, stage: {key: value for key, value in section.items() if key != STOP_AT}} if section else dict(chosen)
+    )
 
 
 def _check_unchanged(stage: str, chosen: Mapping[str, Any]) -> None:
@@ -204,11 +212,11 @@ def _check_unchanged(stage: str, chosen: Mapping[str, Any]) -> None:
         )
 
 
-def _how_on(saved: str) -> str:
+def _how_to_resume(saved: str) -> str:
     if reproduction() is not None:
         return "darkroom reproduce starts it again, from its beginning"
     if saved:
-        return f"{saved}; dvc repro goes on from there"
+        return f"{saved}; dvc repro resumes there"
     return "dvc repro starts it again, at its last checkpoint if it has one"
 
 
@@ -225,5 +233,5 @@ def _summary(stage: str, seconds: float, outputs: list[Path], figures: Figures, 
         lines.append(f"  wrote {path} ({readable_size(size)})")
     lines += [f"  {name}: {figure(value)}" for name, value in figures.items()]
     if address:
-        lines.append(f"  run: {address}{while_it_runs()}")
+        lines.append(f"  run: {address}{link_hint()}")
     return "\n".join(map(printable_text, lines))

@@ -27,7 +27,7 @@ from darkroom.training.engine.distributed import ALONE, Processes
 FOLDER, RANK = "DARKROOM_WORKER_FOLDER", "DARKROOM_WORKER_RANK"  # of the environment of a worker
 PLAN, STORE = "plan.json", "store"
 POLL = 0.05  # seconds
-TOLD_BY_LEADER = 3.0  # seconds after an error that the leader has to meet it itself and tell of it, once for all
+LEADER_REPORTS_WITHIN = 3.0  # seconds after an error that the leader has to meet it itself and tell of it, once for all
 NOTICED = 3.0  # seconds until the end of a process is known whose connection broke
 WAIT = 3.0  # seconds that a worker has to end
 STUCK = 10.0  # seconds after which a leader that waits for a dead worker on a GPU is ended from outside
@@ -55,7 +55,7 @@ class Workers:
         self._over = threading.Event()
 
     @contextmanager
-    def meeting(self) -> Iterator[Path]:
+    def rendezvous(self) -> Iterator[Path]:
         """See `Company`. In this block the end of a worker is a DarkroomError, wherever the block stands."""
         signal.signal(signal.SIGUSR1, self._give_up)
         with tempfile.TemporaryDirectory(prefix="darkroom_", ignore_cleanup_errors=True) as name:
@@ -74,7 +74,6 @@ class Workers:
                 self._dismiss()
 
     def who_left(self) -> str | None:
-        """See `Company`."""
         end = time.monotonic() + NOTICED
         while self._lost is None and time.monotonic() < end:
             time.sleep(POLL)
@@ -95,8 +94,8 @@ class Workers:
         status = process.wait()
         if status == 0 or self._over.is_set():
             return
-        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        self._lost = f"worker {rank} {how}; run again to go on from the last checkpoint, or set DARKROOM_PROCESSES=1"
+        cause = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        self._lost = f"worker {rank} {cause}; run again to resume from the last checkpoint, or set DARKROOM_PROCESSES=1"
         os.kill(os.getpid(), signal.SIGUSR1)
         if not self._over.wait(STUCK):
             print(f"darkroom: {self._lost}", file=sys.stderr, flush=True)
@@ -149,16 +148,12 @@ class Worker:
             try:
                 yield
             except Exception:
-                time.sleep(TOLD_BY_LEADER)
+                time.sleep(LEADER_REPORTS_WITHIN)
                 raise
 
     @contextmanager
-    def meeting(self) -> Iterator[Path]:
-        """See `Company`. The block done, so is the worker.
-
-        Raises:
-            SystemExit: always, at the end of the block.
-        """
+    def rendezvous(self) -> Iterator[Path]:
+        """See `Company`. The block done, so is the worker. Raises SystemExit: always, at the end of the block."""
         _ready(self.folder, self.rank).touch()
         yield self.folder / STORE
         raise SystemExit(0)
@@ -188,5 +183,4 @@ def link(source: Path, target: Path, without: Sequence[Path]) -> None:
 
 
 def _ready(folder: Path, rank: int) -> Path:
-    """The file that says that a worker has come as far as the training."""
     return folder / f"{rank}.ready"

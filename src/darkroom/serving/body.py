@@ -18,19 +18,16 @@ PER_ROW, BESIDES = 32, 1000  # marks and strings that a row takes, and the rest;
 
 
 class UnreadableError(RefusedError):
-    """It is not what a request is written in."""
-
     code = "BAD_REQUEST"
 
 
 def check(body: bytes, limits: Limits, params: Collection[str]) -> None:
-    """Refuse a body that is no request.
+    """Refuse a body that is not a request.
 
     Args:
         params: the names of the parameters that the model takes.
 
-    Raises:
-        RefusedError: says what of it is not so.
+    Raises RefusedError: says what of it is not so.
     """
     try:
         body.decode("utf-8-sig")
@@ -40,7 +37,7 @@ def check(body: bytes, limits: Limits, params: Collection[str]) -> None:
         raise UnreadableError("body: holds zero bytes; send JSON in UTF-8")
     _check_shape(body, limits)
     try:
-        value = json.loads(body, parse_int=_whole, parse_float=_finite, parse_constant=_finite)
+        value = json.loads(body, parse_int=_bounded_int, parse_float=_finite, parse_constant=_finite)
         if b"\\u" in body:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
@@ -64,7 +61,7 @@ def _check_shape(body: bytes, limits: Limits) -> None:
             )
 
 
-def _whole(text: str) -> int:
+def _bounded_int(text: str) -> int:
     if len(text) > 20 or not -(2**63) <= (value := int(text)) < 2**63:
         raise UnreadableError(f"{printable(text)}: is beyond 64 bits; give a smaller number")
     return value
@@ -72,7 +69,7 @@ def _whole(text: str) -> int:
 
 def _finite(text: str) -> float:
     if not math.isfinite(value := float(text)):
-        raise UnreadableError(f"{printable(text)}: is no finite number; give one")
+        raise UnreadableError(f"{printable(text)}: is not a finite number; give one")
     return value
 
 
@@ -84,15 +81,15 @@ def _check_request(value: Any, limits: Limits, params: Collection[str]) -> None:
         raise UnreadableError(
             f"body: unknown key {printable(min(unknown))!r}; give {FORMATS[0]} and, if wished, {PARAMS}"
         )
-    if len(given := [key for key in FORMATS if key in value]) != 1:
-        raise UnreadableError(f"body: holds {' and '.join(given) or 'no rows'}; give {FORMATS[0]} alone")
-    rows = value[given[0]]
-    if given == ["dataframe_split"] and isinstance(rows, dict):
+    if len(row_keys := [key for key in FORMATS if key in value]) != 1:
+        raise UnreadableError(f"body: holds {' and '.join(row_keys) or 'no rows'}; give {FORMATS[0]} alone")
+    rows = value[row_keys[0]]
+    if row_keys == ["dataframe_split"] and isinstance(rows, dict):
         rows = rows.get("data")
     if isinstance(rows, list):
         limits.check("rows", len(rows), "rows", "send fewer at a time")
         if not rows:
-            raise UnreadableError(f"{given[0]}: holds no rows; give at least one")
+            raise UnreadableError(f"{row_keys[0]}: holds no rows; give at least one")
     asked = value.get(PARAMS)
     if asked is not None and not isinstance(asked, dict):
         raise UnreadableError(f"{PARAMS} = {printable(asked)}: give a JSON object")

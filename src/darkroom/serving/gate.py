@@ -43,7 +43,7 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
-class Contender:
+class AliasHolder:
     """The version that has the alias. figures: of its evaluation; None where they cannot be had, and `why`."""
 
     name: str
@@ -75,7 +75,7 @@ def read_figures(folder: Path) -> Any:
 
 
 def decide(
-    figures: Any, thresholds: Thresholds, rival: Contender | None = None, losses: Mapping[str, float] | None = None
+    figures: Any, thresholds: Thresholds, holder: AliasHolder | None = None, losses: Mapping[str, float] | None = None
 ) -> Verdict:
     """Whether a version may have the alias.
 
@@ -90,9 +90,9 @@ def decide(
     if not isinstance(figures, Mapping) or not isinstance(figures.get("alignment"), Mapping):
         return Verdict((f"{EVALUATION} is not as evaluate writes it", *broken))
     reasons = [*_not_finite(figures), *broken, *_below(figures, thresholds)]
-    if rival is None or not thresholds.not_below_candidate:
+    if holder is None or not thresholds.not_below_candidate:
         return Verdict(tuple(reasons))
-    worse, notes = _compared(figures, rival)
+    worse, notes = _compared(figures, holder)
     return Verdict((*reasons, *worse), notes)
 
 
@@ -120,12 +120,12 @@ def estimate(figures: Any, name: str) -> Estimate | None:
 
 def withheld(figures: Any, name: str) -> str | None:
     """Why a figure is withheld, itself or with what it belongs to; None where it is not."""
-    parts, reasons = name.split("."), withheld_names(figures)
-    paths = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+    segments, reasons = name.split("."), withheld_names(figures)
+    paths = (".".join(segments[:n]) for n in range(len(segments), 0, -1))
     return next((str(reasons[path]) for path in paths if path in reasons), None)
 
 
-def judged_otherwise(one: Any, other: Any) -> str | None:
+def why_not_comparable(one: Any, other: Any) -> str | None:
     """Why the figures of two evaluations do not compare: they were made with other data or judges."""
     with_one, with_other = (_at(figures, "judged_with") for figures in (one, other))
     if not (isinstance(with_one, Mapping) and isinstance(with_other, Mapping) and with_one and with_other):
@@ -135,7 +135,7 @@ def judged_otherwise(one: Any, other: Any) -> str | None:
 
 
 def _not_finite(figures: Mapping[str, Any]) -> list[str]:
-    """Every number that is none, as Python's JSON has it, or null in an estimate that is not withheld."""
+    """Every number that is not finite, as Python's JSON has it, or null in an estimate that is not withheld."""
 
     def broken(values: Mapping[str, Any], of: str) -> Iterator[str]:
         for key, value in values.items():
@@ -159,11 +159,11 @@ def _below(figures: Mapping[str, Any], thresholds: Thresholds) -> Iterator[str]:
     if thresholds.above_chance is not None and _is_asked(figures):
         yield from _near_chance(figures, thresholds.above_chance)
     if thresholds.fid_below is not None:
-        yield from _like_spoilt(figures, thresholds.fid_below)
+        yield from _fid_not_below(figures, thresholds.fid_below)
     if thresholds.vae_psnr is not None and figures.get("vae") != {}:
         psnr = estimate(figures, "vae.psnr")
         if psnr is None:
-            yield _lacking(figures, "vae.psnr")
+            yield _not_known(figures, "vae.psnr")
         elif psnr.value < thresholds.vae_psnr:
             yield f"vae.psnr {psnr.value:.4g} dB is below register.vae_psnr = {thresholds.vae_psnr:g}"
 
@@ -172,11 +172,11 @@ def _near_chance(figures: Mapping[str, Any], margin: float) -> Iterator[str]:
     split = f"alignment.{SPLIT}"
     names = [name for name in ALIGNMENT if _known(figures, f"{split}.{name}")]
     if not names:
-        yield _lacking(figures, split)
+        yield _not_known(figures, split)
     for name in (f"{split}.{name}" for name in names):
         found, chance = estimate(figures, name), _number(_at(figures, f"{split}.chance.{name.rpartition('.')[2]}"))
         if found is None or withheld(figures, name):
-            yield _lacking(figures, name)
+            yield _not_known(figures, name)
         elif chance is None:
             yield f"the chance of {name} is not known"
         elif found.low <= chance + margin:
@@ -184,37 +184,37 @@ def _near_chance(figures: Mapping[str, Any], margin: float) -> Iterator[str]:
             yield f"{name} {found} is not above chance, {chance:.3g}{above}"
 
 
-def _like_spoilt(figures: Mapping[str, Any], spoilt: str) -> Iterator[str]:
+def _fid_not_below(figures: Mapping[str, Any], spoilt: str) -> Iterator[str]:
     found = estimate(figures, FIDELITY)
     limit = _number(_at(figures, f"fidelity.scale.fid.{spoilt}"))
     if found is None or withheld(figures, FIDELITY):
-        yield _lacking(figures, FIDELITY)
+        yield _not_known(figures, FIDELITY)
     elif limit is None:
         yield f"fidelity.scale.fid.{spoilt} is not known"
     elif found.high >= limit:
         yield f"{FIDELITY} {found} is not below {limit:.3g}, that of register.fid_below = {spoilt}"
 
 
-def _compared(figures: Mapping[str, Any], rival: Contender) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _compared(figures: Mapping[str, Any], holder: AliasHolder) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Where a version is worse than the one that has the alias; and what could not be compared."""
-    if rival.figures is None:
-        return (), (f"not compared with {rival.name}: {rival.why or f'it has no {EVALUATION}'}",)
-    if reason := judged_otherwise(figures, rival.figures):
-        return (), (f"not compared with {rival.name}: {reason}",)
+    if holder.figures is None:
+        return (), (f"not compared with {holder.name}: {holder.why or f'it has no {EVALUATION}'}",)
+    if reason := why_not_comparable(figures, holder.figures):
+        return (), (f"not compared with {holder.name}: {reason}",)
     worse, apart = [], []
-    names = list(_deciding(figures) | _deciding(rival.figures))
+    names = list(_deciding(figures) | _deciding(holder.figures))
     for name in names:
-        new, old = estimate(figures, name), estimate(rival.figures, name)
-        if new is None or old is None or withheld(figures, name) or withheld(rival.figures, name):
+        new, old = estimate(figures, name), estimate(holder.figures, name)
+        if new is None or old is None or withheld(figures, name) or withheld(holder.figures, name):
             apart.append(name)
             continue
         change = difference(new, old)
         if (change.low > 0) if name == FIDELITY else (change.high < 0):
             side = "above" if name == FIDELITY else "below"
-            worse.append(f"{name} {new} is {side} the {old} of {rival.name}, by {abs(change.value):.3g}")
+            worse.append(f"{name} {new} is {side} the {old} of {holder.name}, by {abs(change.value):.3g}")
     if len(apart) == len(names):
-        return (), (f"not compared with {rival.name}: no figure is known of both",)
-    notes = (f"not compared with {rival.name}: {', '.join(apart)}, not known of both",) if apart else ()
+        return (), (f"not compared with {holder.name}: no figure is known of both",)
+    notes = (f"not compared with {holder.name}: {', '.join(apart)}, not known of both",) if apart else ()
     return tuple(worse), notes
 
 
@@ -234,7 +234,6 @@ def _deciding(figures: Any) -> dict[str, None]:
 
 
 def _known(figures: Any, name: str) -> bool:
-    """Whether there is such a figure, be it withheld."""
     return _at(figures, name) is not None or name in withheld_names(figures)
 
 
@@ -244,7 +243,7 @@ def withheld_names(figures: Any) -> Mapping[str, Any]:
     return reasons if isinstance(reasons, Mapping) else {}
 
 
-def _lacking(figures: Any, name: str) -> str:
+def _not_known(figures: Any, name: str) -> str:
     reason = withheld(figures, name)
     return f"{name} is withheld ({reason})" if reason else f"{name} is not known"
 

@@ -37,7 +37,7 @@ class BusyError(RefusedError):
 
 
 class EndingError(RefusedError):
-    """The server was told to end."""
+    """The server is ending."""
 
     status, code = 503, "TEMPORARILY_UNAVAILABLE"
 
@@ -73,35 +73,27 @@ class Limits:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Limits":
-        """The limits in force.
-
-        Raises:
-            DarkroomError: a variable is no number, out of range, or the name of no limit.
-        """
+        """The limits in force."""
         kinds: dict[str, type] = {one.name: type(getattr(cls, one.name)) for one in fields(cls)}
-        given: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for name in sorted(name for name in environment if name.startswith(PREFIX)):
             key = name.removeprefix(PREFIX).lower()
             if key not in kinds:
                 raise DarkroomError(f"{name}: no limit of that name; there are {', '.join(map(variable, kinds))}")
             try:
-                given[key] = kinds[key](environment[name])
+                values[key] = kinds[key](environment[name])
             except ValueError:
                 what = "a whole number" if kinds[key] is int else "a number"
                 raise DarkroomError(f"{name} = {environment[name]!r}: give {what}") from None
-        limits = cls(**given)
+        limits = cls(**values)
         try:
             theirs = float(environment.get(MLFLOW_SECONDS, "60")) * SHARE
         except ValueError:
             return limits
-        return cls(**{**given, "seconds": min(limits.seconds, theirs)}) if theirs >= 1 else limits
+        return cls(**{**values, "seconds": min(limits.seconds, theirs)}) if theirs >= 1 else limits
 
     def check(self, name: str, value: float, what: str, remedy: str) -> None:
-        """Refuse a value above the limit `name`.
-
-        Raises:
-            LimitError: names the value, the limit and its variable.
-        """
+        """Refuse a value above the limit `name`. Raises LimitError: names the value, the limit and its variable."""
         if value > (most := getattr(self, name)):
             raise LimitError(
                 f"{what} = {value}: at most {most} {'is' if most == 1 else 'are'} taken ({variable(name)}); {remedy}"
@@ -112,7 +104,7 @@ class Limits:
         return replace(self, pixels=max(self.pixels or ENLARGED * side**2, side**2))
 
     @property
-    def together(self) -> int:
+    def most_requests(self) -> int:
         """Requests that may be there at the same time."""
         return self.at_work + self.waiting
 

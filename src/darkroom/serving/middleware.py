@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from darkroom.serving.body import check
 from darkroom.serving.limits import LimitError, Limits, RefusedError
-from darkroom.serving.queueing import Arrival, arrival, check_together
+from darkroom.serving.queueing import Arrival, arrival, check_capacity
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -35,8 +35,6 @@ class ForeignError(RefusedError):
 
 
 class TooLargeError(LimitError):
-    """Its body is."""
-
     status = 413
 
 
@@ -52,10 +50,11 @@ class Middleware:
         self._there = 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """See ASGI."""
         if scope["type"] == "lifespan":
             # MLflow gives each request a thread, of which asyncio has six on two cores: the rest would wait unseen.
-            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(self.limits.together + 2, "request"))
+            asyncio.get_running_loop().set_default_executor(
+                ThreadPoolExecutor(self.limits.most_requests + 2, "request")
+            )
             return await self.app(scope, receive, send)
         if scope["type"] != "http":
             return None
@@ -93,7 +92,7 @@ class Middleware:
         kind, _, more = headers.get(b"content-type", b"").decode("latin-1").partition(";")
         if kind.strip().lower() != TYPE or more.strip().lower() not in ("", "charset=utf-8"):
             raise ForeignError(f"Content-Type = {kind.strip()!r}: send {TYPE} in UTF-8", 415, "BAD_REQUEST")
-        check_together(self._there + 1, self.limits)
+        check_capacity(self._there + 1, self.limits)
         self._there += 1
         try:
             body = await self._body(headers, receive, came)
@@ -103,14 +102,10 @@ class Middleware:
             self._there -= 1
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive, came: Arrival) -> bytes:
-        """All of it.
-
-        Raises:
-            RefusedError: it is larger than it may be, or takes too long to come.
-        """
-        most, parts, size = self.limits.body_bytes, [], 0
+        """All of it. Raises RefusedError: it is larger than it may be, or takes too long to come."""
+        most, chunks, size = self.limits.body_bytes, [], 0
         said = headers.get(b"content-length", b"0")
-        waits = b"expect" in headers  # with sending, until it is told to
+        waits = b"expect" in headers  # until it is asked to send
         if int(said) > most and (waits or int(said) > LET_RUN * most):
             self._check_size(int(said))
         more = True
@@ -127,11 +122,11 @@ class Middleware:
             part, more = message.get("body", b""), message.get("more_body", False)
             size += len(part)
             if size <= most:
-                parts.append(part)
+                chunks.append(part)
             elif size > LET_RUN * most:
                 break
         self._check_size(size)
-        return b"".join(parts)
+        return b"".join(chunks)
 
     def _check_size(self, size: int) -> None:
         try:
@@ -174,7 +169,7 @@ def _name(address: str) -> str:
 def _tidied(send: Send) -> Send:
     """A `send` that keeps of MLflow's errors what was wrong: no traceback of the server's, no echo of the request."""
     begun: list[Message] = []
-    parts: list[bytes] = []
+    chunks: list[bytes] = []
 
     async def tidy(message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] >= 400:
@@ -183,10 +178,10 @@ def _tidied(send: Send) -> Send:
         if not begun:
             await send(message)
             return
-        parts.append(message.get("body", b""))
+        chunks.append(message.get("body", b""))
         if message.get("more_body", False):
             return
-        text = b"".join(parts).decode("utf-8", "replace")
+        text = b"".join(chunks).decode("utf-8", "replace")
         try:
             said = json.loads(text)
             code, why = said["error_code"], said["message"].rpartition(ECHO)[2]

@@ -27,7 +27,7 @@ class Description:
     limits: Mapping[str, float]
 
 
-def write_model(store: Store, place: Path, folder: Path, run: str, model: Any, description: Description) -> None:
+def write_model(store: Store, target: Path, folder: Path, run: str, model: Any, description: Description) -> None:
     """Write the folder of a model that is to be registered: the code that serves, the pipeline, signature and example.
 
     Args:
@@ -36,16 +36,16 @@ def write_model(store: Store, place: Path, folder: Path, run: str, model: Any, d
     import pandas as pd  # type: ignore[import-untyped]
 
     types, models, defaults = store.mlflow.types, store.mlflow.models, description.defaults
-    text, number, whole = types.DataType.string, types.DataType.double, types.DataType.long
+    text, number, integer = types.DataType.string, types.DataType.double, types.DataType.long
     signature = models.ModelSignature(
         inputs=types.Schema([types.ColSpec(text, "prompt"), types.ColSpec(text, "image", required=False)]),
         outputs=types.Schema([types.ColSpec(text, "image")]),
         params=types.ParamSchema(
             [
-                types.ParamSpec("num_inference_steps", whole, defaults["num_inference_steps"]),
+                types.ParamSpec("num_inference_steps", integer, defaults["num_inference_steps"]),
                 types.ParamSpec("guidance_scale", number, defaults["guidance_scale"]),
                 types.ParamSpec("sampler", text, defaults["sampler"]),
-                types.ParamSpec("seed", whole, 0),
+                types.ParamSpec("seed", integer, 0),
                 types.ParamSpec("strength", number, defaults["strength"]),
                 types.ParamSpec("negative_prompt", text, ""),
             ]
@@ -55,7 +55,7 @@ def write_model(store: Store, place: Path, folder: Path, run: str, model: Any, d
         artifact_path=model.artifact_location, run_id=run, model_uuid=model.model_id, model_id=model.model_id
     )
     store.mlflow.pyfunc.save_model(
-        place,
+        target,
         python_model=str(CODE),
         artifacts={"pipeline": str(folder)},
         signature=signature,
@@ -65,4 +65,4 @@ def write_model(store: Store, place: Path, folder: Path, run: str, model: Any, d
         mlflow_model=model_file,
     )
     if (folder / EVALUATION).is_file():  # where it is found whatever the pipeline's folder is called
-        shutil.copyfile(folder / EVALUATION, place / EVALUATION)
+        shutil.copyfile(folder / EVALUATION, target / EVALUATION)

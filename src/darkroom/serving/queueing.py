@@ -16,7 +16,7 @@ from darkroom.serving.limits import BusyError, EndingError, LimitError, Limits, 
 
 T = TypeVar("T")
 LOOK_AGAIN = 0.1  # seconds
-ending = threading.Event()  # set when this process was told to end
+ending = threading.Event()  # set when this process is to end
 
 
 class LeftError(RefusedError):
@@ -38,7 +38,7 @@ arrival: ContextVar[Arrival | None] = ContextVar("arrival", default=None)
 
 
 class Watch(Tally):
-    """The tally of a request's drawing; the network is not asked again once there is no point in it.
+    """The tally of a request's drawing; the network is not called again once nobody wants the result.
 
     Of the samplers, ode takes hundreds of evaluations from one step to the next, so each evaluation looks here.
     """
@@ -48,23 +48,17 @@ class Watch(Tally):
         self.limits, self.arrival = limits, arrival.get() or Arrival()
 
     def count(self) -> None:
-        """See the class.
-
-        Raises:
-            RefusedError: see `check`.
-        """
         super().count()
         self.check()
 
     def check(self, waits: bool = False) -> None:
-        """Make sure that there is a point in going on.
+        """Check that the work is still wanted.
 
         Args:
             waits: whether the request still waits for its turn.
 
-        Raises:
-            LimitError: it took longer than it may. BusyError: it waited so long.
-            EndingError: the server was told to end. LeftError: the client has gone.
+        Raises LimitError: it took longer than it may. BusyError: it waited so long. EndingError: the server was told to
+        end. LeftError: the client has gone.
         """
         if ending.is_set():
             raise EndingError("the server is ending; ask again once it is back")
@@ -91,13 +85,9 @@ class Queue:
         self._there, self._lock = 0, threading.Lock()
 
     def do(self, work: Callable[[], T], watch: Watch) -> T:
-        """Do `work` when its turn has come.
-
-        Raises:
-            RefusedError: too many wait already, or see `Watch.check`.
-        """
+        """Do `work` when its turn has come. Raises RefusedError: too many wait already, or see `Watch.check`."""
         with self._lock:
-            check_together(self._there + 1, self._limits)
+            check_capacity(self._there + 1, self._limits)
             self._there += 1
         try:
             watch.check(waits=True)
@@ -114,13 +104,9 @@ class Queue:
                 self._there -= 1
 
 
-def check_together(there: int, limits: Limits) -> None:
-    """Refuse a request where so many are there, with it.
-
-    Raises:
-        BusyError: names the limits.
-    """
-    if there > limits.together:
+def check_capacity(there: int, limits: Limits) -> None:
+    """Refuse a request where so many are there, with it. Raises BusyError: names the limits."""
+    if there > limits.most_requests:
         raise BusyError(
             f"requests at once = {there}: {limits.at_work} at work ({variable('at_work')}) and {limits.waiting} "
             f"waiting ({variable('waiting')}) are taken; ask again later"
@@ -128,18 +114,16 @@ def check_together(there: int, limits: Limits) -> None:
 
 
 def end_with_the_server() -> None:
-    """Where a server has taken SIGTERM or SIGINT, be told of them too; elsewhere they are left as they are."""
+    """Where a server has taken SIGTERM or SIGINT, set `ending` too; elsewhere they are left as they are."""
     if threading.current_thread() is not threading.main_thread():
         return
     for number in (signal.SIGTERM, signal.SIGINT):
         before = signal.getsignal(number)
         if callable(before) and before is not signal.default_int_handler:
-            signal.signal(number, _told_too(before))
+            signal.signal(number, _also_ending(before))
 
 
-def _told_too(
-    before: Callable[[int, FrameType | None], object],
-) -> Callable[[int, FrameType | None], None]:
+def _also_ending(before: Callable[[int, FrameType | None], object]) -> Callable[[int, FrameType | None], None]:
     def handler(number: int, frame: FrameType | None) -> None:
         ending.set()
         before(number, frame)

@@ -12,19 +12,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from darkroom.config.paths import PIPELINE
 from darkroom.core.artifact import PROVENANCE, model_hash, read_json
 from darkroom.core.errors import DarkroomError
-from darkroom.serving.gate import EVALUATION, Contender, Thresholds, Verdict, decide, read_figures
+from darkroom.serving.gate import EVALUATION, AliasHolder, Thresholds, Verdict, decide, read_figures
 from darkroom.serving.model_folder import CODE, Description, write_model
-from darkroom.tracking.address import artifacts_folder, is_server, location, shown
-from darkroom.tracking.keeping import unsound
-from darkroom.tracking.outbox.journal import replay
+from darkroom.tracking.address import artifacts_folder, is_server, location, without_password
+from darkroom.tracking.outbox.pending import replay
 from darkroom.tracking.process import is_running, process_tags
+from darkroom.tracking.record_sync import deviations
 from darkroom.tracking.records import TAG as RECORD
-from darkroom.tracking.store import VALUE_LENGTH, Store, check_answers, first_line, may_pass
+from darkroom.tracking.store import VALUE_LENGTH, Store, check_answers, first_line, is_transient, web_address
 
 MODEL, ALIAS = "darkroom", "candidate"
-MADE_AT = "artifacts/pipeline"  # where the run that assembled a pipeline noted its content
+MADE_AT = PIPELINE.as_posix()  # where the run that assembled a pipeline noted its content
 GATE, REASONS = "gate", "gate.reasons"  # tags of a version: how it came through the gate, and what was against it
 PASSED, REFUSED, OVERRIDDEN = "passed", "refused", "overridden"
 ABOUT = f"""\
@@ -71,8 +72,7 @@ def register(
     Args:
         lock: DVC's record of how the pipeline was made, kept with that run if it is of this pipeline.
 
-    Raises:
-        DarkroomError: there is no such folder, or the store does not answer, open, or take it.
+    Raises DarkroomError: there is no such folder, or the store does not answer, open, or take it.
     """
     digest = model_hash(folder)
     check_answers(location())
@@ -86,24 +86,24 @@ def register(
         if version is None:
             store.client.update_registered_model(MODEL, ABOUT)
             version = _add_version(store, folder, digest, description, lock)
-        elif not _has_record(store, version):
+        elif RECORD not in store.client.get_logged_model(_copy(store, version)).tags:
             _write_again(store, version, folder, description)
-        had = _holder(store)
+        had = _alias_version(store)
         verdict = Verdict()
         if had != version:
-            rival = _rival(store, had) if had and thresholds.not_below_candidate else None
-            verdict = decide(read_figures(folder), thresholds, rival, _curves(store, folder))
+            holder = _figures_of(store, had) if had and thresholds.not_below_candidate else None
+            verdict = decide(read_figures(folder), thresholds, holder, _curves(store, folder))
             _note(store, version, description.card, verdict, promote)
             if verdict.passed or promote:
                 store.client.set_registered_model_alias(MODEL, ALIAS, version)
-        has = _holder(store)
+        has = _alias_version(store)
         _keep_records(store, version)
     except (store.mlflow.exceptions.MlflowException, OSError) as error:
         raise DarkroomError(
-            f"{folder}: could not be registered in {shown(store.address)} ({first_line(error)}); "
+            f"{folder}: could not be registered in {without_password(store.address)} ({first_line(error)}); "
             "try darkroom register again"
         ) from error
-    page = f"{store.web_address()}/{store.model_link(MODEL, version)}"
+    page = f"{web_address(store.address)}/{store.model_link(MODEL, version)}"
     return Registered(version, new, had, has, verdict, page)
 
 
@@ -114,8 +114,7 @@ def take_out(store: Store, which: str, beside: Path) -> tuple[str, Path]:
     Args:
         which: its number, or an alias.
 
-    Raises:
-        DarkroomError: there is no such version, or its pipeline is not what was registered.
+    Raises DarkroomError: there is no such version, or its pipeline is not what was registered.
     """
     try:
         if which.isdecimal():
@@ -129,7 +128,7 @@ def take_out(store: Store, which: str, beside: Path) -> tuple[str, Path]:
         code, pipeline = (Path(python["model_code_path"]).name, folder / python["artifacts"]["pipeline"]["path"])
     except (store.mlflow.exceptions.MlflowException, OSError, KeyError, TypeError) as error:
         raise DarkroomError(
-            f"version {which!r} of the model {MODEL} cannot be taken from {shown(store.address)} "
+            f"version {which!r} of the model {MODEL} cannot be taken from {without_password(store.address)} "
             f"({first_line(error)}); run darkroom register, or give --version another one"
         ) from error
     if (found := model_hash(pipeline)) != (noted := version.tags.get("content")):
@@ -141,36 +140,30 @@ def take_out(store: Store, which: str, beside: Path) -> tuple[str, Path]:
     return str(version.version), folder
 
 
-def _holder(store: Store) -> str | None:
-    """The version that has the alias."""
+def _alias_version(store: Store) -> str | None:
     version = store.client.get_registered_model(MODEL).aliases.get(ALIAS)
     return None if version is None else str(version)
 
 
 def _check_as_recorded(store: Store, version: str | None) -> None:
-    """Refuse to write on what is not as it was recorded: the new record would vouch for it.
-
-    Raises:
-        DarkroomError: names it and the remedy.
-    """
+    """Refuse to write on what is not as it was recorded: the new record would vouch for it."""
     things = [("model", MODEL)]
     if version is not None:
         things += [("version", f"{MODEL}/{version}"), ("copy", _copy(store, version))]
     for kind, key in things:
-        wrong = unsound(store.address, kind, key)
-        if any(not (kind == "model" and told.startswith("description")) for told in wrong):  # which is written anew
+        wrong = deviations(store.address, kind, key)
+        if any(not (kind == "model" and one.startswith("description")) for one in wrong):  # which is written anew
             raise _refused(store, kind, key, wrong)
 
 
 def _refused(store: Store, kind: str, key: str, wrong: Sequence[str]) -> DarkroomError:
     return DarkroomError(
-        f"the {kind} {key} in {shown(store.address)} is not as it was recorded ({wrong[0]}); "
+        f"the {kind} {key} in {without_password(store.address)} is not as it was recorded ({wrong[0]}); "
         "darkroom audit --repair, then darkroom register again"
     )
 
 
 def _keep_records(store: Store, version: str) -> None:
-    """Write down what the store says of the version and the model now."""
     for kind, key in (("copy", _copy(store, version)), ("version", f"{MODEL}/{version}"), ("model", MODEL)):
         store.keep_record(kind, key, again=True)
 
@@ -180,17 +173,13 @@ def _copy(store: Store, version: str) -> str:
     return str(store.client.get_model_version(MODEL, version).source).removeprefix("models:/")
 
 
-def _has_record(store: Store, version: str) -> bool:
-    return RECORD in store.client.get_logged_model(_copy(store, version)).tags
-
-
 def _write_again(store: Store, version: str, folder: Path, description: Description) -> None:
     """Write the files of a version anew of which no record was kept: nobody knows what has become of them."""
     model = store.client.get_logged_model(_copy(store, version))
-    place = artifacts_folder(model.artifact_location)
-    if place is None:
+    artifacts = artifacts_folder(model.artifact_location)
+    if artifacts is None:
         return
-    shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(artifacts, ignore_errors=True)
     run = store.client.get_model_version(MODEL, version).run_id
     with tempfile.TemporaryDirectory() as beside:
         write_model(store, Path(beside) / "model", folder, run, model, description)
@@ -205,34 +194,36 @@ def _clear_half_made(store: Store) -> None:
         alive = is_running(model.tags, shared)
         if f"models:/{model.model_id}" in sources or alive or (alive is None and shared):
             continue
-        if place := artifacts_folder(model.artifact_location):
-            shutil.rmtree(place.parent if place.parent.name == model.model_id else place, ignore_errors=True)
+        if artifacts := artifacts_folder(model.artifact_location):
+            shutil.rmtree(
+                artifacts.parent if artifacts.parent.name == model.model_id else artifacts, ignore_errors=True
+            )
         store.client.delete_logged_model(model.model_id)
 
 
-def _rival(store: Store, version: str) -> Contender:
+def _figures_of(store: Store, version: str) -> AliasHolder:
     """The figures that lie with a version. That a store does not answer now is an error, not an answer."""
     name, model, artifacts = f"version {version}", f"models:/{MODEL}/{version}", store.mlflow.artifacts
     try:
         with tempfile.TemporaryDirectory() as beside, _address_in_environment(store.address):
             if EVALUATION not in {file.path for file in artifacts.list_artifacts(artifact_uri=model)}:
-                return Contender(name, None)
+                return AliasHolder(name, None)
             file = artifacts.download_artifacts(artifact_uri=f"{model}/{EVALUATION}", dst_path=beside)
-            return Contender(name, read_figures(Path(file).parent))
+            return AliasHolder(name, read_figures(Path(file).parent))
     except (store.mlflow.exceptions.MlflowException, OSError) as error:
-        if may_pass(error) and not isinstance(error, FileNotFoundError):
+        if is_transient(error) and not isinstance(error, FileNotFoundError):
             raise
-        return Contender(name, None, f"its files cannot be read ({first_line(error)})")
+        return AliasHolder(name, None, f"its files cannot be read ({first_line(error)})")
 
 
 def _curves(store: Store, folder: Path) -> dict[str, float]:
     """The last values of all curves of the runs that made what the pipeline was made from, as far as runs are known."""
     try:
-        parts = dict(read_json(folder / PROVENANCE)["inputs"])
+        inputs = dict(read_json(folder / PROVENANCE)["inputs"])
     except (DarkroomError, KeyError, TypeError, ValueError):
         return {}
     found: dict[str, float] = {}
-    for path, digest in parts.items():
+    for path, digest in inputs.items():
         if maker := store.find_maker(path, digest):
             for name, value in store.client.get_run(maker[0]).data.metrics.items():
                 endless = abs(value) >= sys.float_info.max  # which MLflow's databases keep for infinity
@@ -242,16 +233,16 @@ def _curves(store: Store, folder: Path) -> dict[str, float]:
 
 def _note(store: Store, version: str, card: str, verdict: Verdict, promote: bool) -> None:
     """Say on a version's page and in its tags how it came through the gate."""
-    how = PASSED if verdict.passed else OVERRIDDEN if promote else REFUSED
+    outcome = PASSED if verdict.passed else OVERRIDDEN if promote else REFUSED
     against = "; ".join(verdict.reasons)
     said = {
         PASSED: "",
         REFUSED: f"**Not promoted to `{ALIAS}`**: {against}.\n\n",
         OVERRIDDEN: f"**Promoted to `{ALIAS}` by `--promote`**, though {against}.\n\n",
     }
-    store.client.set_model_version_tag(MODEL, version, GATE, how)
+    store.client.set_model_version_tag(MODEL, version, GATE, outcome)
     store.client.set_model_version_tag(MODEL, version, REASONS, against[:VALUE_LENGTH])
-    store.client.update_model_version(MODEL, version, f"{said[how]}{card}"[:VALUE_LENGTH])
+    store.client.update_model_version(MODEL, version, f"{said[outcome]}{card}"[:VALUE_LENGTH])
 
 
 def _add_version(store: Store, folder: Path, digest: str, description: Description, lock: Path | None) -> str:
@@ -259,7 +250,7 @@ def _add_version(store: Store, folder: Path, digest: str, description: Descripti
     maker = store.find_maker(MADE_AT, digest)
     made_here = {f"in.{MADE_AT}": digest, "stage": "register", **process_tags()}
     run = maker[0] if maker else store.create_run("register", now, {}, made_here)
-    if wrong := unsound(store.address, "run", run):
+    if wrong := deviations(store.address, "run", run):
         raise _refused(store, "run", run, wrong)
     try:
         model = store.client.create_logged_model(
@@ -301,7 +292,6 @@ def _add_version(store: Store, folder: Path, digest: str, description: Descripti
 
 
 def _log_metrics(store: Store, run: str, model: str, now: int, metrics: Mapping[str, float]) -> None:
-    """Have the run name the model as made by it, and the model the metrics."""
     entities = store.mlflow.entities
     store.client.log_outputs(run, [entities.LoggedModelOutput(model, step=0)])
     values = [entities.Metric(name, value, now, 0, model_id=model, run_id=run) for name, value in metrics.items()]

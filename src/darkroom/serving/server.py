@@ -40,7 +40,7 @@ def serve(which: str, host: str = HOST, port: int = PORT, names: Sequence[str] =
 
     Raises:
         DarkroomError: the port is taken, the store does not answer, there is no such version, its files are not what
-            was registered, or a limit is none.
+            was registered, or a limit is not a number.
     """
     wanted = Limits.from_environment({MLFLOW_SECONDS: "inf", **os.environ}).seconds
     check_free(port, "darkroom serve", host)
@@ -52,10 +52,10 @@ def serve(which: str, host: str = HOST, port: int = PORT, names: Sequence[str] =
         print(f"Loading version {version} …", flush=True)
         os.environ.setdefault(MLFLOW_SECONDS, str(ceil(wanted / SHARE)))
         app, model, params = store.scoring_app(folder)
-        own = HERE if host in (*HERE, "0.0.0.0", "::") else ()
-        known = {name.lower() for name in (host, *own, *names) if name}
+        local_names = HERE if host in (*HERE, "0.0.0.0", "::") else ()
+        known = {name.lower() for name in (host, *local_names, *names) if name}
         at = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        said = f"{at}{INVOCATIONS} draws with version {version}; {at}{LIMITS} tells its limits\nStop it with Ctrl-C."
+        said = f"{at}{INVOCATIONS} draws with version {version}; {at}{LIMITS} gives its limits\nStop it with Ctrl-C."
         server = _Server(Middleware(app, model.service.limits, known, params), host, port, said, Path(beside))
         try:
             server.run()

@@ -33,42 +33,39 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Asked:
+class CheckedRequest:
     """A request within the limits. how: options for the pipeline's methods."""
 
     rows: list[Row]
-    how: dict[str, Any]
+    sampling: dict[str, Any]
     strength: float
 
 
 class Service:
-    """A pipeline that many ask at once."""
-
     def __init__(self, pipeline: Pipeline, limits: Limits) -> None:
         self.pipeline = pipeline
         self.limits = limits.of_model(pipeline.info.image_size)
         self._queue = Queue(self.limits)
 
-    def draw(self, rows: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> list[Image.Image]:
+    def draw(self, rows: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> list[Image.Image]:
         """A picture for each row; that of row i is drawn from `seed` + i.
 
         Args:
             rows: each with a "prompt" and, if wished, an "image": a picture file in base64.
-            given: num_inference_steps, guidance_scale, sampler, seed, strength, negative_prompt; None or "" where the
+            params: num_inference_steps, guidance_scale, sampler, seed, strength, negative_prompt; None or "" where the
                 pipeline's own holds.
 
-        Raises:
-            RefusedError: more is asked for than the limits allow, or it has to stop.
-            DarkroomError: something of it makes no sense.
+        Raises RefusedError: more is asked for than the limits allow, or it has to stop. DarkroomError: something of it
+        makes no sense.
         """
         watch = Watch(self.limits)
-        asked = self.checked(rows, given)
+        asked = self.checked(rows, params)
         return self._queue.do(lambda: self._draw(asked, watch), watch)
 
-    def checked(self, rows: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> Asked:
+    def checked(self, rows: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> CheckedRequest:
         """The request, if nothing of it is beyond the limits; no picture is decoded for it, and no network asked."""
         self.limits.check("rows", len(rows), "rows", "send fewer at a time")
-        options = {name: value for name, value in given.items() if value not in (None, "")}
+        options = {name: value for name, value in params.items() if value not in (None, "")}
         seed, strength = int(options.pop("seed", 0)), float(options.pop("strength", STRENGTH))
         if not 0 <= seed <= LARGEST_SEED:
             raise DarkroomError(f"seed = {seed}: give 0 or more")
@@ -79,13 +76,13 @@ class Service:
             )
         if "negative_prompt" in options:
             self._check_text(options["negative_prompt"], "negative_prompt")
-        how = {name: value for name, value in options.items() if name != "negative_prompt"}
-        self.pipeline.sampling(**how)
+        sampling = {name: value for name, value in options.items() if name != "negative_prompt"}
+        self.pipeline.sampling(**sampling)
         found = []
-        for place, row in enumerate(rows):
-            self._check_text(row["prompt"], f"prompt of row {place}")
-            found.append(Row(row["prompt"], seed + place, self._file(row.get("image"), place)))
-        return Asked(found, options, strength)
+        for index, row in enumerate(rows):
+            self._check_text(row["prompt"], f"prompt of row {index}")
+            found.append(Row(row["prompt"], seed + index, self._file(row.get("image"), index)))
+        return CheckedRequest(found, options, strength)
 
     def _check_text(self, text: object, what: str) -> None:
         if isinstance(text, str):
@@ -93,15 +90,14 @@ class Service:
             self.limits.check("prompt_bytes", size, f"bytes of {what}", "give a shorter text")
         check_prompt(text, what)
 
-    def _file(self, text: Any, place: int) -> bytes | None:
+    def _file(self, text: Any, index: int) -> bytes | None:
         """A row's picture to start from; None where it has none. What the file says of its size is within the limits.
 
-        Raises:
-            LimitError: it is too large. DarkroomError: it is no base64.
+        Raises LimitError: it is too large. DarkroomError: it is not base64.
         """
         if text is None or text == "" or (isinstance(text, float) and math.isnan(text)):
             return None
-        what = f"image of row {place}"
+        what = f"image of row {index}"
         if not isinstance(text, str):
             raise _unusable(what, "not base64")
         self.limits.check("picture_bytes", len(text) * 3 // 4, f"bytes of {what}", "send a smaller file")
@@ -112,29 +108,29 @@ class Service:
         self.limits.check("pixels", _pixels(data), f"pixels of {what}", "send a smaller picture")
         return data
 
-    def _draw(self, asked: Asked, watch: Watch) -> list[Image.Image]:
+    def _draw(self, asked: CheckedRequest, watch: Watch) -> list[Image.Image]:
         """Rows of one kind and size together, as many at once as a step is quick and small with."""
-        own = self.pipeline.info.image_size, self.pipeline.info.image_size
-        starts = [_decoded(row.file, place, self.limits.pixels) for place, row in enumerate(asked.rows)]
+        native = self.pipeline.info.image_size, self.pipeline.info.image_size
+        starts = [_decoded(row.file, index, self.limits.pixels) for index, row in enumerate(asked.rows)]
         drawn: dict[int, Image.Image] = {}
-        most = min(PIXELS_AT_ONCE, BATCH_SIZE * own[0] * own[1])
+        most = min(PIXELS_AT_ONCE, BATCH_SIZE * native[0] * native[1])
         kinds = [None if start is None else start.size for start in starts]
         for size in dict.fromkeys(kinds):
-            places = [place for place, kind in enumerate(kinds) if kind == size]
-            width, height = size or own
+            indices = [index for index, kind in enumerate(kinds) if kind == size]
+            width, height = size or native
             at_once = max(1, min(BATCH_SIZE, most // (width * height)))
-            for first in range(0, len(places), at_once):
-                here = places[first : first + at_once]
+            for first in range(0, len(indices), at_once):
+                here = indices[first : first + at_once]
                 watch.check()
-                prompts = [asked.rows[place].prompt for place in here]
-                how = {"seeds": [asked.rows[place].seed for place in here], "tally": watch, **asked.how}
-                given = [start for place in here if (start := starts[place]) is not None]
-                if given:
-                    pictures = self.pipeline.image_to_image(prompts, given, strength=asked.strength, **how)
+                prompts = [asked.rows[index].prompt for index in here]
+                sampling = {"seeds": [asked.rows[index].seed for index in here], "tally": watch, **asked.sampling}
+                inputs = [start for index in here if (start := starts[index]) is not None]
+                if inputs:
+                    pictures = self.pipeline.image_to_image(prompts, inputs, strength=asked.strength, **sampling)
                 else:
-                    pictures = self.pipeline.text_to_image(prompts, **how)
+                    pictures = self.pipeline.text_to_image(prompts, **sampling)
                 drawn |= dict(zip(here, pictures, strict=True))
-        return [drawn[place] for place in range(len(starts))]
+        return [drawn[index] for index in range(len(starts))]
 
 
 def _pixels(data: bytes) -> float:
@@ -150,14 +146,14 @@ def _pixels(data: bytes) -> float:
         return 0
 
 
-def _decoded(data: bytes | None, place: int, most_pixels: int) -> Image.Image | None:
+def _decoded(data: bytes | None, index: int, most_pixels: int) -> Image.Image | None:
     """Raises:
     DarkroomError: the picture cannot be used.
     """
     try:
         return None if data is None else decode(data, most_pixels)
     except UnusablePictureError as error:
-        raise _unusable(f"image of row {place}", str(error)) from None
+        raise _unusable(f"image of row {index}", str(error)) from None
 
 
 def _unusable(what: str, why: str) -> DarkroomError:

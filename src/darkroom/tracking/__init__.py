@@ -1,4 +1,4 @@
-"""Tracking: each execution of a stage leaves one run in MLflow, a witness of what it read, did and wrote.
+"""Tracking: each execution of a stage leaves one run in MLflow, evidence of what it read, did and wrote.
 
 Nothing of it enters an output. Of all files only `store` imports mlflow, and only when a store is opened.
 """

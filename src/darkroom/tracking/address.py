@@ -50,7 +50,7 @@ def project_root() -> Path:
     return root
 
 
-def named() -> str:
+def tracking_uri() -> str:
     """The address that MLFLOW_TRACKING_URI gives; "" where it gives none, set or not: the project's own is meant."""
     return os.environ.get(VARIABLE, "")
 
@@ -58,22 +58,18 @@ def named() -> str:
 def location() -> str:
     """The address of the store as MLflow takes it: the one that is named, or the project's own database.
 
-    That of a server holds no password; that of a database may, and is for MLflow alone: messages take `shown`.
-
-    Raises:
-        DarkroomError: MLFLOW_TRACKING_URI is no address of a store.
+    That of a server holds no password; that of a database may, and is for MLflow alone: messages take
+    `without_password`.
     """
-    return parse(named()).url if named() else database_address(project_root() / FOLDER / "mlflow.db")
+    return parse(tracking_uri()).url if tracking_uri() else database_address(project_root() / FOLDER / "mlflow.db")
 
 
 def parse(text: str) -> Address:
     """Take an address apart.
 
     In user and password everything may be percent-encoded. What is not is taken as it stands where that leaves no
-    doubt, so that a password with "@", ":", "/" or "#" works.
-
-    Raises:
-        DarkroomError: it is no address of a store; the message does not show a password.
+    doubt, so that a password with "@", ":", "/" or "#" works. Raises DarkroomError: it is not an address of a store;
+    the message does not show a password.
     """
     found = SCHEME.match(text)
     scheme = found[1].lower() if found else ""
@@ -93,7 +89,7 @@ def parse(text: str) -> Address:
     return Address(text)
 
 
-def shown(text: str) -> str:
+def without_password(text: str) -> str:
     """An address, well formed or not, without user, password and options: for messages, and to tell stores apart."""
     if not (found := SCHEME.match(text)) or found[1].lower().partition("+")[0] in PLACES:
         return text
@@ -104,35 +100,29 @@ def shown(text: str) -> str:
     return text[:start] + re.sub(r"^(\[[^\]]*\]|[^:/\[]*):(?!\d*(/|$))[^/]*", r"\1:…", rest)  # no port: a password?
 
 
-def meant() -> str:
-    """The store that MLFLOW_TRACKING_URI names, as `shown`; "" where that is the project's own, wherever it moves."""
-    return shown(named())
+def current_store() -> str:
+    """The store that MLFLOW_TRACKING_URI names, `without_password`; "" for the project's own."""
+    return without_password(tracking_uri())
 
 
 def credentials() -> tuple[str, str] | None:
     """User and password for the server: each from its address, else from MLFLOW_TRACKING_USERNAME and _PASSWORD.
 
-    None where there is nothing of the kind in the address, nor both in the environment.
-
-    Raises:
-        DarkroomError: the address names one of the two, and the environment not the other.
+    None where there is nothing of the kind in the address, nor both in the environment. Raises DarkroomError: the
+    address names one of the two, and the environment not the other.
     """
-    address = parse(named()) if is_server(named()) else Address("")
+    address = parse(tracking_uri()) if is_server(tracking_uri()) else Address("")
     user, password = address.user or os.environ.get(USERNAME, ""), address.password or os.environ.get(PASSWORD, "")
     if user and password:
         return user, password
     if address.user or address.password:
         missing = f"a password: set {PASSWORD}" if address.user else f"a user: set {USERNAME}"
-        raise _refused(named(), f"lacks {missing}, or write {EXAMPLE}")
+        raise _refused(tracking_uri(), f"lacks {missing}, or write {EXAMPLE}")
     return None
 
 
-def hand_over() -> str:
-    """The address for MLflow, which takes user and password for a server from the environment: they are put there.
-
-    Raises:
-        DarkroomError: see `location` and `credentials`.
-    """
+def export_credentials() -> str:
+    """The address for MLflow, which takes user and password for a server from the environment: they are put there."""
     address = location()
     if is_server(address) and (found := credentials()):
         os.environ[USERNAME], os.environ[PASSWORD] = found
@@ -205,12 +195,12 @@ def _of_host(text: str, scheme: str) -> Address:
     if BLANK.search(rest):
         raise _refused(text, "holds a space; take it out")
     if server and re.search(r"[?#]", rest):
-        raise _refused(text, "goes on after ? or #, as pages do; give the server's address, which ends before it")
+        raise _refused(text, "continues after ? or #, as pages do; give the server's address, which ends before it")
     user, password = (unquote(part) for part in userinfo.partition(":")[::2])
     if server:
         return Address(f"{scheme}://{rest.rstrip('/')}", user, password)
-    given = f"{quote(user, safe='')}:{quote(password, safe='')}@" if ":" in userinfo else f"{quote(user, safe='')}{at}"
-    return Address(f"{scheme}://{given}{rest}", user, password)
+    login = f"{quote(user, safe='')}:{quote(password, safe='')}@" if ":" in userinfo else f"{quote(user, safe='')}{at}"
+    return Address(f"{scheme}://{login}{rest}", user, password)
 
 
 def _is_host(text: str) -> bool:
@@ -219,6 +209,6 @@ def _is_host(text: str) -> bool:
 
 
 def _refused(text: str, fault: str) -> DarkroomError:
-    seen = printable_text(shown(text))
-    left_out = "" if shown(text) == text else " (user, password and options not shown)"
+    seen = printable_text(without_password(text))
+    left_out = "" if without_password(text) == text else " (user, password and options not shown)"
     return DarkroomError(f"{VARIABLE} = {seen}{left_out}: {fault}")

@@ -1,18 +1,20 @@
-"""MLflow's SQLite database without MLflow: made whole, followed where the project moves, read, and put right again.
+"""MLflow's SQLite database without MLflow: made whole, followed where the project moves, read, and repaired.
 
-The one place that holds SQL. Reading writes nothing, not beside the file either: it may lie where nobody may write.
+The one file that holds SQL, and knows for which schema of MLflow's that SQL is written: a database of another schema is
+neither read nor changed. Reading writes nothing, not beside the file either: it may lie where nobody may write.
 """
 
 import sqlite3
-from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from darkroom.core.errors import DarkroomError
-from darkroom.tracking.address import MOVE, artifacts_address, artifacts_folder, database_address, shown
+from darkroom.tracking.address import MOVE, artifacts_address, artifacts_folder, database_address, without_password
 
 EXPERIMENT = "darkroom"
+SCHEMA, MLFLOW = "dc11669786a5", "3.17"  # Alembic's revision of the tables below, and the MLflow whose latest it is
 ARTIFACT_PATHS = (  # where MLflow's database holds absolute paths of artifacts
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -58,21 +60,25 @@ LISTED = {  # the keys of all things of a kind that are Darkroom's
 }
 
 
+class SchemaError(DarkroomError):
+    """The database is not of the schema that the SQL here is written for."""
+
+
 def make(fill: Callable[[str, str], Any], database: Path) -> None:
     """Make MLflow's tables, which takes seconds; they appear when complete, for half made ones could not be used.
 
     fill: makes them, given the addresses of an empty database and of the folder of artifacts.
     """
-    beside, whole = (database.with_name(f".{database.name}.{state}") for state in ("making", "made"))
+    beside, complete = (database.with_name(f".{database.name}.{state}") for state in ("making", "made"))
     for left in database.parent.glob(f".{database.name}.*"):
         left.unlink()
     address = database_address(beside)
     fill(address, artifacts_address(database.with_name("artifacts")))
     if not beside.is_file():
         raise DarkroomError(f"{beside}: SQLAlchemy made its database elsewhere; {MOVE}")
-    with closing(sqlite3.connect(beside)) as made, closing(sqlite3.connect(whole)) as copy:
+    with closing(sqlite3.connect(beside)) as made, closing(sqlite3.connect(complete)) as copy:
         made.backup(copy)
-    whole.replace(database)
+    complete.replace(database)
     with suppress(PermissionError):  # on Windows, while MLflow still has it open
         beside.unlink()
 
@@ -89,6 +95,7 @@ def follow_project(folder: Path) -> None:
         found = database.execute("SELECT artifact_location FROM experiments WHERE name = ?", (EXPERIMENT,)).fetchone()
         if found is None or found[0] == new:
             return
+        _check_schema(database, folder / "mlflow.db")
         old = found[0]
         for table, column in ARTIFACT_PATHS:
             database.execute(
@@ -101,14 +108,14 @@ def follow_project(folder: Path) -> None:
 class Tables:
     """The rows of a database of MLflow's, as they are when they are asked for.
 
-    Raises, as do all its methods:
-        DarkroomError: it cannot be read, or is no database of MLflow's.
+    Raises DarkroomError, as do all its methods: it cannot be read, or is not a database of MLflow's.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
         try:
             self._database = self._opened()
+            _check_schema(self._database, file)
         except sqlite3.Error as error:
             raise self._unreadable(error) from None
         found = self.ask("SELECT experiment_id, artifact_location FROM experiments WHERE name = :n", n=EXPERIMENT)
@@ -136,14 +143,16 @@ class Tables:
     def runs(self, tags: Mapping[str, str], status: str = "", most: int = -1) -> list[str]:
         """Ids of the runs with these tags and this status, newest first; deleted ones too."""
         numbered = list(enumerate(tags.items()))
-        given = {f"k{i}": key for i, (key, _) in numbered} | {f"v{i}": value for i, (_, value) in numbered}
-        told = [f"run_uuid IN (SELECT run_uuid FROM tags WHERE key = :k{i} AND value = :v{i})" for i, _ in numbered]
-        told += ["status = :status"] if status else []
+        values = {f"k{i}": key for i, (key, _) in numbered} | {f"v{i}": value for i, (_, value) in numbered}
+        conditions = [
+            f"run_uuid IN (SELECT run_uuid FROM tags WHERE key = :k{i} AND value = :v{i})" for i, _ in numbered
+        ]
+        conditions += ["status = :status"] if status else []
         question = (
-            f"SELECT run_uuid FROM runs WHERE {' AND '.join(['experiment_id = :experiment', *told])} "
+            f"SELECT run_uuid FROM runs WHERE {' AND '.join(['experiment_id = :experiment', *conditions])} "
             "ORDER BY start_time DESC, run_uuid LIMIT :most"
         )
-        found = self.ask(question, experiment=self.experiment, status=status, most=most, **given)
+        found = self.ask(question, experiment=self.experiment, status=status, most=most, **values)
         return [row["run_uuid"] for row in found]
 
     def lifecycle(self, run: str) -> str:
@@ -151,11 +160,10 @@ class Tables:
         found = self.ask("SELECT lifecycle_stage FROM runs WHERE run_uuid = :run", run=run)
         return str(found[0]["lifecycle_stage"]) if found else ""
 
-    def last_sign(self, run: str) -> int:
-        """When a run last told a figure, in milliseconds since 1970; 0 where it never did."""
-        return int(
-            self.ask("SELECT max(timestamp) AS last FROM metrics WHERE run_uuid = :run", run=run)[0]["last"] or 0
-        )
+    def last_metric_at(self, run: str) -> int:
+        """When a run last logged a metric, in milliseconds since 1970; 0 where it never did."""
+        latest = self.ask("SELECT max(timestamp) AS last FROM metrics WHERE run_uuid = :run", run=run)
+        return int(latest[0]["last"] or 0)
 
     def versions(self, tag: str, value: str) -> list[tuple[str, int, list[str]]]:
         """Name, number and aliases of the registered versions with this tag."""
@@ -191,14 +199,14 @@ class Tables:
 
     def _unreadable(self, error: Exception) -> DarkroomError:
         return DarkroomError(
-            f"the tracking store {shown(database_address(self.file))} cannot be read ({error}); "
-            "mend or move it away, or set DARKROOM_TRACKING=off"
+            f"the tracking store {without_password(database_address(self.file))} cannot be read ({error}); "
+            "repair it or move it away, or set DARKROOM_TRACKING=off"
         )
 
 
 def put_back(file: Path, kind: str, key: str, rows: Rows) -> None:
     """Have the database hold these rows of a thing, and no others."""
-    with closing(sqlite3.connect(file)) as database, database:
+    with _changing(file) as database:
         for table, which in BELONGS[kind].items():
             database.execute(f"DELETE FROM {table} WHERE {which}", {"key": key})
         for table, wanted in rows.items():
@@ -208,31 +216,29 @@ def put_back(file: Path, kind: str, key: str, rows: Rows) -> None:
 
 
 def name_experiment(file: Path, experiment: int) -> None:
-    """Have the experiment of this id be Darkroom's."""
-    with closing(sqlite3.connect(file)) as database, database:
-        named = "UPDATE experiments SET name = ?, lifecycle_stage = 'active' WHERE experiment_id = ?"
-        database.execute(named, (EXPERIMENT, experiment))
+    with _changing(file) as database:
+        statement = "UPDATE experiments SET name = ?, lifecycle_stage = 'active' WHERE experiment_id = ?"
+        database.execute(statement, (EXPERIMENT, experiment))
 
 
-def stray_artifacts(file: Path, artifacts: Path, mend: bool) -> list[str]:
-    """The places of artifacts in a project's own store that name a folder elsewhere which is gone, and is here.
+def moved_artifacts(file: Path, artifacts: Path, repair: bool) -> list[str]:
+    """The paths of artifacts in a project's own store that name a folder elsewhere which is gone, and is here.
 
-    mend: have the store name the place below `artifacts` instead.
+    repair: have the store name the folder below `artifacts` instead.
     """
     marker = f"/{artifacts.parent.name}/{artifacts.name}/"
-    found: list[str] = []
-    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode={'rw' if mend else 'ro'}", uri=True)) as database:
-        for table, column in ARTIFACT_PATHS:
-            named = f"SELECT DISTINCT {column} FROM {table} WHERE instr({column}, ?)"
-            for (old,) in database.execute(named, (marker,)).fetchall():
-                if moved := moved_to(old, artifacts):
-                    found.append(old)
-                    if mend:
-                        there = artifacts_address(moved)
-                        database.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (there, old))
-        if mend:
-            database.commit()
-    return found
+    tables = Tables(file)
+    found: dict[str, Path] = {}
+    for table, column in ARTIFACT_PATHS:
+        question = f"SELECT DISTINCT {column} AS path FROM {table} WHERE instr({column}, :marker)"
+        paths = (row["path"] for row in tables.ask(question, marker=marker))
+        found |= {path: moved for path in paths if (moved := moved_to(path, artifacts))}
+    if repair and found:
+        with _changing(file) as database:
+            for table, column in ARTIFACT_PATHS:
+                pairs = [(artifacts_address(moved), old) for old, moved in found.items()]
+                database.executemany(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", pairs)
+    return list(found)
 
 
 def moved_to(address: str, artifacts: Path) -> Path | None:
@@ -241,3 +247,24 @@ def moved_to(address: str, artifacts: Path) -> Path | None:
     moved = artifacts / address.rpartition(marker)[2]
     gone = was is not None and marker in address and was != moved and not was.exists() and moved.exists()
     return moved if gone else None
+
+
+@contextmanager
+def _changing(file: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(file)) as database, database:
+        _check_schema(database, file)
+        yield database
+
+
+def _check_schema(database: sqlite3.Connection, file: Path) -> None:
+    """Raises:
+    SchemaError: names the schema found and the one that is known.
+    """
+    found = " ".join(str(row[0]) for row in database.execute("SELECT version_num FROM alembic_version")) or "none"
+    if found != SCHEMA:
+        address = without_password(database_address(file))
+        raise SchemaError(
+            f"the tracking store {address} has MLflow's schema {found}, and its tables are known as of {SCHEMA} "
+            f"(MLflow {MLFLOW}); bring an older one there with mlflow db upgrade {address}, or install the Darkroom "
+            "that goes with the newer MLflow"
+        )

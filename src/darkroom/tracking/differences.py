@@ -57,7 +57,7 @@ def differences(record: Record, now: Record) -> list[str]:
 
 def additions(record: Record, now: Record) -> list[str]:
     """What people have added to a thing, such as tags; nobody vouches for it."""
-    return [told for table, told, _ in _added(record.rows, now.rows) if table in MAY_BE_ADDED]
+    return [description for table, description, _ in _added(record.rows, now.rows) if table in MAY_BE_ADDED]
 
 
 def merged(record: Record, now: Record) -> Rows:
@@ -96,11 +96,11 @@ def _of_rows(before: Rows, now: Rows) -> Iterator[str]:
                 if column not in MOVING.get(table, ()) and has[key].get(column) != value:
                     what = name if column in VALUES and called else f"{column} of {name}" if called else column
                     yield f"{what} is {_short(has[key].get(column))}, was {_short(value)}"
-        for new, told, added in _added({table: before.get(table, [])}, {table: now.get(table, [])}, every=True):
+        for new, description, added in _added({table: before.get(table, [])}, {table: now.get(table, [])}, every=True):
             if table == "metrics":
                 points.setdefault(f"{called} {_name(added)}", 0)
             elif not _may_be_added(new, added):
-                yield f"{told} was added"
+                yield f"{description} was added"
         for name, n in points.items():
             yield f"{name} has other points" + (f", {n} of them gone" if n else "")
 
@@ -122,8 +122,8 @@ def _may_be_added(table: str, row: Mapping[str, Any]) -> bool:
 def _of_files(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
-            how = "is gone" if name not in now else "was added" if name not in before else "was changed"
-            yield f"file {name} {how}"
+            change = "is gone" if name not in now else "was added" if name not in before else "was changed"
+            yield f"file {name} {change}"
 
 
 def _by_key(table: str, rows: Rows) -> dict[tuple[Any, ...], dict[str, Any]]:
@@ -132,9 +132,8 @@ def _by_key(table: str, rows: Rows) -> dict[tuple[Any, ...], dict[str, Any]]:
 
 
 def _name(row: Mapping[str, Any]) -> Any:
-    """What a row is called by people."""
-    named = ("key", "param_key", "tag_key", "metric_name", "alias", "name", "source_id")
-    return next((row[column] for column in named if column in row), "")
+    columns = ("key", "param_key", "tag_key", "metric_name", "alias", "name", "source_id")
+    return next((row[column] for column in columns if column in row), "")
 
 
 def _short(value: Any) -> str:

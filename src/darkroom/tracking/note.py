@@ -1,4 +1,4 @@
-"""What is told of one execution of a stage: its account, and the note on its page in the user interface."""
+"""One execution of a stage: its account, and the note on its page in the user interface."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,16 +30,15 @@ def figure(value: float | str) -> str:
 
 
 def markdown(
-    account: Account, origins: Mapping[str, str], places: Mapping[str, str], pages: Mapping[str, str] | None = None
+    account: Account, origins: Mapping[str, str], locations: Mapping[str, str], pages: Mapping[str, str]
 ) -> str:
     """The note, whose first line is what the page shows before it is unfolded.
 
-    `origins[path]` names the maker of an input, where one is known; `places[path]` says where to find an output;
+    `origins[path]` names the maker of an input, where one is known; `locations[path]` says where to find an output;
     `pages[path]` is a link to the files behind a hash, where a run holds them.
     """
-    links = pages or {}
     made_from = ", ".join(dict.fromkeys(origins.get(path, f"`{path}`") for path in account.inputs))  # each maker once
-    parts = [
+    sections = [
         (f"Made from {made_from}. " if made_from else "")
         + "Wrote "
         + ", ".join(f"`{p}`" for p in account.outputs)
@@ -49,26 +48,28 @@ def markdown(
             "Inputs",
             [
                 f"`{path}` {f'by {origins[path]}' if path in origins else '(from no run)'} · "
-                f"{_hash(digest, links.get(path))}"
+                f"{_hash(digest, pages.get(path))}"
                 for path, digest in account.inputs.items()
             ],
         ),
         _list(
             "Outputs",
-            [f"`{path}` {places[path]} · {_hash(digest, links.get(path))}" for path, digest in account.outputs.items()],
+            [
+                f"`{path}` {locations[path]} · {_hash(digest, pages.get(path))}"
+                for path, digest in account.outputs.items()
+            ],
         ),
         _list("Ran on", [", ".join(f"{key.replace('_', ' ')} {value}" for key, value in account.profile.items())]),
         _list("Code", [f"commit `{account.commit}`" if account.commit else "of no known commit"]),
     ]
     if account.dirty:
-        parts[-1] += ", with uncommitted changes"
+        sections[-1] += ", with uncommitted changes"
     if account.why_unknown:
-        parts[-1] += f": {account.why_unknown}"
-    return "\n\n".join(part for part in parts if part) + "\n"
+        sections[-1] += f": {account.why_unknown}"
+    return "\n\n".join(part for part in sections if part) + "\n"
 
 
 def broken_off(reason: str) -> str:
-    """The note of a run that did not finish."""
     return f"### Broken off\n\n{reason}\n"
 
 

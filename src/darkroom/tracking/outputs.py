@@ -8,27 +8,23 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from darkroom.config.paths import ARTIFACTS
 from darkroom.core.artifact import atomic_path, content_hash, files_of
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import readable_size
 from darkroom.tracking.note import NOTE, Account, markdown
-from darkroom.tracking.outbox.event_log import Logbook
+from darkroom.tracking.outbox.event_log import EventLog
 from darkroom.tracking.outbox.events import Outputs
 from darkroom.tracking.store import Store
 
 COPY_MIB = 64.0  # larger files are named in the run, not copied into it; DARKROOM_TRACKING_COPY_MIB changes it
 DATA_COPY_MIB = 1.0
 DATA_COPIED = (".json", ".png")  # of data sets: their descriptions and contact sheets
-MODELS = Path("artifacts")  # each output in it is a model, registered as darkroom-NAME
-KEPT = "outputs"  # where a logbook keeps what later stages may replace
+KEPT = "outputs"  # where an event log keeps what later stages may replace
 
 
 def copy_limit() -> float:
-    """MiB up to which a file is copied into the run.
-
-    Raises:
-        DarkroomError: DARKROOM_TRACKING_COPY_MIB is no number.
-    """
+    """MiB up to which a file is copied into the run."""
     value = os.environ.get("DARKROOM_TRACKING_COPY_MIB", str(COPY_MIB))
     try:
         return float(value)
@@ -36,8 +32,8 @@ def copy_limit() -> float:
         raise DarkroomError(f"DARKROOM_TRACKING_COPY_MIB = {value!r}: give a number of MiB") from None
 
 
-def written(account: Account, copy_mib: float) -> Outputs:
-    """What a stage has written, as its account tells, in the current folder."""
+def describe_outputs(account: Account, copy_mib: float) -> Outputs:
+    """What a stage has written, as its account says, in the current folder."""
     sizes: dict[str, int] = {}
     copied: dict[str, list[str]] = {}
     complete: list[str] = []
@@ -57,41 +53,40 @@ def _is_copied(file: Path, copy_mib: float) -> bool:
     return mib <= copy_mib
 
 
-def keep_outputs(logbook: Logbook) -> None:
-    """Copy what is still to go into the run into the logbook's folder: a later stage may replace it before it is sent.
+def keep_outputs(event_log: EventLog) -> None:
+    """Copy what is still to go into the run into the log's folder: a later stage may replace it before it is sent.
 
-    Raises:
-        OSError: there is no room for it.
+    Raises OSError: there is no room for it.
     """
-    for event, _ in logbook.unsent():
+    for event, _ in event_log.unsent():
         if isinstance(event, Outputs):
             for file in (file for files in event.copied.values() for file in files):
-                with atomic_path(logbook.folder / KEPT / file) as beside:
+                with atomic_path(event_log.folder / KEPT / file) as beside:
                     shutil.copyfile(Path(event.root, file), beside)
 
 
 def log_outputs(store: Store, run: str, outputs: Outputs, folder: Path, fresh: bool) -> None:
     """Put a stage's outputs, its manifest and its note into the run.
 
-    `folder`: of the logbook. `fresh`: the outputs are as the stage wrote them; else those whose content is another one
-    by now, and of which no copy was kept, are only named.
+    `folder`: of the event log. `fresh`: the outputs are as the stage wrote them; else those whose content is another
+    one by now, and of which no copy was kept, are only named.
     """
     account = Account(**outputs.account)
     store.set_tags(run, {f"out.{path}": digest for path, digest in account.outputs.items()})
-    places, pages = dict[str, str](), dict[str, str]()
+    locations, pages = dict[str, str](), dict[str, str]()
     for path, digest in account.outputs.items():
         files = _sources(outputs, path, digest, folder, fresh)
         for name, file in files.items():
             store.log_file(run, file, Path(name).parent.as_posix())
-        places[path] = readable_size(outputs.sizes[path])
+        locations[path] = readable_size(outputs.sizes[path])
         if files:
             pages[path] = store.run_link(run, f"/artifacts/{path}")
-            places[path] = f"([{places[path]}]({pages[path]}))"
-        if Path(path).parent == MODELS:
+            locations[path] = f"([{locations[path]}]({pages[path]}))"
+        if Path(path).parent == ARTIFACTS:
             model = f"darkroom-{Path(path).name.replace('_', '-')}"
-            copied = path in outputs.whole and len(files) == len(outputs.copied[path])
+            copied = path in outputs.complete and len(files) == len(outputs.copied[path])
             version = store.register(run, model, path, digest, copied)
-            places[path] += f", [{model} version {version}]({store.model_link(model, version)})"
+            locations[path] += f", [{model} version {version}]({store.model_link(model, version)})"
     origins = {}
     for path, digest in account.inputs.items():
         if maker := store.find_maker(path, digest):
@@ -102,7 +97,7 @@ def log_outputs(store: Store, run: str, outputs: Outputs, folder: Path, fresh: b
         manifest = Path(beside) / "manifest.json"
         manifest.write_text(json.dumps(asdict(account), indent=2, sort_keys=True) + "\n", encoding="utf-8")
         store.log_file(run, manifest)
-    store.set_tags(run, {NOTE: markdown(account, origins, places, pages)})
+    store.set_tags(run, {NOTE: markdown(account, origins, locations, pages)})
 
 
 def _sources(outputs: Outputs, path: str, digest: str, folder: Path, fresh: bool) -> Mapping[str, Path]:

@@ -20,7 +20,7 @@ FIRST, LAST = 1024, 65535  # ports that anybody may use
 
 
 @contextmanager
-def noted(port: int) -> Iterator[None]:
+def advertised(port: int) -> Iterator[None]:
     """While the block runs, links lead to this port; only what answers there by then counts."""
     note = _notes() / str(port)
     with atomic_path(note) as beside:
@@ -31,7 +31,7 @@ def noted(port: int) -> Iterator[None]:
         note.unlink(missing_ok=True)
 
 
-def running() -> int | None:
+def running_port() -> int | None:
     """The port at which a user interface of this project answers now; None where there is none."""
     for note in sorted(_notes().glob("[0-9]*")):
         with suppress(OSError, ValueError, TypeError, AttributeError):  # notes that were damaged, or are gone by now
@@ -42,12 +42,12 @@ def running() -> int | None:
 
 def web_port() -> int:
     """The port that links name: where a user interface runs, else where the next one will by default."""
-    return running() or UI_PORT
+    return running_port() or UI_PORT
 
 
-def while_it_runs() -> str:
+def link_hint() -> str:
     """What is to be said after a link that opens only later; "" where it opens now."""
-    return "" if is_server(location()) or running() else " (while `make ui` runs)"
+    return "" if is_server(location()) or running_port() else " (while `make ui` runs)"
 
 
 def answers(port: int) -> bool:
@@ -60,11 +60,7 @@ def answers(port: int) -> bool:
 
 
 def check_free(port: int, command: str, host: str = "127.0.0.1") -> None:
-    """Refuse a port that is taken; `command` is what would listen there.
-
-    Raises:
-        DarkroomError: names one that is free.
-    """
+    """Refuse a port that is taken; `command` is what would listen there."""
     if not is_free(port, host):
         free = free_after(port)
         raise DarkroomError(
@@ -73,11 +69,7 @@ def check_free(port: int, command: str, host: str = "127.0.0.1") -> None:
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether a server could listen at this port now.
-
-    Raises:
-        DarkroomError: the host is no address of this machine.
-    """
+    """Whether a server could listen at this port now."""
     try:
         kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:

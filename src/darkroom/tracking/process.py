@@ -1,4 +1,4 @@
-"""Which process works at a run, so that later it can be told whether it still lives."""
+"""Which process works at a run, so that a later process can tell whether it still lives."""
 
 import os
 import socket

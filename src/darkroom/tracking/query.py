@@ -1,9 +1,8 @@
-"""What the store tells of past runs, asked by their content; and the few words an audit may add to it."""
+"""Past runs, asked by what they read and wrote; and the few changes that an audit makes to the store."""
 
-import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,106 +10,40 @@ from typing import Any
 from filelock import FileLock
 
 from darkroom.tracking import database
-from darkroom.tracking.address import FOLDER, database_file, is_server, location, named, project_root
+from darkroom.tracking.address import FOLDER, database_file, is_server, location, project_root, tracking_uri
 from darkroom.tracking.database import Tables, follow_project
-from darkroom.tracking.keeping import restore
-from darkroom.tracking.outbox.journal import Replayed, replay
+from darkroom.tracking.outbox.pending import Replayed, replay
 from darkroom.tracking.process import is_running
-from darkroom.tracking.records import Book, own_artifacts
-from darkroom.tracking.repository import NO_REPOSITORY
-from darkroom.tracking.run import COPY
-from darkroom.tracking.sources import Local, Remote, Source, Told, told_by
+from darkroom.tracking.record_sync import restore
+from darkroom.tracking.records import RecordIndex, own_artifacts
+from darkroom.tracking.sources import Local, RecordedRun, Remote, run_of
 from darkroom.tracking.store import AFTERWARDS, Store, check_answers, run_page, web_address
 
 SILENT_DAYS = 7.0  # after which a run of an unknown process counts as abandoned
 DAY = 86_400_000  # milliseconds
 
 
-@dataclass(frozen=True)
-class RecordedRun:
-    """A run: as its record tells it, where there is one, else as the store does. Times in milliseconds since 1970.
-
-    gone: the store has no such run any more, its record alone. Inputs and outputs: {path: DVC's hash}.
-    """
-
-    id: str
-    stage: str
-    status: str
-    deleted: bool
-    began: int
-    ended: int | None
-    params: Mapping[str, str]
-    tags: Mapping[str, str]
-    artifacts: str
-    link: str  # its page, while the user interface runs
-    recorded: bool = False
-    gone: bool = False
-
-    @property
-    def inputs(self) -> dict[str, str]:
-        return self._named("in.")
-
-    @property
-    def outputs(self) -> dict[str, str]:
-        return self._named("out.")
-
-    @property
-    def commit(self) -> str:
-        return self.tags.get("mlflow.source.git.commit", "")
-
-    @property
-    def dirty(self) -> bool:
-        return self.tags.get("git.dirty") == "true"
-
-    @property
-    def why_unknown(self) -> str:
-        """Why the commit, or whether files differed from it, is not known; empty where both are."""
-        return self.tags.get("git.unknown", "" if self.commit else NO_REPOSITORY)
-
-    @property
-    def profile(self) -> dict[str, str]:
-        return dict(json.loads(self.tags.get("profile", "{}")))
-
-    @property
-    def afterwards(self) -> str:
-        """What an audit recorded with this run; empty where a stage did."""
-        return self.tags.get(AFTERWARDS, "")
-
-    @property
-    def in_copy(self) -> bool:
-        """Whether it worked in a copy of the project, so that it replaced nothing in the project itself."""
-        return self.tags.get(COPY) == "true"
-
-    @property
-    def good(self) -> bool:
-        return self.status == "FINISHED" and not self.deleted
-
-    def _named(self, prefix: str) -> dict[str, str]:
-        return {key[len(prefix) :]: value for key, value in self.tags.items() if key.startswith(prefix)}
-
-
 def store_exists() -> bool:
-    """Whether there is a store to ask: one on a server, or a database that is no empty file."""
+    """Whether there is a store to ask: one on a server, or a database that is not an empty file."""
     file = database_file(location())
     return file is None or (file.is_file() and file.stat().st_size > 0)
 
 
-def stray_artifacts(mend: bool) -> int:
-    """How many places of artifacts the project's own store gives that lie elsewhere, where no such folder is any more.
+def moved_artifacts(repair: bool) -> int:
+    """How many paths of artifacts in the project's own store name a folder elsewhere that is gone and lies here.
 
-    mend: name the place in this project instead, where the files are there.
+    repair: write the paths in this project instead.
     """
     file = database_file(location())
-    if named() or file is None or not file.is_file():
+    if tracking_uri() or file is None or not file.is_file():
         return 0
-    return len(database.stray_artifacts(file, own_artifacts(), mend))
+    return len(database.moved_artifacts(file, own_artifacts(), repair))
 
 
 class RunQuery:
     """The store, for questions. A database on this machine is only read until there is something to change.
 
-    Raises:
-        DarkroomError: it does not answer, or cannot be opened.
+    Raises DarkroomError: it does not answer, or cannot be opened.
     """
 
     def __init__(self) -> None:
@@ -119,20 +52,19 @@ class RunQuery:
         if is_server(self.address):
             check_answers(self.address)
         self.tables = None if file is None else Tables(file)
-        self.book = Book.read() if self.tables else Book({}, frozenset(), (), ())
-        self._source: Source = Local(self.tables) if self.tables else Remote(self._store)
+        self.records = RecordIndex.read() if self.tables else RecordIndex({}, frozenset(), (), ())
+        self._source = Local(self.tables) if self.tables else Remote(self._store)
         self._web_address = web_address(self.address)
 
     @cached_property
     def _store(self) -> Store:
-        """Open for changes."""
         return Store()
 
     def follow(self) -> None:
         """Have the project's own store name its artifacts where the project lies now, and read it anew."""
         if self.tables is None:
             return
-        if not named():
+        if not tracking_uri():
             with FileLock(project_root() / FOLDER / "lock"):
                 follow_project(project_root() / FOLDER)
         self.refresh()
@@ -141,54 +73,52 @@ class RunQuery:
         """Read store and records anew, which were changed."""
         if self.tables is not None:
             self.tables = Tables(self.tables.file)
-            self.book, self._source = Book.read(), Local(self.tables)
+            self.records, self._source = RecordIndex.read(), Local(self.tables)
 
     def replay(self) -> Replayed:
-        """Send the store the runs that wait for it in the project's journal."""
+        """Send the store the runs that wait in the project's outbox."""
         return replay(self._store)
 
     def runs(self, stage: str, outputs: Mapping[str, str]) -> list[RecordedRun]:
         """Runs of a stage, newest first, deleted ones too: the recent ones, and all that wrote the first output."""
-        found = {seen.id: seen for seen in self._search({"stage": stage})}
+        found = {run.id: run for run in self._search({"stage": stage})}
         for path, digest in list(outputs.items())[:1]:
-            found |= {seen.id: seen for seen in self._search({"stage": stage, f"out.{path}": digest})}
-        return sorted(found.values(), key=lambda seen: -seen.began)
+            found |= {run.id: run for run in self._search({"stage": stage, f"out.{path}": digest})}
+        return sorted(found.values(), key=lambda run: -run.began)
 
     def wrote(self, path: str, digest: str) -> RecordedRun | None:
         """The latest finished run that wrote `path` with this content."""
-        return next((seen for seen in self._search({f"out.{path}": digest}) if seen.good), None)
+        return next((run for run in self._search({f"out.{path}": digest}) if run.good), None)
 
     def running(self) -> list[RecordedRun]:
         """Runs that are not over, as far as the store knows."""
-        return [seen for seen in self._search({}, "RUNNING") if not seen.deleted]
+        return [run for run in self._search({}, "RUNNING") if not run.deleted]
 
-    def why_stale(self, seen: RecordedRun) -> str | None:
+    def why_stale(self, run: RecordedRun) -> str | None:
         """Why a run that is not over will never be; None where its process lives, or may."""
         shared = is_server(self.address)
-        alive = is_running(seen.tags, shared)
+        alive = is_running(run.tags, shared)
         if alive is not None:
             return None if alive else "its process is gone"
-        latest = next((one for one in self._search({"stage": seen.stage}) if not one.deleted), seen)
-        if not shared and latest.id != seen.id:
-            return f"a newer run of {seen.stage} began after it"
-        days = (time.time() * 1000 - max(seen.began, self._source.last_sign(seen.id))) / DAY
+        latest = next((one for one in self._search({"stage": run.stage}) if not one.deleted), run)
+        if not shared and latest.id != run.id:
+            return f"a newer run of {run.stage} began after it"
+        days = (time.time() * 1000 - max(run.began, self._source.last_metric_at(run.id))) / DAY
         return f"nothing was heard of it for {days:.0f} days" if days > SILENT_DAYS else None
 
     def versions(self, digest: str) -> list[str]:
-        """The registered versions of this content, in words, with their aliases."""
         return self._source.versions(digest)
 
-    def kill(self, seen: RecordedRun, reason: str) -> None:
-        """Close a run that is not over."""
-        self._store.set_tags(seen.id, {"mlflow.note.content": f"### Broken off\n\nClosed by an audit: {reason}.\n"})
-        self._store.end_run(seen.id, "KILLED")
+    def kill(self, run: RecordedRun, reason: str) -> None:
+        self._store.set_tags(run.id, {"mlflow.note.content": f"### Broken off\n\nClosed by an audit: {reason}.\n"})
+        self._store.end_run(run.id, "KILLED")
 
-    def restore(self, seen: RecordedRun, find: Callable[[str], Path | None]) -> None:
-        """Bring a deleted run back; `find`: see `keeping.restore`."""
-        if seen.gone and self.tables is not None:
-            restore(self.tables, self.book.latest["run", seen.id], find)
+    def restore(self, run: RecordedRun, find: Callable[[str], Path | None]) -> None:
+        """Bring a deleted run back; `find`: see `record_sync.restore`."""
+        if run.gone and self.tables is not None:
+            restore(self.tables, self.records.latest["run", run.id], find)
         else:
-            self._store.client.restore_run(seen.id)
+            self._store.client.restore_run(run.id)
 
     def record(
         self, stage: str, params: Mapping[str, Any], inputs: Mapping[str, str], outputs: Mapping[str, str], what: str
@@ -206,31 +136,14 @@ class RunQuery:
         self._store.end_run(run, "FINISHED")
 
     def _search(self, tags: Mapping[str, str], status: str = "") -> list[RecordedRun]:
-        """Runs that meet a condition, newest first: their records decide, where they have some."""
-        told = {one.id: one for one in self._source.search(tags, status)}
-        found = [self._seen(one) for run, one in told.items() if ("run", run) not in self.book.latest]
+        """Runs that meet a condition, newest first; where a run has a record, that decides."""
+        found = [run for run in self._source.search(tags, status) if ("run", run.id) not in self.records.latest]
         if self.tables is not None:
-            for (kind, run), record in self.book.latest.items():
-                if kind == "run" and (meant := told_by(self.tables, record.rows)).meets(tags, status):
-                    found.append(self._recorded(self.tables, run, meant))
-        return sorted(found, key=lambda seen: -seen.began)
-
-    def _recorded(self, tables: Tables, run: str, meant: Told) -> RecordedRun:
-        state = tables.lifecycle(run)
-        return self._seen(meant, recorded=True, deleted=state != "active", gone=not state)
-
-    def _seen(self, told: Told, recorded: bool = False, deleted: bool = False, gone: bool = False) -> RecordedRun:
-        return RecordedRun(
-            id=told.id,
-            stage=told.tags.get("stage", told.name),
-            status=told.status,
-            deleted=told.deleted or deleted,
-            began=told.began,
-            ended=told.ended,
-            params=told.params,
-            tags=told.tags,
-            artifacts=told.artifacts,
-            link=f"{self._web_address}/{run_page(self._source.experiment, told.id)}",
-            recorded=recorded,
-            gone=gone,
-        )
+            for (kind, key), record in self.records.latest.items():
+                if kind == "run" and (run := run_of(self.tables, record.rows)).meets(tags, status):
+                    state = self.tables.lifecycle(key)
+                    deleted = run.deleted or state != "active"
+                    found.append(replace(run, recorded=True, deleted=deleted, gone=not state))
+        pages = f"{self._web_address}/"
+        linked = (replace(run, link=pages + run_page(self._source.experiment, run.id)) for run in found)
+        return sorted(linked, key=lambda run: -run.began)

@@ -7,22 +7,21 @@ of the file, and stands in MLflow, too: as the tag `record` of what it is of.
 
 import hashlib
 import json
-import os
 import stat
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from darkroom.core.artifact import atomic_path, file_hash
 from darkroom.tracking.address import FOLDER as STORE
-from darkroom.tracking.address import artifacts_address, artifacts_folder, meant, named, project_root
+from darkroom.tracking.address import artifacts_address, artifacts_folder, current_store, project_root, tracking_uri
 from darkroom.tracking.database import ARTIFACT_PATHS, Rows, Tables, moved_to
 
 FOLDER = Path(".darkroom")
-PLACES = {"run": "runs", "model": "models", "version": "models", "copy": "models"}
+SUBFOLDERS = {"run": "runs", "model": "models", "version": "models", "copy": "models"}
 TAG = "record"  # in MLflow: the digest of the latest record
 TAGS = {"run": "tags", "model": "registered_model_tags", "version": "model_version_tags", "copy": "logged_model_tags"}
 HERE = "artifacts:"  # in records: where the store keeps its artifacts, wherever the project lies
@@ -33,7 +32,7 @@ LOCATION = {"run": ("runs", "artifact_uri"), "copy": ("logged_models", "artifact
 
 @dataclass(frozen=True)
 class Record:
-    """kind, key: of what, see `database.BELONGS`. store: see `address.meant`. follows: digest of the one before, or "".
+    """kind, key: of what, see `database.BELONGS`. store: see `address.current_store`. follows: a digest, or "".
 
     rows: what the store holds. files: {name: md5} of its folder; None where there is none. texts: some of these files.
     lost: files that were found gone or changed, and could not be put back.
@@ -60,20 +59,15 @@ class Record:
 
     @property
     def file(self) -> Path:
-        """Where it lies, relative to the project."""
-        return FOLDER / PLACES[self.kind] / f"{self.digest}.json"
+        return FOLDER / SUBFOLDERS[self.kind] / f"{self.digest}.json"
 
     @property
     def began(self) -> int:
         """When what it is of was made, in milliseconds since 1970."""
-        return made_at(self.rows)
+        return creation_time(self.rows)
 
     def save(self) -> None:
-        """Write it, unless it is there.
-
-        Raises:
-            OSError: it cannot be written.
-        """
+        """Write it, unless it is there. Raises OSError: it cannot be written."""
         file = project_root() / self.file
         if not file.exists():
             with atomic_path(file) as beside:
@@ -81,19 +75,19 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Book:
+class RecordIndex:
     """The records of a store. latest: by kind and key, those that no other follows. damaged: files that are not what
     their names say. rivals: further records of the same thing, of which none follows the other."""
 
     latest: Mapping[tuple[str, str], Record]
     digests: frozenset[str]
     damaged: tuple[Path, ...]
-    rivals: tuple[Record, ...]
+    conflicting: tuple[Record, ...]
 
     @classmethod
-    def read(cls, of: str | None = None) -> "Book":
-        """Read all records of a store, `meant` by MLFLOW_TRACKING_URI unless another is named."""
-        store = meant() if of is None else of
+    def read(cls, of: str | None = None) -> "RecordIndex":
+        """Read all records of a store, named by MLFLOW_TRACKING_URI unless another is named."""
+        store = current_store() if of is None else of
         found: dict[str, Record] = {}
         damaged = []
         for file in sorted((project_root() / FOLDER).glob("*/*.json")):
@@ -104,52 +98,48 @@ class Book:
                 found[record.digest] = record
         followed = {record.follows for record in found.values()}
         latest: dict[tuple[str, str], Record] = {}
-        rivals = []
+        conflicting = []
         for record in sorted(found.values(), key=lambda one: -_length(one, found)):
             if record.digest not in followed:
                 if (record.kind, record.key) in latest:
-                    rivals.append(record)
+                    conflicting.append(record)
                 latest.setdefault((record.kind, record.key), record)
-        return cls(latest, frozenset(found), tuple(damaged), tuple(rivals))
+        return cls(latest, frozenset(found), tuple(damaged), tuple(conflicting))
 
     def began(self, kind: str) -> float:
         """Since when what is made of this kind leaves a record."""
         return min((record.began for record in self.latest.values() if record.kind == kind), default=float("inf"))
 
 
-def read_record(tables: Tables, kind: str, key: str, before: Record | None = None, with_files: bool = True) -> Record:
+def current_record(
+    tables: Tables, kind: str, key: str, before: Record | None = None, with_files: bool = True
+) -> Record:
     """What the store holds of a thing now, as a record that follows the one `before`; no rows: it has no such thing."""
     rows = tables.rows(kind, key)
     tag = TAGS.get(kind, "")
     kept = {table: [_normal(tables, table, row) for row in found] for table, found in rows.items()}
     if tag in kept:
         kept[tag] = [row for row in kept[tag] if TAG not in (row.get("key"), row.get("tag_key"))]
-    kept = {table: sorted(found, key=_line) for table, found in kept.items() if found}
-    folder = folder_of(tables, kind, rows) if with_files else None
-    files = None if folder is None else hashes(folder)
-    lost = before.lost if before else ()
-    texts = dict(_texts(folder, files)) if folder is not None and files else {}
-    return Record(kind, key, meant(), kept, files, texts, before.digest if before else "", lost)
+    kept = {table: sorted(found, key=partial(json.dumps, sort_keys=True)) for table, found in kept.items() if found}
+    folder = artifact_folder(tables, kind, rows) if with_files else None
+    files = file_hashes(folder) if folder and folder.is_dir() else None
+    texts = dict(_texts(folder, files)) if folder and files else {}
+    follows, lost = (before.digest, before.lost) if before else ("", ())
+    return Record(kind, key, current_store(), kept, files, texts, follows, lost)
 
 
 def load(kind: str, digest: str) -> Record | None:
     """The record of this digest; None where it is not there, or is damaged."""
-    return _read(project_root() / FOLDER / PLACES[kind] / f"{digest}.json") if digest else None
+    return _read(project_root() / FOLDER / SUBFOLDERS[kind] / f"{digest}.json") if digest else None
 
 
-def folder_of(tables: Tables, kind: str, rows: Rows) -> Path | None:
-    """Where the files of a thing lie in the store; None where there is no such folder, or it is named elsewhere."""
-    folder = place_of(tables, kind, rows)
-    return folder if folder is not None and folder.is_dir() else None
-
-
-def place_of(tables: Tables, kind: str, rows: Rows) -> Path | None:
-    """Where the files of a thing lie, or would."""
+def artifact_folder(tables: Tables, kind: str, rows: Rows) -> Path | None:
+    """Where the files of a thing lie in the store, or would; None where it names a folder elsewhere, or none."""
     table, column = LOCATION.get(kind, ("", ""))
     if not rows.get(table):
         return None
     address = str(_normal(tables, table, rows[table][0])[column])
-    folder = artifacts_folder(placed(tables, address)) if address.startswith(f"{HERE}/") else None
+    folder = artifacts_folder(resolve_artifacts(tables, address)) if address.startswith(f"{HERE}/") else None
     return folder if folder is not None and ".." not in folder.parts else None
 
 
@@ -158,15 +148,15 @@ def link_to(folder: Path) -> Path | None:
     store = own_artifacts()
     if not folder.is_relative_to(store):
         return None
-    parts = folder.relative_to(store).parts
-    return next((path for n in range(len(parts) + 1) if (path := store.joinpath(*parts[:n])).is_symlink()), None)
+    segments = folder.relative_to(store).parts
+    return next((path for n in range(len(segments) + 1) if (path := store.joinpath(*segments[:n])).is_symlink()), None)
 
 
-def placed(tables: Tables, address: str) -> str:
+def resolve_artifacts(tables: Tables, address: str) -> str:
     """The address of artifacts that a record names, in this store."""
     if not address.startswith(HERE):
         return address
-    return (tables.location if named() else artifacts_address(own_artifacts())) + address.removeprefix(HERE)
+    return (tables.location if tracking_uri() else artifacts_address(own_artifacts())) + address.removeprefix(HERE)
 
 
 def own_artifacts() -> Path:
@@ -174,14 +164,14 @@ def own_artifacts() -> Path:
     return project_root() / STORE / "artifacts"
 
 
-def tagged(rows: Rows, kind: str) -> str:
+def tagged_digest(rows: Rows, kind: str) -> str:
     """The digest that MLflow's tag gives; "" where there is no such tag."""
     found = rows.get(TAGS[kind], [])
     values = [row.get("value", row.get("tag_value")) for row in found if TAG in (row.get("key"), row.get("tag_key"))]
     return str(values[0]) if values else ""
 
 
-def made_at(rows: Rows) -> int:
+def creation_time(rows: Rows) -> int:
     """When a thing began to be, in milliseconds since 1970; 0 where no row says so."""
     for names in ("start_time", "creation_time", "creation_timestamp_ms"):
         for row in (row for found in rows.values() for row in found):
@@ -190,21 +180,17 @@ def made_at(rows: Rows) -> int:
     return 0
 
 
-def hashes(folder: Path) -> dict[str, str]:
+def file_hashes(folder: Path) -> dict[str, str]:
     """{name: md5} of all that lies in a folder, several at a time; what is neither file nor folder is `NO_FILE`.
 
     Nothing, where a link leads there: what lies elsewhere is not the store's.
     """
-    names = [] if link_to(folder) else list(_walked(folder))
+    found = [] if link_to(folder) else folder.rglob("*")
+    files = [path for path in found if path.is_symlink() or not path.is_dir()]
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(_hash, names))
-    return {file.relative_to(folder).as_posix(): md5 for file, md5 in zip(names, found, strict=True)}
-
-
-def _walked(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):
-        yield from (Path(place, name) for name in files)
-        yield from (path for name in folders if (path := Path(place, name)).is_symlink())
+        return {
+            file.relative_to(folder).as_posix(): md5 for file, md5 in zip(files, pool.map(_hash, files), strict=True)
+        }
 
 
 def _hash(file: Path) -> str:
@@ -227,7 +213,7 @@ def _texts(folder: Path, files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _normal(tables: Tables, table: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row whose places of artifacts are told as from the folder of the store, which may move."""
+    """A row whose paths of artifacts are relative to the folder of the store, which may move."""
     found = dict(row)
     for one, column in ARTIFACT_PATHS:
         if one == table and isinstance(found.get(column), str):
@@ -237,16 +223,12 @@ def _normal(tables: Tables, table: str, row: Mapping[str, Any]) -> dict[str, Any
 
 def _from_here(tables: Tables, address: str) -> str:
     here = artifacts_address(own_artifacts())
-    for root in (*(() if named() else (here,)), tables.location):
+    for root in (*(() if tracking_uri() else (here,)), tables.location):
         if root and (address == root or address.startswith(f"{root}/")):
             return HERE + address[len(root) :]
-    if not named() and (moved := moved_to(address, own_artifacts())):
+    if not tracking_uri() and (moved := moved_to(address, own_artifacts())):
         return f"{HERE}/{moved.relative_to(own_artifacts()).as_posix()}"
     return address
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, sort_keys=True)
 
 
 def _length(record: Record, known: Mapping[str, Record]) -> int:
@@ -268,6 +250,6 @@ def _read(file: Path) -> Record | None:
             return None
         values = json.loads(content)
         record = Record(**{**values, "lost": tuple(values["lost"])})
-        return record if record.kind in PLACES and record.digest == file.stem else None
+        return record if record.kind in SUBFOLDERS and record.digest == file.stem else None
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None

@@ -1,8 +1,9 @@
-"""What git knows of the project's files. The one place that asks it; an answer that fails to come is told as such."""
+"""What git knows of the project's files. The one place that asks it; where git does not answer, that is said."""
 
 import hashlib
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class State:
     """Of the project's files: the commit, and whether they differ from it, leaving out what dvc repro itself writes.
 
     commit: empty where there is none. dirty: None where that is not known. why: of these two gaps, empty without one.
-    silent: there is a gap because git does not answer, which can be mended.
+    silent: there is a gap because git does not answer, which the user can fix.
     """
 
     commit: str
@@ -44,12 +45,8 @@ class State:
     silent: bool = False
 
 
-def ask(*arguments: str) -> bytes:
-    """What git prints.
-
-    Raises:
-        GitError: it prints nothing, with the reason and the remedy; see its kinds.
-    """
+def git_bytes(*arguments: str) -> bytes:
+    """What git prints. Raises GitError: it prints nothing, with the reason and the remedy; see its kinds."""
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, check=False, env={**os.environ, **SPEAKING})
     except OSError as error:
@@ -60,7 +57,7 @@ def ask(*arguments: str) -> bytes:
     if owner := OWNER.search(said):
         raise SilentGitError(
             f"git refuses to look at files of another owner in {owner[1]}; allow it: "
-            f"git config --global --add safe.directory {_quoted(owner[1])}"
+            f"git config --global --add safe.directory {shlex.quote(owner[1])}"
         )
     lines = said.splitlines() or ["it does not say why"]
     reason = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1])
@@ -69,28 +66,24 @@ def ask(*arguments: str) -> bytes:
     raise GitError(f"git {arguments[0]}: {reason}; a project in git with a commit is needed")
 
 
-def answer(*arguments: str) -> str:
-    """What git prints, as text without the last newline.
-
-    Raises:
-        GitError: see `ask`.
-    """
-    return ask(*arguments).decode(errors="replace").rstrip("\n")
+def git_text(*arguments: str) -> str:
+    """What git prints, as text without the last newline. Raises GitError: see `ask`."""
+    return git_bytes(*arguments).decode(errors="replace").rstrip("\n")
 
 
-def known(*arguments: str) -> str | None:
+def git_text_or_none(*arguments: str) -> str | None:
     """Likewise; None where it has no such thing, or does not answer: `trouble` tells which."""
     try:
-        return answer(*arguments)
+        return git_text(*arguments)
     except GitError:
         return None
 
 
-def trouble() -> str:
+def why_git_fails() -> str:
     """Why git does not answer here, with the remedy; empty where it does, or where there is no repository."""
     try:
-        ask("rev-parse", "--git-dir")
-        ask("ls-files", "--error-unmatch", "dvc.yaml")
+        git_bytes("rev-parse", "--git-dir")
+        git_bytes("ls-files", "--error-unmatch", "dvc.yaml")
     except SilentGitError as error:
         return str(error)
     except GitError:
@@ -101,17 +94,17 @@ def trouble() -> str:
 def md5_at_head(path: str) -> str | None:
     """The md5 of a file as it was last committed; None where it was not."""
     try:
-        return hashlib.md5(ask("show", f"HEAD:./{path}")).hexdigest()
+        return hashlib.md5(git_bytes("show", f"HEAD:./{path}")).hexdigest()
     except GitError:
         return None
 
 
-def holds(path: str, digest: str, there: Collection[str]) -> bool:
+def head_holds(path: str, digest: str, there: Collection[str]) -> bool:
     """Whether a checkout from the last commit would give a file or folder this content, DVC's hash.
 
     there: the files of the folder now, by name relative to it; a checkout removes none.
     """
-    names = (known("ls-tree", "-r", "-z", "--name-only", "HEAD", "--", path) or "").rstrip("\0").split("\0")
+    names = (git_text_or_none("ls-tree", "-r", "-z", "--name-only", "HEAD", "--", path) or "").rstrip("\0").split("\0")
     if names == [path]:
         return md5_at_head(path) == digest
     files = {name.removeprefix(f"{path}/"): md5_at_head(name) or "" for name in names if name}
@@ -119,31 +112,26 @@ def holds(path: str, digest: str, there: Collection[str]) -> bool:
 
 
 def state() -> State:
-    """How the project's files stand. A refusal of git's is no answer: then nothing is known."""
+    """How the project's files stand. Where git refuses to answer, nothing is known."""
     unknown = partial(State, "", None)
     try:
-        ask("rev-parse", "--git-dir")
+        git_bytes("rev-parse", "--git-dir")
     except NoRepositoryError:
         return unknown(NO_REPOSITORY)
     except GitError as error:
         return unknown(str(error), silent=True)
     try:
-        ask("ls-files", "--error-unmatch", "dvc.yaml")
+        git_bytes("ls-files", "--error-unmatch", "dvc.yaml")
     except SilentGitError as error:
         return unknown(str(error), silent=True)
     except GitError as error:  # also inside a repository that is not this project's
         listed = "did not match any file" in str(error)
         return unknown(NO_REPOSITORY) if listed else unknown(str(error), silent=True)
-    commit = known("rev-parse", "--verify", "--quiet", "HEAD") or ""
+    commit = git_text_or_none("rev-parse", "--verify", "--quiet", "HEAD") or ""
     try:
-        changes = ask(
+        changes = git_bytes(
             "status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock", ":!reports", ":!.darkroom"
         )
     except GitError as error:
         return State(commit, None, str(error), silent=True)
     return State(commit, bool(changes), "" if commit else NO_COMMIT)
-
-
-def _quoted(path: str) -> str:
-    """For a shell."""
-    return path if re.fullmatch(r"[\w/.+-]+", path, re.ASCII) else "'" + path.replace("'", "'\\''") + "'"

@@ -15,42 +15,42 @@ from PIL import Image
 from darkroom.core.artifact import content_hash
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interrupted
-from darkroom.tracking.address import is_on, location, meant, project_root
+from darkroom.tracking.address import current_store, is_on, location, project_root
 from darkroom.tracking.note import NOTE, Account, broken_off
 from darkroom.tracking.outbox.events import Begin, End, Event, File, Metrics, Parameters, Picture, Tags
-from darkroom.tracking.outbox.uploader import Sender
-from darkroom.tracking.outputs import copy_limit, written
+from darkroom.tracking.outbox.uploader import Uploader
+from darkroom.tracking.outputs import copy_limit, describe_outputs
 from darkroom.tracking.process import process_tags
 from darkroom.tracking.repository import State, state
 from darkroom.tracking.store import check_answers, first_line, warn
 
 COPY = "copy"  # tag of a run that worked in a throw-away copy of the project, as queued experiments do
-CLOSED_WITHIN = 4.0  # seconds, of a stage that was told to end; what is not sent by then waits in the journal
+CLOSED_WITHIN = 4.0  # seconds, of a stage that was told to end; what is not sent by then waits in the outbox
 
 
 class Run:
-    """What a stage tells while it works. Every call returns at once, or raises DarkroomError if no run could begin."""
+    """What a stage tracks while it works. Every call returns at once, or raises DarkroomError if no run could begin."""
 
     def __init__(self, account: Account, tracked: bool) -> None:
         self.account = account
         self._curves: set[str] = set()
         self._copy_mib = copy_limit()
-        self._sender = Sender(self._begin()) if tracked else None
+        self._uploader = Uploader(self._start_event()) if tracked else None
 
     @property
     def id(self) -> str | None:
         """MLflow's, once it knows of the run."""
-        return self._sender.run if self._sender else None
+        return self._uploader.run if self._uploader else None
 
     @property
     def address(self) -> str | None:
         """Of its page in the user interface, once there is one."""
-        return self._sender.page if self._sender else None
+        return self._uploader.page if self._uploader else None
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Add a point to each named curve; `step` counts what the stage's curves count."""
         self._curves |= values.keys()
-        self._tell(Metrics(step, _now(), {name: float(value) for name, value in values.items()}))
+        self._put(Metrics(step, _now(), {name: float(value) for name, value in values.items()}))
 
     def picture(self, picture: Image.Image | Path, name: str, step: int | None = None) -> None:
         """Keep a picture as NAME.png; with a step, as NAME/step_000100.png and in a row over the steps."""
@@ -68,8 +68,7 @@ class Run:
         self._keep(name, lambda path: path.write_text(text, encoding="utf-8"), lambda file: File(name, file))
 
     def tag(self, name: str, value: str) -> None:
-        """Set a tag of the run, by which runs can be searched; a later value replaces it."""
-        self._tell(Tags({name: value}))
+        self._put(Tags({name: value}))
 
     def parameters(self, values: Mapping[str, Any]) -> None:
         """Name parameters that were not given at the beginning, {"train_unet.stop_at": 400}; once, they have one value.
@@ -78,27 +77,27 @@ class Run:
         """
         self.account.params = {**self.account.params, **values}
         with suppress(DarkroomError):
-            self._tell(Parameters(values))
+            self._put(Parameters(values))
 
     def summary(self, figures: Mapping[str, float | str]) -> None:
         """The key figures of the finished stage, for its note; numbers become metrics where no curve has their name."""
         self.account.figures.update(figures)
 
-    def _tell(self, event: Event) -> None:
-        if self._sender is not None:
-            self._sender.put(event)
+    def _put(self, event: Event) -> None:
+        if self._uploader is not None:
+            self._uploader.put(event)
 
-    def _keep(self, name: str, write: Callable[[Path], Any], told: Callable[[str], Event]) -> None:
-        """Have `write` make a file called as the last part of `name`, and tell the event that names it."""
-        if self._sender is not None and (file := self._sender.keep(Path(name).name, write)) is not None:
-            self._sender.put(told(file))
+    def _keep(self, name: str, write: Callable[[Path], Any], make_event: Callable[[str], Event]) -> None:
+        """Have `write` make a file called as the last part of `name`, and put the event that names it."""
+        if self._uploader is not None and (file := self._uploader.keep(Path(name).name, write)) is not None:
+            self._uploader.put(make_event(file))
 
-    def _begin(self) -> Begin:
+    def _start_event(self) -> Begin:
         account = self.account
         return Begin(
             account.stage,
             _now(),
-            meant(),
+            current_store(),
             account.params,
             {
                 "stage": account.stage,
@@ -120,30 +119,27 @@ class Run:
         """Close the run as FINISHED, with the outputs, which exist by now; waits until all is sent.
 
         Where the store is away, it soon leaves that to a later stage, with a warning.
-
-        Raises:
-            DarkroomError: an output is missing, or no run could begin.
         """
-        if self._sender is None:
+        if self._uploader is None:
             return
         self.account.outputs = {path.as_posix(): content_hash(path) for path in outputs}
         figures = {name: value for name, value in self.account.figures.items() if name not in self._curves}
         self.metrics(0, {name: value for name, value in figures.items() if not isinstance(value, str)})
-        self._tell(written(self.account, self._copy_mib))
-        self._tell(End("FINISHED", _now()))
-        self._sender.finish()
+        self._put(describe_outputs(self.account, self._copy_mib))
+        self._put(End("FINISHED", _now()))
+        self._uploader.finish()
 
     def break_off(self, status: str, reason: str, within: float | None = None) -> None:
         """Close the run as FAILED or KILLED; never raises, for there is an error on its way already.
 
         within: seconds after which it is left as it is.
         """
-        if self._sender is None:
+        if self._uploader is None:
             return
         with suppress(DarkroomError):
             self.tag(NOTE, broken_off(reason))
-            self._tell(End(status, _now()))
-            self._sender.finish(within)
+            self._put(End(status, _now()))
+            self._uploader.finish(within)
 
 
 @contextmanager
@@ -160,27 +156,15 @@ def stage_run(
     inputs, code: path relative to the project -> content hash. outputs: paths, relative likewise.
 
     The run ends FINISHED when the block does, KILLED when it was interrupted, else FAILED. DARKROOM_TRACKING=off leaves
-    nothing behind.
-
-    Raises:
-        DarkroomError: an input is missing, the store does not answer, or it cannot be opened.
+    nothing behind. Raises DarkroomError: an input is missing, the store does not answer, or it cannot be opened.
     """
     tracked = is_on()
     if tracked:
         check_answers(location())
     files = state() if tracked else State("", None)
     if files.silent:
-        warn(f"{files.why}. Until then runs name no commit, or do not tell whether files differ from it")
-    account = Account(
-        stage,
-        flat(params),
-        inputs,
-        code,
-        profile,
-        files.commit,
-        files.dirty,
-        why_unknown=files.why,
-    )
+        warn(f"{files.why}. Until then runs name no commit, or do not say whether files differ from it")
+    account = Account(stage, flat(params), inputs, code, profile, files.commit, files.dirty, why_unknown=files.why)
     run = Run(account, tracked)
     try:
         yield run

@@ -43,8 +43,8 @@ def hide_secrets() -> None:
     if getattr(made, "hides_secrets", False):
         return
 
-    def hiding(*arguments: Any, **named: Any) -> logging.LogRecord:
-        record = made(*arguments, **named)
+    def hiding(*arguments: Any, **keywords: Any) -> logging.LogRecord:
+        record = made(*arguments, **keywords)
         record.msg, record.args = without_secrets(record.getMessage()), ()
         if record.exc_info:
             record.exc_text = without_secrets("".join(traceback.format_exception(*record.exc_info)).rstrip())
@@ -61,14 +61,14 @@ def _tell(kind: type[BaseException], error: BaseException | None, trace: Traceba
 def _secrets() -> set[str]:
     """Every form in which a secret may stand in a text."""
     address = os.environ.get(VARIABLE, "")
-    given = os.environ.get(PASSWORD, "")
-    plain = {given, os.environ.get(TOKEN, "")}
+    password = os.environ.get(PASSWORD, "")
+    plain = {password, os.environ.get(TOKEN, "")}
     user = os.environ.get(USERNAME, "")
     try:
         parsed = parse(address)
         user = parsed.user or user
         plain.add(parsed.password)
-        if not parsed.password and not given:
+        if not parsed.password and not password:
             plain.add(parsed.user)  # it may be a token
     except DarkroomError:
         pass

@@ -1,25 +1,35 @@
-"""Where past runs are asked for: in a database on this machine, which is only read, or through MLflow, on a server."""
+"""Where past runs are asked for: in a database on this machine, which is only read, or through MLflow, on a server.
 
+Whatever is asked, the store may not answer, which is a DarkroomError.
+"""
+
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from darkroom.core.errors import DarkroomError
-from darkroom.tracking.address import shown
+from darkroom.tracking.address import without_password
 from darkroom.tracking.database import Rows, Tables
-from darkroom.tracking.records import placed, read_record
-from darkroom.tracking.store import Store, first_line
+from darkroom.tracking.records import current_record, resolve_artifacts
+from darkroom.tracking.repository import NO_REPOSITORY
+from darkroom.tracking.run import COPY
+from darkroom.tracking.store import AFTERWARDS, Store, first_line
 
 RECENT = 100  # runs that are looked through where more match
 CONTENT = "content"  # tag of a registered version: what it holds
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a store says of a run. Times in milliseconds since 1970."""
+class RecordedRun:
+    """A run: as its record has it, where there is one (`recorded`), else as the store does.
+
+    began, ended: milliseconds since 1970. link: its page, while the user interface runs. gone: the store has no such
+    run any more, its record alone. inputs, outputs: {path: DVC's hash}.
+    """
 
     id: str
-    name: str
+    stage: str
     status: str
     deleted: bool
     began: int
@@ -27,33 +37,55 @@ class Told:
     params: Mapping[str, str]
     tags: Mapping[str, str]
     artifacts: str
+    link: str = ""
+    recorded: bool = False
+    gone: bool = False
 
     def meets(self, tags: Mapping[str, str], status: str) -> bool:
-        """Whether it has these tags and this status."""
+        """Whether it has these tags and this status; "": any."""
         return all(self.tags.get(key) == value for key, value in tags.items()) and status in ("", self.status)
 
-
-class Source(Protocol):
-    """Raises, in all methods:
-    DarkroomError: the store does not answer.
-    """
+    @property
+    def inputs(self) -> dict[str, str]:
+        return self._tags_under("in.")
 
     @property
-    def experiment(self) -> str:
-        """The id of Darkroom's experiment; "" where there is none."""
-        ...
+    def outputs(self) -> dict[str, str]:
+        return self._tags_under("out.")
 
-    def search(self, tags: Mapping[str, str], status: str = "") -> list[Told]:
-        """The recent runs with these tags and this status, newest first; deleted ones too."""
-        ...
+    @property
+    def commit(self) -> str:
+        return self.tags.get("mlflow.source.git.commit", "")
 
-    def versions(self, digest: str) -> list[str]:
-        """The registered versions of this content, in words, with their aliases."""
-        ...
+    @property
+    def dirty(self) -> bool:
+        return self.tags.get("git.dirty") == "true"
 
-    def last_sign(self, run: str) -> int:
-        """When a run last told a figure; 0 where it never did."""
-        ...
+    @property
+    def why_unknown(self) -> str:
+        """Why the commit, or whether files differed from it, is not known; empty where both are."""
+        return self.tags.get("git.unknown", "" if self.commit else NO_REPOSITORY)
+
+    @property
+    def profile(self) -> dict[str, str]:
+        return dict(json.loads(self.tags.get("profile", "{}")))
+
+    @property
+    def afterwards(self) -> str:
+        """What an audit recorded with this run; empty where a stage did."""
+        return self.tags.get(AFTERWARDS, "")
+
+    @property
+    def in_copy(self) -> bool:
+        """Whether it worked in a copy of the project, so that it replaced nothing in the project itself."""
+        return self.tags.get(COPY) == "true"
+
+    @property
+    def good(self) -> bool:
+        return self.status == "FINISHED" and not self.deleted
+
+    def _tags_under(self, prefix: str) -> dict[str, str]:
+        return {key[len(prefix) :]: value for key, value in self.tags.items() if key.startswith(prefix)}
 
 
 class Local:
@@ -61,88 +93,86 @@ class Local:
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
+        self.experiment = "" if tables.experiment is None else str(tables.experiment)
 
-    @property
-    def experiment(self) -> str:
-        return "" if self.tables.experiment is None else str(self.tables.experiment)
-
-    def search(self, tags: Mapping[str, str], status: str = "") -> list[Told]:
-        return [self.told(run) for run in self.tables.runs(tags, status, RECENT)]
-
-    def told(self, run: str) -> Told:
-        """What the database says of a run that it has."""
-        return told_by(self.tables, read_record(self.tables, "run", run, with_files=False).rows)
+    def search(self, tags: Mapping[str, str], status: str = "") -> list[RecordedRun]:
+        """The recent runs with these tags and this status, newest first; deleted ones too."""
+        found = self.tables.runs(tags, status, RECENT)
+        return [run_of(self.tables, current_record(self.tables, "run", run, with_files=False).rows) for run in found]
 
     def versions(self, digest: str) -> list[str]:
+        """The registered versions of this content, in words, with their aliases."""
         return sorted(_version(*found) for found in self.tables.versions(CONTENT, digest))
 
-    def last_sign(self, run: str) -> int:
-        return self.tables.last_sign(run)
+    def last_metric_at(self, run: str) -> int:
+        """When a run last logged a metric; 0 where it never did."""
+        return self.tables.last_metric_at(run)
 
 
 class Remote:
-    """A store that MLflow is asked for."""
+    """A store that MLflow is asked for; methods as `Local`."""
 
     def __init__(self, store: Store) -> None:
-        self._store, self._client = store, store.client
+        self._store, self._client, self.experiment = store, store.client, store.experiment
 
-    @property
-    def experiment(self) -> str:
-        return self._store.experiment
-
-    def search(self, tags: Mapping[str, str], status: str = "") -> list[Told]:
+    def search(self, tags: Mapping[str, str], status: str = "") -> list[RecordedRun]:
         conditions = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
         conditions += [f"attributes.status = '{status}'"] if status else []
         try:
             found = self._client.search_runs(
-                [self._store.experiment],
+                [self.experiment],
                 " and ".join(conditions),
                 run_view_type=self._store.mlflow.entities.ViewType.ALL,
                 max_results=RECENT,
                 order_by=["attributes.start_time DESC"],
             )
         except self._store.mlflow.exceptions.MlflowException as error:
-            address = shown(self._store.address)
+            address = without_password(self._store.address)
             raise DarkroomError(f"{address}: does not say which runs it holds ({first_line(error)})") from error
-        return [_told(run) for run in found]
+        return [_run(run.info, run.data.params, run.data.tags) for run in found]
 
     def versions(self, digest: str) -> list[str]:
         names = []
         for version in self._client.search_model_versions(f"tags.{CONTENT} = '{digest}'"):
             aliases = self._client.get_registered_model(version.name).aliases
-            given = [alias for alias, number in aliases.items() if str(number) == str(version.version)]
-            names.append(_version(version.name, version.version, given))
+            own_aliases = [alias for alias, number in aliases.items() if str(number) == str(version.version)]
+            names.append(_version(version.name, version.version, own_aliases))
         return sorted(names)
 
-    def last_sign(self, run: str) -> int:
+    def last_metric_at(self, run: str) -> int:
         histories = (self._client.get_metric_history(run, name) for name in self._client.get_run(run).data.metrics)
         return max((int(point.timestamp) for history in histories for point in history), default=0)
 
 
-def told_by(tables: Tables, rows: Rows) -> Told:
-    """What a run's rows say, as a record has them."""
+def run_of(tables: Tables, rows: Rows) -> RecordedRun:
     run = rows["runs"][0]
-    return Told(
+    tags = {row["key"]: row["value"] for row in rows.get("tags", [])}
+    return RecordedRun(
         id=run["run_uuid"],
-        name=run["name"] or "",
+        stage=str(tags.get("stage") or run["name"] or ""),
         status=run["status"],
         deleted=run["lifecycle_stage"] != "active",
         began=int(run["start_time"] or 0),
         ended=run["end_time"],
         params={row["key"]: row["value"] for row in rows.get("params", [])},
-        tags={row["key"]: row["value"] for row in rows.get("tags", [])},
-        artifacts=placed(tables, str(run["artifact_uri"])),
+        tags=tags,
+        artifacts=resolve_artifacts(tables, str(run["artifact_uri"])),
+    )
+
+
+def _run(info: Any, params: Mapping[str, str], tags: Mapping[str, str]) -> RecordedRun:
+    return RecordedRun(
+        id=info.run_id,
+        stage=tags.get("stage") or str(info.run_name),
+        status=info.status,
+        deleted=info.lifecycle_stage != "active",
+        began=info.start_time,
+        ended=info.end_time,
+        params=params,
+        tags=tags,
+        artifacts=info.artifact_uri,
     )
 
 
 def _version(name: str, version: int | str, aliases: Sequence[str]) -> str:
     return f"{name} version {version}" + "".join(f" @{alias}" for alias in aliases)
-
-
-def _told(run: Any) -> Told:
-    info = run.info
-    deleted = info.lifecycle_stage != "active"
-    times = info.start_time, info.end_time
-    return Told(
-        info.run_id, info.run_name, info.status, deleted, *times, run.data.params, run.data.tags, info.artifact_uri
-    )

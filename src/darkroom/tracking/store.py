@@ -22,17 +22,17 @@ from darkroom.tracking.address import (
     FOLDER,
     artifacts_address,
     credentials,
-    hand_over,
+    export_credentials,
     is_server,
-    named,
     project_root,
-    shown,
+    tracking_uri,
+    without_password,
 )
-from darkroom.tracking.columns import KIND, SHARE_KEY, TAG, shared_state
-from darkroom.tracking.database import EXPERIMENT, follow_project, make
-from darkroom.tracking.keeping import keep
+from darkroom.tracking.database import EXPERIMENT, SchemaError, follow_project, make
 from darkroom.tracking.ports import web_port
+from darkroom.tracking.record_sync import write_record
 from darkroom.tracking.secrets import hide_secrets, without_secrets
+from darkroom.tracking.ui_columns import KIND, SHARE_KEY, TAG, shared_state
 
 TRAINING_VIEW = "workflowType=machine_learning"  # without it MLflow's pages open on language models, and empty
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # what MLflow takes in one call
@@ -43,7 +43,7 @@ PREVIEW = (256, 256)  # pixels of the small pictures MLflow's pages show in a ro
 VALUE_LENGTH = 5000  # characters MLflow's databases keep of a parameter or tag
 
 
-class AwayError(DarkroomError):
+class UnavailableError(DarkroomError):
     """The store does not answer now; later it may."""
 
 
@@ -60,7 +60,7 @@ def check_answers(address: str) -> None:
     """Make sure, in milliseconds and without importing mlflow, that there is a point in opening this store.
 
     Raises:
-        DarkroomError: the server does not answer or let us in, or the folder cannot be made or is no place for a store.
+        DarkroomError: the server does not answer or let us in, or the folder cannot be made or cannot hold a store.
     """
     hide_secrets()
     remedy = "start it, correct MLFLOW_TRACKING_URI, or set DARKROOM_TRACKING=off"
@@ -73,18 +73,19 @@ def check_answers(address: str) -> None:
             with urllib.request.urlopen(question, timeout=10):
                 return
         except (OSError, ValueError) as error:
-            if isinstance(error, urllib.error.HTTPError) and not may_pass(error):
+            if isinstance(error, urllib.error.HTTPError) and not is_transient(error):
                 if known and error.code in DENIED:
                     raise DarkroomError(
-                        f"the tracking server {shown(address)} refuses user and password (status {error.code}); "
-                        "correct them, or set DARKROOM_TRACKING=off"
+                        f"the tracking server {without_password(address)} refuses user and password "
+                        f"(status {error.code}); correct them, or set DARKROOM_TRACKING=off"
                     ) from None
                 return  # it answers; whether it lets us in, the first request will tell
             reason = getattr(error, "reason", error)
             raise DarkroomError(
-                f"the tracking server {shown(address)} does not answer ({without_secrets(str(reason))}); {remedy}"
+                f"the tracking server {without_password(address)} does not answer "
+                f"({without_secrets(str(reason))}); {remedy}"
             ) from None
-    if not named():
+    if not tracking_uri():
         folder = project_root() / FOLDER
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -96,13 +97,8 @@ class Store:
     """An open MLflow store with Darkroom's experiment in it; made on first use, by one process at a time."""
 
     def __init__(self) -> None:
-        """Open it.
-
-        Raises:
-            AwayError: its server does not answer.
-            DarkroomError: it cannot be opened.
-        """
-        self.address = hand_over()
+        """Open it. Raises AwayError: its server does not answer. DarkroomError: it cannot be opened."""
+        self.address = export_credentials()
         hide_secrets()
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -117,7 +113,7 @@ class Store:
         for talkative in ("mlflow", "alembic"):
             logging.getLogger(talkative).setLevel(logging.WARNING)
         try:
-            if named():
+            if tracking_uri():
                 self._open(mlflow, None)
             else:
                 folder = project_root() / FOLDER
@@ -127,12 +123,14 @@ class Store:
                         make(SqlAlchemyStore, folder / "mlflow.db")
                     follow_project(folder)
                     self._open(mlflow, artifacts_address(folder / "artifacts"))
+        except SchemaError:
+            raise
         except Exception as error:
-            if is_server(self.address) and may_pass(error):
-                raise AwayError(self.away(error)) from error
+            if is_server(self.address) and is_transient(error):
+                raise UnavailableError(self.unavailable(error)) from error
             raise DarkroomError(
-                f"the tracking store {shown(self.address)} cannot be opened ({first_line(error)}); "
-                "mend or move it away, or set DARKROOM_TRACKING=off"
+                f"the tracking store {without_password(self.address)} cannot be opened ({first_line(error)}); "
+                "repair it or move it away, or set DARKROOM_TRACKING=off"
             ) from error
 
     def _open(self, mlflow: Any, artifacts: str | None) -> None:
@@ -147,13 +145,9 @@ class Store:
         if found is None or found.tags.get(TAG) != shared_state():
             self.client.set_experiment_tag(self.experiment, TAG, shared_state())
 
-    def away(self, error: Exception) -> str:
+    def unavailable(self, error: Exception) -> str:
         """What is said of an error that may pass."""
-        return f"the tracking store {shown(self.address)} takes nothing now ({first_line(_cause(error))})"
-
-    def web_address(self) -> str:
-        """Where the user interface stands, or will once it runs."""
-        return web_address(self.address)
+        return f"the tracking store {without_password(self.address)} takes nothing now ({first_line(_cause(error))})"
 
     def run_link(self, run: str, tab: str = "") -> str:
         """A link to a run, relative to the user interface."""
@@ -174,7 +168,6 @@ class Store:
         return run
 
     def find_run(self, tag: str, value: str) -> str | None:
-        """Id of a run with this tag."""
         found = self.client.search_runs([self.experiment], f"tags.`{tag}` = '{value}'", max_results=1)
         return found[0].info.run_id if found else None
 
@@ -202,7 +195,6 @@ class Store:
             self.client.log_inputs(run, datasets=datasets)
 
     def set_tags(self, run: str, tags: Mapping[str, str]) -> None:
-        """Set tags of a run."""
         entries = [self._entities.RunTag(key, value) for key, value in _shortened(tags).items()]
         for first in range(0, len(entries), BATCH["tags"]):
             self.client.log_batch(run, tags=entries[first : first + BATCH["tags"]])
@@ -214,7 +206,6 @@ class Store:
             self.client.log_batch(run, metrics=entries[first : first + BATCH["metrics"]])
 
     def log_file(self, run: str, file: Path, folder: str = ".") -> None:
-        """Copy a file into a folder of a run's artifacts."""
         self.client.log_artifact(run, str(file), None if folder == "." else folder)
 
     def log_picture_at(self, run: str, picture: Path, name: str, step: int, time: int) -> None:
@@ -293,11 +284,13 @@ class Store:
         self.keep_record("run", run)
 
     def keep_record(self, kind: str, key: str, again: bool = False) -> None:
-        """See `keeping.keep`. That it cannot be written costs nobody a run: the audit will miss it."""
+        """See `record_sync.write_record`. That it cannot be written costs nobody a run: the audit will miss it."""
         try:
-            keep(self.client, self.address, kind, key, again)
+            write_record(self.client, self.address, kind, key, again)
         except OSError as error:
             warn(f"the record of {kind} {key} cannot be written ({error}); make .darkroom writable")
+        except SchemaError as error:
+            warn(f"no record of {kind} {key}: {error}")
 
 
 def run_page(experiment: str, run: str, tab: str = "") -> str:
@@ -307,10 +300,10 @@ def run_page(experiment: str, run: str, tab: str = "") -> str:
 
 def web_address(address: str) -> str:
     """Where the user interface of a store stands, or will once it runs."""
-    return shown(address).rstrip("/") if is_server(address) else f"http://127.0.0.1:{web_port()}"
+    return without_password(address).rstrip("/") if is_server(address) else f"http://127.0.0.1:{web_port()}"
 
 
-def may_pass(error: Exception, was_open: bool = False) -> bool:
+def is_transient(error: Exception, was_open: bool = False) -> bool:
     """Whether trying again later has a point: no answer, no connection, a locked database.
 
     Where the store was open before (`was_open`), also a refusal to let us in: a token ran out.
@@ -342,7 +335,7 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def warn(message: str) -> None:
-    """Say what the person who runs a stage should know, though the stage goes on."""
+    """Say what the person who runs a stage should know, though the stage continues."""
     print(f"darkroom: tracking: {without_secrets(message)}", file=sys.stderr, flush=True)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking.address import FOLDER, artifacts_address, is_server, location, project_root
-from darkroom.tracking.ports import UI_PORT, answers, check_free, noted, running
+from darkroom.tracking.ports import UI_PORT, advertised, answers, check_free, running_port
 from darkroom.tracking.secrets import without_secrets
 from darkroom.tracking.store import Store, check_answers
 
@@ -34,16 +34,13 @@ def serve(port: int = UI_PORT) -> None:
     """Serve the runs of this project until interrupted, and print the address that opens on them.
 
     Where MLFLOW_TRACKING_URI names a server, that one is the user interface: only the address is printed.
-
-    Raises:
-        DarkroomError: the port is taken, the store cannot be opened, or the server does not start.
     """
     if is_server(location()):
         check_answers(location())
         print(f"{location().rstrip('/')}/{Store().runs_link()}", flush=True)
         return
     here = f"http://127.0.0.1:{port}"
-    if running() == port:
+    if running_port() == port:
         print(f"The user interface of this project runs already:\n{here}/{Store().runs_link()}", flush=True)
         return
     check_free(port, "darkroom ui")
@@ -63,7 +60,7 @@ def serve(port: int = UI_PORT) -> None:
             if server.poll() is not None or time.monotonic() > deadline:
                 raise DarkroomError(f"the user interface did not start; {log} says why")
             time.sleep(0.2)
-        with noted(port):
+        with advertised(port):
             print(f"{here}/{store.runs_link()}\nStop it with Ctrl-C.", flush=True)
             server.wait()
     except KeyboardInterrupt:

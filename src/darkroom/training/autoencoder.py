@@ -18,7 +18,7 @@ from darkroom.core.tensors import batches, psnr, to_float, to_uint8
 from darkroom.nn.autoencoder.identity import Autoencoder
 from darkroom.nn.autoencoder.packed_vae import quick
 from darkroom.nn.autoencoder.vae import AutoencoderKL, Moments
-from darkroom.training.engine.batches import Batch, PreparedLoss
+from darkroom.training.engine.batches import Batch, Loss
 from darkroom.training.engine.context import TrainingContext
 
 Images = Callable[[Tensor], Tensor]  # indices (n,) -> uint8 (n, C, H, W)
@@ -51,7 +51,7 @@ class VAELoss:
     adversarial_start: int = 0
 
 
-class VAETask:
+class VAELosses:
     """Losses of the autoencoder and, where there is one, of its discriminator; see `VAELoss`."""
 
     def __init__(
@@ -60,27 +60,27 @@ class VAETask:
         loss: VAELoss,
         images: Images,
         n_images: int,
-        setting: TrainingContext,
+        context: TrainingContext,
     ) -> None:
-        self.vae, self.parts = vae, loss
-        self.images, self.n_images, self.setting = images, n_images, setting
-        self.loss = PreparedLoss(self._inputs, self._loss, setting.device)
-        self.discriminator_loss = PreparedLoss(self._inputs, self._discriminator_loss, setting.device)
+        self.vae, self.weights = vae, loss
+        self.images, self.n_images, self.context = images, n_images, context
+        self.loss = Loss(self._inputs, self._loss)
+        self.discriminator_loss = Loss(self._inputs, self._discriminator_loss)
 
     def _inputs(self, step: int, rows: slice) -> Batch:
         """Pictures, and noise for their posteriors; the variant is whether there is an adversarial term."""
-        s = self.setting
+        s = self.context
         images = self.images(batch_indices(self.n_images, s.batch_size, step, s.seed)[rows])
         sides = (side // self.vae.downscale for side in images.shape[2:])
         shape = (s.batch_size, self.vae.config.latent_channels, *sides)
         eps = torch.randn(shape, generator=generator(s.seed, "posterior", step))[rows]
-        adversarial = self.parts.discriminator is not None and step >= self.parts.adversarial_start
+        adversarial = self.weights.discriminator is not None and step >= self.weights.adversarial_start
         return Batch({"images": images, "eps": eps}, adversarial)
 
     def _reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor, Moments]:
         """(pictures, reconstructions, posterior) of a batch."""
         x = to_float(batch["images"])
-        with autocast(self.setting.device, self.setting.precision):
+        with autocast(self.context.device, self.context.precision):
             moments = self.vae.encode(x)
             moments = Moments(moments.mean.float(), moments.logvar.float())
             y = self.vae.decode(moments.sample(batch["eps"])).float()
@@ -88,19 +88,19 @@ class VAETask:
 
     def _loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """The autoencoder's loss and its terms."""
-        parts = self.parts
+        loss = self.weights
         x, y, moments = self._reconstruct(batch)
-        reconstruction = F.l1_loss(y, x) if parts.reconstruction == "l1" else F.mse_loss(y, x)
+        reconstruction = F.l1_loss(y, x) if loss.reconstruction == "l1" else F.mse_loss(y, x)
         kl = kl_divergence(moments).mean()
         terms = {"reconstruction": reconstruction, "kl": kl}
         likeness = reconstruction
-        if parts.perceptual is not None:
-            terms["perceptual"] = parts.perceptual(y, x).mean()
-            likeness = likeness + parts.perceptual_weight * terms["perceptual"]
-        total = likeness + parts.kl_weight * kl
-        if parts.discriminator is not None and batch.variant:
-            adversarial = -parts.discriminator(y).mean()
-            weight = parts.adversarial_weight * self._adaptive_weight(likeness, adversarial, len(x))
+        if loss.perceptual is not None:
+            terms["perceptual"] = loss.perceptual(y, x).mean()
+            likeness = likeness + loss.perceptual_weight * terms["perceptual"]
+        total = likeness + loss.kl_weight * kl
+        if loss.discriminator is not None and batch.variant:
+            adversarial = -loss.discriminator(y).mean()
+            weight = loss.adversarial_weight * self._adaptive_weight(likeness, adversarial, len(x))
             total = total + weight * adversarial
             terms |= {"adversarial": adversarial, "adversarial_weight": weight}
         return {"loss": total, **terms}
@@ -110,7 +110,7 @@ class VAETask:
 
         Both are those of all processes' rows; the terms are means over `rows` of them.
         """
-        last, processes = self.vae.last_layer, self.setting.processes
+        last, processes = self.vae.last_layer, self.context.processes
         g_likeness = torch.autograd.grad(likeness, last, retain_graph=True)[0]
         g_adversarial = torch.autograd.grad(adversarial, last, retain_graph=True)[0]
         norms = [processes.mean(gradient, rows).norm() for gradient in (g_likeness, g_adversarial)]
@@ -119,10 +119,10 @@ class VAETask:
 
     def _discriminator_loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """The hinge loss of the discriminator (Lim & Ye 2017): real patches above 1, reconstructed ones below -1."""
-        assert self.parts.discriminator is not None
+        assert self.weights.discriminator is not None
         with torch.no_grad():
             x, y, _ = self._reconstruct(batch)
-        real, fake = self.parts.discriminator(x), self.parts.discriminator(y)
+        real, fake = self.weights.discriminator(x), self.weights.discriminator(y)
         loss = 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
         return {"loss": loss}
 
@@ -177,12 +177,12 @@ def encode(
     def read(rows: Tensor) -> Tensor:
         return images(rows).pin_memory() if on_cuda else images(rows)
 
-    parts = batches(n_images, batch_size)
+    rows = batches(n_images, batch_size)
     with Progress(n_images, description, "image") as bar:
-        for x in in_thread(read, parts, READ_AHEAD) if on_cuda else map(read, parts):
-            given = to_float(x.to(device, non_blocking=True)) if on_cuda else to_float(x).to(device)
+        for x in in_thread(read, rows, READ_AHEAD) if on_cuda else map(read, rows):
+            pictures = to_float(x.to(device, non_blocking=True)) if on_cuda else to_float(x).to(device)
             with autocast(device, precision):
-                moments = network.encode(given)
+                moments = network.encode(pictures)
             landing.add(*moments)
             bar.update(len(x))
     return landing.all()

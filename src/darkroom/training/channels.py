@@ -36,9 +36,9 @@ class Channels:
         sums = {name: torch.zeros(c, dtype=torch.float64) for name in ("mean", "square", "variance", "logvar")}
         for rows in batches(n, AT_ONCE):
             mean, logvar = moments.mean[rows].double(), moments.logvar[rows].double()
-            parts = {"mean": mean, "square": mean.square(), "variance": logvar.exp(), "logvar": logvar}
-            for name, part in parts.items():
-                sums[name] += part.sum(dim=(0, 2, 3)).cpu()
+            values = {"mean": mean, "square": mean.square(), "variance": logvar.exp(), "logvar": logvar}
+            for name, value in values.items():
+                sums[name] += value.sum(dim=(0, 2, 3)).cpu()
         average = {name: total / (n * h * w) for name, total in sums.items()}
         of_means = (average["square"] - average["mean"].square()).clamp(min=0)
         signal: Tensor = of_means / (of_means + average["variance"])

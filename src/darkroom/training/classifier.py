@@ -10,7 +10,7 @@ from darkroom.core.device import autocast
 from darkroom.core.rng import batch_indices, generator
 from darkroom.core.tensors import batches, to_float
 from darkroom.nn.judge.classifier import ABSENT, Classifier, SelfSupervised, rotated
-from darkroom.training.engine.batches import Batch, PreparedLoss
+from darkroom.training.engine.batches import Batch, Loss
 from darkroom.training.engine.context import TrainingContext
 
 Images = Callable[[Tensor], Tensor]  # indices (n,) -> uint8 (n, C, H, W)
@@ -43,7 +43,7 @@ def label_losses(logits: list[Tensor], labels: Tensor) -> Tensor:
     return torch.stack(losses, dim=1).sum(dim=1)
 
 
-class ClassifierTask:
+class LabelLoss:
     """Pictures and their labels (N, H) int64, ABSENT where a picture does not have the attribute."""
 
     def __init__(
@@ -51,20 +51,20 @@ class ClassifierTask:
         network: Classifier,
         images: Images,
         labels: Tensor,
-        setting: TrainingContext,
+        context: TrainingContext,
     ) -> None:
         self.network, self.images, self.labels = network, images, network.targets(labels)
-        self.setting = setting
-        self.loss = PreparedLoss(self._inputs, self._loss, setting.device)
+        self.context = context
+        self.loss = Loss(self._inputs, self._loss)
 
     def _inputs(self, step: int, rows: slice) -> Batch:
-        s = self.setting
+        s = self.context
         indices = batch_indices(len(self.labels), s.batch_size, step, s.seed)
         x = augmented(to_float(self.images(indices)), s.seed, step)[rows]
         return Batch({"x": x, "labels": self.labels[indices[rows]]})
 
     def _loss(self, batch: Batch) -> Mapping[str, Tensor]:
-        with autocast(self.setting.device, self.setting.precision):
+        with autocast(self.context.device, self.context.precision):
             logits = self.network(batch["x"])
         return {"loss": label_losses(logits, batch["labels"]).mean()}
 
@@ -99,7 +99,7 @@ def labels_by_chance(train: Tensor, labels: Tensor, names: list[str]) -> dict[st
     return found
 
 
-class RotationTask:
+class RotationLoss:
     """Pictures without labels: the network learns to tell by how many quarter turns one was rotated."""
 
     def __init__(
@@ -107,21 +107,21 @@ class RotationTask:
         network: SelfSupervised,
         images: Images,
         n_images: int,
-        setting: TrainingContext,
+        context: TrainingContext,
     ) -> None:
         self.network, self.images, self.n_images = network, images, n_images
-        self.setting = setting
-        self.loss = PreparedLoss(self._inputs, self._loss, setting.device)
+        self.context = context
+        self.loss = Loss(self._inputs, self._loss)
 
     def _inputs(self, step: int, rows: slice) -> Batch:
-        s = self.setting
+        s = self.context
         indices = batch_indices(self.n_images, s.batch_size, step, s.seed)
         return Batch({"x": augmented(to_float(self.images(indices)), s.seed, step)[rows]})
 
     def _loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """The mean loss over the four turns of a batch."""
         turned, turns = rotated(batch["x"])
-        with autocast(self.setting.device, self.setting.precision):
+        with autocast(self.context.device, self.context.precision):
             logits = self.network(turned)
         return {"loss": F.cross_entropy(logits.float(), turns)}
 

@@ -17,7 +17,7 @@ from darkroom.core.rng import batch_indices
 from darkroom.core.tensors import batches, to_float
 from darkroom.nn.judge.towers import Towers
 from darkroom.nn.text.clip import CLIPTextModel
-from darkroom.training.engine.batches import Batch, PreparedLoss, never
+from darkroom.training.engine.batches import Batch, Loss, never
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.distributed import ALONE, Processes
 from darkroom.training.hard_negatives import HardNegatives, HardNegativesConfig
@@ -38,7 +38,7 @@ def contrastive_loss(logits: Tensor, same: Tensor) -> Tensor:
     return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
 
 
-class ContrastiveTask:
+class ContrastiveLoss:
     """Pictures and captions of one split.
 
     Args:
@@ -52,60 +52,58 @@ class ContrastiveTask:
         images: Images,
         input_ids: Tensor,
         rows: Tensor,
-        setting: TrainingContext,
+        context: TrainingContext,
         hard_negatives: HardNegativesConfig | None = None,
     ) -> None:
         self.towers, self.images, self.input_ids, self.rows = towers, images, input_ids, rows
-        self.setting = setting
+        self.context = context
         self.hard_negatives = (
-            HardNegatives(hard_negatives, rows, self._embed, setting.batch_size, setting.seed)
+            HardNegatives(hard_negatives, rows, self._embed, context.batch_size, context.seed)
             if hard_negatives
             else None
         )
         waits = self.hard_negatives.due if self.hard_negatives is not None else never
-        self.loss = PreparedLoss(
-            lambda step, rows: self._given(self._batch(step)[rows]), self._loss, setting.device, waits
-        )
+        self.loss = Loss(lambda step, rows: self._pairs(self._batch(step)[rows]), self._loss, waits)
 
-    def _given(self, indices: Tensor) -> Batch:
+    def _pairs(self, indices: Tensor) -> Batch:
         """Pictures `indices` (n,) and their captions."""
         captions = self.rows[indices]
         return Batch({"images": self.images(indices), "input_ids": self.input_ids[captions], "captions": captions})
 
     def _loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """The loss of some rows, all processes' together; negatives come from these rows alone."""
-        logits, same = self._logits(self.towers, batch, self.setting.processes)
+        logits, same = self._logits(self.towers, batch, self.context.processes)
         accuracy = torch.gather(same, 1, logits.argmax(dim=1, keepdim=True)).float().mean()
         return {"loss": contrastive_loss(logits, same), "accuracy": accuracy}
 
-    def memory(self) -> dict[str, Stateful]:
+    def state(self) -> dict[str, Stateful]:
         """What a checkpoint must hold of it, by name."""
         return {"hard negatives": self.hard_negatives} if self.hard_negatives is not None else {}
 
     def _batch(self, step: int) -> Tensor:
-        hard, s = self.hard_negatives, self.setting
+        hard, s = self.hard_negatives, self.context
         if hard is None or step < hard.config.start_step:
             return batch_indices(len(self.rows), s.batch_size, step, s.seed)
         return hard.batch(step)
 
     @torch.no_grad()
     def _embed(self) -> Tensor:
-        parts = []
+        found = []
         for rows in batches(len(self.input_ids), EMBED_BATCH):
-            with autocast(self.setting.device, self.setting.precision):
-                pooled = self.towers.text_model(self.input_ids[rows].to(self.setting.device)).pooled
-            parts.append(pooled.float().cpu())
-        return torch.cat(parts)
+            with autocast(self.context.device, self.context.precision):
+                pooled = self.towers.text_model(self.input_ids[rows].to(self.context.device)).pooled
+            found.append(pooled.float().cpu())
+        return torch.cat(found)
 
     def logits(self, towers: Towers, indices: Tensor, processes: Processes = ALONE) -> tuple[Tensor, Tensor]:
         """Pictures `indices` (n,) against their captions: logits (n, n), and which captions are equal (n, n) bool.
 
         With several processes, n is the number of all their pictures, and each gives its own.
         """
-        return self._logits(towers, self._given(indices).to(self.setting.device), processes)
+        return self._logits(towers, self._pairs(indices).to(self.context.device), processes)
 
     def _logits(self, towers: Towers, batch: Batch, processes: Processes) -> tuple[Tensor, Tensor]:
-        with autocast(self.setting.device, self.setting.precision):
+        with autocast(self.context.device, self.context.precision):
             pictures, texts = towers.embed_images(to_float(batch["images"])), towers.embed_texts(batch["input_ids"])
             logits = towers.compare(processes.gather(pictures), processes.gather(texts))
         captions = processes.gather(batch["captions"])
@@ -113,10 +111,10 @@ class ContrastiveTask:
 
 
 @torch.no_grad()
-def retrieval(task: ContrastiveTask, towers: Towers) -> dict[str, float]:
+def retrieval(task: ContrastiveLoss, towers: Towers) -> dict[str, float]:
     """Held-out loss and accuracy: of batches of pictures in order, how often the best caption in the batch is right."""
     losses, right = [], []
-    for indices in batches(len(task.rows), task.setting.batch_size):
+    for indices in batches(len(task.rows), task.context.batch_size):
         logits, same = task.logits(towers, indices)
         losses.append(contrastive_loss(logits, same) * len(indices))
         right.append(torch.gather(same, 1, logits.argmax(dim=1, keepdim=True)).float().sum())
@@ -142,8 +140,8 @@ def retrieval_by_chance(rows: Tensor, batch_size: int) -> dict[str, float]:
 def embed_captions(encoder: CLIPTextModel, input_ids: Tensor, device: torch.device) -> Tensor:
     """Token ids (M, L) -> what cross-attention reads, (M, L, D) fp16."""
     with Progress(len(input_ids), "embed captions", "caption") as bar:
-        parts = []
+        found = []
         for rows in batches(len(input_ids), EMBED_BATCH):
-            parts.append(encoder(input_ids[rows].to(device)).last_hidden_state.half().cpu())
+            found.append(encoder(input_ids[rows].to(device)).last_hidden_state.half().cpu())
             bar.update(len(rows))
-    return torch.cat(parts)
+    return torch.cat(found)

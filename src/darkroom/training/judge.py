@@ -28,15 +28,15 @@ from darkroom.nn.judge.classifier import JUDGES, Classifier, SelfSupervised
 from darkroom.nn.judge.towers import Towers
 from darkroom.training.classifier import (
     ROTATIONS_BY_CHANCE,
-    ClassifierTask,
-    RotationTask,
+    LabelLoss,
+    RotationLoss,
     label_accuracy,
     labels_by_chance,
     rotation_accuracy,
 )
-from darkroom.training.contrastive import ContrastiveTask, retrieval, retrieval_by_chance
+from darkroom.training.contrastive import ContrastiveLoss, retrieval, retrieval_by_chance
+from darkroom.training.engine.batches import Loss
 from darkroom.training.engine.context import TrainingContext
-from darkroom.training.engine.loop import Loss
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def make_judges(
     splits: Mapping[str, PreparedSplit],
     image: ConvTowerConfig,
     text: TrainedTextConfig,
-    setting: TrainingContext,
+    context: TrainingContext,
 ) -> Judges:
     """The judges for a data set: classifiers where there are labels, else towers where there are captions, else
     networks that tell which way up a picture is. Initial weights come from PyTorch's global generator.
@@ -111,7 +111,7 @@ def make_judges(
         DarkroomError: all pictures lie in one half.
     """
     half = {name: halves(split) for name, split in splits.items()}
-    make = _maker(info, splits, image, text, setting)
+    make = _maker(info, splits, image, text, context)
     each = {}
     for i, name in enumerate(JUDGES):
         seen = Chosen([(split, (half[of] == i).nonzero().flatten()) for of, split in splits.items()])
@@ -131,7 +131,7 @@ def _maker(
     splits: Mapping[str, PreparedSplit],
     image: ConvTowerConfig,
     text: TrainedTextConfig,
-    setting: TrainingContext,
+    context: TrainingContext,
 ) -> Callable[[Chosen], Judge]:
     """What makes a judge of its pictures."""
     if info.heads:
@@ -140,23 +140,23 @@ def _maker(
         classes = [len(head.classes) for head in info.heads]
         labelled = ClassifierSizes(in_channels=info.channels, classes=classes, absent=absent)
         spec, names = ClassifierSpec(network=image, sizes=labelled), [head.name for head in info.heads]
-        return lambda seen: _classifier(spec, names, seen, setting)
+        return lambda seen: _classifier(spec, names, seen, context)
     if info.captions:
         tokenizer = CLIPTokenizer.train(splits["train"].captions, text.vocab_size, text.max_length)
         config = TowersConfig(image=image, text=text.learnt(len(tokenizer.vocab)))
         captioned = TowersSizes(in_channels=info.channels, tokens=tokenizer.sizes)
         towers = TowersSpec(network=config, sizes=captioned)
-        return lambda seen: _towers(towers, tokenizer, seen, setting)
+        return lambda seen: _towers(towers, tokenizer, seen, context)
     pictures = SelfSupervisedSpec(network=image, sizes=PictureSizes(in_channels=info.channels))
-    return lambda seen: _selfsupervised(pictures, seen, setting)
+    return lambda seen: _selfsupervised(pictures, seen, context)
 
 
-def _selfsupervised(spec: SelfSupervisedSpec, seen: Chosen, setting: TrainingContext) -> Judge:
-    network = SelfSupervised(spec.network, spec.sizes).to(setting.device)
-    task = RotationTask(network, seen.images, len(seen), setting)
+def _selfsupervised(spec: SelfSupervisedSpec, seen: Chosen, context: TrainingContext) -> Judge:
+    network = SelfSupervised(spec.network, spec.sizes).to(context.device)
+    task = RotationLoss(network, seen.images, len(seen), context)
 
     def accuracy(trained: SelfSupervised, of: Chosen) -> Mapping[str, float]:
-        return {"rotation": rotation_accuracy(trained, of.images, len(of), setting.batch_size, setting.device)}
+        return {"rotation": rotation_accuracy(trained, of.images, len(of), context.batch_size, context.device)}
 
     def chance(of: Chosen) -> Mapping[str, float]:
         return {"rotation": ROTATIONS_BY_CHANCE}
@@ -164,12 +164,12 @@ def _selfsupervised(spec: SelfSupervisedSpec, seen: Chosen, setting: TrainingCon
     return Judge(network, "selfsupervised", spec, task.loss, accuracy, chance)
 
 
-def _classifier(spec: ClassifierSpec, names: list[str], seen: Chosen, setting: TrainingContext) -> Judge:
-    network = Classifier(spec.network, spec.sizes).to(setting.device)
-    task = ClassifierTask(network, seen.images, seen.labels, setting)
+def _classifier(spec: ClassifierSpec, names: list[str], seen: Chosen, context: TrainingContext) -> Judge:
+    network = Classifier(spec.network, spec.sizes).to(context.device)
+    task = LabelLoss(network, seen.images, seen.labels, context)
 
     def accuracy(trained: Classifier, of: Chosen) -> Mapping[str, float]:
-        return label_accuracy(trained, of.images, of.labels, names, setting.batch_size, setting.device)
+        return label_accuracy(trained, of.images, of.labels, names, context.batch_size, context.device)
 
     def chance(of: Chosen) -> Mapping[str, float]:
         return labels_by_chance(network.targets(seen.labels), network.targets(of.labels), names)
@@ -177,19 +177,19 @@ def _classifier(spec: ClassifierSpec, names: list[str], seen: Chosen, setting: T
     return Judge(network, "classifier", spec, task.loss, accuracy, chance)
 
 
-def _towers(spec: TowersSpec, tokenizer: CLIPTokenizer, seen: Chosen, setting: TrainingContext) -> Judge:
-    network = Towers(spec.network, spec.sizes).to(setting.device)
+def _towers(spec: TowersSpec, tokenizer: CLIPTokenizer, seen: Chosen, context: TrainingContext) -> Judge:
+    network = Towers(spec.network, spec.sizes).to(context.device)
 
-    def task(of: Chosen) -> ContrastiveTask:
+    def task(of: Chosen) -> ContrastiveLoss:
         texts, rows = distinct({"all": of.captions})
-        return ContrastiveTask(network, of.images, tokenizer(texts), rows["all"], setting)
+        return ContrastiveLoss(network, of.images, tokenizer(texts), rows["all"], context)
 
     def accuracy(trained: Towers, of: Chosen) -> Mapping[str, float]:
-        return {f"retrieval among {setting.batch_size}": retrieval(task(of), trained)["held_out/accuracy"]}
+        return {f"retrieval among {context.batch_size}": retrieval(task(of), trained)["held_out/accuracy"]}
 
     def chance(of: Chosen) -> Mapping[str, float]:
         _, rows = distinct({"all": of.captions})
-        by_chance = retrieval_by_chance(rows["all"], setting.batch_size)["held_out/accuracy"]
-        return {f"retrieval among {setting.batch_size}": by_chance}
+        by_chance = retrieval_by_chance(rows["all"], context.batch_size)["held_out/accuracy"]
+        return {f"retrieval among {context.batch_size}": by_chance}
 
     return Judge(network, "towers", spec, task(seen).loss, accuracy, chance, tokenizer)

@@ -1,6 +1,7 @@
 """Samples during training, decoded, with what they are samples of: the same noise and captions every time."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -15,11 +16,12 @@ from darkroom.diffusion.generate import Sampling, begin, walk
 from darkroom.diffusion.schedule import Level
 from darkroom.nn.denoiser.base import DenoisingNetwork
 from darkroom.training.unet import UNetTask, condition_for
+from darkroom.view.forward import ROWS, forward
 from darkroom.view.sheet import STRIP_COLUMNS, STRIP_ROWS, Moment, Plate, sheet, strip
 from darkroom.view.trace import Trace, evenly
 
 
-class Shown(NamedTuple):
+class LatentView(NamedTuple):
     """How latents are looked at.
 
     decode: scaled latents (N, c, h, w) -> pictures (N, C, H, W), about [-1, 1]; called once a preview, for the
@@ -40,52 +42,84 @@ class Preview(NamedTuple):
     strip: Image.Image
 
 
+@dataclass(frozen=True)
+class UNetPreviews:
+    """The `Previews` of a U-Net's training: what the process makes of held-out pictures, then samples.
+
+    n: of the samples. emit: (picture, name, step or None) -> shown and kept.
+    """
+
+    task: UNetTask
+    view: LatentView
+    sampling: Sampling
+    n: int
+    every: int
+    emit: Callable[[Image.Image, str, int | None], None]
+
+    def show_inputs(self) -> None:
+        """Noisier and noisier held-out pictures."""
+        held_out = self.task.data.held_out
+        first = torch.arange(min(ROWS, len(held_out)))
+        means = held_out.sample(first, torch.zeros(len(first), *held_out.shape))
+        words = [asked or f"held-out picture {i + 1}" for i, asked in zip(first, self.view.asked, strict=False)]
+        picture = forward(means, words, self.task.objective.schedule, self.view.decode, self.view.centre)
+        self.emit(picture, "forward", None)
+
+    def show(self, network: DenoisingNetwork, step: int, heading: str) -> None:
+        """Samples, and how the first of them came about."""
+        grid, strip = preview(network, self.task, self.view, self.sampling, self.n, heading)
+        self.emit(grid, "samples", step)
+        self.emit(strip, "denoising", step)
+
+
 @torch.no_grad()
-def preview(unet: DenoisingNetwork, task: UNetTask, shown: Shown, how: Sampling, n: int, step: int) -> Preview:
-    """n samples for the conditions of the first n held-out pictures, after `step` steps of training.
+def preview(
+    unet: DenoisingNetwork, task: UNetTask, view: LatentView, sampling: Sampling, n: int, heading: str
+) -> Preview:
+    """n samples for the conditions of the first n held-out pictures; heading: of which step the weights are.
 
     Where something is asked for, the held-out picture it was said of stands beside each sample, as the autoencoder
     gives it back. All are in one range, [-1, 1].
     """
-    n = min(n, len(task.held_out))
-    levels = how.levels(task.objective.schedule, task.objective.prediction_type)
+    held_out = task.data.held_out
+    n = min(n, len(held_out))
+    levels = sampling.levels(task.objective.schedule, task.objective.prediction_type)
     trace = Trace(evenly(len(levels), STRIP_COLUMNS), STRIP_ROWS)
-    latents = _sampled(unet, task, how, levels, n, trace)
-    asked = shown.asked[:n] if any(shown.asked) else []
-    held_out = task.held_out.sample(torch.arange(len(asked)), torch.zeros(len(asked), *task.held_out.shape))
-    noisy = [visible(x, float(levels[i].alpha), float(levels[i].sigma), shown.centre) for i, x, _ in trace]
-    parts = [latents.cpu(), held_out, *noisy, *(x0 for _, _, x0 in trace)]
-    decoded = torch.split(to_uint8(shown.decode(torch.cat(parts))), [len(part) for part in parts])
+    latents = _sampled(unet, task, sampling, levels, n, trace)
+    asked = view.asked[:n] if any(view.asked) else []
+    real_latents = held_out.sample(torch.arange(len(asked)), torch.zeros(len(asked), *held_out.shape))
+    noisy = [visible(x, float(levels[i].alpha), float(levels[i].sigma), view.centre) for i, x, _ in trace]
+    groups = [latents.cpu(), real_latents, *noisy, *(x0 for _, _, x0 in trace)]
+    decoded = torch.split(to_uint8(view.decode(torch.cat(groups))), [len(group) for group in groups])
     drawn, real, *moments = [[to_pil(picture) for picture in pictures] for pictures in decoded]
-    kept = "" if task.held_out.std is None else ", as the autoencoder keeps it"
-    heading = f"after {step} steps"
+    kept = "" if held_out.std is None else ", as the autoencoder keeps it"
     if asked:
         heading += f" · left: held-out picture{kept} · right: drawn for its caption"
     return Preview(_grid(drawn, real, asked, heading), _strip(moments, asked, levels, trace))
 
 
 def _sampled(
-    unet: DenoisingNetwork, task: UNetTask, how: Sampling, levels: list[Level], n: int, trace: Trace
+    unet: DenoisingNetwork, task: UNetTask, sampling: Sampling, levels: list[Level], n: int, trace: Trace
 ) -> Tensor:
     """n latents; the trace watches."""
-    conditioning, device, objective = task.conditioning, task.setting.device, task.objective
+    conditioning, device, objective = task.data.conditioning, task.context.device, task.objective
     condition = condition_for(unet, conditioning.given("validation", torch.arange(n)), device)
     null = condition_for(unet, conditioning.null_of(n), device)
 
     def network(x: Tensor, t: Tensor, c: Condition) -> Tensor:
-        with autocast(device, task.setting.precision):
+        with autocast(device, task.context.precision):
             output: Tensor = unet(x, t, c.context, c.class_ids)
         return output
 
     denoiser = Denoiser(network, objective.schedule, objective.prediction_type)
-    shape, seeds = task.train.shape, list(range(n))
-    x = begin(how, objective.schedule, levels, randn_each(shape, seeds, "preview").to(device))
-    trace.begin(x)
+    shape, seeds = task.data.train.shape, list(range(n))
+    x = begin(sampling, objective.schedule, levels, randn_each(shape, seeds, "preview").to(device))
+    trace.start(x)
 
     def noise(step: int) -> Tensor:
         return randn_each(shape, seeds, "preview step", step).to(device)
 
-    return walk(denoiser, how, x, levels, condition, null, noise, trace.watch)
+    return walk(denoiser, sampling, x, levels, condition, null, noise, trace.watch)
 
 
 def _grid(drawn: Sequence[Image.Image], real: Sequence[Image.Image], asked: Sequence[str], heading: str) -> Image.Image:

@@ -45,7 +45,7 @@ def forward(
         decode: from there to pictures (N, C, H, W) in [-1, 1]; called once.
         centre: what keeps its value where contrast is lowered.
     """
-    marked = [(share, process.level(share * process.latest)) for share in SHARES]
+    marked = [(fraction, process.level(fraction * process.latest)) for fraction in SHARES]
     levels = [CLEAN, *(level for _, level in marked)]
     eps = randn_each(tuple(x0.shape[1:]), list(range(len(x0))), "forward")
     noisy = [level.alpha * x0 + level.sigma * eps for level in levels]
@@ -53,12 +53,12 @@ def forward(
         pairs = list(zip(levels, noisy, strict=True))
         noisy += [visible(x, float(level.alpha), float(level.sigma), centre) for level, x in pairs]
     pictures = to_uint8(decode(torch.cat(noisy)))
-    shown = pictures.view(-1, len(levels), len(x0), *pictures.shape[1:])  # (1 or 2, levels, N, C, H, W)
+    grid = pictures.view(-1, len(levels), len(x0), *pictures.shape[1:])  # (1 or 2, levels, N, C, H, W)
     rows = []
     for i, caption in enumerate(captions):
-        for row, words in zip(shown, (caption, LOWERED), strict=False):
+        for row, words in zip(grid, (caption, LOWERED), strict=False):
             rows.append(Plate([to_pil(picture) for picture in row[:, i]], words))
-    headings = [f"{share:.0%}   α {level.alpha:.3f}   σ {level.sigma:.3f}" for share, level in marked]
+    headings = [f"{fraction:.0%}   α {level.alpha:.3f}   σ {level.sigma:.3f}" for fraction, level in marked]
     above = table(["clean", *headings], rows)
     return stacked(above, _log_snr(process, above.width))
 
@@ -72,8 +72,8 @@ def _log_snr(process: Process, width: int) -> Image.Image:
     axis.grid(alpha=0.3)
     times = process.training_times(torch.linspace(0, 1, POINTS, dtype=torch.float64)[:-1]).tolist()
     axis.plot(times, [log_snr(process.level(time)) for time in times])
-    for share in SHARES:
-        time = share * process.latest
+    for fraction in SHARES:
+        time = fraction * process.latest
         axis.axvline(time, color="grey", linestyle=":")
         axis.plot([time], [log_snr(process.level(time))], "o", color="black")
     return rasterised(figure)

@@ -136,8 +136,8 @@ def rasterised(figure: "Figure") -> Image.Image:
 
 def enlarged(picture: Image.Image) -> Image.Image:
     """RGB of PICTURE x PICTURE: small pictures keep their pixels visible, large ones shrink smoothly."""
-    how = Image.Resampling.LANCZOS if max(picture.size) > PICTURE else Image.Resampling.NEAREST
-    return picture.convert("RGB").resize((PICTURE, PICTURE), how)
+    resampling = Image.Resampling.LANCZOS if max(picture.size) > PICTURE else Image.Resampling.NEAREST
+    return picture.convert("RGB").resize((PICTURE, PICTURE), resampling)
 
 
 def _paper(width: int, height: int) -> Image.Image:

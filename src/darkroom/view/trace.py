@@ -23,7 +23,7 @@ class Trace:
         self._reached: dict[int, Tensor] = {}
         self._expected: dict[int, Tensor] = {}
 
-    def begin(self, x: Tensor) -> None:
+    def start(self, x: Tensor) -> None:
         """Keep the beginning (N, …), if it is asked for."""
         self._keep(self._reached, 0, x)
 

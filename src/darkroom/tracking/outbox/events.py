@@ -1,11 +1,11 @@
-"""What a stage tells of itself: a closed set of kinds, each a line of JSON that can be sent at any later time."""
+"""What a stage tracks: a closed set of kinds, each a line of JSON that can be sent at any later time."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-# Times are in milliseconds since 1970. Files lie in the run's logbook and are named relative to its folder.
+# Times are in milliseconds since 1970. Files lie in the run's event log and are named relative to its folder.
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,14 @@ class Outputs:
     """What the stage wrote, all relative to the folder `root`.
 
     account: a `note.Account`. sizes: bytes of each output. copied: of each output, the files that go into the run.
-    whole: the outputs of which every file does.
+    complete: the outputs of which every file does.
     """
 
     account: Mapping[str, Any]
     root: str
     sizes: Mapping[str, int]
     copied: Mapping[str, Sequence[str]]
-    whole: Sequence[str]
+    complete: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,8 @@ def from_line(line: bytes) -> Event | None:
     """The event that `to_line` made this of; None for anything else."""
     try:
         fields = json.loads(line)
+        if "whole" in fields:  # the name of `Outputs.complete` in logs of earlier versions, which may still wait
+            fields["complete"] = fields.pop("whole")
         return KINDS[fields.pop("kind")](**fields)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

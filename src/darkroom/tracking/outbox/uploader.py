@@ -1,4 +1,4 @@
-"""Sends what a stage tells to the store, in a background thread, so that no work waits for MLflow."""
+"""Uploads a stage's events to the store, in a background thread, so that no work waits for MLflow."""
 
 import threading
 import time
@@ -7,34 +7,30 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.core.errors import DarkroomError
-from darkroom.tracking.outbox.delivery import Delivery
-from darkroom.tracking.outbox.event_log import Logbook, journal
+from darkroom.tracking.outbox.event_log import EventLog, outbox_folder
 from darkroom.tracking.outbox.events import Begin, Event, Metrics
-from darkroom.tracking.outbox.journal import LATER, replay
+from darkroom.tracking.outbox.pending import LATER, replay
+from darkroom.tracking.outbox.upload import Upload
 from darkroom.tracking.outputs import keep_outputs
-from darkroom.tracking.store import AwayError, Store, first_line, warn
+from darkroom.tracking.store import Store, UnavailableError, first_line, warn, web_address
 
 SEND_EVERY = 2.0  # seconds that metrics wait to be sent together, and between attempts while a server is away
 LEAVE_AFTER = 5.0  # seconds after the stage's end, while a server is away
 
 
-class Sender:
-    """Notes a run's events in its logbook, opens the store and sends them, in their order.
+class Uploader:
+    """Writes a run's events to its log, opens the store and uploads them, in their order.
 
     A server that goes away costs the stage nothing: events wait on disk until it is back, at the latest in a later
     stage. Neither does a full disk, but the events of that time.
     """
 
-    def __init__(self, begin: Begin) -> None:
-        """Begin a run.
-
-        Raises:
-            DarkroomError: the journal cannot be written.
-        """
+    def __init__(self, start: Begin) -> None:
+        """Begin a run."""
         self.failure: DarkroomError | None = None  # why the run could not be begun
-        self._logbook = Logbook.create(begin)
+        self._event_log = EventLog.create(start)
         self._store: Store | None = None
-        self._told, self._finished = threading.Event(), threading.Event()
+        self._wakeup, self._finished = threading.Event(), threading.Event()
         self._leave_at = float("inf")
         self._complete = True
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
@@ -42,56 +38,43 @@ class Sender:
 
     @property
     def run(self) -> str | None:
-        """The run's id, once the store knows of it."""
-        return self._logbook.run
+        return self._event_log.run
 
     @property
     def page(self) -> str | None:
         """The address of its page, once there is one."""
         if self._store is None or self.run is None:
             return None
-        return f"{self._store.web_address()}/{self._store.run_link(self.run)}"
+        return f"{web_address(self._store.address)}/{self._store.run_link(self.run)}"
 
     def put(self, event: Event) -> None:
-        """Have `event` sent, soon; returns at once.
-
-        Raises:
-            DarkroomError: the run could not be begun.
-        """
+        """Have `event` sent, soon; returns at once."""
         if self.failure is not None:
             raise self.failure
         try:
-            self._logbook.append(event)
+            self._event_log.append(event)
         except OSError as error:
-            self._lose(error)
-        except ValueError:  # interrupted at the very end, when all was sent and the logbook closed
+            self._report_loss(error)
+        except ValueError:  # interrupted at the very end, when all was sent and the log closed
             return
         if not isinstance(event, Metrics):
-            self._told.set()
+            self._wakeup.set()
 
     def keep(self, name: str, write: Callable[[Path], Any]) -> str | None:
-        """Have `write` make a file called `name`, for an event to name; None where it cannot be written.
-
-        Raises:
-            DarkroomError: the run could not be begun.
-        """
+        """Have `write` make a file called `name`, for an event to name; None where it cannot be written."""
         if self.failure is not None:
             raise self.failure
         try:
-            return self._logbook.keep(name, write)
+            return self._event_log.keep(name, write)
         except OSError as error:
-            self._lose(error)
+            self._report_loss(error)
             return None
 
     def finish(self, within: float | None = None) -> None:
-        """Wait until everything is sent, or for a moment, where the store is away; `within`: seconds at most.
-
-        Raises:
-            DarkroomError: the run could not be begun.
-        """
+        """Wait until everything is sent, or for a moment, where the store is away; `within`: seconds at most."""
         self._leave_at = time.monotonic() + LEAVE_AFTER
         self._finished.set()
-        self._told.set()
+        self._wakeup.set()
         self._thread.join(within)
         if self.failure is not None:
             raise self.failure
@@ -101,38 +84,38 @@ class Sender:
             self._send_all()
         except DarkroomError as error:
             self.failure = error
-            self._logbook.remove()
+            self._event_log.remove()
 
     def _send_all(self) -> None:
-        delivery: Delivery | None = None
+        upload: Upload | None = None
         while True:
-            self._told.clear()
-            last = self._finished.is_set()  # asked before the logbook is read: nothing is told after it
+            self._wakeup.clear()
+            last = self._finished.is_set()  # asked before the log is read: nothing is added after it
             try:
-                if delivery is None:
+                if upload is None:
                     self._store = Store()
                     _send_earlier(self._store)
-                    delivery = Delivery(self._logbook, self._store, fresh=True)
-                delivery.advance()
+                    upload = Upload(self._event_log, self._store, fresh=True)
+                upload.advance()
                 if last:
-                    return self._logbook.remove()
-            except (AwayError, OSError) as error:
+                    return self._event_log.remove()
+            except (UnavailableError, OSError) as error:
                 if last and time.monotonic() > self._leave_at:
-                    return self._leave(first_line(error))
-            self._told.wait(SEND_EVERY)
+                    return self._leave_for_later(first_line(error))
+            self._wakeup.wait(SEND_EVERY)
 
-    def _leave(self, reason: str) -> None:
+    def _leave_for_later(self, reason: str) -> None:
         try:
-            keep_outputs(self._logbook)
+            keep_outputs(self._event_log)
         except OSError as error:
-            warn(f"{self._logbook.folder}: no room for the outputs ({error}); their files may be missing in the run")
-        warn(f"{reason}; this run waits in {self._logbook.folder}; {LATER}")
-        self._logbook.release()
+            warn(f"{self._event_log.folder}: no room for the outputs ({error}); their files may be missing in the run")
+        warn(f"{reason}; this run waits in {self._event_log.folder}; {LATER}")
+        self._event_log.release()
 
-    def _lose(self, error: OSError) -> None:
+    def _report_loss(self, error: OSError) -> None:
         if self._complete:
             self._complete = False
-            warn(f"{self._logbook.folder}: cannot be written ({error}); this run will be incomplete")
+            warn(f"{self._event_log.folder}: cannot be written ({error}); this run will be incomplete")
 
 
 def _send_earlier(store: Store) -> None:
@@ -144,5 +127,5 @@ def _send_earlier(store: Store) -> None:
     if done.sent:
         warn(f"runs of earlier stages sent now: {len(done.sent)}")
     if done.waiting:
-        warn(f"{done.reason}; runs of earlier stages that wait in {journal()}: {done.waiting}; {LATER}")
+        warn(f"{done.reason}; runs of earlier stages that wait in {outbox_folder()}: {done.waiting}; {LATER}")
     return None

@@ -1,14 +1,14 @@
-"""Inputs of a step that are known before it: made ahead by a thread, and copied without waiting for the device."""
+"""What a loss is computed from: batches that are made before their step, and copied without waiting for the device."""
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-AHEAD = 4  # steps whose inputs may be made before their turn
+from darkroom.core.ahead import in_thread
+
+AHEAD = 4  # steps whose batches may be made before their turn
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Batch:
         """In memory from which CUDA copies while the host goes on."""
         return Batch({name: x.pin_memory() for name, x in self.tensors.items()}, self.variant)
 
-    def room(self, device: torch.device) -> "Batch":
+    def empty_on(self, device: torch.device) -> "Batch":
         """Uninitialised tensors on `device` for a batch such as this one."""
         return Batch({name: torch.empty_like(x, device=device) for name, x in self.tensors.items()}, self.variant)
 
@@ -51,62 +51,62 @@ class Batch:
         return self.variant, shapes
 
 
+Batches = Iterable[Iterable[Batch]]  # of a step: by phase, then by micro-batch
+
+
 def never(step: int) -> bool:
     """No step."""
     return False
 
 
 @dataclass(frozen=True)
-class PreparedLoss:
-    """A loss in two halves, so that the first can be done ahead; called as a whole it is a `loop.Loss`.
+class Loss:
+    """A loss in two halves, so that the first can be done ahead.
 
-    inputs: (step, rows) -> the batch, on the CPU. It draws every random number, by generators of its own.
-    compute: the batch on `device` -> {"loss": what is minimised, other terms}, without reading a value back.
+    inputs: (step, rows) -> the batch of these rows of the step's global batch, on the CPU. It draws every random
+        number, by generators of its own.
+    compute: the batch, on the device -> {"loss": what is minimised, other terms for the log}, without reading a value.
     waits: whether the inputs of a step depend on the weights, and so can be made in their turn only.
     """
 
     inputs: Callable[[int, slice], Batch]
     compute: Callable[[Batch], Mapping[str, Tensor]]
-    device: torch.device
     waits: Callable[[int], bool] = never
 
+    @classmethod
+    def of(cls, terms: Callable[[int, slice], Mapping[str, Tensor]]) -> "Loss":
+        """Of a function of step and rows, which makes its batch itself."""
+        return cls(
+            lambda step, rows: Batch({}, (step, rows.start, rows.stop)),
+            lambda batch: terms(batch.variant[0], slice(*batch.variant[1:])),  # type: ignore[index]
+        )
+
     def __call__(self, step: int, rows: slice) -> Mapping[str, Tensor]:
-        return self.compute(self.inputs(step, rows).to(self.device))
+        """Both halves, on the CPU."""
+        return self.compute(self.inputs(step, rows))
 
 
-class Feeder:
-    """Gives what `make` makes of each step, most of it made ahead by one thread.
+def made_in_turn(
+    losses_of: Callable[[int], Sequence[Loss]], micro_batches: Sequence[slice], steps: range, device: torch.device
+) -> Generator[Batches]:
+    """The batches of each step on `device`, each made when it is asked for.
 
     Args:
-        make: a function of the step, and of nothing that changes before a step for which `waits` is true.
+        losses_of: step -> the losses of the phases that take part in it.
+        micro_batches: the rows of each.
     """
-
-    def __init__(
-        self, make: Callable[[int], list[list[Batch]]], waits: Callable[[int], bool], pool: ThreadPoolExecutor
-    ):
-        self._make, self._waits, self._pool = make, waits, pool
-        self._ahead: dict[int, Future[list[list[Batch]]]] = {}
-
-    def get(self, step: int, end: int) -> list[list[Batch]]:
-        """Those of `step`; the thread goes on with the next ones before `end`."""
-        future = self._ahead.pop(step, None)
-        made = self._make(step) if future is None else future.result()
-        for later in range(step + 1, min(step + 1 + AHEAD, end)):
-            if self._waits(later):
-                break
-            if later not in self._ahead:
-                self._ahead[later] = self._pool.submit(self._make, later)
-        return made
+    for step in steps:
+        yield ((loss.inputs(step, rows).to(device) for rows in micro_batches) for loss in losses_of(step))
 
 
-@contextmanager
-def feeder(
-    make: Callable[[int], list[list[Batch]]], waits: Callable[[int], bool], device: torch.device
-) -> Iterator[Feeder]:
-    """A `Feeder` for work on `device`, whose thread ends with the block."""
-    own = device.type == "cuda" and device.index is not None
-    pool = ThreadPoolExecutor(1, "batches", *((torch.cuda.set_device, (device,)) if own else ()))
-    try:
-        yield Feeder(make, waits, pool)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+def made_ahead(
+    losses_of: Callable[[int], Sequence[Loss]], micro_batches: Sequence[slice], steps: range, device: torch.device
+) -> Generator[Batches]:
+    """The same in pinned memory, for work on `device`, most of them made before their turn by a thread."""
+
+    def make(step: int) -> Batches:
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)
+        return [[loss.inputs(step, rows).pinned() for rows in micro_batches] for loss in losses_of(step)]
+
+    return in_thread(make, steps, AHEAD, lambda step: any(loss.waits(step) for loss in losses_of(step)))

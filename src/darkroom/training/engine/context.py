@@ -1,4 +1,4 @@
-"""What all training tasks are told: how much at once, from which seed, how exactly, where."""
+"""What all parts of a training share: how much at once, from which seed, how exactly, where."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from darkroom.training.engine.distributed import ALONE, Processes
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """batch_size: samples of a whole step, over all its parts and processes. seed: of everything random."""
+    """batch_size: samples of a whole step, over all its micro-batches and processes. seed: of everything random."""
 
     batch_size: int
     seed: int

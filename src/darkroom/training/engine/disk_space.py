@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from darkroom.config.paths import ARTIFACTS
 from darkroom.core.checkpoint import KEPT, Stateful
 from darkroom.core.dvc_settings import DVC, cache_root
 from darkroom.core.errors import DarkroomError
@@ -17,36 +18,35 @@ from darkroom.core.progress import readable_size
 from darkroom.training.engine.best import Best
 from darkroom.training.engine.muon import Muon
 
-OUTPUTS = Path("artifacts")
 PICTURES = 16 * 2**20  # bytes of a stage's reports
 MOMENTS = {Muon: 1}  # values that an optimiser remembers of each weight, where these are not AdamW's two
 
 
 @dataclass(frozen=True)
 class Need:
-    """bytes of what will lie in the folder `place`, which need not be there yet."""
+    """bytes of what will lie in the `folder`, which need not be there yet."""
 
     what: str
-    place: Path
+    folder: Path
     bytes: float
 
     def __str__(self) -> str:
         return f"{self.what} {readable_size(self.bytes)}"
 
 
-def state_bytes(parts: Mapping[str, Stateful]) -> float:
-    """What a checkpoint of `parts` will take, also where moments and best weights are not made before the first step.
+def state_bytes(state: Mapping[str, Stateful]) -> float:
+    """What a checkpoint of `state` will take, also where moments and best weights are not made before the first step.
 
-    parts: as `Checkpoints` saves them, of which some have `optimizers`, and "ema" is the average.
+    state: as `Checkpoints` saves them, of which some have `optimizers`, and "ema" is the average.
     """
-    total = sum(tensor_bytes(part.state_dict()) for part in parts.values())
-    for part in parts.values():
-        for optimizer in getattr(part, "optimizers", ()):
+    total = sum(tensor_bytes(one.state_dict()) for one in state.values())
+    for one in state.values():
+        for optimizer in getattr(one, "optimizers", ()):
             if not optimizer.state:
                 of_each = MOMENTS.get(type(optimizer), 2)
                 total += of_each * sum(p.nbytes for group in optimizer.param_groups for p in group["params"])
-        if isinstance(part, Best) and not tensor_bytes(part.state_dict()) and "ema" in parts:
-            total += tensor_bytes(parts["ema"].state_dict())
+        if isinstance(one, Best) and not tensor_bytes(one.state_dict()) and "ema" in state:
+            total += tensor_bytes(state["ema"].state_dict())
     return total
 
 
@@ -57,19 +57,21 @@ def tensor_bytes(state: Mapping[str, Any]) -> float:
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
-def check_disk(description: str, state: float, outputs: float, checkpoints: Path | None, place: Path = OUTPUTS) -> None:
+def check_disk(
+    description: str, state: float, outputs: float, checkpoints: Path | None, folder: Path = ARTIFACTS
+) -> None:
     """Print on stderr what a training will need, and where.
 
     Args:
         state: bytes of a checkpoint; see `state_bytes`.
         outputs: bytes of the weights that are handed on.
         checkpoints: the folder of this training's; what lies there already is counted as had. None: there are none.
-        place: the folder of the outputs. DVC keeps a copy of them in its cache, if this is a project of DVC's.
+        folder: of the outputs. DVC keeps a copy of them in its cache, if this is a project of DVC's.
 
     Raises:
         DarkroomError: a file system has less room; nothing has been done.
     """
-    needs = [Need("outputs", place, outputs + PICTURES)]
+    needs = [Need("outputs", folder, outputs + PICTURES)]
     if DVC.is_dir():
         needs.append(Need("DVC's copy of them", cache_root(), outputs + PICTURES))
     if checkpoints is not None:
@@ -80,23 +82,23 @@ def check_disk(description: str, state: float, outputs: float, checkpoints: Path
     print(f"{description}: needs {total} of disk: {', '.join(map(str, needs))}", file=sys.stderr, flush=True)
     systems: dict[int, list[Need]] = {}
     for need in needs:
-        systems.setdefault(_existing(need.place).stat().st_dev, []).append(need)
-    for together in systems.values():
-        _check(description, together)
+        systems.setdefault(_existing(need.folder).stat().st_dev, []).append(need)
+    for on_one in systems.values():
+        _check(description, on_one)
 
 
 def _check(description: str, needs: Sequence[Need]) -> None:
     """Whether what lies on one file system has room there."""
-    free, wanted = shutil.disk_usage(_existing(needs[0].place)).free, sum(need.bytes for need in needs)
+    free, wanted = shutil.disk_usage(_existing(needs[0].folder)).free, sum(need.bytes for need in needs)
     if wanted > free:
         raise DarkroomError(
-            f"{', '.join(str(need.place) for need in needs)}: {description} needs {readable_size(wanted)} there "
+            f"{', '.join(str(need.folder) for need in needs)}: {description} needs {readable_size(wanted)} there "
             f"({', '.join(map(str, needs))}), and {readable_size(free)} is free; make room (dvc gc --workspace takes "
             "old outputs from DVC's cache), or move the project or the cache to a larger disk (docs/scaling-out.md)"
         )
 
 
-def _existing(place: Path) -> Path:
+def _existing(path: Path) -> Path:
     """The folder itself, or the nearest one above it that is there."""
-    place = place.absolute()
-    return next(folder for folder in (place, *place.parents) if folder.exists())
+    path = path.absolute()
+    return next(folder for folder in (path, *path.parents) if folder.exists())

@@ -30,7 +30,7 @@ LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 class Company(Protocol):
     """Whoever brings the processes of a training together."""
 
-    def meeting(self) -> AbstractContextManager[Path]:
+    def rendezvous(self) -> AbstractContextManager[Path]:
         """All processes are there while the block runs; gives a path, the same for all, for a file to meet at."""
         ...
 
@@ -56,8 +56,8 @@ class Processes:
         """Whether this is the one that writes and speaks."""
         return self.rank == 0
 
-    def parts(self, batch_size: int, accumulation: int) -> list[slice]:
-        """The rows that this process takes of each of `accumulation` parts of a batch.
+    def micro_batches(self, batch_size: int, accumulation: int) -> list[slice]:
+        """The rows that this process takes of each of the `accumulation` micro-batches of a batch.
 
         Raises:
             DarkroomError: too few rows for all processes.
@@ -65,14 +65,14 @@ class Processes:
         pieces = accumulation * self.size
         if self.size > 1 and batch_size < pieces:
             raise DarkroomError(
-                f"processes = {self.size}: a batch of {batch_size} in {accumulation} parts has no row for each of "
-                "them; take fewer processes or parts, or larger batches"
+                f"processes = {self.size}: a batch of {batch_size} in {accumulation} micro-batches has no row for "
+                "each of them; take fewer processes, less accumulation, or larger batches"
             )
         edges = [round(i * batch_size / pieces) for i in range(pieces + 1)]
         return [slice(a, b) for a, b in pairwise(edges)][self.rank :: self.size]
 
     @contextmanager
-    def together(self, step: int, networks: Sequence[nn.Module]) -> Iterator[Path | None]:
+    def distributed(self, step: int, networks: Sequence[nn.Module]) -> Iterator[Path | None]:
         """Train in this block, from step `step` on; in a process that does not lead, nothing comes after it.
 
         Gives the path at which several processes meet, beside which they can leave word for each other.
@@ -89,7 +89,7 @@ class Processes:
                     f"processes = {self.size}: {type(network).__name__} has batch norms, whose statistics each process "
                     "would take from its own rows; set DARKROOM_PROCESSES=1"
                 )
-        with self.company.meeting() as path:
+        with self.company.rendezvous() as path:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)  # not open to the network
             dist.init_process_group(
                 "nccl" if self.device.type == "cuda" else "gloo",
@@ -110,9 +110,9 @@ class Processes:
             return
         for bucket in _buckets([p.grad for p in parameters if p.grad is not None]):
             total = self._reduce(torch.cat([gradient.reshape(-1) for gradient in bucket]))
-            parts = torch.split(total, [gradient.numel() for gradient in bucket])
-            for gradient, part in zip(bucket, parts, strict=True):
-                gradient.copy_(part.view(gradient.shape))
+            sums = torch.split(total, [gradient.numel() for gradient in bucket])
+            for gradient, summed in zip(bucket, sums, strict=True):
+                gradient.copy_(summed.view(gradient.shape))
 
     def sum_values(self, values: Tensor) -> Tensor:
         """Each value summed over the processes, in place; all have as many in the same order."""
@@ -144,7 +144,7 @@ class Processes:
                 "stays so, set DARKROOM_PROCESSES=1"
             )
 
-    def _reduce(self, x: Tensor, how: str = "sum") -> Tensor:
+    def _reduce(self, x: Tensor, operation: str = "sum") -> Tensor:
         """The sum or the maximum of `x` over all processes, in its place.
 
         Raises:
@@ -152,7 +152,7 @@ class Processes:
         """
         assert self.company is not None
         try:
-            dist.all_reduce(x, dist.ReduceOp.SUM if how == "sum" else dist.ReduceOp.MAX)
+            dist.all_reduce(x, dist.ReduceOp.SUM if operation == "sum" else dist.ReduceOp.MAX)
         except RuntimeError as error:
             lost = f"the processes of this training lost each other ({str(error).splitlines()[0]}); run again"
             raise DarkroomError(self.company.who_left() or lost) from None
@@ -172,14 +172,14 @@ class _Gather(torch.autograd.Function):
         processes._reduce(counts)
         start = int(counts[: processes.rank].sum())
         ctx.rows, ctx.processes = slice(start, start + len(x)), processes
-        whole = x.new_zeros(int(counts.sum()), *x.shape[1:])
-        whole[ctx.rows] = x
-        return processes._reduce(whole)
+        gathered = x.new_zeros(int(counts.sum()), *x.shape[1:])
+        gathered[ctx.rows] = x
+        return processes._reduce(gathered)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        whole = ctx.processes._reduce(gradients[0].clone(memory_format=torch.contiguous_format))
-        return whole[ctx.rows], None
+        gradient = ctx.processes._reduce(gradients[0].clone(memory_format=torch.contiguous_format))
+        return gradient[ctx.rows], None
 
 
 def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:

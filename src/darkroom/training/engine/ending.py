@@ -45,15 +45,15 @@ class Ending:
         self._leads = True
 
     @contextmanager
-    def watched(self, leads: bool, meeting: Path | None) -> Iterator[None]:
+    def watched(self, leads: bool, rendezvous: Path | None) -> Iterator[None]:
         """Training goes on in this block.
 
         Args:
             leads: whether this process may be asked; the others learn it from that one.
-            meeting: a path that all processes of the training share; None where there is one process.
+            rendezvous: a path that all processes of the training share; None where there is one process.
         """
         self._leads = leads
-        self._shared = None if meeting is None else meeting.with_name(f"{meeting.name}.ends")
+        self._shared = None if rendezvous is None else rendezvous.with_name(f"{rendezvous.name}.ends")
         with self._request.listening() if leads and self._request is not None else nullcontext():
             yield
 

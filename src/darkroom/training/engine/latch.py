@@ -21,27 +21,26 @@ def exact(device: torch.device) -> torch.dtype:
 class Measured:
     """What one phase measured in a step, still on the device.
 
-    prefix: of its values' names in the log. values: (len(names),); the last is the gradient's norm.
+    phase: its name, the prefix of its values' names in the log. values: (len(names),); the last is the gradient's norm.
     """
 
-    prefix: str
+    phase: str
     names: Sequence[str]
     values: Tensor
-    learning_rate: float
 
 
 class Values(Mapping[str, float]):
     """The values of a step by their names; the device is waited for when one is looked at, and not before."""
 
-    def __init__(self, measured: Sequence[Measured]) -> None:
-        self._measured, self._known = measured, dict[str, float]()
+    def __init__(self, measured: Sequence[Measured], learning_rates: Mapping[str, float]) -> None:
+        self._measured, self._rates, self._known = measured, learning_rates, dict[str, float]()
 
     def _read(self) -> dict[str, float]:
         if not self._known:
-            for part in self._measured:
-                found = dict(zip(part.names, part.values.tolist(), strict=True))
-                found["learning_rate"] = part.learning_rate
-                self._known |= {f"{part.prefix}_{k}" if part.prefix else k: value for k, value in found.items()}
+            for of in self._measured:
+                found = dict(zip(of.names, of.values.tolist(), strict=True))
+                found["learning_rate"] = self._rates[of.phase]
+                self._known |= {f"{of.phase}_{k}" if of.phase else k: value for k, value in found.items()}
         return self._known
 
     def __getitem__(self, name: str) -> float:
@@ -65,29 +64,29 @@ class Latch:
         self._dtype = exact(device)
         self._step = torch.zeros((), dtype=self._dtype, device=device)
         self._first = torch.zeros(2 + MOST, dtype=self._dtype, device=device)  # its step, its phase, their values
-        self._names: dict[int, Sequence[str]] = {}
+        self._names: dict[str, Sequence[str]] = {}  # by phase, which is a number by its place here
 
     @property
     def open(self) -> Tensor:
         """1 until it closes, then 0: what updates are multiplied with."""
         return 1 - self.closed.to(self._dtype)
 
-    def begin(self, step: int) -> None:
+    def start(self, step: int) -> None:
         """Step `step` is at work."""
         self._step.fill_(step)
 
-    def judge(self, phase: int, names: Sequence[str], values: Tensor) -> None:
-        """Close if one of the values (len(names),) of a phase is not finite."""
-        self._names[phase] = names
+    def judge(self, measured: Measured) -> None:
+        """Close if one of a phase's values is not finite."""
+        values, n = measured.values, len(measured.names)
+        self._names[measured.phase] = measured.names
+        number = list(self._names).index(measured.phase)
         bad = (~values.isfinite().all()).float()
-        found = torch.cat(
-            [self._step.view(1), values.new_full((1,), phase), values, values.new_zeros(MOST - len(names))]
-        )
+        found = torch.cat([self._step.view(1), values.new_full((1,), number), values, values.new_zeros(MOST - n)])
         self._first.copy_(torch.where(bad * (1 - self.closed) > 0, found, self._first))
         self.closed.copy_(torch.maximum(self.closed, bad))
 
-    def check(self, rate: Callable[[int, int], float]) -> None:
-        """Wait for the device, and refuse to go on if it has closed.
+    def check(self, rate: Callable[[str, int], float]) -> None:
+        """Wait for the device, and refuse to continue if it has closed.
 
         Args:
             rate: (phase, step) -> the learning rate.
@@ -97,14 +96,14 @@ class Latch:
         """
         if not bool(self.closed):
             return
-        step, phase, *values = self._first.tolist()
-        names = self._names[int(phase)]
+        step, number, *values = self._first.tolist()
+        phase, names = list(self._names.items())[int(number)]
         found = dict(zip(names, values, strict=False))
         last = {"loss": 1, NORM: 2}  # a term that is not finite says more than the sum it is in
         name = next(n for n in sorted(names, key=lambda n: last.get(n, 0)) if not _finite(found[n]))
         said = "gradient norm" if name == NORM else name
         raise DarkroomError(
-            f"step {int(step)}: {said} is {found[name]} at learning rate {rate(int(phase), int(step)):g}; stopped "
+            f"step {int(step)}: {said} is {found[name]} at learning rate {rate(phase, int(step)):g}; stopped "
             "before the update: lower the learning rate, or use precision fp32"
         )
 

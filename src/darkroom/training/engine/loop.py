@@ -1,89 +1,162 @@
-"""The training loop: the algorithm, and nothing else. Logging, validation and samples are hooks."""
+"""The training loop: every step from its batches to the update. What is done between steps are hooks."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from darkroom.core import device as devices
 from darkroom.core.checkpoint import Checkpoints, Stateful
 from darkroom.core.progress import Progress
+from darkroom.training.engine.batches import Batches, Loss, made_ahead, made_in_turn
 from darkroom.training.engine.compiling import compile_networks
 from darkroom.training.engine.disk_space import check_disk, state_bytes, tensor_bytes
 from darkroom.training.engine.distributed import ALONE, Processes
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.ending import Ending
-from darkroom.training.engine.latch import Latch
-from darkroom.training.engine.phase import Loss, Phase
-from darkroom.training.engine.steps import Steps
+from darkroom.training.engine.graphs import Graphs, Update
+from darkroom.training.engine.latch import NORM, Latch, Measured, Values, exact
+from darkroom.training.engine.phase import Phase
 
 Hook = Callable[[int, Mapping[str, float]], None]  # (steps done, the values of the last one)
-__all__ = ["Hook", "Loss", "Phase", "train"]
+__all__ = ["Hook", "Loop", "Loss", "Phase"]
 
 
-def train(
+@dataclass(frozen=True)
+class Loop:
+    """Minimises the losses of all phases for `steps` steps of `batch_size` samples; `run` does it.
+
+    steps: over which the learning rate runs.
+    accumulation: micro-batches of a step, whose gradients are summed.
+    hooks: called after every step. They get its values unread: who looks at one waits for the device.
+    read_every: numbers of steps after whose multiples the values may be read, for the log or before a validation;
+        between them the device is not waited for.
+    checkpoints: where to resume from, if there is one, and where to save.
+    state: what else a checkpoint holds, hooks above all, by name.
+    processes: who share the rows. Hooks run in the one that leads; for the others all ends with `run`.
+    ending: after which step it ends; hooks learn it from there. None: after `steps`.
+    """
+
+    phases: Sequence[Phase]
+    ema: EMA[Any]
+    _: KW_ONLY
+    steps: int
+    batch_size: int
+    description: str
+    accumulation: int = 1
+    hooks: Sequence[Hook] = ()
+    read_every: Sequence[int] = (1,)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints.none)
+    state: Mapping[str, Stateful] = field(default_factory=dict)
+    processes: Processes = ALONE
+    ending: Ending | None = None
+
+    def run(self) -> None:
+        """Train from the newest checkpoint, or the beginning, to the end.
+
+        Raises:
+            Interrupted: the end was asked for.
+            DarkroomError: the disk has no room for what a training writes; or a loss or gradient was not finite at a
+                step since the values were last read. No weight, moment or average has been moved from that step on, and
+                no checkpoint written.
+        """
+        processes, checkpoints, ending = self.processes, self.checkpoints, self.ending or Ending(self.steps)
+        state = {f"phase {i}": phase for i, phase in enumerate(self.phases)} | {"ema": self.ema, **self.state}
+        micro_batches = processes.micro_batches(self.batch_size, self.accumulation)
+        if processes.leads and checkpoints.folder is not None:
+            bytes_of_outputs = tensor_bytes(self.ema.state_dict())
+            check_disk(self.description, state_bytes(state), bytes_of_outputs, checkpoints.folder)
+        first = checkpoints.resume(state, ending.step)
+        networks = [phase.network for phase in self.phases]
+        compile_networks(networks, devices.runtime().compile, self.steps)
+        hooks = ending.around(self.hooks if processes.leads else ())
+        latch = Latch(self.phases[0].device)
+        update = self._update(latch, micro_batches)
+        with (
+            processes.distributed(first, networks) as rendezvous,
+            Progress(ending.step, self.description, training=True) as bar,
+            checkpoints.interruption.deferred(),
+            ending.watched(processes.leads, rendezvous),
+            self._batches(micro_batches, range(first, ending.step)) as batches,
+        ):
+            bar.start_at(first)
+            step, last_read = first, dict[str, float]()
+            while step < (end := ending.after(step)):
+                bar.total = end
+                phases = self._active(step)
+                rates = {phase.name: phase.rate(step, self.steps) for phase in phases}
+                for phase in phases:
+                    phase.set_rate(rates[phase.name])
+                self.ema.set_weight((step + 1) * self.batch_size, self.batch_size)
+                latch.start(step)
+                values = Values(update(phases, next(batches)), rates)
+                step += 1
+                if step == end or any(step % every == 0 for every in self.read_every):
+                    latch.check(self._rate)
+                    last_read = {"loss": values["loss"]}
+                for hook in hooks:
+                    hook(step, values)
+                bar.update(1, **last_read)
+                checkpoints.after(step, state, end, partial(latch.check, self._rate))
+
+    def _active(self, step: int) -> list[Phase]:
+        return [phase for phase in self.phases if step >= phase.start]
+
+    def _rate(self, phase: str, step: int) -> float:
+        return next(one.rate(step, self.steps) for one in self.phases if one.name == phase)
+
+    def _batches(self, micro_batches: Sequence[slice], steps: range) -> closing[Generator[Batches]]:
+        make = made_ahead if on_cuda(self.phases) else made_in_turn
+        losses = lambda step: [phase.loss for phase in self._active(step)]  # noqa: E731
+        return closing(make(losses, micro_batches, steps, self.phases[0].device))
+
+    def _update(self, latch: Latch, micro_batches: Sequence[slice]) -> Update:
+        weights = [(rows.stop - rows.start) / self.batch_size for rows in micro_batches]
+        one = partial(update, weights=weights, ema=self.ema, processes=self.processes, latch=latch)
+        capture = devices.runtime().cuda_graphs and self.processes.size == 1
+        return Graphs(one, capture) if on_cuda(self.phases) else one
+
+
+def on_cuda(phases: Sequence[Phase]) -> bool:
+    """Whether batches are made ahead and copied while the device is at work."""
+    return all(phase.device.type == "cuda" for phase in phases)
+
+
+def update(
     phases: Sequence[Phase],
-    ema: EMA[Any],
+    batches: Batches,
     *,
-    steps: int,
-    batch_size: int,
-    accumulation: int,
-    hooks: Sequence[Hook],
-    description: str,
-    read_every: Sequence[int] = (1,),
-    checkpoints: Checkpoints | None = None,
-    remembered: Mapping[str, Stateful] | None = None,
-    processes: Processes = ALONE,
-    ending: Ending | None = None,
-) -> None:
-    """Minimise the losses of all phases for `steps` steps of `batch_size` samples, in `accumulation` parts each.
+    weights: Sequence[float],
+    ema: EMA[Any],
+    processes: Processes,
+    latch: Latch,
+) -> list[Measured]:
+    """One update of every phase from its micro-batches, then of the average; the device is not waited for.
+
+    Nothing moves once the latch has closed, as it does at the first value that is not finite.
 
     Args:
-        steps: over which the learning rate runs.
-        hooks: called after every step. They get its values unread: who looks at one waits for the device.
-        read_every: numbers of steps after whose multiples the values may be read, for the log or before a validation;
-            between them the device is not waited for.
-        checkpoints: where to go on from, if there is one, and where to save. None: nowhere.
-        remembered: what else has a memory, hooks above all, by name.
-        processes: who share the rows. Hooks run in the one that leads; for the others all ends here.
-        ending: after which step it ends; hooks learn it from there. None: after `steps`.
-
-    Raises:
-        Interrupted: the end was asked for.
-        DarkroomError: the disk has no room for what a training writes; or a loss or gradient was not finite at a step
-            since the values were last read. No weight, moment or average has been moved from that step on, and no
-            checkpoint written.
+        weights: of each micro-batch in the batch: its share of the rows.
     """
-    state: dict[str, Stateful] = {f"phase {i}": phase for i, phase in enumerate(phases)} | {"ema": ema}
-    state |= remembered or {}
-    checkpoints = checkpoints or Checkpoints.none()
-    parts = processes.parts(batch_size, accumulation)
-    ending = ending or Ending(steps)
-    if processes.leads and checkpoints.folder is not None:
-        check_disk(description, state_bytes(state), tensor_bytes(ema.state_dict()), checkpoints.folder)
-    first = checkpoints.resume(state, ending.step)
-    together = processes.together(first, [phase.network for phase in phases])
-    hooks = ending.around(hooks if processes.leads else ())
-    settings = devices.runtime()
-    compile_networks([phase.network for phase in phases], settings.compile, steps)
-    making = Steps(
-        phases, ema, steps, parts, batch_size, processes, Latch(phases[0].device), capture=settings.cuda_graphs
-    )
-    with (
-        together as meeting,
-        Progress(ending.step, description, training=True) as bar,
-        checkpoints.interruption.deferred(),
-        ending.watched(processes.leads, meeting),
-        making.begun(),
-    ):
-        bar.start_at(first)
-        step, shown = first, dict[str, float]()
-        while step < (end := ending.after(step)):
-            bar.total = end
-            values = making.make(step, end)
-            step += 1
-            if step == end or any(step % every == 0 for every in read_every):
-                making.check()
-                shown = {"loss": values["loss"]}
-            for hook in hooks:
-                hook(step, values)
-            bar.update(1, **shown)
-            checkpoints.after(step, state, end, making.check)
+    measured = []
+    for phase, micro_batches in zip(phases, batches, strict=True):
+        phase.network.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        for batch, weight in zip(micro_batches, weights, strict=True):
+            terms = phase.loss.compute(batch)
+            (terms["loss"] * weight).backward()  # type: ignore[no-untyped-call]
+            for name, term in terms.items():
+                value = term.detach().to(phase.device, exact(phase.device)) * weight
+                sums[name] = sums[name] + value if name in sums else value
+        processes.sum_gradients(phase.network.parameters())
+        values = processes.sum_values(torch.stack(list(sums.values())))
+        values = torch.cat([values, phase.clip_gradient().to(values).view(1)])
+        measured.append(Measured(phase.name, (*sums, NORM), values))
+        latch.judge(measured[-1])
+        phase.move(latch.closed)
+    ema.move(latch)
+    return measured

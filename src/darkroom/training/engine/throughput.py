@@ -90,8 +90,8 @@ class Throughput:
         log: what to tell: a tracked run's `metrics`, and nothing that writes an output.
     """
 
-    def __init__(self, per_sample: float, every: int, setting: TrainingContext, log: Log) -> None:
-        self.per_sample, self.every, self.setting, self.log = per_sample, every, setting, log
+    def __init__(self, per_sample: float, every: int, context: TrainingContext, log: Log) -> None:
+        self.per_sample, self.every, self.context, self.log = per_sample, every, context, log
         self._mark: float | None = None
         self._at = self._steps = 0
         self._seconds = 0.0
@@ -114,7 +114,7 @@ class Throughput:
         self._mark = time.perf_counter()
 
     def _speed(self) -> dict[str, float]:
-        s = self.setting
+        s = self.context
         samples = self._steps * s.batch_size / max(self._seconds, 1e-9)
         if self._peak is None:
             self._peak = s.processes.size * peak(s.device, s.precision)

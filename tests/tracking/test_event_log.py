@@ -1,4 +1,4 @@
-"""A run's logbook: all that a stage told is in it, in order, whatever became of the stage."""
+"""A run's event log: every event of a stage is in it, in order, whatever became of the stage."""
 
 import os
 import random
@@ -7,8 +7,7 @@ import signal
 from collections.abc import Callable
 from types import ModuleType
 
-from darkroom.tracking.outbox.delivery import TOGETHER, _together
-from darkroom.tracking.outbox.event_log import EVENTS, Logbook
+from darkroom.tracking.outbox.event_log import EVENTS, EventLog
 from darkroom.tracking.outbox.events import (
     Begin,
     End,
@@ -21,7 +20,8 @@ from darkroom.tracking.outbox.events import (
     from_line,
     to_line,
 )
-from darkroom.tracking.outbox.journal import pending
+from darkroom.tracking.outbox.pending import pending
+from darkroom.tracking.outbox.upload import BATCH, _batches
 
 
 def in_child(work: Callable[[], None]) -> int:
@@ -71,22 +71,28 @@ def test_an_event_is_one_line_and_comes_back_as_it_was() -> None:
         assert from_line(line) is None
 
 
+def test_the_outputs_of_an_earlier_version_are_read() -> None:
+    """Catches runs that wait while Darkroom is updated, and arrive without their outputs."""
+    outputs = Outputs({}, "/root", {"a": 1}, {"a": ["a"]}, ["a"])
+    assert from_line(to_line(outputs).replace(b'"complete"', b'"whole"')) == outputs
+
+
 def test_what_is_sent_together_is_everything_in_order(waiting: ModuleType) -> None:
     draw = random.Random(1)
     events = [waiting.begin("portions"), *(some_event(draw) for _ in range(300))]
-    logbook = Logbook.create(waiting.begin("portions"))
+    event_log = EventLog.create(waiting.begin("portions"))
     for event in events[1:]:
-        logbook.append(event)
-    portions = list(_together(logbook))
+        event_log.append(event)
+    portions = list(_batches(event_log))
     assert [event for portion, _ in portions for event in portion] == events
     for portion, _ in portions:
         points = sum(len(event.values) for event in portion if isinstance(event, Metrics))
-        assert len(portion) == 1 or (points <= TOGETHER and all(isinstance(event, Metrics) for event in portion))
+        assert len(portion) == 1 or (points <= BATCH and all(isinstance(event, Metrics) for event in portion))
     assert any(len(portion) > 1 for portion, _ in portions)
     sizes = {after: len(portion) for portion, after in portions}
-    logbook.note("run", sorted(sizes)[9], ended=False)
-    assert list(_together(logbook)) == portions[10:], "goes on where it stopped"
-    logbook.release()
+    event_log.save_progress("run", sorted(sizes)[9], ended=False)
+    assert list(_batches(event_log)) == portions[10:], "goes on where it stopped"
+    event_log.release()
 
 
 def test_a_line_torn_anywhere_costs_that_line_only(waiting: ModuleType) -> None:
@@ -109,18 +115,18 @@ def test_a_torn_line_is_gone_before_the_next_is_written(waiting: ModuleType) -> 
     folder = waiting.left(waiting.begin("torn"))
     with (folder / EVENTS).open("ab") as file:
         file.write(b'{"kind": "met')
-    logbook = Logbook.take(folder)
-    assert logbook is not None
-    logbook.append(End("KILLED", waiting.NOW))
-    logbook.release()
+    event_log = EventLog.claim(folder)
+    assert event_log is not None
+    event_log.append(End("KILLED", waiting.NOW))
+    event_log.release()
     assert waiting.told(folder) == [waiting.begin("torn"), End("KILLED", waiting.NOW)]
 
 
 def test_a_stage_killed_with_signal_9_leaves_all_it_told(waiting: ModuleType) -> None:
     def work() -> None:
-        logbook = Logbook.create(waiting.begin("killed"))
+        event_log = EventLog.create(waiting.begin("killed"))
         for step in range(500):
-            logbook.append(Metrics(step, waiting.NOW, {"loss": 1 / (step + 1)}))
+            event_log.append(Metrics(step, waiting.NOW, {"loss": 1 / (step + 1)}))
         os.kill(os.getpid(), signal.SIGKILL)
 
     assert in_child(work) == signal.SIGKILL
@@ -134,14 +140,14 @@ def test_a_stage_killed_with_signal_9_leaves_all_it_told(waiting: ModuleType) ->
 def test_a_full_disk_costs_what_is_told_meanwhile(waiting: ModuleType) -> None:
     def work() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        logbook = Logbook.create(waiting.begin("full"))
+        event_log = EventLog.create(waiting.begin("full"))
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
         refused = 0
         for step in range(100):
             if step == 90:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
             try:
-                logbook.append(Metrics(step, waiting.NOW, {"loss": 1.0}))
+                event_log.append(Metrics(step, waiting.NOW, {"loss": 1.0}))
             except OSError:
                 refused += 1
         os._exit(0 if refused > 50 else 2)
@@ -155,8 +161,8 @@ def test_a_full_disk_costs_what_is_told_meanwhile(waiting: ModuleType) -> None:
 
 
 def test_a_stage_at_work_is_left_alone(waiting: ModuleType) -> None:
-    logbook = Logbook.create(waiting.begin("at work"))
+    event_log = EventLog.create(waiting.begin("at work"))
     assert pending() == []
-    assert Logbook.take(logbook.folder) is None
-    logbook.release()
+    assert EventLog.claim(event_log.folder) is None
+    event_log.release()
     assert [found.stage for found in pending()] == ["at work"]

@@ -5,21 +5,29 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from darkroom.audit.evidence import REPAIR, REPAIR_ALL, MatchedRuns
 from darkroom.audit.findings import Finding, short, some
-from darkroom.audit.testimony import REPAIR, REPAIR_ALL, MatchedRuns
 from darkroom.core.artifact import file_hash, folder_hash
 from darkroom.serving.model_folder import CODE
 from darkroom.serving.registry import MODEL
-from darkroom.tracking import database, keeping
-from darkroom.tracking.address import artifacts_address, named
-from darkroom.tracking.columns import experiment_tags
+from darkroom.tracking import database, record_sync
+from darkroom.tracking.address import artifacts_address, tracking_uri
 from darkroom.tracking.database import EXPERIMENT, Tables
 from darkroom.tracking.differences import additions, differences, is_deleted
 from darkroom.tracking.process import is_running
 from darkroom.tracking.query import RunQuery
-from darkroom.tracking.records import FOLDER, PLACES, Record, made_at, own_artifacts, read_record, tagged
-from darkroom.tracking.repository import known
+from darkroom.tracking.records import (
+    FOLDER,
+    SUBFOLDERS,
+    Record,
+    creation_time,
+    current_record,
+    own_artifacts,
+    tagged_digest,
+)
+from darkroom.tracking.repository import git_text_or_none
 from darkroom.tracking.sources import CONTENT
+from darkroom.tracking.ui_columns import experiment_tags
 
 READY = 2  # as MLflow's database has it, of a registered pipeline's folder that is complete
 OPEN = ("RUNNING", "SCHEDULED")
@@ -27,25 +35,25 @@ Thing = tuple[str, str]  # kind and key, see database.BELONGS
 
 
 @dataclass
-class Held:
-    """witness: the open store. everything: whether runs and copies that dvc.lock does not name are looked at, too.
+class StoreAudit:
+    """query: the open store. everything: whether runs and copies that dvc.lock does not name are looked at, too.
 
-    contents: the hashes of what dvc.lock's stages wrote. told: the runs that made it, by stage. find: a file with an
-    md5. unvouched: what was seen and nobody vouches for; filled while findings are asked for.
+    contents: the hashes of what dvc.lock's stages wrote. evidence: the runs that made it, by stage. find: a file with
+    an md5. unvouched: what was seen and nobody vouches for; filled while findings are asked for.
     """
 
-    witness: RunQuery
+    query: RunQuery
     everything: bool
     contents: Collection[str]
-    told: Mapping[str, MatchedRuns]
-    find: keeping.Find
+    evidence: Mapping[str, MatchedRuns]
+    find: record_sync.Find
     unvouched: list[str] = field(default_factory=list)
-    _named: set[Path] = field(default_factory=set)
+    _reported: set[Path] = field(default_factory=set)
     _before: list[str] = field(default_factory=list)  # what is older than records
 
     def findings(self) -> Iterator[Finding]:
         """What is otherwise than recorded, what has no record, and which records are not as they were."""
-        if (tables := self.witness.tables) is None:
+        if (tables := self.query.tables) is None:
             self.unvouched.append("runs, models and files on a server, but for what dvc.lock asks of a run")
             return
         yield from self._experiment(tables)
@@ -61,24 +69,26 @@ class Held:
 
     def repair(self) -> Iterator[str]:
         """Have MLflow hold what the records say, and take away what is in none; each thing done, in words."""
-        if self.witness.tables is None:
+        if self.query.tables is None:
             return
-        yield from self._repair_experiment(self.witness.tables)
-        tables = self.witness.tables
+        yield from self._repair_experiment(self.query.tables)
+        tables = self.query.tables
         yield from self._repair_records(tables)
-        book = self.witness.book
+        records = self.query.records
         for kind, key in self._scope(tables):
-            record, now = book.latest.get((kind, key)), read_record(tables, kind, key)
+            record, now = records.latest.get((kind, key)), current_record(tables, kind, key)
             called = self._called(kind, key, record or now)
             if record is None:
-                dangling = key not in self._makers and tagged(tables.rows(kind, key), kind) and not is_deleted(now)
+                dangling = (
+                    key not in self._makers and tagged_digest(tables.rows(kind, key), kind) and not is_deleted(now)
+                )
                 if dangling or self._is_made_up(kind, key, now, tables):
-                    keeping.take_away(tables, kind, key)
+                    record_sync.delete(tables, kind, key)
                     yield f"{called} has no record, and is deleted in MLflow"
             elif (kind == "copy" or not is_deleted(now)) and (
                 differences(record, now) or self._wrong_tag(tables, record)
             ):
-                lost = keeping.restore(tables, record, self.find)
+                lost = record_sync.restore(tables, record, self.find)
                 yield f"{called} is as recorded again" + (
                     f", but for files that nobody has: {some([*lost])}" if lost else ""
                 )
@@ -86,22 +96,22 @@ class Held:
     @cached_property
     def _makers(self) -> dict[str, str]:
         """The runs that made what dvc.lock has: {id: stage}."""
-        return {told.maker.id: stage for stage, told in self.told.items() if told.maker}
+        return {evidence.maker.id: stage for stage, evidence in self.evidence.items() if evidence.maker}
 
     def _runs(self, tables: Tables) -> list[str]:
-        recorded = (key for kind, key in self.witness.book.latest if kind == "run")
+        recorded = (key for kind, key in self.query.records.latest if kind == "run")
         return list(dict.fromkeys((*tables.keys("run"), *recorded)))
 
     def _scope(self, tables: Tables) -> list[Thing]:
         """What is looked at: the rows of all models and versions, and of runs and copies those that matter or all."""
-        book = self.witness.book
+        records = self.query.records
         models, versions, copies = (
-            list(dict.fromkeys((*tables.keys(kind), *(key for one, key in book.latest if one == kind))))
+            list(dict.fromkeys((*tables.keys(kind), *(key for one, key in records.latest if one == kind))))
             for kind in ("model", "version", "copy")
         )
         runs = self._runs(tables) if self.everything else [*self._makers]
         if not self.everything:
-            unnamed = [key for key in copies if ("copy", key) not in book.latest]
+            unnamed = [key for key in copies if ("copy", key) not in records.latest]
             matter = [self._copy_of(tables, key) for key in versions if self._matters(tables, key)]
             copies = [key for key in copies if key in unnamed or key in matter]
         kinds = {"run": runs, "model": models, "version": versions, "copy": copies}
@@ -109,26 +119,26 @@ class Held:
 
     def _matters(self, tables: Tables, version: str) -> bool:
         """Whether a version is of dvc.lock's contents, or an alias names it."""
-        record = self.witness.book.latest.get(("version", version))
+        record = self.query.records.latest.get(("version", version))
         rows = record.rows if record else tables.rows("version", version)
         content = [row["value"] for row in rows.get("model_version_tags", []) if row["key"] == CONTENT]
         aliases = [
             f"{row['name']}/{row['version']}"
-            for record in self.witness.book.latest.values()
+            for record in self.query.records.latest.values()
             for row in record.rows.get("registered_model_aliases", [])
         ]
         return version in aliases or version in tables.aliased() or any(one in self.contents for one in content)
 
     def _copy_of(self, tables: Tables, version: str) -> str:
-        record = self.witness.book.latest.get(("version", version))
+        record = self.query.records.latest.get(("version", version))
         rows = (record.rows if record else tables.rows("version", version)).get("model_versions", [])
         return str(rows[0]["source"]).removeprefix("models:/") if rows else ""
 
     def _thing(self, tables: Tables, kind: str, key: str) -> Iterator[Finding]:
-        record, now = self.witness.book.latest.get((kind, key)), read_record(tables, kind, key)
+        record, now = self.query.records.latest.get((kind, key)), current_record(tables, kind, key)
         called, here = self._called(kind, key, record or now), self._stages(kind, key)
-        tag = tagged(tables.rows(kind, key), kind)
-        if tag and tag not in self.witness.book.digests:
+        tag = tagged_digest(tables.rows(kind, key), kind)
+        if tag and tag not in self.query.records.digests:
             yield self._lost(tables, kind, key, tag, called)
             return
         if record is None:
@@ -155,7 +165,8 @@ class Held:
         if not now.rows or is_deleted(now) or _is_open(now):
             return
         if kind == "copy" and self._is_half_made(tables, now):
-            if self._nobody_works_at(now):
+            tags = {row["tag_key"]: row["tag_value"] for row in now.rows.get("logged_model_tags", [])}
+            if is_running(tags, shared=False) is not True:
                 what = "was not registered to its end, and no version names it"
                 yield Finding("half registered", called, what, "darkroom register", here)
             return
@@ -164,7 +175,7 @@ class Held:
         elif self._is_made_up(kind, key, now, tables):
             what = "left no record, though others of its time did: it may be made up"
             yield Finding("not recorded", called, what, self._command(kind, key), here)
-        elif here and self._is_maker_without(kind, key, now):
+        elif here and self._should_have_record(now):
             what = "left no record, though others of its time did"
             yield Finding("not recorded", called, what, f"dvc repro -f -s {here[0]}", here)
         elif here:
@@ -177,31 +188,25 @@ class Held:
         """Whether a thing without a record should have one, and nothing here builds on it."""
         if not now.rows or is_deleted(now) or _is_open(now) or key in self._makers:
             return False
-        if kind == "copy":
-            return not self._is_half_made(tables, now) and made_at(now.rows) >= self.witness.book.began(kind)
-        return made_at(now.rows) >= self.witness.book.began(kind)
+        return not (kind == "copy" and self._is_half_made(tables, now)) and self._should_have_record(now)
 
-    def _is_maker_without(self, kind: str, key: str, now: Record) -> bool:
-        return kind == "run" and key in self._makers and made_at(now.rows) >= self.witness.book.began(kind)
+    def _should_have_record(self, now: Record) -> bool:
+        return creation_time(now.rows) >= self.query.records.began(now.kind)
 
     def _is_half_made(self, tables: Tables, now: Record) -> bool:
         row = now.rows["logged_models"][0]
         named_by = [self._copy_of(tables, version) for version in tables.keys("version")]
         return row["status"] != READY or row["model_id"] not in named_by
 
-    def _nobody_works_at(self, now: Record) -> bool:
-        tags = {row["tag_key"]: row["tag_value"] for row in now.rows.get("logged_model_tags", [])}
-        return is_running(tags, shared=False) is not True
-
     def _wrong_tag(self, tables: Tables, record: Record) -> bool:
-        return tagged(tables.rows(record.kind, record.key), record.kind) != record.digest
+        return tagged_digest(tables.rows(record.kind, record.key), record.kind) != record.digest
 
     def _lost(self, tables: Tables, kind: str, key: str, digest: str, called: str) -> Finding:
         """That the record of a thing is gone or damaged, and how it comes back."""
-        file, here = FOLDER / PLACES[kind] / f"{digest}.json", self._stages(kind, key)
-        self._named.add(file)
+        file, here = FOLDER / SUBFOLDERS[kind] / f"{digest}.json", self._stages(kind, key)
+        self._reported.add(file)
         what = f"the record of {called} is {'damaged' if file.exists() else 'gone'}"
-        if keeping.rebuilt(tables, kind, key, digest, self.witness.book) is not None:
+        if record_sync.rebuild_record(tables, kind, key, digest, self.query.records) is not None:
             return Finding("lost record", str(file), what, _from_git(file) or self._command(kind, key), here)
         what += ", and MLflow does not say any more what stood in it"
         remedy = f"rm -f {file} && dvc repro -f -s {here[0]}" if here else f"rm -f {file} && {self._command(kind, key)}"
@@ -209,41 +214,41 @@ class Held:
 
     def _files_of_records(self, tables: Tables) -> Iterator[Finding]:
         """Records that are damaged, that git has and the disk has not, or of which two tell of the same thing."""
-        book = self.witness.book
-        gone = (known("ls-files", "--deleted", "--", str(FOLDER)) or "").splitlines()
-        for file in dict.fromkeys(file for file in (*book.damaged, *map(Path, gone)) if file not in self._named):
-            what = "is not what its name says" if file in book.damaged else "is gone, and git has it"
+        records = self.query.records
+        gone = (git_text_or_none("ls-files", "--deleted", "--", str(FOLDER)) or "").splitlines()
+        for file in dict.fromkeys(file for file in (*records.damaged, *map(Path, gone)) if file not in self._reported):
+            what = "is not what its name says" if file in records.damaged else "is gone, and git has it"
             yield Finding("lost record", str(file), what, _from_git(file) or REPAIR)
-        for record in book.rivals:
-            both = book.latest[record.kind, record.key], record
+        for record in records.conflicting:
+            both = records.latest[record.kind, record.key], record
             kept = [one for one in both if _from_git(one.file)]
             forged = [one.file for one in both if one not in kept]
             called, here = self._called(record.kind, record.key, record), self._stages(record.kind, record.key)
             remedy = f"rm -f {' '.join(map(str, forged))}"
             if not kept:
                 remedy += f" && dvc repro -f -s {here[0]}" if here else f" && {REPAIR}"
-            what = f"two records tell of {called}, and neither follows the other"
+            what = f"two records describe {called}, and neither follows the other"
             yield Finding("lost record", str(record.file), what, remedy, here)
 
     def _repair_records(self, tables: Tables) -> Iterator[str]:
         """Write damaged and lost records again, as far as MLflow says what stood in them; take damaged ones away."""
         changed = False
         for kind, key in self._scope(tables):
-            digest = tagged(tables.rows(kind, key), kind)
-            if digest and digest not in self.witness.book.digests:
-                file = FOLDER / PLACES[kind] / f"{digest}.json"
-                if record := keeping.rebuilt(tables, kind, key, digest, self.witness.book):
+            digest = tagged_digest(tables.rows(kind, key), kind)
+            if digest and digest not in self.query.records.digests:
+                file = FOLDER / SUBFOLDERS[kind] / f"{digest}.json"
+                if record := record_sync.rebuild_record(tables, kind, key, digest, self.query.records):
                     file.unlink(missing_ok=True)
                     record.save()
                     changed = True
                     yield f"the record {file} is there again"
-        for file in self.witness.book.damaged:
-            if not _from_git(file) and keeping.is_damaged(file):
+        for file in self.query.records.damaged:
+            if not _from_git(file) and record_sync.is_damaged(file):
                 file.unlink(missing_ok=True)
                 changed = True
                 yield f"{file} was not what its name says, and is gone"
         if changed:
-            self.witness.refresh()
+            self.query.refresh()
 
     def _experiment(self, tables: Tables) -> Iterator[Finding]:
         """The experiment that all runs are in, whose rows follow from the code and from where the project lies."""
@@ -263,7 +268,7 @@ class Held:
             f"tag {key} is not what it should be" for key, value in experiment_tags().items() if tags.get(key) != value
         )
         here = artifacts_address(own_artifacts())
-        if not named() and tables.location != here and tables.keeps_runs_below(here):
+        if not tracking_uri() and tables.location != here and tables.keeps_runs_below(here):
             yield f"artifact_location is {tables.location}, but its runs keep theirs here"
 
     def _repair_experiment(self, tables: Tables) -> Iterator[str]:
@@ -272,20 +277,18 @@ class Held:
         known_as = tables.experiment if tables.experiment is not None else self._experiment_of_records()
         assert known_as is not None
         database.name_experiment(tables.file, known_as)
-        self.witness.follow()
-        assert self.witness.tables is not None
-        rows = self.witness.tables.rows("experiment", str(known_as))
+        self.query.follow()
+        assert self.query.tables is not None
+        rows = self.query.tables.rows("experiment", str(known_as))
         kept = [row for row in rows.get("experiment_tags", []) if row["key"] not in experiment_tags()]
-        own = [{"key": key, "value": value, "experiment_id": known_as} for key, value in experiment_tags().items()]
-        database.put_back(tables.file, "experiment", str(known_as), {**rows, "experiment_tags": kept + own})
+        tags = [{"key": key, "value": value, "experiment_id": known_as} for key, value in experiment_tags().items()]
+        database.put_back(tables.file, "experiment", str(known_as), {**rows, "experiment_tags": kept + tags})
         yield f"the experiment {EXPERIMENT} is as it should be"
 
     def _experiment_of_records(self) -> int | None:
-        runs = (record.rows["runs"][0] for record in self.witness.book.latest.values() if record.kind == "run")
+        runs = (record.rows["runs"][0] for record in self.query.records.latest.values() if record.kind == "run")
         ids = (
-            run["experiment_id"]
-            for run in runs
-            if self.witness.tables and self.witness.tables.lifecycle(run["run_uuid"])
+            run["experiment_id"] for run in runs if self.query.tables and self.query.tables.lifecycle(run["run_uuid"])
         )
         return next(iter(ids), None)
 
@@ -314,12 +317,16 @@ def _wrong_copy(now: Record) -> str:
     if now.files is None or not content:
         return ""
     inside = [name for name in now.files if name.startswith("artifacts/")]
-    parts = {name.split("/", 2)[2]: now.files[name] for name in inside if name.count("/") > 1}
-    if folder_hash(parts) != content[0]:
+    files = {name.split("/", 2)[2]: now.files[name] for name in inside if name.count("/") > 1}
+    if folder_hash(files) != content[0]:
         return f"its files are not the content {short(content[0])} that it names"
     return "" if now.files.get(CODE.name) == file_hash(CODE) else f"{CODE.name} is not this Darkroom's"
 
 
 def _from_git(file: Path) -> str:
     """The command that brings a file back from git; empty where git has no such file."""
-    return f"git checkout HEAD -- {file}" if known("cat-file", "-e", f"HEAD:./{file.as_posix()}") is not None else ""
+    return (
+        f"git checkout HEAD -- {file}"
+        if git_text_or_none("cat-file", "-e", f"HEAD:./{file.as_posix()}") is not None
+        else ""
+    )

@@ -34,7 +34,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return error.__cause__ is not None and is_out_of_memory(error.__cause__)
 
 
-def knobs(stage: str, params: Params) -> list[str]:
+def remedies(stage: str, params: Params) -> list[str]:
     """What lowers the memory that a stage needs, by what the parameters and the runtime settings are now.
 
     First what changes no result, then what changes rounding alone, then the rest.
@@ -47,9 +47,9 @@ def knobs(stage: str, params: Params) -> list[str]:
     recomputes |= stage == "train_unet" and params.train_unet.unet.kind in RECOMPUTED
     if recomputes and not runtime().checkpoint_activations:
         found.append("DARKROOM_CHECKPOINT_ACTIVATIONS=1 (the same numbers)")
-    parts, size = getattr(section, "accumulation", None), getattr(section, "batch_size", 1)
-    if parts is not None and parts < size:
-        found.append(f"{stage}.accumulation: {min(2 * parts, size)} (the same step up to rounding)")
+    accumulation, size = getattr(section, "accumulation", None), getattr(section, "batch_size", 1)
+    if accumulation is not None and accumulation < size:
+        found.append(f"{stage}.accumulation: {min(2 * accumulation, size)} (the same step up to rounding)")
     if getattr(section, "precision", None) == "fp32":
         found.append(f"{stage}.precision: bf16")
     if size > 1:
@@ -71,11 +71,10 @@ def peak(device: torch.device) -> tuple[float, float]:
 
 
 @contextmanager
-def told(stage: str, params: Params, device: torch.device, checkpoints: Checkpoints) -> Iterator[None]:
-    """Around the work of a stage: what is no fault of the code but of the machine's means becomes one line.
+def explain_shortages(stage: str, params: Params, device: torch.device, checkpoints: Checkpoints) -> Iterator[None]:
+    """Around the work of a stage: a lack of memory or of a kernel becomes one line.
 
-    Raises:
-        DarkroomError: memory ran out; or there is no deterministic kernel for something, and it was to be so.
+    Raises DarkroomError: memory ran out; or there is no deterministic kernel for something, and it was to be so.
     """
     try:
         yield
@@ -94,8 +93,8 @@ def _line(stage: str, params: Params, device: torch.device, checkpoints: Checkpo
     used, there = peak(device)
     saved = checkpoints.newest
     again = "nothing is saved yet" if saved is None else f"step {saved} is saved"
-    on = "" if saved is None else "; dvc repro goes on from it with the same parameters, anew with others"
+    on = "" if saved is None else "; dvc repro resumes from it with the same parameters, anew with others"
     return (
         f"out of memory on {device}: {readable_size(used)} of {readable_size(there)} used at most; {again}{on}; "
-        f"less is needed with {', or '.join(knobs(stage, params))} (darkroom params check --memory estimates it)"
+        f"less is needed with {', or '.join(remedies(stage, params))} (darkroom params check --memory estimates it)"
     )

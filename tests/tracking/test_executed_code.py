@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from darkroom.config.stage_spec import StageSpec, read_stage_specs
-from darkroom.tracking.ran import DEFINITION, FRAME, OUTSIDE, START, changed_since, stray_code
+from darkroom.config.stage_spec import StageSpec, read_stage_specs, stage_specs
+from darkroom.tracking.executed_code import DEFINITION, FRAME, OUTSIDE, START, changed_since, stray_code
 
 ROOT = Path(__file__).parents[2]
 ENTRY = {
@@ -87,7 +87,7 @@ def test_nothing_beside_a_stage_is_imported_in_place_of_another(tmp_path: Path, 
     (tmp_path / "stages" / f"{name}.py").write_text("print('beside')\n")
     script = tmp_path / "stages" / "a.py"
     script.write_text(
-        f"import darkroom.startup\nimport importlib.util\nprint(importlib.util.find_spec({name!r}).origin)\n"
+        f"import darkroom.runner.startup\nimport importlib.util\nprint(importlib.util.find_spec({name!r}).origin)\n"
     )
     for called in ("stages/a.py", str(script)):
         said = python(*options, called, at=tmp_path)
@@ -97,10 +97,10 @@ def test_nothing_beside_a_stage_is_imported_in_place_of_another(tmp_path: Path, 
 
 TELL = """
 import json
-from darkroom.project import read_places
-from darkroom.ran import Ran
+from darkroom.config.stage_spec import read_stage_specs
+from darkroom.tracking.executed_code import ExecutedCode
 import darkroom.tracking.repository
-print(json.dumps(Ran(read_places(open("{entry}").read())["a"]).tags()))
+print(json.dumps(ExecutedCode(read_stage_specs(open("{entry}").read())["a"]).tags()))
 """
 
 
@@ -133,16 +133,18 @@ def test_what_was_imported_is_told_by_where_it_comes_from(tmp_path: Path) -> Non
 def test_what_starts_stages_is_told_with_its_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     code = (
-        "import json, darkroom.tracking.repository\nfrom darkroom.project import places\nfrom darkroom.ran import Ran\n"
+        "import json, darkroom.tracking.repository\nfrom darkroom.config.stage_spec import stage_specs\n"
+        "from darkroom.tracking.executed_code import ExecutedCode\n"
     )
-    code += "print(json.dumps(Ran(places()['train_vae']).tags()))"
+    code += "print(json.dumps(ExecutedCode(stage_specs()['train_vae']).tags()))"
     frame = json.loads(json.loads(python("-P", "-c", code, at=ROOT))[FRAME])
     assert {
         "src/darkroom/__init__.py",
         "src/darkroom/config/stage_spec.py",
         "src/darkroom/tracking/repository.py",
     } <= frame.keys()
-    assert not [name for name in frame if name.startswith("src/darkroom/core/")]  # a dependency
+    named = stage_specs()["train_vae"].code
+    assert not [name for name in frame if {Path(name), *Path(name).parents} & set(named)], "a dependency"
     assert changed_since(frame) == []
     assert changed_since({**frame, "src/darkroom/config/stage_spec.py": "0" * 12, "src/darkroom/gone.py": "0"}) == [
         "src/darkroom/config/stage_spec.py",

@@ -25,8 +25,8 @@ class Scan:
     """What lies at a path.
 
     folder: whether it is one. files: by POSIX name relative to it, "" for a file itself; they include what systems left
-    there and DVC counts. foreign: what is neither file nor folder, or stands above the path and is no folder, with its
-    kind in words. hidden: what .dvcignore keeps from DVC. left: what file managers and systems left there, by whether
+    there and DVC counts. foreign: what is neither file nor folder, or a file above the path, with its kind in
+    words. hidden: what .dvcignore keeps from DVC. left: what file managers and systems left there, by whether
     DVC counts it: {path: counted}.
     """
 
@@ -37,7 +37,7 @@ class Scan:
     left: dict[Path, bool] = field(default_factory=dict)
 
     @property
-    def own(self) -> dict[str, Path]:
+    def counted(self) -> dict[str, Path]:
         """The files without those that a system left."""
         return {name: file for name, file in self.files.items() if not (name and left_by_system(name.split("/")))}
 
@@ -50,7 +50,7 @@ def kind(path: Path) -> str | None:
         return None
     if stat.S_ISLNK(mode):
         return f"a link to {path.readlink()}"
-    return WORDS.get(stat.S_IFMT(mode), "no file")
+    return WORDS.get(stat.S_IFMT(mode), "of an unknown kind")
 
 
 def foreign(path: Path, wanted: str = "a file") -> str | None:
@@ -74,14 +74,14 @@ def scan(path: Path, ignored: Sequence[str], kept: Callable[[Path], bool]) -> Sc
         found = "a folder" if path.is_dir() else "a file"
     if found == "a folder":
         looked = Scan(folder=True)
-        _walk(path, "", ignored, kept, looked)
+        _scan_folder(path, "", ignored, kept, looked)
         return looked
     if found == "a file":
         return Scan(files={"": path})
     return Scan(foreign={path: found})
 
 
-def _walk(folder: Path, prefix: str, ignored: Sequence[str], kept: Callable[[Path], bool], found: Scan) -> None:
+def _scan_folder(folder: Path, prefix: str, ignored: Sequence[str], kept: Callable[[Path], bool], found: Scan) -> None:
     with os.scandir(folder) as listed:
         entries = sorted(listed, key=lambda entry: entry.name)
     for entry in entries:
@@ -94,7 +94,7 @@ def _walk(folder: Path, prefix: str, ignored: Sequence[str], kept: Callable[[Pat
         if unseen:
             continue
         if entry.is_dir(follow_symlinks=False):
-            _walk(path, f"{name}/", ignored, kept, found)
+            _scan_folder(path, f"{name}/", ignored, kept, found)
         elif entry.is_file(follow_symlinks=False) or (entry.is_symlink() and kept(path)):
             found.files[name] = path
         else:

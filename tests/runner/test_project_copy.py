@@ -10,7 +10,7 @@ import pytest
 
 from darkroom.config.params import load
 from darkroom.core.errors import DarkroomError
-from darkroom.runner.copies import link_what_is_outside, programs_of_python_first
+from darkroom.runner.project_copy import link_untracked, programs_of_python_first
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,7 +19,7 @@ def test_the_code_that_runs_is_the_code_that_is_hashed(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
     script = tmp_path / "stage.py"
     script.write_text(
-        "import sys, darkroom\nfrom darkroom.copies import run_own_code\n"
+        "import sys, darkroom\nfrom darkroom.runner.project_copy import run_own_code\n"
         "print('start'); run_own_code(); print(darkroom.__file__, *sys.argv[1:])"
     )
     done = subprocess.run(
@@ -40,7 +40,7 @@ def test_a_process_begins_again_once_at_most(flags: list[str], tmp_path: Path) -
     shutil.copytree(ROOT / "src", place / "src", ignore=shutil.ignore_patterns("__pycache__"))
     (place / "stage.py").write_text(
         f"import sys; sys.path.append({str(ROOT / 'src')!r})\nimport darkroom\n"
-        "from darkroom.copies import run_own_code\nfrom darkroom.core.errors import DarkroomError\n"
+        "from darkroom.runner.project_copy import run_own_code\nfrom darkroom.core.errors import DarkroomError\n"
         "print('start', flush=True)\n"
         "try:\n    run_own_code()\nexcept DarkroomError as error:\n    print(error)\n"
         "else:\n    print(darkroom.__file__)"
@@ -80,16 +80,16 @@ def test_what_the_project_alone_has_is_linked(copy: Path, monkeypatch: pytest.Mo
     params = load(ROOT / "recipes" / "sd15-finetune.yaml")
     assert params.train_unet.init_from == "artifacts/imported/sd15/unet"
     for _ in range(2):
-        link_what_is_outside(params)
+        link_untracked(params)
         for name in ("data/raw/MNIST/a", "runtime.yaml", "artifacts/imported/sd15/unet/config.json"):
             assert (copy / name).is_file()
     assert not (copy / "artifacts").is_symlink()
     monkeypatch.setenv("DARKROOM_DATA", "../elsewhere")
-    link_what_is_outside(params)
+    link_untracked(params)
     assert Path(os.environ["DARKROOM_DATA"]) == copy.parent / "project" / ".." / "elsewhere"
 
 
 def test_in_the_project_itself_nothing_is_linked(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_ROOT", str(copy))
-    link_what_is_outside(load(ROOT / "recipes" / "sd15-finetune.yaml"))
+    link_untracked(load(ROOT / "recipes" / "sd15-finetune.yaml"))
     assert not list(copy.iterdir())

@@ -7,45 +7,42 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from darkroom.core.artifact import atomic_path
+from darkroom.core.artifact import atomic_path, remove
 from darkroom.tracking.address import database_file, project_root
 from darkroom.tracking.database import Rows, Tables, put_back
 from darkroom.tracking.differences import differences, merged
 from darkroom.tracking.records import (
     TAG,
     TAGS,
-    Book,
     Record,
-    hashes,
+    RecordIndex,
+    artifact_folder,
+    current_record,
+    file_hashes,
     link_to,
     load,
-    place_of,
-    placed,
-    read_record,
-    tagged,
+    resolve_artifacts,
+    tagged_digest,
 )
 
 Client = Any  # MLflow's
 Find = Callable[[str], Path | None]  # a file with this md5
 
 
-def keep(client: Client, address: str, kind: str, key: str, again: bool = False) -> None:
+def write_record(client: Client, address: str, kind: str, key: str, again: bool = False) -> None:
     """Write down what the store holds of a thing, and its digest into the store; only where its database is here.
 
     again: also where there is a record, which the new one follows unless it says the same.
-
-    Raises:
-        OSError: it cannot be written.
-        DarkroomError: the store cannot be read.
+    Raises OSError: it cannot be written. DarkroomError: the store cannot be read.
     """
     file = database_file(address)
     if file is None:
         return
     tables = Tables(file)
-    before = load(kind, tagged(tables.rows(kind, key), kind))
+    before = load(kind, tagged_digest(tables.rows(kind, key), kind))
     if before is not None and not again:
         return
-    record = read_record(tables, kind, key, before)
+    record = current_record(tables, kind, key, before)
     if before is not None and not differences(before, record):
         return
     record.save()
@@ -53,7 +50,6 @@ def keep(client: Client, address: str, kind: str, key: str, again: bool = False)
 
 
 def set_tag(client: Client, kind: str, key: str, digest: str) -> None:
-    """Name a thing's latest record in the store."""
     if kind == "run":
         client.set_tag(key, TAG, digest)
     elif kind == "model":
@@ -65,13 +61,13 @@ def set_tag(client: Client, kind: str, key: str, digest: str) -> None:
         client.set_logged_model_tags(key, {TAG: digest})
 
 
-def unsound(address: str, kind: str, key: str) -> list[str]:
+def deviations(address: str, kind: str, key: str) -> list[str]:
     """How a thing in the store differs from its latest record; nothing where it has none."""
     file = database_file(address)
-    record = None if file is None else Book.read().latest.get((kind, key))
+    record = None if file is None else RecordIndex.read().latest.get((kind, key))
     if file is None or record is None:
         return []
-    return differences(record, read_record(Tables(file), kind, key))
+    return differences(record, current_record(Tables(file), kind, key))
 
 
 def restore(tables: Tables, record: Record, find: Find) -> tuple[str, ...]:
@@ -82,12 +78,11 @@ def restore(tables: Tables, record: Record, find: Find) -> tuple[str, ...]:
     Args:
         find: a file with this md5.
 
-    Raises:
-        OSError: something cannot be written.
+    Raises OSError: something cannot be written.
     """
-    rows = _placed(tables, merged(record, read_record(tables, record.kind, record.key, with_files=False)))
+    rows = _resolve_rows(tables, merged(record, current_record(tables, record.kind, record.key, with_files=False)))
     _put_rows(tables, record, rows)
-    folder = place_of(tables, record.kind, rows)
+    folder = artifact_folder(tables, record.kind, rows)
     lost = () if folder is None or record.files is None else _put_files(folder, record, record.files, find)
     if lost and record.files is not None:
         files = {name: md5 for name, md5 in record.files.items() if name not in lost}
@@ -97,7 +92,7 @@ def restore(tables: Tables, record: Record, find: Find) -> tuple[str, ...]:
     return lost
 
 
-def take_away(tables: Tables, kind: str, key: str) -> None:
+def delete(tables: Tables, kind: str, key: str) -> None:
     """Delete a thing: runs and copies as MLflow does, which can bring them back, others for good."""
     rows = tables.rows(kind, key)
     for row in (*rows.get("runs", []), *rows.get("logged_models", [])):
@@ -106,7 +101,6 @@ def take_away(tables: Tables, kind: str, key: str) -> None:
 
 
 def _put_rows(tables: Tables, record: Record, rows: Rows) -> None:
-    """Rows of a thing, and the tag that names its record."""
     table = TAGS[record.kind]
     put_back(tables.file, record.kind, record.key, {**rows, table: [*rows.get(table, []), _tag(rows, record)]})
 
@@ -116,7 +110,7 @@ def _put_files(folder: Path, record: Record, files: Mapping[str, str], find: Fin
     while link := link_to(folder):
         link.unlink()
     folder.mkdir(parents=True, exist_ok=True)
-    here, lost = hashes(folder), []
+    here, lost = file_hashes(folder), []
     found = {name: find(md5) for name, md5 in files.items() if here.get(name) != md5 and name not in record.texts}
     for name, md5 in files.items():
         if here.get(name) == md5:
@@ -133,33 +127,33 @@ def _put_files(folder: Path, record: Record, files: Mapping[str, str], find: Fin
             with atomic_path(folder / name) as beside:
                 shutil.copyfile(source, beside)
         else:
-            _take_away(folder / name)
+            remove(folder / name)
             lost.append(name)
-    for name in hashes(folder).keys() - files.keys():
-        _take_away(folder / name)
+    for name in file_hashes(folder).keys() - files.keys():
+        remove(folder / name)
     return tuple(sorted(lost))
 
 
 def is_damaged(file: Path) -> bool:
     """Whether a record's file, given relative to the project, is there and not what its name says."""
-    place = project_root() / file
-    return place.exists() and hashlib.sha256(place.read_bytes()).hexdigest() != file.stem
+    path = project_root() / file
+    return path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() != file.stem
 
 
-def rebuilt(tables: Tables, kind: str, key: str, digest: str, book: Book) -> Record | None:
+def rebuild_record(tables: Tables, kind: str, key: str, digest: str, records: RecordIndex) -> Record | None:
     """The record of this digest, whose file is gone or damaged, as the store still has all that it said; else None."""
-    for before in (None, book.latest.get((kind, key))):
-        record = read_record(tables, kind, key, before)
+    for before in (None, records.latest.get((kind, key))):
+        record = current_record(tables, kind, key, before)
         if record.digest == digest:
             return record
     return None
 
 
-def _placed(tables: Tables, rows: Rows) -> Rows:
+def _resolve_rows(tables: Tables, rows: Rows) -> Rows:
     """Rows of a record as this store holds them: with its own places and its own experiment."""
     found = {
         table: [
-            {name: placed(tables, value) if isinstance(value, str) else value for name, value in row.items()}
+            {name: resolve_artifacts(tables, value) if isinstance(value, str) else value for name, value in row.items()}
             for row in some
         ]
         for table, some in rows.items()
@@ -171,9 +165,8 @@ def _placed(tables: Tables, rows: Rows) -> Rows:
 
 
 def _tag(rows: Rows, record: Record) -> dict[str, Any]:
-    """The row that names the record itself."""
     run = rows.get("runs") or rows.get("registered_models") or rows.get("model_versions") or rows["logged_models"]
-    given = run[0]
+    row = run[0]
     columns = {
         "run": ("run_uuid",),
         "model": ("name", "workspace"),
@@ -181,11 +174,4 @@ def _tag(rows: Rows, record: Record) -> dict[str, Any]:
         "copy": ("model_id", "experiment_id"),
     }[record.kind]
     key, value = ("tag_key", "tag_value") if record.kind == "copy" else ("key", "value")
-    return {key: TAG, value: record.digest, **{column: given[column] for column in columns if column in given}}
-
-
-def _take_away(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    return {key: TAG, value: record.digest, **{column: row[column] for column in columns if column in row}}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from darkroom.config.params import Params, load
-from darkroom.runner.shortage import is_out_of_memory, knobs, peak
+from darkroom.runner.out_of_memory import is_out_of_memory, peak, remedies
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -22,21 +22,21 @@ def params(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Params:
 
 
 def test_the_first_remedies_change_no_result(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second, last = knobs("train_unet", params)
+    first, second, last = remedies("train_unet", params)
     assert first == "DARKROOM_CHECKPOINT_ACTIVATIONS=1 (the same numbers)"
     assert second == "train_unet.accumulation: 2 (the same step up to rounding)"
     assert last == "train_unet.batch_size below 96"
     monkeypatch.setenv("DARKROOM_CHECKPOINT_ACTIVATIONS", "1")
-    assert knobs("train_unet", params) == [second, last]
+    assert remedies("train_unet", params) == [second, last]
     least = params.train_unet.model_copy(update={"accumulation": 1, "batch_size": 1, "precision": "fp32"})
-    assert knobs("train_unet", params.model_copy(update={"train_unet": least})) == ["train_unet.precision: bf16"]
+    assert remedies("train_unet", params.model_copy(update={"train_unet": least})) == ["train_unet.precision: bf16"]
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_stage_of_every_recipe_has_a_remedy_that_it_knows(recipe: Path, params: Params) -> None:
     params = load(recipe)
     for stage, section in params:
-        for one in knobs(stage, params):
+        for one in remedies(stage, params):
             key = one.split()[0].rstrip(":").split(".")
             if key[0] == stage:
                 assert hasattr(section, key[1])
@@ -45,7 +45,7 @@ def test_every_stage_of_every_recipe_has_a_remedy_that_it_knows(recipe: Path, pa
 
 def test_networks_that_recompute_nothing_are_not_said_to(params: Params) -> None:
     ddpm = load(RECIPES / "mnist-score-concat.yaml")
-    assert not any("ACTIVATIONS" in one for one in knobs("train_unet", ddpm) + knobs("train_vae", ddpm))
+    assert not any("ACTIVATIONS" in one for one in remedies("train_unet", ddpm) + remedies("train_vae", ddpm))
 
 
 def test_an_error_counts_by_what_it_was_raised_from() -> None:

@@ -1,74 +1,61 @@
-"""Brings what a logbook holds to the store: in order, going on where the last attempt stopped."""
+"""Uploads an event log to the store: in order, resuming where the last attempt stopped."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from darkroom.core.errors import DarkroomError
-from darkroom.tracking.address import shown
-from darkroom.tracking.outbox.event_log import Logbook
-from darkroom.tracking.outbox.events import (
-    Begin,
-    End,
-    Event,
-    File,
-    Metrics,
-    Outputs,
-    Parameters,
-    Picture,
-    Tags,
-)
+from darkroom.tracking.address import without_password
+from darkroom.tracking.outbox.event_log import EventLog
+from darkroom.tracking.outbox.events import Begin, End, Event, File, Metrics, Outputs, Parameters, Picture, Tags
 from darkroom.tracking.outputs import log_outputs
-from darkroom.tracking.store import AwayError, Metric, Store, first_line, may_pass, warn
+from darkroom.tracking.store import Metric, Store, UnavailableError, first_line, is_transient, warn
 
-TOGETHER = 1000  # points sent in one call
-KEY = "journal"  # the tag by which a run is found whose beginning was sent and whose id was never heard
+BATCH = 1000  # points sent in one call
+KEY = "journal"  # the tag by which a run is found whose start was sent and whose id never came back
 
 
-class Delivery:
-    """From a logbook to a store.
+class Upload:
+    """One event log on its way to a store.
 
     An event may be sent twice, where nobody knows whether it had arrived; it then replaces itself: points of curves
     with equal step, time and value are one to MLflow, files and tags are written over, and the run is found by its key.
     """
 
-    def __init__(self, logbook: Logbook, store: Store, fresh: bool) -> None:
+    def __init__(self, event_log: EventLog, store: Store, fresh: bool) -> None:
         """`fresh`: the stage is at work, and nothing was sent before."""
-        self._logbook, self._store, self._fresh = logbook, store, fresh
+        self._event_log, self._store, self._fresh = event_log, store, fresh
         self._begun_before = not fresh
 
     def advance(self) -> None:
-        """Send all that the logbook holds now; what the store refuses for good is left out, with a warning.
+        """Send all that the log holds now; what the store refuses for good is left out, with a warning.
 
-        Raises:
-            AwayError: the store does not answer; may be called again.
-            DarkroomError: the store takes no run.
+        Raises AwayError: the store does not answer; may be called again. DarkroomError: the store takes no run.
         """
-        for events, after in _together(self._logbook):
+        for events, after in _batches(self._event_log):
             try:
                 self._send(events)
             except Exception as error:
-                if may_pass(error, was_open=self._logbook.run is not None):
+                if is_transient(error, was_open=self._event_log.run is not None):
                     self._begun_before = True
-                    raise AwayError(self._store.away(error)) from error
-                if self._logbook.run is None:
+                    raise UnavailableError(self._store.unavailable(error)) from error
+                if self._event_log.run is None:
                     raise DarkroomError(
-                        f"no run can be begun in {shown(self._store.address)} ({first_line(error)}); mend it, or set "
-                        "DARKROOM_TRACKING=off"
+                        f"no run can be begun in {without_password(self._store.address)} ({first_line(error)}); "
+                        "repair it, or set DARKROOM_TRACKING=off"
                     ) from error
-                warn(f"{shown(self._store.address)} does not take a record: {first_line(error)}")
-            ended = self._logbook.ended or any(isinstance(event, End) for event in events)
-            self._logbook.note(self._logbook.run, after, ended)
+                warn(f"{without_password(self._store.address)} does not take a record: {first_line(error)}")
+            ended = self._event_log.ended or any(isinstance(event, End) for event in events)
+            self._event_log.save_progress(self._event_log.run, after, ended)
             for event in events:
                 if isinstance(event, File | Picture):
-                    self._logbook.drop(event.file)
+                    self._event_log.drop(event.file)
 
     def _send(self, events: Sequence[Event | None]) -> None:
-        """Send one event, or points together."""
         first = events[0]
         if isinstance(first, Begin):
-            return self._begin(first)
-        store, folder, run = self._store, self._logbook.folder, self._logbook.run
-        assert run is not None  # the first event of a logbook is Begin
+            return self._start_run(first)
+        store, folder, run = self._store, self._event_log.folder, self._event_log.run
+        assert run is not None  # the first event of a log is Begin
         if isinstance(first, Metrics):
             store.log_metrics(run, list(_points(events)))
         elif isinstance(first, Parameters):
@@ -90,23 +77,23 @@ class Delivery:
             warn(f"{folder}: a line that cannot be read is left out")
         return None
 
-    def _begin(self, begin: Begin) -> None:
-        logbook, store = self._logbook, self._store
-        run = logbook.run or (store.find_run(KEY, logbook.key) if self._begun_before else None)
+    def _start_run(self, start: Begin) -> None:
+        event_log, store = self._event_log, self._store
+        run = event_log.run or (store.find_run(KEY, event_log.key) if self._begun_before else None)
         if run is None:
-            run = store.create_run(begin.stage, begin.time, begin.params, {**begin.tags, KEY: logbook.key})
+            run = store.create_run(start.stage, start.time, start.params, {**start.tags, KEY: event_log.key})
         else:
-            store.log_params(run, begin.params)
-        store.log_inputs(run, begin.inputs)
-        logbook.note(run, logbook.sent, ended=False)
+            store.log_params(run, start.params)
+        store.log_inputs(run, start.inputs)
+        event_log.save_progress(run, event_log.sent, ended=False)
 
 
-def _together(logbook: Logbook) -> Iterator[tuple[list[Event | None], int]]:
+def _batches(event_log: EventLog) -> Iterator[tuple[list[Event | None], int]]:
     """What the store does not have, in portions to be sent at once, each with what `sent` is after it."""
     metrics: list[Event | None] = []
-    size, end = 0, logbook.sent
-    for event, after in logbook.unsent():
-        if metrics and (not isinstance(event, Metrics) or size + len(event.values) > TOGETHER):
+    size, end = 0, event_log.sent
+    for event, after in event_log.unsent():
+        if metrics and (not isinstance(event, Metrics) or size + len(event.values) > BATCH):
             yield metrics, end
             metrics, size = [], 0
         if isinstance(event, Metrics):

@@ -1,12 +1,12 @@
-"""What a stage runs besides the code that dvc.yaml names, told to its run, for an audit to compare.
+"""What a stage runs besides the code that dvc.yaml names, recorded in its run, for an audit to compare.
 
 The tags of a run that say it, each JSON:
 
   ran.definition  the stage's entry in dvc.yaml: command, dependencies, outputs, keys of params.yaml; see `StageSpec`
   ran.start       the interpreter with its options, where it looks for modules, what .pth files and sitecustomize add to
                   that, and the variables of the environment that may change a result
-  ran.frame       {file of Python that was imported and is no dependency: the first digits of its md5}: what starts and
-                  tracks stages
+  ran.frame       {imported file of Python that is not a dependency: first digits of its md5}: what starts and tracks
+                  stages
   ran.outside     other modules that are neither dependencies nor installed packages, with their files: mostly []
 """
 
@@ -37,25 +37,25 @@ MATTERS = re.compile(
 CUSTOMIZE = ("sitecustomize", "usercustomize")
 
 
-class Ran:
+class ExecutedCode:
     """What runs in this process; files are hashed when they are first seen, so that later edits do not count.
 
     modules: by name, as in sys.modules, which is asked by default.
     """
 
-    def __init__(self, place: StageSpec, modules: Mapping[str, ModuleType] | None = None) -> None:
-        self._place = place
+    def __init__(self, spec: StageSpec, modules: Mapping[str, ModuleType] | None = None) -> None:
+        self._spec = spec
         self._modules = sys.modules if modules is None else modules
         self._frame: dict[str, str] = {}
         self._outside: dict[str, str] = {}
         self._look()
 
     def tags(self) -> dict[str, str]:
-        """All that is to be told, with what was imported until now."""
+        """What the run records, with what was imported until now."""
         self._look()
         outside = [f"{name}: {file}" for name, file in sorted(self._outside.items())]
         return {
-            DEFINITION: self._place.definition,
+            DEFINITION: self._spec.definition,
             START: json.dumps(_start(), sort_keys=True),
             FRAME: json.dumps(self._frame, sort_keys=True),
             OUTSIDE: json.dumps(outside[:MOST_OUTSIDE]),
@@ -63,19 +63,19 @@ class Ran:
 
     def _look(self) -> None:
         installed, here = _installed(), os.path.realpath(Path.cwd())
-        covered = [str(path) for path in self._place.code]
+        covered = [str(path) for path in self._spec.code]
         for name, module in list(self._modules.items()):
-            file = getattr(module, "__dict__", {}).get("__file__")  # not by a lazy module's own __getattr__
+            file = getattr(module, "__dict__", {}).get("__file__")  # not by a lazy module's relative __getattr__
             if not isinstance(file, str) or file.startswith(installed) or name in self._outside:
                 continue
             real = os.path.realpath(file)
             if real.startswith(installed) or not os.path.isfile(real):  # noqa: PTH113 - thousands of them
                 continue
-            own = Path(os.path.relpath(real, here)).as_posix()
-            if any(own == path or own.startswith(f"{path}/") for path in covered) or own in self._frame:
+            relative = Path(os.path.relpath(real, here)).as_posix()
+            if any(relative == path or relative.startswith(f"{path}/") for path in covered) or relative in self._frame:
                 continue
-            if own.startswith(f"{FRAME_FOLDER}/"):
-                self._frame[own] = file_hash(Path(real))[:DIGITS]
+            if relative.startswith(f"{FRAME_FOLDER}/"):
+                self._frame[relative] = file_hash(Path(real))[:DIGITS]
             else:
                 self._outside[name] = real
 
@@ -87,12 +87,12 @@ def changed_since(frame: Mapping[str, str]) -> list[str]:
     ]
 
 
-def stray_code(places: Iterable[StageSpec], folders: Iterable[str] = CODE) -> list[Path]:
+def stray_code(specs: Iterable[StageSpec], folders: Iterable[str] = CODE) -> list[Path]:
     """What Python could import straight from the folders of code, and no stage names among its dependencies."""
-    named = [path for place in places for path in place.code]
+    declared = [path for spec in specs for path in spec.code]
     found = []
     for entry in sorted(entry for folder in map(Path, folders) if folder.is_dir() for entry in folder.iterdir()):
-        covered = any(entry == path or entry in path.parents or path in entry.parents for path in named)
+        covered = any(entry == path or entry in path.parents or path in entry.parents for path in declared)
         if not covered and _importable(entry):
             found.append(entry)
     return found
@@ -114,9 +114,9 @@ def _installed() -> tuple[str, ...]:
     """Where the standard library and installed packages lie; and Darkroom itself, where it is not this folder's."""
     paths = {*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()}
     paths |= {os.path.realpath(path) for path in paths}
-    own = os.path.realpath(Path(darkroom.__file__).parent)
-    if not own.startswith(os.path.realpath(Path.cwd()) + os.sep):
-        paths.add(own)
+    package = os.path.realpath(Path(darkroom.__file__).parent)
+    if not package.startswith(os.path.realpath(Path.cwd()) + os.sep):
+        paths.add(package)
     nowhere = {
         sys.prefix,
         sys.base_prefix,

@@ -23,12 +23,12 @@ from PIL import Image
 
 from darkroom.core.artifact import content_hash, write_json
 from darkroom.tracking.note import Account
-from darkroom.tracking.outbox.event_log import EVENTS, PROGRESS, Logbook, journal
+from darkroom.tracking.outbox.event_log import EVENTS, PROGRESS, EventLog, outbox_folder
 from darkroom.tracking.outbox.events import End, Metrics, Picture, to_line
-from darkroom.tracking.outbox.journal import pending, replay
+from darkroom.tracking.outbox.pending import pending, replay
 from darkroom.tracking.outbox.uploader import SEND_EVERY
-from darkroom.tracking.outputs import keep_outputs, written
-from darkroom.tracking.store import Store, may_pass
+from darkroom.tracking.outputs import describe_outputs, keep_outputs
+from darkroom.tracking.store import Store, is_transient
 
 UNET = Path("artifacts/unet")
 
@@ -59,17 +59,17 @@ def snapshot(client: mlflow.MlflowClient, run: str, folder: Path) -> dict[str, A
 def test_a_replay_broken_off_anywhere_and_repeated_changes_nothing(
     waiting: ModuleType, client: mlflow.MlflowClient, tmp_path: Path
 ) -> None:
-    logbook = Logbook.create(
+    event_log = EventLog.create(
         waiting.begin("again", params={"steps": 3}, tags={"stage": "again"}, inputs={"data/x": "d" * 32})
     )
-    for event in waiting.made_by_a_stage("again", logbook, {"data/x": "d" * 32}):
-        logbook.append(event)
-    ends = [end for _, end in logbook.events()]
-    logbook.release()
-    shutil.copytree(logbook.folder, tmp_path / "before")
+    for event in waiting.made_by_a_stage("again", event_log, {"data/x": "d" * 32}):
+        event_log.append(event)
+    ends = [end for _, end in event_log.events()]
+    event_log.release()
+    shutil.copytree(event_log.folder, tmp_path / "before")
     store = Store()
     (run,) = replay(store).sent
-    assert not logbook.folder.exists()
+    assert not event_log.folder.exists()
     once = snapshot(client, run, tmp_path / "once")
     assert once["about"][:3] == ("FINISHED", waiting.NOW, waiting.NOW + 5000)
     assert once["about"][4]["resumed.from_step"] == "5"
@@ -82,18 +82,18 @@ def test_a_replay_broken_off_anywhere_and_repeated_changes_nothing(
     assert once["inputs"] == [("data/x", "d" * 32)]
 
     for sent in (None, ends[0], ends[10], ends[-3], ends[-2]):
-        shutil.copytree(tmp_path / "before", logbook.folder)
+        shutil.copytree(tmp_path / "before", event_log.folder)
         if sent is not None:
-            (logbook.folder / PROGRESS).write_text(json.dumps({"run": run, "sent": sent, "ended": False}))
+            (event_log.folder / PROGRESS).write_text(json.dumps({"run": run, "sent": sent, "ended": False}))
         assert replay(store).sent == (run,)
         assert snapshot(client, run, tmp_path / "again") == once, sent
     assert replay(store).sent == ()
 
 
 def test_a_picture_in_a_row_is_named_as_mlflow_names_its_own(waiting: ModuleType, client: mlflow.MlflowClient) -> None:
-    logbook = Logbook.create(waiting.begin("pictures"))
-    logbook.append(Picture("a/b", 7, waiting.NOW, logbook.keep("step_000007.png", Image.new("RGB", (60, 20)).save)))
-    logbook.release()
+    event_log = EventLog.create(waiting.begin("pictures"))
+    event_log.append(Picture("a/b", 7, waiting.NOW, event_log.keep("step_000007.png", Image.new("RGB", (60, 20)).save)))
+    event_log.release()
     (run,) = replay(Store()).sent
 
     def names() -> set[str]:
@@ -116,8 +116,10 @@ def test_the_runs_that_wait_are_sent_oldest_first(waiting: ModuleType, client: m
     digest = content_hash("data/prepared")
     consumer = Account("train", {}, {"data/prepared": digest}, {}, {}, "", False)
     maker = Account("prepare", {}, {}, {}, {}, "", False, {"data/prepared": digest})
-    waiting.left(waiting.begin("train", time=waiting.NOW + 9), written(consumer, 1.0), End("FINISHED", waiting.NOW + 9))
-    waiting.left(waiting.begin("prepare"), written(maker, 1.0), End("FINISHED", waiting.NOW + 5))
+    waiting.left(
+        waiting.begin("train", time=waiting.NOW + 9), describe_outputs(consumer, 1.0), End("FINISHED", waiting.NOW + 9)
+    )
+    waiting.left(waiting.begin("prepare"), describe_outputs(maker, 1.0), End("FINISHED", waiting.NOW + 5))
     waiting.left(waiting.begin("elsewhere", store="http://somewhere.else"))
     assert [found.stage for found in pending()] == ["elsewhere", "prepare", "train"]
     replayed = replay(Store())
@@ -136,7 +138,7 @@ def test_a_run_that_never_ended_is_killed_when_it_was_last_heard_of(
     found = client.get_run(run)
     assert (found.info.status, found.info.end_time) == ("KILLED", waiting.NOW + 70)
     assert "without a word" in found.data.tags["mlflow.note.content"]
-    assert journal().is_dir()
+    assert outbox_folder().is_dir()
     assert pending() == []
 
 
@@ -144,12 +146,12 @@ def test_a_run_that_never_ended_is_killed_when_it_was_last_heard_of(
 def test_outputs_that_were_replaced_are_sent_as_they_were_or_only_named(
     kept: bool, waiting: ModuleType, client: mlflow.MlflowClient
 ) -> None:
-    logbook = Logbook.create(waiting.begin(f"replaced {kept}"))
-    for event in waiting.made_by_a_stage(f"replaced {kept}", logbook, {}):
-        logbook.append(event)
+    event_log = EventLog.create(waiting.begin(f"replaced {kept}"))
+    for event in waiting.made_by_a_stage(f"replaced {kept}", event_log, {}):
+        event_log.append(event)
     if kept:
-        keep_outputs(logbook)
-    logbook.release()
+        keep_outputs(event_log)
+    event_log.release()
     digest = content_hash(UNET)
     shutil.rmtree(UNET)
     write_json(UNET / "config.json", {"of": "a later stage"})
@@ -192,7 +194,7 @@ def test_a_line_that_cannot_be_read_costs_itself_alone(
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
 def test_what_may_pass_is_tried_again_and_nothing_else(error: Exception, passes: bool, passes_once_open: bool) -> None:
-    assert (may_pass(error), may_pass(error, was_open=True)) == (passes, passes_once_open)
+    assert (is_transient(error), is_transient(error, was_open=True)) == (passes, passes_once_open)
 
 
 @pytest.mark.slow

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import darkroom
 from darkroom.config.params import Params
+from darkroom.config.paths import RAW
 from darkroom.core.device import RUNTIME_FILE
 from darkroom.core.errors import DarkroomError
-from darkroom.data.manifest import DEFAULT_ROOT, ROOT_VARIABLE
+from darkroom.data.manifest import ROOT_VARIABLE
 from darkroom.tracking.address import project_root
 
 SOURCES = Path("src")  # below the current folder, as dvc.yaml names them
@@ -26,9 +27,6 @@ def run_own_code() -> None:
     """Where another folder's code was imported, as an editable installation does in a copy, begin again with ours.
 
     DVC notes the hashes of the code in the current folder; no other may run.
-
-    Raises:
-        DarkroomError: another folder's is imported all the same.
     """
     package = SOURCES / "darkroom" / "__init__.py"
     if not package.is_file() or package.samefile(darkroom.__file__):
@@ -48,24 +46,20 @@ def own_code_first() -> str:
 
     Named relative to that folder, for whose own name there may be no way to stand in a list.
     """
-    own = str(SOURCES)
-    others = [place for place in os.environ.get(SEARCHED, "").split(os.pathsep) if place and place != own]
-    return os.pathsep.join([own, *others])
+    here_first = str(SOURCES)
+    others = [folder for folder in os.environ.get(SEARCHED, "").split(os.pathsep) if folder and folder != here_first]
+    return os.pathsep.join([here_first, *others])
 
 
 def programs_of_python_first() -> str:
-    """PATH as it is, but for the programs of the running Python's installation, `python` among them, found first.
-
-    Raises:
-        DarkroomError: their folder has a name that cannot stand in a list.
-    """
-    own = str(Path(sys.executable).parent)
-    if os.pathsep in own:
+    """PATH as it is, but for the programs of the running Python's installation, `python` among them, found first."""
+    here_first = str(Path(sys.executable).parent)
+    if os.pathsep in here_first:
         raise DarkroomError(
-            f"{own}: cannot stand in PATH, whose folders {os.pathsep!r} separates; install Darkroom in a folder "
+            f"{here_first}: cannot stand in PATH, whose folders {os.pathsep!r} separates; install Darkroom in a folder "
             f"without {os.pathsep!r} in its path"
         )
-    return os.pathsep.join([own, os.environ.get("PATH", os.defpath)])
+    return os.pathsep.join([here_first, os.environ.get("PATH", os.defpath)])
 
 
 def reproduction() -> Path | None:
@@ -74,21 +68,21 @@ def reproduction() -> Path | None:
     return Path(folder) if folder else None
 
 
-def link_what_is_outside(params: Params) -> None:
+def link_untracked(params: Params) -> None:
     """In a copy, link what a stage may need and neither git nor DVC keeps: data, imported models, runtime.yaml."""
     root, here = project_root(), Path.cwd().resolve()
     if root == here:
         return
-    if given := os.environ.get(ROOT_VARIABLE):
-        os.environ[ROOT_VARIABLE] = str(root / given)
-    for name in (RUNTIME_FILE, DEFAULT_ROOT, *_named(params)):
+    if data_root := os.environ.get(ROOT_VARIABLE):
+        os.environ[ROOT_VARIABLE] = str(root / data_root)
+    for name in (RUNTIME_FILE, RAW, *_external_models(params)):
         if name.is_absolute() or ".." in name.parts or name.exists() or not (root / name).exists():
             continue
         name.parent.mkdir(parents=True, exist_ok=True)
         name.symlink_to(root / name)
 
 
-def _named(params: Params) -> Iterator[Path]:
+def _external_models(params: Params) -> Iterator[Path]:
     """The imported models (whole: a part is read with what stands beside it) and files that the parameters name."""
     vae, text, unet = params.train_vae, params.setup_text_encoder, params.train_unet
     for part in (vae.pretrained_path, text.pretrained_path, unet.init_from):

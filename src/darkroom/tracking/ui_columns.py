@@ -25,20 +25,14 @@ LETTER, MARGIN = 7, 30  # pixels of a column's heading
 
 
 def experiment_tags() -> dict[str, str]:
-    """The tags that Darkroom's experiment has."""
     return {**KIND, TAG: shared_state()}
 
 
 def shared_state() -> str:
-    """The value of `TAG`."""
     scores = [*map(_column, SCORES)]
     widths = {DURATION[1]: 90, **{_column(name): MARGIN + LETTER * len(name) for name in SCORES}}
     return json.dumps(
-        {
-            "selectedColumns": [DURATION[0], *scores],
-            "columnOrder": [DURATION[1], *scores],
-            "columnWidths": widths,
-        }
+        {"selectedColumns": [DURATION[0], *scores], "columnOrder": [DURATION[1], *scores], "columnWidths": widths}
     )
 
 
