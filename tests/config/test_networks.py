@@ -57,7 +57,7 @@ FAULTS: dict[str, tuple[dict[str, Any], list[dict[str, Any]], str]] = {
     "a single width": (
         {**BATCHES, "widths": [16]},
         [],
-        "train_unet.unet.widths = [16]: give a list, its length >= 2 and <= 8",
+        "train_unet.unet.widths = [16]: give a list of 2 to 8, each a whole number >= 1 and <= 8192",
     ),
     "words that are not heard": (
         LAYERS,

@@ -136,8 +136,8 @@ ONE_FAULT = {
     ),
     "latents that do not divide": (
         ("prepare_data", "image_size", "image_size: 36"),
-        "train_unet.unet.block_out_channels has 2 entries, but the latents' side of 9 cannot be halved 1 times; "
-        "give fewer, or another prepare_data.image_size",
+        "train_unet.unet.kind = 'unet_2d_condition' of this depth takes sides divisible by 2, not 9, the "
+        "latents' side; give another prepare_data.image_size",
     ),
     "groups that do not divide": (
         ("train_vae", "norm_num_groups", "norm_num_groups: 5"),

@@ -10,7 +10,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import Limit, check_network, check_sampling
 from darkroom.core.outside import parse_json, read_bytes, typed
 from darkroom.diffusion.generate import Sampling
-from darkroom.interop.configs import UNET_SILENT
+from darkroom.interop.keys import UNET_SILENT
 
 PLAIN = {"sampler": "ddim", "num_inference_steps": 4, "guidance_scale": 3.0, "spacing": "trailing"}
 

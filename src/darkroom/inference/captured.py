@@ -135,26 +135,28 @@ class _Recording:
         context: Context | None,
         class_ids: Tensor | None,
     ) -> None:
-        own = self._own = _Inputs(
+        inputs = self._inputs = _Inputs(
             x.clone(),
             t.clone(),
             None if context is None else [(k.clone(), v.clone()) for k, v in context],
             None if class_ids is None else class_ids.clone(),
         )
         self._held = context  # the context that was copied last
-        self._replay, self._output = recorder.record(lambda: answer(own.x, own.t, own.context, own.class_ids))
+        self._replay, self._output = recorder.record(
+            lambda: answer(inputs.x, inputs.t, inputs.context, inputs.class_ids)
+        )
 
     def replay(self, x: Tensor, t: Tensor, context: Context | None, class_ids: Tensor | None) -> Tensor:
-        own = self._own
-        own.x.copy_(x)
-        own.t.copy_(t)
-        if context is not None and own.context is not None and context is not self._held:
+        inputs = self._inputs
+        inputs.x.copy_(x)
+        inputs.t.copy_(t)
+        if context is not None and inputs.context is not None and context is not self._held:
             torch._foreach_copy_(
-                [one for pair in own.context for one in pair], [one for pair in context for one in pair]
+                [one for pair in inputs.context for one in pair], [one for pair in context for one in pair]
             )
             self._held = context
-        if class_ids is not None and own.class_ids is not None:
-            own.class_ids.copy_(class_ids)
+        if class_ids is not None and inputs.class_ids is not None:
+            inputs.class_ids.copy_(class_ids)
         self._replay()
         return self._output.clone()
 

@@ -132,17 +132,17 @@ class PackedUNet(DenoisingNetwork):
         weight, time_bias = make.parameters(block.time_emb_proj)
         assert bias is not None
         assert time_bias is not None
-        begin = sum(len(w) for w, _ in self._projections)
-        own = slice(begin, begin + len(weight))
+        first = sum(len(w) for w, _ in self._projections)
+        rows = slice(first, first + len(weight))
         self._projections.append((weight, time_bias + bias.data))
         transformer = None if behind is None else _transformer(behind, make)
 
         def run(x: Tensor, time: Tensor, context: Iterator[KeysValues | None]) -> Tensor:
             h = norm1(x, None)
             if len(time) == 1 and not fused:
-                h = norm2(conv1(h, time[0, own]), None)
+                h = norm2(conv1(h, time[0, rows]), None)
             else:
-                h = norm2(conv1(h, None), time[:, own])
+                h = norm2(conv1(h, None), time[:, rows])
             h = residual(h, x)
             return h if transformer is None else transformer(h, context)
 

@@ -93,8 +93,8 @@ class ScoreUNet(DenoisingNetwork):
     def _token(self, class_labels: Tensor) -> Tensor:
         """Ids (N,) -> one token (N, 1, 256); of the null class zeros."""
         assert self.class_embedding is not None
-        named = class_labels < self.class_embedding.num_embeddings
-        token: Tensor = self.class_embedding(class_labels.where(named, 0)) * named[:, None]
+        known = class_labels < self.class_embedding.num_embeddings
+        token: Tensor = self.class_embedding(class_labels.where(known, 0)) * known[:, None]
         return token[:, None]
 
     def _joined(self, x: Tensor, skip: Tensor) -> Tensor:
