@@ -1,4 +1,7 @@
-"""The KL autoencoder of latent diffusion (Rombach et al. 2022, arXiv:2112.10752), diffusers' `AutoencoderKL`."""
+"""The KL autoencoder of latent diffusion (Rombach et al. 2022, arXiv:2112.10752), diffusers' `AutoencoderKL`.
+
+Shapes: N pictures of C channels and H x W pixels, latents of c channels; levels 0 … L of Ci channels.
+"""
 
 from typing import NamedTuple
 
@@ -82,12 +85,15 @@ class _Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], 2 * c.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv_in(x)
-        for block in self.down_blocks:
-            h = block(h)
-        h = self.mid_block(h)
-        out: Tensor = self.conv_out(normed(self.conv_norm_out, h, activate=True))
+        # fmt: off
+        h = self.conv_in(x)             # (N, C0, H, W)
+        for block in self.down_blocks:  # i = 0 … L
+            h = block(h)                # (N, Ci, H / 2^(i + 1), …), at L H / 2^L
+        h = self.mid_block(h)           # (N, CL, H / 2^L, W / 2^L)
+        h = normed(self.conv_norm_out, h, activate=True)
+        out: Tensor = self.conv_out(h)  # (N, 2 * c, H / 2^L, …)
         return out
+        # fmt: on
 
 
 class _Decoder(nn.Module):
@@ -104,11 +110,14 @@ class _Decoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        h = self.mid_block(self.conv_in(z))
-        for block in self.up_blocks:
-            h = block(h)
-        out: Tensor = self.conv_out(normed(self.conv_norm_out, h, activate=True))
+        # fmt: off
+        h = self.mid_block(self.conv_in(z))  # (N, CL, H / 2^L, W / 2^L)
+        for block in self.up_blocks:         # i = L … 0
+            h = block(h)                     # (N, Ci, H / 2^(i - 1), …), at 0 H
+        h = normed(self.conv_norm_out, h, activate=True)
+        out: Tensor = self.conv_out(h)       # (N, C, H, W)
         return out
+        # fmt: on
 
 
 class AutoencoderKL(nn.Module):

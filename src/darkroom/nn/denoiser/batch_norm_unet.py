@@ -1,5 +1,7 @@
 """A large plain U-Net with batch norms, as in a public write-up of DDPM on 64 x 64 photographs.
 
+Shapes: N samples; c, h, w channels and sides of the pictures; Ci channels after i halvings; T = TIME_DIM.
+
 sides   64 ─ 64 ─ 32 ─ 16 ─ 8 ─ 4 ─ 8 ─ 16 ─ 32 ─ 64
 widths   3   64  128  256 512 1024 512 256  128   64
 
@@ -48,19 +50,21 @@ class BatchNormUNet(DenoisingNetwork):
     ) -> Tensor:
         """See `DenoisingNetwork.forward`."""
         self._check(sample, context, class_labels)
+        # fmt: off
         sinusoids = timestep_embedding(timestep, TIME_DIM, flip_sin_to_cos=False, freq_shift=1)
-        time = F.relu(self.time_embedding(sinusoids.to(sample.dtype)))  # (N, T)
-        x, skips = self.conv_in(sample), []  # (N, C0, h, w)
-        for block, downsample in zip(self.down, self.downsamplers, strict=True):
-            features = block(x, time)  # (N, Ci, h / 2^(i - 1), …)
-            x = downsample(features)  # (N, Ci, h / 2^i, …)
+        time = F.relu(self.time_embedding(sinusoids.to(sample.dtype)))            # (N, T)
+        x, skips = self.conv_in(sample), []                                       # (N, C0, h, w)
+        for block, downsample in zip(self.down, self.downsamplers, strict=True):  # i = 1 … L
+            features = block(x, time)                                             # (N, Ci, h / 2^(i - 1), …)
+            x = downsample(features)                                              # (N, Ci, h / 2^i, …)
             skips.append(x)
-        skips[-1] = F.avg_pool2d(features, 2)  # (N, CL, h / 2^L, …)
-        for block, upsample in zip(self.up, self.upsamplers, strict=True):
-            x = block(torch.cat((x, skips.pop()), dim=1), time)  # (N, C(i - 1), h / 2^i, …)
-            x = upsample(x)  # (N, C(i - 1), h / 2^(i - 1), …)
-        out: Tensor = self.conv_out(x)  # (N, c, h, w)
+        skips[-1] = F.avg_pool2d(features, 2)                                     # (N, CL, h / 2^L, …)
+        for block, upsample in zip(self.up, self.upsamplers, strict=True):        # i = L … 1
+            x = block(torch.cat((x, skips.pop()), dim=1), time)                   # (N, C(i - 1), h / 2^i, …)
+            x = upsample(x)                                                       # (N, C(i - 1), h / 2^(i - 1), …)
+        out: Tensor = self.conv_out(x)                                            # (N, c, h, w)
         return out
+        # fmt: on
 
 
 class _Block(nn.Module):

@@ -1,5 +1,7 @@
 """A small U-Net whose norms see the whole feature map, as in a public write-up of DDPM on Fashion-MNIST.
 
+Shapes: N samples of c channels and side s; stages i of Ci channels (C(-1) = C0); T = TIME_DIM.
+
 sides   28 ─ 14 ─ 7 ─ 3 ─ 7 ─ 14 ─ 28
 widths  10   20   40  40  20  10   10
 
@@ -62,16 +64,19 @@ class LayerNormUNet(DenoisingNetwork):
     ) -> Tensor:
         """See `DenoisingNetwork.forward`; times outside the table count as its first or last row."""
         self._check(sample, context, class_labels)
-        time = self._time(timestep).to(sample.dtype)
-        x, skips = sample, []
-        for stage, downsample in zip(self.down, self.downsamplers, strict=True):
-            skips.append(stage(x, time))
-            x = downsample(skips[-1])
-        x = self.mid(x, time)
-        for stage, upsample in zip(self.up, self.upsamplers, strict=True):
-            x = stage(torch.cat((skips.pop(), upsample(x)), dim=1), time)
-        out: Tensor = sample + self.conv_out(x)
+        # fmt: off
+        time = self._time(timestep).to(sample.dtype)                              # (N, T)
+        x, skips = sample, []                                                     # (N, c, s, s)
+        for stage, downsample in zip(self.down, self.downsamplers, strict=True):  # i = 0, 1, 2
+            skips.append(stage(x, time))                                          # (N, Ci, s // 2^i, …)
+            x = downsample(skips[-1])                                             # (N, Ci, s // 2^(i + 1), …)
+        x = self.mid(x, time)                                                     # (N, C2, s // 8, …)
+        for stage, upsample in zip(self.up, self.upsamplers, strict=True):        # i = 2, 1, 0
+            x = torch.cat((skips.pop(), upsample(x)), dim=1)                      # (N, 2 * Ci, s // 2^i, …)
+            x = stage(x, time)                                                    # (N, C(i - 1), s // 2^i, …)
+        out: Tensor = sample + self.conv_out(x)                                   # (N, c, s, s)
         return out
+        # fmt: on
 
     def _time(self, timestep: Tensor) -> Tensor:
         """(N,) -> (N, 100) float32."""

@@ -1,5 +1,7 @@
 """Three small U-Nets that estimate scores: skips concatenated, added, or added with attention to a class.
 
+Shapes: N samples of c channels and side s; stages i of Ci channels and side si: s0 = s - 2, s(i + 1) = (si - 1) // 2.
+
 sides   28 ─ 26 ─ 12 ─ 5 ─ 2 ─ 5 ─ 12 ─ 26 ─ 28
 widths   1   32   64  128 256 128  64   32    1
 
@@ -71,19 +73,21 @@ class ScoreUNet(DenoisingNetwork):
         """See `DenoisingNetwork.forward`; the time counts in [0, 1000]."""
         self._check(sample, context, class_labels)
         time = F.silu(self.time_embedding(self._features(timestep).to(sample.dtype)))  # (N, 256)
-        token = None if class_labels is None else self._token(class_labels)
+        # fmt: off
+        token = None if class_labels is None else self._token(class_labels)  # (N, 1, 256)
         skips: list[Tensor] = []
-        x, attending = sample, len(self.down) - len(self.transformers)
-        for i, stage in enumerate(self.down):
-            x = stage(x, time)
+        x, attending = sample, len(self.down) - len(self.transformers)       # (N, c, s, s)
+        for i, stage in enumerate(self.down):                                # i = 0 … 3
+            x = stage(x, time)                                               # (N, Ci, si, si)
             if i >= attending:
                 x = self.transformers[i - attending](x, token)
             skips.append(x)
         x = skips.pop()
-        for stage in self.up:
-            x = self._joined(stage(x, time), skips.pop())
-        out: Tensor = self.conv_out(x)
+        for stage in self.up:                                                # i = 2, 1, 0
+            x = self._joined(stage(x, time), skips.pop())                    # (N, Ci, si, si), of concat 2 * Ci
+        out: Tensor = self.conv_out(x)                                       # (N, c, s, s)
         return out
+        # fmt: on
 
     def _features(self, timestep: Tensor) -> Tensor:
         """(N,) -> (N, 256) float32."""

@@ -4,6 +4,8 @@ conv_in ─ down 0 ─ down 1 ─ … ─ mid ─ … ─ up 1 ─ up 0 ─ conv
             └────────┴─── skips ─────────┴──────┘
 
 A level is a row of ResNet blocks; in a CrossAttn level each is followed by a transformer, and so is the middle.
+
+Shapes: N samples; c, h, w channels and sides of the latents; levels 0 … L of Ci channels.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -221,17 +223,20 @@ class UNet2DConditionModel(DenoisingNetwork):
             DarkroomError: a condition is missing, or is one this network does not take.
         """
         self.check_condition(context, class_labels)
-        temb = self.time_features(timestep, class_labels, sample.dtype)
+        # fmt: off
+        temb = self.time_features(timestep, class_labels, sample.dtype)  # (N, 4 * C0)
         keys_values: Iterator[KeysValues | None] = repeat(None) if context is None else iter(context)
-        x = self.conv_in(sample)
+        x = self.conv_in(sample)                                         # (N, C0, h, w)
         skips = [x]
-        for block in self.down_blocks:
-            x = block(x, temb, keys_values, skips)
-        x = self.mid_block(x, temb, keys_values)
-        for block in self.up_blocks:
-            x = block(x, temb, keys_values, skips)
-        out: Tensor = self.conv_out(normed(self.conv_norm_out, x, activate=True))
+        for block in self.down_blocks:                                   # i = 0 … L
+            x = block(x, temb, keys_values, skips)                       # (N, Ci, h / 2^(i + 1), …), at L h / 2^L
+        x = self.mid_block(x, temb, keys_values)                         # (N, CL, h / 2^L, w / 2^L)
+        for block in self.up_blocks:                                     # i = L … 0
+            x = block(x, temb, keys_values, skips)                       # (N, Ci, h / 2^(i - 1), …), at 0 h
+        x = normed(self.conv_norm_out, x, activate=True)
+        out: Tensor = self.conv_out(x)                                   # (N, c, h, w)
         return out
+        # fmt: on
 
 
 def select_context(context: Context, rows: Tensor) -> Context:
