@@ -18,7 +18,9 @@ from torch.nn import functional as F
 
 from darkroom.config.denoisers import UNet2DConditionConfig, UNetSpec
 from darkroom.config.networks import AutoencoderSpec
-from darkroom.config.params import TrainUNet, load
+from darkroom.config.params import load
+from darkroom.config.sections import TrainUNet
+from darkroom.config.training import AdamW, Constant
 from darkroom.core.device import autocast, channels_last
 from darkroom.core.rng import generator
 from darkroom.core.tensors import to_float
@@ -44,7 +46,8 @@ SD = {"unet-32": (32, 64), "unet-64": (64, 24)}  # row: side of the latents, bat
 WORDS = (77, 768)  # of Stable Diffusion's text states
 SD_VAE = vae_spec({}, Path("Stable Diffusion 1.x"))
 TINY_VAE = vae_spec({"block_out_channels": [16, 32], "layers_per_block": 1, "norm_num_groups": 8}, Path("tiny"))
-LIKE_SD = {"precision": "bf16", "optimizer": "adamw", "learning_rate": 1e-4, "clip_norm": 1.0, "accumulation": 1}
+ADAMW = AdamW(kind="adamw", learning_rate=1e-4, betas=[0.9, 0.999], weight_decay=0.01, clip_norm=1.0)
+LIKE_SD = {"precision": "bf16", "optimizer": ADAMW, "lr_schedule": Constant(kind="constant", warmup_steps=0)}
 BETAS = {"cosine": "squaredcos_cap_v2"}  # our names of schedules in diffusers, where they differ
 KL_WEIGHT = 1e-6
 Step = Callable[[], Tensor]  # the loss of the next batch
@@ -81,7 +84,7 @@ def unet_case(row: str, tiny: bool) -> UNetCase:
         case = UNetCase(params.train_unet, latent_of(params), condition_of(params), 20_000, 5_000, 60)
     else:
         side, batch = SD[row]
-        changed = {**LIKE_SD, "init_from": None, "condition_dropout": 0.0, "batch_size": batch, "warmup_steps": 0}
+        changed = {**LIKE_SD, "init_from": None, "condition_dropout": 0.0, "batch_size": batch, "accumulation": 1}
         p = load(RECIPES / "sd15-finetune.yaml").train_unet.model_copy(update=changed)
         words = ConditioningInfo("text", None, *WORDS, [])
         case = UNetCase(p, (4, side, side), words, 4096, 1024, 20, PUBLISHED_GMAC[row])
@@ -102,7 +105,7 @@ def unet(row: str, contestant: str, clock: Clock, emit: Emit, scratch: Path) -> 
     about = {
         "latent": list(case.latent),
         "weights": _weights(network),
-        "optimizer": case.p.optimizer if ours else "adamw",
+        "optimizer": case.p.optimizer.kind if ours else "adamw",
     }
     laps = Laps(
         clock,
@@ -208,7 +211,7 @@ def standard_loop(
     from diffusers.training_utils import EMAModel
 
     optimizer = torch.optim.AdamW(
-        network.parameters(), lr=1e-4, betas=tuple(p.betas), weight_decay=p.weight_decay, fused=True
+        network.parameters(), lr=1e-4, betas=tuple(p.optimizer.betas), weight_decay=p.optimizer.weight_decay, fused=True
     )
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
     ema = EMAModel(network.parameters(), foreach=True)
@@ -236,7 +239,7 @@ def vae(row: str, contestant: str, clock: Clock, emit: Emit, scratch: Path) -> N
     """Training steps of Stable Diffusion's autoencoder on pictures of 256 x 256, L1 and KL, a second."""
     spec, device, ours = TINY_VAE if clock.tiny else SD_VAE, clock.device, contestant == "ours"
     batch, side = (2, 16) if clock.tiny else (8, 256)
-    changed = {**LIKE_SD, "batch_size": batch, "warmup_steps": 0, "steps": LONG}
+    changed = {**LIKE_SD, "batch_size": batch, "steps": LONG}
     p = load(RECIPES / "scenes.yaml").train_vae.model_copy(update=changed)
     pictures = random_pictures(4 * batch if clock.tiny else 256, side)
     network = channels_last(our_vae(spec, device)) if ours else their_vae(spec, device)

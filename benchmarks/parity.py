@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from darkroom.config.choices import Precision
+from darkroom.config.base import Precision
 from darkroom.data.sources.torchvision_import import torchvision
 from darkroom.inference.packed_unet import PackedUNet
 from darkroom.interop.configs import text_config, text_spec, unet_config, unet_spec, vae_config, vae_spec

@@ -1,12 +1,14 @@
 """A recipe's networks and data without its data set: right in shape and size, random in content."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from darkroom.config.autoencoder import IdentityVAE, PretrainedVAE
 from darkroom.config.denoisers import DenoiserSizes, DenoiserSpec
-from darkroom.config.params import Params, TrainUNet
+from darkroom.config.params import Params
+from darkroom.config.sections import TrainUNet
+from darkroom.config.text_encoder import PretrainedTextEncoder, TrainedTextEncoder
 from darkroom.core.rng import generator, seeded
 from darkroom.data.conditioning import Conditioning, ConditioningInfo
 from darkroom.data.latents import Latents
@@ -14,24 +16,30 @@ from darkroom.nn.denoiser.base import build
 
 PROJECT = Path(__file__).parents[1]
 CLASSES = 10  # of recipes for classes
+CLIP = (77, 768)  # of text states, where the encoder is imported
+SD_CHANNELS, SD_DOWNSCALE = 4, 8  # of latents, where the autoencoder is
 HELD_OUT = 64
 
 
 def condition_of(params: Params) -> ConditioningInfo:
     """What the recipe's denoiser is told."""
     text = params.setup_text_encoder
-    kind: Any = {"clip": "text", "pretrained": "text"}.get(text.mode, text.mode)
-    classes = [str(i) for i in range(CLASSES)] if kind == "class" else []
-    return ConditioningInfo(kind, None, text.text.max_length, text.text.hidden_size, classes)
+    if isinstance(text, TrainedTextEncoder):
+        return ConditioningInfo("text", None, text.text.max_length, text.text.hidden_size, [])
+    if isinstance(text, PretrainedTextEncoder):
+        return ConditioningInfo("text", None, *CLIP, [])
+    return ConditioningInfo(text.kind, None, 0, 0, [str(i) for i in range(CLASSES)] if text.kind == "class" else [])
 
 
 def latent_of(params: Params) -> tuple[int, ...]:
     """(c, h, w) of what the recipe's denoiser sees: latents, or pictures where there is no autoencoder."""
     data, vae = params.prepare_data, params.train_vae
-    if vae.mode == "identity":
+    if isinstance(vae, IdentityVAE):
         return data.channels, data.image_size, data.image_size
-    side = data.image_size // vae.downscale
-    return vae.latent_channels, side, side
+    if isinstance(vae, PretrainedVAE):
+        return SD_CHANNELS, data.image_size // SD_DOWNSCALE, data.image_size // SD_DOWNSCALE
+    side = data.image_size // vae.autoencoder.downscale
+    return vae.autoencoder.latent_channels, side, side
 
 
 def spec_of(p: TrainUNet, latent: tuple[int, ...], condition: ConditioningInfo) -> DenoiserSpec:

@@ -16,20 +16,22 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from darkroom.config.choices import OptimizerName
+from darkroom.config.autoencoder import IdentityVAE
 from darkroom.config.denoisers import BatchNormUNetConfig, DenoiserSizes
-from darkroom.config.params import Params, TrainUNet, load
+from darkroom.config.params import Params, load
+from darkroom.config.sections import TrainUNet
+from darkroom.config.training import AdamW, Muon
 from darkroom.core import device as devices
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import seeded
 from darkroom.data.conditioning import Conditioning, ConditioningInfo
 from darkroom.data.latents import Latents
-from darkroom.data.prepare import Preparation, prepare
+from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared
 from darkroom.data.sources.image_folder import ImageFolder
 from darkroom.data.sources.torchvision_import import torchvision
@@ -93,20 +95,10 @@ class Photos:
     def read(cls, folder: Path, params: Params) -> "Photos":
         """The photographs in a folder, prepared as a recipe says."""
         p = params.prepare_data
-        assert params.train_vae.identity_range is not None
-        keys = (
-            "image_size",
-            "channels",
-            "resize",
-            "validation_fraction",
-            "test_fraction",
-            "validation_from",
-            "repeats",
-        )
-        how = Preparation(**{key: getattr(p, key) for key in keys}, max_bad_fraction=p.max_bad_fraction, seed=p.seed)
-        pixels = IdentityAutoencoder(*params.train_vae.identity_range)
+        assert isinstance(params.train_vae, IdentityVAE)
+        pixels = IdentityAutoencoder(*params.train_vae.range)
         with tempfile.TemporaryDirectory() as scratch:
-            prepare(ImageFolder(str(folder.resolve()), "a {label}"), Path(scratch) / "prepared", how)
+            prepare(ImageFolder(str(folder.resolve()), "a {label}"), Path(scratch) / "prepared", p)
             splits = [Prepared.open(Path(scratch) / "prepared").split(name) for name in ("train", "validation")]
             means = [encode(pixels, split.images, len(split), 1024, "fp32", CPU, "read").mean for split in splits]
         return cls(*(Latents(mean, None, 1.0) for mean in means))
@@ -176,8 +168,10 @@ def compare(given: argparse.Namespace, device: torch.device) -> None:
     photos, p = Photos.read(given.data, params), params.train_unet
     with seeded(p.seed, "peer"):
         peer = Peer(params.prepare_data.image_size)
-    changed = {"learning_rate": given.peer_learning_rate, "optimizer": given.peer_optimizer}
-    theirs = p.model_copy(update={key: value for key, value in changed.items() if value is not None})
+    changed = {"learning_rate": given.peer_learning_rate, "kind": given.peer_optimizer}
+    keys = p.optimizer.model_dump() | {key: value for key, value in changed.items() if value is not None}
+    optimizer = (Muon if keys["kind"] == "muon" else AdamW).model_validate(keys)
+    theirs = p.model_copy(update={"optimizer": optimizer})
     wanted = 60 * given.minutes
     both = [Contestant(ours(p), photos, p, device, wanted), Contestant(peer, photos, theirs, device, wanted)]
     if abs(both[1].weights / both[0].weights - 1) > SAME_SIZE:
@@ -185,7 +179,8 @@ def compare(given: argparse.Namespace, device: torch.device) -> None:
     print(
         f"{len(photos.train)} pictures, {min(len(photos.held_out), p.held_out)} held out; weights: "
         f"{both[0].weights:,} and {both[1].weights:,}; "
-        f"{p.optimizer} at {p.learning_rate:g} and {theirs.optimizer} at {theirs.learning_rate:g}"
+        f"{p.optimizer.kind} at {p.optimizer.learning_rate:g} and "
+        f"{theirs.optimizer.kind} at {theirs.optimizer.learning_rate:g}"
     )
     print("| seconds of each | steps | s/step | held-out L1 | steps, diffusers | s/step | held-out L1 |")
     print("|---|---|---|---|---|---|---|", flush=True)
@@ -223,7 +218,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30, help="of training, for each")
     parser.add_argument("--turn", type=float, default=60, help="seconds of a turn")
     parser.add_argument("--peer-learning-rate", type=float, help="of diffusers' network, in place of the recipe's")
-    parser.add_argument("--peer-optimizer", choices=get_args(OptimizerName), help="likewise")
+    parser.add_argument("--peer-optimizer", choices=["adamw", "muon"], help="likewise")
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--steps", type=int, default=100, help="of --large")
     given = parser.parse_args()

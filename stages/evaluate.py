@@ -63,7 +63,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         image_size=data.info.image_size,
         sampling=Sampling(**p.sampling.model_dump()),
         precision=p.precision,
-        words=Words.of(data.split("train").captions) if params.setup_text_encoder.mode == "clip" else None,
+        words=Words.of(data.split("train").captions) if params.setup_text_encoder.kind == "clip" else None,
         origin=provenance(UNET, VAE, TEXT_ENCODER, LATENTS),
     )
     pipeline = Pipeline.from_pretrained(PIPELINE, device=work.device)

@@ -6,28 +6,15 @@ import darkroom.runner.startup  # noqa: F401
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from darkroom.config.params import (
-    CaptionedFolderSource,
-    ImageFolderSource,
-    Params,
-    PrepareData,
-    ScenesSource,
-    TorchvisionSource,
-)
+from darkroom.config.params import Params
 from darkroom.config.paths import PREPARED, report_of
 from darkroom.core.artifact import write_json
 from darkroom.core.text import printable
-from darkroom.data.manifest import Manifest, manifest_of
 from darkroom.data.near_duplicates import NearDuplicates, listing
-from darkroom.data.prepare import Preparation, prepare
+from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Info, Prepared
 from darkroom.data.repeats import Firsts
-from darkroom.data.sources.base import Source
-from darkroom.data.sources.captioned_folder import CaptionedFolder
-from darkroom.data.sources.image_folder import ImageFolder
-from darkroom.data.sources.scenes import Scenes
-from darkroom.data.sources.torchvision_sets import Torchvision
-from darkroom.data.sources.webdataset import WebDataset
+from darkroom.data.sources.base import Reader
 from darkroom.planning import demands
 from darkroom.runner.stage import Work, run_stage
 from darkroom.view.contact_sheet import contact_sheet
@@ -38,21 +25,9 @@ REPORT = report_of("prepare_data")
 def body(params: Params, work: Work) -> Mapping[str, float | str]:
     """Read the source, write the splits, show them."""
     p = params.prepare_data
-    how = Preparation(
-        image_size=p.image_size,
-        channels=p.channels,
-        resize=p.resize,
-        validation_fraction=p.validation_fraction,
-        test_fraction=p.test_fraction,
-        validation_from=p.validation_from,
-        max_bad_fraction=p.max_bad_fraction,
-        repeats=p.repeats,
-        crops=p.crops,
-        limit=p.limit,
-        seed=p.seed,
-    )
+    reader: Reader = p.source.open(p.seed, p.image_size)
     twins, firsts, remarks = NearDuplicates(), Firsts(), dict[str, str]()
-    info = prepare(_source(p), PREPARED, how, twins.add, firsts, lambda data: remarks.update(demands.met(params, data)))
+    info = prepare(reader, PREPARED, p, twins.add, firsts, lambda data: remarks.update(demands.met(params, data)))
     near = twins.found()
     contact_sheet(Prepared.open(PREPARED).split("train"), REPORT / "contact_sheet.png")
     write_json(REPORT / "near_duplicates.json", listing(near))
@@ -79,21 +54,6 @@ def _remarks(info: Info) -> dict[str, str]:
     if info.pictures.repeats_kept or info.pictures.repeats_within_splits or info.pictures.duplicates_across_splits:
         remarks["equal pictures"] = f"named in {REPORT / 'repeats.json'}"
     return remarks
-
-
-def _source(p: PrepareData) -> Source:
-    s = p.source
-    if isinstance(s, ScenesSource):
-        return Scenes(s.n_train, s.n_validation, s.n_test, s.n_novel, p.seed, p.image_size)
-    file = manifest_of(s.root, s.manifest)
-    manifest = Manifest.load(file) if file is not None else None
-    if isinstance(s, TorchvisionSource):
-        return Torchvision(s.name, s.root, s.caption, s.download, manifest)
-    if isinstance(s, ImageFolderSource):
-        return ImageFolder(s.root, s.caption, manifest)
-    if isinstance(s, CaptionedFolderSource):
-        return CaptionedFolder(s.root, manifest)
-    return WebDataset(s.root, manifest)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,15 @@ import darkroom.runner.startup  # noqa: F401
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from darkroom.config.networks import TextSpec
-from darkroom.config.params import Params, SetupTextEncoder
+from darkroom.config.params import Params
 from darkroom.config.paths import CONDITIONING, PREPARED, TEXT_ENCODER, report_of
+from darkroom.config.text_encoder import PretrainedTextEncoder, TrainedTextEncoder
 from darkroom.core.artifact import CONFIG, PROVENANCE, atomic_path, content_hash, provenance, save_tensors, write_json
 from darkroom.core.weights import WEIGHTS
 from darkroom.data.conditioning import Conditioning, ConditioningInfo, distinct
@@ -44,7 +45,7 @@ class TextEncoder(NamedTuple):
 
 
 def body(params: Params, work: Work) -> Mapping[str, float | str]:
-    """Make the conditions as `mode` says and cache them for every picture that training sees."""
+    """Make the conditions and cache them for every picture that training sees."""
     p, data = params.setup_text_encoder, Prepared.open(PREPARED)
     splits = {name: data.split(name) for name in SPLITS}
     texts: list[str] = []
@@ -52,9 +53,12 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     sources = [PREPARED]
     with atomic_path(TEXT_ENCODER) as folder:
         folder.mkdir()
-        if p.mode in ("clip", "pretrained"):
+        if isinstance(p, TrainedTextEncoder | PretrainedTextEncoder):
             texts, index = distinct({name: split.captions for name, split in splits.items()})
-            encoder = _pretrained(p, work) if p.mode == "pretrained" else _trained(p, splits, texts, index, work)
+            if isinstance(p, TrainedTextEncoder):
+                encoder = _trained(p, splits, texts, index, work)
+            else:
+                encoder = _pretrained(p, work)
             conditioning = _embedded(p, encoder, texts, index, work)
             encoder.tokenizer.write(folder / TOKENIZER)
             save_tensors(folder / WEIGHTS, encoder.model.state_dict())
@@ -62,12 +66,11 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
             sources += encoder.sources
             figures = {**encoder.figures, "distinct_captions": len(texts), "vocabulary": len(encoder.tokenizer.vocab)}
         else:
-            kind: Literal["class", "none"] = "class" if p.mode == "class" else "none"
-            classes = list(data.info.heads[0].classes) if p.mode == "class" else []
-            index = {name: split.labels[:, 0] for name, split in splits.items()} if p.mode == "class" else {}
-            conditioning = Conditioning(ConditioningInfo(kind, None, 0, 0, classes), index, None, None)
+            classes = list(data.info.heads[0].classes) if p.kind == "class" else []
+            index = {name: split.labels[:, 0] for name, split in splits.items()} if p.kind == "class" else {}
+            conditioning = Conditioning(ConditioningInfo(p.kind, None, 0, 0, classes), index, None, None)
             figures = {"classes": len(classes)}
-        if p.mode != "clip":
+        if not isinstance(p, TrainedTextEncoder):
             Curves(1, work.run.metrics).write(REPORT)
         write_json(folder / CONFIG, {**asdict(conditioning.info), **spec})
         write_json(folder / PROVENANCE, provenance(*sources))
@@ -79,7 +82,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
 
 
 def _trained(
-    p: SetupTextEncoder, splits: Splits, texts: list[str], index: Mapping[str, Tensor], work: Work
+    p: TrainedTextEncoder, splits: Splits, texts: list[str], index: Mapping[str, Tensor], work: Work
 ) -> TextEncoder:
     tokenizer = CLIPTokenizer.train(splits["train"].captions, p.text.vocab_size, p.text.max_length)
     task = TextEncoderTask(p, splits, tokenizer, tokenizer(texts), index, work.context(p))
@@ -87,9 +90,8 @@ def _trained(
     return TextEncoder(fitted.network.text_model, tokenizer, {**fitted.held_out, **fitted.against_chance}, [])
 
 
-def _pretrained(p: SetupTextEncoder, work: Work) -> TextEncoder:
-    assert p.pretrained_path is not None
-    weights = Path(p.pretrained_path)
+def _pretrained(p: PretrainedTextEncoder, work: Work) -> TextEncoder:
+    weights = Path(p.path)
     sources = [weights, weights.parent / TOKENIZER]
     figures: dict[str, float | str] = {f"pretrained: {path.name}": content_hash(path) for path in sources}
     tokenizer = CLIPTokenizer.read(sources[1])
@@ -97,7 +99,11 @@ def _pretrained(p: SetupTextEncoder, work: Work) -> TextEncoder:
 
 
 def _embedded(
-    p: SetupTextEncoder, encoder: TextEncoder, texts: list[str], index: dict[str, Tensor], work: Work
+    p: TrainedTextEncoder | PretrainedTextEncoder,
+    encoder: TextEncoder,
+    texts: list[str],
+    index: dict[str, Tensor],
+    work: Work,
 ) -> Conditioning:
     """The captions and the null condition, embedded."""
     model, tokenizer, *_ = encoder

@@ -13,8 +13,9 @@ from pathlib import Path
 from PIL import Image
 
 from darkroom.config.denoisers import DenoiserSizes, DenoiserSpec, UNet2DConditionConfig
-from darkroom.config.params import Params, TrainUNet
+from darkroom.config.params import Params
 from darkroom.config.paths import CONDITIONING, LATENTS, UNET, VAE, report_of
+from darkroom.config.sections import TrainUNet
 from darkroom.core.artifact import content_hash, provenance, write_json
 from darkroom.core.device import runtime
 from darkroom.core.rng import seeded

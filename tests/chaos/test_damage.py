@@ -58,7 +58,7 @@ def test_a_cache_that_takes_nothing_costs_no_training(
     finished: Path, quiet: Environment, mounted: Callable[..., None]
 ) -> None:
     params = yaml.safe_load((finished / "params.yaml").read_text())
-    params[STAGE]["learning_rate"] *= 0.5
+    params[STAGE]["optimizer"]["learning_rate"] *= 0.5
     (finished / "params.yaml").write_text(yaml.safe_dump(params))
     lock, cache = (finished / "dvc.lock").read_bytes(), finished / ".dvc" / "cache"
     mounted("--bind", str(cache), str(cache))

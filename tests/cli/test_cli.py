@@ -12,9 +12,10 @@ from PIL import Image
 
 import darkroom
 from darkroom.config.merging import complete_text
-from darkroom.data.prepare import Preparation, prepare
+from darkroom.data.prepare import prepare
 from darkroom.data.sources.scenes import Scenes
 from darkroom.inference.defaults import EXAMPLE
+from tests.support.settings import preparation
 
 ROOT = Path(__file__).parents[2]
 SCENES = complete_text(ROOT / "recipes" / "scenes.yaml")
@@ -137,11 +138,11 @@ def test_values_of_ones_own_are_named_when_they_are_replaced(
     project: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     params = Path("params.yaml")
-    params.write_text(SCENES.replace("image_size: 32", "image_size: 64").replace("  mode: train\n", "  mood: train\n"))
+    params.write_text(SCENES.replace("image_size: 32", "image_size: 64").replace("  kind: kl\n", "  kinder: kl\n"))
     assert run("recipe", "use", "mnist") == 0
     assert capsys.readouterr().out == (
         "params.yaml: is now the recipe mnist; it was the recipe scenes with prepare_data.image_size = 64, "
-        "train_vae.mood = 'train', no train_vae.mode\n"
+        "train_vae.kinder = 'kl', no train_vae.kind\n"
     )
     params.write_text("train_vae: [")
     assert run("recipe", "use", "mnist") == 0
@@ -217,7 +218,7 @@ def test_the_noise_process_of_a_recipe_is_shown_on_the_prepared_pictures(
     said = capsys.readouterr().err
     assert said == "darkroom: data/prepared: no pictures here yet; make them with: dvc repro -s prepare_data\n"
     assert not Path("reports").exists()
-    prepare(Scenes(8, 6, 2, 0, 0, 16), Path("data/prepared"), Preparation(16, 3, "crop", 0.1, 0.1, "train", 0.01, 0))
+    prepare(Scenes(8, 6, 2, 0, 0, 16), Path("data/prepared"), preparation())
     capsys.readouterr()
     assert run("show", "forward") == 0
     assert capsys.readouterr().out == "reports/forward.png\n"

@@ -11,9 +11,10 @@ from darkroom.config.params import problems, read
 ROOT = Path(__file__).parents[2]
 PIXELS = {  # of the default recipe, what pictures of 28 pixels without an autoencoder need
     "prepare_data": {"image_size": 28},
-    "train_vae": {"mode": "identity", "identity_range": [0.0, 1.0]},
-    "setup_text_encoder": {"mode": "none"},
+    "train_vae": {"kind": "identity", "range": [0.0, 1.0], "batch_size": 8},
+    "setup_text_encoder": {"kind": "none"},
 }
+CLIP = {"setup_text_encoder": read(ROOT / "recipes" / "scenes.yaml")["setup_text_encoder"]}
 CLASSES = {"prepare_data": {"source": {"kind": "image_folder", "root": "set", "manifest": None, "caption": ""}}}
 SCORE = {"kind": "score_unet", "variant": "concat"}
 TRANSFORMER = {"kind": "score_unet", "variant": "transformer"}
@@ -21,7 +22,7 @@ LAYERS = {"kind": "layer_norm_unet"}
 BATCHES = {"kind": "batch_norm_unet", "widths": [16, 32, 64]}
 FAULTS: dict[str, tuple[dict[str, Any], list[dict[str, Any]], str]] = {
     "sound score_unet": (SCORE, [], ""),
-    "sound score_unet of classes": (TRANSFORMER, [CLASSES, {"setup_text_encoder": {"mode": "class"}}], ""),
+    "sound score_unet of classes": (TRANSFORMER, [CLASSES, {"setup_text_encoder": {"kind": "class"}}], ""),
     "sound layer_norm_unet": (LAYERS, [], ""),
     "sound batch_norm_unet": (BATCHES, [], ""),
     "sound flips": (SCORE, [{"train_unet": {"horizontal_flip": True}}], ""),
@@ -61,21 +62,21 @@ FAULTS: dict[str, tuple[dict[str, Any], list[dict[str, Any]], str]] = {
     ),
     "words that are not heard": (
         LAYERS,
-        [{"setup_text_encoder": {"mode": "clip"}}],
+        [CLIP],
         "train_unet.unet.kind = 'layer_norm_unet' of this variant takes the condition 'none', not 'text', as "
-        "setup_text_encoder.mode = 'clip' makes; use another mode, or another network",
+        "setup_text_encoder.kind = 'clip' makes; use another one, or another network",
     ),
     "classes that are not heard": (
         SCORE,
-        [CLASSES, {"setup_text_encoder": {"mode": "class"}}],
+        [CLASSES, {"setup_text_encoder": {"kind": "class"}}],
         "train_unet.unet.kind = 'score_unet' of this variant takes the condition 'none', not 'class', as "
-        "setup_text_encoder.mode = 'class' makes; use another mode, or another network",
+        "setup_text_encoder.kind = 'class' makes; use another one, or another network",
     ),
     "classes that are not there": (
         TRANSFORMER,
         [],
         "train_unet.unet.kind = 'score_unet' of this variant takes the condition 'class', not 'none', as "
-        "setup_text_encoder.mode = 'none' makes; use another mode, or another network",
+        "setup_text_encoder.kind = 'none' makes; use another one, or another network",
     ),
     "times that are not in the table": (
         LAYERS,
@@ -85,8 +86,8 @@ FAULTS: dict[str, tuple[dict[str, Any], list[dict[str, Any]], str]] = {
     ),
     "a negative for the pictures": (
         SCORE,
-        [{"train_vae": {"identity_range": [1.0, 0.0]}}],
-        "train_vae.identity_range = [1.0, 0.0] does not rise; give black, then white",
+        [{"train_vae": {"range": [1.0, 0.0]}}],
+        "train_vae.range = [1.0, 0.0] does not rise; give black, then white",
     ),
     "imported weights of another network": (
         SCORE,

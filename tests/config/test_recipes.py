@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from darkroom.config.autoencoder import TrainedVAE
 from darkroom.config.denoisers import DenoiserSizes
 from darkroom.config.merging import complete_text
 from darkroom.config.networks import PictureSizes
-from darkroom.config.params import OutsideSource, ScenesSource, problems
 from darkroom.config.params import load as params
-from darkroom.data.manifest import Manifest, manifest_of, scan
+from darkroom.config.params import problems
+from darkroom.data.manifest import Manifest, scan
+from darkroom.data.sources.base import OutsideSource
+from darkroom.data.sources.scenes import ScenesSource
 from darkroom.data.sources.torchvision_sets import Torchvision
 from darkroom.nn.autoencoder.vae import AutoencoderKL
 from darkroom.nn.denoiser.base import build
@@ -56,11 +59,10 @@ def test_the_default_recipe_is_the_params_file() -> None:
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
 def test_the_networks_of_a_recipe_can_be_built(file: Path) -> None:
     p = params(file)
-    sizes = DenoiserSizes(
-        in_channels=p.train_vae.latent_channels, sample_size=4, cross_attention_dim=None, num_classes=None
-    )
+    sizes = DenoiserSizes(in_channels=4, sample_size=4, cross_attention_dim=None, num_classes=None)
     with torch.device("meta"):
-        AutoencoderKL(p.train_vae.autoencoder, PictureSizes(in_channels=p.prepare_data.channels))
+        if isinstance(p.train_vae, TrainedVAE):
+            AutoencoderKL(p.train_vae.autoencoder, PictureSizes(in_channels=p.prepare_data.channels))
         if p.train_unet.unet.kind == "unet_2d_condition":
             build(p.train_unet.unet, sizes)
 
@@ -68,7 +70,7 @@ def test_the_networks_of_a_recipe_can_be_built(file: Path) -> None:
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_the_denoiser_of_a_published_system_has_the_published_number_of_weights(name: str) -> None:
     p = params(ROOT / "recipes" / f"{name}.yaml")
-    classes = 10 if p.setup_text_encoder.mode == "class" else None
+    classes = 10 if p.setup_text_encoder.kind == "class" else None
     channels, side = p.prepare_data.channels, p.prepare_data.image_size
     sizes = DenoiserSizes(in_channels=channels, sample_size=side, cross_attention_dim=None, num_classes=classes)
     with torch.device("meta"):
@@ -86,7 +88,7 @@ def test_a_recipe_asks_for_no_more_than_its_data_have(file: Path) -> None:
         assert p.train_unet.held_out <= source.n_validation
     elif isinstance(source, OutsideSource):
         assert p.evaluate.n_novel == 0
-        manifest = manifest_of(source.root, source.manifest)
+        manifest = source.manifest_file
         assert manifest is not None
         if file.stem not in YOUR_OWN_DATA:
             assert Manifest.load(ROOT / manifest).files

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from darkroom.core.rng import batch_indices, generator, numpy_rng, randn_each, seeded
+from darkroom.core.rng import batch_indices, generator, randn_each, seeded
+from darkroom.core.seeds import numpy_rng
 
 
 def numbers(*keys: str | int) -> list[float]:

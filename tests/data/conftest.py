@@ -4,16 +4,17 @@ import io
 import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from darkroom.data.prepare import Preparation
-from darkroom.data.prepared import Head
+from darkroom.config.sections import Preparation
+from darkroom.data.head import Head
 from darkroom.data.sources.base import Description, Sample, Skipped
+from tests.support.settings import preparation
 
 
 def pixels(seed: int, size: int = 16) -> np.ndarray:
@@ -61,14 +62,8 @@ def listed() -> type[ListedSource]:
 @pytest.fixture
 def how() -> Callable[..., Preparation]:
     """A Preparation of 16-pixel RGB pictures; name what differs."""
-
-    def make(**changes: object) -> Preparation:
-        usual = Preparation(
-            16, 3, "crop", 0.2, 0.2, validation_from="train", max_bad_fraction=0.5, repeats="keep", seed=0
-        )
-        return replace(usual, **changes)
-
-    return make
+    usual = {"validation_fraction": 0.2, "test_fraction": 0.2, "max_bad_fraction": 0.5}
+    return lambda **changes: preparation(**usual | changes)
 
 
 @pytest.fixture

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from darkroom.config.sections import Preparation
 from darkroom.core.artifact import read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.data.images import SUFFIXES, UNREAD
-from darkroom.data.prepare import Preparation, prepare
+from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared
 from darkroom.data.repeats import Firsts
 from darkroom.data.sources.base import Sample, Skipped

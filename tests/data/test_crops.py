@@ -13,6 +13,7 @@ from PIL import Image
 
 from darkroom.config.merging import complete_text
 from darkroom.config.params import load
+from darkroom.config.sections import Preparation
 from darkroom.core.artifact import read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.data.crops import SMALLEST, crops_of
@@ -20,7 +21,7 @@ from darkroom.data.fingerprint import fingerprint
 from darkroom.data.halves import half_of, halves
 from darkroom.data.images import conform
 from darkroom.data.near_duplicates import NearDuplicates
-from darkroom.data.prepare import Preparation, prepare
+from darkroom.data.prepare import prepare
 from darkroom.data.prepared import INFO, Info, Prepared, PreparedSplit, Row
 from darkroom.data.sources.base import Sample, Skipped
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from darkroom.config.sections import Preparation
 from darkroom.data.near_duplicates import LISTED, MOST_APART, NearDuplicates, listing
-from darkroom.data.prepare import Preparation, prepare
+from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Row
 from darkroom.data.sources.base import Sample
 from darkroom.data.sources.scenes import Scenes

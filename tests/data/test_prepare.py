@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from darkroom.config.sections import Preparation
 from darkroom.core.artifact import content_hash, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.data import decoding
-from darkroom.data.prepare import Preparation, prepare
+from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared
 from darkroom.data.sources.base import Sample, Skipped
 from darkroom.data.sources.scenes import Scenes

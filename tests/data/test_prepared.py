@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from darkroom.core.errors import DarkroomError
-from darkroom.data.prepare import Preparation, prepare
-from darkroom.data.prepared import Head, Prepared, PreparedWriter, Row
+from darkroom.data.head import Head
+from darkroom.data.prepare import prepare
+from darkroom.data.prepared import Prepared, PreparedWriter, Row
 from darkroom.data.sources.scenes import HEADS, Scenes
 from darkroom.view.contact_sheet import contact_sheet
+from tests.support.settings import preparation
 
 SOURCE = Scenes(45, 5, 5, 5, seed=0)
 
@@ -20,7 +22,7 @@ SOURCE = Scenes(45, 5, 5, 5, seed=0)
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Scenes, prepared."""
     path = tmp_path_factory.mktemp("data") / "prepared"
-    prepare(SOURCE, path, Preparation(32, 3, "crop", 0.1, 0.1, "train", 0.0, 0))
+    prepare(SOURCE, path, preparation(image_size=32, max_bad_fraction=0.0))
     return path
 
 
@@ -45,8 +47,8 @@ def test_scenes_come_back_unchanged(root: Path) -> None:
     assert torch.equal(split.images(torch.tensor([44])), expected[44:])
     assert split.captions == [s.caption for s in scenes]
     assert split.labels.tolist() == [list(s.labels) for s in scenes]
-    assert split.named.tolist() == [list(s.named) for s in scenes]
-    assert (split.labels.dtype, split.named.dtype) == (torch.int64, torch.bool)
+    assert split.mentioned.tolist() == [list(s.mentioned) for s in scenes]
+    assert (split.labels.dtype, split.mentioned.dtype) == (torch.int64, torch.bool)
     assert split.info.heads == HEADS
 
 
@@ -54,8 +56,8 @@ def test_class_labels_come_back(digits: Path, pixels: Callable[..., np.ndarray])
     split = Prepared.open(digits).split("train")
     assert split.info.class_labelled
     assert split.labels.tolist() == [[0], [1], [2], [0], [1], [2]]
-    assert split.named.all()
-    assert split.named.shape == (6, 1)
+    assert split.mentioned.all()
+    assert split.mentioned.shape == (6, 1)
     assert torch.equal(split.images([5])[0, 0], torch.from_numpy(pixels(5, 8)[..., 0]))
 
 
@@ -64,14 +66,14 @@ def test_without_labels_there_are_no_heads(tmp_path: Path, pixels: Callable[...,
     writer.add("train", Row(pixels(0, 8), "0.png", "noise", (), ()))
     writer.finish()
     split = Prepared.open(tmp_path / "plain").split("train")
-    assert split.labels.shape == split.named.shape == (1, 0)
+    assert split.labels.shape == split.mentioned.shape == (1, 0)
 
 
 def test_large_splits_are_decoded_in_pieces(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several shards and row groups, read by row group, give the same as one kept whole."""
     monkeypatch.setattr("darkroom.data.prepared.SHARD_ROWS", 20)
     monkeypatch.setattr("darkroom.data.prepared.GROUP_ROWS", 6)
-    prepare(SOURCE, tmp_path / "pieces", Preparation(32, 3, "crop", 0.1, 0.1, "train", 0.0, 0))
+    prepare(SOURCE, tmp_path / "pieces", preparation(image_size=32, max_bad_fraction=0.0))
     assert len(list((tmp_path / "pieces/train").iterdir())) == 3
     expected = Prepared.open(root).split("train").images()
     monkeypatch.setattr("darkroom.data.prepared.IN_MEMORY_BYTES", 0)
@@ -83,7 +85,7 @@ def test_large_splits_are_decoded_in_pieces(tmp_path: Path, root: Path, monkeypa
 
 def test_row_groups_end_by_bytes_too(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("darkroom.data.prepared.GROUP_BYTES", 2000)
-    prepare(SOURCE, tmp_path / "small", Preparation(32, 3, "crop", 0.1, 0.1, "train", 0.0, 0))
+    prepare(SOURCE, tmp_path / "small", preparation(image_size=32, max_bad_fraction=0.0))
     split = Prepared.open(tmp_path / "small").split("train")
     assert len(split._groups) > 5
     assert torch.equal(split.images(), Prepared.open(root).split("train").images())
@@ -103,7 +105,7 @@ def test_hugging_face_reads_scenes_unchanged(
     assert np.array_equal(np.asarray(row["image"]), split.images([3])[0].permute(1, 2, 0))
     assert row["caption"] == split.captions[3]
     assert row["labels"] == split.labels[3].tolist()
-    assert row["named"] == split.named[3].tolist()
+    assert row["named"] == split.mentioned[3].tolist()
     found = datasets.load_dataset(
         "parquet", data_files=str(digits / "train/*.parquet"), split="train", cache_dir=str(tmp_path / "cache")
     )

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from darkroom.data.prepare import Preparation, prepare
+from darkroom.config.sections import Preparation
+from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared
 from darkroom.data.sources.torchvision_import import torchvision
 from darkroom.data.sources.torchvision_sets import Torchvision

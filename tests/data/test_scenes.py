@@ -57,13 +57,13 @@ def read(caption: str) -> tuple[str, list[dict[str, str | None]]]:
 def test_captions_say_what_the_labels_say(scenes: list[Scene]) -> None:
     for scene in scenes:
         layout, things = read(scene.caption)
-        truth, named = labels(scene), dict(zip(NAMES, scene.named, strict=True))
+        truth, mentioned = labels(scene), dict(zip(NAMES, scene.mentioned, strict=True))
         assert layout == truth["layout"], scene.caption
-        assert named["layout"] == (layout != "single")
+        assert mentioned["layout"] == (layout != "single")
         for i, which in enumerate(("first", "second")):
             for attribute in ("shape", "color", "size"):
                 said = things[i][attribute] if i < len(things) else None
-                assert named[f"{which}.{attribute}"] == (said is not None), scene.caption
+                assert mentioned[f"{which}.{attribute}"] == (said is not None), scene.caption
                 assert said is None or said == truth[f"{which}.{attribute}"], scene.caption
             assert (truth[f"{which}.shape"] is None) == (i >= len(things))
 
@@ -71,11 +71,11 @@ def test_captions_say_what_the_labels_say(scenes: list[Scene]) -> None:
 def test_captions_name_the_left_or_upper_thing_first_mostly_but_not_always(scenes: list[Scene]) -> None:
     in_order: dict[str | None, list[bool]] = {"horizontal": [], "vertical": []}
     for scene in scenes:
-        truth, named = labels(scene), NOUN.search(scene.caption)
+        truth, mentioned = labels(scene), NOUN.search(scene.caption)
         pairs = [(truth[f"{which}.color"], truth[f"{which}.shape"]) for which in ("first", "second")]
         if truth["layout"] != "single" and pairs[0] != pairs[1]:
-            assert named is not None
-            in_order[truth["layout"]].append(named.groups()[2:] == pairs[0])
+            assert mentioned is not None
+            in_order[truth["layout"]].append(mentioned.groups()[2:] == pairs[0])
     for layout, found in in_order.items():
         assert 0.65 < np.mean(found) < 0.85, layout
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from darkroom.config.sections import Preparation
 from darkroom.core.errors import DarkroomError
 from darkroom.data.manifest import scan
-from darkroom.data.prepare import Preparation, prepare
+from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared
-from darkroom.data.sources.base import Sample, Skipped, Source
+from darkroom.data.sources.base import Reader, Sample, Skipped
 from darkroom.data.sources.captioned_folder import CaptionedFolder
 from darkroom.data.sources.captions import from_class
 from darkroom.data.sources.image_folder import ImageFolder
@@ -190,7 +191,7 @@ def test_csv_without_its_columns_is_an_error(put: Callable[..., None]) -> None:
 
 
 @pytest.mark.parametrize("make", [lambda root: ImageFolder(root, "{label}"), CaptionedFolder, WebDataset])
-def test_empty_and_missing_folders_are_errors(make: Callable[[str], Source], folder: Path, how: How) -> None:
+def test_empty_and_missing_folders_are_errors(make: Callable[[str], Reader], folder: Path, how: How) -> None:
     with pytest.raises(DarkroomError, match=r"set: no (pictures|\*\.tar shards) in this folder"):
         prepare(make("set"), folder.parent / "out", how())
     with pytest.raises(DarkroomError, match=r"data root .*/nowhere: no such folder; set DARKROOM_DATA"):

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from darkroom.config.sections import Preparation
 from darkroom.core.system_files import is_system, system_part
 from darkroom.data.manifest import scan
-from darkroom.data.prepare import Preparation, prepare
+from darkroom.data.prepare import prepare
 from darkroom.data.sources.base import Sample, Skipped
 from darkroom.data.sources.captioned_folder import CaptionedFolder
 from darkroom.data.sources.image_folder import ImageFolder

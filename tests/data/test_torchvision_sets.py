@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from darkroom.config.sections import Preparation
 from darkroom.core.errors import DarkroomError
 from darkroom.data.manifest import scan
-from darkroom.data.prepare import Preparation, prepare
+from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared
 from darkroom.data.sources import torchvision_sets
 from darkroom.data.sources.torchvision_sets import DATASETS, Torchvision

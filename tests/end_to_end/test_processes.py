@@ -40,8 +40,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: Callable[[Pat
     values = read(ROOT / "recipes" / "scenes-quick.yaml")
     values["prepare_data"]["source"] |= {"n_train": 60, "n_validation": 20, "n_test": 20, "n_novel": 10}
     hard = {"start_step": 5, "every": 4, "group_size": 2, "neighbours": 4}
-    short = {"steps": 20, "batch_size": 8, "validate_every": 5, "warmup_steps": 0, "optimizer": "adamw"}
-    values[STAGE] |= {**short, "learning_rate": 1e-3, "precision": "fp32", "hard_negatives": hard}
+    short = {"steps": 20, "batch_size": 8, "validate_every": 5, "lr_schedule": {"kind": "cosine", "warmup_steps": 0}}
+    values[STAGE]["optimizer"] |= {"kind": "adamw", "learning_rate": 1e-3}
+    values[STAGE] |= {**short, "precision": "fp32", "hard_negatives": hard}
     Path("params.yaml").write_text(yaml.safe_dump(values))
     untracked = Run(Account("prepare_data", {}, {}, {}, {}, "", False), tracked=False)
     load(ROOT / "stages" / "prepare_data.py").body(params_of(), Work(torch.device("cpu"), untracked))

@@ -130,7 +130,7 @@ def test_a_changed_learning_rate_makes_only_the_unet_and_what_follows(copied: Pa
     params = copied / "params.yaml"
     before = params.read_text()
     values = yaml.safe_load(before)
-    values["train_unet"]["learning_rate"] *= 0.5
+    values["train_unet"]["optimizer"]["learning_rate"] *= 0.5
     params.write_text(yaml.safe_dump(values))
     try:
         done = dvc_in(copied)("repro")

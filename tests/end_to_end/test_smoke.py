@@ -27,7 +27,13 @@ RECIPES = sorted(file.stem for file in (ROOT / "recipes").glob("*.yaml"))
 QUICK = ("mnist-score-transformer", "photos-ddpm-small")  # not left to `make test-all`
 TEST_PICTURES = 30
 
-SHORT = {"steps": 3, "batch_size": 8, "validate_every": 2, "warmup_steps": 0, "on_worse_than_chance": "warn"}
+SHORT = {
+    "steps": 3,
+    "batch_size": 8,
+    "validate_every": 2,
+    "lr_schedule": {"warmup_steps": 0},
+    "on_worse_than_chance": "warn",
+}
 SAMPLING = {"num_inference_steps": 3}
 SMALL: dict[str, Any] = {
     "prepare_data": {"validation_fraction": 0.3, "test_fraction": 0.3},
@@ -60,11 +66,11 @@ class Watched(Run):
 
 
 def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`values` with the changes, key by key; what is null stays so."""
+    """`values` with the changes, key by key; what is null stays so, and what is of another kind has no such key."""
     nested = {
         key: merged(values[key], value) if isinstance(value, dict) and values[key] else value
         for key, value in changes.items()
-        if values[key] is not None or not isinstance(value, dict)
+        if key in values and (values[key] is not None or not isinstance(value, dict))
     }
     return {**values, **nested}
 
@@ -75,8 +81,6 @@ def small(recipe: str) -> dict[str, Any]:
     if recipe == "sd15-finetune":  # in the size of the networks that make_tiny_sd15 makes
         tiny = read(ROOT / "recipes" / "sd15-finetune-tiny.yaml")
         values["prepare_data"]["image_size"] = tiny["prepare_data"]["image_size"]
-        for key in ("block_out_channels", "layers_per_block", "norm_num_groups"):
-            values["train_vae"][key] = tiny["train_vae"][key]
         values["train_unet"]["unet"] = tiny["train_unet"]["unet"]
     return values
 
@@ -148,7 +152,7 @@ def test_every_stage_of_a_recipe_works_and_the_pipeline_draws(
     numbers = [value for value in figures["evaluate"].values() if not isinstance(value, str)]
     assert np.isfinite(numbers).all()
     side, mode = p.prepare_data.image_size, "L" if p.prepare_data.channels == 1 else "RGB"
-    if p.train_vae.mode == "identity":
+    if p.train_vae.kind == "identity":
         assert figures["train_vae"]["held_out/l1"] == pytest.approx(0, abs=1e-7)
         assert figures["cache_latents"]["scaling_factor"] == 1
     with Image.open("reports/train_unet/samples.png") as grid:

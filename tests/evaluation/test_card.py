@@ -17,8 +17,14 @@ from tests.support import pipelines
 
 SCENES = Info("scenes", 16, 3, {"test": 50, "train": 4321}, (), (), {"words": 98}, (), captions=True)
 TRAINED = {
-    "train_vae": {"mode": "pretrained", "steps": 77, "learning_rate": 0.5},
-    "train_unet": {"steps": 1400, "batch_size": 96, "learning_rate": 0.002, "precision": "bf16", "seed": 3},
+    "train_vae": {"kind": "pretrained", "path": "artifacts/imported/set/vae"},
+    "train_unet": {
+        "steps": 1400,
+        "batch_size": 96,
+        "optimizer": {"learning_rate": 0.002},
+        "precision": "bf16",
+        "seed": 3,
+    },
 }
 METRICS: dict[str, Any] = {
     "alignment": {
@@ -74,7 +80,7 @@ def test_it_says_what_the_artifacts_say(folder: Path) -> None:
     assert "| real pictures 1e-06; noise 3; mean colours 2; blurred pictures 1.5 |" in said
     assert "Withheld: `fidelity.fid`. Why: a covariance needs 2 pictures" in said
     assert "`shape` is drawn right least often: 0.4 [0.3, 0.5]" in said
-    assert "| train_unet | train | 1400 | 96 | – | 0.002 | bf16 | 3 |" in said
+    assert "| train_unet | – | 1400 | 96 | – | 0.002 | bf16 | 3 |" in said
     assert "| train_vae | pretrained | – | – | – | – | – | – |" in said, "settings that trained nothing"
     hashes = re.findall(r"\| `([\w/]+)` \| `(\d\.dir)` \|", said)
     assert hashes == [

@@ -17,8 +17,8 @@ from darkroom.evaluation.card import _training
         ({"steps": 1400, "stop_at": 1}, "1 of 1400"),
         ({"steps": 1400, "stop_at": 1400}, "1400"),
         ({"steps": 1400, "stop_at": None}, "1400"),
-        ({"mode": "clip", "steps": 50, "stop_at": 20}, "20 of 50"),
-        ({"mode": "pretrained", "steps": 50, "stop_at": 20}, "–"),
+        ({"kind": "clip", "steps": 50, "stop_at": 20}, "20 of 50"),
+        ({"kind": "pretrained"}, "–"),
     ],
 )
 def test_the_steps_are_those_that_were_made(section: dict[str, Any], said: str) -> None:

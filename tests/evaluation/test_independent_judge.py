@@ -112,7 +112,7 @@ def accuracy(network: ResNet, data: Prepared, names: list[str]) -> dict[str, Map
     for name in ("test", "novel"):
         split = data.split(name)
         rows = (halves(split) == 1).nonzero().flatten()
-        asked = Asked([split.captions[i] for i in rows.tolist()], split.labels[rows], split.named[rows])
+        asked = Asked([split.captions[i] for i in rows.tolist()], split.labels[rows], split.mentioned[rows])
         found[name] = attribute_scores(network.read(split.images(rows)), asked, names).values()
     return found
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from darkroom.core.rng import seeded
-from darkroom.data.prepared import Head, Info
+from darkroom.data.head import Head
+from darkroom.data.prepared import Info
 from darkroom.evaluation.drawing import Drawn
 from darkroom.evaluation.estimates import Estimate
 from darkroom.evaluation.examiner import Examiner, words
@@ -31,7 +32,7 @@ class Split:
     pictures: Tensor
     captions: list[str]
     labels: Tensor
-    named: Tensor
+    mentioned: Tensor
     info: Info
 
     def __len__(self) -> int:
@@ -87,7 +88,9 @@ def judges(splits: dict[str, Split]) -> list[Judge]:
 
 def drawn(test: Split, pictures: Tensor) -> Drawn:
     n = len(test)
-    return Drawn(True, test.captions, test.captions, [*range(n)], test.labels, test.named, test.pictures, pictures, 1.0)
+    return Drawn(
+        True, test.captions, test.captions, [*range(n)], test.labels, test.mentioned, test.pictures, pictures, 1.0
+    )
 
 
 def value(figure: object) -> float:

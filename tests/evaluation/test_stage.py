@@ -17,7 +17,7 @@ from darkroom.core.artifact import PROVENANCE, content_hash, provenance, write_j
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import seeded
 from darkroom.core.weights import WEIGHTS, write_network
-from darkroom.data.prepare import Preparation, prepare
+from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared
 from darkroom.data.sources.scenes import Scenes
 from darkroom.evaluation.card import read_card
@@ -28,6 +28,7 @@ from darkroom.runner.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
 from tests.support import networks, pipelines
+from tests.support.settings import preparation
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "scenes.yaml"
 SIZE, N_TEST, N_NOVEL = 16, 24, 6
@@ -47,7 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
-        how = Preparation(SIZE, 3, "crop", 0.1, 0.1, "train", 0.01, seed=0)
+        how = preparation(image_size=SIZE)
         prepare(Scenes(40, 8, N_TEST, N_NOVEL, 0, SIZE), Path("data/prepared"), how)
         write_latents_and_parts("text")
         heads = Prepared.open("data/prepared").info.heads

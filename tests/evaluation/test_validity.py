@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from darkroom.core.rng import seeded
-from darkroom.data.prepared import Head, Info
+from darkroom.data.head import Head
+from darkroom.data.prepared import Info
 from darkroom.evaluation.alignment import Check, attribute_checks
 from darkroom.evaluation.examiner import Bench, Examiner
 from darkroom.evaluation.features import Judge

@@ -26,11 +26,11 @@ def listen(path: Path) -> None:
 
 
 TRAPS: dict[str, tuple[Callable[[Path], None], str]] = {
-    "pipe": (os.mkfifo, "is no file but a folder, pipe, socket or device; remove it"),
-    "socket": (listen, "is no file but a folder, pipe, socket or device; remove it"),
+    "pipe": (os.mkfifo, "is not a file but a folder, pipe, socket or device; remove it"),
+    "socket": (listen, "is not a file but a folder, pipe, socket or device; remove it"),
     "endless": (
         lambda path: path.symlink_to("/dev/zero"),
-        "is no file but a folder, pipe, socket or device; remove it",
+        "is not a file but a folder, pipe, socket or device; remove it",
     ),
     "gone": (lambda path: path.symlink_to("nowhere"), "cannot be read (No such file or directory)"),
     "circle": (lambda path: path.symlink_to(path.name), "cannot be read (Too many levels of symbolic links)"),
@@ -62,7 +62,7 @@ def test_a_folder_that_cannot_be_listed_is_an_error_not_a_gap(folder: Path, monk
 
     monkeypatch.setattr(os, "scandir", refuse)
     message = trial.refusal(lambda: list(trial.MAKERS["image_folder"]("set")))
-    assert message.endswith("set/shut: cannot be listed (Permission denied); mend or remove it")
+    assert message.endswith("set/shut: cannot be listed (Permission denied); fix or remove it")
 
 
 def dig(folder: Path, name: str, levels: int) -> None:

@@ -187,7 +187,7 @@ def test_what_does_not_fit_is_refused() -> None:
         asked(sample, t)
     with pytest.raises(DarkroomError, match="takes no text embeddings, but they are given"):
         plain(sample, t, [])
-    with pytest.raises(DarkroomError, match=r"takes no text embeddings; use setup_text_encoder\.mode none"):
+    with pytest.raises(DarkroomError, match=r"takes no text embeddings; use setup_text_encoder\.kind none"):
         plain.prepare_context(torch.randn(1, 6, 10))
     with pytest.raises(DarkroomError, match="takes 28 x 28 alone, not 28 x 36"):
         plain(torch.randn(1, 1, 36, 28), t)

@@ -16,10 +16,12 @@ import yaml
 from darkroom.config.merging import complete_text
 from darkroom.config.params import Params
 from darkroom.core.errors import DarkroomError
-from darkroom.data.prepare import Preparation, prepare
-from darkroom.data.prepared import Head, Prepared, PreparedWriter, Row
+from darkroom.data.head import Head
+from darkroom.data.prepare import prepare
+from darkroom.data.prepared import Prepared, PreparedWriter, Row
 from darkroom.data.sources.scenes import Scenes
 from darkroom.planning import demands
+from tests.support.settings import preparation
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 DIGITS = ("zero", "one", "two")
@@ -122,20 +124,20 @@ FAULTS: dict[str, tuple[str, Mapping[str, Any], dict[str, Any], str]] = {
     "classes without labels": (
         "scenes",
         {},
-        {"mode": "class"},
-        "mode = 'class': data/prepared has no classes; use clip or none",
+        {"kind": "class"},
+        "kind = 'class': data/prepared has no classes; use clip or none",
     ),
     "a class without a picture": (
         "mnist-score-transformer",
         {"labels": [0, 0, 2]},
         {},
-        "mode = 'class': no training picture shows 'one', so it could be asked for and never drawn",
+        "kind = 'class': no training picture shows 'one', so it could be asked for and never drawn",
     ),
     "text without captions": (
         "scenes",
         {"captions": [""]},
         {},
-        "setup_text_encoder.mode = 'clip': no training picture has a caption; use none",
+        "setup_text_encoder.kind = 'clip': no training picture has a caption; use none",
     ),
     "groups of more captions than there are": (
         "scenes",
@@ -164,13 +166,13 @@ def test_every_fault_is_named_at_once() -> None:
     Path("artifacts/imported/sd15/vae").mkdir(parents=True)
     Path("artifacts/imported/sd15/vae/config.json").write_text('{"in_channels": 3}')
     with pytest.raises(
-        DarkroomError, match=r"prepare_data\.channels = 1: .* takes 3; .*; also setup_text_encoder\.mode"
+        DarkroomError, match=r"prepare_data\.channels = 1: .* takes 3; .*; also setup_text_encoder\.kind"
     ):
         demands.met(p, write(SPLITS, captions=("",), channels=1))
 
 
 def test_a_fault_is_told_before_the_data_are_put_in_place(tmp_path: Path) -> None:
-    how = Preparation(32, 3, "crop", 0.2, 0.2, validation_from="train", max_bad_fraction=0, seed=0)
+    how = preparation(image_size=32, validation_fraction=0.2, test_fraction=0.2, max_bad_fraction=0.0)
     given: list[Prepared] = []
 
     def refuse(data: Prepared) -> None:

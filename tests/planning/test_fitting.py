@@ -9,14 +9,14 @@ import pytest
 import yaml
 from PIL import Image
 
+from darkroom.config.edit import edited
 from darkroom.config.merging import complete_text
 from darkroom.config.params import load, problems
 from darkroom.data.manifest import manifest_of
-from darkroom.data.prepare import Preparation, prepare
+from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared
 from darkroom.data.sources.captioned_folder import CaptionedFolder
 from darkroom.planning import demands
-from darkroom.planning.fitting import replaced
 
 ROOT = Path(__file__).parents[2]
 N = 90
@@ -48,11 +48,7 @@ def test_the_fitted_recipe_asks_for_just_what_there_is(
     assert f"birds/tame: {N} captioned pictures" in said
     assert problems() == []
     p = load()
-    q = p.prepare_data
-    how = Preparation(
-        q.image_size, 3, q.resize, q.validation_fraction, q.test_fraction, q.validation_from, q.max_bad_fraction, q.seed
-    )
-    info = prepare(CaptionedFolder("birds/tame"), "data/prepared", how)
+    info = prepare(CaptionedFolder("birds/tame"), "data/prepared", p.prepare_data)
     assert demands.unmet(p, Prepared.open("data/prepared")) == []
     assert p.evaluate.n_test == info.splits["test"]
     assert p.train_unet.held_out == info.splits["validation"]
@@ -110,11 +106,12 @@ def test_which_manifest_a_source_means(root: str, manifest: str | None, file: st
 
 
 def test_a_value_is_replaced_in_its_own_section_and_comments_stay() -> None:
-    text = complete_text(ROOT / "recipes" / "captioned.yaml")
+    file = ROOT / "recipes" / "captioned.yaml"
+    text = complete_text(file)
     changes = {"train_unet.steps": 7, "train_evaluator.text.max_length": 9, "prepare_data.source.root": "it's: # odd"}
     wanted = yaml.safe_load(text)
     for key, value in changes.items():
-        text = replaced(text, key, value)
+        text = edited(file, text, tuple(key.split(".")), value)
         *sections, last = key.split(".")
         inner = wanted
         for section in sections:

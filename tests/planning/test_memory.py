@@ -14,9 +14,11 @@ import torch
 from darkroom import cli
 from darkroom.config.params import Params, load
 from darkroom.planning.memory import ERROR, Estimate, Footprint
+from tests.support.settings import optimization
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes"
+ADAMW = optimization(learning_rate=1e-3).optimizer
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 STEPS = """
 import gc, re, sys
@@ -26,7 +28,7 @@ from darkroom.core.device import autocast, runtime
 from darkroom.planning.memory import Estimate
 from darkroom.config.params import load
 from darkroom.training.engine.best import Best
-from darkroom.training.blank import denoised, reconstructed
+from darkroom.training.engine.blank import denoised, reconstructed
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.optim import make_optimizers
 
@@ -41,7 +43,7 @@ def train(n):
     else:
         network = estimate._vae()
         forward = lambda: reconstructed(network, n, estimate.picture)
-    optimizers, ema, best = make_optimizers(getattr(estimate.p, stage), network), EMA(network, 100), Best()
+    optimizers, ema, best = make_optimizers(getattr(estimate.p, stage).optimizer, network), EMA(network, 100), Best()
     best.consider(1, 0.0, ema.network)
     for _ in range(2):
         network.zero_grad(set_to_none=True)
@@ -106,7 +108,7 @@ def test_what_is_said_to_need_less_does(params: Params, monkeypatch: pytest.Monk
 
 
 def test_adamw_remembers_twice_what_muon_does(params: Params) -> None:
-    muon, adamw = of(params, "train_unet"), of(changed(params, "train_unet", optimizer="adamw"), "train_unet")
+    muon, adamw = of(params, "train_unet"), of(changed(params, "train_unet", optimizer=ADAMW), "train_unet")
     assert adamw.optimizer == 2 * adamw.weights == pytest.approx(2 * muon.optimizer, rel=0.02)
 
 

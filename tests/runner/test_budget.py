@@ -52,7 +52,7 @@ def test_whatever_the_steps_params_stay_sound(recipe: str) -> None:
     sound = yaml.load(complete_text(RECIPES / f"{recipe}.yaml"), Loader)
     for steps in (1, 7, 100):
         values = copy.deepcopy(sound)
-        for stage in ("train_vae", "setup_text_encoder", "train_unet", "train_evaluator"):
+        for stage in (name for name, section in values.items() if "steps" in section):
             for key, old, new in dependent(values[stage], steps):
                 section = values[stage]
                 for name in key[:-1]:
@@ -60,8 +60,9 @@ def test_whatever_the_steps_params_stay_sound(recipe: str) -> None:
                 assert section[key[-1]] == old
                 section[key[-1]] = new
             values[stage]["steps"] = steps
-            for name in ("warmup_steps", "validate_every", "sample_every"):
+            for name in ("validate_every", "sample_every"):
                 assert values[stage].get(name, 0) <= steps
+            assert values[stage]["lr_schedule"]["warmup_steps"] <= steps
         Params.model_validate(values)
 
 
@@ -69,14 +70,14 @@ def test_what_would_lie_beyond_the_end_keeps_its_share_and_all_else_stays() -> N
     section = {
         "steps": 1000,
         "stop_at": 900,
-        "warmup_steps": 100,
+        "lr_schedule": {"warmup_steps": 100},
         "validate_every": 500,
         "sample_every": 20,
-        "adversarial": {"start_step": 400, "warmup_steps": 1},
+        "adversarial": {"start_step": 400, "lr_schedule": {"warmup_steps": 1}},
         "hard_negatives": None,
     }
     assert dependent(section, 50) == [
-        (("warmup_steps",), 100, 5),
+        (("lr_schedule", "warmup_steps"), 100, 5),
         (("validate_every",), 500, 25),
         (("adversarial", "start_step"), 400, 20),
         (("stop_at",), 900, None),

@@ -82,7 +82,7 @@ def test_a_leader_that_cannot_be_reached_is_ended() -> None:
     code = (
         "import signal, sys, time\n"
         "from pathlib import Path\n"
-        "from darkroom import workers\n"
+        "from darkroom.runner import workers\n"
         "workers.STUCK = .2\n"
         "with workers.Workers([sys.executable, '-c', sys.argv[1]], 2, Path('t')).rendezvous():\n"
         "    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\n"

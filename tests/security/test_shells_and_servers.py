@@ -181,7 +181,7 @@ def test_yaml_that_is_odd_is_refused_in_one_line(text: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("path", ["/etc/model", "../model/vae", "artifacts/../../model/vae"])
 def test_parameters_name_models_within_the_project(path: str, tmp_path: Path) -> None:
     values = parameters.read(ROOT / "recipes" / "sd15-finetune.yaml")
-    values["train_vae"]["pretrained_path"] = path
+    values["train_vae"]["path"] = path
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(DarkroomError, match=r"train_vae.*leads out of the project"):
         parameters.load(tmp_path / "params.yaml")

@@ -398,8 +398,8 @@ def tokenizers(base: Path, dice: random.Random) -> Iterator[Case]:
     yield Case("merges packed", beside(alone("bpe_simple_vocab_16e6.txt.gz", lines)), "unpacked")
     yield Case("large merges", beside(put("merges.txt", b"a b\n" * (5 << 20))), "bytes of a list of merges")
     yield Case("an id beyond all", beside(changed("vocab.json", ("a",), 2**31)), "id of 'a'")
-    yield Case("an id below all", beside(changed("vocab.json", ("a",), -1)), "is no token's id")
-    yield Case("an id in words", beside(changed("vocab.json", ("a",), "one")), "is no token's id")
+    yield Case("an id below all", beside(changed("vocab.json", ("a",), -1)), "is not a token's id")
+    yield Case("an id in words", beside(changed("vocab.json", ("a",), "one")), "is not a token's id")
     yield Case("dropout", beside(changed("tokenizer.json", ("model", "dropout"), 0.5)), "plain BPE")
     for name, content in JSON_BOMBS.items():
         file = dice.choice(("vocab.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"))

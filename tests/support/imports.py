@@ -12,8 +12,9 @@ STAGES = sorted((ROOT / "stages").glob("*.py"))
 SOURCES = sorted(LIBRARY.rglob("*.py"))
 
 # Cannot change a byte of an output: errors, messages, tracking, how a stage is started, how parameters are read.
+CONFIG = "autoencoder edit explain faults params recipes rewrite sections text_encoder training upgrade"
 PLUMBING = (
-    *(f"config/{name}.py" for name in ("edit", "explain", "faults", "params", "recipes", "sections", "upgrade")),
+    *(f"config/{name}.py" for name in CONFIG.split()),
     "config/stage_spec.py",
     "config/yaml_file.py",
     "core/errors.py",

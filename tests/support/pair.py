@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from darkroom.config.params import Optimizer
+from darkroom.config.text_encoder import HardNegativesConfig
+from darkroom.config.training import Optimization
 from darkroom.core.checkpoint import Checkpoints, Stateful
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interruption
@@ -25,8 +26,8 @@ from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.distributed import ALONE, CPU, Processes
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loop, Loss, Phase
-from darkroom.training.hard_negatives import HardNegativesConfig
 from tests.support import networks
+from tests.support.settings import optimization
 from tests.support.worlds import World
 
 STEPS, FEW, CRITIC_FROM, HARD_FROM, EVERY, LOST_AT, DIES_AT = 16, 6, 4, 4, 6, 10, 3
@@ -102,10 +103,9 @@ class Training:
         return made
 
 
-def adamw(**changes: object) -> Optimizer:
-    usual = {"optimizer": "adamw", "learning_rate": 1e-3, "betas": [0.9, 0.99], "weight_decay": 0.01}
-    schedule = {"warmup_steps": 5, "lr_schedule": "cosine", "lr_decay": None, "clip_norm": 1.0}
-    return Optimizer.model_validate({**usual, **schedule, **changes})
+def adamw(**changes: object) -> Optimization:
+    usual = {"learning_rate": 1e-3, "weight_decay": 0.01, "clip_norm": 1.0}
+    return optimization(**usual | {"lr_schedule": "cosine", "warmup_steps": 5} | changes)
 
 
 def context(processes: Processes, batch_size: int = 8) -> TrainingContext:

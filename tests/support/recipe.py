@@ -10,7 +10,7 @@ from darkroom.config.merging import complete_text
 STEPS, CHECKPOINT_EVERY = 16, 4
 QUIET = {"tracking": "off", "threads": "1", "checkpoint_steps": str(CHECKPOINT_EVERY)}  # DARKROOM_… variables
 TRAINED = ("train_vae", "setup_text_encoder", "train_unet", "train_evaluator")
-SHORT = {"steps": STEPS, "batch_size": 16, "warmup_steps": 2, "validate_every": 8}
+SHORT = {"steps": STEPS, "batch_size": 16, "lr_schedule": {"warmup_steps": 2}, "validate_every": 8}
 SAMPLING = {"num_inference_steps": 2}
 CHANGES: dict[str, Any] = {
     "prepare_data": {"source": {"n_train": 120, "n_validation": 24, "n_test": 24, "n_novel": 8}},

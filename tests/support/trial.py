@@ -15,14 +15,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from darkroom.core.errors import DarkroomError
-from darkroom.data.prepare import Preparation, prepare
+from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Info
-from darkroom.data.sources.base import Source
+from darkroom.data.sources.base import Reader
 from darkroom.data.sources.captioned_folder import CaptionedFolder
 from darkroom.data.sources.image_folder import ImageFolder
 from darkroom.data.sources.webdataset import WebDataset
+from tests.support.settings import preparation
 
-MAKERS: dict[str, Callable[[str], Source]] = {
+MAKERS: dict[str, Callable[[str], Reader]] = {
     "image_folder": lambda root: ImageFolder(root, "a {label}"),
     "captioned_folder": CaptionedFolder,
     "webdataset": WebDataset,
@@ -93,8 +94,8 @@ def fill(folder: Path, kind: str, pictures: Mapping[str, bytes], captions: Mappi
 
 def outcome(kind: str, out: Path, **changes: object) -> Books:
     """The data set "set" through prepare, with the bookkeeping of what came out."""
-    usual = {"validation_from": "train", "max_bad_fraction": 1.0, "repeats": "keep", "seed": 0}
-    how = Preparation(8, 3, "crop", 0.2, 0.2, **(usual | changes))
+    usual = {"image_size": 8, "validation_fraction": 0.2, "test_fraction": 0.2, "max_bad_fraction": 1.0}
+    how = preparation(**(usual | changes))
     info = prepare(MAKERS[kind]("set"), out, how)
     kept: Counter[str] = Counter()
     for split, rows in info.splits.items():

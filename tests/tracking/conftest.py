@@ -47,7 +47,7 @@ def client(client_of: Callable[[Path], mlflow.MlflowClient], store_root: Path) -
 
 @pytest.fixture(name="waiting")
 def _waiting(project: Path, store_root: Path) -> ModuleType:
-    """waiting.py: makers of logbooks, in an empty journal over the common store."""
+    """waiting.py: makers of event logs, in an empty outbox over the common store."""
     shutil.rmtree(store_root / ".mlflow/journal", ignore_errors=True)
     return waiting
 

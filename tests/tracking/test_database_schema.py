@@ -11,8 +11,10 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import mlflow
 import pytest
 
+from darkroom.tracking import database, stage_run
 from darkroom.tracking.database import MLFLOW, SCHEMA, SchemaError, Tables, name_experiment, put_back
 
 
@@ -67,3 +69,16 @@ def test_the_known_schema_is_the_installed_mlflows() -> None:
     version, revision = done.stdout.split()[-2:]
     assert revision == SCHEMA
     assert version.startswith(f"{MLFLOW}.")
+
+
+def test_a_run_is_tracked_without_a_record_where_the_schema_is_unknown(
+    project: Path, client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a stage that fails at its end, for the sake of a record, once a newer MLflow is installed."""
+    monkeypatch.setattr(database, "SCHEMA", "0")
+    with stage_run("a", {}, {}, {}, [], {}) as run:
+        pass
+    assert run.id is not None
+    assert f"no record of run {run.id}" in capsys.readouterr().err
+    assert client.get_run(run.id).info.status == "FINISHED"
+    assert not (project / ".darkroom").exists()

@@ -282,7 +282,7 @@ def test_out_of_memory_is_a_line_with_the_peak_what_lowers_it_and_the_saved_step
     assert said.startswith("darkroom: prepare_data: out of memory on cpu: ")
     for words in ("iB used at most; ", "prepare_data.limit or image_size", "darkroom params check --memory"):
         assert words in said
-    assert ("step 3 is saved; dvc repro goes on from it" if saved else "nothing is saved yet") in said
+    assert ("step 3 is saved; dvc repro resumes from it" if saved else "nothing is saved yet") in said
     assert status_of() == 0, "the stage can be run again"
 
 

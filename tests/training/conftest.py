@@ -6,29 +6,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from darkroom.config.params import Optimizer
+from darkroom.config.training import Optimization
 from darkroom.training.engine.context import TrainingContext
-from darkroom.training.engine.optim import OptimizerConfig
+from tests.support.settings import optimization
 from tests.support.worlds import World, flat, randomise
 
 
 @pytest.fixture
-def optimizer() -> Callable[..., OptimizerConfig]:
+def optimizer() -> Callable[..., Optimization]:
     """AdamW at a constant rate; name what differs."""
-
-    def make(**changes: object) -> OptimizerConfig:
-        usual = {
-            "optimizer": "adamw",
-            "learning_rate": 1e-2,
-            "betas": [0.9, 0.99],
-            "weight_decay": 0.0,
-            "warmup_steps": 0,
-        }
-        return Optimizer.model_validate(
-            {**usual, "lr_schedule": "constant", "lr_decay": None, "clip_norm": None, **changes}
-        )
-
-    return make
+    return optimization
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from darkroom.config.training import Optimization
 from darkroom.core.rng import generator, seeded
 from darkroom.core.tensors import to_float
 from darkroom.nn.autoencoder.identity import IdentityAutoencoder
@@ -16,12 +17,11 @@ from darkroom.training.autoencoder import VAELoss, VAELosses, comparison, encode
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loop, Phase
-from darkroom.training.engine.optim import OptimizerConfig
 from tests.support.networks import built, discriminator, identity, kl
 
 N, ALL, CPU = 12, slice(0, 8), torch.device("cpu")
 IMAGES = torch.randint(0, 256, (N, 3, 16, 16), dtype=torch.uint8, generator=generator(0, "images"))
-Make = Callable[..., OptimizerConfig]
+Make = Callable[..., Optimization]
 
 
 def images(rows: Any) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from darkroom.config.training import Optimization
 from darkroom.nn.judge.classifier import Classifier, rotated
 from darkroom.training.classifier import (
     MAX_SHIFT,
@@ -20,11 +21,10 @@ from darkroom.training.classifier import (
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loop, Phase
-from darkroom.training.engine.optim import OptimizerConfig
 from tests.support.networks import built, classifier, selfsupervised
 
 CPU, ALL = torch.device("cpu"), slice(0, 8)
-Make = Callable[..., OptimizerConfig]
+Make = Callable[..., Optimization]
 
 
 def test_labels_that_are_absent_teach_nothing() -> None:

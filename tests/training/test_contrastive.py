@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from darkroom.config.text_encoder import HardNegativesConfig
+from darkroom.config.training import Optimization
 from darkroom.core.rng import batch_indices
 from darkroom.training.contrastive import ContrastiveLoss, contrastive_loss, embed_captions, retrieval
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loop, Phase
-from darkroom.training.engine.optim import OptimizerConfig
-from darkroom.training.hard_negatives import HardNegatives, HardNegativesConfig
+from darkroom.training.hard_negatives import HardNegatives
 from tests.support import networks
 
 
@@ -56,7 +57,7 @@ def task(context: TrainingContext) -> ContrastiveLoss:
     return ContrastiveLoss(towers, lambda i: pictures[i], ids, rows, context)
 
 
-def test_words_and_pictures_find_each_other(task: ContrastiveLoss, optimizer: Callable[..., OptimizerConfig]) -> None:
+def test_words_and_pictures_find_each_other(task: ContrastiveLoss, optimizer: Callable[..., Optimization]) -> None:
     before = retrieval(task, task.towers)
     phase = Phase("", task.towers, optimizer(learning_rate=3e-3), task.loss)
     Loop([phase], EMA(task.towers, 100), steps=40, batch_size=8, accumulation=1, hooks=[], description="towers").run()
@@ -88,7 +89,7 @@ def test_captions_are_embedded_row_by_row_in_half_precision(task: ContrastiveLos
 
 
 def test_confusable_captions_fill_the_batches_from_their_step_on(
-    task: ContrastiveLoss, optimizer: Callable[..., OptimizerConfig], monkeypatch: pytest.MonkeyPatch
+    task: ContrastiveLoss, optimizer: Callable[..., Optimization], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hard = HardNegatives(HardNegativesConfig(3, 2, 4, 24), task.rows, task._embed, 8, 0)
     task.hard_negatives, drawn = hard, []

@@ -142,12 +142,12 @@ def test_batch_norms_are_refused_by_name_before_anything_starts() -> None:
 
     with (
         pytest.raises(DarkroomError, match=r"processes = 2: Normed has batch norms.* set DARKROOM_PROCESSES=1"),
-        Processes(0, 2, CPU, Nobody()).together(0, [nn.Linear(1, 1), Normed(nn.BatchNorm2d(2))]),
+        Processes(0, 2, CPU, Nobody()).distributed(0, [nn.Linear(1, 1), Normed(nn.BatchNorm2d(2))]),
     ):
         pass
 
 
 def test_a_batch_too_small_for_all_is_refused() -> None:
-    assert len(Processes(0, 4).parts(8, 2)) == 2
+    assert len(Processes(0, 4).micro_batches(8, 2)) == 2
     with pytest.raises(DarkroomError, match="processes = 4: a batch of 7 in 2 parts has no row for each of them"):
-        Processes(0, 4).parts(7, 2)
+        Processes(0, 4).micro_batches(7, 2)

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import torch
 
-from darkroom.training.hard_negatives import HardNegatives, HardNegativesConfig, nearest
+from darkroom.config.text_encoder import HardNegativesConfig
+from darkroom.training.hard_negatives import HardNegatives, nearest
 
 CONFIG = HardNegativesConfig(start_step=10, every=5, group_size=4, neighbours=6)
 

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from darkroom.config.training import Optimization
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import batch_indices, generator
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loop, Loss, Phase
-from darkroom.training.engine.optim import OptimizerConfig, learning_rate
+from darkroom.training.engine.optim import learning_rate
 
-Make = Callable[..., OptimizerConfig]
+Make = Callable[..., Optimization]
 N = 40
 
 
@@ -37,7 +38,7 @@ class Regression:
         return {"loss": error.mean(), "worst": error.max()}
 
     def train(
-        self, config: OptimizerConfig, steps: int = 5, accumulation: int = 1, **more: object
+        self, config: Optimization, steps: int = 5, accumulation: int = 1, **more: object
     ) -> list[dict[str, float]]:
         seen: list[dict[str, float]] = []
         self.ema = EMA(self.network, 20)

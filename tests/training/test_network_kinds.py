@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from darkroom.config.denoisers import DenoiserSpec
+from darkroom.config.training import Optimization
 from darkroom.core.rng import generator, seeded
 from darkroom.data.latents import Latents
 from darkroom.diffusion.generate import Sampling
 from darkroom.nn.denoiser.base import DenoisingNetwork
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loop, Phase
-from darkroom.training.engine.optim import OptimizerConfig
 from darkroom.training.previews import LatentView, preview
 from darkroom.view.sheet import GUTTER, LINE, PICTURE
 from tests.support.networks import batch_norm, built, layer_norm, score
@@ -27,7 +27,7 @@ KINDS: dict[str, tuple[DenoiserSpec, str, int]] = {  # with the condition and th
     "layer norm": (layer_norm(12), "none", 12),
     "batch norm": (batch_norm(), "none", 8),
 }
-Optimizers = Callable[..., OptimizerConfig]
+Optimizers = Callable[..., Optimization]
 PIXELS = LatentView(lambda latents: latents, 0.0, [""] * N)
 
 
@@ -48,7 +48,7 @@ def task(world: Callable[[str], Any]) -> Callable[[str], Any]:
     return make
 
 
-def trained(task: Any, config: OptimizerConfig, steps: int = 3) -> EMA[DenoisingNetwork]:
+def trained(task: Any, config: Optimization, steps: int = 3) -> EMA[DenoisingNetwork]:
     ema = EMA(task.network, 50)
     phase = Phase("", task.network, config, task.loss)
     Loop([phase], ema, steps=steps, batch_size=8, accumulation=1, hooks=[], description="unet").run()

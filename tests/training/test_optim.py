@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from darkroom.training.engine.optim import OptimizerConfig, learning_rate, make_optimizers
+from darkroom.config.training import Optimization
+from darkroom.training.engine.optim import learning_rate, make_optimizers
 
-Make = Callable[..., OptimizerConfig]
+Make = Callable[..., Optimization]
 
 
 def test_the_rate_rises_in_equal_steps_to_its_peak(optimizer: Make) -> None:
@@ -34,7 +35,7 @@ def test_an_exponential_decay_falls_in_stairs_to_its_floor(optimizer: Make) -> N
     """lr * max(0.2, 0.98 ** epoch), at the first and the last step of each epoch."""
     every, epochs = 59, 100
     decay = {"factor": 0.98, "every": every, "floor": 0.2}
-    config = optimizer(learning_rate=1e-3, lr_schedule="exponential", lr_decay=decay)
+    config = optimizer(learning_rate=1e-3, lr_schedule="exponential", **decay)
     total = every * epochs
     for epoch in range(epochs):
         expected = 1e-3 * max(0.2, 0.98**epoch)
@@ -45,7 +46,7 @@ def test_an_exponential_decay_falls_in_stairs_to_its_floor(optimizer: Make) -> N
 
 def test_a_decay_begins_after_the_warm_up(optimizer: Make) -> None:
     decay = {"factor": 0.5, "every": 2, "floor": 0.0}
-    config = optimizer(learning_rate=0.4, warmup_steps=2, lr_schedule="exponential", lr_decay=decay)
+    config = optimizer(learning_rate=0.4, warmup_steps=2, lr_schedule="exponential", **decay)
     assert [learning_rate(config, step, 9) for step in range(7)] == pytest.approx([0.2, 0.4, 0.4, 0.4, 0.2, 0.2, 0.1])
 
 
@@ -56,7 +57,7 @@ def test_weights_decay_but_biases_norms_and_scalars_do_not(optimizer: Make, name
     for parameter in network.parameters():
         nn.init.ones_(parameter)
         parameter.grad = torch.zeros_like(parameter)
-    for one in make_optimizers(optimizer(optimizer=name, learning_rate=0.1, weight_decay=0.5), network):
+    for one in make_optimizers(optimizer(optimizer=name, learning_rate=0.1, weight_decay=0.5).optimizer, network):
         one.step()
     for parameter in network.parameters():
         decays = parameter.ndim > 1 and not any(parameter is norm for norm in norms)
@@ -69,7 +70,7 @@ def test_each_parameter_is_moved_by_one_optimiser_and_frozen_ones_by_none(optimi
     network = nn.Sequential(nn.Embedding(3, 2), nn.Linear(2, 2), nn.Conv2d(2, 2, 3), nn.GroupNorm(1, 2))
     frozen = network[1].bias
     frozen.requires_grad_(False)
-    optimizers = make_optimizers(optimizer(optimizer=name), network)
+    optimizers = make_optimizers(optimizer(optimizer=name).optimizer, network)
     moved = [id(p) for one in optimizers for group in one.param_groups for p in group["params"]]
     assert sorted(moved) == sorted(id(p) for p in network.parameters() if p is not frozen)
 
@@ -78,6 +79,6 @@ def test_muon_takes_matrices_and_kernels_but_no_tables_biases_and_norms(optimize
     network = nn.Sequential(
         nn.Embedding(3, 2), nn.Linear(2, 2), nn.Conv2d(2, 2, 3), nn.GroupNorm(1, 2), nn.LayerNorm((2, 3, 3))
     )
-    muon = make_optimizers(optimizer(optimizer="muon"), network)[1]
+    muon = make_optimizers(optimizer(optimizer="muon").optimizer, network)[1]
     taken = [p for group in muon.param_groups for p in group["params"]]
     assert [id(p) for p in taken] == [id(network[1].weight), id(network[2].weight)]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from darkroom.config.training import Optimization
 from darkroom.core.checkpoint import Checkpoints, Stateful
 from darkroom.core.interruption import Interruption
 from darkroom.core.nested import pack
@@ -16,9 +17,8 @@ from darkroom.training.engine.best import Best
 from darkroom.training.engine.curves import Curves
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loop, Loss, Phase
-from darkroom.training.engine.optim import OptimizerConfig
 
-Make = Callable[..., OptimizerConfig]
+Make = Callable[..., Optimization]
 STEPS, N = 12, 32
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from darkroom.config.training import Optimization
 from darkroom.core.checkpoint import KEPT, Checkpoints
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interruption
@@ -19,7 +20,6 @@ from darkroom.training.engine.best import Best
 from darkroom.training.engine.disk_space import PICTURES, check_disk, state_bytes
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loss, Phase
-from darkroom.training.engine.optim import OptimizerConfig
 
 MIB = 2**20
 FOLDER = Path(".checkpoints/train_unet/0123")
@@ -43,7 +43,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_what_is_counted_before_the_first_step_is_what_a_checkpoint_takes(
-    optimizer: Callable[..., OptimizerConfig], name: str
+    optimizer: Callable[..., Optimization], name: str
 ) -> None:
     network = nn.Sequential(nn.Linear(256, 512), nn.LayerNorm(512), nn.Linear(512, 64))
     ema, best = EMA(network, 10), Best()

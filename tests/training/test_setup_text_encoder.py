@@ -10,7 +10,8 @@ import torch
 
 from darkroom.config.params import load as params_of
 from darkroom.core.artifact import read_json
-from darkroom.data.prepared import Head, PreparedWriter, Row
+from darkroom.data.head import Head
+from darkroom.data.prepared import PreparedWriter, Row
 from darkroom.runner.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account

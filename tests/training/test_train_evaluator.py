@@ -18,7 +18,8 @@ from darkroom.config.merging import complete_text
 from darkroom.config.params import Params
 from darkroom.core.artifact import read_json
 from darkroom.core.errors import DarkroomError
-from darkroom.data.prepared import Head, PreparedWriter, Row
+from darkroom.data.head import Head
+from darkroom.data.prepared import PreparedWriter, Row
 from darkroom.runner.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
@@ -57,7 +58,8 @@ def train(load: Callable[[Path], ModuleType], tmp_path: Path, monkeypatch: pytes
         values = yaml.safe_load(complete_text(ROOT / "recipes" / "scenes-quick.yaml"))
         small = {"vocab_size": 520, "max_length": 8, "hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 16}
         own = values["train_evaluator"]
-        own |= {"steps": 1, "warmup_steps": 0, "batch_size": BATCH, "validate_every": 1, "learning_rate": 1e-8}
+        own |= {"steps": 1, "batch_size": BATCH, "validate_every": 1}
+        own["optimizer"]["learning_rate"], own["lr_schedule"]["warmup_steps"] = 1e-8, 0
         own |= {"precision": "fp32", "text": own["text"] | small, **changes}
         untracked = Run(Account("train_evaluator", {}, {}, {}, {}, "", False), tracked=False)
         return dict(stage.body(Params.model_validate(values), Work(torch.device("cpu"), untracked)))

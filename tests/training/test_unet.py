@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from darkroom.config.training import Optimization
 from darkroom.core.rng import batch_indices, generator, seeded
 from darkroom.core.tensors import to_float
 from darkroom.data.latents import Latents
@@ -16,7 +17,6 @@ from darkroom.diffusion.objective import Objective
 from darkroom.training.autoencoder import encode
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loop, Phase
-from darkroom.training.engine.optim import OptimizerConfig
 from tests.support.networks import built, kl
 
 KINDS = ["text", "class", "none"]
@@ -152,7 +152,7 @@ def test_trained_twice_the_weights_are_the_same_bytes(
     kind: str,
     precision: str,
     world: Callable[[str], Any],
-    optimizer: Callable[..., OptimizerConfig],
+    optimizer: Callable[..., Optimization],
     flat: Callable[[nn.Module], Tensor],
 ) -> None:
     def trained() -> tuple[Tensor, Tensor]:

@@ -150,7 +150,7 @@ class Auditor:
             query.kill(run, why)
             done.append(f"run {run.id} of {run.stage} is now KILLED: {why}")
         if n := moved_artifacts(repair=True):
-            done.append(f"{n} places of artifacts now lie in this project")
+            done.append(f"{n} paths of artifacts now lie in this project")
         for step in self.lineage.steps.values():
             done += self._record(query, step)
         query.refresh()
@@ -244,7 +244,7 @@ class Auditor:
             yield Finding(
                 "lost copies",
                 without_password(location()),
-                f"{n} places of artifacts name a folder that was moved",
+                f"{n} paths of artifacts name a folder that was moved",
                 REPAIR,
             )
 

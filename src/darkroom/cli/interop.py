@@ -36,7 +36,7 @@ def import_model(
     """Take in a Stable Diffusion 1.x model: every key used once, every shape checked, fp32.
 
     DEST is a pipeline like artifacts/pipeline. Its parts are what params.yaml can start from: DEST/vae as
-    train_vae.pretrained_path, DEST/text_encoder as setup_text_encoder.pretrained_path, DEST/unet as
+    train_vae.path, DEST/text_encoder as setup_text_encoder.path, DEST/unet as
     train_unet.init_from.
 
     \b

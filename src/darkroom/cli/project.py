@@ -10,13 +10,13 @@ from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable_text
 
 if TYPE_CHECKING:
-    from darkroom.config.params import OutsideSource, Params
-    from darkroom.data.manifest import Files, Manifest
+    from darkroom.config.params import Params
+    from darkroom.data.manifest import Manifest
     from darkroom.planning.demands import Demand
 
 PREPARED = Path("data/prepared")
 recipe = typer.Typer(help="Sets of parameters under names: list, show, use, fit.", no_args_is_help=True)
-params = typer.Typer(help="The parameters in params.yaml: check, explain, budget.", no_args_is_help=True)
+params = typer.Typer(help="The parameters in params.yaml: check, explain, upgrade, budget.", no_args_is_help=True)
 data = typer.Typer(help="Data from outside the project: scan.", no_args_is_help=True)
 
 
@@ -103,8 +103,9 @@ def params_check(
     darkroom params check recipes/mnist.yaml
     DARKROOM_DEVICE=cuda darkroom params check --memory
     """
-    from darkroom.config.params import PARAMS_FILE, load, problems
+    from darkroom.config.params import PARAMS_FILE, load, problems, read
     from darkroom.config.stage_spec import PIPELINE, check_not_linked, stage_specs
+    from darkroom.config.upgrade import is_older
 
     path = file or PARAMS_FILE
     found = problems(path)
@@ -114,6 +115,8 @@ def params_check(
     for line in found + remarks:
         print(printable_text(line))
     if found:
+        if is_older(read(path)):
+            print(f"{path}: is of an older form; darkroom params upgrade {path} brings it to today's keys")
         raise typer.Exit(1)
     if file is None and PIPELINE.is_file():
         check_not_linked(output for stage in stage_specs().values() for output in stage.outputs)
@@ -169,6 +172,37 @@ def params_explain(
     print(*map(printable_text, explain(key)), sep="\n")
 
 
+@params.command("upgrade")
+def params_upgrade(
+    file: Annotated[Path | None, typer.Argument(help="[default: params.yaml]", show_default=False)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change and write nothing.")] = False,
+) -> None:
+    """Bring an older params file to today's keys, with the values that keep its meaning.
+
+    Comments stay with their keys. Says what was done, and what is left to fix by hand; a file of today's form stays as
+    it is.
+
+    \b
+    darkroom params upgrade --dry-run
+    darkroom params upgrade old.yaml
+    """
+    import difflib
+
+    from darkroom.config.params import PARAMS_FILE, problems
+    from darkroom.config.rewrite import upgrade
+
+    path = file or PARAMS_FILE
+    before, after, done = upgrade(path, dry_run)
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), str(path), str(path), n=1, lineterm="")
+    print(*lines, sep="\n")
+    for line in done:
+        print(printable_text(f"{path}: {line}"))
+    if dry_run or not done:
+        print(f"{path}: {'not written' if done else 'is of the present form'}")
+    elif left := problems(path):
+        print(f"{path}: is written; {len(left)} left to fix: darkroom params check {path}")
+
+
 @params.command("budget", no_args_is_help=True)
 def params_budget(
     stage: Annotated[str, typer.Argument(help="A stage that trains.", show_default=False)],
@@ -214,18 +248,19 @@ def data_scan(
     DARKROOM_DATA=~/pictures darkroom data scan
     DARKROOM_DATA=~/pictures darkroom data scan mnist
     """
-    from darkroom.config.params import PARAMS_FILE, OutsideSource, load
-    from darkroom.data.manifest import manifest_of, scan
+    from darkroom.config.params import PARAMS_FILE, load
+    from darkroom.data.manifest import scan
+    from darkroom.data.sources.base import OutsideSource
 
     source = load(_params_file(which) if which else PARAMS_FILE).prepare_data.source
     if not isinstance(source, OutsideSource):
         raise DarkroomError(f"prepare_data.source.kind = {source.kind!r} reads no files: there is nothing to scan")
-    file = manifest_of(source.root, source.manifest)
+    file = source.manifest_file
     if file is None:
         raise DarkroomError(
             "prepare_data.source.manifest = null: name the file to write, data/manifests/NAME.json, or give auto"
         )
-    found = scan(_files(source), file)
+    found = scan(source.reader(None).files, file)
     if not found.files:
         raise DarkroomError(f"{source.root}: no files of the kind {source.kind} here; check prepare_data.source.root")
     changes = _changes(found)
@@ -251,21 +286,6 @@ def _params_file(which: str) -> Path:
     from darkroom.config import recipes
 
     return Path(which) if Path(which).suffix in (".yaml", ".yml") else recipes.file_of(which)
-
-
-def _files(source: "OutsideSource") -> "Files":
-    """The files of a source, opened without a manifest."""
-    from darkroom.config.params import ImageFolderSource, TorchvisionSource, WebDatasetSource
-    from darkroom.data.sources.captioned_folder import CaptionedFolder
-    from darkroom.data.sources.image_folder import ImageFolder
-    from darkroom.data.sources.torchvision_sets import Torchvision
-    from darkroom.data.sources.webdataset import WebDataset
-
-    if isinstance(source, TorchvisionSource):
-        return Torchvision(source.name, source.root, source.caption, source.download).files
-    if isinstance(source, ImageFolderSource):
-        return ImageFolder(source.root, source.caption).files
-    return (WebDataset if isinstance(source, WebDatasetSource) else CaptionedFolder)(source.root).files
 
 
 def _changes(found: "Manifest") -> str:

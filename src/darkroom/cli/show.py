@@ -38,6 +38,7 @@ def show_forward(
     darkroom show forward --recipe mnist-score-transformer --out forward.png
     """
     from darkroom.config import recipes
+    from darkroom.config.autoencoder import IdentityVAE
     from darkroom.config.params import PARAMS_FILE, load
     from darkroom.config.paths import PREPARED
     from darkroom.core.tensors import save_png
@@ -50,7 +51,8 @@ def show_forward(
         raise DarkroomError(f"{PREPARED}: no pictures here yet; make them with: dvc repro -s prepare_data")
     split = Prepared.open(PREPARED).split("validation")
     n = min(ROWS, len(split))
-    black, white = params.train_vae.identity_range or (-1.0, 1.0)
+    vae = params.train_vae
+    black, white = vae.range if isinstance(vae, IdentityVAE) else (-1.0, 1.0)
     process = params.train_unet.process.model_dump()
     save_png(out, forward_of_pictures(split.images(range(n)), split.captions[:n], process, black, white))
     print(out)

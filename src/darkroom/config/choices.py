@@ -5,7 +5,6 @@ from typing import Literal
 ScheduleName = Literal["linear", "scaled_linear", "cosine", "sigmoid"]
 PredictionType = Literal["epsilon", "v_prediction", "sample", "score", "flow_prediction"]
 NOISE_PREDICTIONS: tuple[PredictionType, ...] = ("epsilon", "score")  # tell of the noise: nothing of x0 at alpha = 0
-OptimizerName = Literal["adamw", "muon"]
 Weighting = Literal["uniform", "min_snr", "p2", "edm"]
 LossName = Literal["l2", "l1"]
 Reduction = Literal["mean", "sum"]
@@ -36,7 +35,5 @@ Spacing = Literal["leading", "linspace", "trailing"]
 CONTINUOUS_SPACINGS: tuple[Spacing, ...] = ("linspace", "trailing")  # that need no discrete times
 Variance = Literal["beta_tilde", "beta"]
 InitialScale = Literal["one", "sigma"]
-Precision = Literal["fp32", "bf16"]
-NullCondition = Literal["empty_prompt", "zeros"]
 
 USUAL_TIMES = 1000  # discrete times that betas are usually given for; networks are told times of this range

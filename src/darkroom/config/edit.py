@@ -25,17 +25,37 @@ def edit(path: Path, values: Mapping[Key, int | None]) -> None:
     wanted = read(path)
     real = path.resolve()
     text = real.read_bytes().decode("utf-8")
-    spans = sorted(((*_span(path, text, key), key) for key in values), reverse=True)
-    for start, end, key in spans:
-        written = "null" if values[key] is None else str(values[key])
-        space = " " if text[start - 1 : start] == ":" else ""  # "steps:" with nothing behind it
-        text = text[:start] + space + written + text[end:]
-        wanted = _with(wanted, key, values[key])
+    for key, value in values.items():
+        text = edited(path, text, key, value)
+        wanted = _with(wanted, key, value)
     with atomic_path(real) as beside:
         beside.write_bytes(text.encode("utf-8"))
         shutil.copymode(real, beside)
         if not _holds(beside, wanted):
-            raise _refusal(path, spans[0][2])
+            raise _refusal(path, next(iter(values)))
+
+
+def edited(path: Path, text: str, key: Key, value: Any) -> str:
+    """The text of a params file with another value at a key; `path` is for messages.
+
+    Raises:
+        DarkroomError: no plain value stands there by itself.
+    """
+    start, end = _span(path, text, key)
+    space = " " if text[start - 1 : start] == ":" else ""  # "steps:" with nothing behind it
+    return text[:start] + space + scalar(value) + text[end:]
+
+
+def scalar(value: Any) -> str:
+    """A value as YAML on one line, floats as people write them."""
+    if isinstance(value, float):
+        plain = f"{value:.10f}".rstrip("0")
+        return repr(value) if float(plain) != value else plain + "0" * plain.endswith(".")
+    if isinstance(value, list) and not any(isinstance(one, str | list | dict) for one in value):
+        return f"[{', '.join(map(scalar, value))}]"
+    style = '"' if isinstance(value, str) and not value.isprintable() else None
+    dumped: str = yaml.safe_dump(value, default_flow_style=True, default_style=style, width=10_000, allow_unicode=True)
+    return dumped.removesuffix("...\n").strip()
 
 
 def _span(path: Path, text: str, key: Key) -> tuple[int, int]:

@@ -1,4 +1,5 @@
-"""params.yaml: the only file that reads it. What may stand in it, section by section, is in `sections`.
+"""params.yaml: the only file that reads it. What may stand in it, section by section, is in `sections`,
+`autoencoder` and `text_encoder`.
 
 No key has a default: a params file is complete, so it alone says what was run.
 """
@@ -10,49 +11,16 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from darkroom.config.base import Optimizer, Section, divides
+from darkroom.config.autoencoder import IdentityVAE, PretrainedVAE, TrainedVAE, TrainVAE
+from darkroom.config.base import Section, divides
 from darkroom.config.denoisers import ConditionKind
 from darkroom.config.diffusion import check_sampling
 from darkroom.config.faults import explain
 from darkroom.config.merging import complete_text
-from darkroom.config.sections import (
-    CacheLatents,
-    CaptionedFolderSource,
-    Evaluate,
-    ImageFolderSource,
-    OutsideSource,
-    PrepareData,
-    Register,
-    ScenesSource,
-    SetupTextEncoder,
-    TorchvisionSource,
-    TrainEvaluator,
-    TrainUNet,
-    TrainVAE,
-    WebDatasetSource,
-)
+from darkroom.config.sections import CacheLatents, Evaluate, PrepareData, Register, TrainEvaluator, TrainUNet
+from darkroom.config.text_encoder import SetupTextEncoder
 from darkroom.config.yaml_file import parse
 from darkroom.core.errors import DarkroomError
-
-__all__ = [
-    "PARAMS_FILE",
-    "CaptionedFolderSource",
-    "ImageFolderSource",
-    "Optimizer",
-    "OutsideSource",
-    "Params",
-    "PrepareData",
-    "Register",
-    "ScenesSource",
-    "SetupTextEncoder",
-    "TorchvisionSource",
-    "TrainUNet",
-    "TrainVAE",
-    "WebDatasetSource",
-    "load",
-    "problems",
-    "read",
-]
 
 PARAMS_FILE = Path("params.yaml")
 # Every class made of ABCMeta has a method of this name, which pydantic warns of, and would take for a default.
@@ -65,53 +33,69 @@ class Params(Section):
     """The whole file."""
 
     prepare_data: PrepareData
+    """Pictures and captions in one format."""
+
     train_vae: TrainVAE
+    """The autoencoder between pictures and latents."""
+
     cache_latents: CacheLatents
+    """What the autoencoder makes of every picture, made once."""
+
     setup_text_encoder: SetupTextEncoder
+    """What the U-Net is conditioned on."""
+
     train_unet: TrainUNet
+    """The denoiser."""
+
     train_evaluator: TrainEvaluator
+    """The judges of what is drawn."""
+
     evaluate: Evaluate
+    """What is drawn and measured at the end."""
+
     register: Register = Field()
+    """What a version must reach before it is named candidate."""
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
-        size, factor = self.prepare_data.image_size, self.train_vae.downscale
-        divides("prepare_data.image_size", size, factor, "the downscale factor of train_vae.block_out_channels")
-        try:
-            self.train_unet.unet.check_side(size // factor)
-        except ValueError as error:
-            raise ValueError(
-                f"train_unet.unet.{error}, the latents' side; give another prepare_data.image_size"
-            ) from None
-        adversarial = self.train_vae.adversarial
-        if adversarial is not None and size < 3 * 2**adversarial.n_layers:
-            raise ValueError(
-                f"train_vae.adversarial.n_layers = {adversarial.n_layers} leaves no patch of {size} pixels; lower it"
-            )
+        size, vae = self.prepare_data.image_size, self.train_vae
+        if isinstance(vae, PretrainedVAE):
+            return self  # its downscale factor stands in its own config.json; planning.demands asks there
+        factor = 1
+        if isinstance(vae, TrainedVAE):
+            factor = vae.autoencoder.downscale
+            key = "the downscale factor of train_vae.autoencoder.block_out_channels"
+            divides("prepare_data.image_size", size, factor, key)
+            if vae.adversarial is not None and size < 3 * 2**vae.adversarial.n_layers:
+                raise ValueError(
+                    f"train_vae.adversarial.n_layers = {vae.adversarial.n_layers} leaves no patch of {size} pixels; "
+                    "lower it"
+                )
+        self.train_unet.check_side(size // factor)
         return self
 
     @model_validator(mode="after")
-    def _check_choices(self) -> Self:
-        kind = self.prepare_data.source.kind
-        if self.setup_text_encoder.mode == "class" and kind not in ("torchvision", "image_folder"):
-            raise ValueError(f"setup_text_encoder.mode = 'class' needs labels, but a {kind} source has none; use clip")
-        if self.cache_latents.scaling == "imported" and self.train_vae.mode != "pretrained":
-            mode = self.train_vae.mode
+    def _check_kinds(self) -> Self:
+        source, vae, conditions = self.prepare_data.source, self.train_vae, self.setup_text_encoder.kind
+        if conditions == "class" and not source.labelled:
             raise ValueError(
-                f"cache_latents.scaling = 'imported', but train_vae.mode = {mode!r} brings no factor; use measured"
+                f"setup_text_encoder.kind = 'class' needs labels, but a {source.kind} source has none; use clip"
+            )
+        if self.cache_latents.scaling == "imported" and not isinstance(vae, PretrainedVAE):
+            raise ValueError(
+                f"cache_latents.scaling = 'imported', but train_vae.kind = {vae.kind!r} brings no factor; use measured"
             )
         trained = self.train_unet
-        condition = self.setup_text_encoder.mode
         try:
-            trained.unet.check_condition(CONDITIONS[condition])
+            trained.unet.check_condition(CONDITIONS[conditions])
         except ValueError as error:
             raise ValueError(
-                f"train_unet.unet.{error}, as setup_text_encoder.mode = {condition!r} makes; "
-                "use another mode, or another network"
+                f"train_unet.unet.{error}, as setup_text_encoder.kind = {conditions!r} makes; "
+                "use another one, or another network"
             ) from None
-        if trained.horizontal_flip and self.train_vae.mode != "identity":
+        if trained.horizontal_flip and not isinstance(vae, IdentityVAE):
             raise ValueError(
-                f"train_unet.horizontal_flip = true needs train_vae.mode = 'identity', not {self.train_vae.mode!r}: "
+                f"train_unet.horizontal_flip = true needs train_vae.kind = 'identity', not {vae.kind!r}: "
                 "a picture's latents, mirrored, are not those of the mirrored picture; use cache_latents.mirror"
             )
         times = trained.process.num_train_timesteps if trained.process.kind == "vp" else 0
@@ -120,8 +104,8 @@ class Params(Section):
                 f"train_unet.process.num_train_timesteps = {times} is above the {trained.unet.times} times that "
                 f"train_unet.unet.kind = {trained.unet.kind!r} knows; lower it"
             )
-        for section, how in (("train_unet", trained.sampling), ("evaluate", self.evaluate.sampling)):
-            check_sampling(section, how, trained.process, trained.prediction_type)
+        for section, sampling in (("train_unet", trained.sampling), ("evaluate", self.evaluate.sampling)):
+            check_sampling(section, sampling, trained.process, trained.prediction_type)
         return self
 
 

@@ -1,6 +1,6 @@
-"""What may stand in params.yaml: one strict model per stage, which `params.Params` puts together.
+"""The sections of params.yaml that are of one kind, one strict model per stage.
 
-Checks that look at several keys say what is wrong themselves; `params_faults` does so for single keys.
+Checks that look at several keys say what is wrong themselves; `faults` does so for single keys.
 """
 
 from typing import Annotated, Literal, Self
@@ -8,256 +8,155 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from darkroom.config.base import (
-    CHANNELS_PER_GROUP,
-    Channels,
+    BatchSize,
     Count,
-    Optimizer,
+    Precision,
     Probability,
     Section,
     Seed,
-    Training,
-    Weight,
     Whole,
     at_most,
-    divides,
-    pretrained,
     within_project,
 )
-from darkroom.config.choices import LossName, NullCondition, Precision, PredictionType, Reduction, Weighting
+from darkroom.config.choices import LossName, PredictionType, Reduction, Weighting
 from darkroom.config.denoisers import Denoiser
 from darkroom.config.diffusion import Process, Sampling, check_objective
-from darkroom.config.networks import AutoencoderKLConfig, ConvTowerConfig, PatchDiscriminatorConfig, TrainedTextConfig
+from darkroom.config.networks import ConvTowerConfig, TrainedTextConfig
+from darkroom.config.sources import SOURCES, Source
+from darkroom.config.training import Training
 
 
-class ScenesSource(Section):
-    """Pictures drawn by code, with captions and structured labels."""
-
-    kind: Literal["scenes"]
-    n_train: Count
-    n_validation: Count
-    n_test: Count
-    n_novel: Count
-
-
-class OutsideSource(Section):
-    """Files from outside the project.
-
-    root: relative to DARKROOM_DATA. manifest: the file that darkroom data scan makes; auto: data/manifests/ROOT.json;
-    null: files are not checked.
-    """
-
-    root: Annotated[str, Field(min_length=1)]
-    manifest: Annotated[str, Field(min_length=1)] | None
-
-
-class TorchvisionSource(OutsideSource):
-    """A labelled data set of torchvision's, whose word for the folder is `root` too; `caption` may hold {label}."""
-
-    kind: Literal["torchvision"]
-    name: Literal["MNIST", "FashionMNIST", "CIFAR10"]
-    download: bool
-    caption: str
-
-
-class ImageFolderSource(OutsideSource):
-    """One folder per class; `caption` may hold {label}."""
-
-    kind: Literal["image_folder"]
-    caption: str
-
-
-class CaptionedFolderSource(OutsideSource):
-    """Images beside .txt files, or metadata.jsonl / .csv / .tsv with file_name and text."""
-
-    kind: Literal["captioned_folder"]
-
-
-class WebDatasetSource(OutsideSource):
-    """Tar shards of KEY.jpg, KEY.png, … with KEY.txt or KEY.json."""
-
-    kind: Literal["webdataset"]
-
-
-Source = Annotated[
-    ScenesSource | TorchvisionSource | ImageFolderSource | CaptionedFolderSource | WebDatasetSource,
-    Field(discriminator="kind"),
-]
-
-
-class PrepareData(Section):
-    """Images and captions in one format for every source; max_bad_fraction: the largest share of the pictures that may
-    be unusable; repeats: what becomes of a picture whose pixels another one of its split has before it. keep: it stays.
-    drop: it is left out, captions and all. merge_captions: it is left out, but each caption that the first one does not
-    have becomes a row of its own. Several captions of one picture are no repeats and always stay; crops: variants of
-    each training picture, the first as it is and the others cropped at random; more than 1 with resize = crop only, and
-    not of scenes."""
+class Preparation(Section):
+    """How pictures and captions of any source become data in one format."""
 
     seed: Seed
-    source: Source
+    """Of what is chosen where there is a limit, of crops, and of the scenes that are drawn."""
+
     image_size: Annotated[int, Field(ge=8, le=4096)]
+    """Pixels of a side; pictures are square."""
+
     channels: Literal[1, 3]
+    """1: grey (luma); 3: RGB."""
+
     resize: Literal["crop", "pad", "squash"]
+    """How a picture becomes square: the largest centred square; all of it on black; or its proportions given up."""
+
     validation_fraction: Annotated[float, Field(gt=0, lt=0.5)]
+    """Share of the pictures carved out for validation, by the hash of their pixels, where the source has no such split
+    of its own."""
+
     test_fraction: Annotated[float, Field(gt=0, lt=0.5)]
+    """Likewise for testing."""
+
     validation_from: Literal["train", "test"]
+    """Split that validation is carved from; test: from the official test split, so that training keeps every picture
+    of its own."""
+
     limit: Count | None
+    """Most pictures a split may have; which ones stay depends on their pixels and `seed`. null: all stay."""
+
     max_bad_fraction: Probability
+    """Largest share of the pictures that may be unusable."""
+
     repeats: Literal["keep", "drop", "merge_captions"]
+    """What becomes of a picture whose pixels another one of its split has before it: it stays; it is left out, captions
+    and all; or it is left out, but each caption that the first one does not have becomes a row of its own. Several
+    captions of one picture are not repeats and always stay."""
+
     crops: Annotated[int, Field(ge=1, le=100)]
+    """Variants of each training picture, the first as it is and the others cropped at random, in consecutive rows for
+    each caption. More than 1 with resize = crop only, and not of scenes. No crop has pixels whose hash belongs to
+    another split, or to the other half of the data."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_crops(self) -> Self:
         if self.crops > 1 and self.resize != "crop":
             raise ValueError(
                 f"crops = {self.crops} needs resize = 'crop', not {self.resize!r}, which keeps the whole picture; give "
                 "resize: crop, or crops: 1"
             )
-        if self.crops > 1 and self.source.kind == "scenes":
+        return self
+
+
+class PrepareData(Preparation):
+    """Pictures and captions, whatever their source, in one format."""
+
+    source: Annotated[Source, SOURCES]
+    """Where they come from."""
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        if self.crops > 1 and self.source.synthetic:
             raise ValueError(
-                f"crops = {self.crops} is not for scenes, which are drawn at image_size, so that a crop would be "
-                "an enlargement; give crops: 1, and for more pictures raise source.n_train"
+                f"crops = {self.crops} is not for {self.source.kind}, which are drawn at image_size, so that a crop "
+                "would be an enlargement; give crops: 1, and for more pictures raise source.n_train"
             )
         return self
-
-
-class Perceptual(Section):
-    """VGG16 features' distance; `weights` is a file with torchvision's VGG16 weights."""
-
-    weights: str
-    weight: Weight
-
-
-class Adversarial(Optimizer):
-    """PatchGAN with hinge loss, its weight adapted to the reconstruction's gradient, from `start_step` on."""
-
-    weight: Weight
-    start_step: Whole
-    channels: Channels
-    n_layers: Annotated[int, Field(ge=1, le=6)]
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        divides("channels", self.channels, CHANNELS_PER_GROUP, "the channels per group of its norms")
-        return self
-
-    @property
-    def discriminator(self) -> PatchDiscriminatorConfig:
-        """The discriminator's shape."""
-        return PatchDiscriminatorConfig(channels=self.channels, n_layers=self.n_layers)
-
-
-class TrainVAE(Training):
-    """The KL autoencoder.
-
-    initial_logvar: in nats, how much less noise the posterior has before training than the networks' own initialisation
-        gives it (log variance 0 or so): below 0, no channel begins as noise that the decoder learns to leave out.
-    identity_range: what black and white are where there is none (mode identity).
-    """
-
-    mode: Literal["train", "pretrained", "identity"]
-    pretrained_path: str | None
-    identity_range: Annotated[list[Annotated[float, Field(ge=-100, le=100)]], Field(min_length=2, max_length=2)] | None
-    latent_channels: Annotated[int, Field(ge=1, le=64)]
-    block_out_channels: Annotated[list[Channels], Field(min_length=1, max_length=8)]
-    layers_per_block: Annotated[int, Field(ge=1, le=8)]
-    norm_num_groups: Count
-    reconstruction: Literal["l1", "l2"]
-    kl_weight: Weight
-    initial_logvar: Annotated[float, Field(ge=-30, le=20)]
-    perceptual: Perceptual | None
-    adversarial: Adversarial | None
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        for i, channels in enumerate(self.block_out_channels):
-            divides(f"block_out_channels.{i}", channels, self.norm_num_groups, "norm_num_groups")
-        pretrained(self.mode, self.pretrained_path)
-        if (self.mode == "identity") != (self.identity_range is not None):
-            wanted = "null" if self.identity_range else "[-1.0, 1.0], or the range that pictures are to have"
-            raise ValueError(f"identity_range does not go with mode = {self.mode!r}; give {wanted}")
-        if self.identity_range is not None and self.identity_range[0] >= self.identity_range[1]:
-            raise ValueError(f"identity_range = {self.identity_range} does not rise; give black, then white")
-        if self.adversarial is not None:
-            at_most("adversarial.start_step", self.adversarial.start_step, "steps", self.steps)
-        return self
-
-    @property
-    def autoencoder(self) -> AutoencoderKLConfig:
-        """The autoencoder's shape."""
-        return AutoencoderKLConfig(**self.model_dump(include=set(AutoencoderKLConfig.model_fields)))
-
-    @property
-    def downscale(self) -> int:
-        """How many pixels of a side become one latent."""
-        return 1 if self.mode == "identity" else self.autoencoder.downscale
 
 
 class CacheLatents(Section):
-    """Posterior moments of every picture.
+    """Posterior moments of every picture."""
 
-    mirror: those of the mirrored training pictures too; true is refused where captions tell left from right, always is
-    not.
-    """
+    batch_size: BatchSize
+    """Pictures encoded at once."""
 
-    batch_size: Annotated[int, Field(ge=1, le=65536)]
     scaling: Literal["measured", "imported", "none"]
+    """What latents are multiplied by: 1 / their standard deviation over the training pictures, the factor that the
+    imported autoencoder was published with, or 1."""
+
     precision: Precision
+    """Of the encoder's matrix products and convolutions: bf16 or fp32."""
+
     mirror: bool | Literal["always"]
-
-
-class HardNegatives(Section):
-    """Batches of easily confused captions; see training.hard_negatives."""
-
-    start_step: Count
-    every: Count
-    group_size: Annotated[int, Field(ge=2, le=1024)]
-    neighbours: Annotated[int, Field(ge=1, le=1024)]
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.group_size > self.neighbours + 1:
-            raise ValueError(
-                f"group_size = {self.group_size} needs neighbours >= {self.group_size - 1}, not {self.neighbours}; "
-                "lower it, or raise neighbours"
-            )
-        return self
-
-
-class SetupTextEncoder(Training):
-    """Where the conditions come from."""
-
-    mode: Literal["clip", "pretrained", "class", "none"]
-    pretrained_path: str | None
-    null_condition: NullCondition
-    text: TrainedTextConfig
-    image: ConvTowerConfig
-    hard_negatives: HardNegatives | None
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        pretrained(self.mode, self.pretrained_path)
-        if self.hard_negatives is not None:
-            divides("batch_size", self.batch_size, self.hard_negatives.group_size, "hard_negatives.group_size")
-        return self
+    """Whether to cache those of the mirrored training pictures too. true is refused where captions tell left from
+    right, always is not."""
 
 
 class TrainUNet(Training):
-    """The denoiser; init_from: the unet folder of an imported model, whose shape is then that of `unet`."""
+    """The denoiser."""
 
     init_from: str | None
+    """The unet folder of an imported model to start from, whose shape is then that of `unet`; null: from scratch."""
+
     accumulation: Annotated[int, Field(ge=1, le=4096)]
+    """Micro-batches whose gradients make one step: less memory, and the same step up to rounding."""
+
     unet: Denoiser
+    """The network."""
+
     process: Process
+    """How pictures become noise."""
+
     prediction_type: PredictionType
+    """What the network predicts."""
+
     weighting: Weighting
+    """Of the loss over the times."""
+
     loss: LossName
+    """Error of an element: squared or absolute."""
+
     reduction: Reduction
+    """Of the elements' errors."""
+
     condition_dropout: Probability
+    """Share of the samples that are trained without their condition, for guidance (Ho & Salimans 2022,
+    arXiv:2207.12598)."""
+
     horizontal_flip: bool
+    """Whether to mirror half of the training pictures; where latents are pictures only."""
+
     held_out: Count
+    """Most validation pictures that the held-out loss is measured on."""
+
     sample_every: Count
+    """Steps between two previews."""
+
     samples: Annotated[int, Field(ge=1, le=64)]
+    """Pictures of a preview."""
+
     sampling: Sampling
+    """How previews are drawn."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -268,27 +167,61 @@ class TrainUNet(Training):
         check_objective(self.process, self.prediction_type, self.weighting, self.loss)
         return self
 
+    def check_side(self, side: int) -> None:
+        """Refuse latents of a side that the network does not take.
+
+        Raises:
+            ValueError: the key and the remedy.
+        """
+        try:
+            self.unet.check_side(side)
+        except ValueError as error:
+            remedy = "give another prepare_data.image_size"
+            raise ValueError(f"train_unet.unet.{error}, the latents' side; {remedy}") from None
+
 
 class TrainEvaluator(Training):
-    """The judge."""
+    """The judges: two networks, each trained on one half of the real pictures."""
 
     image: ConvTowerConfig
+    """Shape of a judge's image tower."""
+
     text: TrainedTextConfig
+    """Shape of a judge's text tower, where the data have captions and no labels."""
 
 
 class Evaluate(Section):
     """What is generated and measured."""
 
     seed: Seed
+    """Of the noise that pictures are drawn from, and of resampling."""
+
     precision: Precision
-    batch_size: Annotated[int, Field(ge=1, le=65536)]
+    """Of drawing, here and unless asked otherwise by the finished pipeline: bf16 or fp32."""
+
+    batch_size: BatchSize
+    """Pictures drawn at once."""
+
     n_test: Count
+    """Test captions or classes that a picture is drawn for, at most; distances between sets need 20."""
+
     n_novel: Whole
+    """Likewise of the split `novel`, whose combinations training never saw; 0: none."""
+
     n_grid: Annotated[int, Field(ge=1, le=256)]
+    """Drawn pictures that are shown."""
+
     sampling: Sampling
+    """How pictures are drawn, here and unless asked otherwise by the finished pipeline."""
+
     guidance_sweep: Annotated[list[Annotated[float, Field(ge=0, le=100)]], Field(max_length=16)]
+    """Guidance scales that are compared in pictures."""
+
     n_sweep: Count
+    """Prompts of that comparison."""
+
     bootstrap: Annotated[int, Field(ge=100, le=100_000)]
+    """Resamples of which intervals are made (Efron 1979)."""
 
 
 class Register(Section):
@@ -296,19 +229,22 @@ class Register(Section):
 
     It is a dependency of no stage: thresholds can be changed without training anything again. That all figures and
     losses are finite is demanded always.
-
-    valid_judge: whether the judge must read real pictures better than chance, so that its word counts.
-    above_chance: by how much more than this the lower end of the interval of every figure of alignment on test captions
-        must lie above chance, in [0, 1]. Models that are asked for nothing have no alignment: fid_below decides there.
-    fid_below: the spoilt real pictures below whose FID the upper end of the model's own FID must lie: those blurred,
-        those of which only the mean colour is left, or plain noise.
-    vae_psnr: of reconstructed test pictures, dB at least. Demands nothing of models without an autoencoder.
-    not_below_candidate: whether it may not be worse than the version that has the alias, by the interval of the
-        difference. Compared are versions that were judged with the same data and judge, and no others.
     """
 
     valid_judge: bool
+    """Whether the judges must read real pictures better than chance, so that their word counts."""
+
     above_chance: Probability | None
+    """By how much more than this the lower end of the interval of every figure of alignment on test captions must lie
+    above chance, in [0, 1]. Models that are asked for nothing have no alignment: fid_below decides there."""
+
     fid_below: Literal["blurred", "mean_colour", "noise"] | None
+    """The spoilt real pictures below whose FID the upper end of the model's own FID must lie: those blurred, those of
+    which only the mean colour is left, or plain noise."""
+
     vae_psnr: Annotated[float, Field(ge=0, le=100)] | None
+    """PSNR of reconstructed test pictures in dB, at least. Demands nothing of models without an autoencoder."""
+
     not_below_candidate: bool
+    """Whether it may not be worse than the version that has the alias, by the interval of the difference. Only versions
+    that were judged with the same data and judges are compared."""

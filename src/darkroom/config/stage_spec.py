@@ -52,16 +52,16 @@ def stage_specs(pipeline: Path = PIPELINE) -> dict[str, StageSpec]:
     """Every stage of dvc.yaml, in its order.
 
     Raises:
-        DarkroomError: no such file here, or it is no pipeline.
+        DarkroomError: no such file here, or it is not a pipeline.
     """
     try:
         if not stat.S_ISREG(pipeline.stat().st_mode):  # of a pipe, nothing would ever come
-            raise DarkroomError(f"{pipeline}: is no file; rm -rf {pipeline} && git checkout HEAD -- {pipeline}")
+            raise DarkroomError(f"{pipeline}: is not a file; rm -rf {pipeline} && git checkout HEAD -- {pipeline}")
         return read_stage_specs(pipeline.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DarkroomError(f"{pipeline}: no such file here; go to the project's folder") from None
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
-        raise DarkroomError(f"{pipeline}: not a pipeline ({' '.join(str(error).split())}); mend it") from None
+        raise DarkroomError(f"{pipeline}: not a pipeline ({' '.join(str(error).split())}); fix it") from None
 
 
 def read_stage_specs(text: str) -> dict[str, StageSpec]:

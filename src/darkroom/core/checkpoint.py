@@ -58,7 +58,7 @@ class Checkpoints:
         return cls(None, {}, 0, 0, Interruption())
 
     def resume(self, states: Mapping[str, Stateful], end: int) -> int:
-        """Bring `parts` to the newest whole checkpoint; the steps it had done, 0 where there is none.
+        """Bring `states` to the newest whole checkpoint; the steps it had done, 0 where there is none.
 
         end: the step after which the training is to end. What was saved on the way to another end is as good, but not
         what lies beyond this one, nor what was done only because the training ended there, or did not.

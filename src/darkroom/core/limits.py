@@ -88,7 +88,7 @@ def check_network(values: Mapping[str, Any], where: str, remedy: str) -> None:
     """Refuse a configuration with a number no network has, before one is made of it.
 
     Args:
-        values: key -> what the file at `place` says.
+        values: key -> what the file at `where` says.
     """
     for key, value in values.items():
         numbers = value if isinstance(value, list | tuple) else [value]

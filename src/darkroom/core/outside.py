@@ -97,7 +97,7 @@ def typed(kind: type[T], value: Any, where: str, remedy: str) -> T:
     """What JSON says as a dataclass `kind`: its fields and no others, each of exactly its type.
 
     Args:
-        place: the file, and the key where it is not all that the file says.
+        where: the file, and the key where it is not all that the file says.
 
     Raises DarkroomError: names the place, the field and what is wrong; also what `kind` itself refuses.
     """

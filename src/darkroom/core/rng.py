@@ -3,31 +3,18 @@
 Nothing keeps generator state, so resuming a run restores none, and a picture does not depend on its batch.
 """
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import Tensor
 
-Key = str | int
-
-
-def _derive(seed: int, keys: tuple[Key, ...]) -> int:
-    """63 bits from (seed, keys); the type of each key is part of it, so 1 and "1" differ."""
-    text = repr((seed, *keys)).encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
+from darkroom.core.seeds import Key, derived
 
 
 def generator(seed: int, *keys: Key) -> torch.Generator:
     """A fresh CPU generator for (seed, purpose, step, …): equal arguments always give the same stream."""
-    return torch.Generator().manual_seed(_derive(seed, keys))
-
-
-def numpy_rng(seed: int, *keys: Key) -> np.random.Generator:
-    """`generator` for NumPy."""
-    return np.random.default_rng(_derive(seed, keys))
+    return torch.Generator().manual_seed(derived(seed, keys))
 
 
 def randn_each(shape: tuple[int, ...], seeds: list[int], *keys: Key) -> Tensor:
@@ -67,5 +54,5 @@ def _permutation(n: int, seed: int, purpose: str, epoch: int) -> Tensor:
 def seeded(seed: int, *keys: Key) -> Iterator[None]:
     """PyTorch's global CPU generator, which initial weights are drawn from, as a function of (seed, purpose)."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_derive(seed, keys))
+        torch.manual_seed(derived(seed, keys))
         yield

@@ -58,10 +58,10 @@ def outline(
     """The network that `make` makes, without memory for its weights; what would be too large is not made to its end.
 
     Args:
-        place: of the file that describes it, or that holds its weights.
+        where: of the file that describes it, or that holds its weights.
         tensors, weights: the most it may have; by default, see core.limits.
 
-    Raises DarkroomError: it has more, or no network can be made so; names the place.
+    Raises DarkroomError: it has more, or no network can be made so; names where.
     """
     most = (tensors or NETWORK_TENSORS.most, weights or NETWORK_WEIGHTS.most)
     counts, this_thread = [0, 0], threading.get_ident()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from darkroom.core.rng import numpy_rng
+from darkroom.core.seeds import numpy_rng
 from darkroom.data.fingerprint import fingerprint
 from darkroom.data.images import Pixels, resized, with_channels
 

@@ -13,7 +13,7 @@ from darkroom.data.fingerprint import fingerprint
 from darkroom.data.images import Pixels, UnusablePictureError, conform, decode
 from darkroom.data.png import Encoded
 from darkroom.data.prepared import Row
-from darkroom.data.sources.base import Divisible, Sample, Skipped, Source
+from darkroom.data.sources.base import Divisible, Reader, Sample, Skipped
 
 AT_ONCE, BYTES_AT_ONCE = 16, 4 << 20  # pictures that go to a process together, and bytes of files, whichever is first
 WORTH_PROCESSES = 1000  # pictures of a source from which others than this one help
@@ -45,22 +45,22 @@ class Decoded:
     fingerprint: bytes
 
 
-def decoded(source: Source, how: Decoding) -> Generator[Decoded | Skipped]:
+def decoded(source: Reader, decoding: Decoding) -> Generator[Decoded | Skipped]:
     """What each item of a source gives, or why nothing, in their order, however many processors there are.
 
     Close it where it is not taken to its end.
     """
     number = workers() if source.description.size >= WORTH_PROCESSES else 1
     if number == 1:
-        yield from (_decoded(item, how) for item in source)
+        yield from (_decoded(item, decoding) for item in source)
         return
-    parts = source.parts() if isinstance(source, Divisible) else _parts(source)
-    with closing(in_processes(partial(_all_of, how), parts, number)) as made:
-        for part in made:
-            yield from part
+    chunks = source.chunks() if isinstance(source, Divisible) else _chunks(source)
+    with closing(in_processes(partial(_all_of, decoding), chunks, number)) as made:
+        for chunk in made:
+            yield from chunk
 
 
-def _parts(source: Source) -> Iterator[Callable[[], list[Item]]]:
+def _chunks(source: Reader) -> Iterator[Callable[[], list[Item]]]:
     items: list[Item] = []
     size = 0
     for item in source:
@@ -72,9 +72,9 @@ def _parts(source: Source) -> Iterator[Callable[[], list[Item]]]:
     yield partial(list, items)
 
 
-def _all_of(how: Decoding, part: Callable[[], list[Item]]) -> list[Decoded | Skipped]:
+def _all_of(decoding: Decoding, chunk: Callable[[], list[Item]]) -> list[Decoded | Skipped]:
     """In another process: what is written of each picture too."""
-    return [_encoded(_decoded(item, how)) for item in part()]
+    return [_encoded(_decoded(item, decoding)) for item in chunk()]
 
 
 def _encoded(picture: Decoded | Skipped) -> Decoded | Skipped:
@@ -84,14 +84,14 @@ def _encoded(picture: Decoded | Skipped) -> Decoded | Skipped:
     return replace(picture, rows=[replace(row, encoded=encoded) for row in picture.rows])
 
 
-def _decoded(item: Item, how: Decoding) -> Decoded | Skipped:
+def _decoded(item: Item, decoding: Decoding) -> Decoded | Skipped:
     if isinstance(item, Skipped):
         return Skipped(printable(item.file), printable(item.reason), item.picture)
     path = item.path.encode("utf-8", "backslashreplace").decode()  # names inside archives may be any bytes
     try:
         image = decode(item.image) if isinstance(item.image, bytes) else item.image
-        pixels = conform(image, how.image_size, how.channels, how.resize)
+        pixels = conform(image, decoding.image_size, decoding.channels, decoding.resize)
     except UnusablePictureError as error:
         return Skipped(printable(item.path), str(error))
-    rows = [Row(pixels, path, caption, item.labels, item.named) for caption in (item.caption, *item.others)]
-    return Decoded(image if how.keeps else None, rows, item.split, fingerprint(pixels))
+    rows = [Row(pixels, path, caption, item.labels, item.mentioned) for caption in (item.caption, *item.others)]
+    return Decoded(image if decoding.keeps else None, rows, item.split, fingerprint(pixels))

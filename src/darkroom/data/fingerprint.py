@@ -11,7 +11,7 @@ def fingerprint(pixels: npt.NDArray[np.uint8]) -> bytes:
     return hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).digest()
 
 
-def place(of: bytes) -> float:
+def position(of: bytes) -> float:
     """A number in [0, 1), uniform over pixels and fixed for those with this fingerprint; splits are dealt by it."""
     return int.from_bytes(of[:8], "big") / 2**64
 

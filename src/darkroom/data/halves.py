@@ -36,12 +36,12 @@ class Chosen:
         parts: splits, each with the rows (n,) int64 that are chosen of it.
     """
 
-    def __init__(self, parts: Sequence[tuple[PreparedSplit, Tensor]]) -> None:
-        self._parts = parts
-        self._ends = torch.tensor([len(rows) for _, rows in parts]).cumsum(0)
-        self.captions: list[str] = [split.captions[i] for split, rows in parts for i in rows.tolist()]
-        self.labels = torch.cat([split.labels[rows] for split, rows in parts])
-        self.named = torch.cat([split.named[rows] for split, rows in parts])
+    def __init__(self, chosen: Sequence[tuple[PreparedSplit, Tensor]]) -> None:
+        self._chosen = chosen
+        self._ends = torch.tensor([len(rows) for _, rows in chosen]).cumsum(0)
+        self.captions: list[str] = [split.captions[i] for split, rows in chosen for i in rows.tolist()]
+        self.labels = torch.cat([split.labels[rows] for split, rows in chosen])
+        self.mentioned = torch.cat([split.mentioned[rows] for split, rows in chosen])
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -50,9 +50,9 @@ class Chosen:
         """Pictures `indices` (all without it): uint8 (n, C, H, W)."""
         wanted = torch.arange(len(self)) if indices is None else torch.as_tensor(indices, dtype=torch.int64)
         part = torch.searchsorted(self._ends, wanted, right=True)
-        info = self._parts[0][0].info
+        info = self._chosen[0][0].info
         out = torch.empty(len(wanted), info.channels, info.image_size, info.image_size, dtype=torch.uint8)
-        for k, (split, rows) in enumerate(self._parts):
+        for k, (split, rows) in enumerate(self._chosen):
             here = (part == k).nonzero().flatten()
             if len(here):
                 out[here] = split.images(rows[wanted[here] - (self._ends[k] - len(rows))])

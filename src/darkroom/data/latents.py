@@ -143,9 +143,9 @@ class Latents:
         shards = sorted(Path(folder).glob(f"{split}-*.safetensors"))
         if not shards:
             raise DarkroomError(f"{folder}: no split {split!r}, only {', '.join(info.splits)}; rerun cache_latents")
-        parts = [load_tensors(shard) for shard in shards]
-        mean = torch.cat([part["mean"] for part in parts])
-        logvar = None if info.deterministic else torch.cat([part["logvar"] for part in parts])
+        loaded = [load_tensors(shard) for shard in shards]
+        mean = torch.cat([part["mean"] for part in loaded])
+        logvar = None if info.deterministic else torch.cat([part["logvar"] for part in loaded])
         return cls(mean, logvar, info.scaling_factor, info.variants if split == "train" else 1)
 
     def resident(self, device: torch.device) -> "Latents":

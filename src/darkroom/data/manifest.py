@@ -21,7 +21,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import track
 from darkroom.core.system_files import system_part
 from darkroom.core.text import printable
-from darkroom.data.walk import walk
+from darkroom.data.walk import files_below
 
 ROOT_VARIABLE = "DARKROOM_DATA"
 AUTO = "auto"
@@ -41,8 +41,8 @@ def manifest_of(root: str, manifest: str | None) -> Path | None:
     if manifest != AUTO:
         return None if manifest is None else Path(manifest)
     path = Path(root)
-    parts = [path.name] if path.is_absolute() else [part for part in path.parts if part != ".."]
-    return MANIFESTS / f"{'-'.join(parts) or 'data'}.json"
+    names = [path.name] if path.is_absolute() else [part for part in path.parts if part != ".."]
+    return MANIFESTS / f"{'-'.join(names) or 'data'}.json"
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Manifest:
         """Read data/manifests/NAME.json.
 
         Raises:
-            DarkroomError: there is none, or it is no manifest.
+            DarkroomError: there is none, or it is not a manifest.
         """
         path = Path(path)
         try:
@@ -127,7 +127,7 @@ class Files:
     ) -> None:
         self.root = data_root() / root
         self.manifest = manifest
-        self._suffixes, self._given = suffixes, names
+        self._suffixes, self._listed = suffixes, names
         self.left_out = Counter[str]()
 
     @cached_property
@@ -142,13 +142,13 @@ class Files:
                 f"data root {printable(self.root)}: no such folder; set {ROOT_VARIABLE} (default {RAW}) "
                 "or prepare_data.source.root to where your data lie"
             )
-        found = list(self._given) if self._given is not None else self._look()
+        found = list(self._listed) if self._listed is not None else self._look()
         if self.manifest is not None:
             self.manifest.check_names(found)
         return found
 
     def _look(self) -> list[str]:
-        found = [name for name in walk(self.root, self._leave_out) if name.lower().endswith(self._suffixes)]
+        found = [name for name in files_below(self.root, self._leave_out) if name.lower().endswith(self._suffixes)]
         for name in found:
             if any("\ud800" <= letter <= "\udfff" for letter in name):
                 raise DarkroomError(f"{printable(self.root)}: file name {printable(name)} is not UTF-8; rename it")
@@ -199,11 +199,11 @@ class Files:
         """Its path, after a look at what it is: a pipe would be waited for, and some devices never end."""
         path = self.root / name
         if not stat.S_ISREG(path.stat().st_mode):
-            raise DarkroomError(f"{printable(path)}: is no file but a folder, pipe, socket or device; remove it")
+            raise DarkroomError(f"{printable(path)}: is not a file but a folder, pipe, socket or device; remove it")
         return path
 
     def _unreadable(self, name: str, error: OSError) -> DarkroomError:
-        return DarkroomError(f"{printable(self.root / name)}: cannot be read ({error.strerror}); mend or remove it")
+        return DarkroomError(f"{printable(self.root / name)}: cannot be read ({error.strerror}); fix or remove it")
 
     @staticmethod
     def _is_there(kind: Callable[[Path], bool], path: Path) -> bool:

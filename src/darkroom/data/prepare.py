@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from PIL import Image
 
+from darkroom.config.sections import Preparation
 from darkroom.core.artifact import atomic_path
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import track
@@ -18,51 +18,19 @@ from darkroom.data.account import Account
 from darkroom.data.crops import crops_of
 from darkroom.data.decoding import Decoded, Decoding, decoded
 from darkroom.data.fingerprint import fingerprint as fingerprint_of
-from darkroom.data.fingerprint import half, place
+from darkroom.data.fingerprint import half, position
 from darkroom.data.images import Pixels
 from darkroom.data.prepared import Info, Prepared, PreparedWriter, Row
-from darkroom.data.repeats import Firsts, Repeats
-from darkroom.data.sources.base import SPLIT_ORDER, Skipped, Source
+from darkroom.data.repeats import Firsts
+from darkroom.data.sources.base import SPLIT_ORDER, Reader, Skipped
 
 NAMED_FILES = 5  # how many bad files an error names
 
 
-@dataclass(frozen=True)
-class Preparation:
-    """How pictures become data.
-
-    image_size: pixels, square. channels: 1 or 3. resize: crop, pad or squash (see images.conform).
-    validation_fraction, test_fraction: carved from pictures without an official split, by the hash of their pixels;
-    a fraction whose split the source has officially is not carved.
-    validation_from: "train", or "test" where validation is to be carved from the official test split, so that training
-    keeps every picture of its own.
-    max_bad_fraction: the largest share of the pictures that may be unusable.
-    repeats: what becomes of a picture whose pixels another one of its split has before it. keep: it stays. drop: it is
-    left out. merge_captions: its captions become rows, but for those that the pixels have already; the picture counts
-    as left out. Several captions of one picture are never repeats.
-    limit: the most pictures a split may have; which ones stay depends on their pixels and `seed`.
-    crops: variants of each training picture, in consecutive rows for each caption: the picture as it is, then crops of
-    it at random (see data.crops), which depend on its pixels and `seed`. None has pixels whose hash is of another split
-    or of the other half of the data.
-    """
-
-    image_size: int
-    channels: int
-    resize: str
-    validation_fraction: float
-    test_fraction: float
-    validation_from: Literal["train", "test"]
-    max_bad_fraction: float
-    seed: int
-    repeats: Repeats = "keep"
-    limit: int | None = None
-    crops: int = 1
-
-
 def prepare(
-    source: Source,
+    source: Reader,
     out: Path | str,
-    how: Preparation,
+    preparation: Preparation,
     watch: Callable[[str, Row], None] = lambda split, row: None,
     firsts: Firsts | None = None,
     check: Callable[[Prepared], None] = lambda data: None,
@@ -81,25 +49,29 @@ def prepare(
     """
     about = source.description
     with atomic_path(out) as folder:
-        writer = PreparedWriter(folder, about.name, about.heads, about.captions, how.image_size, how.channels)
+        writer = PreparedWriter(
+            folder, about.name, about.heads, about.captions, preparation.image_size, preparation.channels
+        )
 
         def write(split: str, row: Row) -> None:
             writer.add(split, row)
             watch(split, row)
 
-        books = _Books(how, write, Firsts() if firsts is None else firsts)
-        reading = Decoding(how.image_size, how.channels, how.resize, keeps=how.crops > 1)
+        books = _Books(preparation, write, Firsts() if firsts is None else firsts)
+        reading = Decoding(
+            preparation.image_size, preparation.channels, preparation.resize, keeps=preparation.crops > 1
+        )
         with closing(decoded(source, reading)) as pictures:
             for picture in track(pictures, about.size, "prepare", "picture"):
                 books.enter(picture)
         books.close()
         account = books.account
-        _check_skipped(books.skipped, account, how.max_bad_fraction)
+        _check_skipped(books.skipped, account, preparation.max_bad_fraction)
         _check_splits(writer.splits, account.seen)
         if not account.adds_up:
             raise AssertionError(f"pictures without account: {account}")
         info = writer.finish(
-            account, _listed(books.skipped), _listed(books.strays), about.set_aside, about.details, how.crops
+            account, _listed(books.skipped), _listed(books.strays), about.set_aside, about.details, preparation.crops
         )
         check(Prepared(folder, info))
         return info
@@ -108,11 +80,11 @@ def prepare(
 class _Books:
     """Enters each item of a source in one place of the account, and passes on what is kept."""
 
-    def __init__(self, how: Preparation, write: Callable[[str, Row], None], firsts: Firsts) -> None:
-        self.how, self._write, self._firsts = how, write, firsts
+    def __init__(self, preparation: Preparation, write: Callable[[str, Row], None], firsts: Firsts) -> None:
+        self.preparation, self._write, self._firsts = preparation, write, firsts
         self.skipped: list[Skipped] = []
         self.strays: list[Skipped] = []
-        self._dealer = _Dealer(how, firsts)
+        self._dealer = _Dealer(preparation, firsts)
         self._chosen: dict[str, _Fewest] = {}
         self._captions: set[bytes] = set()
         self._counts: Counter[str] = Counter()
@@ -135,16 +107,16 @@ class _Books:
         if not first and self._firsts.split_of(fingerprint) != split:
             self._counts["duplicates_across_splits"] += 1
             return
-        if self.how.repeats == "merge_captions":
+        if self.preparation.repeats == "merge_captions":
             rows = [row for row in rows if self._is_new(fingerprint, row)]
-        stays = first or self.how.repeats == "keep"
-        if split == "train" and picture.image is not None and (stays or self.how.repeats == "merge_captions"):
+        stays = first or self.preparation.repeats == "keep"
+        if split == "train" and picture.image is not None and (stays or self.preparation.repeats == "merge_captions"):
             rows = self._with_crops(rows, picture.image)
         if stays:
             self._keep(split, fingerprint, rows, not first)
             return
         self._counts["repeats_within_splits"] += 1
-        if self.how.repeats == "merge_captions":
+        if self.preparation.repeats == "merge_captions":
             self._add_rows(split, fingerprint, rows)
 
     def close(self) -> None:
@@ -164,8 +136,8 @@ class _Books:
         def fits(crop: bytes) -> bool:
             return half(crop) == of and self._dealer.trains(crop)
 
-        variants = [first, *crops_of(image, first, self.how.crops - 1, self.how.seed, fits)]
-        encoded = [rows[0].encoded, *[None] * (self.how.crops - 1)]
+        variants = [first, *crops_of(image, first, self.preparation.crops - 1, self.preparation.seed, fits)]
+        encoded = [rows[0].encoded, *[None] * (self.preparation.crops - 1)]
         return [
             replace(row, pixels=pixels, variant=i, encoded=encoded[i])
             for row in rows
@@ -173,14 +145,16 @@ class _Books:
         ]
 
     def _keep(self, split: str, fingerprint: bytes, rows: list[Row], repeat: bool) -> None:
-        if self.how.limit is None:
+        if self.preparation.limit is None:
             self._write_picture(split, rows, repeat)
         else:
-            self._chosen.setdefault(split, _Fewest(self.how.limit, self.how.seed)).offer(rows, repeat, fingerprint)
+            self._chosen.setdefault(split, _Fewest(self.preparation.limit, self.preparation.seed)).offer(
+                rows, repeat, fingerprint
+            )
 
     def _add_rows(self, split: str, fingerprint: bytes, rows: list[Row]) -> None:
         """Further captions of a picture that was entered before."""
-        if self.how.limit is None:
+        if self.preparation.limit is None:
             for row in rows:
                 self._write(split, row)
         else:
@@ -208,8 +182,8 @@ def _listed(skipped: list[Skipped]) -> list[dict[str, str]]:
 class _Dealer:
     """Says which split a picture belongs to, apart from what other splits have."""
 
-    def __init__(self, how: Preparation, firsts: Firsts) -> None:
-        self.how, self._firsts = how, firsts
+    def __init__(self, preparation: Preparation, firsts: Firsts) -> None:
+        self.preparation, self._firsts = preparation, firsts
         self._seen: set[str] = set()
         self._last = 0
 
@@ -220,21 +194,24 @@ class _Dealer:
         if rank < self._last:
             raise ValueError(f"a source gave {name} after {SPLIT_ORDER[self._last]}; the order is {SPLIT_ORDER}")
         self._last = rank
-        if self.how.validation_from == "test":
-            name = self._carved_from_test(name, place(fingerprint))
+        if self.preparation.validation_from == "test":
+            name = self._carved_from_test(name, position(fingerprint))
         if name != "train":
             if self._firsts.split_of(fingerprint) in (None, name):
                 self._seen.add(name)
             return name
-        return self._carved(place(fingerprint))
+        return self._carved(position(fingerprint))
 
     def trains(self, fingerprint: bytes) -> bool:
         """Would a picture with these pixels be a training picture, were there one, wherever in the source it came?"""
-        return self._firsts.split_of(fingerprint) in (None, "train") and self._carved(place(fingerprint)) == "train"
+        return self._firsts.split_of(fingerprint) in (None, "train") and self._carved(position(fingerprint)) == "train"
 
     def _carved(self, left: float) -> str:
         """The split of a picture at this place that no split was given for."""
-        for carved, fraction in (("test", self.how.test_fraction), ("validation", self.how.validation_fraction)):
+        for carved, fraction in (
+            ("test", self.preparation.test_fraction),
+            ("validation", self.preparation.validation_fraction),
+        ):
             if carved not in self._seen:
                 if left < fraction:
                     return carved
@@ -245,7 +222,7 @@ class _Dealer:
         """The split of a picture that the source gives as `name`, where validation comes from the test split."""
         if name == "test":
             self._seen |= {"test", "validation"}
-            return "validation" if at < self.how.validation_fraction else "test"
+            return "validation" if at < self.preparation.validation_fraction else "test"
         wrong = {"validation": "has a validation", "train": "" if "test" in self._seen else "has no test"}.get(name)
         if wrong:
             raise DarkroomError(
@@ -300,7 +277,7 @@ def _check_skipped(skipped: list[Skipped], account: Account, most: float) -> Non
     first = "; ".join(f"{s.file}: {s.reason}" for s in skipped[:NAMED_FILES])
     raise DarkroomError(
         f"{account.skipped} of {account.seen} pictures cannot be used, more than prepare_data.max_bad_fraction = "
-        f"{most:g} allows; mend or remove them, or raise it. First: {first}"
+        f"{most:g} allows; fix or remove them, or raise it. First: {first}"
     )
 
 

@@ -23,6 +23,7 @@ from darkroom.core.ahead import workers
 from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.data.account import Account
+from darkroom.data.head import Head
 from darkroom.data.png import Encoded, png_pixels
 
 INFO = "dataset.json"
@@ -32,14 +33,6 @@ IN_MEMORY_BYTES = 1 << 30  # splits whose decoded pictures fit are decoded once
 CACHED_GROUPS = 4
 COMMON_WORDS = 20
 WORTH_A_THREAD = 96  # pixels of a side from which pictures are decoded by several threads
-
-
-@dataclass(frozen=True)
-class Head:
-    """One attribute of a picture and the classes it may have. Sets with one class a picture have one head, `label`."""
-
-    name: str
-    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -130,7 +123,7 @@ class Row:
     path: str
     caption: str
     labels: tuple[int, ...]
-    named: tuple[bool, ...]
+    mentioned: tuple[bool, ...]
     variant: int = 0
     encoded: Encoded | None = None
 
@@ -198,7 +191,7 @@ class PreparedWriter:
         if self.info.class_labelled:
             out["label"] = row.labels[0]
         elif self.info.heads:
-            out |= {"labels": row.labels, "named": row.named}
+            out |= {"labels": row.labels, "named": row.mentioned}
         self._splits[split].add(out)
         if split == "train":
             self._sum += encoded.total
@@ -266,12 +259,12 @@ class PreparedSplit:
         self.info = info
         self.name = folder.name
         self.captions: list[str] = table["caption"].to_pylist()
-        self.labels, self.named = self._read_labels(table)
+        self.labels, self.mentioned = self._read_labels(table)
         self._groups = [(f, g) for f in self._files for g in range(f.metadata.num_row_groups)]
         rows = [f.metadata.row_group(g).num_rows for f, g in self._groups]
         self._starts = np.concatenate([[0], np.cumsum(rows)])
         self._decoded: OrderedDict[int, Tensor] = OrderedDict()
-        self._whole: Tensor | None = None
+        self._in_memory: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -284,8 +277,8 @@ class PreparedSplit:
             labels = torch.from_numpy(table["label"].to_numpy().copy())[:, None]
             return labels, labels >= 0
         both = [table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False) for name in ("labels", "named")]
-        labels, named = (torch.from_numpy(values.copy()).view(len(table), len(self.info.heads)) for values in both)
-        return labels.long(), named
+        labels, mentioned = (torch.from_numpy(values.copy()).view(len(table), len(self.info.heads)) for values in both)
+        return labels.long(), mentioned
 
     def images(self, indices: Tensor | Sequence[int] | None = None) -> Tensor:
         """Pictures `indices` (all without it): uint8 (n, C, H, W), C and H = W as in the data set's info.
@@ -295,9 +288,9 @@ class PreparedSplit:
         """
         size = self.info.channels * self.info.image_size**2
         if len(self) * size <= IN_MEMORY_BYTES:
-            if self._whole is None:
-                self._whole = torch.cat([self._decode(g) for g in range(len(self._groups))])
-            return self._whole if indices is None else self._whole[torch.as_tensor(indices, dtype=torch.int64)]
+            if self._in_memory is None:
+                self._in_memory = torch.cat([self._decode(g) for g in range(len(self._groups))])
+            return self._in_memory if indices is None else self._in_memory[torch.as_tensor(indices, dtype=torch.int64)]
         chosen = np.arange(len(self)) if indices is None else np.asarray(indices, dtype=np.int64)
         out = torch.empty(
             len(chosen), self.info.channels, self.info.image_size, self.info.image_size, dtype=torch.uint8

@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 from darkroom.core.text import printable
 
-Repeats = Literal["keep", "drop", "merge_captions"]
 LISTED = 1000
 
 
@@ -49,7 +48,7 @@ class Firsts:
             self.count_across += 1
         return False
 
-    def listing(self, repeats: Repeats) -> dict[str, Any]:
+    def listing(self, repeats: Literal["keep", "drop", "merge_captions"]) -> dict[str, Any]:
         """How many there are of each kind, what became of them, and the first LISTED of them by name."""
         became = {"keep": "kept", "drop": "left out", "merge_captions": "left out, but for their captions"}[repeats]
         return {

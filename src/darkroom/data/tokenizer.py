@@ -108,7 +108,7 @@ class CLIPTokenizer:
             for token, number in vocab.items():
                 if isinstance(number, bool) or not isinstance(number, int) or number < 0:
                     raise DarkroomError(
-                        f"{file}: {printable(token)!r} = {printable(repr(number))} is no token's id; {REMEDY}"
+                        f"{file}: {printable(token)!r} = {printable(repr(number))} is not a token's id; {REMEDY}"
                     )
                 NUMBER.check(f"{file}: id of {printable(token)!r}", number, REMEDY)
         try:

@@ -11,7 +11,7 @@ from darkroom.core.text import printable
 Identity = tuple[int, int]  # of a folder: device and inode
 
 
-def walk(root: Path, left_out: Callable[[str], None] = lambda name: None) -> Iterator[str]:
+def files_below(root: Path, left_out: Callable[[str], None] = lambda name: None) -> Iterator[str]:
     """Names relative to `root`, POSIX, a folder's own files before those of its folders. What is hidden or a system's
     own is left out; `left_out` is told of each file of it that can be seen.
 
@@ -35,7 +35,7 @@ def walk(root: Path, left_out: Callable[[str], None] = lambda name: None) -> Ite
             found = [(e.name, _folder(e)) for e in everything if not is_system(e.name)]
         except OSError as error:
             raise DarkroomError(
-                f"{printable(here.rstrip('/'))}: cannot be listed ({error.strerror}); mend or remove it"
+                f"{printable(here.rstrip('/'))}: cannot be listed ({error.strerror}); fix or remove it"
             ) from None
         for entry in everything:
             if is_system(entry.name):

@@ -22,14 +22,14 @@ class Asked:
 
     captions: list[str]
     labels: Tensor
-    named: Tensor
+    mentioned: Tensor
 
     def __len__(self) -> int:
         return len(self.captions)
 
     def take(self, rows: Tensor) -> "Asked":
         """Of pictures `rows` (n,) int64."""
-        return Asked([self.captions[i] for i in rows.tolist()], self.labels[rows], self.named[rows])
+        return Asked([self.captions[i] for i in rows.tolist()], self.labels[rows], self.mentioned[rows])
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def attribute_scores(predicted: Tensor, asked: Asked, heads: Sequence[str]) -> S
     Pictures whose caption names nothing count in none.
     """
     names = [*("attribute_accuracy", "exact_match"), *(f"by_attribute.{head}" for head in heads)]
-    counts = asked.named & (asked.labels >= 0)
+    counts = asked.mentioned & (asked.labels >= 0)
     right = counts & (predicted == asked.labels)
     too_much = ((asked.labels < 0) & (predicted >= 0)).any(dim=1, keepdim=True)
     some = counts.any(dim=1, keepdim=True)

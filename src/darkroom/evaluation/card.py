@@ -28,7 +28,6 @@ WIDTH = 120
 UNKNOWN = "unknown"
 LICENCES = {"scenes": "apache-2.0"}  # of data that this project draws itself; other data has its owner's
 TASKS = {"text": "text-to-image", "class": "text-to-image", "none": "unconditional-image-generation"}
-TRAINS = ("train", "clip")  # modes of stages in which their settings say something
 SETTINGS = ("steps", "batch_size", "accumulation", "learning_rate", "precision", "seed")
 
 
@@ -185,16 +184,16 @@ def _weights(file: Path) -> int:
 def _training(trained: Mapping[str, Mapping[str, Any]]) -> str:
     rows = []
     for stage, section in trained.items():
-        mode = section.get("mode", "train")
-        settings = _settings(section) if mode in TRAINS else {}
-        rows.append([stage, mode, *(_text(settings.get(key)) for key in SETTINGS)])
-    return "## Training\n\n" + _table(["stage", "mode", *SETTINGS], rows)
+        settings = _settings(section)
+        rows.append([stage, section.get("kind", "–"), *(_text(settings.get(key)) for key in SETTINGS)])
+    return "## Training\n\n" + _table(["stage", "kind", *SETTINGS], rows)
 
 
 def _settings(section: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a stage trained with; of its steps those that were made, where it ended before the last one."""
     steps, stop_at = section.get("steps"), section.get("stop_at")
-    return section if stop_at in (None, steps) else {**section, "steps": f"{stop_at} of {steps}"}
+    made = steps if stop_at in (None, steps) else f"{stop_at} of {steps}"
+    return {**section, "steps": made, "learning_rate": section.get("optimizer", {}).get("learning_rate")}
 
 
 def _metrics(metrics: Mapping[str, Any]) -> str:

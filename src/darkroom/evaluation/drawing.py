@@ -28,7 +28,7 @@ class Drawn:
     prompts: list[str]
     seeds: list[int]
     labels: Tensor
-    named: Tensor
+    mentioned: Tensor
     real: Tensor
     pictures: Tensor
     evaluations: float
@@ -39,7 +39,7 @@ class Drawn:
     @property
     def wanted(self) -> Asked:
         """What the pictures are to show."""
-        return Asked(self.captions, self.labels, self.named)
+        return Asked(self.captions, self.labels, self.mentioned)
 
     def take(self, rows: Tensor) -> "Drawn":
         """Those of rows (n,) int64."""
@@ -50,7 +50,7 @@ class Drawn:
             prompts=[self.prompts[i] for i in chosen],
             seeds=[self.seeds[i] for i in chosen],
             labels=self.labels[rows],
-            named=self.named[rows],
+            mentioned=self.mentioned[rows],
             real=self.real[rows],
             pictures=self.pictures[rows],
         )
@@ -77,7 +77,7 @@ def draw(pipeline: Pipeline, split: PreparedSplit, n: int, seed: int, batch_size
         prompts=prompts,
         seeds=seeds,
         labels=split.labels[:n],
-        named=split.named[:n],
+        mentioned=split.mentioned[:n],
         real=split.images(torch.arange(n)),
         pictures=pictures,
         evaluations=tally.evaluations / math.ceil(n / batch_size),

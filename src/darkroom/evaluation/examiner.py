@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from darkroom.core.rng import generator, numpy_rng
+from darkroom.core.rng import generator
+from darkroom.core.seeds import numpy_rng
 from darkroom.core.tensors import batches, to_float
 from darkroom.data.halves import half_of
 from darkroom.data.prepared import PreparedSplit
@@ -204,4 +205,4 @@ def words(caption: str) -> str:
 
 
 def _everything(split: PreparedSplit, rows: Tensor) -> Asked:
-    return Asked([split.captions[i] for i in rows.tolist()], split.labels[rows], split.named[rows])
+    return Asked([split.captions[i] for i in rows.tolist()], split.labels[rows], split.mentioned[rows])

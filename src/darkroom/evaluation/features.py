@@ -16,7 +16,7 @@ from darkroom.core.rng import generator
 from darkroom.core.tensors import batches, to_float
 from darkroom.core.weights import WEIGHTS, load_weights
 from darkroom.data.conditioning import distinct
-from darkroom.data.prepared import Head
+from darkroom.data.head import Head
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.evaluation.alignment import (
     Asked,
@@ -119,7 +119,10 @@ class Judge:
             return {"caption_retrieval": max(Counter(asked.captions).values()) / len(asked)}
         if self.kind == "selfsupervised":
             return {"rotation_accuracy": 1 / ROTATIONS}
-        counted = [torch.where(named, labels, -1) for labels, named in zip(asked.labels.T, asked.named.T, strict=True)]
+        counted = [
+            torch.where(mentioned, labels, -1)
+            for labels, mentioned in zip(asked.labels.T, asked.mentioned.T, strict=True)
+        ]
         most = [int(labels[labels >= 0].mode().values) if (labels >= 0).any() else -1 for labels in counted]
         ((whole, _),) = Counter(map(tuple, asked.labels.tolist())).most_common(1)
         answers = [torch.tensor(most), asked.labels.mode(dim=0).values, torch.tensor(whole)]

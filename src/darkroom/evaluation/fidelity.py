@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from darkroom.core.rng import generator, numpy_rng
+from darkroom.core.rng import generator
+from darkroom.core.seeds import numpy_rng
 from darkroom.core.tensors import batches
 from darkroom.data.halves import half_of
 from darkroom.data.prepared import PreparedSplit

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from darkroom.config.choices import Precision
+from darkroom.config.base import Precision
 from darkroom.core.device import autocast
 from darkroom.nn.denoiser.base import DenoisingNetwork
 from darkroom.nn.layers.attention import KeysValues

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import torch
 
-from darkroom.config.choices import Precision, PredictionType
+from darkroom.config.base import Precision
+from darkroom.config.choices import PredictionType
 from darkroom.config.denoisers import DENOISERS, DenoiserSpec, UNet2DConditionConfig, UNetSpec
 from darkroom.config.networks import AutoencoderSpec, IdentityConfig, TextSpec, read_section
 from darkroom.core.artifact import (

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from darkroom.config.choices import Precision
+from darkroom.config.base import Precision
 from darkroom.config.denoisers import DenoiserSpec
 from darkroom.config.networks import IdentityConfig
 from darkroom.core.artifact import CONFIG, COPY, PIPELINE, read_json

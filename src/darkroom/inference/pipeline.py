@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from darkroom.config.choices import Precision
+from darkroom.config.base import Precision
 from darkroom.core.artifact import model_hash
 from darkroom.core.device import autocast, resolve_device
 from darkroom.core.errors import DarkroomError

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from darkroom import __version__
-from darkroom.config.choices import Precision
+from darkroom.config.base import Precision
 from darkroom.core.artifact import atomic_path
 from darkroom.core.device import execution_profile
 from darkroom.core.errors import DarkroomError

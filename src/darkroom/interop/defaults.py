@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from darkroom.config.choices import Precision
+from darkroom.config.base import Precision
 from darkroom.core.artifact import FETCH, PIPELINE, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import check_sampling

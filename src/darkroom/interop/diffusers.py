@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from darkroom.config.choices import Precision
+from darkroom.config.base import Precision
 from darkroom.core.artifact import CONFIG, save_tensors, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.symlinks import check_inside

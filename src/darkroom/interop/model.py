@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from darkroom.config.choices import Precision, PredictionType
+from darkroom.config.base import Precision
+from darkroom.config.choices import PredictionType
 from darkroom.config.denoisers import UNetSpec
 from darkroom.config.networks import AutoencoderSpec, TextSpec
 from darkroom.core.artifact import FETCH

@@ -3,7 +3,7 @@
 `prepare_data` asks for all stages before it puts its data in place, each later stage for itself before it begins (its
 parameters may have changed since), and `darkroom params check` wherever there are prepared data. What a stage could
 not do without is a fault. What it makes do without, because it takes as much as there is, is a remark, which stands in
-the stage's summary and run; it is no output of prepare_data, which does not depend on the parameters of later stages.
+the stage's summary and run; it is not an output of prepare_data, which does not depend on parameters of later stages.
 """
 
 import re
@@ -11,9 +11,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from darkroom.config.autoencoder import PretrainedVAE, TrainedVAE
+from darkroom.config.base import divides
 from darkroom.config.networks import TrainedTextConfig
-from darkroom.config.params import Params, ScenesSource
+from darkroom.config.params import Params
 from darkroom.config.paths import PREPARED
+from darkroom.config.text_encoder import PretrainedTextEncoder, TrainedTextEncoder
 from darkroom.core.artifact import CONFIG, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable
@@ -82,22 +85,32 @@ def of_what_is_prepared(params: Params) -> list[Demand]:
     data, asked = Prepared.open(PREPARED), params.prepare_data
     made, kind = data.info, asked.source.kind
     same = (made.source.split()[0], made.image_size, made.channels) == (kind, asked.image_size, asked.channels)
-    if isinstance(asked.source, ScenesSource):
-        counts = {name: getattr(asked.source, f"n_{name}") for name in made.splits}
+    if (counts := asked.source.counts()) is not None:
         same = same and made.splits == {name: min(n, asked.limit or n) for name, n in counts.items()}
     return unmet(params, data) if same else []
 
 
 def _vae(params: Params, data: Prepared) -> Demands:
     p = params.train_vae
-    if p.mode == "train":
+    if isinstance(p, TrainedVAE):
         yield from _batch("train_vae", p.batch_size, data)
-    config = Path(p.pretrained_path or "") / CONFIG
-    if p.mode == "pretrained" and config.is_file():
-        takes = read_json(config).get("in_channels", data.info.channels)
+    if isinstance(p, PretrainedVAE) and (config := Path(p.path) / CONFIG).is_file():
+        found = read_json(config)
+        takes = found.get("in_channels", data.info.channels)
         if takes != data.info.channels:
-            but = f"{p.pretrained_path} takes {takes}; give that, or another autoencoder"
+            but = f"{p.path} takes {takes}; give that, or another autoencoder"
             yield Demand("prepare_data.channels", data.info.channels, but, fault=True)
+        yield from _fits_the_unet(params, 2 ** (len(found.get("block_out_channels", [0])) - 1))
+
+
+def _fits_the_unet(params: Params, downscale: int) -> Demands:
+    """Whether pictures can be halved so often, and the U-Net takes latents of that size."""
+    size = params.prepare_data.image_size
+    try:
+        divides("prepare_data.image_size", size, downscale, "the downscale factor of train_vae.path")
+        params.train_unet.check_side(size // downscale)
+    except ValueError as error:
+        yield Demand("prepare_data.image_size", size, str(error), fault=True)
 
 
 def _latents(params: Params, data: Prepared) -> Demands:
@@ -113,24 +126,25 @@ def _latents(params: Params, data: Prepared) -> Demands:
 
 
 def _text_encoder(params: Params, data: Prepared) -> Demands:
-    p, key = params.setup_text_encoder, "setup_text_encoder.mode"
+    p, key = params.setup_text_encoder, "setup_text_encoder.kind"
     train = data.split("train")
-    if p.mode == "class":
+    if p.kind == "class":
         yield from _classes(data, train)
-    if p.mode not in ("clip", "pretrained"):
+    if not isinstance(p, TrainedTextEncoder | PretrainedTextEncoder):
         return
     if not any(train.captions):
-        yield Demand(key, p.mode, "no training picture has a caption; use none, or class for labelled pictures", True)
+        yield Demand(key, p.kind, "no training picture has a caption; use none, or class for labelled pictures", True)
         return
     if without := sum(not caption for caption in train.captions):
-        yield Demand(key, p.mode, f"{without} of {len(train)} training pictures have no caption and count as ''")
+        yield Demand(key, p.kind, f"{without} of {len(train)} training pictures have no caption and count as ''")
     distinct = len(set(train.captions))
     if distinct == 1:
-        yield Demand(key, p.mode, "all training pictures have one caption, which tells nothing apart; use none")
-    if p.mode == "clip":
-        yield from _batch("setup_text_encoder", p.batch_size, data)
-        yield from _text("setup_text_encoder.text", p.text, data, ("train", "validation"))
-    hard = p.hard_negatives if p.mode == "clip" else None
+        yield Demand(key, p.kind, "all training pictures have one caption, which tells nothing apart; use none")
+    if not isinstance(p, TrainedTextEncoder):
+        return
+    yield from _batch("setup_text_encoder", p.batch_size, data)
+    yield from _text("setup_text_encoder.text", p.text, data, ("train", "validation"))
+    hard = p.hard_negatives
     if hard is not None and distinct < hard.group_size:
         but = f"there are {distinct} distinct training captions to make groups of; give hard_negatives: null"
         yield Demand("setup_text_encoder.hard_negatives.group_size", hard.group_size, but, fault=True)
@@ -140,9 +154,9 @@ def _text_encoder(params: Params, data: Prepared) -> Demands:
 
 
 def _classes(data: Prepared, train: PreparedSplit) -> Demands:
-    key, mode = "setup_text_encoder.mode", "class"
+    key, kind = "setup_text_encoder.kind", "class"
     if not data.info.class_labelled:
-        yield Demand(key, mode, f"{PREPARED} has no classes; use clip or none", fault=True)
+        yield Demand(key, kind, f"{PREPARED} has no classes; use clip or none", fault=True)
         return
     classes = data.info.heads[0].classes
     if missing := sorted(set(range(len(classes))) - set(train.labels.flatten().tolist())):
@@ -150,7 +164,7 @@ def _classes(data: Prepared, train: PreparedSplit) -> Demands:
             f"no training picture shows {classes[missing[0]]!r}, so it could be asked for and never drawn; give "
             "pictures of it, or raise prepare_data.limit"
         )
-        yield Demand(key, mode, but, fault=True)
+        yield Demand(key, kind, but, fault=True)
 
 
 def _unet(params: Params, data: Prepared) -> Demands:

@@ -5,7 +5,6 @@ counted is what will be. No clock is read: times are those of this recipe's netw
 pictures and minutes give the same file everywhere. `darkroom params budget` measures this machine.
 """
 
-import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.config import recipes
-from darkroom.config.params import PARAMS_FILE, CaptionedFolderSource, Params, load, read
+from darkroom.config.edit import edited
+from darkroom.config.params import PARAMS_FILE, Params, load, read
 from darkroom.core.errors import DarkroomError
-from darkroom.data.prepare import Preparation, prepare
+from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared
-from darkroom.data.sources.captioned_folder import CaptionedFolder
+from darkroom.data.sources.captioned_folder import CaptionedFolder, CaptionedFolderSource
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.planning import demands
 
@@ -72,32 +72,19 @@ def fit(name: str, root: str | None, minutes: float) -> list[str]:
         )
     p = load(file)
     root = root or _present_root() or _root(p)
-    source = CaptionedFolder(root)
-    dealt = _held_out(source.description.size, root)
+    reader = CaptionedFolder(root)
+    dealt = _held_out(reader.description.size, root)
     with tempfile.TemporaryDirectory(prefix="darkroom-fit-") as passing:
-        q = p.prepare_data
-        how = Preparation(
-            image_size=q.image_size,
-            channels=q.channels,
-            resize=q.resize,
-            validation_fraction=dealt.values["prepare_data.validation_fraction"],
-            test_fraction=dealt.values["prepare_data.test_fraction"],
-            validation_from=q.validation_from,
-            max_bad_fraction=q.max_bad_fraction,
-            seed=q.seed,
-            limit=q.limit,
-            repeats=q.repeats,
-            crops=q.crops,
-        )
+        fractions = {key.removeprefix("prepare_data."): value for key, value in dealt.values.items()}
         out = Path(passing) / "prepared"
-        prepare(source, out, how)
+        prepare(reader, out, p.prepare_data.model_copy(update=fractions))
         data = Prepared.open(out)
         choices = [Choice({"prepare_data.source.root": root}, "where the pictures are"), dealt]
         choices += [*_captions(data), *_sizes(data), *_steps(p, data, minutes)]
         text = recipes.complete(name)
         for choice in choices:
             for key, value in choice.values.items():
-                text = replaced(text, key, value)
+                text = edited(file, text, tuple(key.split(".")), value)
         checked = Path(passing) / PARAMS_FILE.name
         checked.write_text(text, encoding="utf-8")
         remarks = demands.met(load(checked), data)
@@ -108,26 +95,6 @@ def fit(name: str, root: str | None, minutes: float) -> list[str]:
     lines = [f"{root}: {sum(data.info.splits.values())} captioned pictures ({counts}){left_out}", *map(str, choices)]
     lines += [f"{key}: {remark}" for key, remark in remarks.items()]
     return [*lines, recipes.put(text, f"the recipe {name}, fitted to {root} and {minutes:g} minutes")]
-
-
-def replaced(text: str, key: str, value: Any) -> str:
-    """A params file's text with one value in its line, comments kept; key: dotted."""
-    *sections, last = key.split(".")
-    start, end = 0, len(text)
-    for depth, section in enumerate(sections):
-        head = re.compile(rf"^{'  ' * depth}{section}:.*\n", re.MULTILINE).search(text, start, end)
-        assert head is not None, f"{key} has no section {section}"
-        start = head.end()
-        after = re.compile(rf"^(?!{'  ' * (depth + 1)})\S|^{'  ' * depth}\S", re.MULTILINE).search(text, start, end)
-        end = after.start() if after else end
-    line = re.compile(rf"^({'  ' * len(sections)}{last}: ).*?((?: +#.*)?)$", re.MULTILINE)
-    found = line.search(text, start, end)
-    assert found is not None, f"{key} has no line"
-    return text[: found.start()] + found[1] + _yaml(value) + found[2] + text[found.end() :]
-
-
-def _yaml(value: Any) -> str:
-    return f"'{value.replace(chr(39), chr(39) * 2)}'" if isinstance(value, str) and not value.isalnum() else str(value)
 
 
 def _root(p: Params) -> str:
@@ -200,7 +167,7 @@ def _steps(p: Params, data: Prepared, minutes: float) -> list[Choice]:
             raise DarkroomError(f"--minutes {minutes:g} leaves {section} {max(steps, 0)} steps; give more minutes")
         left -= steps * batch * SECONDS[section]
         every = max(1, steps // VALIDATIONS)
-        values = {"steps": steps, "warmup_steps": steps // WARM_UP, "validate_every": every}
+        values = {"steps": steps, "lr_schedule.warmup_steps": steps // WARM_UP, "validate_every": every}
         values["log_every"] = max(1, steps // LOGGED)
         if section == "train_unet":
             values["sample_every"] = every

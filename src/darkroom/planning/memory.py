@@ -20,9 +20,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from darkroom.config.choices import Precision
+from darkroom.config.autoencoder import PretrainedVAE, TrainedVAE
+from darkroom.config.base import Precision
 from darkroom.config.denoisers import DenoiserSizes
 from darkroom.config.networks import (
+    AutoencoderKLConfig,
     ClassifierSizes,
     CLIPTextConfig,
     ConvTowerConfig,
@@ -33,6 +35,7 @@ from darkroom.config.networks import (
 )
 from darkroom.config.params import Params
 from darkroom.config.paths import PREPARED
+from darkroom.config.text_encoder import PretrainedTextEncoder, TrainedTextEncoder
 from darkroom.core.artifact import CONFIG, read_json
 from darkroom.core.device import autocast, resolve_device, runtime
 from darkroom.data.prepared import INFO, Prepared
@@ -50,6 +53,12 @@ from darkroom.training.engine.blank import Size, denoised, judged, matched, reco
 ERROR = 25  # percent by which an estimate may be off; a test holds it on the CPU
 CPU = torch.device("cpu")  # where all is counted, whatever the device
 STAGES = ("train_vae", "cache_latents", "setup_text_encoder", "train_unet", "train_evaluator", "evaluate")
+SD_VAE = {  # of an imported autoencoder that is not there yet
+    "latent_channels": 4,
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+}
 CLASSES = 10  # of data that are not prepared yet
 ON_GPUS_IN_FP32 = (F.group_norm, F.layer_norm, torch.softmax, torch.Tensor.softmax, F.softmax, F.normalize)
 
@@ -159,7 +168,7 @@ def _training(
     weights = sum(map(_bytes, networks))
     gradients = sum(_bytes(network, trained=True) for network in networks)
     matrices = sum(p.nbytes for n in networks for p in n.parameters() if p.ndim > 1 and p.requires_grad)
-    muon = section.optimizer == "muon"
+    muon = section.optimizer.kind == "muon"
     optimizer = 2 * gradients - (matrices if muon else 0)
     averages = weights * (1 + best)
     # Muon's directions are made when the activations are gone.
@@ -185,18 +194,26 @@ class Estimate:
     def __init__(self, params: Params, device: torch.device) -> None:
         self.p, self.device = params, device
         self.info = Prepared.open(PREPARED).info if (PREPARED / INFO).is_file() else None
-        q, v = params.prepare_data, params.train_vae
+        q = params.prepare_data
         self.picture = (q.channels, q.image_size, q.image_size)
-        side = q.image_size // v.downscale
-        self.latent = (q.channels if v.mode == "identity" else v.latent_channels, side, side)
+        self.autoencoder = self._autoencoder()
+        self.latent: Size = self.picture
+        if (shape := self.autoencoder) is not None:
+            side = q.image_size // shape.downscale
+            self.latent = (shape.latent_channels, side, side)
 
     def stages(self, wanted: Collection[str] = STAGES) -> dict[str, Footprint]:
         """{stage: what it needs}, of those wanted that have something to compute."""
         found: dict[str, Footprint] = {}
-        modes = {"train_vae": self.p.train_vae.mode == "train", "cache_latents": self.p.train_vae.mode != "identity"}
-        modes["setup_text_encoder"] = self.p.setup_text_encoder.mode == "clip"
+        nothing = set()
+        if not isinstance(self.p.train_vae, TrainedVAE):
+            nothing.add("train_vae")
+        if self.autoencoder is None:
+            nothing.add("cache_latents")
+        if not isinstance(self.p.setup_text_encoder, TrainedTextEncoder):
+            nothing.add("setup_text_encoder")
         for stage in wanted:
-            if modes.get(stage, True):
+            if stage not in nothing:
                 with FakeTensorMode():
                     found[stage] = getattr(self, f"_{stage}")()
         return found
@@ -205,13 +222,25 @@ class Estimate:
         """Of a batch that are computed at once, by one process."""
         return int(-(-section.batch_size // (getattr(section, "accumulation", 1) * runtime().processes)))
 
+    def _autoencoder(self) -> AutoencoderKLConfig | None:
+        """Its shape; of an imported one that is not there yet, Stable Diffusion's. None without an autoencoder."""
+        v = self.p.train_vae
+        if isinstance(v, TrainedVAE):
+            return v.autoencoder
+        if isinstance(v, PretrainedVAE):
+            found = read_json(Path(v.path) / CONFIG) if (Path(v.path) / CONFIG).is_file() else {}
+            return AutoencoderKLConfig(**{key: found.get(key, usual) for key, usual in SD_VAE.items()})
+        return None
+
     def _vae(self) -> AutoencoderKL:
-        vae = AutoencoderKL(self.p.train_vae.autoencoder, PictureSizes(in_channels=self.picture[0]))
+        assert self.autoencoder is not None
+        vae = AutoencoderKL(self.autoencoder, PictureSizes(in_channels=self.picture[0]))
         checkpoint_activations(vae, runtime().checkpoint_activations)
         return vae
 
     def _train_vae(self) -> Footprint:
         p, vae, n = self.p.train_vae, self._vae(), self._rows(self.p.train_vae)
+        assert isinstance(p, TrainedVAE)
         networks: list[nn.Module] = [vae]
         perceptual = PerceptualDistance() if p.perceptual is not None else None
         critic = None
@@ -239,32 +268,35 @@ class Estimate:
 
     def _setup_text_encoder(self) -> Footprint:
         p = self.p.setup_text_encoder
+        assert isinstance(p, TrainedTextEncoder)
         towers, n = self._towers(p.text, p.image), self._rows(p)
         forward = lambda: [matched(towers, n, self.picture, p.text.max_length)]  # noqa: E731
         return _training([towers], forward, p, self.device, best=False)
 
-    def _unet(self) -> tuple[nn.Module, Size | None]:
-        mode = self.p.setup_text_encoder.mode
+    def _unet(self) -> tuple[nn.Module, tuple[int, int] | None]:
         classes = None
-        if mode == "class":
+        if self.p.setup_text_encoder.kind == "class":
             classes = len(self.info.heads[0].classes) if self.info and self.info.heads else CLASSES
-        words = self._words() if mode in ("clip", "pretrained") else None
-        channels, side = self.latent[0], self.latent[-1]
-        width = words[1] if words else None
-        unet = build(
-            self.p.train_unet.unet,
-            DenoiserSizes(in_channels=channels, sample_size=side, cross_attention_dim=width, num_classes=classes),
+        words = self._words()
+        sizes = DenoiserSizes(
+            in_channels=self.latent[0],
+            sample_size=self.latent[-1],
+            cross_attention_dim=words[1] if words else None,
+            num_classes=classes,
         )
+        unet = build(self.p.train_unet.unet, sizes)
         checkpoint_activations(unet, runtime().checkpoint_activations)
         return unet, words
 
-    def _words(self) -> tuple[int, int]:
+    def _words(self) -> tuple[int, int] | None:
+        """(tokens, width) of a text condition; of an imported encoder that is not there yet, CLIP's."""
         p = self.p.setup_text_encoder
-        config = Path(p.pretrained_path or "") / CONFIG
-        if p.mode == "pretrained" and config.is_file():
-            said = read_json(config)
-            return int(said.get("max_position_embeddings", 77)), int(said.get("hidden_size", 768))
-        return p.text.max_length, p.text.hidden_size
+        if isinstance(p, TrainedTextEncoder):
+            return p.text.max_length, p.text.hidden_size
+        if not isinstance(p, PretrainedTextEncoder):
+            return None
+        found = read_json(Path(p.path) / CONFIG) if (Path(p.path) / CONFIG).is_file() else {}
+        return int(found.get("max_position_embeddings", 77)), int(found.get("hidden_size", 768))
 
     def _train_unet(self) -> Footprint:
         p, (unet, words) = self.p.train_unet, self._unet()
@@ -293,7 +325,7 @@ class Estimate:
         unet.eval()
         guided = 2 * p.batch_size
         found = _drawing([unet], lambda: denoised(unet, guided, self.latent, words), p.precision, self.device)
-        if self.p.train_vae.mode == "identity":
+        if self.autoencoder is None:
             return found
         vae = self._vae()
         at_once = min(max(1, AT_ONCE // self.picture[1] ** 2), p.batch_size)

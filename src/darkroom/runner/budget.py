@@ -18,7 +18,7 @@ from darkroom.config.params import PARAMS_FILE
 from darkroom.config.stage_spec import stage_specs
 from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
-from darkroom.runner.finishing import STOP_AT, check_trains
+from darkroom.runner.finishing import STOP_AT, check_trains, training_of
 from darkroom.runner.lock import exclusive
 from darkroom.runner.resuming import FOLDER
 from darkroom.training.engine.timing import TIMED, Timing
@@ -29,12 +29,12 @@ DIGITS = 2  # of the number of steps
 LONGEST = 100_000_000  # steps
 # What is counted in steps besides, and means nothing, or is refused, above their number.
 COUNTED = (
-    ("warmup_steps",),
+    ("lr_schedule", "warmup_steps"),
     ("validate_every",),
     ("log_every",),
     ("sample_every",),
     ("adversarial", "start_step"),
-    ("adversarial", "warmup_steps"),
+    ("adversarial", "lr_schedule", "warmup_steps"),
     ("hard_negatives", "start_step"),
 )
 
@@ -66,7 +66,7 @@ def budget(stage: str, minutes: float) -> Budget:
     Raises DarkroomError: the stage trains nothing, something it needs is not there, or not even one step fits.
     """
     check_trains(stage)
-    section = getattr(parameters.load(), stage).model_dump()
+    section = training_of(parameters.load(), stage).model_dump()
     _check_inputs(stage)
     with exclusive(stage, FOLDER / f"{stage}.lock"):  # two would share the machine, and the steps of one that runs stay
         timing = _time(stage)
@@ -141,9 +141,9 @@ def _time(stage: str) -> Timing:
         try:
             return Timing(**read_json(Path(name) / RESULT))
         except DarkroomError:
-            mode = getattr(getattr(parameters.load(), stage), "mode", None)
-            why = f"{stage}.mode = {mode!r}" if mode else "these parameters"
-            raise DarkroomError(f"{why} trains nothing in {TIMED} steps or more: there is nothing to time") from None
+            raise DarkroomError(
+                f"{stage}: it trained fewer than {TIMED} steps, too few to time; give {stage}.steps: {TIMED} or more"
+            ) from None
 
 
 def keep(timing: Timing, folder: Path) -> None:

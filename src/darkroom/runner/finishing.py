@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import psutil
 
 from darkroom.config import params as parameters
 from darkroom.config.edit import edit
+from darkroom.config.training import Training
 from darkroom.core.artifact import atomic_path, read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.runner.resuming import FOLDER
@@ -121,7 +122,7 @@ def finish(stage: str, remind: Callable[[str], None]) -> Finished:
     Raises DarkroomError: there is no such training here, or it cannot be ended now.
     """
     check_trains(stage)
-    params = parameters.load()
+    section = training_of(parameters.load(), stage)
     files = _Files.of(stage)
     process = _at_work(files, stage)
     files.answer.unlink(missing_ok=True)
@@ -134,18 +135,31 @@ def finish(stage: str, remind: Callable[[str], None]) -> Finished:
         raise
     if "error" in answer:
         raise DarkroomError(f"{stage} continues: {answer['error']}")
-    return Finished(answer["end"], answer["planned"], getattr(params, stage).warmup_steps)
+    return Finished(answer["end"], answer["planned"], section.lr_schedule.warmup_steps)
 
 
 def check_trains(stage: str) -> None:
     """Refuse a stage that trains nothing."""
-    trained = [
-        name
-        for name, field in parameters.Params.model_fields.items()
-        if STOP_AT in getattr(field.annotation, "model_fields", {})
-    ]
+    trained = [name for name, field in parameters.Params.model_fields.items() if _trains(field.annotation)]
     if stage not in trained:
         raise DarkroomError(f"{stage!r} is not a stage that trains; those are {', '.join(trained)}")
+
+
+def training_of(params: parameters.Params, stage: str) -> Training:
+    """The section of a stage that can train.
+
+    Raises:
+        DarkroomError: it is of a kind that trains nothing.
+    """
+    section = getattr(params, stage)
+    if not isinstance(section, Training):
+        raise DarkroomError(f"{stage}.kind = {section.kind!r}: trains nothing; give a kind that does")
+    return section
+
+
+def _trains(annotation: Any) -> bool:
+    """Whether a section can be one that trains."""
+    return any(isinstance(kind, type) and issubclass(kind, Training) for kind in (annotation, *get_args(annotation)))
 
 
 def _at_work(files: _Files, stage: str) -> psutil.Process:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import psutil
 import torch
 
+from darkroom.config.autoencoder import TrainedVAE
 from darkroom.config.params import Params
 from darkroom.core.checkpoint import Checkpoints
 from darkroom.core.device import runtime
@@ -42,8 +43,8 @@ def remedies(stage: str, params: Params) -> list[str]:
     section = getattr(params, stage, None)
     if section is None or stage == "prepare_data":
         return ["a lower prepare_data.limit or image_size"]
-    found, mode = [], getattr(section, "mode", "train")
-    recomputes = stage == "train_vae" and mode == "train"
+    found = []
+    recomputes = isinstance(section, TrainedVAE)
     recomputes |= stage == "train_unet" and params.train_unet.unet.kind in RECOMPUTED
     if recomputes and not runtime().checkpoint_activations:
         found.append("DARKROOM_CHECKPOINT_ACTIVATIONS=1 (the same numbers)")

@@ -32,8 +32,8 @@ KEPT = 8  # runs of a stage
 COUNTED = 3  # of those, whose median is the estimate
 # What does not change how long a step takes.
 FREE = {
-    *("seed", "steps", "stop_at", "ema_half_life", "learning_rate", "betas", "weight_decay", "warmup_steps"),
-    *("lr_schedule", "lr_decay", "clip_norm"),
+    *("seed", "steps", "stop_at", "ema_half_life", "lr_schedule"),
+    *("learning_rate", "betas", "weight_decay", "clip_norm"),
 }
 MACHINE = ("device", "threads", "processes")  # of an execution profile
 WITH_VALUE = ("-j", "--jobs", "-n", "--name", "-S", "--set-param", "-C", "--copy-paths", "-m", "--message")  # of dvc

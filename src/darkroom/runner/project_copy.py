@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import darkroom
+from darkroom.config.autoencoder import PretrainedVAE, TrainedVAE
 from darkroom.config.params import Params
 from darkroom.config.paths import RAW
+from darkroom.config.text_encoder import PretrainedTextEncoder
 from darkroom.core.device import RUNTIME_FILE
 from darkroom.core.errors import DarkroomError
 from darkroom.data.manifest import ROOT_VARIABLE
@@ -46,20 +48,20 @@ def own_code_first() -> str:
 
     Named relative to that folder, for whose own name there may be no way to stand in a list.
     """
-    here_first = str(SOURCES)
-    others = [folder for folder in os.environ.get(SEARCHED, "").split(os.pathsep) if folder and folder != here_first]
-    return os.pathsep.join([here_first, *others])
+    source = str(SOURCES)
+    others = [folder for folder in os.environ.get(SEARCHED, "").split(os.pathsep) if folder and folder != source]
+    return os.pathsep.join([source, *others])
 
 
 def programs_of_python_first() -> str:
     """PATH as it is, but for the programs of the running Python's installation, `python` among them, found first."""
-    here_first = str(Path(sys.executable).parent)
-    if os.pathsep in here_first:
+    programs = str(Path(sys.executable).parent)
+    if os.pathsep in programs:
         raise DarkroomError(
-            f"{here_first}: cannot stand in PATH, whose folders {os.pathsep!r} separates; install Darkroom in a folder "
+            f"{programs}: cannot stand in PATH, whose folders {os.pathsep!r} separates; install Darkroom in a folder "
             f"without {os.pathsep!r} in its path"
         )
-    return os.pathsep.join([here_first, os.environ.get("PATH", os.defpath)])
+    return os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
 
 
 def reproduction() -> Path | None:
@@ -85,8 +87,11 @@ def link_untracked(params: Params) -> None:
 def _external_models(params: Params) -> Iterator[Path]:
     """The imported models (whole: a part is read with what stands beside it) and files that the parameters name."""
     vae, text, unet = params.train_vae, params.setup_text_encoder, params.train_unet
-    for part in (vae.pretrained_path, text.pretrained_path, unet.init_from):
-        if part is not None:
-            yield Path(part).parent
-    if vae.perceptual is not None:
+    if isinstance(vae, PretrainedVAE):
+        yield Path(vae.path).parent
+    if isinstance(text, PretrainedTextEncoder):
+        yield Path(text.path).parent
+    if unet.init_from is not None:
+        yield Path(unet.init_from).parent
+    if isinstance(vae, TrainedVAE) and vae.perceptual is not None:
         yield Path(vae.perceptual.weights)

@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 import torch
 
 from darkroom.config import params as parameters
-from darkroom.config.base import Training
 from darkroom.config.stage_spec import check_not_linked, stage_spec
+from darkroom.config.training import Training
 from darkroom.core import device as devices
 from darkroom.core.artifact import write_json
 from darkroom.core.checkpoint import FULL, Checkpoints

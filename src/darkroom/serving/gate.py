@@ -81,7 +81,7 @@ def decide(
 
     Args:
         figures: what `EVALUATION` says of it; None: it has no such file.
-        rival: the version that has the alias, if any has.
+        holder: the version that has the alias, if any has.
         losses: the last values of the curves of the runs that made its parts, as far as they are known.
     """
     broken = [f"{name} is {value}" for name, value in sorted((losses or {}).items()) if not math.isfinite(value)]

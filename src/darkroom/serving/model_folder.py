@@ -31,7 +31,7 @@ def write_model(store: Store, target: Path, folder: Path, run: str, model: Any, 
     """Write the folder of a model that is to be registered: the code that serves, the pipeline, signature and example.
 
     Args:
-        place: of the new folder. folder: of the pipeline. run: that makes the model. model: as the store keeps it.
+        target: of the new folder. folder: of the pipeline. run: that makes the model. model: as the store keeps it.
     """
     import pandas as pd  # type: ignore[import-untyped]
 

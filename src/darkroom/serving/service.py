@@ -34,7 +34,7 @@ class Row:
 
 @dataclass(frozen=True)
 class CheckedRequest:
-    """A request within the limits. how: options for the pipeline's methods."""
+    """A request within the limits. sampling: options for the pipeline's methods."""
 
     rows: list[Row]
     sampling: dict[str, Any]
@@ -42,6 +42,8 @@ class CheckedRequest:
 
 
 class Service:
+    """A pipeline that many ask at once."""
+
     def __init__(self, pipeline: Pipeline, limits: Limits) -> None:
         self.pipeline = pipeline
         self.limits = limits.of_model(pipeline.info.image_size)

@@ -77,7 +77,7 @@ class Record:
 @dataclass(frozen=True)
 class RecordIndex:
     """The records of a store. latest: by kind and key, those that no other follows. damaged: files that are not what
-    their names say. rivals: further records of the same thing, of which none follows the other."""
+    their names say. conflicting: further records of the same thing, of which none follows the other."""
 
     latest: Mapping[tuple[str, str], Record]
     digests: frozenset[str]

@@ -67,12 +67,12 @@ def git_bytes(*arguments: str) -> bytes:
 
 
 def git_text(*arguments: str) -> str:
-    """What git prints, as text without the last newline. Raises GitError: see `ask`."""
+    """What git prints, as text without the last newline. Raises GitError: see `git_bytes`."""
     return git_bytes(*arguments).decode(errors="replace").rstrip("\n")
 
 
 def git_text_or_none(*arguments: str) -> str | None:
-    """Likewise; None where it has no such thing, or does not answer: `trouble` tells which."""
+    """Likewise; None where it has no such thing, or does not answer: `why_git_fails` says which."""
     try:
         return git_text(*arguments)
     except GitError:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from darkroom.config.choices import Precision
+from darkroom.config.base import Precision
 from darkroom.core.ahead import in_thread
 from darkroom.core.device import autocast
 from darkroom.core.progress import Progress

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from darkroom.config.text_encoder import HardNegativesConfig
 from darkroom.core.checkpoint import Stateful
 from darkroom.core.device import autocast
 from darkroom.core.progress import Progress
@@ -20,7 +21,7 @@ from darkroom.nn.text.clip import CLIPTextModel
 from darkroom.training.engine.batches import Batch, Loss, never
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.distributed import ALONE, Processes
-from darkroom.training.hard_negatives import HardNegatives, HardNegativesConfig
+from darkroom.training.hard_negatives import HardNegatives
 
 EMBED_BATCH = 256
 Images = Callable[[Tensor], Tensor]  # indices (n,) -> uint8 (n, C, H, W)

@@ -6,31 +6,18 @@ arXiv:2210.01936). Among captions that the encoder itself holds for alike, only 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from darkroom.config.text_encoder import HardNegativesConfig
 from darkroom.core.rng import batch_indices, generator
 from darkroom.core.tensors import batches
 
 SEARCH_BATCH = 1000
 MAX_SEARCHED = 20_000  # pictures among which alike ones are sought: the search takes the square of it
-
-
-@dataclass(frozen=True)
-class HardNegativesConfig:
-    """From `start_step` on, batches are made of groups of `group_size`: a picture, and others of alike captions.
-
-    The others are drawn from the `neighbours` nearest ones, which are sought anew after every `every` steps.
-    """
-
-    start_step: int
-    every: int
-    group_size: int
-    neighbours: int
 
 
 class HardNegatives:

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from darkroom.config.training import Optimization
 from darkroom.nn.judge.classifier import ROTATIONS, SelfSupervised
 from darkroom.nn.judge.towers import Towers
 from darkroom.training.engine.blank import Size, judged, matched
 from darkroom.training.engine.chance import Reached
 from darkroom.training.engine.context import TrainingContext
-from darkroom.training.engine.optim import OptimizerConfig
 from darkroom.training.engine.phase import Phase
 from darkroom.training.engine.task import Task
 from darkroom.training.engine.throughput import TRAINING, flops
@@ -32,7 +32,7 @@ class JudgesTask(Task[nn.ModuleDict]):
         self.network = judges.networks
         self.accuracy: dict[str, dict[str, Mapping[str, float]]] = {}
 
-    def phases(self, config: OptimizerConfig) -> list[Phase]:
+    def phases(self, config: Optimization) -> list[Phase]:
         """See `Task`."""
         names = ["", *(f"judge_{name}" for name in list(self.judges.each)[1:])]
         judges = zip(names, self.judges.each.values(), strict=True)

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from darkroom.config.networks import TowersConfig, TowersSizes
-from darkroom.config.params import SetupTextEncoder
+from darkroom.config.text_encoder import TrainedTextEncoder
+from darkroom.config.training import Optimization
 from darkroom.core.checkpoint import Stateful
 from darkroom.core.rng import seeded
 from darkroom.data.prepared import PreparedSplit
@@ -15,11 +16,9 @@ from darkroom.training.contrastive import ContrastiveLoss, retrieval, retrieval_
 from darkroom.training.engine.blank import matched
 from darkroom.training.engine.chance import Reached
 from darkroom.training.engine.context import TrainingContext
-from darkroom.training.engine.optim import OptimizerConfig
 from darkroom.training.engine.phase import Phase
 from darkroom.training.engine.task import Task
 from darkroom.training.engine.throughput import TRAINING, flops
-from darkroom.training.hard_negatives import HardNegativesConfig
 
 
 class TextEncoderTask(Task[Towers]):
@@ -34,7 +33,7 @@ class TextEncoderTask(Task[Towers]):
 
     def __init__(
         self,
-        config: SetupTextEncoder,
+        config: TrainedTextEncoder,
         splits: Mapping[str, PreparedSplit],
         tokenizer: CLIPTokenizer,
         input_ids: Tensor,
@@ -46,12 +45,13 @@ class TextEncoderTask(Task[Towers]):
         sizes = TowersSizes(in_channels=self.info.channels, tokens=tokenizer.sizes)
         with seeded(config.seed, "text encoder"):
             self.network = Towers(shape, sizes).to(context.device)
-        hard = HardNegativesConfig(**config.hard_negatives.model_dump()) if config.hard_negatives else None
         train, held_out = splits["train"], splits["validation"]
-        self.training = ContrastiveLoss(self.network, train.images, input_ids, index["train"], context, hard)
+        self.training = ContrastiveLoss(
+            self.network, train.images, input_ids, index["train"], context, config.hard_negatives
+        )
         self.held_out = ContrastiveLoss(self.network, held_out.images, input_ids, index["validation"], context)
 
-    def phases(self, config: OptimizerConfig) -> Sequence[Phase]:
+    def phases(self, config: Optimization) -> Sequence[Phase]:
         """See `Task`."""
         return [Phase("", self.network, config, self.training.loss)]
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from darkroom.config.training import Optimization
 from darkroom.core.device import autocast
 from darkroom.diffusion.denoiser import Condition
 from darkroom.diffusion.objective import Objective
@@ -13,7 +14,6 @@ from darkroom.nn.denoiser.base import DenoisingNetwork
 from darkroom.training.engine.batches import Batch, Loss
 from darkroom.training.engine.blank import denoised
 from darkroom.training.engine.chance import Reached
-from darkroom.training.engine.optim import OptimizerConfig
 from darkroom.training.engine.phase import Phase
 from darkroom.training.engine.task import Task
 from darkroom.training.engine.throughput import TRAINING, flops
@@ -43,7 +43,7 @@ class UNetTask(Task[DenoisingNetwork]):
         self.context = data.context
         self.loss = Loss(lambda step, rows: self.data.training_batch(step, rows, self.objective.draw_times), self._loss)
 
-    def phases(self, config: OptimizerConfig) -> list[Phase]:
+    def phases(self, config: Optimization) -> list[Phase]:
         """See `Task`."""
         return [Phase("", self.network, config, self.loss)]
 

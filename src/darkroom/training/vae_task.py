@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
+from darkroom.config.autoencoder import TrainedVAE
 from darkroom.config.networks import PictureSizes
-from darkroom.config.params import TrainVAE
+from darkroom.config.training import Optimization
 from darkroom.core.device import channels_last, runtime
 from darkroom.core.rng import seeded
 from darkroom.data.prepared import PreparedSplit
@@ -15,7 +16,6 @@ from darkroom.training.autoencoder import VAELoss, VAELosses, mean_colour_psnr, 
 from darkroom.training.engine.blank import reconstructed
 from darkroom.training.engine.chance import Reached
 from darkroom.training.engine.context import TrainingContext
-from darkroom.training.engine.optim import OptimizerConfig
 from darkroom.training.engine.phase import Phase
 from darkroom.training.engine.task import Task
 from darkroom.training.engine.throughput import TRAINING, flops
@@ -27,7 +27,7 @@ class VAETask(Task[AutoencoderKL]):
     stage = description = "train_vae"
 
     def __init__(
-        self, config: TrainVAE, train: PreparedSplit, held_out: PreparedSplit, context: TrainingContext
+        self, config: TrainedVAE, train: PreparedSplit, held_out: PreparedSplit, context: TrainingContext
     ) -> None:
         self.context, self.held_out, self.adversarial = context, held_out, config.adversarial
         channels = train.info.channels
@@ -41,7 +41,7 @@ class VAETask(Task[AutoencoderKL]):
         # A GAN trades the held-out loss for likeness: there the last weights count.
         self.best_by = "held_out/l1" if config.adversarial is None else None
 
-    def phases(self, config: OptimizerConfig) -> list[Phase]:
+    def phases(self, config: Optimization) -> list[Phase]:
         """See `Task`."""
         phases = [Phase("", self.network, config, self.losses.loss)]
         if self.adversarial is not None and (critic := self.losses.weights.discriminator) is not None:
@@ -72,7 +72,7 @@ class VAETask(Task[AutoencoderKL]):
         return total
 
 
-def _loss(config: TrainVAE, channels: int, context: TrainingContext) -> VAELoss:
+def _loss(config: TrainedVAE, channels: int, context: TrainingContext) -> VAELoss:
     perceptual, adversarial = config.perceptual, config.adversarial
     distance = load_perceptual(perceptual.weights).to(context.device) if perceptual is not None else None
     critic = None

@@ -1,14 +1,19 @@
-"""What every source gives: samples and, beside them, what it had to skip."""
+"""What every source is: keys of params.yaml, and a reader of samples and, beside them, of what it had to skip."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from pydantic import Field
 
-from darkroom.data.prepared import Head
+from darkroom.config.sources import Source
+from darkroom.data.head import Head
+from darkroom.data.manifest import Files, Manifest, manifest_of
 
 # A source gives its splits in this order, so that a training picture can be compared with everything held out.
 SPLIT_ORDER = ("test", "novel", "validation", "train")
@@ -31,7 +36,7 @@ class Sample:
     caption: str = ""
     split: str | None = None
     labels: tuple[int, ...] = ()
-    named: tuple[bool, ...] = ()
+    mentioned: tuple[bool, ...] = ()
     others: tuple[str, ...] = ()
 
 
@@ -70,11 +75,11 @@ class Description:
 class Divisible(Protocol):
     """A source that makes its items: parts of them, in order, can be made in any process."""
 
-    def parts(self) -> Iterator[Callable[[], list[Sample | Skipped]]]: ...
+    def chunks(self) -> Iterator[Callable[[], list[Sample | Skipped]]]: ...
 
 
-class Source(Protocol):
-    """Describes itself and gives its items, splits in SPLIT_ORDER, always the same ones in the same order.
+class Reader(Protocol):
+    """Describes its source and gives its items, splits in SPLIT_ORDER, always the same ones in the same order.
 
     Each file or member with a picture's suffix is one item: a Sample, or Skipped with `picture`.
     """
@@ -83,3 +88,43 @@ class Source(Protocol):
     def description(self) -> Description: ...
 
     def __iter__(self) -> Iterator[Sample | Skipped]: ...
+
+
+class FilesReader(Reader, Protocol):
+    """A reader of files from outside the project."""
+
+    files: Files
+
+
+class OutsideSource(Source):
+    """Files from outside the project."""
+
+    suffixes: ClassVar[tuple[str, ...]]
+    """Of the files that belong to it; none where they are listed by name."""
+
+    synthetic = False
+
+    root: Annotated[str, Field(min_length=1)]
+    """Folder of the files, relative to DARKROOM_DATA (default data/raw), or absolute."""
+
+    manifest: Annotated[str, Field(min_length=1)] | None
+    """The file that `darkroom data scan` writes, with which files are compared as they are read; auto:
+    data/manifests/ROOT.json. null: files are not checked."""
+
+    @property
+    def manifest_file(self) -> Path | None:
+        """What `manifest` means."""
+        return manifest_of(self.root, self.manifest)
+
+    @abstractmethod
+    def reader(self, manifest: Manifest | None) -> FilesReader:
+        """What reads the files, each compared with the manifest if there is one.
+
+        Raises:
+            DarkroomError: files that must be there are not.
+        """
+
+    def open(self, seed: int, image_size: int) -> FilesReader:
+        """See `Source.open`."""
+        file = self.manifest_file
+        return self.reader(None if file is None else Manifest.load(file))

@@ -5,11 +5,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 from darkroom.core.text import printable
 from darkroom.data.images import SUFFIXES, UNREAD
 from darkroom.data.manifest import Files, Manifest
-from darkroom.data.sources.base import Description, Sample, Skipped
+from darkroom.data.sources.base import Description, OutsideSource, Sample, Skipped
 from darkroom.data.sources.captions import UnusableCaptionError, check_size, from_record, from_text
 from darkroom.data.sources.layout import pictures_among, read_picture
 from darkroom.data.sources.metadata_table import FILE_KEY, METADATA, Record, is_table, read_table
@@ -27,6 +28,20 @@ class _Said:
     refused: list[str] = field(default_factory=list)
 
 
+class CaptionedFolderSource(OutsideSource):
+    """Pictures with captions beside them."""
+
+    labelled = False
+    suffixes = (*SUFFIXES, *UNREAD, TEXT, *METADATA)
+
+    kind: Literal["captioned_folder"]
+    """A .txt beside each picture, or metadata.jsonl, .csv or .tsv with file_name and text, as Hugging Face has them."""
+
+    def reader(self, manifest: Manifest | None) -> "CaptionedFolder":
+        """See `OutsideSource.reader`."""
+        return CaptionedFolder(self.root, manifest)
+
+
 class CaptionedFolder:
     """Folders train/, validation/, test/ are official splits (see splits). A picture with several records gives one
     sample with several captions; records come before the .txt beside a picture.
@@ -35,7 +50,7 @@ class CaptionedFolder:
     """
 
     def __init__(self, root: str, manifest: Manifest | None = None) -> None:
-        self.files = Files(root, manifest, (*SUFFIXES, *UNREAD, TEXT, *METADATA))
+        self.files = Files(root, manifest, CaptionedFolderSource.suffixes)
 
     @cached_property
     def _pictures(self) -> dict[str, str | None]:

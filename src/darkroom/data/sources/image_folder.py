@@ -3,15 +3,33 @@ pictures."""
 
 from collections.abc import Iterator
 from functools import cached_property
+from typing import Literal
 
 from darkroom.core.text import printable
+from darkroom.data.head import Head
 from darkroom.data.images import SUFFIXES, UNREAD
 from darkroom.data.manifest import Files, Manifest
-from darkroom.data.prepared import Head
-from darkroom.data.sources.base import Description, Sample, Skipped
+from darkroom.data.sources.base import Description, OutsideSource, Sample, Skipped
 from darkroom.data.sources.captions import from_class
 from darkroom.data.sources.layout import pictures_among, read_picture
 from darkroom.data.sources.splits import STRAY, of_pictures
+
+
+class ImageFolderSource(OutsideSource):
+    """Pictures in one folder per class, or just pictures."""
+
+    labelled = True
+    suffixes = (*SUFFIXES, *UNREAD)
+
+    kind: Literal["image_folder"]
+    """Folders are classes, optionally below or above train/, validation/, test/."""
+
+    caption: str
+    """Of each picture in a class folder; {label} in it is the class, with _ read as a space."""
+
+    def reader(self, manifest: Manifest | None) -> "ImageFolder":
+        """See `OutsideSource.reader`."""
+        return ImageFolder(self.root, self.caption, manifest)
 
 
 class ImageFolder:
@@ -21,7 +39,7 @@ class ImageFolder:
     """
 
     def __init__(self, root: str, caption: str, manifest: Manifest | None = None) -> None:
-        self.files = Files(root, manifest, (*SUFFIXES, *UNREAD))
+        self.files = Files(root, manifest, ImageFolderSource.suffixes)
         self.caption = caption
 
     @cached_property

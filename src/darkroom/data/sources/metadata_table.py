@@ -51,8 +51,8 @@ def read_table(name: str, data: bytes) -> list[Record]:
 
 
 def _file(value: Any) -> str:
-    given = of_record(value, FILE_KEY)
-    return given if isinstance(given, str) else ""
+    file = of_record(value, FILE_KEY)
+    return file if isinstance(file, str) else ""
 
 
 def _check_keys(name: str, values: list[Any]) -> None:
@@ -74,16 +74,16 @@ def _check_keys(name: str, values: list[Any]) -> None:
 
 def _json_values(name: str, text: str) -> Iterator[tuple[str, Any]]:
     """Each value of JSON Lines, or of one array, or one object; None for a line that is no JSON."""
-    whole = _parsed(text) if text.lstrip().startswith(("[", "{")) else None
-    if isinstance(whole, list):
-        yield from ((f"entry {number}", value) for number, value in enumerate(whole, 1))
-    elif isinstance(whole, dict) and of_record(whole, FILE_KEY) is None:
+    parsed = _parsed(text) if text.lstrip().startswith(("[", "{")) else None
+    if isinstance(parsed, list):
+        yield from ((f"entry {number}", value) for number, value in enumerate(parsed, 1))
+    elif isinstance(parsed, dict) and of_record(parsed, FILE_KEY) is None:
         raise DarkroomError(
             f"{printable(name)}: is one JSON object, and not one a picture; write "
             f'{{"{FILE_KEY}": …, "{KEYS[0]}": …}} on each line'
         )
-    elif isinstance(whole, dict):
-        yield "entry 1", whole
+    elif isinstance(parsed, dict):
+        yield "entry 1", parsed
     else:
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
@@ -117,7 +117,7 @@ def _rows(name: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             yield reader.line_num + skipped, row
     except csv.Error as error:
         line = reader.line_num + skipped
-        raise DarkroomError(f"{printable(name)} line {line}: not CSV ({error}); mend the line") from None
+        raise DarkroomError(f"{printable(name)} line {line}: not CSV ({error}); fix the line") from None
 
 
 def _delimiter(text: str) -> str:

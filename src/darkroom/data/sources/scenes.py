@@ -4,12 +4,15 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from darkroom.core.rng import numpy_rng
-from darkroom.data.prepared import Head
+from darkroom.config.base import Count
+from darkroom.config.sources import Source
+from darkroom.core.seeds import numpy_rng
+from darkroom.data.head import Head
 from darkroom.data.sources.base import SPLIT_ORDER, Description, Sample, Skipped
 from darkroom.data.sources.scenes_captions import write_caption
 from darkroom.data.sources.scenes_drawing import DISTANCES, Background, Rgb, Thing, draw
@@ -56,7 +59,37 @@ class Scene:
     things: tuple[Thing, ...]
     caption: str
     labels: tuple[int, ...]
-    named: tuple[bool, ...]
+    mentioned: tuple[bool, ...]
+
+
+class ScenesSource(Source):
+    """Pictures drawn by code, with captions and structured labels."""
+
+    labelled = False  # many attributes of a picture, and no one class
+    synthetic = True
+
+    kind: Literal["scenes"]
+    """One or two things whose shape, colour, size and relation the caption tells."""
+
+    n_train: Count
+    """Scenes to train on."""
+
+    n_validation: Count
+    """Held-out scenes that the best weights are chosen by."""
+
+    n_test: Count
+    """Held-out scenes that figures are measured on."""
+
+    n_novel: Count
+    """Scenes of the split `novel`, with pairs of colour and shape that no other split has."""
+
+    def counts(self) -> dict[str, int]:
+        """See `Source.counts`."""
+        return {split: getattr(self, f"n_{split}") for split in SPLIT_ORDER}
+
+    def open(self, seed: int, image_size: int) -> "Scenes":
+        """See `Source.open`."""
+        return Scenes(self.n_train, self.n_validation, self.n_test, self.n_novel, seed, image_size)
 
 
 @dataclass(frozen=True)
@@ -89,19 +122,19 @@ class Scenes:
         return tuple(sorted((str(c), str(s)) for c, s in zip(colors, shapes, strict=True)))
 
     def __iter__(self) -> Iterator[Sample | Skipped]:
-        for part in self.parts():
-            yield from part()
+        for chunk in self.chunks():
+            yield from chunk()
 
-    def parts(self) -> Iterator[Callable[[], list[Sample | Skipped]]]:
+    def chunks(self) -> Iterator[Callable[[], list[Sample | Skipped]]]:
         """What makes the samples, some at a time."""
         for split, count in self.counts.items():
             for start in range(0, count, AT_ONCE):
-                yield partial(self._part, split, range(start, min(start + AT_ONCE, count)))
+                yield partial(self._chunk, split, range(start, min(start + AT_ONCE, count)))
 
-    def _part(self, split: str, indices: range) -> list[Sample | Skipped]:
+    def _chunk(self, split: str, indices: range) -> list[Sample | Skipped]:
         scenes = [self.scene(split, i) for i in indices]
         return [
-            Sample(image, f"{split}/{i:06d}.png", scene.caption, split, scene.labels, scene.named)
+            Sample(image, f"{split}/{i:06d}.png", scene.caption, split, scene.labels, scene.mentioned)
             for i, scene, image in zip(indices, scenes, self.draw(scenes), strict=True)
         ]
 
@@ -123,16 +156,16 @@ class Scenes:
         )
         described = [(size, color, shape) for size, (color, shape) in zip(sizes, pairs, strict=True)]
         caption, size_said = write_caption(layout, described, rng)
-        labels, named = [LAYOUTS.index(layout)], [layout != "single"]
+        labels, mentioned = [LAYOUTS.index(layout)], [layout != "single"]
         for i in range(2):
             if i < len(pairs):
                 color, shape = pairs[i]
                 labels += [SHAPES.index(shape), list(COLORS).index(color), list(RADII).index(sizes[i])]
-                named += [True, True, size_said[i]]
+                mentioned += [True, True, size_said[i]]
             else:
                 labels += [-1, -1, -1]
-                named += [False, False, False]
-        return Scene(_choose_background(rng), things, caption, tuple(labels), tuple(named))
+                mentioned += [False, False, False]
+        return Scene(_choose_background(rng), things, caption, tuple(labels), tuple(mentioned))
 
     def _choose_pairs(self, count: int, novel: bool, rng: np.random.Generator) -> list[Pair]:
         """Distinct (colour, shape) pairs: familiar ones; with `novel` at least one unfamiliar, at a random place."""

@@ -127,14 +127,14 @@ def _draw_layer(
     covered = np.clip(0.5 - distance(x, y) * (radius * SUBPIXELS), 0, 1)
     covered = covered.reshape(len(rows), window, SUBPIXELS, window, SUBPIXELS).sum((2, 4)) / SUBPIXELS**2
     across = np.arange(window)
-    place = (
+    region = (
         np.array(rows)[:, None, None],
         (corner[:, 1, None] + across + pad)[:, :, None],
         (corner[:, 0, None] + across + pad)[:, None, :],
     )
-    below = canvas[place]
+    below = canvas[region]
     rgb = np.array([t.rgb for t in things], np.float32)[:, None, None]
-    canvas[place] = below + covered[..., None] * (rgb - below)
+    canvas[region] = below + covered[..., None] * (rgb - below)
 
 
 def _draw_backgrounds(backgrounds: Sequence[Background], image_size: int) -> Array:

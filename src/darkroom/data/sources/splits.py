@@ -103,9 +103,9 @@ def of_shards(root: str, shards: Sequence[str]) -> dict[str, str | None]:
     found: dict[str, SplitName] = {}
     several: list[str] = []
     for shard in shards:
-        parts = [read_name(part) for part in posixpath.splitext(shard)[0].split("/")]
-        said = [part for part in parts if part.split]
-        if len({part.split for part in said}) > 1 or any(part.several for part in parts):
+        words = [read_name(part) for part in posixpath.splitext(shard)[0].split("/")]
+        said = [part for part in words if part.split]
+        if len({part.split for part in said}) > 1 or any(part.several for part in words):
             several.append(shard)
         found[shard] = said[-1] if said else SplitName(None)
     _refuse_several(root, several, "shard")

@@ -6,18 +6,17 @@ import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable
+from darkroom.data.head import Head
 from darkroom.data.manifest import ROOT_VARIABLE, Files, Manifest
-from darkroom.data.prepared import Head
-from darkroom.data.sources.base import Description, Sample, Skipped
+from darkroom.data.sources.base import Description, OutsideSource, Sample, Skipped
 from darkroom.data.sources.captions import from_class
-from darkroom.data.sources.torchvision_import import torchvision
 
 Arrays = tuple[npt.NDArray[np.uint8], list[int]]  # (N, H, W) or (N, H, W, 3), labels
 
@@ -60,6 +59,29 @@ DATASETS = {
 }
 
 
+class TorchvisionSource(OutsideSource):
+    """A labelled data set of torchvision's, its official test split kept."""
+
+    labelled = True
+    suffixes = ()
+
+    kind: Literal["torchvision"]
+    """`root` is what torchvision calls root too."""
+
+    name: Literal["MNIST", "FashionMNIST", "CIFAR10"]
+    """Which data set, as torchvision calls it."""
+
+    download: bool
+    """Whether to fetch files that are missing into the root."""
+
+    caption: str
+    """Of each picture; {label} in it is the class, such as `a handwritten {label}`."""
+
+    def reader(self, manifest: Manifest | None) -> "Torchvision":
+        """See `OutsideSource.reader`."""
+        return Torchvision(self.name, self.root, self.caption, self.download, manifest)
+
+
 class Torchvision:
     """One of DATASETS, its official test split kept.
 
@@ -83,6 +105,8 @@ class Torchvision:
             )
 
     def _download(self) -> None:
+        from darkroom.data.sources.torchvision_import import torchvision  # which loads torch
+
         datasets = torchvision("datasets")
         try:
             getattr(datasets, self.name)(str(self.files.root), download=True)

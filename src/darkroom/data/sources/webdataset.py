@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 from darkroom.core.errors import DarkroomError
 from darkroom.core.system_files import system_part
 from darkroom.core.text import printable
 from darkroom.data.images import MAX_BYTES, SUFFIXES, UNREAD
 from darkroom.data.manifest import Files, Manifest
-from darkroom.data.sources.base import Description, Sample, Skipped
+from darkroom.data.sources.base import Description, OutsideSource, Sample, Skipped
 from darkroom.data.sources.captions import MAX_BYTES as MAX_CAPTION_BYTES
 from darkroom.data.sources.captions import UnusableCaptionError, from_json, from_text
 from darkroom.data.sources.layout import NOT_READ
@@ -47,6 +48,20 @@ class _Index:
     set_aside: Counter[str] = field(default_factory=Counter)
 
 
+class WebDatasetSource(OutsideSource):
+    """Tar shards of pictures with captions."""
+
+    labelled = False
+    suffixes = (".tar", *COMPRESSED)
+
+    kind: Literal["webdataset"]
+    """KEY.jpg, KEY.png, … with KEY.txt or KEY.json, as WebDataset has them."""
+
+    def reader(self, manifest: Manifest | None) -> "WebDataset":
+        """See `OutsideSource.reader`."""
+        return WebDataset(self.root, manifest)
+
+
 class WebDataset:
     """Shards whose names, or whose folders' names, say train, validation, test or novel are official splits.
 
@@ -54,7 +69,7 @@ class WebDataset:
     """
 
     def __init__(self, root: str, manifest: Manifest | None = None) -> None:
-        self.files = Files(root, manifest, (".tar", *COMPRESSED))
+        self.files = Files(root, manifest, WebDatasetSource.suffixes)
 
     @cached_property
     def _shards(self) -> dict[str, str | None]:
@@ -97,9 +112,9 @@ def _index(shard: TarShard) -> _Index:
 
     last: dict[str, tarfile.TarInfo] = {}
     for member in shard.members:
-        own = system_part(member.name)
-        if own is not None:
-            index.set_aside[own] += _is_picture(member.name)
+        system = system_part(member.name)
+        if system is not None:
+            index.set_aside[system] += _is_picture(member.name)
         elif member.isdir():
             continue
         elif not member.isfile():
@@ -119,9 +134,9 @@ def _index(shard: TarShard) -> _Index:
             pictures.setdefault(_picture_key(name, captions), []).append(member)
     for name, member in last.items():
         if not _is_picture(name):
-            whole, _, suffix = name.rpartition(".")
-            of_its_own = suffix.lower() in CAPTIONS and whole in pictures
-            key, extension = (whole, suffix) if of_its_own else _split_name(name)
+            stem, _, suffix = name.rpartition(".")
+            of_its_own = suffix.lower() in CAPTIONS and stem in pictures
+            key, extension = (stem, suffix) if of_its_own else _split_name(name)
             before = others.setdefault(key, {}).get(extension.lower())
             if before is not None:
                 skip(before, "a later member has the same name")
@@ -170,11 +185,11 @@ def _chosen(index: _Index, shard: TarShard, key: str, found: list[tarfile.TarInf
 
 
 def _picture_key(name: str, captions: set[str]) -> str:
-    whole = name.rpartition(".")[0]
+    stem = name.rpartition(".")[0]
     key, extension = _split_name(name)
     middle = extension.split(".")[:-1]
     numbered = any(part.isdigit() for part in middle)
-    return whole if numbered or whole in captions else key
+    return stem if numbered or stem in captions else key
 
 
 def _split_name(name: str) -> tuple[str, str]:

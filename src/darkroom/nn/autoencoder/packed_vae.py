@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darkroom.config.choices import Precision
+from darkroom.config.base import Precision
 from darkroom.nn.autoencoder.identity import Autoencoder
 from darkroom.nn.autoencoder.vae import LOGVAR_RANGE, AutoencoderKL, Moments
 from darkroom.nn.layers.attention import SpatialAttention

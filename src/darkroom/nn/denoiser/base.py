@@ -58,7 +58,7 @@ class DenoisingNetwork(nn.Module, ABC):
         Raises:
             DarkroomError: the network has no text condition.
         """
-        raise DarkroomError(f"{type(self).__name__} takes no text embeddings; use setup_text_encoder.mode none")
+        raise DarkroomError(f"{type(self).__name__} takes no text embeddings; use setup_text_encoder.kind none")
 
     @abstractmethod
     def forward(

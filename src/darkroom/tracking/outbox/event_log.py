@@ -32,7 +32,7 @@ class EventLog:
     """
 
     def __init__(self, folder: Path, start: Begin, lock: FileLock) -> None:
-        """Use `create` or `take`."""
+        """Use `create` or `claim`."""
         self.folder, self.start = folder, start
         self.run: str | None = None  # the run's id, once the store has it
         self.sent = 0  # bytes of events that the store has
@@ -114,7 +114,7 @@ class EventLog:
         return file.as_posix()
 
     def events(self, start: int = 0) -> Iterator[tuple[Event | None, int]]:
-        """The events from the byte `begin` on, each with the byte where it ends; None for one that cannot be read."""
+        """The events from the byte `start` on, each with the byte where it ends; None for one that cannot be read."""
         end = start
         with (self.folder / EVENTS).open("rb") as file:
             file.seek(start)

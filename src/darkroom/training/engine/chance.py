@@ -43,7 +43,7 @@ def against_chance(stage: str, on: Literal["stop", "warn"], figures: Sequence[Re
     ]
     if worse and on == "stop":
         raise DarkroomError(
-            f"{'; '.join(worse)}; train longer ({stage}.steps), at another {stage}.learning_rate or on more pictures, "
-            f"or go on with it by {stage}.on_worse_than_chance: warn, which resumes from the last checkpoint"
+            f"{'; '.join(worse)}; train longer ({stage}.steps), at another {stage}.optimizer.learning_rate or on more "
+            f"pictures, or accept it with {stage}.on_worse_than_chance: warn, which resumes from the last checkpoint"
         )
     return known | ({"worse_than_chance": "; ".join(worse)} if worse else {})

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from darkroom.config.choices import Precision
+from darkroom.config.base import Precision
 from darkroom.training.engine.distributed import ALONE, Processes
 
 

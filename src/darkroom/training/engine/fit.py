@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from darkroom.config.base import Training
+from darkroom.config.training import Training
 from darkroom.core.checkpoint import Checkpoints, Stateful
 from darkroom.training.engine.best import Best
 from darkroom.training.engine.chance import against_chance

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from darkroom.config.training import Optimization
 from darkroom.training.engine.batches import Loss
-from darkroom.training.engine.optim import OptimizerConfig, learning_rate, make_optimizers
+from darkroom.training.engine.optim import learning_rate, make_optimizers
 
 
 @dataclass
@@ -22,7 +23,7 @@ class Phase:
 
     name: str
     network: nn.Module
-    config: OptimizerConfig
+    config: Optimization
     loss: Loss
     start: int = 0
     optimizers: list[torch.optim.Optimizer] = field(init=False)
@@ -30,7 +31,7 @@ class Phase:
 
     def __post_init__(self) -> None:
         self.device = next(self.network.parameters()).device
-        self.optimizers = make_optimizers(self.config, self.network)
+        self.optimizers = make_optimizers(self.config.optimizer, self.network)
         self._rate = torch.zeros((), device=self.device)
 
     def state_dict(self) -> Mapping[str, Any]:
@@ -64,7 +65,7 @@ class Phase:
 
     def clip_gradient(self) -> Tensor:
         """Shorten the gradient to the largest norm that is allowed; its norm () before."""
-        limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
+        limit = math.inf if self.config.optimizer.clip_norm is None else self.config.optimizer.clip_norm
         return nn.utils.clip_grad_norm_(self.network.parameters(), limit)
 
     def move(self, found_inf: Tensor) -> None:

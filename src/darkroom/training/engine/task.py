@@ -7,11 +7,11 @@ from typing import Generic, Protocol, TypeVar
 
 from torch import nn
 
+from darkroom.config.training import Optimization
 from darkroom.core.checkpoint import Stateful
 from darkroom.training.engine.chance import Reached
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.ema import Network
-from darkroom.training.engine.optim import OptimizerConfig
 from darkroom.training.engine.phase import Phase
 
 Shown = TypeVar("Shown", bound=nn.Module, contravariant=True)
@@ -78,7 +78,7 @@ class Task(ABC, Generic[Network]):
     best_by: str | None = None
 
     @abstractmethod
-    def phases(self, config: OptimizerConfig) -> Sequence[Phase]:
+    def phases(self, config: Optimization) -> Sequence[Phase]:
         """The optimisation problems of a step, in order; config: of the main one."""
 
     @abstractmethod

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from darkroom.config.choices import Precision
+from darkroom.config.base import Precision
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.curves import Log
 from darkroom.training.engine.loop import Hook
