@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from darkroom import Pipeline
+from darkroom.config.networks import AutoencoderSpec
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
-from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.nn.autoencoder.vae import AutoencoderKL
 from darkroom.training.autoencoder import encode
 from darkroom.training.trained import read_autoencoder
 from gpu_measure import Clock, Emit, compiled_graphs, forward_macs
-from gpu_training import TINY_VAE, compiler, diffusers, our_vae, random_pictures, their_vae
+from gpu_training import SD_VAE, TINY_VAE, compiler, diffusers, our_vae, random_pictures, their_vae
 from inference import PROMPT, random_sd
 
 FLOP_A_MAC = 2  # of a network that is not trained
@@ -25,10 +26,10 @@ GUIDANCE = 7.5
 
 def encoding(row: str, contestant: str, clock: Clock, emit: Emit, scratch: Path) -> None:
     """Pictures of 256 x 256 a second whose moments are brought to the CPU, as fp16, with SD's autoencoder in bf16."""
-    config, ours = TINY_VAE if clock.tiny else AutoencoderKLConfig(), contestant == "ours"
+    spec, ours = TINY_VAE if clock.tiny else SD_VAE, contestant == "ours"
     batch, side, n = (2, 16, 4) if clock.tiny else (32, 256, 1024)
     pictures = random_pictures(n, side)
-    vae = _read(config, clock, scratch) if ours else _theirs(config, contestant, clock)
+    vae = _read(spec, clock, scratch) if ours else _theirs(spec, contestant, clock)
     example = torch.zeros(1, 3, side, side, device=clock.device, dtype=next(vae.parameters()).dtype)
     macs = forward_macs(lambda: vae.encode(example))
 
@@ -57,20 +58,20 @@ def encoding(row: str, contestant: str, clock: Clock, emit: Emit, scratch: Path)
     )
 
 
-def _read(config: AutoencoderKLConfig, clock: Clock, scratch: Path) -> AutoencoderKL:
+def _read(spec: AutoencoderSpec, clock: Clock, scratch: Path) -> AutoencoderKL:
     """Through its artifact, as stages/cache_latents.py has it."""
     folder = scratch / "vae"
     if not folder.exists():
-        about = {"kind": "kl", "network": vars(config), "identity_range": None, "scaling_factor": None}
-        write_network(folder, DIFFUSERS_WEIGHTS, our_vae(config, clock.device), about, {"inputs": {}})
+        about = {"kind": "kl", **spec.model_dump(), "scaling_factor": None}
+        write_network(folder, DIFFUSERS_WEIGHTS, our_vae(spec, clock.device), about, {"inputs": {}})
     vae = read_autoencoder(folder, clock.device)
     assert isinstance(vae, AutoencoderKL)
     return vae
 
 
-def _theirs(config: AutoencoderKLConfig, contestant: str, clock: Clock) -> Any:
+def _theirs(spec: AutoencoderSpec, contestant: str, clock: Clock) -> Any:
     """With weights in 16 bits, as diffusers' scripts hold an autoencoder that is not trained."""
-    vae = their_vae(config, clock.device).vae.to(torch.bfloat16).eval().requires_grad_(False)
+    vae = their_vae(spec, clock.device).vae.to(torch.bfloat16).eval().requires_grad_(False)
     if backend := compiler(contestant, clock):
         vae.encoder = torch.compile(vae.encoder, backend=backend)
     return vae

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from darkroom.config.denoisers import UNet2DConditionConfig, UNetSpec
+from darkroom.config.networks import AutoencoderSpec
 from darkroom.config.params import load
 from darkroom.config.sections import TrainUNet
 from darkroom.config.training import AdamW, Constant
@@ -26,23 +28,24 @@ from darkroom.data.conditioning import ConditioningInfo
 from darkroom.data.sources.torchvision_import import torchvision
 from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.process import process_of
-from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig, Moments
-from darkroom.nn.denoiser.kinds import build
-from darkroom.nn.denoiser.unet import UNetConfig
+from darkroom.interop.configs import unet_config, vae_config, vae_spec
+from darkroom.nn.autoencoder.vae import AutoencoderKL, Moments
+from darkroom.nn.denoiser.base import build
 from darkroom.training.autoencoder import VAELoss, VAETask, kl_divergence
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loss, Phase, train
 from darkroom.training.unet import UNetTask
 from gpu_measure import FLOP_A_MAC, Clock, Emit, EnoughError, Laps, forward_macs
-from synthetic import HELD_OUT, PROJECT, condition_of, conditioning, latent_of, latents, shape_of
+from synthetic import HELD_OUT, PROJECT, condition_of, conditioning, latent_of, latents, spec_of
 
 RECIPES = PROJECT / "recipes"
 LONG = 75_000  # steps of a training that no recipe gives a number of: as many as one of this size has
 PUBLISHED_GMAC = {"unet-32": 90.1, "unet-64": 401.6}  # of SD 1.x's U-Net, forward, one picture
 SD = {"unet-32": (32, 64), "unet-64": (64, 24)}  # row: side of the latents, batch
 WORDS = (77, 768)  # of Stable Diffusion's text states
-TINY_VAE = AutoencoderKLConfig(block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8)
+SD_VAE = vae_spec({}, Path("Stable Diffusion 1.x"))
+TINY_VAE = vae_spec({"block_out_channels": [16, 32], "layers_per_block": 1, "norm_num_groups": 8}, Path("tiny"))
 ADAMW = AdamW(kind="adamw", learning_rate=1e-4, betas=[0.9, 0.999], weight_decay=0.01, clip_norm=1.0)
 LIKE_SD = {"precision": "bf16", "optimizer": ADAMW, "lr_schedule": Constant(kind="constant", warmup_steps=0)}
 BETAS = {"cosine": "squaredcos_cap_v2"}  # our names of schedules in diffusers, where they differ
@@ -67,11 +70,11 @@ class UNetCase:
     gmac: float | None = None
 
     @property
-    def shape(self) -> UNetConfig:
+    def spec(self) -> UNetSpec:
         """The network, as its stage would build it."""
-        shape = shape_of(self.p, self.latent, self.words)
-        assert isinstance(shape, UNetConfig)
-        return shape
+        spec = spec_of(self.p, self.latent, self.words)
+        assert isinstance(spec.network, UNet2DConditionConfig)
+        return UNetSpec(network=spec.network, sizes=spec.sizes)
 
 
 def unet_case(row: str, tiny: bool) -> UNetCase:
@@ -126,7 +129,7 @@ def unet(row: str, contestant: str, clock: Clock, emit: Emit, scratch: Path) -> 
 def our_unet(case: UNetCase, device: torch.device) -> Any:
     """As stages/train_unet.py makes it, but at once on the device, where random numbers are quick."""
     with torch.device(device):
-        return build(case.shape).to(device).stored()
+        return build(case.spec.network, case.spec.sizes).to(device).stored()
 
 
 def train_our_unet(network: Any, case: UNetCase, device: torch.device, laps: Laps) -> None:
@@ -172,7 +175,7 @@ def their_unet(case: UNetCase, device: torch.device) -> Any:
     """diffusers' network of the same shape."""
     package = diffusers()
     with torch.device(device):
-        return package.UNet2DConditionModel(**case.shape.to_diffusers()).train()
+        return package.UNet2DConditionModel(**unet_config(case.spec)).train()
 
 
 def _noise_loss(network: Any, case: UNetCase, device: torch.device) -> Step:
@@ -233,12 +236,12 @@ def compiler(contestant: str, clock: Clock) -> str:
 
 def vae(row: str, contestant: str, clock: Clock, emit: Emit, scratch: Path) -> None:
     """Training steps of Stable Diffusion's autoencoder on pictures of 256 x 256, L1 and KL, a second."""
-    config, device, ours = TINY_VAE if clock.tiny else AutoencoderKLConfig(), clock.device, contestant == "ours"
+    spec, device, ours = TINY_VAE if clock.tiny else SD_VAE, clock.device, contestant == "ours"
     batch, side = (2, 16) if clock.tiny else (8, 256)
     changed = {**LIKE_SD, "batch_size": batch, "steps": LONG}
     p = load(RECIPES / "scenes.yaml").train_vae.model_copy(update=changed)
     pictures = random_pictures(4 * batch if clock.tiny else 256, side)
-    network = channels_last(our_vae(config, device)) if ours else their_vae(config, device)
+    network = channels_last(our_vae(spec, device)) if ours else their_vae(spec, device)
     example = torch.zeros(1, 3, side, side, device=device)
     macs = forward_macs(lambda: _through(network, example, ours))
     laps = Laps(
@@ -265,18 +268,18 @@ def vae(row: str, contestant: str, clock: Clock, emit: Emit, scratch: Path) -> N
             standard_loop(network, p, contestant, clock, laps, lambda called: _picture_loss(called, there, batch))
 
 
-def our_vae(config: AutoencoderKLConfig, device: torch.device) -> AutoencoderKL:
+def our_vae(spec: AutoencoderSpec, device: torch.device) -> AutoencoderKL:
     """Random weights."""
     with torch.device(device):
-        return AutoencoderKL(config).to(device)
+        return AutoencoderKL(spec.network, spec.sizes).to(device)
 
 
 class TheirAutoencoder(nn.Module):
     """diffusers' network, as a training calls it."""
 
-    def __init__(self, config: AutoencoderKLConfig) -> None:
+    def __init__(self, spec: AutoencoderSpec) -> None:
         super().__init__()
-        self.vae: Any = diffusers().AutoencoderKL(**config.to_diffusers())
+        self.vae: Any = diffusers().AutoencoderKL(**vae_config(spec, 256, 1.0))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pictures (N, 3, H, W) -> the same again from samples of their posteriors, whose moments come with it."""
@@ -284,10 +287,10 @@ class TheirAutoencoder(nn.Module):
         return self.vae.decode(posterior.sample()).sample, posterior.mean, posterior.logvar
 
 
-def their_vae(config: AutoencoderKLConfig, device: torch.device) -> TheirAutoencoder:
+def their_vae(spec: AutoencoderSpec, device: torch.device) -> TheirAutoencoder:
     """Random weights."""
     with torch.device(device):
-        return TheirAutoencoder(config)
+        return TheirAutoencoder(spec)
 
 
 def random_pictures(n: int, side: int) -> Tensor:

@@ -20,8 +20,8 @@ from side_by_side import Measured, compare, serve
 PROMPT = "a small red circle above a large blue square"
 NAMES = ("darkroom", "diffusers")
 SMALLER: tuple[dict[str, Any], ...] = (  # networks of the kind of Stable Diffusion's: U-Net, autoencoder, text encoder
-    {"sample_size": 8, "block_out_channels": (16, 16, 32, 32), "norm_num_groups": 4, "cross_attention_dim": 32},
-    {"block_out_channels": (8, 8, 16, 16), "layers_per_block": 1, "norm_num_groups": 4},
+    {"sample_size": 8, "block_out_channels": [16, 16, 32, 32], "norm_num_groups": 4, "cross_attention_dim": 32},
+    {"block_out_channels": [8, 8, 16, 16], "layers_per_block": 1, "norm_num_groups": 4},
     {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 32},
 )
 PEAK_MIB = {"fp32": 8192, "bf16": 5120}  # the bounds of a 512² picture
@@ -81,20 +81,24 @@ def random_sd(folder: Path, device: str = "cpu", smaller: bool = False) -> Path:
 
     from darkroom.core.rng import seeded
     from darkroom.data.tokenizer import CLIPTokenizer
+    from darkroom.interop.configs import text_spec, unet_spec, vae_spec
     from darkroom.interop.diffusers import write_folder
     from darkroom.interop.single_file import in_memory
     from darkroom.interop.tokenizer import CONTEXT
-    from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
-    from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
-    from darkroom.nn.text.clip import CLIPTextConfig, CLIPTextModel
+    from darkroom.nn.autoencoder.vae import AutoencoderKL
+    from darkroom.nn.denoiser.unet import UNet2DConditionModel
+    from darkroom.nn.text.clip import CLIPTextModel
 
     words = CLIPTokenizer.train([PROMPT], 1024, CONTEXT)
-    special = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id}
     of_unet, of_vae, of_text = SMALLER if smaller else ({}, {}, {})
-    text = CLIPTextConfig(**special, pad_token_id=words.eos_token_id, **of_text)
+    unet, vae = unet_spec(of_unet, folder), vae_spec(of_vae, folder)
+    text = text_spec({**words.sizes.model_dump(), **of_text}, folder)
     with seeded(0, "random"), torch.device(device):
-        unet, vae = UNet2DConditionModel(UNetConfig(**of_unet)), AutoencoderKL(AutoencoderKLConfig(**of_vae))
-        networks = unet, vae, CLIPTextModel(text)
+        networks = (
+            UNet2DConditionModel(unet.network, unet.sizes),
+            AutoencoderKL(vae.network, vae.sizes),
+            CLIPTextModel(text.network, text.sizes),
+        )
     write_folder(in_memory(*networks, words), folder / "random-sd")
     return folder / "random-sd"
 

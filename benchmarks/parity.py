@@ -9,7 +9,7 @@ time: under 12 GiB. Exit status 1 when a bound is exceeded.
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,13 +17,12 @@ from torch import Tensor, nn
 
 from darkroom.config.base import Precision
 from darkroom.data.sources.torchvision_import import torchvision
-from darkroom.inference.packed_unet import FrozenUNet
+from darkroom.inference.packed_unet import PackedUNet
+from darkroom.interop.configs import text_config, text_spec, unet_config, unet_spec, vae_config, vae_spec
 from darkroom.interop.model import build, weights_in_memory
-from darkroom.nn.autoencoder.vae import AutoencoderKLConfig
-from darkroom.nn.denoiser.unet import UNetConfig
-from darkroom.nn.text.clip import CLIPTextConfig
 
 FP32, BF16 = 1e-5, 2e-2  # the bounds
+STABLE = Path("Stable Diffusion 1.x")  # whose configurations are what silence means
 SIDE = 16  # of the latents; the pictures are eight times larger
 Outputs = dict[str, Tensor]
 Pair = tuple[Callable[[Precision], Outputs], Callable[[], Outputs]]  # ours, theirs
@@ -31,12 +30,12 @@ Pair = tuple[Callable[[Precision], Outputs], Callable[[], Outputs]]  # ours, the
 
 def unet(diffusers: Any, transformers: Any) -> Pair:
     """The denoiser at three times at once."""
-    config = UNetConfig()
-    theirs = random(diffusers.UNet2DConditionModel(**config.to_diffusers()))
-    ours = build(config, weights_in_memory(theirs), torch.device("cpu"))
+    spec = unet_spec({}, STABLE)
+    theirs = random(diffusers.UNet2DConditionModel(**unet_config(spec)))
+    ours = build(spec, weights_in_memory(theirs), torch.device("cpu"))
     x, t, words = torch.randn(2, 4, SIDE, SIDE), torch.tensor([7.0, 981.0]), torch.randn(2, 77, 768)
     both: tuple[Precision, ...] = ("fp32", "bf16")
-    drawing = {p: FrozenUNet(build(config, weights_in_memory(theirs), torch.device("cpu"), p)) for p in both}
+    drawing = {p: PackedUNet(build(spec, weights_in_memory(theirs), torch.device("cpu"), p)) for p in both}
 
     def found(precision: Precision) -> Outputs:
         for_drawing = drawing[precision]
@@ -50,9 +49,9 @@ def unet(diffusers: Any, transformers: Any) -> Pair:
 
 def vae(diffusers: Any, transformers: Any) -> Pair:
     """Moments of a picture, and the picture of latents."""
-    config = AutoencoderKLConfig()
-    theirs = random(diffusers.AutoencoderKL(**config.to_diffusers()))
-    ours = build(config, weights_in_memory(theirs), torch.device("cpu"))
+    spec = vae_spec({}, STABLE)
+    theirs = random(diffusers.AutoencoderKL(**vae_config(spec, 8 * SIDE, 1.0)))
+    ours = build(spec, weights_in_memory(theirs), torch.device("cpu"))
     x, z = torch.rand(1, 3, 8 * SIDE, 8 * SIDE) * 2 - 1, torch.randn(1, 4, SIDE, SIDE)
 
     def reference() -> Outputs:
@@ -64,11 +63,11 @@ def vae(diffusers: Any, transformers: Any) -> Pair:
 
 def text(diffusers: Any, transformers: Any) -> Pair:
     """Tokens' states and the pooled one."""
-    config = CLIPTextConfig()
-    theirs = random(transformers.CLIPTextModel(transformers.CLIPTextConfig(**asdict(config))).eval())
-    ours = build(config, weights_in_memory(theirs), torch.device("cpu"))
+    spec = text_spec({}, STABLE)
+    theirs = random(transformers.CLIPTextModel(transformers.CLIPTextConfig(**text_config(spec))).eval())
+    ours = build(spec, weights_in_memory(theirs), torch.device("cpu"))
     ids = torch.randint(0, 49406, (2, 77))
-    ids[:, 0], ids[0, 9:], ids[1, 76] = config.bos_token_id, config.eos_token_id, config.eos_token_id
+    ids[:, 0], ids[0, 9:], ids[1, 76] = spec.sizes.bos_token_id, spec.sizes.eos_token_id, spec.sizes.eos_token_id
 
     def reference() -> Outputs:
         output = theirs(ids)

@@ -5,14 +5,14 @@ from pathlib import Path
 import torch
 
 from darkroom.config.autoencoder import IdentityVAE, PretrainedVAE
+from darkroom.config.denoisers import DenoiserSizes, DenoiserSpec
 from darkroom.config.params import Params
 from darkroom.config.sections import TrainUNet
 from darkroom.config.text_encoder import PretrainedTextEncoder, TrainedTextEncoder
 from darkroom.core.rng import generator, seeded
 from darkroom.data.conditioning import Conditioning, ConditioningInfo
 from darkroom.data.latents import Latents
-from darkroom.nn.denoiser.kinds import DenoiserConfig, build
-from darkroom.nn.denoiser.shapes import denoiser
+from darkroom.nn.denoiser.base import build
 
 PROJECT = Path(__file__).parents[1]
 CLASSES = 10  # of recipes for classes
@@ -42,17 +42,22 @@ def latent_of(params: Params) -> tuple[int, ...]:
     return vae.autoencoder.latent_channels, side, side
 
 
-def shape_of(p: TrainUNet, latent: tuple[int, ...], condition: ConditioningInfo) -> DenoiserConfig:
+def spec_of(p: TrainUNet, latent: tuple[int, ...], condition: ConditioningInfo) -> DenoiserSpec:
     """The denoiser, as its stage builds it for latents of this shape."""
-    words = condition.dim if condition.kind == "text" else None
-    return denoiser(p, latent, words, len(condition.classes))
+    sizes = DenoiserSizes(
+        in_channels=latent[0],
+        sample_size=latent[-1],
+        cross_attention_dim=condition.dim if condition.kind == "text" else None,
+        num_classes=len(condition.classes) or None,
+    )
+    return DenoiserSpec(network=p.unet, sizes=sizes)
 
 
 def network(params: Params) -> torch.nn.Module:
     """The recipe's U-Net, as its stage builds it for pictures or latents of the recipe's size."""
     with seeded(params.train_unet.seed, "unet"):
-        shape = shape_of(params.train_unet, latent_of(params), condition_of(params))
-        made: torch.nn.Module = build(shape).stored()
+        spec = spec_of(params.train_unet, latent_of(params), condition_of(params))
+        made: torch.nn.Module = build(spec.network, spec.sizes).stored()
     return made
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from darkroom.config.autoencoder import IdentityVAE
-from darkroom.config.networks import BatchNormUNet as BatchNormUNetParams
+from darkroom.config.denoisers import BatchNormUNetConfig, DenoiserSizes
 from darkroom.config.params import Params, load
 from darkroom.config.sections import TrainUNet
 from darkroom.config.training import AdamW, Muon
@@ -38,7 +38,7 @@ from darkroom.data.sources.torchvision_import import torchvision
 from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.process import process_of
 from darkroom.nn.autoencoder.identity import IdentityAutoencoder
-from darkroom.nn.denoiser.batch_norm_unet import BatchNormUNet, BatchNormUNetConfig
+from darkroom.nn.denoiser.batch_norm_unet import BatchNormUNet
 from darkroom.training.autoencoder import encode
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.ema import EMA
@@ -156,9 +156,10 @@ class Contestant:
 
 def ours(p: TrainUNet) -> BatchNormUNet:
     """The recipe's network, as train_unet begins with it."""
-    assert isinstance(p.unet, BatchNormUNetParams)
+    assert isinstance(p.unet, BatchNormUNetConfig)
+    sizes = DenoiserSizes(in_channels=3, sample_size=64, cross_attention_dim=None, num_classes=None)
     with seeded(p.seed, "unet"):
-        return BatchNormUNet(BatchNormUNetConfig(3, tuple(p.unet.widths)))
+        return BatchNormUNet(p.unet, sizes)
 
 
 def compare(given: argparse.Namespace, device: torch.device) -> None:

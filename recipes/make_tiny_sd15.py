@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from darkroom.config.denoisers import DenoiserSizes, UNet2DConditionConfig
+from darkroom.config.networks import AutoencoderKLConfig, CLIPTextConfig, PictureSizes
 from darkroom.core.artifact import load_tensors, save_tensors
 from darkroom.core.rng import seeded
 from darkroom.data.sources.base import Sample
@@ -23,22 +25,26 @@ from darkroom.diffusion.process import process_of
 from darkroom.interop.model import Model
 from darkroom.interop.single_file import PROCESS, in_memory, write_single_file
 from darkroom.interop.tokenizer import CONTEXT
-from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
-from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
-from darkroom.nn.text.clip import CLIPTextConfig, CLIPTextModel
+from darkroom.nn.autoencoder.vae import AutoencoderKL
+from darkroom.nn.denoiser.unet import UNet2DConditionModel
+from darkroom.nn.text.clip import CLIPTextModel
 
 CHECKPOINT, PICTURES = Path("artifacts/tiny-sd15"), Path("data/raw/tiny-sd15")
 N_PICTURES, SIZE = 96, 64
 VOCABULARY, WIDTH = 700, 64
-UNET = UNetConfig(
-    sample_size=128,
-    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    block_out_channels=(32, 64),
+UNET = UNet2DConditionConfig(
+    kind="unet_2d_condition",
+    down_block_types=["CrossAttnDownBlock2D", "DownBlock2D"],
+    up_block_types=["UpBlock2D", "CrossAttnUpBlock2D"],
+    block_out_channels=[32, 64],
     layers_per_block=1,
-    cross_attention_dim=WIDTH,
+    transformer_layers_per_block=[1, 1],
+    num_attention_heads=[8, 8],
+    use_linear_projection=False,
+    norm_num_groups=32,
 )
-VAE = AutoencoderKLConfig(block_out_channels=(32, 32, 64), layers_per_block=1)
+LATENTS = DenoiserSizes(in_channels=4, sample_size=128, cross_attention_dim=WIDTH, num_classes=None)
+VAE = AutoencoderKLConfig(latent_channels=4, block_out_channels=[32, 32, 64], layers_per_block=1, norm_num_groups=32)
 
 
 def make(pictures: list[Sample]) -> Model:
@@ -46,16 +52,19 @@ def make(pictures: list[Sample]) -> Model:
     tokenizer = CLIPTokenizer.train([p.caption for p in pictures], VOCABULARY, CONTEXT)
     text = CLIPTextConfig(
         vocab_size=len(tokenizer.vocab),
+        max_length=CONTEXT,
         hidden_size=WIDTH,
-        intermediate_size=2 * WIDTH,
         num_hidden_layers=2,
         num_attention_heads=1,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.eos_token_id,
+        hidden_act="quick_gelu",
+        intermediate_size=2 * WIDTH,
     )
     with seeded(0, "tiny sd15"):
-        networks = UNet2DConditionModel(UNET), AutoencoderKL(VAE), CLIPTextModel(text)
+        networks = (
+            UNet2DConditionModel(UNET, LATENTS),
+            AutoencoderKL(VAE, PictureSizes(in_channels=3)),
+            CLIPTextModel(text, tokenizer.sizes),
+        )
         for network in networks:
             randomise(network)
     return in_memory(*networks, tokenizer)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from darkroom.config.networks import TextSpec
 from darkroom.config.params import Params
 from darkroom.config.paths import CONDITIONING, PREPARED, TEXT_ENCODER, report_of
 from darkroom.config.text_encoder import PretrainedTextEncoder, TrainedTextEncoder
@@ -19,13 +20,13 @@ from darkroom.core.weights import WEIGHTS
 from darkroom.data.conditioning import Conditioning, ConditioningInfo, distinct
 from darkroom.data.prepared import Prepared, PreparedSplit
 from darkroom.data.tokenizer import CLIPTokenizer
+from darkroom.interop.pretrained import read_pretrained_text_encoder
 from darkroom.nn.text.clip import CLIPTextModel
 from darkroom.runner.stage import Work, run_stage
 from darkroom.training.contrastive import embed_captions
 from darkroom.training.engine.curves import Curves
 from darkroom.training.engine.fit import fit
 from darkroom.training.text_encoder_task import TextEncoderTask
-from darkroom.training.trained import read_pretrained_text_encoder
 
 REPORT = report_of("setup_text_encoder")
 TOKENIZER = "tokenizer"  # in the artifact, and beside the encoder of an imported model
@@ -48,7 +49,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     p, data = params.setup_text_encoder, Prepared.open(PREPARED)
     splits = {name: data.split(name) for name in SPLITS}
     texts: list[str] = []
-    network: dict[str, Any] = {}
+    spec: dict[str, Any] = {}
     sources = [PREPARED]
     with atomic_path(TEXT_ENCODER) as folder:
         folder.mkdir()
@@ -61,7 +62,8 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
             conditioning = _embedded(p, encoder, texts, index, work)
             encoder.tokenizer.write(folder / TOKENIZER)
             save_tensors(folder / WEIGHTS, encoder.model.state_dict())
-            network, sources = asdict(encoder.model.config), sources + encoder.sources
+            spec = TextSpec(network=encoder.model.config, sizes=encoder.model.sizes).model_dump()
+            sources += encoder.sources
             figures = {**encoder.figures, "distinct_captions": len(texts), "vocabulary": len(encoder.tokenizer.vocab)}
         else:
             classes = list(data.info.heads[0].classes) if p.kind == "class" else []
@@ -70,7 +72,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
             figures = {"classes": len(classes)}
         if not isinstance(p, TrainedTextEncoder):
             Curves(1, work.run.metrics).write(REPORT)
-        write_json(folder / CONFIG, {**asdict(conditioning.info), "network": network})
+        write_json(folder / CONFIG, {**asdict(conditioning.info), **spec})
         write_json(folder / PROVENANCE, provenance(*sources))
     with atomic_path(CONDITIONING) as folder:
         conditioning.write(folder, texts)
@@ -92,8 +94,8 @@ def _pretrained(p: PretrainedTextEncoder, work: Work) -> TextEncoder:
     weights = Path(p.path)
     sources = [weights, weights.parent / TOKENIZER]
     figures: dict[str, float | str] = {f"pretrained: {path.name}": content_hash(path) for path in sources}
-    model = read_pretrained_text_encoder(weights, work.device)
-    return TextEncoder(model, CLIPTokenizer.read(sources[1]), figures, sources)
+    tokenizer = CLIPTokenizer.read(sources[1])
+    return TextEncoder(read_pretrained_text_encoder(weights, tokenizer, work.device), tokenizer, figures, sources)
 
 
 def _embedded(

@@ -12,10 +12,9 @@ from darkroom.core.artifact import CONFIG, PROVENANCE, atomic_path, provenance, 
 from darkroom.core.rng import seeded
 from darkroom.core.weights import WEIGHTS
 from darkroom.data.prepared import Prepared
-from darkroom.nn.judge.conv_tower import ConvTowerConfig
 from darkroom.runner.stage import Work, run_stage
 from darkroom.training.engine.fit import fit
-from darkroom.training.judge import JudgeShape, make_judges
+from darkroom.training.judge import make_judges
 from darkroom.training.judges_task import JudgesTask
 
 REPORT = report_of("train_evaluator")
@@ -25,11 +24,9 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     """Train two judges that suit the data, each on one half of it, and measure each on what it has not seen."""
     p, data = params.train_evaluator, Prepared.open(PREPARED)
     info, context = data.info, work.context(p)
-    image = ConvTowerConfig(info.channels, p.image.width, p.image.depth)
-    text = p.text.model_dump(exclude={"vocab_size", "max_length"})
-    shape = JudgeShape(image, text, p.text.vocab_size, p.text.max_length)
     with seeded(p.seed, "evaluator"):
-        judges = make_judges(info, {name: data.split(name) for name in info.splits}, shape, context)
+        splits = {name: data.split(name) for name in info.splits}
+        judges = make_judges(info, splits, p.image, p.text, context)
     task = JudgesTask(judges, (info.channels, info.image_size, info.image_size), p.text.max_length, context)
     fitted = fit(task, p, work, REPORT)
     write_json(REPORT / "metrics.json", {"accuracy": task.accuracy, **fitted.against_chance})
@@ -40,7 +37,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         if first.tokenizer is not None:
             first.tokenizer.write(folder / "tokenizer")
         heads = [asdict(head) for head in info.heads]
-        write_json(folder / CONFIG, {**first.config, "heads": heads, "accuracy": task.accuracy})
+        write_json(folder / CONFIG, {**first.described(), "heads": heads, "accuracy": task.accuracy})
         write_json(folder / PROVENANCE, provenance(PREPARED))
     accuracy_of_all = {
         f"judge {of}: accuracy on {name} pictures that it has not seen": sum(found.values()) / len(found)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from darkroom.config.denoisers import DenoiserSizes, DenoiserSpec, UNet2DConditionConfig
 from darkroom.config.params import Params
 from darkroom.config.paths import CONDITIONING, LATENTS, UNET, VAE, report_of
 from darkroom.config.sections import TrainUNet
@@ -24,16 +25,13 @@ from darkroom.data.conditioning import Conditioning, read_asked
 from darkroom.data.latents import Latents, read_info
 from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.process import process_of
-from darkroom.nn.denoiser.base import DenoisingNetwork
-from darkroom.nn.denoiser.kinds import DenoiserConfig, build, to_json
-from darkroom.nn.denoiser.shapes import denoiser
-from darkroom.nn.denoiser.unet import UNetConfig
+from darkroom.interop.pretrained import read_pretrained_unet
+from darkroom.nn.denoiser.base import DenoisingNetwork, build
 from darkroom.nn.layers.recompute import checkpoint_activations
 from darkroom.runner.stage import Work, run_stage
 from darkroom.training.decoder import LatentDecoder
 from darkroom.training.engine.fit import fit
 from darkroom.training.latent_batches import LatentBatches
-from darkroom.training.pretrained_unet import read_pretrained_unet
 from darkroom.training.previews import LatentView, UNetPreviews
 from darkroom.training.unet import UNetTask
 from darkroom.view.forward import ROWS
@@ -47,8 +45,13 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     latents, held_out = (Latents.read(LATENTS, split) for split in ("train", "validation"))
     conditioning = Conditioning.read(CONDITIONING)
     info = conditioning.info
-    shape = denoiser(p, latents.shape, info.dim if info.of_text else None, len(info.classes))
-    unet = _network(p, shape, work)
+    sizes = DenoiserSizes(
+        in_channels=latents.shape[0],
+        sample_size=latents.shape[-1],
+        cross_attention_dim=info.dim if info.of_text else None,
+        num_classes=len(info.classes) or None,
+    )
+    unet = _network(p, sizes, work)
     data = LatentBatches(
         latents, held_out, conditioning, work.context(p), p.condition_dropout, p.horizontal_flip, p.held_out
     )
@@ -67,7 +70,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         figures["init_from"] = content_hash(p.init_from)
     write_json(REPORT / "metrics.json", figures)
     config = {
-        "network": to_json(shape),
+        **DenoiserSpec(network=p.unet, sizes=sizes).model_dump(),
         "process": p.process.model_dump(),
         "prediction_type": p.objective.prediction_type,
         "condition": asdict(info),
@@ -77,15 +80,15 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     return figures
 
 
-def _network(p: TrainUNet, shape: DenoiserConfig, work: Work) -> DenoisingNetwork:
+def _network(p: TrainUNet, sizes: DenoiserSizes, work: Work) -> DenoisingNetwork:
     """With initial weights, or imported ones."""
     unet: DenoisingNetwork
-    if p.init_from is not None and isinstance(shape, UNetConfig):
-        trained_for = (p.process, p.objective.prediction_type)
-        unet = read_pretrained_unet(Path(p.init_from), shape, work.device, *trained_for).stored()
+    if p.init_from is not None and isinstance(p.unet, UNet2DConditionConfig):
+        trained_for = p.process, p.objective.prediction_type
+        unet = read_pretrained_unet(Path(p.init_from), p.unet, sizes, work.device, *trained_for).stored()
     else:
         with seeded(p.seed, "unet"):
-            unet = build(shape).to(work.device).stored()
+            unet = build(p.unet, sizes).to(work.device).stored()
     checkpoint_activations(unet, runtime().checkpoint_activations)
     return unet
 

@@ -4,17 +4,18 @@ import darkroom.runner.startup  # noqa: F401
 
 # isort: split
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from darkroom.config.autoencoder import IdentityVAE, PretrainedVAE, TrainedVAE, TrainVAE
+from darkroom.config.autoencoder import PretrainedVAE, TrainedVAE, TrainVAE
+from darkroom.config.networks import AutoencoderSpec, IdentityConfig
 from darkroom.config.params import Params
 from darkroom.config.paths import PREPARED, VAE, report_of
 from darkroom.core.artifact import content_hash, provenance, write_json
 from darkroom.core.tensors import save_png, to_pil
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
 from darkroom.data.prepared import Prepared, PreparedSplit
+from darkroom.interop.pretrained import read_pretrained_autoencoder
 from darkroom.nn.autoencoder.identity import Autoencoder, IdentityAutoencoder
 from darkroom.nn.autoencoder.vae import AutoencoderKL
 from darkroom.runner.stage import Work, run_stage
@@ -22,7 +23,6 @@ from darkroom.training.autoencoder import comparison, encode, validate
 from darkroom.training.channels import Channels
 from darkroom.training.engine.curves import Curves
 from darkroom.training.engine.fit import fit
-from darkroom.training.trained import read_pretrained_autoencoder
 from darkroom.training.vae_task import VAETask
 from darkroom.view.sheet import Plate, sheet
 
@@ -46,15 +46,12 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
             sources.append(Path(p.path))
             figures["pretrained"] = content_hash(p.path)
         else:
-            vae = IdentityAutoencoder(*p.range)
+            vae = IdentityAutoencoder(IdentityConfig(range=p.range))
         figures |= validate(vae, held_out.images, len(held_out), p.batch_size, work.device)
         Curves(1, work.run.metrics).write(REPORT)
-    config: dict[str, Any] = {
-        "kind": "kl" if isinstance(vae, AutoencoderKL) else "identity",
-        "network": asdict(vae.config) if isinstance(vae, AutoencoderKL) else {},
-        "identity_range": p.range if isinstance(p, IdentityVAE) else None,
-        "scaling_factor": scaling_factor,
-    }
+    config: dict[str, Any] = {"kind": "identity", "network": vae.config.model_dump(), "scaling_factor": scaling_factor}
+    if isinstance(vae, AutoencoderKL):
+        config |= {"kind": "kl", **AutoencoderSpec(network=vae.config, sizes=vae.sizes).model_dump()}
     channels = _channels(vae, held_out, p, work) if isinstance(vae, AutoencoderKL) else None
     write_json(REPORT / "metrics.json", figures if channels is None else {**figures, **channels.as_json()})
     _show(vae, held_out, work)

@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from darkroom.config.base import CHANNELS_PER_GROUP
-from darkroom.config.networks import TABLE_ROWS
+from darkroom.config.denoisers import LayerNormUNetConfig
 from darkroom.config.params import load, problems
 from darkroom.config.yaml_file import read as read_yaml
 from darkroom.core.errors import DarkroomError
 from darkroom.nn.denoiser.layer_norm_unet import TIMES
-from darkroom.nn.layers.blocks import GROUP_WIDTH
 from tests.support.params import SOUND, changed, faults
 
 ROOT = Path(__file__).parents[2]
@@ -135,8 +133,8 @@ ONE_FAULT = {
     ),
     "latents that do not divide": (
         ("prepare_data", "image_size", "image_size: 36"),
-        "train_unet.unet.block_out_channels has 2 entries, but the latents' side of 9 cannot be halved 1 times; "
-        "give fewer, or another prepare_data.image_size",
+        "train_unet.unet.kind = 'unet_2d_condition' of this depth takes sides divisible by 2, not 9, the "
+        "latents' side; give another prepare_data.image_size",
     ),
     "groups that do not divide": (
         ("train_vae", "norm_num_groups", "norm_num_groups: 5"),
@@ -149,9 +147,9 @@ ONE_FAULT = {
         "by num_attention_heads = 3; give a multiple of 3",
     ),
     "heads of the U-Net that do not divide": (
-        ("train_unet", "attention_head_dim", "attention_head_dim: 7"),
+        ("train_unet", "num_attention_heads", "num_attention_heads: [7, 4]"),
         "train_unet.unet.block_out_channels.0 = {p.train_unet.unet.block_out_channels[0]} is not divisible "
-        "by attention_head_dim = 7; give a multiple of 7",
+        "by num_attention_heads.0 = 7; give a multiple of 7",
     ),
     "width of a tower": (
         ("train_evaluator", "width", "width: 24"),
@@ -350,8 +348,7 @@ def test_text_that_begins_as_a_number_is_text(tmp_path: Path) -> None:
 
 
 def test_what_the_networks_have_built_in_is_known() -> None:
-    assert CHANNELS_PER_GROUP == GROUP_WIDTH
-    assert TABLE_ROWS == TIMES
+    assert LayerNormUNetConfig.times == TIMES
 
 
 def test_a_bad_value_stops_a_stage_before_it_touches_anything(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import Limit, check_network, check_sampling
 from darkroom.core.outside import parse_json, read_bytes, typed
 from darkroom.interop.defaults import Defaults
-from darkroom.nn.denoiser.unet import UNetConfig
+from darkroom.interop.keys import UNET_SILENT
 from tests.support.diffusion import make_sampling
 
 PLAIN = {
@@ -51,7 +51,7 @@ def test_every_limit_lets_published_models_and_usual_pictures_by() -> None:
         (limits.NETWORK_WEIGHTS, 2_600_000_000),
     ):
         limit.check("", usual)
-    check_network(vars(UNetConfig()), "unet/config.json", "")
+    check_network(UNET_SILENT, "unet/config.json", "")
 
 
 @pytest.mark.parametrize(

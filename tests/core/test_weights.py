@@ -1,7 +1,6 @@
 """Networks on disk: rebuilt exactly, or refused by name."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -9,13 +8,9 @@ from torch import nn
 
 from darkroom.core.artifact import content_hash, read_json
 from darkroom.core.errors import DarkroomError
-from darkroom.core.weights import WEIGHTS, load_weights, read_network, write_network
+from darkroom.core.weights import WEIGHTS, load_weights, write_network
 
 CPU = torch.device("cpu")
-
-
-def build(config: dict[str, Any]) -> nn.Linear:
-    return nn.Linear(**config)
 
 
 def written(folder: Path) -> nn.Linear:
@@ -26,7 +21,7 @@ def written(folder: Path) -> nn.Linear:
 
 def test_a_network_comes_back_as_it_was_frozen(tmp_path: Path) -> None:
     network = written(tmp_path / "model")
-    found = read_network(tmp_path / "model", WEIGHTS, build, CPU)
+    found = load_weights(nn.Linear(3, 2), tmp_path / "model" / WEIGHTS, CPU)
     assert torch.equal(found.weight, network.weight)
     assert not found.training
     assert not any(p.requires_grad for p in found.parameters())

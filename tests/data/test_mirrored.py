@@ -15,10 +15,10 @@ from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
 from darkroom.data.latents import Latents, read_info
 from darkroom.data.prepared import Prepared
 from darkroom.data.prepared_writer import PreparedWriter, Row
-from darkroom.nn.autoencoder.identity import IdentityAutoencoder
 from darkroom.runner.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
+from tests.support.networks import identity
 
 ROOT = Path(__file__).parents[2]
 COUNTS = {"train": 5, "validation": 3, "test": 2}
@@ -35,9 +35,9 @@ def test_both_orientations_of_training_pictures_are_cached(
             pixels = np.random.default_rng(i).integers(0, 256, (8, 8, 3), dtype=np.uint8)
             writer.add(split, Row(pixels, f"{i}.png", f"{i}", (), ()))
     writer.finish()
-    config: dict[str, Any] = {"kind": "identity", "network": {}, "identity_range": [-1.0, 1.0], "scaling_factor": None}
+    config: dict[str, Any] = {"kind": "identity", "network": {"range": [-1.0, 1.0]}, "scaling_factor": None}
     origin = provenance(Path("data/prepared"))
-    write_network(Path("artifacts/vae"), DIFFUSERS_WEIGHTS, IdentityAutoencoder(-1.0, 1.0), config, origin)
+    write_network(Path("artifacts/vae"), DIFFUSERS_WEIGHTS, identity(-1.0, 1.0), config, origin)
     params = params_of(ROOT / "recipes" / "scenes.yaml")
     mirrored = params.cache_latents.model_copy(update={"mirror": True})
     work = Work(torch.device("cpu"), Run(Account("cache_latents", {}, {}, {}, {}, "", False), tracked=False))

@@ -1,7 +1,6 @@
 """Each kind of judge measures what its data allow, under a key that says so."""
 
 import copy
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,35 +18,31 @@ from darkroom.evaluation.alignment import Asked
 from darkroom.evaluation.estimates import Estimate
 from darkroom.evaluation.judge import Judge, read_judges
 from darkroom.evaluation.report import as_json, estimates
-from darkroom.nn.judge.classifier import Classifier, ClassifierConfig, SelfSupervised
-from darkroom.nn.judge.conv_tower import ConvTowerConfig
 from darkroom.nn.judge.towers import Towers
-from darkroom.nn.text.clip import CLIPTextConfig
+from tests.support import networks
 
 CPU = torch.device("cpu")
 CAPTIONS = ["a cat", "a dog", "a bird"]
-IMAGE = ConvTowerConfig(3, 16, 1)
 
 
 def judge(folder: Path, kind: str, heads: list[tuple[str, list[str]]]) -> Judge:
     """A random judge, written as train_evaluator writes it, and read."""
-    network: torch.nn.Module
     with seeded(0, "judge"):
         if kind == "classifier":
-            shape = ClassifierConfig(**asdict(IMAGE), classes=tuple(len(classes) for _, classes in heads))
-            network, config = Classifier(shape), asdict(shape)
+            spec: Any = networks.classifier([len(classes) for _, classes in heads])
         elif kind == "towers":
             tokenizer = CLIPTokenizer.train(CAPTIONS, 520, 8)
-            text = CLIPTextConfig(len(tokenizer.vocab), 32, 32, 1, 2, 8, "quick_gelu", 1e-5, 518, 519, 519)
-            network, config = Towers(IMAGE, text), {"image": asdict(IMAGE), "text": asdict(text)}
+            text = networks.text(len(tokenizer.vocab), 32, special=tokenizer.sizes)
+            spec = networks.towers(text)
         else:
-            network, config = SelfSupervised(IMAGE), asdict(IMAGE)
+            spec = networks.selfsupervised()
+        network: torch.nn.Module = networks.built(spec)
     named = [{"name": name, "classes": classes} for name, classes in heads]
     write_network(
         folder,
         WEIGHTS,
         torch.nn.ModuleDict({"a": network, "b": copy.deepcopy(network)}),
-        {"kind": kind, "network": config, "heads": named, "accuracy": {}},
+        {"kind": kind, **spec.model_dump(), "heads": named, "accuracy": {}},
         {"inputs": {}},
     )
     if kind == "towers":

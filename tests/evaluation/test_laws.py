@@ -17,9 +17,9 @@ from darkroom.evaluation.judge import Judge
 from darkroom.evaluation.judging import Judges, normalised
 from darkroom.evaluation.scale import bad_pictures, fault
 from darkroom.nn.judge.classifier import JUDGES, Classifier
-from darkroom.nn.judge.conv_tower import ConvTowerConfig
 from darkroom.training.engine.context import TrainingContext
-from darkroom.training.judge import JudgeShape, make_judges
+from darkroom.training.judge import make_judges
+from tests.support import networks
 from tests.support.splits import Split
 
 CPU, SIZE, CLASSES = torch.device("cpu"), 16, ("red", "green", "blue")
@@ -44,9 +44,9 @@ def split(name: str, n: int, seed: int) -> Split:
 
 
 def trained(splits: dict[str, Split], steps: int) -> list[Judge]:
-    shape = JudgeShape(ConvTowerConfig(3, 16, 1), {}, 0, 0)
+    image, text = networks.tower(), networks.captions()
     with seeded(0, "evaluator"):
-        judges = make_judges(splits["train"].info, splits, shape, TrainingContext(32, 0, "fp32", CPU))  # type: ignore[arg-type]
+        judges = make_judges(splits["train"].info, splits, image, text, TrainingContext(32, 0, "fp32", CPU))  # type: ignore[arg-type]
     for judge in judges.each.values():
         optimizer = torch.optim.Adam(judge.network.parameters(), lr=3e-3)
         for step in range(steps):
@@ -125,8 +125,8 @@ def test_judges_that_learned_nothing_are_not_believed(splits: dict[str, Split]) 
 def test_a_judge_is_measured_on_what_it_has_not_seen(splits: dict[str, Split]) -> None:
     """A judge that saw the pictures it is measured on cannot be checked: no picture may be in both of its sets."""
     with seeded(0, "evaluator"):
-        shape, context = JudgeShape(ConvTowerConfig(3, 16, 1), {}, 0, 0), TrainingContext(32, 0, "fp32", CPU)
-        made = make_judges(splits["train"].info, splits, shape, context)  # type: ignore[arg-type]
+        image, text, context = networks.tower(), networks.captions(), TrainingContext(32, 0, "fp32", CPU)
+        made = make_judges(splits["train"].info, splits, image, text, context)  # type: ignore[arg-type]
     for name in splits:
         first, second = ({x.numpy().tobytes() for x in made.unseen[name][judge].images()} for judge in JUDGES)
         assert not first & second

@@ -23,11 +23,11 @@ from darkroom.data.sources.scenes import Scenes
 from darkroom.evaluation.card import read_card
 from darkroom.evaluation.judge import read_judges
 from darkroom.evaluation.judging import Judges, Validity
-from darkroom.nn.judge.classifier import JUDGES, Classifier, ClassifierConfig
+from darkroom.nn.judge.classifier import JUDGES
 from darkroom.runner.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
-from tests.support import pipelines
+from tests.support import networks, pipelines
 from tests.support.settings import preparation
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "scenes.yaml"
@@ -52,10 +52,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         prepare(Scenes(40, 8, N_TEST, N_NOVEL, 0, SIZE), Path("data/prepared"), how)
         write_latents_and_parts("text")
         heads = Prepared.open("data/prepared").info.heads
-        shape = ClassifierConfig(3, 16, 1, tuple(len(head.classes) for head in heads))
+        spec = networks.classifier([len(head.classes) for head in heads])
         with seeded(0, "judge"):
-            judge = torch.nn.ModuleDict({name: Classifier(shape) for name in JUDGES})
-        config = {"kind": "classifier", "network": asdict(shape), "heads": [asdict(h) for h in heads], "accuracy": {}}
+            judge = torch.nn.ModuleDict({name: networks.built(spec) for name in JUDGES})
+        said = {"heads": [asdict(h) for h in heads], "accuracy": {}}
+        config = {"kind": "classifier", **spec.model_dump(), **said}
         write_network(Path("artifacts/evaluator"), WEIGHTS, judge, config, {"inputs": {}})
         write_json(Path("artifacts/evaluator") / PROVENANCE, provenance("data/prepared"))
     return project

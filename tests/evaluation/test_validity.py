@@ -19,14 +19,13 @@ from darkroom.evaluation.alignment import Check, attribute_checks
 from darkroom.evaluation.judge import Judge
 from darkroom.evaluation.judging import Judges, Validity
 from darkroom.nn.judge.classifier import JUDGES
-from darkroom.nn.judge.conv_tower import ConvTowerConfig
 from darkroom.training.engine.context import TrainingContext
-from darkroom.training.judge import JudgeShape, make_judges
+from darkroom.training.judge import make_judges
+from tests.support import networks
 from tests.support.splits import Split
 
 CPU, SIZE = torch.device("cpu"), 16
 HEADS = (Head("color", ("red", "green", "blue")), Head("side", ("left", "right")), Head("dot", ("dark", "light")))
-TEXT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 
 
 def split(name: str, n: int, seed: int, heads: tuple[Head, ...] = HEADS, riddle: bool = False) -> Split:
@@ -58,9 +57,9 @@ def splits(**how: Any) -> dict[str, Split]:
 
 
 def trained(of: dict[str, Split], steps: int, rate: float = 3e-3) -> list[Judge]:
-    shape, context = JudgeShape(ConvTowerConfig(3, 16, 1), TEXT, 530, 8), TrainingContext(32, 0, "fp32", CPU)
+    image, text, context = networks.tower(), networks.captions(), TrainingContext(32, 0, "fp32", CPU)
     with seeded(0, "evaluator"):
-        made = make_judges(of["train"].info, of, shape, context)  # type: ignore[arg-type]
+        made = make_judges(of["train"].info, of, image, text, context)  # type: ignore[arg-type]
     for judge in made.each.values():
         optimizer = torch.optim.Adam(judge.network.parameters(), lr=rate)
         for step in range(steps):
@@ -74,7 +73,7 @@ def trained(of: dict[str, Split], steps: int, rate: float = 3e-3) -> list[Judge]
         Judge(
             name,
             i,
-            made.each[name].config["kind"],
+            made.each[name].kind,
             heads,
             made.each[name].network.eval().requires_grad_(False),  # type: ignore[arg-type]
             made.each[name].tokenizer,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from darkroom.inference.packed_unet import FrozenUNet
+from darkroom.inference.packed_unet import PackedUNet
 from darkroom.inference.pipeline import Pipeline
 from tests.support import pipelines
 
@@ -35,11 +35,11 @@ def apart() -> Callable[[torch.Tensor, torch.Tensor], int]:
 def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The batch sizes with which the U-Net is called."""
     sizes: list[int] = []
-    call = FrozenUNet.forward
+    call = PackedUNet.forward
 
-    def counting(self: FrozenUNet, sample: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def counting(self: PackedUNet, sample: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         sizes.append(len(sample))
         return call(self, sample, *args, **kwargs)
 
-    monkeypatch.setattr(FrozenUNet, "forward", counting)
+    monkeypatch.setattr(PackedUNet, "forward", counting)
     return sizes

@@ -240,12 +240,12 @@ def test_large_pictures_go_through_the_autoencoder_one_by_one_and_in_tiles(
         monkeypatch.setattr(type(vae), "decode", lambda self, z: noted(sizes, tuple(z.shape), decode(self, z)))
         monkeypatch.setattr(memory, "TILE", 32)
         monkeypatch.setattr(memory, "OVERLAP", 8)
-        tiled = memory.decode(vae, z, whole=1)
+        tiled = memory.decode(vae, z, most=1)
         assert tiled.shape == whole.shape
         assert set(sizes) == {(1, 4, 16, 16)}
         # alike but for what each tile's norms see
         assert float((tiled - whole).square().mean()) < 0.3 * float(whole.var())
-        mean = memory.encode(vae, whole, whole=1)
+        mean = memory.encode(vae, whole, most=1)
         assert mean.shape == z.shape
 
 
@@ -258,7 +258,7 @@ def test_tiles_of_a_network_without_norms_give_what_the_whole_gives() -> None:
 
     z = torch.randn(2, 4, 700, 300, generator=torch.Generator().manual_seed(0))
     vae: Any = Enlarging()
-    torch.testing.assert_close(memory.decode(vae, z, whole=1), vae.decode(z), rtol=0, atol=1e-5)
+    torch.testing.assert_close(memory.decode(vae, z, most=1), vae.decode(z), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("upright", [False, True])
@@ -283,7 +283,7 @@ def test_a_tile_fades_into_the_next(way: str, upright: bool, monkeypatch: pytest
     monkeypatch.setattr(memory, "OVERLAP", 8)
     vae: Any = Counting()
     given, overlap = (torch.zeros(1, 4, 16, 48), 8) if way == "decode" else (torch.zeros(1, 3, 32, 96), 4)
-    found = getattr(memory, way)(vae, given.mT if upright else given, whole=1)
+    found = getattr(memory, way)(vae, given.mT if upright else given, most=1)
     line = found[0, 0, :, 0] if upright else found[0, 0, 0]
     assert vae.tiles == 4  # three would not overlap
     assert (float(line[0]), float(line[-1])) == (1, 4)

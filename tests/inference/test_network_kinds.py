@@ -15,17 +15,14 @@ from darkroom.core.errors import DarkroomError
 from darkroom.inference.folder import check_exportable
 from darkroom.inference.networks import halved
 from darkroom.inference.pipeline import Pipeline
-from darkroom.nn.denoiser.batch_norm_unet import BatchNormUNetConfig
-from darkroom.nn.denoiser.kinds import build
-from darkroom.nn.denoiser.layer_norm_unet import LayerNormUNetConfig
-from darkroom.nn.denoiser.score_unet import ScoreUNetConfig
+from tests.support.networks import batch_norm, built, layer_norm, score
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 HOW: dict[str, dict[str, Any]] = {
-    "score_unet": {"network": ScoreUNetConfig("residual", 20, 3), "kind": "none", "size": 20},
-    "score_unet of classes": {"network": ScoreUNetConfig("transformer", 20, 3, 3), "kind": "class", "size": 20},
-    "layer_norm_unet": {"network": LayerNormUNetConfig(12, 3), "kind": "none", "size": 12},
-    "batch_norm_unet": {"network": BatchNormUNetConfig(3, (8, 16)), "kind": "none", "size": 16},
+    "score_unet": {"network": score("residual", 20, 3), "kind": "none", "size": 20},
+    "score_unet of classes": {"network": score("transformer", 20, 3, 3), "kind": "class", "size": 20},
+    "layer_norm_unet": {"network": layer_norm(12, 3), "kind": "none", "size": 12},
+    "batch_norm_unet": {"network": batch_norm(channels=3), "kind": "none", "size": 16},
 }
 FIXED = ("score_unet", "layer_norm_unet")
 Make = Callable[..., Pipeline]
@@ -46,17 +43,17 @@ def test_the_weights_are_those_of_the_artifact(pipeline: Pipeline) -> None:
     assert found.keys() == trained.keys()
     assert all(torch.equal(found[name], trained[name]) for name in trained)
     assert not pipeline.unet.training
-    assert pipeline.unet.config.in_channels == 3
+    assert pipeline.unet.sizes.in_channels == 3
 
 
 @pytest.mark.parametrize("how", HOW.values(), ids=HOW)
 def test_weights_rounded_once_are_those_that_autocast_rounds_at_every_call(how: dict[str, Any]) -> None:
     """As a GPU holds them in bf16; would catch a weight that is also used as it is, outside of a product."""
-    network = build(how["network"]).eval().requires_grad_(False)
-    config, labels = network.config, torch.tensor([0, 2]) if how["kind"] == "class" else None
+    network = built(how["network"]).eval().requires_grad_(False)
+    of, labels = network.sizes, torch.tensor([0, 2]) if how["kind"] == "class" else None
     for weight in network.parameters():  # zeros would hide what feeds them
         torch.nn.init.normal_(weight, std=0.1)
-    x = torch.randn(2, config.in_channels, how["size"], how["size"])
+    x = torch.randn(2, of.in_channels, how["size"], how["size"])
     given = x, torch.tensor([20.0, 900.0]), None, labels
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         expected = network(*given)
@@ -67,9 +64,9 @@ def test_weights_rounded_once_are_those_that_autocast_rounds_at_every_call(how: 
 @pytest.mark.parametrize("how", HOW.values(), ids=HOW)
 def test_no_call_reads_from_the_device(how: dict[str, Any]) -> None:
     """The meta device has no numbers to read; so the call can be recorded on a GPU."""
-    network = build(how["network"]).to("meta").eval().requires_grad_(False)
+    network = built(how["network"]).to("meta").eval().requires_grad_(False)
     labels = torch.zeros(2, dtype=torch.int64, device="meta") if how["kind"] == "class" else None
-    x = torch.empty(2, network.config.in_channels, how["size"], how["size"], device="meta")
+    x = torch.empty(2, network.sizes.in_channels, how["size"], how["size"], device="meta")
     assert network(x, torch.empty(2, device="meta"), None, labels).shape == x.shape
 
 
@@ -122,8 +119,12 @@ def test_what_does_not_belong_together_is_refused(make: Make, tmp_path: Path) ->
     shutil.copytree(make(autoencoder="identity", **HOW["batch_norm_unet"]).path, folder)
     config, description = (json.loads((folder / name).read_text()) for name in ("unet/config.json", "pipeline.json"))
     for name, value, message in (
-        ("unet/config.json", {**config, "widths": [8, 24]}, "the weights do not fit the network: 17 of another shape"),
-        ("unet/config.json", {**config, "depth": 1}, "depth is missing or unknown"),
+        (
+            "unet/config.json",
+            {**config, "network": {**config["network"], "widths": [8, 24]}},
+            "the weights do not fit the network: 17 of another shape",
+        ),
+        ("unet/config.json", {**config, "network": {**config["network"], "depth": 1}}, "depth = 1 is an unknown key"),
         ("pipeline.json", {**description, "network": "score_unet"}, r"'batch_norm_unet', but pipeline\.json says"),
     ):
         before = (folder / name).read_text()

@@ -11,7 +11,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.continuous import VE, Flow
 from darkroom.diffusion.schedule import DiscreteVP
 from darkroom.inference.folder import FORMAT, PipelineInfo
-from darkroom.inference.packed_unet import FrozenUNet
+from darkroom.inference.packed_unet import PackedUNet
 from darkroom.inference.pipeline import Pipeline
 from tests.support.diffusion import vp_config
 
@@ -44,13 +44,13 @@ def pipeline(request: pytest.FixtureRequest, make: Make) -> Pipeline:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, float]]:
     """The x and the time of every call of the U-Net, without guidance."""
     calls: list[tuple[torch.Tensor, float]] = []
-    forward = FrozenUNet.forward
+    forward = PackedUNet.forward
 
-    def recorded(self: FrozenUNet, x: torch.Tensor, t: torch.Tensor, *rest: Any) -> torch.Tensor:
+    def recorded(self: PackedUNet, x: torch.Tensor, t: torch.Tensor, *rest: Any) -> torch.Tensor:
         calls.append((x, float(t[0])))
         return forward(self, x, t, *rest)
 
-    monkeypatch.setattr(FrozenUNet, "forward", recorded)
+    monkeypatch.setattr(PackedUNet, "forward", recorded)
     return calls
 
 

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from darkroom.inference import captured
 from darkroom.inference.captured import KEPT, WARM_UP, CapturedNetwork
-from darkroom.inference.packed_unet import FrozenUNet
+from darkroom.inference.packed_unet import PackedUNet
 from darkroom.nn.denoiser.base import DenoisingNetwork
-from darkroom.nn.denoiser.unet import UNet2DConditionModel
+from tests.support.networks import built
 from tests.support.unets import CLASSES, TINY, inputs
 
 CPU = torch.device("cpu")
@@ -42,9 +42,9 @@ class Again:
 
 
 def network(config: Any, randomise: Any) -> DenoisingNetwork:
-    unet = UNet2DConditionModel(config)
+    unet = built(config)
     randomise(unet)
-    return FrozenUNet(unet.eval().requires_grad_(False))
+    return PackedUNet(unet.eval().requires_grad_(False))
 
 
 def recorded(of: DenoisingNetwork) -> tuple[CapturedNetwork, Again]:
@@ -130,14 +130,14 @@ def test_the_cpu_records_nothing(randomise: Any, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_graph_is_the_network(randomise: Any, precision: Any) -> None:
     cuda = torch.device("cuda")
-    unet = UNet2DConditionModel(TINY)
+    unet = built(TINY)
     randomise(unet)
     unet = copy.deepcopy(unet).eval().requires_grad_(False).to(cuda)
     if precision == "bf16":
         for module in unet.modules():
             if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
                 module.to(torch.bfloat16)
-    fast = FrozenUNet(unet)
+    fast = PackedUNet(unet)
     made = CapturedNetwork(fast, cuda, precision)
     x = inputs(TINY)
     with torch.no_grad(), torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):

@@ -1,39 +1,40 @@
 """The judges and their trunk: shapes, independence of the batch, sight of positions."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
+from darkroom.config.networks import ClassifierSpec
 from darkroom.core.errors import DarkroomError
-from darkroom.nn.judge.classifier import Classifier, ClassifierConfig, SelfSupervised, rotated
-from darkroom.nn.judge.conv_tower import ConvTower, ConvTowerConfig
+from darkroom.nn.judge.classifier import rotated
+from darkroom.nn.judge.conv_tower import ConvTower
 from tests.support.measures import Difference
+from tests.support.networks import built, classifier, selfsupervised, tower
 
 
 @pytest.mark.parametrize(("side", "channels"), [(28, 1), (32, 3), (64, 3)])
 def test_tower_reads_pictures_of_28_to_64_pixels(side: int, channels: int) -> None:
-    tower = ConvTower(ConvTowerConfig(channels, width=16, depth=2))
-    assert tower(torch.randn(2, channels, side, side)).shape == (2, tower.out_features)
+    network = ConvTower(tower(depth=2), channels)
+    assert network(torch.randn(2, channels, side, side)).shape == (2, network.out_features)
 
 
 def test_tower_tells_left_from_right_and_above_from_below() -> None:
-    tower = ConvTower(ConvTowerConfig(1, width=16))
+    network = ConvTower(tower(), 1)
     picture = -torch.ones(1, 1, 32, 32)
     picture[:, :, 4:12, 4:12] = 1
-    seen = [tower(turned) for turned in (picture, picture.flip(2), picture.flip(3))]
+    seen = [network(turned) for turned in (picture, picture.flip(2), picture.flip(3))]
     differences = [(a - b).norm() / a.norm() for a, b in zip(seen, seen[1:] + seen[:1], strict=True)]
     assert min(differences) > 0.1
 
 
 def test_features_do_not_depend_on_the_batch(relative_difference: Difference) -> None:
-    tower, images = ConvTower(ConvTowerConfig(width=16)), torch.randn(4, 3, 32, 32)
-    assert relative_difference(tower(images), torch.cat([tower(image[None]) for image in images])) <= 1e-5
+    network, images = ConvTower(tower(), 3), torch.randn(4, 3, 32, 32)
+    assert relative_difference(network(images), torch.cat([network(image[None]) for image in images])) <= 1e-5
 
 
 def test_classifier_has_one_head_per_attribute() -> None:
-    judge = Classifier(ClassifierConfig(width=16, classes=(6, 8, 2)))
+    judge = built(classifier((6, 8, 2)))
     images = torch.randn(5, 3, 32, 32)
     assert [logits.shape for logits in judge(images)] == [(5, 6), (5, 8), (5, 2)]
     assert torch.equal(judge(images)[1], judge.heads[1](judge.features(images)))
@@ -52,10 +53,10 @@ def test_every_weight_learns(kind: str) -> None:
     images = torch.randn(2, 3, 28, 28)
     judge: Any
     if kind == "classifier":
-        judge = Classifier(ClassifierConfig(width=16, classes=(3, 2)))
+        judge = built(classifier((3, 2)))
         loss = sum(logits.logsumexp(1).sum() for logits in judge(images))
     else:
-        judge = SelfSupervised(ConvTowerConfig(width=16))
+        judge = built(selfsupervised())
         turned, turns = rotated(images)
         loss = torch.nn.functional.cross_entropy(judge(turned), turns)
     loss.backward()
@@ -63,7 +64,7 @@ def test_every_weight_learns(kind: str) -> None:
 
 
 def test_a_small_classifier_learns_where_a_square_stands() -> None:
-    judge = Classifier(ClassifierConfig(in_channels=1, width=16, classes=(4,)))
+    judge = built(classifier((4,), channels=1))
     optimiser = torch.optim.Adam(judge.parameters(), lr=3e-3)
     corners = [(0, 0), (0, 16), (16, 0), (16, 16)]
 
@@ -86,14 +87,15 @@ def test_a_small_classifier_learns_where_a_square_stands() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("change", "message"),
     [
-        (lambda: ConvTowerConfig(width=20), "width = 20 is not divisible"),
-        (lambda: ClassifierConfig(width=16, classes=()), "classes = "),
-        (lambda: ClassifierConfig(width=16, classes=(4, 1)), r"classes = \[4, 1\]"),
+        ({"network": {"width": 20}}, "width = 20 is not divisible"),
+        ({"sizes": {"classes": [], "absent": []}}, "classes = "),
+        ({"sizes": {"classes": [4, 1], "absent": [False] * 2}}, r"classes\.1 = 1: give a number >= 2"),
     ],
 )
-def test_bad_configs_are_refused_in_one_line(make: Callable[[], object], message: str) -> None:
+def test_bad_configs_are_refused_in_one_line(change: dict[str, Any], message: str) -> None:
+    values = classifier((4,)).model_dump()
     with pytest.raises(DarkroomError, match=message) as caught:
-        make()
+        ClassifierSpec.read({key: value | change.get(key, {}) for key, value in values.items()}, "file", "fix it")
     assert "\n" not in str(caught.value)

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darkroom.core.device import autocast, channels_last
-from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
 from darkroom.nn.layers import fused_norm, kernels
 from darkroom.nn.layers.fused_norm import enlarged, layer_normed, normed
 from darkroom.nn.layers.recompute import checkpoint_activations
+from tests.support.networks import built, unet
 from tests.support.unets import inputs, predict
 
 CUDA = torch.cuda.is_available()
@@ -34,15 +34,7 @@ SHAPES = [  # N, C, H, W, groups
     (2, 16, 9, 5, 1),
     (1, 2560, 2, 2, 32),
 ]
-CONFIG = UNetConfig(
-    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    block_out_channels=(32, 64),
-    layers_per_block=1,
-    cross_attention_dim=8,
-    attention_head_dim=4,
-    norm_num_groups=8,
-)
+CONFIG = unet(widths=(32, 64), heads=4, groups=8, words=8)
 
 
 @pytest.fixture
@@ -95,7 +87,7 @@ def test_results_and_gradients_are_pytorchs(
 @pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize("recomputed", [False, True])
 def test_a_unet_learns_the_same(recomputed: bool, randomise: Any, relative_difference: Any) -> None:
-    unet = UNet2DConditionModel(CONFIG)
+    unet = built(CONFIG)
     randomise(unet)
     unet = channels_last(unet.to(DEVICE)).train()
     given: dict[str, Any] = {key: None if value is None else value.to(DEVICE) for key, value in inputs(CONFIG).items()}

@@ -16,10 +16,10 @@ from darkroom.config.sampling import SAMPLERS
 from darkroom.diffusion.denoiser import Condition, Conditions, Denoiser
 from darkroom.diffusion.generate import generate
 from darkroom.inference.captured import CapturedNetwork
-from darkroom.inference.packed_unet import FrozenUNet
+from darkroom.inference.packed_unet import PackedUNet
 from darkroom.nn.denoiser.base import Prepared
-from darkroom.nn.denoiser.unet import UNet2DConditionModel
 from tests.support.diffusion import make_sampling, make_vp
+from tests.support.networks import built
 from tests.support.unets import TINY
 
 META = torch.device("meta")
@@ -31,7 +31,7 @@ def walk(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tensor]:
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which knows no meta device
 
     def drawn(sampler: str, plant: Callable[[Tensor], Any] = lambda output: None) -> Tensor:
-        unet = FrozenUNet(UNet2DConditionModel(TINY).to(META).eval().requires_grad_(False))
+        unet = PackedUNet(built(TINY).to(META).eval().requires_grad_(False))
         made = CapturedNetwork(unet, META, "fp32")
 
         class Planted:
@@ -43,10 +43,10 @@ def walk(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tensor]:
                 plant(output)
                 return output
 
-        width = TINY.cross_attention_dim
+        width = TINY.sizes.cross_attention_dim
         assert width is not None
         conditions = Conditions(*(Condition(torch.empty(2, 5, width, device=META)) for _ in range(2)))
-        start = torch.empty(2, TINY.in_channels, 16, 16, device=META)
+        start = torch.empty(2, TINY.sizes.in_channels, 16, 16, device=META)
         sampling = make_sampling(sampler, 6, 3.0, "leading", steps_offset=1)
         denoiser = Denoiser(Planted(), make_vp("scaled_linear", 0.00085, 0.012, 1000), "epsilon")
         with torch.no_grad():

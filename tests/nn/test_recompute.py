@@ -11,53 +11,34 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from darkroom.config.denoisers import UNetSpec
 from darkroom.core.device import autocast
-from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
-from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
 from darkroom.nn.layers.recompute import checkpoint_activations
 from tests.support.measures import Randomise
+from tests.support.networks import CROSS_DOWN, CROSS_UP, DOWN, UP, built, kl, unet
 from tests.support.noting import gradient
 
 CPU = torch.device("cpu")
-LEVELS: dict[str, Any] = {"block_out_channels": (8, 16), "norm_num_groups": 4, "layers_per_block": 2}
-WORDS = UNetConfig(
-    sample_size=8,
-    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    cross_attention_dim=10,
-    attention_head_dim=2,
-    transformer_layers_per_block=2,
-    **LEVELS,
-)
-CLASSES = UNetConfig(
-    sample_size=8,
-    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-    up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-    cross_attention_dim=None,
-    attention_head_dim=4,
-    num_class_embeds=3,
-    use_linear_projection=True,
-    **LEVELS,
-)
-AUTOENCODER = AutoencoderKLConfig(block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4)
+WORDS = unet(layers=2, depths=2, words=10)
+CLASSES = unet(down=(DOWN, CROSS_DOWN), up=(CROSS_UP, UP), layers=2, heads=4, linear=True, classes=2)
 Loss = Callable[[], Tensor]
 
 
-def denoiser(config: UNetConfig) -> tuple[nn.Module, Loss]:
-    unet = UNet2DConditionModel(config)
+def denoiser(spec: UNetSpec) -> tuple[nn.Module, Loss]:
+    network = built(spec)
     x, words = torch.randn(2, 4, 7, 8), torch.randn(2, 5, 10)  # a side that halving rounds
-    told = None if config.num_class_embeds is None else torch.tensor([0, 2])
+    told = None if spec.sizes.num_classes is None else torch.tensor([0, 2])
 
     def loss() -> Tensor:
-        context = unet.prepare_context(words) if config.cross_attention_dim else None
-        result: Tensor = unet(x, torch.tensor([3.0, 700.0]), context, told).square().mean()
+        context = network.prepare_context(words) if spec.sizes.cross_attention_dim else None
+        result: Tensor = network(x, torch.tensor([3.0, 700.0]), context, told).square().mean()
         return result
 
-    return unet, loss
+    return network, loss
 
 
 def autoencoder() -> tuple[nn.Module, Loss]:
-    vae, x, noise = AutoencoderKL(AUTOENCODER), torch.randn(2, 3, 16, 16), torch.randn(2, 4, 8, 8)
+    vae, x, noise = built(kl()), torch.randn(2, 3, 16, 16), torch.randn(2, 4, 8, 8)
     return vae, lambda: vae.decode(vae.encode(x).sample(noise)).square().mean()
 
 

@@ -5,24 +5,26 @@ from typing import Any
 import pytest
 import torch
 
+from darkroom.config.denoisers import DenoiserSpec
 from darkroom.core.errors import DarkroomError
-from darkroom.nn.denoiser.score_unet import CLASS_DIM, ScoreUNet, ScoreUNetConfig, _SpatialTransformer
+from darkroom.nn.denoiser.score_unet import CLASS_DIM, _SpatialTransformer
 from tests.support.measures import Difference
+from tests.support.networks import built, score
 from tests.support.noting import gradient
 
-CONCAT, RESIDUAL = ScoreUNetConfig("concat"), ScoreUNetConfig("residual")
-TRANSFORMER = ScoreUNetConfig("transformer", num_classes=10)
+CONCAT, RESIDUAL = score("concat"), score("residual")
+TRANSFORMER = score("transformer", classes=10)
 CONFIGS = [CONCAT, RESIDUAL, TRANSFORMER]
-IDS = [config.variant for config in CONFIGS]
+IDS = ["concat", "residual", "transformer"]
 NULL = 10
 
 
-def inputs(config: ScoreUNetConfig, n: int = 3) -> Any:
-    side = config.sample_size
+def inputs(config: DenoiserSpec, n: int = 3) -> Any:
+    side = config.sizes.sample_size
     return {
-        "sample": torch.randn(n, config.in_channels, side, side),
+        "sample": torch.randn(n, config.sizes.in_channels, side, side),
         "timestep": torch.tensor([0.01, 421.5, 999.99])[:n],
-        "class_labels": torch.tensor([0, 3, NULL])[:n] if config.num_classes else None,
+        "class_labels": torch.tensor([0, 3, NULL])[:n] if config.sizes.num_classes else None,
     }
 
 
@@ -36,9 +38,9 @@ def shapes(network: Any) -> Any:
     ids=IDS,
 )
 def test_has_as_many_parameters_as_published_of_which_the_frequencies_are_frozen(
-    config: ScoreUNetConfig, parameters: int
+    config: DenoiserSpec, parameters: int
 ) -> None:
-    network = ScoreUNet(config)
+    network = built(config)
     assert sum(p.numel() for p in network.parameters()) == parameters
     assert [(name, p.numel()) for name, p in network.named_parameters() if not p.requires_grad] == [
         ("frequencies", 128)
@@ -46,8 +48,8 @@ def test_has_as_many_parameters_as_published_of_which_the_frequencies_are_frozen
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
-def test_sides_shrink_and_grow_as_published_and_come_out_as_they_went_in(config: ScoreUNetConfig) -> None:
-    network, sides = ScoreUNet(config), []
+def test_sides_shrink_and_grow_as_published_and_come_out_as_they_went_in(config: DenoiserSpec) -> None:
+    network, sides = built(config), []
     for stage in (*network.down, *network.up):
         stage.register_forward_hook(lambda module, given, out: sides.append(out.shape[-1]))
     assert network(**inputs(config)).shape == (3, 1, 28, 28)
@@ -55,7 +57,7 @@ def test_sides_shrink_and_grow_as_published_and_come_out_as_they_went_in(config:
 
 
 def test_variants_differ_in_their_skips_and_their_transformers_alone() -> None:
-    concat, residual, transformer = (shapes(ScoreUNet(config)) for config in CONFIGS)
+    concat, residual, transformer = (shapes(built(config)) for config in CONFIGS)
     assert concat.keys() == residual.keys()
     assert {name for name in concat if concat[name] != residual[name]} == {
         "up.1.conv.weight",
@@ -66,23 +68,23 @@ def test_variants_differ_in_their_skips_and_their_transformers_alone() -> None:
     assert more == residual
 
 
-def awake(config: ScoreUNetConfig) -> Any:
+def awake(config: DenoiserSpec) -> Any:
     """A network whose output no longer starts at zero."""
-    network = ScoreUNet(config)
+    network = built(config)
     network.conv_out.reset_parameters()
     return network
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
-def test_it_predicts_nothing_at_first(config: ScoreUNetConfig) -> None:
-    network = ScoreUNet(config)
+def test_it_predicts_nothing_at_first(config: DenoiserSpec) -> None:
+    network = built(config)
     assert torch.equal(network(**inputs(config)), torch.zeros_like(inputs(config)["sample"]))
     network(**inputs(config)).sum().backward()
     assert gradient(network.conv_out.weight).abs().max() > 0
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
-def test_every_weight_learns_but_the_frequencies_and_what_chooses_among_a_single_token(config: ScoreUNetConfig) -> None:
+def test_every_weight_learns_but_the_frequencies_and_what_chooses_among_a_single_token(config: DenoiserSpec) -> None:
     network = awake(config)
     network(**inputs(config)).square().mean().backward()
     silent = {n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0}
@@ -91,7 +93,7 @@ def test_every_weight_learns_but_the_frequencies_and_what_chooses_among_a_single
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
-def test_the_time_matters_over_its_whole_range(config: ScoreUNetConfig) -> None:
+def test_the_time_matters_over_its_whole_range(config: DenoiserSpec) -> None:
     network, x = awake(config), inputs(config, 1)
     outputs = [network(**{**x, "timestep": torch.tensor([t])}) for t in (0.0, 0.1, 500.0, 999.0, 1000.0)]
     for i, one in enumerate(outputs):
@@ -99,7 +101,7 @@ def test_the_time_matters_over_its_whole_range(config: ScoreUNetConfig) -> None:
 
 
 def test_times_are_told_as_sines_and_cosines_of_the_frequencies() -> None:
-    network = ScoreUNet(CONCAT)
+    network = built(CONCAT)
     angle = 2 * torch.pi * network.frequencies.double() * 0.25
     found = network._features(torch.tensor([250.0]))
     assert torch.allclose(found[0].double(), torch.cat([angle.sin(), angle.cos()]), atol=1e-4)
@@ -137,7 +139,7 @@ def test_a_spatial_transformer_without_its_branches_gives_its_input_twice_over()
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
-def test_a_sample_does_not_depend_on_its_batch(relative_difference: Difference, config: ScoreUNetConfig) -> None:
+def test_a_sample_does_not_depend_on_its_batch(relative_difference: Difference, config: DenoiserSpec) -> None:
     network, x = awake(config), inputs(config)
     alone = [network(**{k: v if v is None else v[i : i + 1] for k, v in x.items()}) for i in range(3)]
     assert relative_difference(network(**x), torch.cat(alone)) <= 1e-5
@@ -145,7 +147,7 @@ def test_a_sample_does_not_depend_on_its_batch(relative_difference: Difference, 
 
 @pytest.mark.parametrize("config", [CONCAT, TRANSFORMER], ids=["concat", "transformer"])
 def test_bfloat16_agrees_to_its_precision_and_leaves_the_time_exact(
-    relative_difference: Difference, config: ScoreUNetConfig
+    relative_difference: Difference, config: DenoiserSpec
 ) -> None:
     network, x = awake(config), inputs(config)
     with torch.no_grad():
@@ -157,28 +159,28 @@ def test_bfloat16_agrees_to_its_precision_and_leaves_the_time_exact(
 
 @pytest.mark.parametrize("side", [20, 28, 36])
 def test_other_sides_come_out_as_they_went_in(side: int) -> None:
-    config = ScoreUNetConfig("concat", sample_size=side)
-    assert ScoreUNet(config)(**inputs(config)).shape[2:] == (side, side)
+    config = score("concat", side)
+    assert built(config)(**inputs(config)).shape[2:] == (side, side)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"variant": "dense"}, "variant = 'dense': choose from concat, residual, transformer"),
-        ({"variant": "concat", "sample_size": 32}, r"sample_size = 32: .* sides of 8 n \+ 4 from 20 on; give 28"),
-        ({"variant": "concat", "sample_size": 12}, "sample_size = 12"),
-        ({"variant": "residual", "num_classes": 10}, "num_classes = 10 does not go with variant = 'residual'"),
-        ({"variant": "transformer"}, "num_classes = None does not go with variant = 'transformer'"),
+        ({"network": {"variant": "dense"}}, "variant = 'dense': give concat or residual or transformer"),
+        ({"sizes": {"sample_size": 32}}, r"'score_unet' takes sides of 8 n \+ 4 from 20 on, not 32"),
+        ({"sizes": {"sample_size": 12}}, "not 12"),
+        ({"sizes": {"num_classes": 10}}, "takes the condition 'none', not 'class'"),
+        ({"network": {"variant": "transformer"}}, "takes the condition 'class', not 'none'"),
     ],
 )
 def test_bad_configs_are_refused_in_one_line(change: dict[str, Any], message: str) -> None:
     with pytest.raises(DarkroomError, match=message) as caught:
-        ScoreUNetConfig(**change)
+        DenoiserSpec.read({k: v | change.get(k, {}) for k, v in CONCAT.model_dump().items()}, "file", "fix it")
     assert "\n" not in str(caught.value)
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    plain, asked = ScoreUNet(CONCAT), ScoreUNet(TRANSFORMER)
+    plain, asked = built(CONCAT), built(TRANSFORMER)
     sample, t, labels = torch.randn(1, 1, 28, 28), torch.zeros(1), torch.zeros(1, dtype=torch.int64)
     with pytest.raises(DarkroomError, match="ScoreUNet takes no class labels, but they are given"):
         plain(sample, t, None, labels)

@@ -6,15 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from darkroom.nn.judge.conv_tower import GRID, ConvTowerConfig, averaged
+from darkroom.nn.judge.conv_tower import GRID, averaged
 from darkroom.nn.judge.towers import Towers
-from darkroom.nn.text.clip import CLIPTextConfig
+from tests.support import networks
 
 
 @pytest.fixture
 def towers() -> Towers:
-    text = CLIPTextConfig(20, 16, 32, 1, 2, 8, "gelu", bos_token_id=0, eos_token_id=0, pad_token_id=0)
-    return Towers(ConvTowerConfig(in_channels=3, width=16), text)
+    made: Towers = networks.built(networks.towers(networks.text(20, act="gelu", special=networks.tokens(0, 0))))
+    return made
 
 
 def test_pictures_and_captions_are_unit_vectors_of_one_space(towers: Any) -> None:

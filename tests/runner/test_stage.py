@@ -36,7 +36,11 @@ def change(old: str, new: str) -> None:
     ("old", "new", "said"),
     [
         ("  condition_dropout: 0.1", "  condition_dropout: 0.2", "train_unet.condition_dropout was 0.1, is 0.2"),
-        ("    attention_head_dim: 4", "    attention_head_dim: 2", "train_unet.unet.attention_head_dim was 4, is 2"),
+        (
+            "    use_linear_projection: false",
+            "    use_linear_projection: true",
+            "train_unet.unet.use_linear_projection was false, is true",
+        ),
         ("  reconstruction: l2", "  reconstruction: l1", "train_vae.reconstruction was l2, is l1"),
         ("  stop_at: null", "  stop_at: 5", "train_vae.stop_at was None, is 5"),
     ],

@@ -16,9 +16,9 @@ from darkroom.core.weights import load_weights
 from darkroom.inference.folder import PipelineInfo
 from darkroom.interop.configs import read_unet_config
 from darkroom.interop.diffusers import folder_weights
+from darkroom.interop.pretrained import check_imported
 from darkroom.interop.source import read_model
 from darkroom.interop.tokenizer import read_tokenizer
-from darkroom.training.trained import imported_config
 from tests.support import pipelines
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -56,7 +56,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
         lambda f: folder_weights(read_unet_config(f / "unet"), f / "unet", Path(WEIGHTS).name),
     ),
     "a network of our own": (WEIGHTS, lambda f: load_weights(torch.nn.Linear(1, 1), f / WEIGHTS, CPU)),
-    "an imported part": ("vae/config.json", lambda f: imported_config(f / "unet")),
+    "an imported part": ("vae/config.json", lambda f: check_imported(f / "unet")),
 }
 
 
@@ -131,8 +131,8 @@ def test_what_files_say_names_no_file(place: str, folder: Path, made: Path) -> N
     expected = read_model(made)
     found = read_model(folder)
     assert (found.unet, found.vae, found.text) == (expected.unet, expected.vae, expected.text)
-    assert [part.file.path for part in found.parts] == [
-        folder / part.file.path.relative_to(made) for part in expected.parts
+    assert [part.file.path for part in found.weights] == [
+        folder / part.file.path.relative_to(made) for part in expected.weights
     ]
     (folder / WEIGHTS).unlink()
     with pytest.raises(

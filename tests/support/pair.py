@@ -20,17 +20,13 @@ from darkroom.core.checkpoint import Checkpoints, Stateful
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interruption
 from darkroom.core.rng import generator, seeded
-from darkroom.nn.autoencoder.discriminator import DiscriminatorConfig, PatchDiscriminator
-from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
-from darkroom.nn.judge.conv_tower import ConvTowerConfig
-from darkroom.nn.judge.towers import Towers
-from darkroom.nn.text.clip import CLIPTextConfig
 from darkroom.training.autoencoder import VAELoss, VAELosses
 from darkroom.training.contrastive import ContrastiveLoss
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.distributed import ALONE, CPU, Processes
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loop, Loss, Phase
+from tests.support import networks
 from tests.support.settings import optimization
 from tests.support.worlds import World
 
@@ -128,8 +124,8 @@ def vae(processes: Processes) -> Training:
     """With a critic, so with two phases and weights that hang on the whole batch's gradients."""
     images = torch.randint(0, 256, (N, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator(0, "images"))
     with seeded(0, "vae"):
-        network = AutoencoderKL(AutoencoderKLConfig(block_out_channels=(16, 16), layers_per_block=1, norm_num_groups=1))
-        critic = PatchDiscriminator(DiscriminatorConfig(3, 16, 1))
+        network = networks.built(networks.kl((16, 16), groups=1))
+        critic = networks.discriminator()
     # Not l1, where a rounding that turns a sign turns a gradient.
     loss = VAELoss("l2", 0.1, discriminator=critic, adversarial_weight=0.5, adversarial_start=CRITIC_FROM)
     task = VAELosses(network, loss, lambda rows: images[rows], N, context(processes))
@@ -143,19 +139,9 @@ def contrastive(processes: Processes, steps: int = STEPS, **changes: Any) -> Tra
     images = torch.randint(0, 256, (N, 3, SIDE, SIDE), dtype=torch.uint8, generator=draw)
     ids = torch.cat([torch.full((10, 1), WORDS), torch.randint(0, WORDS, (10, LENGTH - 1), generator=draw)], dim=1)
     ids[:, -1] = WORDS + 1
-    text = CLIPTextConfig(
-        vocab_size=WORDS + 2,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=LENGTH,
-        bos_token_id=WORDS,
-        eos_token_id=WORDS + 1,
-        pad_token_id=WORDS + 1,
-    )
+    spec = networks.towers(networks.text(WORDS + 2, length=LENGTH))
     with seeded(0, "towers"):
-        towers = Towers(ConvTowerConfig(3, 16, 1), text)
+        towers = networks.built(spec)
     hard = HardNegativesConfig(start_step=HARD_FROM, every=5, group_size=2, neighbours=6)
     shared = replace(context(processes), **changes)
     task = ContrastiveLoss(towers, lambda rows: images[rows], ids, torch.arange(N) % len(ids), shared, hard)

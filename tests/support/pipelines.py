@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from darkroom.config.base import Precision
+from darkroom.config.denoisers import DenoiserSpec
 from darkroom.config.sampling import Sampling
 from darkroom.core.artifact import CONFIG, save_tensors, write_json
 from darkroom.core.rng import seeded
@@ -16,11 +17,8 @@ from darkroom.data.latents import LatentsInfo
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.inference.folder import Trained, assemble
 from darkroom.inference.words import Words
-from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
-from darkroom.nn.denoiser.kinds import DenoiserConfig, build, to_json
 from darkroom.nn.denoiser.score_unet import ScoreUNet
-from darkroom.nn.denoiser.unet import UNetConfig
-from darkroom.nn.text.clip import CLIPTextConfig, CLIPTextModel
+from tests.support import networks
 from tests.support.diffusion import make_sampling, vp_config
 
 CAPTIONS = [
@@ -61,7 +59,7 @@ def write_parts(
     autoencoder: str = "kl",
     identity_range: tuple[float, float] = (-1.0, 1.0),
     size: int = SIZE,
-    network: DenoiserConfig | None = None,
+    network: DenoiserSpec | None = None,
 ) -> LatentsInfo:
     """vae, text_encoder and unet in `folder`, and the description of the latents they share.
 
@@ -73,38 +71,29 @@ def write_parts(
         (folder / "vae").mkdir(parents=True)
         write_json(
             folder / "vae" / CONFIG,
-            {"kind": "identity", "network": {}, "identity_range": identity_range, "scaling_factor": None},
+            {"kind": "identity", "network": {"range": list(identity_range)}, "scaling_factor": None},
         )
     else:
         _vae(folder / "vae", channels)
         latent = (4, size // 2, size // 2)
     latents = LatentsInfo(0.7, "measured", latent, autoencoder == "identity", {"train": 1})
-    shape: DenoiserConfig = network or UNetConfig(
-        sample_size=latent[-1],
-        in_channels=latent[0],
-        out_channels=latent[0],
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        cross_attention_dim=WIDTH if kind == "text" else None,
-        attention_head_dim=2,
-        norm_num_groups=8,
-        num_class_embeds=len(CLASSES) + 1 if kind == "class" else None,
+    words, classes = WIDTH if kind == "text" else None, len(CLASSES) if kind == "class" else None
+    spec: Any = network or networks.unet(
+        widths=(16, 32), groups=8, channels=latent[0], side=latent[-1], words=words, classes=classes
     )
     config = {
-        "network": to_json(shape),
+        **spec.model_dump(),
         "process": process,
         "prediction_type": prediction_type,
         "condition": asdict(condition),
         "latents": asdict(latents),
     }
     with seeded(0, "unet"):
-        unet = build(shape)
+        unet = networks.built(spec)
         if isinstance(unet, ScoreUNet):  # starts with zeros, and would hide what feeds them
             unet.conv_out.reset_parameters()
     write_network(folder / "unet", DIFFUSERS_WEIGHTS, awake(unet) if network is None else unet, config, {"inputs": {}})
-    write_json(folder / "text_encoder" / CONFIG, {**asdict(condition), "network": encoder})
+    write_json(folder / "text_encoder" / CONFIG, {**asdict(condition), **encoder})
     return latents
 
 
@@ -120,9 +109,9 @@ def awake(network: Any) -> Any:
 
 
 def _vae(folder: Path, channels: int) -> None:
-    shape = AutoencoderKLConfig(channels, channels, 4, (8, 16), 1, 4)
-    config = {"kind": "kl", "network": asdict(shape), "identity_range": None, "scaling_factor": None}
-    write_network(folder, DIFFUSERS_WEIGHTS, awake(AutoencoderKL(shape)), config, {"inputs": {}})
+    spec = networks.kl(channels=channels)
+    config = {"kind": "kl", **spec.model_dump(), "scaling_factor": None}
+    write_network(folder, DIFFUSERS_WEIGHTS, awake(networks.built(spec)), config, {"inputs": {}})
 
 
 def _text_encoder(folder: Path, kind: Any, null: Any) -> tuple[ConditioningInfo, dict[str, Any]]:
@@ -131,18 +120,8 @@ def _text_encoder(folder: Path, kind: Any, null: Any) -> tuple[ConditioningInfo,
         return ConditioningInfo(kind, None, 0, 0, CLASSES if kind == "class" else []), {}
     tokenizer = CLIPTokenizer.train(CAPTIONS, 600, MAX_LENGTH)
     tokenizer.write(folder / "tokenizer")
-    text = CLIPTextConfig(
-        vocab_size=len(tokenizer.vocab),
-        hidden_size=WIDTH,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=MAX_LENGTH,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.eos_token_id,
-    )
+    spec = networks.text(len(tokenizer.vocab), WIDTH, 64, layers=2, length=MAX_LENGTH, special=tokenizer.sizes)
     with seeded(0, "text"):
-        encoder = CLIPTextModel(text)
+        encoder = networks.built(spec)
     save_tensors(folder / WEIGHTS, encoder.state_dict())
-    return ConditioningInfo("text", null, MAX_LENGTH, WIDTH, []), asdict(text)
+    return ConditioningInfo("text", null, MAX_LENGTH, WIDTH, []), spec.model_dump()

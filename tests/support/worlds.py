@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from darkroom.core.rng import generator, seeded
 from darkroom.data.conditioning import Conditioning, ConditioningInfo
 from darkroom.data.latents import Latents
-from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
+from darkroom.nn.denoiser.unet import UNet2DConditionModel
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.latent_batches import LatentBatches
 from darkroom.training.unet import UNetTask
 from tests.support.diffusion import make_objective, make_vp
+from tests.support.networks import built, unet
 
 N, LENGTH, WIDTH, CAPTIONS, CLASSES = 24, 4, 16, 5, 3
 SHAPE = (4, 8, 8)
@@ -49,19 +50,12 @@ class World:
         return Conditioning(info, index, embeddings, torch.randn(LENGTH, WIDTH, generator=draw))
 
     def unet(self) -> UNet2DConditionModel:
-        config = UNetConfig(
-            sample_size=SHAPE[-1],
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            block_out_channels=(16, 16),
-            layers_per_block=1,
-            cross_attention_dim=WIDTH if self.kind == "text" else None,
-            attention_head_dim=2,
-            norm_num_groups=1,
-            num_class_embeds=CLASSES + 1 if self.kind == "class" else None,
-        )
+        words = WIDTH if self.kind == "text" else None
+        classes = CLASSES if self.kind == "class" else None
+        spec = unet(widths=(16, 16), groups=1, side=SHAPE[-1], words=words, classes=classes)
         with seeded(0, "unet"):
-            return UNet2DConditionModel(config)
+            network: UNet2DConditionModel = built(spec)
+        return network
 
     def task(
         self, unet: UNet2DConditionModel | None = None, condition_dropout: float = 0.1, horizontal_flip: bool = False

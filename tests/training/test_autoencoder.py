@@ -8,16 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from darkroom.config.networks import IdentityConfig
 from darkroom.config.training import Optimization
 from darkroom.core.rng import generator, seeded
 from darkroom.core.tensors import to_float
-from darkroom.nn.autoencoder.discriminator import DiscriminatorConfig, PatchDiscriminator
 from darkroom.nn.autoencoder.identity import IdentityAutoencoder
-from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig, Moments
+from darkroom.nn.autoencoder.vae import AutoencoderKL, Moments
 from darkroom.training.autoencoder import VAELoss, VAELosses, comparison, encode, kl_divergence, validate
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loop, Phase
+from tests.support.networks import built, discriminator, identity, kl
 
 N, ALL, CPU = 12, slice(0, 8), torch.device("cpu")
 IMAGES = torch.randint(0, 256, (N, 3, 16, 16), dtype=torch.uint8, generator=generator(0, "images"))
@@ -30,8 +31,8 @@ def images(rows: Any) -> Tensor:
 
 def make_vae() -> AutoencoderKL:
     with seeded(0, "vae"):
-        config = AutoencoderKLConfig(block_out_channels=(16, 16), layers_per_block=1, norm_num_groups=1)
-        return AutoencoderKL(config)
+        network: AutoencoderKL = built(kl((16, 16), groups=1))
+    return network
 
 
 def make_task(context: TrainingContext, loss: VAELoss | None = None) -> VAELosses:
@@ -40,7 +41,7 @@ def make_task(context: TrainingContext, loss: VAELoss | None = None) -> VAELosse
 
 def with_critic(start: int, weight: float = 0.5) -> VAELoss:
     with seeded(0, "critic"):
-        critic = PatchDiscriminator(DiscriminatorConfig(3, 16, 2))
+        critic = discriminator(layers=2)
     return VAELoss("l1", 0.1, discriminator=critic, adversarial_weight=weight, adversarial_start=start)
 
 
@@ -169,15 +170,17 @@ def test_likeness_is_measured_over_all_pictures_in_any_batches() -> None:
         "held_out/psnr": float(10 * (4 / (0.1 * x).square().mean()).log10()),
     }
     for batch_size in (1, 5, 12):
-        assert validate(Greyer(-1, 1), images, N, batch_size, CPU) == pytest.approx(expected, rel=1e-4)
-    assert validate(IdentityAutoencoder(-1, 1), images, N, 5, CPU) == {
+        assert validate(Greyer(IdentityConfig(range=[-1, 1])), images, N, batch_size, CPU) == pytest.approx(
+            expected, rel=1e-4
+        )
+    assert validate(identity(-1, 1), images, N, 5, CPU) == {
         "held_out/l1": 0.0,
         "held_out/psnr": pytest.approx(126, abs=0.1),
     }
 
 
 def test_comparisons_show_each_picture_beside_its_reconstruction() -> None:
-    pairs = comparison(IdentityAutoencoder(-1, 1), IMAGES[:3], CPU)
+    pairs = comparison(identity(-1, 1), IMAGES[:3], CPU)
     assert torch.equal(pairs, IMAGES[:3].repeat_interleave(2, dim=0))
 
 

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from darkroom.config.training import Optimization
-from darkroom.nn.judge.classifier import Classifier, ClassifierConfig, SelfSupervised, rotated
-from darkroom.nn.judge.conv_tower import ConvTowerConfig
+from darkroom.nn.judge.classifier import Classifier, rotated
 from darkroom.training.classifier import (
     MAX_SHIFT,
     LabelLoss,
@@ -23,6 +22,7 @@ from darkroom.training.classifier import (
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loop, Phase
+from tests.support.networks import built, classifier, selfsupervised
 
 CPU, ALL = torch.device("cpu"), slice(0, 8)
 Make = Callable[..., Optimization]
@@ -60,7 +60,7 @@ def two_headed(absent: bool = False) -> tuple[Classifier, Tensor, Tensor]:
     pictures = torch.zeros(24, 3, 8, 8, dtype=torch.uint8)
     for i, (bright, colour) in enumerate(labels.tolist()):
         pictures[i, colour] = 255 * bright
-    return Classifier(ClassifierConfig(3, 16, 1, classes=(2, 3), absent=(False, absent))), pictures, labels
+    return built(classifier((2, 3), absent=(False, absent))), pictures, labels
 
 
 def test_a_classifier_learns_to_read(context: TrainingContext, optimizer: Make) -> None:
@@ -104,7 +104,7 @@ def test_a_loss_is_a_function_of_its_step_and_rows(context: TrainingContext) -> 
 
 def test_without_labels_a_network_learns_which_way_up(context: TrainingContext, optimizer: Make) -> None:
     torch.manual_seed(0)
-    network = SelfSupervised(ConvTowerConfig(1, 16, 1))
+    network = built(selfsupervised(channels=1))
     pictures = torch.zeros(16, 1, 8, 8, dtype=torch.uint8)
     pictures[:, :, :3] = 255  # a bright sky
     task = RotationLoss(network, lambda i: pictures[i], 16, context)
@@ -114,7 +114,7 @@ def test_without_labels_a_network_learns_which_way_up(context: TrainingContext, 
 
 
 def test_accuracy_of_turns_counts_all_four() -> None:
-    network = SelfSupervised(ConvTowerConfig(1, 16, 1))
+    network = built(selfsupervised(channels=1))
     with torch.no_grad():
         network.head.weight.zero_()
         network.head.bias.copy_(torch.tensor([0.0, 1.0, 0.0, 0.0]))

@@ -12,14 +12,12 @@ from torch import Tensor
 from darkroom.config.text_encoder import HardNegativesConfig
 from darkroom.config.training import Optimization
 from darkroom.core.rng import batch_indices
-from darkroom.nn.judge.conv_tower import ConvTowerConfig
-from darkroom.nn.judge.towers import Towers
-from darkroom.nn.text.clip import CLIPTextConfig
 from darkroom.training.contrastive import ContrastiveLoss, contrastive_loss, embed_captions, retrieval
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loop, Phase
 from darkroom.training.hard_negatives import HardNegatives
+from tests.support import networks
 from tests.support.noting import noted
 
 
@@ -54,19 +52,9 @@ def task(context: TrainingContext) -> ContrastiveLoss:
     colours = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]], dtype=torch.uint8)
     rows = torch.arange(32) % 4
     ids = torch.tensor([[10, word, 11, 11] for word in range(4)])
-    text = CLIPTextConfig(
-        vocab_size=12,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=4,
-        bos_token_id=10,
-        eos_token_id=11,
-        pad_token_id=11,
-    )
+    spec = networks.towers(networks.text(12, length=4))
     torch.manual_seed(0)
-    towers = Towers(ConvTowerConfig(3, 16, 1), text)
+    towers = networks.built(spec)
     pictures = colours[rows][:, :, None, None].expand(32, 3, 8, 8)
     return ContrastiveLoss(towers, lambda i: pictures[i], ids, rows, context)
 

@@ -5,7 +5,6 @@ latents scaled twice or not at all, and a decoder that stays in memory or moves 
 """
 
 import gc
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,16 +14,17 @@ from darkroom.core.artifact import provenance, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import seeded
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
-from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.nn.autoencoder.vae import AutoencoderKL
 from darkroom.training.decoder import LatentDecoder
+from tests.support.networks import built, kl
 
 CPU, VAE, LATENTS = torch.device("cpu"), Path("artifacts/vae"), Path("data/latents")
 
 
 def write_vae(seed: int) -> AutoencoderKL:
     with seeded(seed, "vae"):
-        vae = AutoencoderKL(AutoencoderKLConfig(3, 3, 4, (8, 8), 1, 1)).eval()
-    config = {"kind": "kl", "network": asdict(vae.config), "identity_range": None, "scaling_factor": None}
+        vae: AutoencoderKL = built(kl((8, 8), groups=1)).eval()
+    config = {"kind": "kl", "network": vae.config.model_dump(), "sizes": vae.sizes.model_dump(), "scaling_factor": None}
     write_network(VAE, DIFFUSERS_WEIGHTS, vae, config, {"inputs": {}})
     return vae
 

@@ -8,26 +8,24 @@ import pytest
 import torch
 from torch import Tensor
 
+from darkroom.config.denoisers import DenoiserSpec
 from darkroom.config.training import Optimization
 from darkroom.core.rng import generator, seeded
 from darkroom.data.latents import Latents
 from darkroom.nn.denoiser.base import DenoisingNetwork
-from darkroom.nn.denoiser.batch_norm_unet import BatchNormUNetConfig
-from darkroom.nn.denoiser.kinds import DenoiserConfig, build
-from darkroom.nn.denoiser.layer_norm_unet import LayerNormUNetConfig
-from darkroom.nn.denoiser.score_unet import ScoreUNetConfig
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loop, Phase
 from darkroom.training.previews import LatentView, preview
 from darkroom.view.sheet import GUTTER, LINE, PICTURE
 from tests.support.diffusion import make_sampling
+from tests.support.networks import batch_norm, built, layer_norm, score
 
 N = 24
-KINDS: dict[str, tuple[DenoiserConfig, str, int]] = {  # with the condition and the side of what it is trained on
-    "score": (ScoreUNetConfig("concat", 20), "none", 20),
-    "score of classes": (ScoreUNetConfig("transformer", 20, num_classes=3), "class", 20),
-    "layer norm": (LayerNormUNetConfig(12), "none", 12),
-    "batch norm": (BatchNormUNetConfig(1, (8, 16)), "none", 8),
+KINDS: dict[str, tuple[DenoiserSpec, str, int]] = {  # with the condition and the side of what it is trained on
+    "score": (score("concat", 20), "none", 20),
+    "score of classes": (score("transformer", 20, classes=3), "class", 20),
+    "layer norm": (layer_norm(12), "none", 12),
+    "batch norm": (batch_norm(), "none", 8),
 }
 Optimizers = Callable[..., Optimization]
 PIXELS = LatentView(lambda latents: latents, 0.0, [""] * N)
@@ -38,9 +36,9 @@ def task(world: Callable[[str], Any]) -> Callable[[str], Any]:
     """A task on pictures of one channel, with a network of this kind."""
 
     def make(name: str) -> Any:
-        config, condition, side = KINDS[name]
+        spec, condition, side = KINDS[name]
         with seeded(0, "unet"):
-            network = build(config).stored()
+            network = built(spec).stored()
         made = world(condition).task(network, condition_dropout=0.3)
         for split in ("train", "held_out"):
             mean = torch.rand(N, 1, side, side, generator=generator(0, split)).half()

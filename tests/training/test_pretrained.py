@@ -3,7 +3,6 @@
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,21 +14,25 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from darkroom.config.choices import PredictionType
+from darkroom.config.denoisers import UNetSpec
 from darkroom.config.diffusion import ProcessConfig
 from darkroom.config.params import Params, read
 from darkroom.core.artifact import content_hash, load_tensors, read_json, save_tensors, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.data.prepared_writer import PreparedWriter, Row
+from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.inference.folder import write_imported
 from darkroom.interop.configs import SCALING_FACTOR
+from darkroom.interop.pretrained import (
+    read_pretrained_autoencoder,
+    read_pretrained_text_encoder,
+    read_pretrained_unet,
+)
 from darkroom.interop.source import read_model
-from darkroom.nn.denoiser.unet import UNetConfig
 from darkroom.planning import demands
 from darkroom.runner.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
-from darkroom.training.pretrained_unet import read_pretrained_unet
-from darkroom.training.trained import read_pretrained_autoencoder, read_pretrained_text_encoder
 from tests.support import pipelines
 from tests.support.diffusion import vp_config
 
@@ -46,7 +49,7 @@ SMALL: dict[str, Any] = {  # the recipe, for the model that `parts` makes
     "setup_text_encoder": {"path": f"{IMPORTED}/text_encoder"},
     "train_unet": {
         "init_from": f"{IMPORTED}/unet",
-        "unet": {"block_out_channels": [16, 32], "attention_head_dim": 2, "norm_num_groups": 8},
+        "unet": {"block_out_channels": [16, 32], "num_attention_heads": [2, 2], "norm_num_groups": 8},
         "prediction_type": "v_prediction",
         "steps": 2,
         "batch_size": 2,
@@ -78,17 +81,27 @@ def imported(made: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wanted(made: Path) -> UNetConfig:
+def wanted(made: Path) -> UNetSpec:
     """The imported U-Net's shape, for latents of another side."""
-    return replace(read_model(made).unet, sample_size=LATENT_SIDE)
+    return changed(read_model(made).unet, "sample_size", LATENT_SIDE)
+
+
+def changed(spec: UNetSpec, key: str, value: Any) -> UNetSpec:
+    """The spec with another value of one key, whether of its config or of its sizes."""
+    parts = {name: {**part, key: value} if key in part else part for name, part in spec.model_dump().items()}
+    return UNetSpec.model_validate(parts)
+
+
+def tokenizer(made: Path) -> CLIPTokenizer:
+    return CLIPTokenizer.read(made / "tokenizer")
 
 
 @pytest.fixture(scope="module")
-def readers(wanted: UNetConfig) -> Readers:
+def readers(made: Path, wanted: UNetSpec) -> Readers:
     return {
-        "unet": lambda folder: read_pretrained_unet(folder, wanted, CPU, *made_for(folder)),
+        "unet": lambda folder: read_pretrained_unet(folder, wanted.network, wanted.sizes, CPU, *made_for(folder)),
         "vae": lambda folder: read_pretrained_autoencoder(folder, CPU),
-        "text_encoder": lambda folder: read_pretrained_text_encoder(folder, CPU),
+        "text_encoder": lambda folder: read_pretrained_text_encoder(folder, tokenizer(made), CPU),
     }
 
 
@@ -111,12 +124,12 @@ def same(found: dict[str, Tensor], held: dict[str, Tensor]) -> bool:
     return found.keys() == held.keys() and all(torch.equal(found[key], held[key]) for key in found)
 
 
-def test_the_unet_comes_ready_to_be_trained(made: Path, wanted: UNetConfig) -> None:
-    network = read_pretrained_unet(made / "unet", wanted, CPU, *made_for(made / "unet"))
+def test_the_unet_comes_ready_to_be_trained(made: Path, wanted: UNetSpec) -> None:
+    network = read_pretrained_unet(made / "unet", wanted.network, wanted.sizes, CPU, *made_for(made / "unet"))
     assert holds(network, made / "unet" / "diffusion_pytorch_model.safetensors")
     assert network.training
     assert all(p.requires_grad for p in network.parameters())
-    assert network.config == wanted
+    assert (network.config, network.sizes) == (wanted.network, wanted.sizes)
 
 
 def test_the_autoencoder_comes_frozen_and_with_its_own_factor(made: Path) -> None:
@@ -129,21 +142,21 @@ def test_the_autoencoder_comes_frozen_and_with_its_own_factor(made: Path) -> Non
 
 
 def test_the_text_encoder_comes_frozen(made: Path) -> None:
-    network = read_pretrained_text_encoder(made / "text_encoder", CPU)
+    network = read_pretrained_text_encoder(made / "text_encoder", tokenizer(made), CPU)
     assert holds(network, made / "text_encoder" / "model.safetensors")
     assert not network.training
     assert not any(p.requires_grad for p in network.parameters())
-    assert network.config == read_model(made).text
+    assert network.config == read_model(made).text.network
 
 
 @pytest.mark.parametrize(
     ("part", "other", "message"),
     [
-        ("unet", "vae", "_class_name is 'AutoencoderKL', not UNet2DConditionModel"),
-        ("unet", "text_encoder", "_class_name is None, not UNet2DConditionModel"),
-        ("vae", "unet", "_class_name is 'UNet2DConditionModel', not AutoencoderKL"),
-        ("vae", "text_encoder", "_class_name is None, not AutoencoderKL"),
-        ("text_encoder", "unet", r"architectures is None, not CLIPTextModel"),
+        ("unet", "vae", "_class_name = 'AutoencoderKL' is not supported, only UNet2DConditionModel"),
+        ("unet", "text_encoder", "_class_name = None is not supported, only UNet2DConditionModel"),
+        ("vae", "unet", "_class_name = 'UNet2DConditionModel' is not supported, only AutoencoderKL"),
+        ("vae", "text_encoder", "_class_name = None is not supported, only AutoencoderKL"),
+        ("text_encoder", "unet", "model_type = None is not supported, only clip_text_model"),
     ],
 )
 def test_a_part_in_the_place_of_another_is_refused(
@@ -156,9 +169,9 @@ def test_a_part_in_the_place_of_another_is_refused(
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
 def test_what_was_not_imported_is_refused(part: str, imported: Path, readers: Readers) -> None:
     (imported / "pipeline.json").unlink()
-    with pytest.raises(DarkroomError, match=rf"model/{part}: is no part of an imported model; take one in"):
+    with pytest.raises(DarkroomError, match=rf"model/{part}: is not part of an imported model; take one in"):
         readers[part](imported / part)
-    with pytest.raises(DarkroomError, match=r"nowhere/unet: is no part of an imported model"):
+    with pytest.raises(DarkroomError, match=r"nowhere/unet: is not part of an imported model"):
         readers[part](imported / "nowhere" / "unet")
 
 
@@ -181,16 +194,21 @@ def test_weights_of_another_shape_or_torn_are_refused(part: str, imported: Path,
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("layers_per_block", 2, r"layers_per_block = 2, but train_unet\.init_from = .*/unet has 1; they must agree"),
-        ("block_out_channels", (16, 64), r"block_out_channels = \[16, 64\], but .* has \[16, 32\]"),
-        ("cross_attention_dim", 48, r"cross_attention_dim = 48, but .* has 32"),
+        (
+            "layers_per_block",
+            2,
+            r"train_unet\.unet\.layers_per_block = 2, but train_unet\.init_from = .*/unet has 1;",
+        ),
+        ("block_out_channels", [16, 64], r"train_unet\.unet\.block_out_channels = \[16, 64\], but .* has \[16, 32\]"),
+        ("cross_attention_dim", 48, r"has cross_attention_dim = 32, but latents and conditions need 48"),
     ],
 )
 def test_a_unet_that_the_parameters_describe_otherwise_is_refused(
-    key: str, value: Any, message: str, made: Path, wanted: UNetConfig
+    key: str, value: Any, message: str, made: Path, wanted: UNetSpec
 ) -> None:
-    with pytest.raises(DarkroomError, match=rf"train_unet\.unet\.{message}"):
-        read_pretrained_unet(made / "unet", replace(wanted, **{key: value}), CPU, *made_for(made / "unet"))
+    other = changed(wanted, key, value)
+    with pytest.raises(DarkroomError, match=message):
+        read_pretrained_unet(made / "unet", other.network, other.sizes, CPU, *made_for(made / "unet"))
 
 
 LINEAR = vp_config("linear", times=500)
@@ -226,26 +244,24 @@ def test_a_process_or_prediction_that_is_not_the_imported_models_is_warned_of(
     ours: ProcessConfig | None,
     said: list[str],
     imported: Path,
-    wanted: UNetConfig,
+    wanted: UNetSpec,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     process, prediction = made_for(imported / "unet")
     file = imported / "pipeline.json"
     write_json(file, read_json(file) | theirs)
-    read_pretrained_unet(imported / "unet", wanted, CPU, ours or process, prediction)
+    read_pretrained_unet(imported / "unet", wanted.network, wanted.sizes, CPU, ours or process, prediction)
     assert {record.levelname for record in caplog.records} <= {"WARNING"}
     for found, begins in zip(sorted(caplog.messages), sorted(said), strict=True):
         assert found.startswith(begins.format(file))
 
 
-@pytest.mark.parametrize("value", [None, "big"])
-def test_an_autoencoder_that_says_no_scaling_factor_is_refused(value: str | None, imported: Path) -> None:
+@pytest.mark.parametrize(("value", "message"), [(None, "lacks scaling_factor"), ("big", "scaling_factor = 'big'")])
+def test_an_autoencoder_that_says_no_scaling_factor_is_refused(value: str | None, message: str, imported: Path) -> None:
     file = imported / "vae" / "config.json"
     config = {key: v for key, v in read_json(file).items() if key != "scaling_factor"}
     write_json(file, config if value is None else config | {"scaling_factor": value})
-    with pytest.raises(
-        DarkroomError, match=rf"vae/config\.json: scaling_factor is {value!r}, not .*; import the model"
-    ):
+    with pytest.raises(DarkroomError, match=rf"vae/config\.json: {message}"):
         read_pretrained_autoencoder(imported / "vae", CPU)
 
 

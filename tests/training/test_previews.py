@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from darkroom.core.rng import generator, seeded
 from darkroom.core.tensors import to_uint8
-from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
 from darkroom.nn.denoiser.unet import UNet2DConditionModel
 from darkroom.training.previews import LatentView, preview
 from darkroom.view.sheet import GUTTER, JOINT, LINE, PICTURE
 from tests.support.diffusion import make_objective, make_sampling, make_ve
+from tests.support.networks import built, kl
 
 JOINTS = range(0, 10_000, PICTURE + JOINT)  # where pictures of a strip begin
 FACTOR = 0.8  # what the small worlds' latents are scaled by
@@ -117,7 +117,7 @@ def test_a_model_that_knows_the_pictures_is_seen_to_draw_them(
     task = world("text").task()
     task.objective = make_objective(task.objective.schedule, "sample", "uniform", "l2", "mean")
     with seeded(0, "vae"):
-        vae = AutoencoderKL(AutoencoderKLConfig(3, 3, 4, (8, 8), 1, 1)).eval()
+        vae = built(kl((8, 8), groups=1)).eval()
     randomise(vae)
     calls = []
 

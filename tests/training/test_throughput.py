@@ -13,50 +13,31 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from darkroom.config.base import Precision
-from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
-from darkroom.nn.denoiser.batch_norm_unet import BatchNormUNetConfig
-from darkroom.nn.denoiser.kinds import DenoiserConfig, build
-from darkroom.nn.denoiser.layer_norm_unet import LayerNormUNetConfig
-from darkroom.nn.denoiser.score_unet import ScoreUNetConfig
-from darkroom.nn.denoiser.unet import UNetConfig
-from darkroom.nn.judge.classifier import Classifier, ClassifierConfig
-from darkroom.nn.judge.conv_tower import ConvTowerConfig
-from darkroom.nn.judge.towers import Towers
 from darkroom.nn.layers import attention
-from darkroom.nn.text.clip import CLIPTextConfig
 from darkroom.training.engine import throughput
 from darkroom.training.engine.blank import denoised, judged, matched, reconstructed
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.throughput import TRAINING, Throughput, flops, peak
+from tests.support import networks as specs
 
 PICTURE, WORDS, CPU = (1, 28, 28), (6, 16), torch.device("cpu")
-TEXT = CLIPTextConfig(20, 16, 32, 2, 2, 6, "gelu", bos_token_id=0, eos_token_id=0, pad_token_id=0)
-UNET = UNetConfig(
-    in_channels=1,
-    out_channels=1,
-    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    block_out_channels=(32, 64),
-    layers_per_block=1,
-    cross_attention_dim=16,
-    norm_num_groups=4,
-)
-DENOISERS: dict[str, DenoiserConfig] = {
-    "unet_2d_condition": UNET,
-    "score_transformer": ScoreUNetConfig("transformer", 28, 1, 10),
-    "score_concat": ScoreUNetConfig("concat", 28, 1, None),
-    "layer_norm_unet": LayerNormUNetConfig(28, 1),
-    "batch_norm_unet": BatchNormUNetConfig(1, (16, 32)),
+DENOISERS = {
+    "unet_2d_condition": specs.unet(widths=(32, 64), heads=8, channels=1, side=28, words=16),
+    "score_transformer": specs.score("transformer", classes=10),
+    "score_concat": specs.score("concat"),
+    "layer_norm_unet": specs.layer_norm(),
+    "batch_norm_unet": specs.batch_norm((16, 32), side=28),
 }
 
 
 def networks() -> dict[str, tuple[nn.Module, Callable[[], Tensor]]]:
     made: dict[str, tuple[nn.Module, Callable[[], Tensor]]] = {}
-    for name, config in DENOISERS.items():
-        unet = build(config)
+    for name, spec in DENOISERS.items():
+        unet = specs.built(spec)
         made[name] = (unet, partial(denoised, unet, 1, PICTURE, WORDS))
-    vae = AutoencoderKL(AutoencoderKLConfig(1, 1, 4, (16, 32), 1, 4))
-    towers, judge = Towers(ConvTowerConfig(1, 16), TEXT), Classifier(ClassifierConfig(1, 16, classes=(3, 4)))
+    vae = specs.built(specs.kl((16, 32), channels=1))
+    text = specs.text(20, layers=2, length=6, act="gelu", special=specs.tokens(0, 0))
+    towers, judge = specs.built(specs.towers(text, channels=1)), specs.built(specs.classifier((3, 4), channels=1))
     made["autoencoder"] = (vae, lambda: reconstructed(vae, 1, PICTURE))
     made["towers"] = (towers, lambda: matched(towers, 1, PICTURE, 6))
     made["classifier"] = (judge, lambda: judged(judge, 1, PICTURE))

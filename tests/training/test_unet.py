@@ -12,11 +12,11 @@ from darkroom.config.training import Optimization
 from darkroom.core.rng import batch_indices, generator, seeded
 from darkroom.core.tensors import to_float
 from darkroom.data.latents import Latents
-from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
 from darkroom.training.autoencoder import encode
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loop, Phase
 from tests.support.diffusion import make_flow, make_objective, make_ve
+from tests.support.networks import built, kl
 from tests.support.noting import noted
 
 KINDS = ["text", "class", "none"]
@@ -46,7 +46,7 @@ def test_the_loss_from_cached_moments_is_the_loss_on_the_fly(world: Callable[[st
     """The cache holds the moments in half precision, which is all that may differ."""
     images = torch.randint(0, 256, (24, 3, 16, 16), dtype=torch.uint8, generator=generator(0, "images"))
     with seeded(0, "vae"):
-        vae = AutoencoderKL(AutoencoderKLConfig(block_out_channels=(16, 16), layers_per_block=1, norm_num_groups=1))
+        vae = built(kl((16, 16), groups=1))
     vae.requires_grad_(False)
     task, factor = world("text").task(), 1.7
     context, step = task.context, 3

@@ -102,7 +102,7 @@ def export_model(
 
 
 def _described(model: "Model") -> str:
-    numbers = [sum(math.prod(shape) for shape in part.shapes.values()) for part in model.parts]
+    numbers = [sum(math.prod(shape) for shape in part.shapes.values()) for part in model.weights]
     names = ("U-Net", "autoencoder", "text encoder")
     return ", ".join(f"{name} {number / 1e6:.1f} M" for name, number in zip(names, numbers, strict=True))
 

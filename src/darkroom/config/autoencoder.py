@@ -8,7 +8,6 @@ from darkroom.config.base import (
     CHANNELS_PER_GROUP,
     BatchSize,
     Channels,
-    Count,
     Section,
     Weight,
     Whole,
@@ -16,35 +15,8 @@ from darkroom.config.base import (
     divides,
     within_project,
 )
+from darkroom.config.networks import AutoencoderKLConfig, PatchDiscriminatorConfig
 from darkroom.config.training import Optimization, Training
-
-
-class KLAutoencoder(Section):
-    """The shape of the KL autoencoder (Rombach et al. 2022, arXiv:2112.10752), in diffusers' words."""
-
-    latent_channels: Annotated[int, Field(ge=1, le=64)]
-    """Channels of a latent."""
-
-    block_out_channels: Annotated[list[Channels], Field(min_length=1, max_length=8)]
-    """Channels of each level; each but the first has half the resolution of the one before it. Multiples of
-    norm_num_groups."""
-
-    layers_per_block: Annotated[int, Field(ge=1, le=8)]
-    """Residual blocks of a level of the encoder; the decoder has one more."""
-
-    norm_num_groups: Count
-    """Groups of every group norm."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        for i, channels in enumerate(self.block_out_channels):
-            divides(f"block_out_channels.{i}", channels, self.norm_num_groups, "norm_num_groups")
-        return self
-
-    @property
-    def downscale(self) -> int:
-        """How many pixels of a side become one latent."""
-        return int(2 ** (len(self.block_out_channels) - 1))
 
 
 class Perceptual(Section):
@@ -77,6 +49,11 @@ class Adversarial(Optimization):
         divides("channels", self.channels, CHANNELS_PER_GROUP, "the channels per group of its norms")
         return self
 
+    @property
+    def discriminator(self) -> PatchDiscriminatorConfig:
+        """The discriminator's shape."""
+        return PatchDiscriminatorConfig(channels=self.channels, n_layers=self.n_layers)
+
 
 class TrainedVAE(Training):
     """A KL autoencoder, trained from scratch."""
@@ -84,7 +61,7 @@ class TrainedVAE(Training):
     kind: Literal["kl"]
     """Trained here, with a KL term."""
 
-    autoencoder: KLAutoencoder
+    autoencoder: AutoencoderKLConfig
     """Its shape."""
 
     reconstruction: Literal["l1", "l2"]

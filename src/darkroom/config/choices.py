@@ -9,8 +9,6 @@ Reduction = Literal["mean", "sum"]
 Spacing = Literal["leading", "linspace", "trailing"]
 CONTINUOUS_SPACINGS: tuple[Spacing, ...] = ("linspace", "trailing")  # that need no discrete times
 Variance = Literal["beta_tilde", "beta"]
-NetworkKind = Literal["unet_2d_condition", "score_unet", "layer_norm_unet", "batch_norm_unet"]
-ScoreVariant = Literal["concat", "residual", "transformer"]
 InitialScale = Literal["one", "sigma"]
 
 USUAL_TIMES = 1000  # discrete times that betas are usually given for; networks are told times of this range

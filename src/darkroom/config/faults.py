@@ -37,7 +37,7 @@ class _Location:
         return isinstance(self.key[-1], int)
 
 
-def explain(error: ValidationError, values: Any, model: Model, example: Example) -> Iterator[str]:
+def explain(error: ValidationError, values: Any, model: Model, example: Example | None = None) -> Iterator[str]:
     """A line for each fault: the key, the value found, what is allowed and the remedy; misspelt keys first.
 
     Args:
@@ -48,21 +48,25 @@ def explain(error: ValidationError, values: Any, model: Model, example: Example)
     yield from dict.fromkeys(_line(fault, values, model, example) for fault in found)
 
 
-def _line(fault: ErrorDetails, values: Any, model: Model, example: Example) -> str:
+def _missing(key: str, parts: Sequence[str], kind: Any, example: Example | None) -> str:
+    return f"{key} is missing; add it" + (f" ({example(parts, kind)} has one)" if example else "")
+
+
+def _line(fault: ErrorDetails, values: Any, model: Model, example: Example | None) -> str:
     kind, context, value = fault["type"], fault.get("ctx", {}), fault["input"]
     if kind in (*UNKNOWN, "missing"):
         section, name = _locate(fault["loc"][:-1], values, model), fault["loc"][-1]
         key = str(_Location((*section.key, name), None, None))
         if kind == "missing":
             own_kind = value.get(KIND) if isinstance(value, Mapping) else None
-            return f"{key} is missing; add it ({example([*map(str, section.key), str(name)], own_kind)} has one)"
+            return _missing(key, [*map(str, section.key), str(name)], own_kind, example)
         found = f" = {short(value)}" if kind == "extra_forbidden" else ""
         return f"{key}{found} is an unknown key; {_nearest(name, section.model)}"
     location = _locate(fault["loc"], values, model)
     if kind == "value_error":  # a check of our own, which begins with a key relative to its section
         return f"{location}.{context['error']}" if location.key else str(context["error"])
     if kind == "union_tag_not_found" and isinstance(value, Mapping):
-        return f"{location}.{KIND} is missing; add it ({example([*map(str, location.key), KIND], None)} has one)"
+        return _missing(f"{location}.{KIND}", [*map(str, location.key), KIND], None, example)
     if kind == "union_tag_invalid":
         tag = value.get(KIND) if isinstance(value, Mapping) else value
         return f"{location}.{KIND} = {short(tag)}: {_one_of(tag, [*alternatives(location.field)])}"

@@ -1,116 +1,260 @@
-"""What may stand in train_unet.unet: one strict model per kind of denoising network."""
+"""Shapes of networks. Of each, one class holds what is chosen: in params.yaml, in its config.json, for its constructor.
 
-from typing import Annotated, Literal, Self
+What follows from the data (channels, special tokens, classes) is nobody's choice: it stands beside, as the network's
+sizes. Denoisers, of which there are several kinds, are in `config.denoisers`.
+"""
 
-from pydantic import Field, model_validator
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from darkroom.config.base import Channels, Count, Section, divides
-from darkroom.config.choices import NetworkKind, ScoreVariant
+from pydantic import Field, ValidationError, model_validator
 
-TABLE_ROWS = 1000  # of a layer_norm_unet's table of times
-DownBlock = Literal["DownBlock2D", "CrossAttnDownBlock2D"]
-UpBlock = Literal["UpBlock2D", "CrossAttnUpBlock2D"]
+from darkroom.config.base import CHANNELS_PER_GROUP, Channels, Count, Section, divides
+from darkroom.config.faults import explain
+from darkroom.core.errors import DarkroomError
+from darkroom.core.limits import check_network
+
+GROUPED = "the channels per group of its norms"
+Layers = Annotated[int, Field(ge=1, le=64)]
+Heads = Annotated[int, Field(ge=1, le=128)]
+Id = Annotated[int, Field(ge=0, lt=1_000_000)]
 
 
-class UNet2DCondition(Section):
-    """diffusers' UNet2DConditionModel; attention_head_dim is, as there, the number of heads."""
+class AutoencoderKLConfig(Section):
+    """The KL autoencoder of latent diffusion (Rombach et al. 2022, arXiv:2112.10752)."""
 
-    kind: Literal["unet_2d_condition"]
-    down_block_types: list[DownBlock]
-    up_block_types: list[UpBlock]
+    latent_channels: Annotated[int, Field(ge=1, le=64)]
+    """Channels of the latents; Stable Diffusion has 4."""
+
     block_out_channels: Annotated[list[Channels], Field(min_length=1, max_length=8)]
+    """Channels of each level, from the picture inwards. Every level but the last halves the sides."""
+
     layers_per_block: Annotated[int, Field(ge=1, le=8)]
-    transformer_layers_per_block: Annotated[int, Field(ge=1, le=16)]
-    attention_head_dim: Annotated[int, Field(ge=1, le=128)]
+    """ResNet blocks of a level of the encoder; the decoder's levels have one more."""
+
     norm_num_groups: Count
+    """Groups of every group norm; divides the channels of every level."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        levels = len(self.block_out_channels)
-        for key in ("down_block_types", "up_block_types"):
-            if len(getattr(self, key)) != levels:
-                raise ValueError(f"{key} has not {levels} entries, one per level as block_out_channels; give so many")
         for i, channels in enumerate(self.block_out_channels):
             divides(f"block_out_channels.{i}", channels, self.norm_num_groups, "norm_num_groups")
-            blocks = self.down_block_types[i] + self.up_block_types[-1 - i]
-            if i == levels - 1 or "CrossAttn" in blocks:  # the middle, as wide as the last level, attends too
-                divides(f"block_out_channels.{i}", channels, self.attention_head_dim, "attention_head_dim")
         return self
 
-    def check_side(self, side: int) -> None:
-        """Refuse latents of a side that this network does not take."""
-        _halved("block_out_channels", len(self.block_out_channels), side)
-
-    def check_mode(self, mode: str) -> None:
-        """It takes every condition."""
+    @property
+    def downscale(self) -> int:
+        """Pixels per latent position, along one side."""
+        return int(2 ** (len(self.block_out_channels) - 1))
 
 
-class ScoreUNet(Section):
-    """The score network for small pictures; see nn.score_unet."""
+class IdentityConfig(Section):
+    """No autoencoder: latents are the pictures themselves."""
 
-    kind: Literal["score_unet"]
-    variant: ScoreVariant
+    range: Annotated[list[Annotated[float, Field(ge=-100, le=100)]], Field(min_length=2, max_length=2)]
+    """What black and white become; all between lies between."""
 
-    def check_side(self, side: int) -> None:
-        """Refuse latents of a side that this network does not take."""
-        _eight_and_four(self.kind, 20, side)
-
-    def check_mode(self, mode: str) -> None:
-        """Refuse a setup_text_encoder.kind whose conditions this network does not take."""
-        _needs_mode("variant", self.variant, "class" if self.variant == "transformer" else "none", mode)
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.range[0] >= self.range[1]:
+            raise ValueError(f"range = {self.range} does not rise; give black, then white")
+        return self
 
 
-class LayerNormUNet(Section):
-    """The network with norms over whole feature maps; see nn.layer_norm_unet."""
+class PatchDiscriminatorConfig(Section):
+    """The critic of the autoencoder's pictures: a PatchGAN (Isola et al. 2017, arXiv:1611.07004, section 3.2.2)."""
 
-    kind: Literal["layer_norm_unet"]
+    channels: Channels
+    """Of the first layer, a multiple of 16; each layer doubles them up to eightfold."""
 
-    def check_side(self, side: int) -> None:
-        """Refuse latents of a side that this network does not take."""
-        _eight_and_four(self.kind, 12, side)
+    n_layers: Annotated[int, Field(ge=1, le=6)]
+    """How often the picture is halved: 3 suits 256 pixels, 2 suits 32."""
 
-    def check_mode(self, mode: str) -> None:
-        """Refuse a setup_text_encoder.kind whose conditions this network does not take."""
-        _needs_mode("kind", self.kind, "none", mode)
-
-
-class BatchNormUNet(Section):
-    """The plain network with batch norms; widths: of the first layer and after each halving."""
-
-    kind: Literal["batch_norm_unet"]
-    widths: Annotated[list[Channels], Field(min_length=2, max_length=8)]
-
-    def check_side(self, side: int) -> None:
-        """Refuse latents of a side that this network does not take."""
-        _halved("widths", len(self.widths), side)
-
-    def check_mode(self, mode: str) -> None:
-        """Refuse a setup_text_encoder.kind whose conditions this network does not take."""
-        _needs_mode("kind", self.kind, "none", mode)
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        divides("channels", self.channels, CHANNELS_PER_GROUP, GROUPED)
+        return self
 
 
-UNet = Annotated[UNet2DCondition | ScoreUNet | LayerNormUNet | BatchNormUNet, Field(discriminator="kind")]
+class CLIPTextConfig(Section):
+    """The text encoder of CLIP (Radford et al. 2021, arXiv:2103.00020)."""
+
+    vocab_size: Annotated[int, Field(ge=1, le=1_000_000)]
+    """Tokens that it knows."""
+
+    max_length: Annotated[int, Field(ge=4, le=1024)]
+    """Tokens of a text, its beginning and end among them; longer texts are cut."""
+
+    hidden_size: Channels
+    """Length of the vector of a token; num_attention_heads divides it."""
+
+    num_hidden_layers: Layers
+    """Transformer layers."""
+
+    num_attention_heads: Heads
+    """Attention heads of a layer."""
+
+    hidden_act: Literal["quick_gelu", "gelu"]
+    """Activation of the feed-forward layers: quick_gelu as in OpenAI's CLIP, gelu as in OpenCLIP's."""
+
+    intermediate_size: Count
+    """Width of the feed-forward layers; usually four times hidden_size."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        divides("hidden_size", self.hidden_size, self.num_attention_heads, "num_attention_heads")
+        return self
 
 
-def _halved(key: str, levels: int, side: int) -> None:
-    if side % 2 ** (levels - 1):
-        raise ValueError(
-            f"train_unet.unet.{key} has {levels} entries, but the latents' side of {side} cannot be "
-            f"halved {levels - 1} times; give fewer, or another prepare_data.image_size"
-        )
+class TrainedTextConfig(CLIPTextConfig):
+    """A text encoder whose tokenizer is trained before it."""
+
+    vocab_size: Annotated[int, Field(ge=514, le=1_000_000)]
+    """Tokens that byte-pair encoding may learn from the captions, the 514 that are always there among them."""
+
+    def learnt(self, tokens: int) -> CLIPTextConfig:
+        """The encoder for a tokenizer that has learnt so many."""
+        return CLIPTextConfig(**{**self.model_dump(), "vocab_size": tokens})
 
 
-def _eight_and_four(kind: NetworkKind, least: int, side: int) -> None:
-    if side % 8 != 4 or side < least:
-        raise ValueError(
-            f"train_unet.unet.kind = {kind!r} takes sides of 8 n + 4 from {least} on, but the latents' side is {side}; "
-            "give another prepare_data.image_size, such as 28"
-        )
+class ConvTowerConfig(Section):
+    """The convolutional network that a text encoder and the judges look at pictures with."""
+
+    width: Channels
+    """Channels of the first level, a multiple of 16; the second and third have two and four times as many."""
+
+    depth: Annotated[int, Field(ge=1, le=6)]
+    """Residual blocks of a level."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        divides("width", self.width, CHANNELS_PER_GROUP, GROUPED)
+        return self
 
 
-def _needs_mode(key: str, value: str, wanted: str, mode: str) -> None:
-    if mode != wanted:
-        raise ValueError(
-            f"train_unet.unet.{key} = {value!r} needs setup_text_encoder.kind = {wanted!r}, not {mode!r}; "
-            "use that, or another network"
-        )
+class TowersConfig(Section):
+    """An image tower and a text tower that meet in one space (CLIP)."""
+
+    image: ConvTowerConfig
+    """The tower of pictures."""
+
+    text: CLIPTextConfig
+    """The tower of captions."""
+
+
+class PictureSizes(Section):
+    """What a network that sees or makes pictures takes from them."""
+
+    in_channels: Annotated[int, Field(ge=1, le=1024)]
+    """Channels of the pictures."""
+
+
+class TokenSizes(Section):
+    """The special tokens of a text encoder's tokenizer."""
+
+    bos_token_id: Id
+    """Of the beginning of a text; unknown to the network, which exports state it for."""
+
+    eos_token_id: Id
+    """Of the end of a text, at which the encoder pools. Not 2: there transformers pools at the largest id (a legacy
+    rule of its CLIP)."""
+
+    pad_token_id: Id
+    """Of what fills a text up; unknown to the network, as bos_token_id."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.eos_token_id == 2:
+            raise ValueError(
+                "eos_token_id = 2 makes transformers pool at the largest token id instead of the end of the text "
+                "(a legacy rule of its CLIP); number the special tokens otherwise"
+            )
+        return self
+
+
+class TowersSizes(PictureSizes):
+    """What towers take from pictures and captions."""
+
+    tokens: TokenSizes
+    """The special tokens of the captions."""
+
+
+class ClassifierSizes(PictureSizes):
+    """What a classifier takes from labelled pictures."""
+
+    classes: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)]
+    """Classes of each attribute."""
+
+    absent: list[bool]
+    """Whether pictures may lack it, for each attribute; its head then has one class more, so that a thing too many is
+    read as well as one too few."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.absent) != len(self.classes):
+            raise ValueError(f"absent = {self.absent}: state it for each of {len(self.classes)} attributes")
+        return self
+
+
+Config = TypeVar("Config", bound=Section)
+Sizes = TypeVar("Sizes", bound=Section)
+Some = TypeVar("Some", bound=Section)
+
+
+class NetworkSpec(Section, Generic[Config, Sizes]):
+    """All that a network is built from, as its config.json states it."""
+
+    network: Config
+    """What was chosen."""
+
+    sizes: Sizes
+    """What follows from the data."""
+
+    @classmethod
+    def read(cls, values: Any, place: str, remedy: str) -> Self:
+        """The spec in what a config.json holds, which may hold other keys besides.
+
+        Raises:
+            DarkroomError: see `read_section`.
+        """
+        stated = values if isinstance(values, dict) else {}
+        fragment = {key: value for key, value in stated.items() if key in cls.model_fields}
+        return read_section(cls, fragment, place, remedy)
+
+
+def read_section(section: type[Some], values: Any, place: str, remedy: str) -> Some:
+    """What a file states, checked strictly; no network of such numbers need be feared.
+
+    Args:
+        place: the file, and the key where it is not all that the file states.
+
+    Raises:
+        DarkroomError: the place, the key, its value and the remedy, in one line.
+    """
+    _check_numbers(values, place, remedy)
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        raise DarkroomError(f"{place}: {next(explain(error, values, section))}; {remedy}") from None
+
+
+def _check_numbers(values: Any, place: str, remedy: str) -> None:
+    if isinstance(values, dict):
+        check_network(values, place, remedy)
+        for inner in values.values():
+            _check_numbers(inner, place, remedy)
+
+
+AutoencoderSpec = NetworkSpec[AutoencoderKLConfig, PictureSizes]
+ClassifierSpec = NetworkSpec[ConvTowerConfig, ClassifierSizes]
+SelfSupervisedSpec = NetworkSpec[ConvTowerConfig, PictureSizes]
+TowersSpec = NetworkSpec[TowersConfig, TowersSizes]
+
+
+class TextSpec(NetworkSpec[CLIPTextConfig, TokenSizes]):
+    """All that a CLIP text encoder is built from."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        end, tokens = self.sizes.eos_token_id, self.network.vocab_size
+        if end >= tokens:
+            raise ValueError(f"sizes.eos_token_id = {end} is not below network.vocab_size = {tokens}; give its own")
+        return self

@@ -13,10 +13,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from darkroom.config.autoencoder import IdentityVAE, PretrainedVAE, TrainedVAE, TrainVAE
 from darkroom.config.base import Section, divides
+from darkroom.config.denoisers import ConditionKind
 from darkroom.config.diffusion import check_sampling
 from darkroom.config.faults import explain
 from darkroom.config.merging import complete_text
-from darkroom.config.networks import TABLE_ROWS
 from darkroom.config.sections import CacheLatents, Evaluate, PrepareData, Register, TrainEvaluator, TrainUNet
 from darkroom.config.text_encoder import SetupTextEncoder
 from darkroom.config.yaml_file import parse
@@ -27,6 +27,7 @@ __all__ = ["PARAMS_FILE", "Params", "load", "problems", "read"]
 PARAMS_FILE = Path("params.yaml")
 # Every class made of ABCMeta has a method of this name, which pydantic warns of, and would take for a default.
 warnings.filterwarnings("ignore", 'Field name "register" in "Params" shadows', UserWarning)
+CONDITIONS: dict[str, ConditionKind] = {"clip": "text", "pretrained": "text", "class": "class", "none": "none"}
 DEFAULT_RECIPE = Path("recipes/scenes.yaml")
 
 
@@ -72,7 +73,7 @@ class Params(Section):
                     f"train_vae.adversarial.n_layers = {vae.adversarial.n_layers} leaves no patch of {size} pixels; "
                     "lower it"
                 )
-        self.train_unet.unet.check_side(size // factor)
+        self.train_unet.check_side(size // factor)
         return self
 
     @model_validator(mode="after")
@@ -87,17 +88,23 @@ class Params(Section):
                 f"cache_latents.scaling = 'imported', but train_vae.kind = {vae.kind!r} brings no factor; use measured"
             )
         trained = self.train_unet
-        trained.unet.check_mode(conditions)
+        try:
+            trained.unet.check_condition(CONDITIONS[conditions])
+        except ValueError as error:
+            raise ValueError(
+                f"train_unet.unet.{error}, as setup_text_encoder.kind = {conditions!r} makes; "
+                "use another one, or another network"
+            ) from None
         if trained.horizontal_flip and not isinstance(vae, IdentityVAE):
             raise ValueError(
                 f"train_unet.horizontal_flip = true needs train_vae.kind = 'identity', not {vae.kind!r}: "
                 "a picture's latents, mirrored, are not those of the mirrored picture; use cache_latents.mirror"
             )
         times = trained.process.num_train_timesteps if trained.process.kind == "vp" else 0
-        if trained.unet.kind == "layer_norm_unet" and times > TABLE_ROWS:
+        if trained.unet.times is not None and times > trained.unet.times:
             raise ValueError(
-                f"train_unet.process.num_train_timesteps = {times} is above the {TABLE_ROWS} times that "
-                "train_unet.unet.kind = 'layer_norm_unet' knows; lower it"
+                f"train_unet.process.num_train_timesteps = {times} is above the {trained.unet.times} times that "
+                f"train_unet.unet.kind = {trained.unet.kind!r} knows; lower it"
             )
         for section, sampling in (("train_unet", trained.sampling), ("evaluate", self.evaluate.sampling)):
             check_sampling(section, sampling, trained.process, trained.objective.prediction_type)

@@ -18,11 +18,11 @@ from darkroom.config.base import (
     at_most,
     within_project,
 )
+from darkroom.config.denoisers import Denoiser
 from darkroom.config.diffusion import ObjectiveConfig, ProcessConfig, check_objective
-from darkroom.config.networks import UNet
+from darkroom.config.networks import ConvTowerConfig, TrainedTextConfig
 from darkroom.config.sampling import Sampling
 from darkroom.config.sources import SOURCES, Source
-from darkroom.config.text_encoder import ImageTower, TextEncoder
 from darkroom.config.training import Training
 
 
@@ -121,7 +121,7 @@ class TrainUNet(Training):
     accumulation: Annotated[int, Field(ge=1, le=4096)]
     """Micro-batches whose gradients make one step: less memory, and the same step up to rounding."""
 
-    unet: UNet
+    unet: Denoiser
     """The network."""
 
     process: ProcessConfig
@@ -158,14 +158,26 @@ class TrainUNet(Training):
         check_objective(self.process, self.objective)
         return self
 
+    def check_side(self, side: int) -> None:
+        """Refuse latents of a side that the network does not take.
+
+        Raises:
+            ValueError: the key and the remedy.
+        """
+        try:
+            self.unet.check_side(side)
+        except ValueError as error:
+            remedy = "give another prepare_data.image_size"
+            raise ValueError(f"train_unet.unet.{error}, the latents' side; {remedy}") from None
+
 
 class TrainEvaluator(Training):
     """The judges: two networks, each trained on one half of the real pictures."""
 
-    image: ImageTower
+    image: ConvTowerConfig
     """Shape of a judge's image tower."""
 
-    text: TextEncoder
+    text: TrainedTextConfig
     """Shape of a judge's text tower, where the data have captions and no labels."""
 
 

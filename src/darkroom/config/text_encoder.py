@@ -4,52 +4,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from darkroom.config.base import CHANNELS_PER_GROUP, Channels, Count, Section, divides, within_project
+from darkroom.config.base import Count, Section, divides, within_project
+from darkroom.config.networks import ConvTowerConfig, TrainedTextConfig
 from darkroom.config.training import Training
 
 NullCondition = Literal["empty_prompt", "zeros"]
-
-
-class TextEncoder(Section):
-    """The shape of CLIP's text transformer (Radford et al. 2021, arXiv:2103.00020) and of its tokenizer."""
-
-    vocab_size: Annotated[int, Field(ge=514, le=1_000_000)]
-    """Tokens that byte-pair encoding may learn from the training captions, 514 that are always there included."""
-
-    max_length: Annotated[int, Field(ge=4, le=1024)]
-    """Tokens of a prompt, start and end included; longer ones are cut."""
-
-    hidden_size: Channels
-    """Width of a token, a multiple of num_attention_heads."""
-
-    num_hidden_layers: Annotated[int, Field(ge=1, le=64)]
-    """Transformer blocks."""
-
-    num_attention_heads: Annotated[int, Field(ge=1, le=128)]
-    """Of each block."""
-
-    intermediate_size: Count
-    """Width within a block's MLP."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        divides("hidden_size", self.hidden_size, self.num_attention_heads, "num_attention_heads")
-        return self
-
-
-class ImageTower(Section):
-    """The convolutional tower by whose pictures a text encoder or a judge learns."""
-
-    width: Channels
-    """Channels of the first layer, a multiple of 16; 2 and 4 times as many after it."""
-
-    depth: Annotated[int, Field(ge=1, le=6)]
-    """Residual blocks at each resolution."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        divides("width", self.width, CHANNELS_PER_GROUP, "the channels per group of its norms")
-        return self
 
 
 class HardNegativesConfig(Section):
@@ -86,10 +45,10 @@ class TrainedTextEncoder(Training):
     null_condition: NullCondition
     """What the U-Net is given where nothing is asked, for guidance: the empty prompt's embedding, or zeros."""
 
-    text: TextEncoder
+    text: TrainedTextConfig
     """Shape of the text encoder."""
 
-    image: ImageTower
+    image: ConvTowerConfig
     """Shape of the image tower, which training alone needs."""
 
     hard_negatives: HardNegativesConfig | None

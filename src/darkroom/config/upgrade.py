@@ -201,6 +201,21 @@ def give_text_encoders_a_kind(values: Values) -> None:
         section |= _path(before, "setup_text_encoder") | {"null_condition": before["null_condition"]}
 
 
+def give_networks_their_own_keys(values: Values) -> None:
+    """train_unet.unet counts heads and transformer blocks for each level, under num_attention_heads and
+    transformer_layers_per_block, and states use_linear_projection; text encoders state hidden_act."""
+    unet = _section(values, "train_unet.unet")
+    if "attention_head_dim" in unet:
+        levels = len(unet["block_out_channels"])
+        unet["transformer_layers_per_block"] = [unet["transformer_layers_per_block"]] * levels
+        heads = {"num_attention_heads": [unet["attention_head_dim"]] * levels, "use_linear_projection": False}
+        _in_place_of(unet, "attention_head_dim", heads)
+    for name in ("setup_text_encoder.text", "train_evaluator.text"):
+        text = _section(values, name)
+        if text and "hidden_act" not in text:
+            text["hidden_act"] = "quick_gelu"
+
+
 def _path(section: Values, name: str) -> Values:
     if not section["pretrained_path"]:
         raise DarkroomError(f"{name}.mode = 'pretrained' has no pretrained_path; give the imported network's folder")
@@ -227,4 +242,5 @@ STEPS: tuple[Step, ...] = (
     give_autoencoders_a_kind,
     give_text_encoders_a_kind,
     give_diffusion_its_kinds,
+    give_networks_their_own_keys,
 )

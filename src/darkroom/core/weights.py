@@ -16,7 +16,6 @@ from darkroom.core.artifact import (
     REPRO,
     atomic_path,
     load_tensors,
-    read_json,
     save_tensors,
     write_json,
 )
@@ -98,7 +97,7 @@ def write_network(
 
     Args:
         weights: file name of the weights.
-        config: what config.json says; `network` in it must rebuild the network.
+        config: what config.json states: the network's spec, and more.
         origin: what provenance.json says, see core.artifact.provenance.
     """
     with atomic_path(folder) as beside:
@@ -125,10 +124,3 @@ def load_weights(network: Network, file: Path, device: torch.device, prefix: str
     except RuntimeError as error:
         raise DarkroomError(f"{file}: does not fit its config.json: {' '.join(str(error).split())[:300]}") from None
     return network.to(device).eval().requires_grad_(False)
-
-
-def read_network(
-    folder: Path, weights: str, build: Callable[[dict[str, Any]], Network], device: torch.device
-) -> Network:
-    """The network of a folder written by `write_network`; `build` makes it from the `network` part of config.json."""
-    return load_weights(build(read_json(folder / CONFIG)["network"]), folder / weights, device)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from darkroom.config.networks import TokenSizes
 from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import JSON_BYTES, LIST_BYTES, NUMBER, TOKENS
@@ -136,6 +137,12 @@ class CLIPTokenizer:
         write_json(folder / TOKENIZER_CONFIG, config)
         write_json(folder / "special_tokens_map.json", special)
         self._tokenizer.save(str(folder / WHOLE))
+
+    @property
+    def sizes(self) -> TokenSizes:
+        """Its special tokens; it fills texts up with their end."""
+        end = self.eos_token_id
+        return TokenSizes(bos_token_id=self.bos_token_id, eos_token_id=end, pad_token_id=end)
 
     def __call__(self, texts: Sequence[str]) -> "Tensor":
         """Token ids (N, max_length) int64: start, text, end, then more ends. Longer texts are cut, their end kept."""

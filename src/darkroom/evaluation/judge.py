@@ -9,11 +9,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from darkroom.core.artifact import CONFIG, read_json
+from darkroom.config.networks import ClassifierSpec, NetworkSpec, SelfSupervisedSpec, TowersSpec
+from darkroom.core.artifact import CONFIG, REPRO, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import generator
 from darkroom.core.tensors import batches, to_float
-from darkroom.core.weights import WEIGHTS, read_network
+from darkroom.core.weights import WEIGHTS, load_weights
 from darkroom.data.conditioning import distinct
 from darkroom.data.head import Head
 from darkroom.data.tokenizer import CLIPTokenizer
@@ -30,22 +31,19 @@ from darkroom.nn.judge.classifier import (
     JUDGES,
     ROTATIONS,
     Classifier,
-    ClassifierConfig,
     SelfSupervised,
     rotated,
 )
-from darkroom.nn.judge.conv_tower import ConvTowerConfig
 from darkroom.nn.judge.towers import Towers
-from darkroom.nn.text.clip import CLIPTextConfig
 
 BATCH = 250
 CANDIDATES = 100  # captions among which a picture's own is to be found
 
 JudgeNetwork = Classifier | Towers | SelfSupervised
-BUILD: dict[str, Callable[[dict[str, Any]], JudgeNetwork]] = {
-    "classifier": lambda c: Classifier(ClassifierConfig(**c)),
-    "towers": lambda c: Towers(ConvTowerConfig(**c["image"]), CLIPTextConfig(**c["text"])),
-    "selfsupervised": lambda c: SelfSupervised(ConvTowerConfig(**c)),
+NETWORKS: dict[str, tuple[type[NetworkSpec[Any, Any]], Callable[[Any, Any], JudgeNetwork]]] = {
+    "classifier": (ClassifierSpec, Classifier),
+    "towers": (TowersSpec, Towers),
+    "selfsupervised": (SelfSupervisedSpec, SelfSupervised),
 }
 
 
@@ -168,13 +166,12 @@ def read_judges(folder: Path, device: torch.device) -> tuple[Judge, ...]:
     """
     config = read_json(folder / CONFIG)
     kind = config["kind"]
-    if kind not in BUILD:
+    if kind not in NETWORKS:
         raise DarkroomError(f"{folder / CONFIG}: kind {kind!r} is unknown; rerun train_evaluator")
-
-    def build(network: dict[str, Any]) -> nn.ModuleDict:
-        return nn.ModuleDict({name: BUILD[kind](network) for name in JUDGES})
-
-    networks = read_network(folder, WEIGHTS, build, device)
+    spec_class, network = NETWORKS[kind]
+    spec = spec_class.read(config, str(folder / CONFIG), REPRO)
+    networks = nn.ModuleDict({name: network(spec.network, spec.sizes) for name in JUDGES})
+    load_weights(networks, folder / WEIGHTS, device)
     tokenizer = CLIPTokenizer.read(folder / "tokenizer") if kind == "towers" else None
     heads = tuple(Head(head["name"], tuple(head["classes"])) for head in config["heads"])
     return tuple(

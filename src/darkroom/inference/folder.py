@@ -13,14 +13,17 @@ from typing import Any, Literal
 import torch
 
 from darkroom.config.base import Precision
-from darkroom.config.choices import NetworkKind, PredictionType
+from darkroom.config.choices import PredictionType
+from darkroom.config.denoisers import DENOISERS, DenoiserSpec, UNet2DConditionConfig, UNetSpec
 from darkroom.config.diffusion import ProcessConfig
+from darkroom.config.networks import AutoencoderSpec, IdentityConfig, TextSpec, read_section
 from darkroom.config.sampling import Sampling
 from darkroom.core.artifact import (
     CONFIG,
     COPY,
     PIPELINE,
     PROVENANCE,
+    REPRO,
     atomic_path,
     model_hash,
     read_json,
@@ -51,21 +54,18 @@ from darkroom.interop.diffusers import (
 from darkroom.interop.model import Model
 from darkroom.interop.process import checked_process
 from darkroom.interop.scheduler import inexpressible, obstacle, scheduler_config
-from darkroom.nn.autoencoder.vae import AutoencoderKLConfig
-from darkroom.nn.denoiser.kinds import DenoiserConfig, build, from_json, kind_of, to_json
-from darkroom.nn.denoiser.unet import UNetConfig
-from darkroom.nn.text.clip import CLIPTextConfig
+from darkroom.nn.denoiser.base import build
 
 CHANNELS = (1, 3)  # that pictures have
 FORMAT = 3  # 3: schedule and sampler with their own keys
-DIFFUSERS_KIND: NetworkKind = "unet_2d_condition"  # of denoisers, the one that diffusers has
+DIFFUSERS_KIND = "unet_2d_condition"  # of denoisers, the one that diffusers has
 
 
 @dataclass(frozen=True)
 class PipelineInfo:
     """What pipeline.json says.
 
-    image_size: pixels of a side. network: the denoiser's kind, see nn.kinds.
+    image_size: pixels of a side. network: the denoiser's kind, see config.denoisers.
     autoencoder: "kl", or "identity" where latents are the pictures (no vae folder), whose black and white are then
         identity_range; None with a VAE.
     scaling_factor, scaling: see LatentsInfo.
@@ -74,7 +74,7 @@ class PipelineInfo:
 
     channels: int
     image_size: int
-    network: NetworkKind
+    network: str
     autoencoder: Literal["kl", "identity"]
     identity_range: tuple[float, float] | None
     process: ProcessConfig
@@ -122,6 +122,9 @@ class PipelineInfo:
                 f"{self.scaling_factor}: give a side from 1 on, 1 or 3 channels and a factor above 0; {COPY}"
             )
         PIXELS.check(f"{path}: image.size = {counted(self.image_size)}: its square", self.image_size**2, COPY)
+        if self.network not in DENOISERS.classes:
+            known = ", ".join(DENOISERS.classes)
+            raise DarkroomError(f"{path}: network = {printable(repr(self.network))} is not one of {known}; {COPY}")
         if (self.autoencoder == "identity") != (self.identity_range is not None):
             raise DarkroomError(
                 f"{path}: autoencoder = {self.autoencoder!r} does not go with identity_range = {self.identity_range}; "
@@ -132,14 +135,16 @@ class PipelineInfo:
     def of(cls, model: Model) -> "PipelineInfo":
         """The description of a model of another tool."""
         return cls(
-            channels=model.vae.out_channels,
+            channels=model.vae.sizes.in_channels,
             image_size=model.image_size,
             network=DIFFUSERS_KIND,
             autoencoder="kl",
             identity_range=None,
             process=model.process,
             prediction_type=model.prediction_type,
-            condition=ConditioningInfo("text", "empty_prompt", model.tokenizer.max_length, model.text.hidden_size, []),
+            condition=ConditioningInfo(
+                "text", "empty_prompt", model.tokenizer.max_length, model.text.network.hidden_size, []
+            ),
             scaling_factor=model.scaling_factor,
             scaling="imported",
             sampling=model.sampling,
@@ -207,13 +212,16 @@ def assemble(
     unet, vae, text_encoder = (
         read_json(folder / CONFIG) for folder in (trained.unet, trained.vae, trained.text_encoder)
     )
-    denoiser = from_json(unet["network"], trained.unet / CONFIG)
+    denoiser = DenoiserSpec.read(unet, str(trained.unet / CONFIG), REPRO)
+    ends = None
+    if vae["kind"] == "identity":
+        ends = read_section(IdentityConfig, vae["network"], str(trained.vae / CONFIG), REPRO).range
     info = PipelineInfo(
         channels=trained.channels,
         image_size=trained.image_size,
-        network=kind_of(denoiser),
+        network=denoiser.network.kind,
         autoencoder=vae["kind"],
-        identity_range=_range(vae["identity_range"]),
+        identity_range=None if ends is None else (ends[0], ends[1]),
         process=checked_process(unet["process"], f"{trained.unet / CONFIG}: process", "train it again"),
         prediction_type=unet["prediction_type"],
         condition=ConditioningInfo(**unet["condition"]),
@@ -226,12 +234,12 @@ def assemble(
         folder.mkdir()
         _write_denoiser(folder / UNET, denoiser, trained.unet)
         if info.autoencoder == "kl":
-            kl = AutoencoderKLConfig(**vae["network"])
+            kl = AutoencoderSpec.read(vae, str(trained.vae / CONFIG), REPRO)
             config = vae_config(kl, info.image_size, info.scaling_factor)
             weights = folder_weights(kl, trained.vae, DIFFUSERS_WEIGHTS)
             write_network(folder / VAE, DIFFUSERS_WEIGHTS, config, weights)
         if info.condition.of_text:
-            text = CLIPTextConfig(**text_encoder["network"])
+            text = TextSpec.read(text_encoder, str(trained.text_encoder / CONFIG), REPRO)
             weights = folder_weights(text, trained.text_encoder, WEIGHTS)
             write_network(folder / TEXT_ENCODER, WEIGHTS, text_config(text), weights, prefix=TEXT_PREFIX)
             shutil.copytree(trained.text_encoder / TOKENIZER, folder / TOKENIZER)
@@ -244,22 +252,15 @@ def assemble(
     return info
 
 
-def _range(ends: list[float] | None) -> tuple[float, float] | None:
-    if ends is None:
-        return None
-    black, white = ends
-    return float(black), float(white)
-
-
-def _write_denoiser(folder: Path, config: DenoiserConfig, artifact: Path) -> None:
-    if isinstance(config, UNetConfig):
-        weights = folder_weights(config, artifact, DIFFUSERS_WEIGHTS)
-        write_network(folder, DIFFUSERS_WEIGHTS, unet_config(config), weights)
+def _write_denoiser(folder: Path, spec: DenoiserSpec, artifact: Path) -> None:
+    if isinstance(spec.network, UNet2DConditionConfig):
+        unet = UNetSpec(network=spec.network, sizes=spec.sizes)
+        write_network(folder, DIFFUSERS_WEIGHTS, unet_config(unet), folder_weights(unet, artifact, DIFFUSERS_WEIGHTS))
         return
-    network = load_weights(build(config), artifact / DIFFUSERS_WEIGHTS, torch.device("cpu"))
+    network = load_weights(build(spec.network, spec.sizes), artifact / DIFFUSERS_WEIGHTS, torch.device("cpu"))
     folder.mkdir()
     save_tensors(folder / DIFFUSERS_WEIGHTS, network.state_dict())
-    write_json(folder / CONFIG, to_json(config))
+    write_json(folder / CONFIG, spec.model_dump())
 
 
 def write_imported(model: Model, source: Path, destination: Path) -> PipelineInfo:

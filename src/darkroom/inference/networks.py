@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from darkroom.config.base import Precision
+from darkroom.config.denoisers import DenoiserSpec
+from darkroom.config.networks import IdentityConfig
 from darkroom.core.artifact import CONFIG, COPY, PIPELINE, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import JSON_BYTES
@@ -17,7 +19,7 @@ from darkroom.diffusion.denoiser import Condition
 from darkroom.inference.captured import CapturedNetwork
 from darkroom.inference.folder import DIFFUSERS_KIND, PipelineInfo
 from darkroom.inference.options import OnEvaluation
-from darkroom.inference.packed_unet import FrozenUNet
+from darkroom.inference.packed_unet import PackedUNet
 from darkroom.interop.checkpoint import check_keys, open_checkpoint
 from darkroom.interop.contents import INDEX
 from darkroom.interop.diffusers import TEXT_ENCODER, TOKENIZER, UNET, VAE, read_text_encoder, read_unet, read_vae
@@ -26,10 +28,8 @@ from darkroom.interop.source import read_model
 from darkroom.nn.autoencoder.identity import Autoencoder, IdentityAutoencoder
 from darkroom.nn.autoencoder.packed_vae import quick
 from darkroom.nn.denoiser.base import DenoisingNetwork, Prepared
-from darkroom.nn.denoiser.kinds import KIND, from_json, kind_of
-from darkroom.nn.denoiser.kinds import build as build_denoiser
-from darkroom.nn.denoiser.score_unet import ScoreUNetConfig
-from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
+from darkroom.nn.denoiser.base import build as build_denoiser
+from darkroom.nn.denoiser.unet import UNet2DConditionModel
 from darkroom.nn.text.clip import CLIPTextModel
 
 
@@ -98,7 +98,7 @@ def read_networks(
     info = PipelineInfo.read(path)
     vae: Autoencoder
     if info.identity_range is not None:
-        vae = IdentityAutoencoder(*info.identity_range)
+        vae = IdentityAutoencoder(IdentityConfig(range=list(info.identity_range)))
     else:
         vae, _ = read_vae(path / VAE, device)
     text = None
@@ -111,7 +111,7 @@ def read_networks(
 
 
 def _for_drawing(unet: UNet2DConditionModel, device: torch.device) -> DenoisingNetwork:
-    return FrozenUNet(unet) if device.type in ("cpu", "cuda") else unet.stored()
+    return PackedUNet(unet) if device.type in ("cpu", "cuda") else unet.stored()
 
 
 def halved(network: DenoisingNetwork) -> DenoisingNetwork:
@@ -125,13 +125,14 @@ def halved(network: DenoisingNetwork) -> DenoisingNetwork:
 def _read_denoiser(folder: Path, info: PipelineInfo, device: torch.device, precision: Precision) -> DenoisingNetwork:
     if info.network == DIFFUSERS_KIND:
         return _for_drawing(read_unet(folder, device, precision), device)
-    config = from_json(read_json(folder / CONFIG, COPY, JSON_BYTES), folder / CONFIG)
-    if kind_of(config) != info.network:
-        raise DarkroomError(f"{folder / CONFIG}: {KIND} = {kind_of(config)!r}, but {PIPELINE} says {info.network!r}")
+    spec = DenoiserSpec.read(read_json(folder / CONFIG, COPY, JSON_BYTES), str(folder / CONFIG), COPY)
+    config, sizes = spec.network, spec.sizes
+    if config.kind != info.network:
+        raise DarkroomError(f"{folder / CONFIG}: kind = {config.kind!r}, but {PIPELINE} says {info.network!r}")
     file = open_checkpoint(folder / DIFFUSERS_WEIGHTS)
-    wanted = outline(lambda: build_denoiser(config), folder / CONFIG, remedy=COPY).state_dict()
+    wanted = outline(lambda: build_denoiser(config, sizes), folder / CONFIG, remedy=COPY).state_dict()
     check_keys(file.path, {key: tuple(value.shape) for key, value in wanted.items()}, file.shapes)
-    network = load_weights(build_denoiser(config), file.path, device, remedy=COPY).stored()
+    network = load_weights(build_denoiser(config, sizes), file.path, device, remedy=COPY).stored()
     return halved(network) if device.type == "cuda" and precision == "bf16" else network
 
 
@@ -142,30 +143,24 @@ def _check_compatible(path: Path, networks: Networks) -> None:
         DarkroomError: names the pipeline, both networks and both values.
     """
     info, unet, vae, text = networks
-    latents, pictures = unet.config.in_channels, info.channels
+    latents, pictures = unet.sizes.in_channels, info.channels
     pairs: list[tuple[str, int | None, str, int | None]]
     if isinstance(vae, IdentityAutoencoder):
         pairs = [("unet: in_channels", latents, f"{PIPELINE}: image.channels", pictures)]
     else:
         pairs = [
             ("unet: in_channels", latents, "vae: latent_channels", vae.config.latent_channels),
-            ("vae: in_channels", vae.config.in_channels, f"{PIPELINE}: image.channels", pictures),
-            ("vae: out_channels", vae.config.out_channels, f"{PIPELINE}: image.channels", pictures),
+            ("vae: in_channels", vae.sizes.in_channels, f"{PIPELINE}: image.channels", pictures),
         ]
     classes = len(info.condition.classes) if info.condition.of_classes else None
-    if isinstance(unet.config, UNetConfig):
-        config, width = unet.config, text[1].config.hidden_size if text else None
-        with_null, what = None if classes is None else classes + 1, f"{PIPELINE}: condition.classes, with none,"
-        pairs += [
-            ("unet: out_channels", config.out_channels, "in_channels", latents),
-            ("unet: num_class_embeds", config.num_class_embeds, what, with_null),
-            ("unet: cross_attention_dim", config.cross_attention_dim, "text_encoder: hidden_size", width),
-        ]
-    if isinstance(unet.config, ScoreUNetConfig):
-        pairs.append(("unet: num_classes", unet.config.num_classes, f"{PIPELINE}: condition.classes", classes))
+    width = None if text is None else text[1].config.hidden_size
+    pairs += [
+        ("unet: classes", unet.sizes.num_classes, f"{PIPELINE}: condition.classes", classes),
+        ("unet: cross_attention_dim", unet.sizes.cross_attention_dim, "text_encoder: hidden_size", width),
+    ]
     if text is not None:
         words, encoder = text[0], text[1].config
-        length, most = words.max_length, encoder.max_position_embeddings
+        length, most = words.max_length, encoder.max_length
         pairs.append(("tokenizer: model_max_length", max(length, most), "text_encoder: max_position_embeddings", most))
         known = max(encoder.vocab_size, 1 + max(words.vocab.values()))
         pairs.append(("tokenizer: its largest id + 1", known, "text_encoder: vocab_size", encoder.vocab_size))

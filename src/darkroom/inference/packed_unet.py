@@ -2,7 +2,7 @@
 
 Queries, keys and values are one product, and so are the two halves of a gated layer. A batch has one time, which on
 CPUs is embedded once; what it adds to a ResNet block is part of the bias of the block's convolution, and on CUDA of the
-norm behind it. For the rest see `frozen_layers`.
+norm behind it. For the rest see `nn.layers.packed`.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darkroom.nn.denoiser.base import Context, DenoisingNetwork
-from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
+from darkroom.nn.denoiser.unet import UNet2DConditionModel
 from darkroom.nn.layers.attention import (
     GEGLU,
     Attention,
@@ -32,7 +32,7 @@ TimedLayer = Callable[[Tensor, Tensor, Iterator[KeysValues | None]], Tensor]  # 
 Level = tuple[list[TimedLayer], list[Layer]]  # its layers, and what halves or doubles the sides behind them
 
 
-class FrozenUNet(DenoisingNetwork):
+class PackedUNet(DenoisingNetwork):
     """A UNet2DConditionModel that is no longer trained.
 
     It agrees with the network it is made of up to rounding, and takes that network's weights over one by one: none is
@@ -42,15 +42,12 @@ class FrozenUNet(DenoisingNetwork):
         unet: its convolutions and linear layers in float32, or in bfloat16, in which this then computes.
     """
 
-    config: UNetConfig
-
     def __init__(self, unet: UNet2DConditionModel) -> None:
-        super().__init__()
-        self.config = unet.config
+        super().__init__(unet.config, unet.sizes)
         self._unet = unet  # keeps what is not replaced: embeddings of time and class, keys and values of the context
         self._layers = Layers(unet.conv_in.weight.device, unet.conv_in.weight.dtype)
         self._projections: list[tuple[Tensor, Tensor]] = []  # of the time to each ResNet block
-        side = self.config.sample_size or UNetConfig.sample_size or 1  # kernels are laid out for it, and serve others
+        side = self.sizes.sample_size  # kernels are laid out for it, and serve others
         self._conv_in = self._layers.conv(unet.conv_in, side)
         self._down: list[Level] = []
         for block in unet.down_blocks:
@@ -68,11 +65,6 @@ class FrozenUNet(DenoisingNetwork):
         weights, biases = zip(*self._projections, strict=True)
         self._project = linear(torch.cat(weights), torch.cat(biases))
         self._projections = []
-
-    @property
-    def multiple(self) -> int:
-        """See UNet2DConditionModel."""
-        return self._unet.multiple
 
     def prepare_context(self, encoder_hidden_states: Tensor) -> Context:
         """See UNet2DConditionModel."""

@@ -237,7 +237,7 @@ class Pipeline:
         """The noise (N, c, h, w) that pictures of these seeds begin with, for pictures of at least this size."""
         sides = (self.info.image_size if side is None else side for side in (height, width))
         h, w = (-(-side // self.multiple) * self.multiple // self.vae.downscale for side in sides)
-        return sent(randn_each((self.unet.config.in_channels, h, w), list(seeds), "latents"), self.device)
+        return sent(randn_each((self.unet.sizes.in_channels, h, w), list(seeds), "latents"), self.device)
 
     @cached_property
     def _drawing(self) -> Drawing:

@@ -25,7 +25,7 @@ from darkroom.interop.configs import (
 from darkroom.interop.contents import INDEX, account, check_classes
 from darkroom.interop.contents import WEIGHTS as WEIGHT_FILE
 from darkroom.interop.defaults import Defaults
-from darkroom.interop.model import Config, Dtype, Model, Weights, build, build_vae, converted, weights_of
+from darkroom.interop.model import Dtype, Model, Spec, Weights, build, build_vae, converted, weights_of
 from darkroom.interop.names import modern
 from darkroom.interop.scheduler import SCHEDULER, SCHEDULER_CONFIG, read_drawing, scheduler_config
 from darkroom.interop.tokenizer import read_tokenizer
@@ -61,10 +61,8 @@ def read_folder(folder: Path, tokenizer: Path | None = None) -> Model:
     unet = read_unet_config(folder / UNET)
     vae, scaling_factor = read_vae_config(folder / VAE)
     text = read_text_config(folder / TEXT_ENCODER, words.bos_token_id, words.eos_token_id)
-    if unet.cross_attention_dim is None:
+    if unet.sizes.cross_attention_dim is None:
         raise DarkroomError(f"{folder / UNET / CONFIG}: cross_attention_dim: a model without text is not read")
-    if unet.sample_size is None:
-        raise DarkroomError(f"{folder / UNET / CONFIG}: lacks sample_size, the side of the latents; add it")
     process, prediction_type, drawn = read_drawing(folder)
     check_classes(folder / INDEX, folder / SCHEDULER / SCHEDULER_CONFIG)
     return Model(
@@ -84,8 +82,8 @@ def read_folder(folder: Path, tokenizer: Path | None = None) -> Model:
     )
 
 
-def folder_weights(config: Config, folder: Path, name: str) -> Weights:
-    """The weights in `folder`, checked against the configuration; the fp16 file where there is no other."""
+def folder_weights(spec: Spec, folder: Path, name: str) -> Weights:
+    """The weights in `folder`, checked against the spec; the fp16 file where there is no other."""
     check_inside(folder)
     file = folder / name
     half = file.with_suffix(f"{HALF}{file.suffix}")
@@ -104,26 +102,26 @@ def folder_weights(config: Config, folder: Path, name: str) -> Weights:
         if modern(key) in keys:
             raise DarkroomError(f"{file}: {key} and {keys[modern(key)]} are the same weight; give it once")
         keys[modern(key)] = key
-    return weights_of(config, checkpoint, keys, found)
+    return weights_of(spec, checkpoint, keys, found)
 
 
 def read_unet(folder: Path, device: torch.device, precision: Precision) -> UNet2DConditionModel:
     """A diffusers UNet2DConditionModel, frozen, on `device`; precision: see `build`."""
-    config = read_unet_config(folder)
-    network: UNet2DConditionModel = build(config, folder_weights(config, folder, DIFFUSERS_WEIGHTS), device, precision)
+    spec = read_unet_config(folder)
+    network: UNet2DConditionModel = build(spec, folder_weights(spec, folder, DIFFUSERS_WEIGHTS), device, precision)
     return network
 
 
 def read_vae(folder: Path, device: torch.device) -> tuple[AutoencoderKL, float]:
     """A diffusers AutoencoderKL, frozen, on `device`, and its scaling factor; see `build_vae`."""
-    config, scaling_factor = read_vae_config(folder)
-    return build_vae(config, folder_weights(config, folder, DIFFUSERS_WEIGHTS), device), scaling_factor
+    spec, scaling_factor = read_vae_config(folder)
+    return build_vae(spec, folder_weights(spec, folder, DIFFUSERS_WEIGHTS), device), scaling_factor
 
 
 def read_text_encoder(folder: Path, tokenizer: CLIPTokenizer, device: torch.device) -> CLIPTextModel:
     """A transformers CLIPTextModel, frozen, on `device`."""
-    config = read_text_config(folder, tokenizer.bos_token_id, tokenizer.eos_token_id)
-    network: CLIPTextModel = build(config, folder_weights(config, folder, WEIGHTS), device)
+    spec = read_text_config(folder, tokenizer.bos_token_id, tokenizer.eos_token_id)
+    network: CLIPTextModel = build(spec, folder_weights(spec, folder, WEIGHTS), device)
     return network
 
 

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from darkroom.config.base import Precision
 from darkroom.config.choices import PredictionType
+from darkroom.config.denoisers import UNetSpec
 from darkroom.config.diffusion import ProcessConfig
+from darkroom.config.networks import AutoencoderSpec, TextSpec
 from darkroom.config.sampling import Sampling
 from darkroom.core.artifact import FETCH
 from darkroom.core.device import channels_last
@@ -20,17 +22,17 @@ from darkroom.core.tensors import check_finite
 from darkroom.core.weights import outline
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.interop.checkpoint import Checkpoint, check_keys
-from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
-from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
-from darkroom.nn.text.clip import CLIPTextConfig, CLIPTextModel
+from darkroom.nn.autoencoder.vae import AutoencoderKL
+from darkroom.nn.denoiser.unet import UNet2DConditionModel
+from darkroom.nn.text.clip import CLIPTextModel
 
 Dtype = Literal["fp32", "fp16", "bf16"]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-Config = UNetConfig | AutoencoderKLConfig | CLIPTextConfig
-NETWORKS: dict[type, Callable[[Any], nn.Module]] = {
-    UNetConfig: UNet2DConditionModel,
-    AutoencoderKLConfig: AutoencoderKL,
-    CLIPTextConfig: CLIPTextModel,
+Spec = UNetSpec | AutoencoderSpec | TextSpec
+NETWORKS: dict[type, Callable[..., nn.Module]] = {
+    UNetSpec: UNet2DConditionModel,
+    AutoencoderSpec: AutoencoderKL,
+    TextSpec: CLIPTextModel,
 }
 OF_NETWORKS = (NETWORK_TENSORS, NETWORK_WEIGHTS)
 # A network with more than so many times what a file holds, and these, is not that file's: others are told by the keys.
@@ -61,9 +63,9 @@ class Model:
     aside: what its folder holds besides and why it is not read, a phrase each.
     """
 
-    unet: UNetConfig
-    vae: AutoencoderKLConfig
-    text: CLIPTextConfig
+    unet: UNetSpec
+    vae: AutoencoderSpec
+    text: TextSpec
     unet_weights: Weights
     vae_weights: Weights
     text_weights: Weights
@@ -76,47 +78,43 @@ class Model:
     aside: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.text.hidden_size != self.unet.cross_attention_dim:
+        unet, text, latent_channels = self.unet.sizes, self.text.network, self.vae.network.latent_channels
+        if text.hidden_size != unet.cross_attention_dim:
             raise DarkroomError(
-                f"{self.unet_weights.file.path}: cross_attention_dim = {self.unet.cross_attention_dim}, but the text "
-                f"encoder's hidden_size = {self.text.hidden_size}; they do not belong together"
+                f"{self.unet_weights.file.path}: cross_attention_dim = {unet.cross_attention_dim}, but the text "
+                f"encoder's hidden_size = {text.hidden_size}; they do not belong together"
             )
-        if (most := max(self.tokenizer.vocab.values())) >= self.text.vocab_size:
+        if (most := max(self.tokenizer.vocab.values())) >= text.vocab_size:
             raise DarkroomError(
-                f"{self.text_weights.file.path}: the text encoder knows {self.text.vocab_size} tokens, the tokenizer "
+                f"{self.text_weights.file.path}: the text encoder knows {text.vocab_size} tokens, the tokenizer "
                 f"{most + 1}; give its own"
             )
-        if self.vae.latent_channels != self.unet.in_channels:
+        if latent_channels != unet.in_channels:
             raise DarkroomError(
-                f"{self.unet_weights.file.path}: in_channels = {self.unet.in_channels}, but the autoencoder's "
-                f"latent_channels = {self.vae.latent_channels}; only text to image models are read, no inpainting ones"
-            )
-        if self.unet.out_channels != self.unet.in_channels:
-            raise DarkroomError(
-                f"{self.unet_weights.file.path}: out_channels = {self.unet.out_channels}, but in_channels = "
-                f"{self.unet.in_channels}; networks that predict a variance too are not read"
+                f"{self.unet_weights.file.path}: in_channels = {unet.in_channels}, but the autoencoder's "
+                f"latent_channels = {latent_channels}; only text to image models are read, no inpainting ones"
             )
         PIXELS.check(f"{self.unet_weights.file.path}: image_size^2, of sample_size", self.image_size**2, FETCH)
-        self.tokenizer.max_length = min(self.tokenizer.max_length, self.text.max_position_embeddings)
+        self.tokenizer.max_length = min(self.tokenizer.max_length, text.max_length)
 
     @property
-    def parts(self) -> tuple[Weights, Weights, Weights]:
+    def weights(self) -> tuple[Weights, Weights, Weights]:
         """The weights of the U-Net, the autoencoder and the text encoder."""
         return self.unet_weights, self.vae_weights, self.text_weights
 
     @property
     def image_size(self) -> int:
         """Pixels of a side of the pictures that the model is made for."""
-        assert self.unet.sample_size is not None
-        return int(self.unet.sample_size * 2 ** (len(self.vae.block_out_channels) - 1))
+        return self.unet.sizes.sample_size * self.vae.network.downscale
 
 
-def _unmade(config: Config, place: Path, tensors: int | None = None, weights: int | None = None) -> nn.Module:
+def _unmade(spec: Spec, path: Path, tensors: int | None = None, weights: int | None = None) -> nn.Module:
     """The network without memory for its weights; see `outline`."""
-    return outline(lambda: NETWORKS[type(config)](config), place, tensors, weights, "give the file it is for")
+    network = NETWORKS[type(spec)]
+    return outline(lambda: network(spec.network, spec.sizes), path, tensors, weights, "give the file it is for")
 
 
-def shapes_of(config: Config, file: Checkpoint | None = None) -> dict[str, tuple[int, ...]]:
+def shapes_of(spec: Spec, file: Checkpoint | None = None) -> dict[str, tuple[int, ...]]:
     """{our name: shape} of every weight of a network, without making it.
 
     Args:
@@ -126,10 +124,10 @@ def shapes_of(config: Config, file: Checkpoint | None = None) -> dict[str, tuple
         DarkroomError: no network can be of that shape, or it has far more weights than the file.
     """
     if file is None:
-        network = _unmade(config, Path(type(config).__name__))
+        network = _unmade(spec, Path(type(spec.network).__name__))
     else:
         most = SLACK * len(file.shapes) + SLACK_TENSORS, SLACK * file.numbers + SLACK_WEIGHTS
-        network = _unmade(config, file.path, *(min(n, limit.most) for n, limit in zip(most, OF_NETWORKS, strict=True)))
+        network = _unmade(spec, file.path, *(min(n, limit.most) for n, limit in zip(most, OF_NETWORKS, strict=True)))
     return {key: tuple(value.shape) for key, value in network.state_dict().items()}
 
 
@@ -142,13 +140,13 @@ def weights_in_memory(network: nn.Module) -> Weights:
     )
 
 
-def weights_of(config: Config, file: Checkpoint, keys: dict[str, str], found: dict[str, tuple[int, ...]]) -> Weights:
-    """The weights of the network of `config` in `file`, of which `keys` are named {our name: name there}.
+def weights_of(spec: Spec, file: Checkpoint, keys: dict[str, str], found: dict[str, tuple[int, ...]]) -> Weights:
+    """The weights of the network of `spec` in `file`, of which `keys` are named {our name: name there}.
 
     Raises:
         DarkroomError: not exactly the network's weights, or not of their shapes.
     """
-    wanted = shapes_of(config, file)
+    wanted = shapes_of(spec, file)
     theirs = {keys.get(key, key): shape for key, shape in wanted.items()}
     names = {name: key for key, name in keys.items()}
     same = {key: theirs[key] if _same_numbers(key, shape, names, wanted) else shape for key, shape in found.items()}
@@ -163,7 +161,7 @@ def _same_numbers(name: str, shape: tuple[int, ...], names: dict[str, str], want
 
 
 def build(
-    config: Config, weights: Weights, device: torch.device, precision: Precision = "fp32", later: str | None = None
+    spec: Spec, weights: Weights, device: torch.device, precision: Precision = "fp32", later: str | None = None
 ) -> Any:
     """The network with its weights, on `device`, in eval mode and frozen; its weights are in memory once.
 
@@ -172,7 +170,7 @@ def build(
             the network is then to be run under autocast.
         later: a part of the network whose weights are read when it is first called, which may be never.
     """
-    network = _unmade(config, weights.file.path)
+    network = _unmade(spec, weights.file.path)
     layers = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     halved = {f"{name}.{kind}" for name in layers for kind in ("weight", "bias") if precision == "bf16"}
 
@@ -195,9 +193,9 @@ def build(
     return network.eval()
 
 
-def build_vae(config: AutoencoderKLConfig, weights: Weights, device: torch.device) -> AutoencoderKL:
+def build_vae(spec: AutoencoderSpec, weights: Weights, device: torch.device) -> AutoencoderKL:
     """The autoencoder, see `build`; its encoder, a third of it, is read when the first picture is encoded."""
-    vae: AutoencoderKL = build(config, weights, device, later="encoder")
+    vae: AutoencoderKL = build(spec, weights, device, later="encoder")
     channels_last(vae.decoder)
     return vae
 

@@ -6,9 +6,8 @@ that a layer lies in, and a second table the layer within its block.
 
 from torch import Tensor
 
-from darkroom.nn.autoencoder.vae import AutoencoderKLConfig
-from darkroom.nn.denoiser.unet import DOWN_BLOCKS, UP_BLOCKS, UNetConfig
-from darkroom.nn.text.clip import CLIPTextConfig
+from darkroom.config.denoisers import UNet2DConditionConfig
+from darkroom.config.networks import AutoencoderKLConfig, CLIPTextConfig
 
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer.text_model."
 
@@ -32,7 +31,7 @@ VAE_ATTENTION = {
 Rules = list[tuple[str, str, dict[str, str]]]  # where a layer lies in ours, in theirs, and its names within
 
 
-def unet_rules(c: UNetConfig) -> Rules:
+def unet_rules(c: UNet2DConditionConfig) -> Rules:
     """Theirs counts all blocks in a row: on the way down a level's residual blocks and its down-sampling, on the way up
     its residual blocks, the last of which also holds the up-sampling."""
     levels, down, up = len(c.block_out_channels), c.layers_per_block + 1, c.layers_per_block + 1
@@ -49,14 +48,14 @@ def unet_rules(c: UNetConfig) -> Rules:
     for i in range(levels):
         for j in range(c.layers_per_block):
             rules.append((f"down_blocks.{i}.resnets.{j}.", f"input_blocks.{1 + i * down + j}.0.", UNET_LAYERS))
-            if DOWN_BLOCKS[c.down_block_types[i]]:
+            if "CrossAttn" in c.down_block_types[i]:
                 rules.append((f"down_blocks.{i}.attentions.{j}.", f"input_blocks.{1 + i * down + j}.1.", {}))
         for j in range(c.layers_per_block + 1):
             rules.append((f"up_blocks.{i}.resnets.{j}.", f"output_blocks.{i * up + j}.0.", UNET_LAYERS))
-            if UP_BLOCKS[c.up_block_types[i]]:
+            if "CrossAttn" in c.up_block_types[i]:
                 rules.append((f"up_blocks.{i}.attentions.{j}.", f"output_blocks.{i * up + j}.1.", {}))
         if i < levels - 1:
-            after = 2 if UP_BLOCKS[c.up_block_types[i]] else 1
+            after = 2 if "CrossAttn" in c.up_block_types[i] else 1
             rules.append((f"down_blocks.{i}.downsamplers.0.conv.", f"input_blocks.{(i + 1) * down}.0.op.", {}))
             rules.append((f"up_blocks.{i}.upsamplers.0.conv.", f"output_blocks.{(i + 1) * up - 1}.{after}.conv.", {}))
     return rules

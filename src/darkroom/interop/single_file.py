@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from darkroom.config.denoisers import UNetSpec
 from darkroom.config.diffusion import BetaSchedule, ProcessConfig, VPProcess
+from darkroom.config.networks import AutoencoderSpec, TextSpec
 from darkroom.config.sampling import Sampling, sampler_named
 from darkroom.core.artifact import FETCH, save_tensors
 from darkroom.core.errors import DarkroomError
-from darkroom.core.limits import check_network
 from darkroom.core.symlinks import check_inside
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.interop.checkpoint import Checkpoint, open_checkpoint, some
@@ -18,13 +19,13 @@ from darkroom.interop.defaults import Defaults
 from darkroom.interop.diffusers import TEXT_ENCODER, TOKENIZER
 from darkroom.interop.diffusers import UNET as UNET_FOLDER
 from darkroom.interop.diffusers import VAE as VAE_FOLDER
-from darkroom.interop.model import Config, Dtype, Model, Weights, converted, shapes_of, weights_in_memory, weights_of
+from darkroom.interop.model import Dtype, Model, Spec, Weights, converted, shapes_of, weights_in_memory, weights_of
 from darkroom.interop.names import TEXT, UNET, VAE, Rules, convolved, renamed, text_rules, unet_rules, vae_rules
 from darkroom.interop.scheduler import GUIDANCE_SCALE, STEPS, read_drawing
 from darkroom.interop.tokenizer import find_tokenizer, read_tokenizer
-from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
-from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
-from darkroom.nn.text.clip import CLIPTextConfig, CLIPTextModel
+from darkroom.nn.autoencoder.vae import AutoencoderKL
+from darkroom.nn.denoiser.unet import UNet2DConditionModel
+from darkroom.nn.text.clip import CLIPTextModel
 
 IMAGE_SIZE = 512
 PROCESS = VPProcess(
@@ -41,6 +42,7 @@ SAMPLING = Sampling(
     steps_offset=1,
     set_alpha_to_one=False,
 )
+HEADS, GROUPS = 8, 32  # attention heads of a level, groups of a norm
 HEAD_DIM = 64  # of CLIP's text encoders
 
 # What published files hold besides the model's weights.
@@ -77,12 +79,12 @@ class Part:
 
     prefix: str
     rules: Rules
-    config: Config
+    spec: Spec
 
     @cached_property
     def names(self) -> dict[str, str]:
         """{our name: name in the file} of every weight."""
-        return {key: self.prefix + renamed(key, self.rules) for key in shapes_of(self.config)}
+        return {key: self.prefix + renamed(key, self.rules) for key in shapes_of(self.spec)}
 
 
 def read_single_file(path: Path, tokenizer: Path | None = None, config: Path | None = None) -> Model:
@@ -108,13 +110,13 @@ def read_single_file(path: Path, tokenizer: Path | None = None, config: Path | N
     process: ProcessConfig = PROCESS
     prediction, drawn, factor = "epsilon", Defaults(SAMPLING, "fp32"), SCALING_FACTOR
     if config is None:
-        unet, vae, text = _configs(file, words)
+        unet, vae, text = _specs(file, words)
     else:
         unet, (vae, factor) = read_unet_config(config / UNET_FOLDER), read_vae_config(config / VAE_FOLDER)
         text = read_text_config(config / TEXT_ENCODER, words.bos_token_id, words.eos_token_id)
         process, prediction, drawn = read_drawing(config)
-    for shape in (unet, vae, text):  # refused by its numbers before its many names are written out
-        shapes_of(shape, file)
+    for spec in (unet, vae, text):  # refused by its numbers before its many names are written out
+        shapes_of(spec, file)
     weights = [_weights(part, file, found) for part in parts_of(unet, vae, text)]
     claimed = {name for part in weights for name in part.keys.values()}
     if left := sorted(found.keys() - claimed):
@@ -145,7 +147,7 @@ def write_single_file(model: Model, path: Path, dtype: Dtype = "fp32") -> None:
     """
     _check_shape(model)
     tensors = {}
-    for part, source in zip(parts_of(model.unet, model.vae, model.text), model.parts, strict=True):
+    for part, source in zip(parts_of(model.unet, model.vae, model.text), model.weights, strict=True):
         for key, name in part.names.items():
             value = converted(source.tensor(key), dtype, key, source.file.path)
             tensors[name] = convolved(key, value) if part.prefix == VAE else value
@@ -155,9 +157,9 @@ def write_single_file(model: Model, path: Path, dtype: Dtype = "fp32") -> None:
 def in_memory(unet: UNet2DConditionModel, vae: AutoencoderKL, text: CLIPTextModel, tokenizer: CLIPTokenizer) -> Model:
     """Networks that are there, as a model to be written; all else is Stable Diffusion 1.x's."""
     return Model(
-        unet=unet.config,
-        vae=vae.config,
-        text=text.config,
+        unet=UNetSpec(network=unet.config, sizes=unet.sizes),
+        vae=AutoencoderSpec(network=vae.config, sizes=vae.sizes),
+        text=TextSpec(network=text.config, sizes=text.sizes),
         unet_weights=weights_in_memory(unet),
         vae_weights=weights_in_memory(vae),
         text_weights=weights_in_memory(text),
@@ -173,27 +175,27 @@ def in_memory(unet: UNet2DConditionModel, vae: AutoencoderKL, text: CLIPTextMode
 def unsaid(model: Model) -> list[str]:
     """What of the model is not as in Stable Diffusion 1.x and cannot be said by a single file."""
     usual = PROCESS.model_dump()
-    given = {
+    values = {
         **{f"process.{key}": (value, usual.get(key)) for key, value in model.process.model_dump().items()},
         "prediction_type": (model.prediction_type, "epsilon"),
         "scaling_factor": (model.scaling_factor, SCALING_FACTOR),
         "image_size": (model.image_size, IMAGE_SIZE),
     }
-    return [f"{key} = {value}" for key, (value, expected) in given.items() if value != expected]
+    return [f"{key} = {value}" for key, (value, expected) in values.items() if value != expected]
 
 
-def parts_of(unet: UNetConfig, vae: AutoencoderKLConfig, text: CLIPTextConfig) -> tuple[Part, Part, Part]:
+def parts_of(unet: UNetSpec, vae: AutoencoderSpec, text: TextSpec) -> tuple[Part, Part, Part]:
     """The U-Net, the autoencoder and the text encoder in a single file."""
     return (
-        Part(UNET, unet_rules(unet), unet),
-        Part(VAE, vae_rules(vae), vae),
-        Part(TEXT, text_rules(text), text),
+        Part(UNET, unet_rules(unet.network), unet),
+        Part(VAE, vae_rules(vae.network), vae),
+        Part(TEXT, text_rules(text.network), text),
     )
 
 
 def _weights(part: Part, file: Checkpoint, found: dict[str, tuple[int, ...]]) -> Weights:
-    own = {key: shape for key, shape in found.items() if key.startswith(part.prefix)}
-    return weights_of(part.config, file, part.names, own)
+    inside = {key: shape for key, shape in found.items() if key.startswith(part.prefix)}
+    return weights_of(part.spec, file, part.names, inside)
 
 
 def _check_kind(file: Checkpoint) -> None:
@@ -220,30 +222,22 @@ def _numbers(file: Checkpoint, pattern: str) -> list[tuple[int, ...]]:
     return sorted({tuple(map(int, match.groups())) for match in matches if match})
 
 
-def _configs(file: Checkpoint, words: CLIPTokenizer) -> tuple[UNetConfig, AutoencoderKLConfig, CLIPTextConfig]:
+def _specs(file: Checkpoint, words: CLIPTokenizer) -> tuple[UNetSpec, AutoencoderSpec, TextSpec]:
     """Those that the shapes of the weights tell of.
 
     Raises:
         DarkroomError: they tell of none.
     """
     try:
-        vae = _vae_config(file)
-        side = IMAGE_SIZE // 2 ** (len(vae.block_out_channels) - 1)
-        found = _unet_config(file, side), vae, _text_config(file, words)
-        for config in found:
-            check_network(vars(config), str(file.path), FETCH)
+        vae = _vae_spec(file)
+        return _unet_spec(file, IMAGE_SIZE // vae.network.downscale), vae, _text_spec(file, words)
     except (IndexError, ValueError) as error:  # of a weight with fewer dimensions than it has in any network
         raise DarkroomError(
             f"{file.path}: its weights have no shapes of Stable Diffusion 1.x ({error}); {FETCH}"
         ) from None
-    except DarkroomError as error:
-        if str(error).startswith(str(file.path)):
-            raise
-        raise DarkroomError(f"{file.path}: {error}") from None
-    return found
 
 
-def _unet_config(file: Checkpoint, sample_size: int) -> UNetConfig:
+def _unet_spec(file: Checkpoint, sample_size: int) -> UNetSpec:
     """Widths and depths from the weights; the rest, which they do not show, is Stable Diffusion 1.x's."""
     blocks = _numbers(file, re.escape(UNET) + r"input_blocks\.(\d+)\.")
     levels = len(_numbers(file, re.escape(UNET) + r"input_blocks\.(\d+)\.0\.op\.")) + 1
@@ -258,75 +252,87 @@ def _unet_config(file: Checkpoint, sample_size: int) -> UNetConfig:
     context = next((shape for key, shape in file.shapes.items() if key.endswith("attn2.to_k.weight")), None)
     if context is None:
         raise DarkroomError(f"{file.path}: is no Stable Diffusion 1.x model: its U-Net attends to no text (attn2)")
-    stem = _shape(file, f"{UNET}input_blocks.0.0.weight")
-    return UNetConfig(
-        sample_size=sample_size,
-        in_channels=stem[1],
-        out_channels=_shape(file, f"{UNET}out.2.weight")[0],
-        down_block_types=tuple("CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in down),
-        up_block_types=tuple("CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in up),
-        block_out_channels=tuple(_shape(file, f"{UNET}input_blocks.{n}.0.in_layers.2.weight")[0] for n in first),
-        layers_per_block=layers - 1,
-        cross_attention_dim=context[1],
-    )
+    channels = _shape(file, f"{UNET}input_blocks.0.0.weight")[1], _shape(file, f"{UNET}out.2.weight")[0]
+    if channels[0] != channels[1]:
+        raise DarkroomError(
+            f"{file.path}: out_channels = {channels[1]}, but in_channels = {channels[0]}; networks that predict a "
+            "variance too are not read"
+        )
+    network = {
+        "kind": "unet_2d_condition",
+        "down_block_types": ["CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in down],
+        "up_block_types": ["CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in up],
+        "block_out_channels": [_shape(file, f"{UNET}input_blocks.{n}.0.in_layers.2.weight")[0] for n in first],
+        "layers_per_block": layers - 1,
+        "transformer_layers_per_block": [1] * levels,
+        "num_attention_heads": [HEADS] * levels,
+        "use_linear_projection": False,
+        "norm_num_groups": GROUPS,
+    }
+    sizes = {
+        "in_channels": channels[0],
+        "sample_size": sample_size,
+        "cross_attention_dim": context[1],
+        "num_classes": None,
+    }
+    return UNetSpec.read({"network": network, "sizes": sizes}, str(file.path), FETCH)
 
 
-def _vae_config(file: Checkpoint) -> AutoencoderKLConfig:
+def _vae_spec(file: Checkpoint) -> AutoencoderSpec:
     levels = len(_numbers(file, re.escape(VAE) + r"encoder\.down\.(\d+)\."))
     layers = len(_numbers(file, re.escape(VAE) + r"encoder\.down\.0\.block\.(\d+)\."))
-    return AutoencoderKLConfig(
-        in_channels=_shape(file, f"{VAE}encoder.conv_in.weight")[1],
-        out_channels=_shape(file, f"{VAE}decoder.conv_out.weight")[0],
-        latent_channels=_shape(file, f"{VAE}post_quant_conv.weight")[0],
-        block_out_channels=tuple(_shape(file, f"{VAE}encoder.down.{i}.block.0.conv1.weight")[0] for i in range(levels)),
-        layers_per_block=layers,
-    )
+    network = {
+        "latent_channels": _shape(file, f"{VAE}post_quant_conv.weight")[0],
+        "block_out_channels": [_shape(file, f"{VAE}encoder.down.{i}.block.0.conv1.weight")[0] for i in range(levels)],
+        "layers_per_block": layers,
+        "norm_num_groups": GROUPS,
+    }
+    sizes = {"in_channels": _shape(file, f"{VAE}encoder.conv_in.weight")[1]}
+    return AutoencoderSpec.read({"network": network, "sizes": sizes}, str(file.path), FETCH)
 
 
-def _text_config(file: Checkpoint, words: CLIPTokenizer) -> CLIPTextConfig:
+def _text_spec(file: Checkpoint, words: CLIPTokenizer) -> TextSpec:
     vocabulary, width = _shape(file, f"{TEXT}embeddings.token_embedding.weight")
     if width % HEAD_DIM:
-        raise DarkroomError(f"{file.path}: the text encoder's width of {width} is no multiple of CLIP's {HEAD_DIM}")
+        raise DarkroomError(f"{file.path}: the text encoder's width of {width} is not a multiple of CLIP's {HEAD_DIM}")
     if len(words.vocab) != vocabulary:
         raise DarkroomError(
             f"{file.path}: the text encoder knows {vocabulary} tokens, the tokenizer {len(words.vocab)}; give its own"
         )
-    return CLIPTextConfig(
-        vocab_size=vocabulary,
-        hidden_size=width,
-        intermediate_size=_shape(file, f"{TEXT}encoder.layers.0.mlp.fc1.weight")[0],
-        num_hidden_layers=len(_numbers(file, re.escape(TEXT) + r"encoder\.layers\.(\d+)\.")),
-        num_attention_heads=width // HEAD_DIM,
-        max_position_embeddings=_shape(file, f"{TEXT}embeddings.position_embedding.weight")[0],
-        bos_token_id=words.bos_token_id,
-        eos_token_id=words.eos_token_id,
-        pad_token_id=words.eos_token_id,
-    )
+    network = {
+        "vocab_size": vocabulary,
+        "max_length": _shape(file, f"{TEXT}embeddings.position_embedding.weight")[0],
+        "hidden_size": width,
+        "num_hidden_layers": len(_numbers(file, re.escape(TEXT) + r"encoder\.layers\.(\d+)\.")),
+        "num_attention_heads": width // HEAD_DIM,
+        "hidden_act": "quick_gelu",
+        "intermediate_size": _shape(file, f"{TEXT}encoder.layers.0.mlp.fc1.weight")[0],
+    }
+    end = words.eos_token_id
+    sizes = {"bos_token_id": words.bos_token_id, "eos_token_id": end, "pad_token_id": end}
+    return TextSpec.read({"network": network, "sizes": sizes}, str(file.path), FETCH)
 
 
 def _check_shape(model: Model) -> None:
     """What a single file cannot say must be as in Stable Diffusion 1.x, or who reads it would get another network."""
+    levels = len(model.unet.network.block_out_channels)
     unet = {
-        "attention_head_dim": 8,
-        "transformer_layers_per_block": 1,
-        "norm_num_groups": 32,
-        "norm_eps": 1e-5,
-        "num_class_embeds": None,
-        "flip_sin_to_cos": True,
-        "freq_shift": 0,
+        "num_attention_heads": [HEADS] * levels,
+        "transformer_layers_per_block": [1] * levels,
+        "norm_num_groups": GROUPS,
         "use_linear_projection": False,
     }
-    heads = model.text.hidden_size // HEAD_DIM
-    text = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "num_attention_heads": heads}
-    parts = (
-        ("unet", model.unet, unet),
-        ("vae", model.vae, {"norm_num_groups": 32}),
-        ("text_encoder", model.text, text),
+    text = {"hidden_act": "quick_gelu", "num_attention_heads": model.text.network.hidden_size // HEAD_DIM}
+    networks = (
+        ("unet", model.unet.network, unet),
+        ("unet", model.unet.sizes, {"num_classes": None}),
+        ("vae", model.vae.network, {"norm_num_groups": GROUPS}),
+        ("text_encoder", model.text.network, text),
     )
-    for part, config, wanted in parts:
+    for part, config, wanted in networks:
         for key, value in wanted.items():
             found = getattr(config, key)
-            if {value} != (set(found) if isinstance(found, tuple) else {found}):
+            if found != value:
                 raise DarkroomError(
                     f"{part}.{key} = {found}: a single file cannot say so, and Stable Diffusion 1.x has {value}; "
                     "export with --format diffusers"

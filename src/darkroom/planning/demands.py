@@ -13,9 +13,10 @@ from pathlib import Path
 
 from darkroom.config.autoencoder import PretrainedVAE, TrainedVAE
 from darkroom.config.base import divides
+from darkroom.config.networks import TrainedTextConfig
 from darkroom.config.params import Params
 from darkroom.config.paths import PREPARED
-from darkroom.config.text_encoder import PretrainedTextEncoder, TextEncoder, TrainedTextEncoder
+from darkroom.config.text_encoder import PretrainedTextEncoder, TrainedTextEncoder
 from darkroom.core.artifact import CONFIG, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable
@@ -107,7 +108,7 @@ def _fits_the_unet(params: Params, downscale: int) -> Demands:
     size = params.prepare_data.image_size
     try:
         divides("prepare_data.image_size", size, downscale, "the downscale factor of train_vae.path")
-        params.train_unet.unet.check_side(size // downscale)
+        params.train_unet.check_side(size // downscale)
     except ValueError as error:
         yield Demand("prepare_data.image_size", size, str(error), fault=True)
 
@@ -208,7 +209,7 @@ def _clipped(key: str, asked: int, split: str, there: int, more: str = "") -> De
         yield Demand(key, asked, f"the {split} split has {there}; all are used{more}")
 
 
-def _text(key: str, text: TextEncoder, data: Prepared, splits: tuple[str, ...]) -> Demands:
+def _text(key: str, text: TrainedTextConfig, data: Prepared, splits: tuple[str, ...]) -> Demands:
     """Captions against the tokenizer that the stage will learn from those of the train split."""
     tokenizer = CLIPTokenizer.train(data.split("train").captions, text.vocab_size, text.max_length)
     texts = sorted({caption for name in splits for caption in data.split(name).captions})

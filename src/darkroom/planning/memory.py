@@ -22,29 +22,43 @@ from torch.utils._pytree import tree_leaves
 
 from darkroom.config.autoencoder import PretrainedVAE, TrainedVAE
 from darkroom.config.base import Precision
+from darkroom.config.denoisers import DenoiserSizes
+from darkroom.config.networks import (
+    AutoencoderKLConfig,
+    ClassifierSizes,
+    CLIPTextConfig,
+    ConvTowerConfig,
+    PictureSizes,
+    TokenSizes,
+    TowersConfig,
+    TowersSizes,
+)
 from darkroom.config.params import Params
 from darkroom.config.paths import PREPARED
-from darkroom.config.text_encoder import ImageTower, PretrainedTextEncoder, TextEncoder, TrainedTextEncoder
+from darkroom.config.text_encoder import PretrainedTextEncoder, TrainedTextEncoder
 from darkroom.core.artifact import CONFIG, read_json
 from darkroom.core.device import autocast, resolve_device, runtime
 from darkroom.data.prepared import INFO, Prepared
-from darkroom.nn.autoencoder.discriminator import DiscriminatorConfig, PatchDiscriminator
+from darkroom.nn.autoencoder.discriminator import PatchDiscriminator
 from darkroom.nn.autoencoder.perceptual import PerceptualDistance
 from darkroom.nn.autoencoder.tiling import AT_ONCE
-from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
-from darkroom.nn.denoiser.kinds import build
-from darkroom.nn.denoiser.shapes import denoiser
-from darkroom.nn.judge.classifier import ROTATIONS, Classifier, ClassifierConfig, SelfSupervised
-from darkroom.nn.judge.conv_tower import ConvTowerConfig
+from darkroom.nn.autoencoder.vae import AutoencoderKL
+from darkroom.nn.denoiser.base import build
+from darkroom.nn.judge.classifier import ROTATIONS, Classifier, SelfSupervised
 from darkroom.nn.judge.towers import Towers
 from darkroom.nn.layers import attention
 from darkroom.nn.layers.recompute import checkpoint_activations
-from darkroom.nn.text.clip import CLIPTextConfig
 from darkroom.training.engine.blank import Size, denoised, judged, matched, reconstructed
 
 ERROR = 25  # percent by which an estimate may be off; a test holds it on the CPU
 CPU = torch.device("cpu")  # where all is counted, whatever the device
 STAGES = ("train_vae", "cache_latents", "setup_text_encoder", "train_unet", "train_evaluator", "evaluate")
+SD_VAE = {  # of an imported autoencoder that is not there yet
+    "latent_channels": 4,
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+}
 CLASSES = 10  # of data that are not prepared yet
 ON_GPUS_IN_FP32 = (F.group_norm, F.layer_norm, torch.softmax, torch.Tensor.softmax, F.softmax, F.normalize)
 
@@ -185,7 +199,7 @@ class Estimate:
         self.autoencoder = self._autoencoder()
         self.latent: Size = self.picture
         if (shape := self.autoencoder) is not None:
-            side = q.image_size // 2 ** (len(shape.block_out_channels) - 1)
+            side = q.image_size // shape.downscale
             self.latent = (shape.latent_channels, side, side)
 
     def stages(self, wanted: Collection[str] = STAGES) -> dict[str, Footprint]:
@@ -210,18 +224,17 @@ class Estimate:
 
     def _autoencoder(self) -> AutoencoderKLConfig | None:
         """Its shape; of an imported one that is not there yet, Stable Diffusion's. None without an autoencoder."""
-        v, channels = self.p.train_vae, self.picture[0]
+        v = self.p.train_vae
         if isinstance(v, TrainedVAE):
-            return AutoencoderKLConfig(channels, channels, **v.autoencoder.model_dump())
+            return v.autoencoder
         if isinstance(v, PretrainedVAE):
             found = read_json(Path(v.path) / CONFIG) if (Path(v.path) / CONFIG).is_file() else {}
-            keys = ("latent_channels", "block_out_channels", "layers_per_block", "norm_num_groups")
-            return AutoencoderKLConfig(channels, channels, **{key: found[key] for key in keys if key in found})
+            return AutoencoderKLConfig(**{key: found.get(key, usual) for key, usual in SD_VAE.items()})
         return None
 
     def _vae(self) -> AutoencoderKL:
         assert self.autoencoder is not None
-        vae = AutoencoderKL(self.autoencoder)
+        vae = AutoencoderKL(self.autoencoder, PictureSizes(in_channels=self.picture[0]))
         checkpoint_activations(vae, runtime().checkpoint_activations)
         return vae
 
@@ -232,8 +245,7 @@ class Estimate:
         perceptual = PerceptualDistance() if p.perceptual is not None else None
         critic = None
         if p.adversarial is not None:
-            config = DiscriminatorConfig(self.picture[0], p.adversarial.channels, p.adversarial.n_layers)
-            critic = PatchDiscriminator(config)
+            critic = PatchDiscriminator(p.adversarial.discriminator, self.picture[0])
             networks.append(critic)
 
         def forward() -> list[Tensor]:
@@ -249,17 +261,10 @@ class Estimate:
         p, vae = self.p.cache_latents, self._vae()
         return _drawing([vae], lambda: vae.encode(torch.zeros(p.batch_size, *self.picture)), p.precision, self.device)
 
-    def _towers(self, text: TextEncoder, image: ImageTower) -> Towers:
-        free = text.model_dump(exclude={"vocab_size", "max_length"})
-        config = CLIPTextConfig(
-            vocab_size=text.vocab_size,
-            max_position_embeddings=text.max_length,
-            bos_token_id=0,
-            eos_token_id=0,
-            pad_token_id=0,
-            **free,
-        )
-        return Towers(ConvTowerConfig(self.picture[0], image.width, image.depth), config)
+    def _towers(self, text: CLIPTextConfig, image: ConvTowerConfig) -> Towers:
+        tokens = TokenSizes(bos_token_id=0, eos_token_id=0, pad_token_id=0)
+        sizes = TowersSizes(in_channels=self.picture[0], tokens=tokens)
+        return Towers(TowersConfig(image=image, text=text), sizes)
 
     def _setup_text_encoder(self) -> Footprint:
         p = self.p.setup_text_encoder
@@ -269,12 +274,17 @@ class Estimate:
         return _training([towers], forward, p, self.device, best=False)
 
     def _unet(self) -> tuple[nn.Module, tuple[int, int] | None]:
-        classes = 0
+        classes = None
         if self.p.setup_text_encoder.kind == "class":
             classes = len(self.info.heads[0].classes) if self.info and self.info.heads else CLASSES
         words = self._words()
-        shape = denoiser(self.p.train_unet, self.latent, words and words[1], classes)
-        unet = build(shape)
+        sizes = DenoiserSizes(
+            in_channels=self.latent[0],
+            sample_size=self.latent[-1],
+            cross_attention_dim=words[1] if words else None,
+            num_classes=classes,
+        )
+        unet = build(self.p.train_unet.unet, sizes)
         checkpoint_activations(unet, runtime().checkpoint_activations)
         return unet, words
 
@@ -295,17 +305,17 @@ class Estimate:
 
     def _train_evaluator(self) -> Footprint:
         p, n = self.p.train_evaluator, self._rows(self.p.train_evaluator)
-        tower = ConvTowerConfig(self.picture[0], p.image.width, p.image.depth)
-        heads = tuple(len(head.classes) for head in self.info.heads) if self.info else (CLASSES,)
+        heads = [len(head.classes) for head in self.info.heads] if self.info else [CLASSES]
         judge: nn.Module
         if heads:
-            judge = Classifier(ClassifierConfig(self.picture[0], p.image.width, p.image.depth, heads))
+            sizes = ClassifierSizes(in_channels=self.picture[0], classes=heads, absent=[False] * len(heads))
+            judge = Classifier(p.image, sizes)
             forward = lambda: [judged(judge, n, self.picture)]  # noqa: E731
         elif self.info and self.info.captions:
             judge = self._towers(p.text, p.image)
             forward = lambda: [matched(judge, n, self.picture, p.text.max_length)]  # noqa: E731
         else:
-            judge = SelfSupervised(tower)
+            judge = SelfSupervised(p.image, PictureSizes(in_channels=self.picture[0]))
             forward = lambda: [judged(judge, ROTATIONS * n, self.picture)]  # noqa: E731
         one = _training([judge], forward, p, self.device, best=False)  # one after the other takes its turn
         return Footprint(2 * one.weights, 2 * one.gradients, 2 * one.optimizer, 2 * one.averages, one.activations)

@@ -1,21 +1,31 @@
 """Building and training the two judges that suit the data: labels, captions, or neither."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
+from darkroom.config.networks import (
+    ClassifierSizes,
+    ClassifierSpec,
+    ConvTowerConfig,
+    NetworkSpec,
+    PictureSizes,
+    SelfSupervisedSpec,
+    TowersConfig,
+    TowersSizes,
+    TowersSpec,
+    TrainedTextConfig,
+)
 from darkroom.core.errors import DarkroomError
 from darkroom.data.conditioning import distinct
 from darkroom.data.halves import Chosen, halves
 from darkroom.data.prepared import Info, PreparedSplit
 from darkroom.data.tokenizer import CLIPTokenizer
-from darkroom.nn.judge.classifier import JUDGES, Classifier, ClassifierConfig, SelfSupervised
-from darkroom.nn.judge.conv_tower import ConvTowerConfig
+from darkroom.nn.judge.classifier import JUDGES, Classifier, SelfSupervised
 from darkroom.nn.judge.towers import Towers
-from darkroom.nn.text.clip import CLIPTextConfig
 from darkroom.training.classifier import (
     ROTATIONS_BY_CHANCE,
     LabelLoss,
@@ -30,32 +40,24 @@ from darkroom.training.engine.context import TrainingContext
 
 
 @dataclass(frozen=True)
-class JudgeShape:
-    """Sizes of the networks; text and vocabulary are for captioned data without labels.
-
-    text: keys of CLIPTextConfig that are free to choose. max_length: tokens of a caption.
-    """
-
-    image: ConvTowerConfig
-    text: dict[str, Any]
-    vocab_size: int
-    max_length: int
-
-
-@dataclass(frozen=True)
 class Judge:
     """A network with the loss it is trained by and the accuracy it is known by.
 
-    config: `kind` and `network`, which rebuild it. accuracy: (trained network, pictures) -> {what: share right}.
+    kind, spec: what rebuilds it. accuracy: (trained network, pictures) -> {what: share right}.
     chance: pictures -> what accuracy is there for answers that do not look at them.
     """
 
     network: nn.Module
-    config: dict[str, Any]
+    kind: str
+    spec: NetworkSpec[Any, Any]
     loss: Loss
     accuracy: Callable[[Any, Chosen], Mapping[str, float]]
     chance: Callable[[Chosen], Mapping[str, float]]
     tokenizer: CLIPTokenizer | None = field(default=None)
+
+    def described(self) -> dict[str, Any]:
+        """What its config.json says of the network."""
+        return {"kind": self.kind, **self.spec.model_dump()}
 
 
 @dataclass(frozen=True)
@@ -91,18 +93,25 @@ class Judges:
         }
 
 
-def make_judges(info: Info, splits: Mapping[str, PreparedSplit], shape: JudgeShape, context: TrainingContext) -> Judges:
+def make_judges(
+    info: Info,
+    splits: Mapping[str, PreparedSplit],
+    image: ConvTowerConfig,
+    text: TrainedTextConfig,
+    context: TrainingContext,
+) -> Judges:
     """The judges for a data set: classifiers where there are labels, else towers where there are captions, else
     networks that tell which way up a picture is. Initial weights come from PyTorch's global generator.
 
     Args:
         splits: every split of the data, train among them.
+        image: of every judge. text: of those of captions.
 
     Raises:
         DarkroomError: all pictures lie in one half.
     """
     half = {name: halves(split) for name, split in splits.items()}
-    make = _maker(info, splits, shape, context)
+    make = _maker(info, splits, image, text, context)
     each = {}
     for i, name in enumerate(JUDGES):
         seen = Chosen([(split, (half[of] == i).nonzero().flatten()) for of, split in splits.items()])
@@ -118,25 +127,32 @@ def make_judges(info: Info, splits: Mapping[str, PreparedSplit], shape: JudgeSha
 
 
 def _maker(
-    info: Info, splits: Mapping[str, PreparedSplit], shape: JudgeShape, context: TrainingContext
+    info: Info,
+    splits: Mapping[str, PreparedSplit],
+    image: ConvTowerConfig,
+    text: TrainedTextConfig,
+    context: TrainingContext,
 ) -> Callable[[Chosen], Judge]:
     """What makes a judge of its pictures."""
     if info.heads:
         lacking = torch.stack([(split.labels < 0).any(dim=0) for split in splits.values()]).any(dim=0).tolist()
-        absent = tuple(found and not info.class_labelled for found in lacking)
-        config = ClassifierConfig(
-            **asdict(shape.image), classes=tuple(len(head.classes) for head in info.heads), absent=absent
-        )
-        names = [head.name for head in info.heads]
-        return lambda seen: _classifier(config, names, seen, context)
+        absent = [found and not info.class_labelled for found in lacking]
+        classes = [len(head.classes) for head in info.heads]
+        labelled = ClassifierSizes(in_channels=info.channels, classes=classes, absent=absent)
+        spec, names = ClassifierSpec(network=image, sizes=labelled), [head.name for head in info.heads]
+        return lambda seen: _classifier(spec, names, seen, context)
     if info.captions:
-        tokenizer = CLIPTokenizer.train(splits["train"].captions, shape.vocab_size, shape.max_length)
-        return lambda seen: _towers(tokenizer, shape, seen, context)
-    return lambda seen: _selfsupervised(shape.image, seen, context)
+        tokenizer = CLIPTokenizer.train(splits["train"].captions, text.vocab_size, text.max_length)
+        config = TowersConfig(image=image, text=text.learnt(len(tokenizer.vocab)))
+        captioned = TowersSizes(in_channels=info.channels, tokens=tokenizer.sizes)
+        towers = TowersSpec(network=config, sizes=captioned)
+        return lambda seen: _towers(towers, tokenizer, seen, context)
+    pictures = SelfSupervisedSpec(network=image, sizes=PictureSizes(in_channels=info.channels))
+    return lambda seen: _selfsupervised(pictures, seen, context)
 
 
-def _selfsupervised(image: ConvTowerConfig, seen: Chosen, context: TrainingContext) -> Judge:
-    network = SelfSupervised(image).to(context.device)
+def _selfsupervised(spec: SelfSupervisedSpec, seen: Chosen, context: TrainingContext) -> Judge:
+    network = SelfSupervised(spec.network, spec.sizes).to(context.device)
     task = RotationLoss(network, seen.images, len(seen), context)
 
     def accuracy(trained: SelfSupervised, of: Chosen) -> Mapping[str, float]:
@@ -145,11 +161,11 @@ def _selfsupervised(image: ConvTowerConfig, seen: Chosen, context: TrainingConte
     def chance(of: Chosen) -> Mapping[str, float]:
         return {"rotation": ROTATIONS_BY_CHANCE}
 
-    return Judge(network, {"kind": "selfsupervised", "network": asdict(image)}, task.loss, accuracy, chance)
+    return Judge(network, "selfsupervised", spec, task.loss, accuracy, chance)
 
 
-def _classifier(config: ClassifierConfig, names: list[str], seen: Chosen, context: TrainingContext) -> Judge:
-    network = Classifier(config).to(context.device)
+def _classifier(spec: ClassifierSpec, names: list[str], seen: Chosen, context: TrainingContext) -> Judge:
+    network = Classifier(spec.network, spec.sizes).to(context.device)
     task = LabelLoss(network, seen.images, seen.labels, context)
 
     def accuracy(trained: Classifier, of: Chosen) -> Mapping[str, float]:
@@ -158,19 +174,11 @@ def _classifier(config: ClassifierConfig, names: list[str], seen: Chosen, contex
     def chance(of: Chosen) -> Mapping[str, float]:
         return labels_by_chance(network.targets(seen.labels), network.targets(of.labels), names)
 
-    return Judge(network, {"kind": "classifier", "network": asdict(config)}, task.loss, accuracy, chance)
+    return Judge(network, "classifier", spec, task.loss, accuracy, chance)
 
 
-def _towers(tokenizer: CLIPTokenizer, shape: JudgeShape, seen: Chosen, context: TrainingContext) -> Judge:
-    text = CLIPTextConfig(
-        **shape.text,
-        vocab_size=len(tokenizer.vocab),
-        max_position_embeddings=shape.max_length,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.eos_token_id,
-    )
-    network = Towers(shape.image, text).to(context.device)
+def _towers(spec: TowersSpec, tokenizer: CLIPTokenizer, seen: Chosen, context: TrainingContext) -> Judge:
+    network = Towers(spec.network, spec.sizes).to(context.device)
 
     def task(of: Chosen) -> ContrastiveLoss:
         texts, rows = distinct({"all": of.captions})
@@ -184,5 +192,4 @@ def _towers(tokenizer: CLIPTokenizer, shape: JudgeShape, seen: Chosen, context: 
         by_chance = retrieval_by_chance(rows["all"], context.batch_size)["held_out/accuracy"]
         return {f"retrieval among {context.batch_size}": by_chance}
 
-    config = {"kind": "towers", "network": {"image": asdict(shape.image), "text": asdict(text)}}
-    return Judge(network, config, task(seen).loss, accuracy, chance, tokenizer)
+    return Judge(network, "towers", spec, task(seen).loss, accuracy, chance, tokenizer)

@@ -4,15 +4,14 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from darkroom.config.networks import TowersConfig, TowersSizes
 from darkroom.config.text_encoder import TrainedTextEncoder
 from darkroom.config.training import Optimization
 from darkroom.core.checkpoint import Stateful
 from darkroom.core.rng import seeded
 from darkroom.data.prepared import PreparedSplit
 from darkroom.data.tokenizer import CLIPTokenizer
-from darkroom.nn.judge.conv_tower import ConvTowerConfig
 from darkroom.nn.judge.towers import Towers
-from darkroom.nn.text.clip import CLIPTextConfig
 from darkroom.training.contrastive import ContrastiveLoss, retrieval, retrieval_by_chance
 from darkroom.training.engine.blank import matched
 from darkroom.training.engine.chance import Reached
@@ -42,20 +41,10 @@ class TextEncoderTask(Task[Towers]):
         context: TrainingContext,
     ) -> None:
         self.context, self.info, self.tokens = context, splits["train"].info, config.text.max_length
-        text = CLIPTextConfig(
-            vocab_size=len(tokenizer.vocab),
-            hidden_size=config.text.hidden_size,
-            intermediate_size=config.text.intermediate_size,
-            num_hidden_layers=config.text.num_hidden_layers,
-            num_attention_heads=config.text.num_attention_heads,
-            max_position_embeddings=config.text.max_length,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.eos_token_id,
-        )
+        shape = TowersConfig(image=config.image, text=config.text.learnt(len(tokenizer.vocab)))
+        sizes = TowersSizes(in_channels=self.info.channels, tokens=tokenizer.sizes)
         with seeded(config.seed, "text encoder"):
-            image = ConvTowerConfig(self.info.channels, config.image.width, config.image.depth)
-            self.network = Towers(image, text).to(context.device)
+            self.network = Towers(shape, sizes).to(context.device)
         train, held_out = splits["train"], splits["validation"]
         self.training = ContrastiveLoss(
             self.network, train.images, input_ids, index["train"], context, config.hard_negatives

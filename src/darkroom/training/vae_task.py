@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 
 from darkroom.config.autoencoder import TrainedVAE
+from darkroom.config.networks import PictureSizes
 from darkroom.config.training import Optimization
 from darkroom.core.device import channels_last, runtime
 from darkroom.core.rng import seeded
 from darkroom.data.prepared import PreparedSplit
-from darkroom.nn.autoencoder.discriminator import DiscriminatorConfig, PatchDiscriminator
+from darkroom.nn.autoencoder.discriminator import PatchDiscriminator
 from darkroom.nn.autoencoder.perceptual import load_perceptual
-from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
+from darkroom.nn.autoencoder.vae import AutoencoderKL
 from darkroom.nn.layers.recompute import checkpoint_activations
 from darkroom.training.autoencoder import VAELoss, VAELosses, mean_colour_psnr, validate
 from darkroom.training.engine.blank import reconstructed
@@ -30,9 +31,9 @@ class VAETask(Task[AutoencoderKL]):
     ) -> None:
         self.context, self.held_out, self.adversarial = context, held_out, config.adversarial
         channels = train.info.channels
-        shape = AutoencoderKLConfig(channels, channels, **config.autoencoder.model_dump())
+        sizes = PictureSizes(in_channels=channels)
         with seeded(config.seed, "vae"):
-            self.network = channels_last(AutoencoderKL(shape).to(context.device))
+            self.network = channels_last(AutoencoderKL(config.autoencoder, sizes).to(context.device))
             self.network.shift_logvar(config.initial_logvar)
             loss = _loss(config, channels, context)
         checkpoint_activations(self.network, runtime().checkpoint_activations)
@@ -76,8 +77,7 @@ def _loss(config: TrainedVAE, channels: int, context: TrainingContext) -> VAELos
     distance = load_perceptual(perceptual.weights).to(context.device) if perceptual is not None else None
     critic = None
     if adversarial is not None:
-        shape = DiscriminatorConfig(channels, adversarial.channels, adversarial.n_layers)
-        critic = PatchDiscriminator(shape).to(context.device)
+        critic = PatchDiscriminator(adversarial.discriminator, channels).to(context.device)
     return VAELoss(
         config.reconstruction,
         config.kl_weight,

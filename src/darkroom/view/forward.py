@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from darkroom.config.diffusion import ProcessConfig
+from darkroom.config.networks import IdentityConfig
 from darkroom.core.rng import randn_each
 from darkroom.core.tensors import to_float, to_pil, to_uint8
 from darkroom.diffusion.process import Process, process_of
@@ -27,7 +28,7 @@ def forward_of_pictures(
     pictures: Tensor, captions: Sequence[str], process: ProcessConfig, black: float, white: float
 ) -> Image.Image:
     """`forward` of pictures uint8 (N, C, H, W) themselves; black, white: what they are to the process."""
-    pixels = IdentityAutoencoder(black, white)
+    pixels = IdentityAutoencoder(IdentityConfig(range=[black, white]))
     x0 = pixels.encode(to_float(pictures)).mean
     return forward(x0, captions, process_of(process), pixels.decode, pixels.centre)
 

@@ -1,31 +1,11 @@
 """The critic of the VAE's pictures: a PatchGAN (Isola et al. 2017, arXiv:1611.07004, section 3.2.2)."""
 
-from dataclasses import dataclass
-
 from torch import Tensor, nn
 
-from darkroom.core.errors import DarkroomError
-from darkroom.nn.layers.blocks import GROUP_WIDTH, check_divisible, group_norm
+from darkroom.config.networks import PatchDiscriminatorConfig
+from darkroom.nn.layers.blocks import group_norm
 
 MAX_WIDENING = 8  # widths double from layer to layer up to this multiple of the first
-
-
-@dataclass(frozen=True)
-class DiscriminatorConfig:
-    """Shape of a PatchDiscriminator; layers: how often it halves the picture (3 suits 256 pixels, 2 suits 32).
-
-    Raises:
-        DarkroomError: a width that is no multiple of 16, or no layer.
-    """
-
-    in_channels: int = 3
-    width: int = 64
-    layers: int = 3
-
-    def __post_init__(self) -> None:
-        check_divisible("width", self.width, "channels per group", GROUP_WIDTH)
-        if self.layers < 1:
-            raise DarkroomError(f"layers = {self.layers}: the discriminator needs at least 1")
 
 
 class PatchDiscriminator(nn.Module):
@@ -35,14 +15,14 @@ class PatchDiscriminator(nn.Module):
     each other through their common statistics, and one process and two would compute different losses.
     """
 
-    def __init__(self, config: DiscriminatorConfig) -> None:
+    def __init__(self, config: PatchDiscriminatorConfig, in_channels: int) -> None:
         super().__init__()
         self.config = config
-        width = config.width
-        layers: list[nn.Module] = [nn.Conv2d(config.in_channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
-        for i in range(1, config.layers + 1):
-            before, width = width, min(2 * width, MAX_WIDENING * config.width)
-            stride = 2 if i < config.layers else 1
+        width = config.channels
+        layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        for i in range(1, config.n_layers + 1):
+            before, width = width, min(2 * width, MAX_WIDENING * config.channels)
+            stride = 2 if i < config.n_layers else 1
             layers += [
                 nn.Conv2d(before, width, 4, stride=stride, padding=1, bias=False),
                 group_norm(width),

@@ -3,20 +3,22 @@
 import torch
 from torch import Tensor, nn
 
+from darkroom.config.networks import IdentityConfig
 from darkroom.nn.autoencoder.vae import LOGVAR_RANGE, AutoencoderKL, Moments
 
 
 class IdentityAutoencoder(nn.Module):
     """The interface of AutoencoderKL without a network: the posterior is a point, the picture.
 
-    Args:
-        black, white: what the latents of -1 and 1 are; everything between lies between.
+    config.range: what the latents of -1 and 1 are; everything between lies between.
     """
 
     downscale = 1
 
-    def __init__(self, black: float, white: float) -> None:
+    def __init__(self, config: IdentityConfig) -> None:
         super().__init__()
+        self.config = config
+        black, white = config.range
         self.scale, self.shift = (white - black) / 2, (white + black) / 2
 
     @property

@@ -15,7 +15,7 @@ from darkroom.nn.layers.blocks import Downsample2D, ResnetBlock2D, Upsample2D
 from darkroom.nn.layers.packed import Layer, Layers, linear
 
 
-class FrozenAutoencoder:
+class PackedAutoencoder:
     """An AutoencoderKL that is no longer trained, computed in `dtype`; it agrees with it up to rounding.
 
     Its convolutions and linear layers are copies, each half's made at its first use; the autoencoder itself stays whole
@@ -96,16 +96,16 @@ class FrozenAutoencoder:
         bias, conv1 = self._layers.bias(module.conv1), self._layers.convolution(module.conv1, 1)
         residual = self._layers.residual(module.conv2, module.conv_shortcut, 1)
         if self._layers.fused and bias is not None:  # the norm adds it on its way
-            own = bias[None]
-            return lambda x: residual(norm2(conv1(norm1(x, None), None), own.expand(len(x), -1)), x)
+            row = bias[None]
+            return lambda x: residual(norm2(conv1(norm1(x, None), None), row.expand(len(x), -1)), x)
         return lambda x: residual(norm2(conv1(norm1(x, None), bias), None), x)
 
     def _attention(self, module: nn.Module) -> Layer:
         assert isinstance(module, SpatialAttention)
         norm = self._layers.group_norm(module.group_norm, silu=False)
-        parts = [self._layers.parameters(layer) for layer in (module.to_q, module.to_k, module.to_v)]
-        biases = [bias for _, bias in parts if bias is not None]
-        product = linear(torch.cat([weight for weight, _ in parts]), torch.cat(biases))
+        projections = [self._layers.parameters(layer) for layer in (module.to_q, module.to_k, module.to_v)]
+        biases = [bias for _, bias in projections if bias is not None]
+        product = linear(torch.cat([weight for weight, _ in projections]), torch.cat(biases))
         out: Callable[[Tensor], Tensor] = self._layers.linear(module.out_projection)
 
         def run(x: Tensor) -> Tensor:
@@ -122,8 +122,8 @@ def _decodes(half: nn.Module) -> bool:
     return hasattr(half, "up_blocks")
 
 
-def quick(vae: Autoencoder, device: torch.device, precision: Precision) -> Autoencoder | FrozenAutoencoder:
+def quick(vae: Autoencoder, device: torch.device, precision: Precision) -> Autoencoder | PackedAutoencoder:
     """The autoencoder in the form that `device` computes fastest with, for work in `precision` under autocast."""
     if device.type == "cuda" and precision == "bf16" and isinstance(vae, AutoencoderKL):
-        return FrozenAutoencoder(vae)
+        return PackedAutoencoder(vae)
     return vae

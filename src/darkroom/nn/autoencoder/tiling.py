@@ -29,32 +29,32 @@ class Decoder(Protocol):
     def decode(self, z: Tensor) -> Tensor: ...
 
 
-def decode(vae: Decoder, z: Tensor, at_once: int = AT_ONCE, whole: int = WHOLE) -> Tensor:
+def decode(vae: Decoder, z: Tensor, at_once: int = AT_ONCE, most: int = WHOLE) -> Tensor:
     """Unscaled latents (N, c, h, w) -> pictures (N, C, H, W), about [-1, 1].
 
-    Above `whole` pixels the picture is blended from tiles. Each tile's norms see that tile alone, so it differs a
+    Above `most` pixels the picture is blended from tiles. Each tile's norms see that tile alone, so it differs a
     little from the picture decoded as a whole.
 
     Raises:
         DarkroomError: they are not finite, and would be black.
     """
     d = vae.downscale
-    pictures = _through(vae.decode, z, z.shape[2] * z.shape[3] * d**2, at_once, whole, TILE // d, OVERLAP // d)
-    check_finite(pictures, "what was drawn", "draw with precision fp32 or less guidance, or mend the model")
+    pictures = _through(vae.decode, z, z.shape[2] * z.shape[3] * d**2, at_once, most, TILE // d, OVERLAP // d)
+    check_finite(pictures, "what was drawn", "draw with precision fp32 or less guidance, or fix the model")
     return pictures
 
 
-def encode(vae: Autoencoder, pictures: Tensor, at_once: int = AT_ONCE, whole: int = WHOLE) -> Tensor:
+def encode(vae: Autoencoder, pictures: Tensor, at_once: int = AT_ONCE, most: int = WHOLE) -> Tensor:
     """Pictures (N, C, H, W) in [-1, 1] -> the posterior's mean (N, c, h, w), unscaled; see `decode`."""
 
     def mean(x: Tensor) -> Tensor:
         return vae.encode(x).mean
 
-    return _through(mean, pictures, pictures.shape[2] * pictures.shape[3], at_once, whole, TILE, OVERLAP)
+    return _through(mean, pictures, pictures.shape[2] * pictures.shape[3], at_once, most, TILE, OVERLAP)
 
 
-def _through(network: Through, x: Tensor, pixels: int, at_once: int, whole: int, tile: int, overlap: int) -> Tensor:
-    if pixels > whole:
+def _through(network: Through, x: Tensor, pixels: int, at_once: int, most: int, tile: int, overlap: int) -> Tensor:
+    if pixels > most:
         return torch.cat([_tiled(network, one, tile, overlap) for one in torch.split(x, 1)])
     return torch.cat([network(part).float() for part in torch.split(x, max(1, at_once // pixels))])
 
@@ -96,5 +96,5 @@ def _starts(length: int, tile: int, overlap: int) -> list[int]:
 
 def _ramp(length: int, fade: int) -> Tensor:
     """Weights rising from each end over `fade` positions to 1."""
-    place = torch.arange(length)
-    return ((torch.minimum(place, length - 1 - place) + 1) / (fade + 1)).clamp(max=1)
+    positions = torch.arange(length)
+    return ((torch.minimum(positions, length - 1 - positions) + 1) / (fade + 1)).clamp(max=1)

@@ -1,53 +1,21 @@
-"""The KL autoencoder of latent diffusion (Rombach et al. 2022, arXiv:2112.10752), diffusers' `AutoencoderKL`."""
+"""The KL autoencoder of latent diffusion (Rombach et al. 2022, arXiv:2112.10752), diffusers' `AutoencoderKL`.
 
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+Shapes: N pictures of C channels and H x W pixels, latents of c channels; levels 0 … L of Ci channels.
+"""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from darkroom.core.errors import DarkroomError
+from darkroom.config.networks import AutoencoderKLConfig, PictureSizes
 from darkroom.nn.layers.attention import SpatialAttention
-from darkroom.nn.layers.blocks import Downsample2D, ResnetBlock2D, Upsample2D, check_divisible, zero_
+from darkroom.nn.layers.blocks import Downsample2D, ResnetBlock2D, Upsample2D, zero_
 from darkroom.nn.layers.fused_norm import normed
 from darkroom.nn.layers.recompute import Recomputing
 
 EPS = 1e-6  # of every group norm of the VAE
 LOGVAR_RANGE = (-30.0, 20.0)
-
-
-@dataclass(frozen=True)
-class AutoencoderKLConfig:
-    """Shape of an AutoencoderKL, in diffusers' words; the defaults are Stable Diffusion's.
-
-    Raises:
-        DarkroomError: a width that the groups of the norms do not divide, or no width at all.
-    """
-
-    in_channels: int = 3
-    out_channels: int = 3
-    latent_channels: int = 4
-    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
-    layers_per_block: int = 2
-    norm_num_groups: int = 32
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "block_out_channels", tuple(self.block_out_channels))
-        if not self.block_out_channels:
-            raise DarkroomError("block_out_channels = [] is empty; give one width per level, such as [32, 64, 128]")
-        for i, width in enumerate(self.block_out_channels):
-            check_divisible(f"block_out_channels[{i}]", width, "norm_num_groups", self.norm_num_groups)
-
-    def to_diffusers(self) -> dict[str, Any]:
-        """The keyword arguments (JSON values) with which diffusers' AutoencoderKL builds the same network."""
-        levels = len(self.block_out_channels)
-        return {
-            **asdict(self),
-            "block_out_channels": list(self.block_out_channels),
-            "down_block_types": ["DownEncoderBlock2D"] * levels,
-            "up_block_types": ["UpDecoderBlock2D"] * levels,
-            "act_fn": "silu",
-        }
 
 
 class Moments(NamedTuple):
@@ -104,10 +72,10 @@ class _UpBlock(Recomputing):
 
 
 class _Encoder(nn.Module):
-    def __init__(self, c: AutoencoderKLConfig) -> None:
+    def __init__(self, c: AutoencoderKLConfig, channels: int) -> None:
         super().__init__()
         widths, groups = c.block_out_channels, c.norm_num_groups
-        self.conv_in = nn.Conv2d(c.in_channels, widths[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(
             _DownBlock(widths[max(i - 1, 0)], width, c.layers_per_block, groups, downsample=i < len(widths) - 1)
             for i, width in enumerate(widths)
@@ -117,16 +85,19 @@ class _Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], 2 * c.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv_in(x)
-        for block in self.down_blocks:
-            h = block(h)
-        h = self.mid_block(h)
-        out: Tensor = self.conv_out(normed(self.conv_norm_out, h, activate=True))
+        # fmt: off
+        h = self.conv_in(x)             # (N, C0, H, W)
+        for block in self.down_blocks:  # i = 0 … L
+            h = block(h)                # (N, Ci, H / 2^(i + 1), …), at L H / 2^L
+        h = self.mid_block(h)           # (N, CL, H / 2^L, W / 2^L)
+        h = normed(self.conv_norm_out, h, activate=True)
+        out: Tensor = self.conv_out(h)  # (N, 2 * c, H / 2^L, …)
         return out
+        # fmt: on
 
 
 class _Decoder(nn.Module):
-    def __init__(self, c: AutoencoderKLConfig) -> None:
+    def __init__(self, c: AutoencoderKLConfig, channels: int) -> None:
         super().__init__()
         widths, groups = c.block_out_channels[::-1], c.norm_num_groups
         self.conv_in = nn.Conv2d(c.latent_channels, widths[0], 3, padding=1)
@@ -136,24 +107,27 @@ class _Decoder(nn.Module):
             for i, width in enumerate(widths)
         )
         self.conv_norm_out = nn.GroupNorm(groups, widths[-1], EPS)
-        self.conv_out = nn.Conv2d(widths[-1], c.out_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[-1], channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        h = self.mid_block(self.conv_in(z))
-        for block in self.up_blocks:
-            h = block(h)
-        out: Tensor = self.conv_out(normed(self.conv_norm_out, h, activate=True))
+        # fmt: off
+        h = self.mid_block(self.conv_in(z))  # (N, CL, H / 2^L, W / 2^L)
+        for block in self.up_blocks:         # i = L … 0
+            h = block(h)                     # (N, Ci, H / 2^(i - 1), …), at 0 H
+        h = normed(self.conv_norm_out, h, activate=True)
+        out: Tensor = self.conv_out(h)       # (N, C, H, W)
         return out
+        # fmt: on
 
 
 class AutoencoderKL(nn.Module):
     """Pictures in [-1, 1] to Gaussians over latents 2^(levels - 1) times smaller on each side, and back."""
 
-    def __init__(self, config: AutoencoderKLConfig) -> None:
+    def __init__(self, config: AutoencoderKLConfig, sizes: PictureSizes) -> None:
         super().__init__()
-        self.config = config
-        self.encoder = _Encoder(config)
-        self.decoder = _Decoder(config)
+        self.config, self.sizes = config, sizes
+        self.encoder = _Encoder(config, sizes.in_channels)
+        self.decoder = _Decoder(config, sizes.in_channels)
         self.quant_conv = nn.Conv2d(2 * config.latent_channels, 2 * config.latent_channels, 1)
         self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 1)
         self._init_weights()
@@ -169,7 +143,7 @@ class AutoencoderKL(nn.Module):
     @property
     def downscale(self) -> int:
         """Pixels per latent position, along one side."""
-        return int(2 ** (len(self.config.block_out_channels) - 1))
+        return self.config.downscale
 
     @property
     def centre(self) -> float:

@@ -1,10 +1,12 @@
 """What every network that denoises has in common, so that training and drawing need not know which one it is."""
 
+import importlib
 from abc import ABC, abstractmethod
 from typing import NamedTuple, Protocol, Self, cast
 
 from torch import Tensor, cat, nn
 
+from darkroom.config.denoisers import DenoiserConfig, DenoiserSizes
 from darkroom.core.device import channels_last
 from darkroom.core.errors import DarkroomError
 from darkroom.nn.layers.attention import KeysValues
@@ -39,40 +41,39 @@ class Condition(Protocol):
         """(N,)."""
 
 
-class Shape(Protocol):
-    """in_channels: of the noisy latents, and of the prediction."""
-
-    @property
-    def in_channels(self) -> int: ...
-
-
 class DenoisingNetwork(nn.Module, ABC):
     """Noisy latents, a time and a condition -> a prediction of their shape (of what, is not its business).
 
-    config: a dataclass that rebuilds the network, see `kinds`.
+    Raises:
+        ValueError: sizes that go with no network of this config; names the key.
     """
 
-    config: Shape
+    config: DenoiserConfig
 
-    @property
-    @abstractmethod
-    def multiple(self) -> int:
-        """What the sides of its latents must be divisible by."""
+    def __init__(self, config: DenoiserConfig, sizes: DenoiserSizes) -> None:
+        super().__init__()
+        config.check_sizes(sizes)
+        self.config, self.sizes = config, sizes
 
     @property
     def fixed_side(self) -> int | None:
         """The one side its latents may have; None: any that `multiple` divides."""
-        return None
+        return self.sizes.sample_size if self.config.fixed_side else None
+
+    @property
+    def multiple(self) -> int:
+        """What the sides of its latents must be divisible by."""
+        return self.fixed_side or self.config.multiple
 
     @property
     def takes_text(self) -> bool:
-        """Whether it is told text embeddings."""
-        return False
+        """Whether its condition has text embeddings."""
+        return self.sizes.cross_attention_dim is not None
 
     @property
     def takes_classes(self) -> bool:
-        """Whether it is told class labels."""
-        return False
+        """Whether its condition has class labels."""
+        return self.sizes.num_classes is not None
 
     def stored(self) -> Self:
         """Itself, with its kernels stored in the order that it computes fastest with."""
@@ -137,13 +138,13 @@ class DenoisingNetwork(nn.Module, ABC):
         Raises:
             DarkroomError: names the network and the condition.
         """
-        for what, takes, given in (
+        for what, takes, found in (
             ("text embeddings", self.takes_text, context is not None),
             ("class labels", self.takes_classes, class_labels is not None),
         ):
-            if takes != given:
-                wanted, found = ("needs", "none are") if takes else ("takes no", "they are")
-                raise DarkroomError(f"{type(self).__name__} {wanted} {what}, but {found} given")
+            if takes != found:
+                wanted, there = ("needs", "none are") if takes else ("takes no", "they are")
+                raise DarkroomError(f"{type(self).__name__} {wanted} {what}, but {there} given")
 
     def _check(self, sample: Tensor, context: Context | None, class_labels: Tensor | None) -> None:
         """Refuse sides and conditions that the network does not take."""
@@ -155,24 +156,12 @@ class DenoisingNetwork(nn.Module, ABC):
             raise DarkroomError(f"{name} takes sides divisible by {self.multiple}, not {width} x {height}")
 
 
-class FixedShape(Shape, Protocol):
-    """sample_size: the side of the pictures."""
+def build(config: DenoiserConfig, sizes: DenoiserSizes) -> DenoisingNetwork:
+    """The network of a config; its initial weights come from PyTorch's global generator.
 
-    @property
-    def sample_size(self) -> int: ...
-
-
-class FixedSideNetwork(DenoisingNetwork):
-    """A network made for pictures of one side."""
-
-    config: FixedShape
-
-    @property
-    def multiple(self) -> int:
-        """The only side there is."""
-        return self.config.sample_size
-
-    @property
-    def fixed_side(self) -> int:
-        """The side of the pictures it was made for."""
-        return self.config.sample_size
+    Raises:
+        ValueError: see `DenoisingNetwork`.
+    """
+    module, _, name = config.network.partition(":")
+    network: DenoisingNetwork = getattr(importlib.import_module(module), name)(config, sizes)
+    return network

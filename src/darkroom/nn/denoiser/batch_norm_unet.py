@@ -1,5 +1,7 @@
 """A large plain U-Net with batch norms, as in a public write-up of DDPM on 64 x 64 photographs.
 
+Shapes: N samples; c, h, w channels and sides of the pictures; Ci channels after i halvings; T = TIME_DIM.
+
 sides   64 ─ 64 ─ 32 ─ 16 ─ 8 ─ 4 ─ 8 ─ 16 ─ 32 ─ 64
 widths   3   64  128  256 512 1024 512 256  128   64
 
@@ -9,37 +11,17 @@ the same tensor twice. Here its skip is the last down block's features before th
 to its size by averaging: the only other tensor of that width, and no weight more or less.
 """
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darkroom.core.errors import DarkroomError
+from darkroom.config.denoisers import BatchNormUNetConfig, DenoiserSizes
 from darkroom.nn.denoiser.base import Context, DenoisingNetwork
 from darkroom.nn.layers.blocks import timestep_embedding
 
 TIME_DIM = 32
-
-
-@dataclass(frozen=True)
-class BatchNormUNetConfig:
-    """Shape of a BatchNormUNet.
-
-    in_channels: of the pictures, in and out. widths: of the first layer and after each halving.
-
-    Raises:
-        DarkroomError: fewer than two widths.
-    """
-
-    in_channels: int = 3
-    widths: tuple[int, ...] = (64, 128, 256, 512, 1024)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "widths", tuple(self.widths))
-        if len(self.widths) < 2:
-            raise DarkroomError(f"widths = {list(self.widths)}: give at least two, such as [64, 128]")
 
 
 class BatchNormUNet(DenoisingNetwork):
@@ -50,42 +32,39 @@ class BatchNormUNet(DenoisingNetwork):
 
     config: BatchNormUNetConfig
 
-    def __init__(self, config: BatchNormUNetConfig) -> None:
-        super().__init__()
-        self.config = config
+    def __init__(self, config: BatchNormUNetConfig, sizes: DenoiserSizes) -> None:
+        super().__init__(config, sizes)
         widths = config.widths
         self.time_embedding = nn.Linear(TIME_DIM, TIME_DIM)
-        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(sizes.in_channels, widths[0], 3, padding=1)
         self.down = nn.ModuleList(_Block(before, width) for before, width in pairwise(widths))
         self.downsamplers = nn.ModuleList(nn.Conv2d(width, width, 4, stride=2, padding=1) for width in widths[1:])
         self.up = nn.ModuleList(_Block(2 * before, width) for before, width in pairwise(widths[::-1]))
         self.upsamplers = nn.ModuleList(
             nn.ConvTranspose2d(width, width, 4, stride=2, padding=1) for width in widths[-2::-1]
         )
-        self.conv_out = nn.Conv2d(widths[0], config.in_channels, 1)
-
-    @property
-    def multiple(self) -> int:
-        """Each down block halves the sides."""
-        return int(2 ** len(self.down))
+        self.conv_out = nn.Conv2d(widths[0], sizes.in_channels, 1)
 
     def forward(
         self, sample: Tensor, timestep: Tensor, context: Context | None = None, class_labels: Tensor | None = None
     ) -> Tensor:
         """See `DenoisingNetwork.forward`."""
         self._check(sample, context, class_labels)
+        # fmt: off
         sinusoids = timestep_embedding(timestep, TIME_DIM, flip_sin_to_cos=False, freq_shift=1)
-        time = F.relu(self.time_embedding(sinusoids.to(sample.dtype)))  # (N, 32)
-        x, skips = self.conv_in(sample), []
-        for block, downsample in zip(self.down, self.downsamplers, strict=True):
-            features = block(x, time)
-            x = downsample(features)
+        time = F.relu(self.time_embedding(sinusoids.to(sample.dtype)))            # (N, T)
+        x, skips = self.conv_in(sample), []                                       # (N, C0, h, w)
+        for block, downsample in zip(self.down, self.downsamplers, strict=True):  # i = 1 … L
+            features = block(x, time)                                             # (N, Ci, h / 2^(i - 1), …)
+            x = downsample(features)                                              # (N, Ci, h / 2^i, …)
             skips.append(x)
-        skips[-1] = F.avg_pool2d(features, 2)
-        for block, upsample in zip(self.up, self.upsamplers, strict=True):
-            x = upsample(block(torch.cat((x, skips.pop()), dim=1), time))
-        out: Tensor = self.conv_out(x)
+        skips[-1] = F.avg_pool2d(features, 2)                                     # (N, CL, h / 2^L, …)
+        for block, upsample in zip(self.up, self.upsamplers, strict=True):        # i = L … 1
+            x = block(torch.cat((x, skips.pop()), dim=1), time)                   # (N, C(i - 1), h / 2^i, …)
+            x = upsample(x)                                                       # (N, C(i - 1), h / 2^(i - 1), …)
+        out: Tensor = self.conv_out(x)                                            # (N, c, h, w)
         return out
+        # fmt: on
 
 
 class _Block(nn.Module):

@@ -1,5 +1,7 @@
 """A small U-Net whose norms see the whole feature map, as in a public write-up of DDPM on Fashion-MNIST.
 
+Shapes: N samples of c channels and side s; stages i of Ci channels (C(-1) = C0); T = TIME_DIM.
+
 sides   28 ─ 14 ─ 7 ─ 3 ─ 7 ─ 14 ─ 28
 widths  10   20   40  40  20  10   10
 
@@ -11,45 +13,21 @@ A stage is told the time and has three blocks; skips are concatenated. Two of th
   white. Here the noisy picture, at most times nearly its noise, is added to what the last convolution makes of it.
 """
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darkroom.core.errors import DarkroomError
-from darkroom.nn.denoiser.base import Context, FixedSideNetwork
+from darkroom.config.denoisers import DenoiserSizes, LayerNormUNetConfig
+from darkroom.nn.denoiser.base import Context, DenoisingNetwork
 from darkroom.nn.layers.blocks import timestep_embedding, zero_
 
 WIDTHS = (10, 20, 40)
 TIMES, TIME_DIM = 1000, 100  # rows and columns of the table of times
-SIDE_STEP, SIDE_REST, LEAST_SIDE = 8, 4, 12  # only these sides, halved three times, come out as they went in
 
 
-@dataclass(frozen=True)
-class LayerNormUNetConfig:
-    """Shape of a LayerNormUNet.
-
-    sample_size: side of the pictures, 8 n + 4 and at least 12; the norms have a weight for each of their positions.
-    in_channels: of the pictures, in and out.
-
-    Raises:
-        DarkroomError: a side that does not come out as it went in.
-    """
-
-    sample_size: int = 28
-    in_channels: int = 1
-
-    def __post_init__(self) -> None:
-        if self.sample_size % SIDE_STEP != SIDE_REST or self.sample_size < LEAST_SIDE:
-            raise DarkroomError(
-                f"sample_size = {self.sample_size}: a layer_norm_unet takes sides of {SIDE_STEP} n + {SIDE_REST} from "
-                f"{LEAST_SIDE} on; give 28"
-            )
-
-
-class LayerNormUNet(FixedSideNetwork):
+class LayerNormUNet(DenoisingNetwork):
     """Noisy pictures and a time in [0, 999] -> a prediction of their shape.
 
     The time is a row of a frozen table of sinusoids (Vaswani et al. 2017, section 3.5); between two rows it is
@@ -58,11 +36,10 @@ class LayerNormUNet(FixedSideNetwork):
 
     config: LayerNormUNetConfig
 
-    def __init__(self, config: LayerNormUNetConfig) -> None:
-        super().__init__()
-        self.config = config
-        channels, (first, second, third) = config.in_channels, WIDTHS
-        sides = [config.sample_size // 2**halvings for halvings in range(4)]
+    def __init__(self, config: LayerNormUNetConfig, sizes: DenoiserSizes) -> None:
+        super().__init__(config, sizes)
+        channels, (first, second, third) = sizes.in_channels, WIDTHS
+        sides = [sizes.sample_size // 2**halvings for halvings in range(4)]
         table = timestep_embedding(torch.arange(TIMES), TIME_DIM, flip_sin_to_cos=False, freq_shift=0)
         self.times = nn.Parameter(table, requires_grad=False)
         self.down = nn.ModuleList(
@@ -87,16 +64,19 @@ class LayerNormUNet(FixedSideNetwork):
     ) -> Tensor:
         """See `DenoisingNetwork.forward`; times outside the table count as its first or last row."""
         self._check(sample, context, class_labels)
-        time = self._time(timestep).to(sample.dtype)
-        x, skips = sample, []
-        for stage, downsample in zip(self.down, self.downsamplers, strict=True):
-            skips.append(stage(x, time))
-            x = downsample(skips[-1])
-        x = self.mid(x, time)
-        for stage, upsample in zip(self.up, self.upsamplers, strict=True):
-            x = stage(torch.cat((skips.pop(), upsample(x)), dim=1), time)
-        out: Tensor = sample + self.conv_out(x)
+        # fmt: off
+        time = self._time(timestep).to(sample.dtype)                              # (N, T)
+        x, skips = sample, []                                                     # (N, c, s, s)
+        for stage, downsample in zip(self.down, self.downsamplers, strict=True):  # i = 0, 1, 2
+            skips.append(stage(x, time))                                          # (N, Ci, s // 2^i, …)
+            x = downsample(skips[-1])                                             # (N, Ci, s // 2^(i + 1), …)
+        x = self.mid(x, time)                                                     # (N, C2, s // 8, …)
+        for stage, upsample in zip(self.up, self.upsamplers, strict=True):        # i = 2, 1, 0
+            x = torch.cat((skips.pop(), upsample(x)), dim=1)                      # (N, 2 * Ci, s // 2^i, …)
+            x = stage(x, time)                                                    # (N, C(i - 1), s // 2^i, …)
+        out: Tensor = sample + self.conv_out(x)                                   # (N, c, s, s)
         return out
+        # fmt: on
 
     def _time(self, timestep: Tensor) -> Tensor:
         """(N,) -> (N, 100) float32."""

@@ -1,5 +1,7 @@
 """Three small U-Nets that estimate scores: skips concatenated, added, or added with attention to a class.
 
+Shapes: N samples of c channels and side s; stages i of Ci channels and side si: s0 = s - 2, s(i + 1) = (si - 1) // 2.
+
 sides   28 ─ 26 ─ 12 ─ 5 ─ 2 ─ 5 ─ 12 ─ 26 ─ 28
 widths   1   32   64  128 256 128  64   32    1
 
@@ -9,16 +11,14 @@ as the last layer makes it; what it stands for, and any division by the noise's 
 """
 
 import math
-from dataclasses import dataclass
-from typing import Self, get_args
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darkroom.config.choices import ScoreVariant
-from darkroom.core.errors import DarkroomError
-from darkroom.nn.denoiser.base import Context, FixedSideNetwork
+from darkroom.config.denoisers import DenoiserSizes, ScoreUNetConfig
+from darkroom.nn.denoiser.base import Context, DenoisingNetwork
 from darkroom.nn.layers.attention import attend
 
 WIDTHS = (32, 64, 128, 256)
@@ -28,44 +28,9 @@ FREQUENCIES, SPREAD = 128, 30.0  # of the Fourier features: how many, and the st
 TIME_DIM = 2 * FREQUENCIES
 TIME_SCALE = 1000  # the times a network is told are 1000 t, with t in [0, 1]
 CLASS_DIM = 256
-SIDE_STEP, SIDE_REST, LEAST_SIDE = 8, 4, 20  # only these sides come out of the convolutions as they went in
 
 
-@dataclass(frozen=True)
-class ScoreUNetConfig:
-    """Shape of a ScoreUNet.
-
-    variant: "concat" and "residual" take the skips beside or added to what comes from below; "transformer" adds them,
-        and attends to the picture and to a class at the two lowest stages.
-    sample_size: side of the pictures, 8 n + 4 and at least 20.
-    in_channels: of the pictures, in and out.
-    num_classes: of "transformer", without the null class; None for the others.
-
-    Raises:
-        DarkroomError: an unknown variant, a side that does not come out as it went in, classes that do not fit.
-    """
-
-    variant: ScoreVariant
-    sample_size: int = 28
-    in_channels: int = 1
-    num_classes: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.variant not in get_args(ScoreVariant):
-            raise DarkroomError(f"variant = {self.variant!r}: choose from {', '.join(get_args(ScoreVariant))}")
-        if self.sample_size % SIDE_STEP != SIDE_REST or self.sample_size < LEAST_SIDE:
-            raise DarkroomError(
-                f"sample_size = {self.sample_size}: a score_unet takes sides of {SIDE_STEP} n + {SIDE_REST} from "
-                f"{LEAST_SIDE} on; give 28"
-            )
-        if (self.variant == "transformer") != bool(self.num_classes):
-            raise DarkroomError(
-                f"num_classes = {self.num_classes} does not go with variant = {self.variant!r}; "
-                "transformer needs classes, the others take none"
-            )
-
-
-class ScoreUNet(FixedSideNetwork):
+class ScoreUNet(DenoisingNetwork):
     """Noisy pictures and a time, of one variant a class too, -> a prediction of their shape.
 
     The time is told as sines and cosines of fixed random frequencies (Tancik et al. 2020, "Fourier features"). The null
@@ -74,10 +39,9 @@ class ScoreUNet(FixedSideNetwork):
 
     config: ScoreUNetConfig
 
-    def __init__(self, config: ScoreUNetConfig) -> None:
-        super().__init__()
-        self.config = config
-        channels = config.in_channels
+    def __init__(self, config: ScoreUNetConfig, sizes: DenoiserSizes) -> None:
+        super().__init__(config, sizes)
+        channels, classes = sizes.in_channels, sizes.num_classes
         self.frequencies = nn.Parameter(SPREAD * torch.randn(FREQUENCIES), requires_grad=False)
         self.time_embedding = nn.Linear(TIME_DIM, TIME_DIM)
         self.down = nn.ModuleList(
@@ -95,14 +59,9 @@ class ScoreUNet(FixedSideNetwork):
         self.conv_out = nn.ConvTranspose2d(joined * first, channels, 3)
         for weight in self.conv_out.parameters():  # else the first epoch is spent on unlearning what it says at random
             nn.init.zeros_(weight)
-        attending = config.num_classes is not None
-        self.class_embedding = nn.Embedding(config.num_classes, CLASS_DIM) if config.num_classes is not None else None
-        self.transformers = nn.ModuleList(_SpatialTransformer(width) for width in (third, last) if attending)
-
-    @property
-    def takes_classes(self) -> bool:
-        """Of the three variants, one is."""
-        return self.class_embedding is not None
+        self.class_embedding = None if classes is None else nn.Embedding(classes, CLASS_DIM)
+        attending = () if classes is None else (third, last)
+        self.transformers = nn.ModuleList(_SpatialTransformer(width) for width in attending)
 
     def stored(self) -> Self:
         """Itself: with so few channels in a group, PyTorch's norms of channels-last pictures are slow on CPUs."""
@@ -114,19 +73,21 @@ class ScoreUNet(FixedSideNetwork):
         """See `DenoisingNetwork.forward`; the time counts in [0, 1000]."""
         self._check(sample, context, class_labels)
         time = F.silu(self.time_embedding(self._features(timestep).to(sample.dtype)))  # (N, 256)
-        token = None if class_labels is None else self._token(class_labels)
+        # fmt: off
+        token = None if class_labels is None else self._token(class_labels)  # (N, 1, 256)
         skips: list[Tensor] = []
-        x, attending = sample, len(self.down) - len(self.transformers)
-        for i, stage in enumerate(self.down):
-            x = stage(x, time)
+        x, attending = sample, len(self.down) - len(self.transformers)       # (N, c, s, s)
+        for i, stage in enumerate(self.down):                                # i = 0 … 3
+            x = stage(x, time)                                               # (N, Ci, si, si)
             if i >= attending:
                 x = self.transformers[i - attending](x, token)
             skips.append(x)
         x = skips.pop()
-        for stage in self.up:
-            x = self._joined(stage(x, time), skips.pop())
-        out: Tensor = self.conv_out(x)
+        for stage in self.up:                                                # i = 2, 1, 0
+            x = self._joined(stage(x, time), skips.pop())                    # (N, Ci, si, si), of concat 2 * Ci
+        out: Tensor = self.conv_out(x)                                       # (N, c, s, s)
         return out
+        # fmt: on
 
     def _features(self, timestep: Tensor) -> Tensor:
         """(N,) -> (N, 256) float32."""
@@ -136,8 +97,8 @@ class ScoreUNet(FixedSideNetwork):
     def _token(self, class_labels: Tensor) -> Tensor:
         """Ids (N,) -> one token (N, 1, 256); of the null class zeros."""
         assert self.class_embedding is not None
-        named = class_labels < self.class_embedding.num_embeddings
-        token: Tensor = self.class_embedding(class_labels.where(named, 0)) * named[:, None]
+        known = class_labels < self.class_embedding.num_embeddings
+        token: Tensor = self.class_embedding(class_labels.where(known, 0)) * known[:, None]
         return token[:, None]
 
     def _joined(self, x: Tensor, skip: Tensor) -> Tensor:

@@ -3,54 +3,28 @@
 The judge of captioned pictures is in `towers`.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darkroom.core.errors import DarkroomError
-from darkroom.nn.judge.conv_tower import ConvTower, ConvTowerConfig
+from darkroom.config.networks import ClassifierSizes, ConvTowerConfig, PictureSizes
+from darkroom.nn.judge.conv_tower import ConvTower
 
 ROTATIONS = 4
 JUDGES = ("a", "b")  # in the order of the halves of the data that each is trained on
 ABSENT = -1  # the label of an attribute that a picture does not have
 
 
-@dataclass(frozen=True)
-class ClassifierConfig(ConvTowerConfig):
-    """A ConvTower and one head per attribute.
-
-    classes: the number of classes of each attribute. absent: whether pictures may lack it; such a head has one class
-    more, "absent", so that a thing too many is read as well as one too few.
-
-    Raises:
-        DarkroomError: no attribute, one with fewer than two classes, or another number of `absent`.
-    """
-
-    classes: tuple[int, ...] = (10,)
-    absent: tuple[bool, ...] = ()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "classes", tuple(self.classes))
-        object.__setattr__(self, "absent", tuple(self.absent) or (False,) * len(self.classes))
-        if not self.classes or min(self.classes) < 2:
-            raise DarkroomError(f"classes = {list(self.classes)}: give each attribute at least two classes")
-        if len(self.absent) != len(self.classes):
-            raise DarkroomError(f"absent = {list(self.absent)}: say it of each of {len(self.classes)} attributes")
-
-
 class Classifier(nn.Module):
     """Reads every attribute of a picture."""
 
-    def __init__(self, config: ClassifierConfig) -> None:
+    def __init__(self, config: ConvTowerConfig, sizes: ClassifierSizes) -> None:
         super().__init__()
-        self.config = config
-        self.trunk = ConvTower(config)
+        self.config, self.sizes = config, sizes
+        self.trunk = ConvTower(config, sizes.in_channels)
         self.heads = nn.ModuleList(
             nn.Linear(self.trunk.out_features, n + absent)
-            for n, absent in zip(config.classes, config.absent, strict=True)
+            for n, absent in zip(sizes.classes, sizes.absent, strict=True)
         )
 
     def features(self, images: Tensor) -> Tensor:
@@ -65,11 +39,11 @@ class Classifier(nn.Module):
     def read(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1] -> the class seen of each attribute (N, H), ABSENT where it is not there."""
         seen = torch.stack([logits.argmax(dim=1) for logits in self(images)], dim=1)
-        return torch.where(seen == torch.tensor(self.config.classes, device=seen.device), ABSENT, seen)
+        return torch.where(seen == torch.tensor(self.sizes.classes, device=seen.device), ABSENT, seen)
 
     def targets(self, labels: Tensor) -> Tensor:
         """Labels (N, H), ABSENT where there is nothing to read -> what the heads are to say; ABSENT: no matter what."""
-        classes, absent = (torch.tensor(x, device=labels.device) for x in (self.config.classes, self.config.absent))
+        classes, absent = (torch.tensor(x, device=labels.device) for x in (self.sizes.classes, self.sizes.absent))
         return torch.where((labels < 0) & absent, classes, labels)
 
 
@@ -79,10 +53,10 @@ class SelfSupervised(nn.Module):
     Needs neither augmentations nor large batches; what it learns, shapes and their arrangement, is what FID is to see.
     """
 
-    def __init__(self, config: ConvTowerConfig) -> None:
+    def __init__(self, config: ConvTowerConfig, sizes: PictureSizes) -> None:
         super().__init__()
-        self.config = config
-        self.trunk = ConvTower(config)
+        self.config, self.sizes = config, sizes
+        self.trunk = ConvTower(config, sizes.in_channels)
         self.head = nn.Linear(self.trunk.out_features, ROTATIONS)
 
     def features(self, images: Tensor) -> Tensor:

@@ -1,30 +1,13 @@
 """A small residual convolutional network for pictures of 28 to 64 pixels, shared in shape by all judges and towers."""
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darkroom.nn.layers.blocks import GROUP_WIDTH, check_divisible, group_norm
+from darkroom.config.networks import ConvTowerConfig
+from darkroom.nn.layers.blocks import group_norm
 
 GRID = 4  # positions per side that survive to the features
-
-
-@dataclass(frozen=True)
-class ConvTowerConfig:
-    """Shape of a ConvTower: width, 2 and 4 times it at full, half, … resolution; depth residual blocks each.
-
-    Raises:
-        DarkroomError: a width that is no multiple of 16.
-    """
-
-    in_channels: int = 3
-    width: int = 32
-    depth: int = 1
-
-    def __post_init__(self) -> None:
-        check_divisible("width", self.width, "channels per group", GROUP_WIDTH)
 
 
 class _Block(nn.Module):
@@ -47,11 +30,11 @@ class ConvGrid(nn.Module):
     Group instead of batch norm: no picture's features depend on its neighbours in the batch.
     """
 
-    def __init__(self, config: ConvTowerConfig) -> None:
+    def __init__(self, config: ConvTowerConfig, in_channels: int) -> None:
         super().__init__()
         widths = [config.width, 2 * config.width, 4 * config.width]
         self.out_channels = widths[-1]
-        self.stem = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.stem = nn.Conv2d(in_channels, widths[0], 3, padding=1)
         stages: list[nn.Module] = []
         for before, width in zip([widths[0], *widths], widths, strict=False):
             stages.append(nn.Conv2d(before, width, 3, stride=2, padding=1))
@@ -88,10 +71,10 @@ class ConvTower(nn.Module):
     The grid is flattened into the last layer, because a mean over positions could not tell left from right.
     """
 
-    def __init__(self, config: ConvTowerConfig) -> None:
+    def __init__(self, config: ConvTowerConfig, in_channels: int) -> None:
         super().__init__()
         self.config = config
-        self.grid = ConvGrid(config)
+        self.grid = ConvGrid(config, in_channels)
         self.out_features = self.grid.out_channels
         self.head = nn.Linear(self.grid.out_channels * GRID * GRID, self.out_features)
 

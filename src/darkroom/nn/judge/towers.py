@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darkroom.nn.judge.conv_tower import GRID, ConvGrid, ConvTowerConfig
-from darkroom.nn.text.clip import CLIPTextConfig, CLIPTextModel
+from darkroom.config.networks import TowersConfig, TowersSizes
+from darkroom.nn.judge.conv_tower import GRID, ConvGrid
+from darkroom.nn.text.clip import CLIPTextModel
 
 MAX_LOGIT_SCALE = 100.0
 CELL_WIDTH = 32  # length of the embedding of each of the grid's cells
@@ -20,12 +21,13 @@ class Towers(nn.Module):
     projected into all cells at once. So the picture's side cannot give up where things are; the text has to learn it.
     """
 
-    def __init__(self, image: ConvTowerConfig, text: CLIPTextConfig) -> None:
+    def __init__(self, config: TowersConfig, sizes: TowersSizes) -> None:
         super().__init__()
-        self.trunk = ConvGrid(image)
+        self.config, self.sizes = config, sizes
+        self.trunk = ConvGrid(config.image, sizes.in_channels)
         self.image_projection = nn.Conv2d(self.trunk.out_channels, CELL_WIDTH, 1, bias=False)
-        self.text_model = CLIPTextModel(text)
-        self.text_projection = nn.Linear(text.hidden_size, CELL_WIDTH * GRID * GRID, bias=False)
+        self.text_model = CLIPTextModel(config.text, sizes.tokens)
+        self.text_projection = nn.Linear(config.text.hidden_size, CELL_WIDTH * GRID * GRID, bias=False)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     @property

@@ -6,31 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darkroom.core.errors import DarkroomError
+from darkroom.config.base import CHANNELS_PER_GROUP
 from darkroom.nn.layers.fused_norm import enlarged, normed
 
 
-def check_divisible(key: str, value: int, by: str, divisor: int) -> None:
-    """Refuse a configuration in which `divisor` does not divide `value`.
-
-    Raises:
-        DarkroomError: names both keys, both values and the remedy.
-    """
-    if divisor < 1 or value % divisor:
-        raise DarkroomError(
-            f"{key} = {value} is not divisible by {by} = {divisor}; choose a multiple of it, or another {by}"
-        )
-
-
-GROUP_WIDTH = 16
-
-
 def group_norm(channels: int) -> nn.GroupNorm:
-    """A group norm for the networks whose shape nobody else prescribes: 16 channels a group.
+    """A group norm for the networks whose shape nobody else prescribes: `CHANNELS_PER_GROUP`.
 
     With fewer, PyTorch's CPU kernel for channels_last bfloat16 takes five to ten times as long (torch 2.13).
     """
-    return nn.GroupNorm(channels // GROUP_WIDTH, channels)
+    return nn.GroupNorm(channels // CHANNELS_PER_GROUP, channels)
 
 
 def zero_(layer: nn.Conv2d | nn.Linear) -> None:
@@ -55,8 +40,8 @@ def timestep_embedding(timestep: Tensor, dim: int, flip_sin_to_cos: bool, freq_s
     half = dim // 2
     exponent = -math.log(10000) * torch.arange(half, dtype=torch.float32, device=timestep.device)
     angle = timestep.float()[:, None] * torch.exp(exponent / (half - freq_shift))
-    parts = (angle.cos(), angle.sin()) if flip_sin_to_cos else (angle.sin(), angle.cos())
-    return F.pad(torch.cat(parts, dim=1), (0, dim % 2))
+    waves = (angle.cos(), angle.sin()) if flip_sin_to_cos else (angle.sin(), angle.cos())
+    return F.pad(torch.cat(waves, dim=1), (0, dim % 2))
 
 
 class TimestepEmbedding(nn.Module):

@@ -81,8 +81,8 @@ def _trial_of_gradients(device: torch.device) -> bool:
     def same(picture: Tensor) -> Tensor:
         return picture
 
-    own = torch.inference_mode(False), torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(same, same)
-    with own[0], own[1], own[2], torch.autocast(device.type, enabled=False):
+    contexts = torch.inference_mode(False), torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(same, same)
+    with contexts[0], contexts[1], contexts[2], torch.autocast(device.type, enabled=False):
         leaves = [value.float().clone().requires_grad_() for value in (x, weight, bias, added)]
         n = F.group_norm(leaves[0] + leaves[3][:, :, None, None], 8, leaves[1], leaves[2], 1e-5)
         wanted = F.silu(n)
@@ -125,23 +125,23 @@ def group_norm(
     """
     p = _programs()
     x = x.contiguous(memory_format=torch.channels_last)
-    n, channels, positions, width, chunk, chunks, parts = _cut(x, groups)
+    n, channels, positions, width, chunk, chunks, slices = _cut(x, groups)
     sums = torch.empty(2, n, chunks, channels, device=x.device)
     factors = torch.empty(2, n, channels, device=x.device)
     more, stride = (weight, 0) if added is None else (added, added.stride(0))
     centre, rstd = factors if kept is None else kept
     with _on(x):
-        p.channel_sums[(chunks, n, parts)](
+        p._channel_sums[(chunks, n, slices)](
             x, more, sums[0], sums[1], positions, channels, chunk, stride,
             ADDED=added is not None, ROWS=p.ROWS, COLUMNS=p.COLUMNS,
         )  # fmt: skip
-        p.scale_and_shift[(n, groups)](
+        p._scale_and_shift[(n, groups)](
             sums[0], sums[1], weight, bias, more, factors[0], factors[1], centre, rstd,
             channels, width, float(positions * width), chunks, stride, eps,
             ADDED=added is not None, KEPT=kept is not None, WIDTH=_power_of_two(width), PARTS=p.PARTS,
         )  # fmt: skip
         out = torch.empty_like(x)
-        p.scaled[(-(-positions // p.ROWS), n, parts)](
+        p._scaled[(-(-positions // p.ROWS), n, slices)](
             x, factors[0], factors[1], out, positions, channels, SILU=silu, ROWS=p.ROWS, COLUMNS=p.COLUMNS
         )
     return out
@@ -157,20 +157,20 @@ def group_norm_backward(
     """
     p = _programs()
     dy = dy.to(x.dtype).contiguous(memory_format=torch.channels_last)
-    n, channels, positions, width, chunk, chunks, parts = _cut(x, groups)
+    n, channels, positions, width, chunk, chunks, slices = _cut(x, groups)
     sums = torch.empty(3, n, chunks, channels, device=x.device)
     totals = torch.empty(5, n, channels, device=x.device)
     with _on(x):
-        p.gradient_sums[(chunks, n, parts)](
+        p._gradient_sums[(chunks, n, slices)](
             x, dy, weight, bias, kept[0], kept[1], sums, positions, channels, chunk,
             SILU=silu, ROWS=p.ROWS, COLUMNS=p.COLUMNS,
         )  # fmt: skip
-        p.gradient_factors[(n, groups)](
+        p._gradient_factors[(n, groups)](
             sums, weight, kept[1], totals, channels, width, float(positions), chunks,
             WIDTH=_power_of_two(width), PARTS=p.PARTS,
         )  # fmt: skip
         dx = torch.empty_like(x)
-        p.gradient[(-(-positions // p.ROWS), n, parts)](
+        p._gradient[(-(-positions // p.ROWS), n, slices)](
             x, dy, weight, bias, kept[0], kept[1], totals[2], totals[3], dx, positions, channels,
             SILU=silu, ROWS=p.ROWS, COLUMNS=p.COLUMNS,
         )  # fmt: skip
@@ -179,7 +179,7 @@ def group_norm_backward(
 
 
 def _cut(x: Tensor, groups: int) -> tuple[int, int, int, int, int, int, int]:
-    """Samples, channels, positions, channels of a group, positions of a chunk, chunks, and parts of the channels."""
+    """Samples, channels, positions, channels of a group, positions of a chunk, chunks, and slices of the channels."""
     p = _programs()
     n, channels, height, width = x.shape
     positions = height * width

@@ -149,8 +149,8 @@ class Layers:
     def residual(self, conv: nn.Conv2d, shortcut: nn.Conv2d | None, side: int) -> Callable[[Tensor, Tensor], Tensor]:
         """(h, x) -> conv(h) + shortcut(x), or + x where there is no layer on the short cut."""
         if not self.fused:
-            own, aside = self.conv(conv, side), None if shortcut is None else self.pointwise(shortcut)
-            return lambda h, x: own(h).add_(x if aside is None else aside(x))
+            main, aside = self.conv(conv, side), None if shortcut is None else self.pointwise(shortcut)
+            return lambda h, x: main(h).add_(x if aside is None else aside(x))
         bias = self.bias(conv)
         assert bias is not None
         bare = self.convolution(conv, side)

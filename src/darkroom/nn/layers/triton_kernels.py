@@ -15,7 +15,7 @@ FLAT = 1024  # elements of a program over a flat tensor
 
 
 @triton.jit
-def channel_sums(
+def _channel_sums(
     x, added, sums, squares, positions, channels, chunk, added_stride,
     ADDED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -37,13 +37,13 @@ def channel_sums(
             value = tl.where(here, value + more[None, :], 0.0)
         total += tl.sum(value, axis=0)
         square += tl.sum(value * value, axis=0)
-    place = (n * tl.num_programs(0) + of) * channels + columns
-    tl.store(sums + place, total, mask=inside)
-    tl.store(squares + place, square, mask=inside)
+    at = (n * tl.num_programs(0) + of) * channels + columns
+    tl.store(sums + at, total, mask=inside)
+    tl.store(squares + at, square, mask=inside)
 
 
 @triton.jit
-def scale_and_shift(
+def _scale_and_shift(
     sums, squares, weight, bias, added, scale, shift, centre, rstd,
     channels, width, count, chunks, added_stride, eps,
     ADDED: tl.constexpr, KEPT: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
@@ -59,11 +59,11 @@ def scale_and_shift(
     total = tl.zeros([PARTS, WIDTH], tl.float32)
     square = tl.zeros([PARTS, WIDTH], tl.float32)
     for start in range(0, chunks, PARTS):
-        parts = start + tl.arange(0, PARTS)
-        here = (parts < chunks)[:, None] & inside[None, :]
-        place = (n * chunks + parts)[:, None] * channels + columns[None, :]
-        total += tl.load(sums + place, mask=here, other=0.0)
-        square += tl.load(squares + place, mask=here, other=0.0)
+        slices = start + tl.arange(0, PARTS)
+        here = (slices < chunks)[:, None] & inside[None, :]
+        at = (n * chunks + slices)[:, None] * channels + columns[None, :]
+        total += tl.load(sums + at, mask=here, other=0.0)
+        square += tl.load(squares + at, mask=here, other=0.0)
     mean = tl.sum(tl.sum(total, axis=0), axis=0) / count
     second = tl.sum(tl.sum(square, axis=0), axis=0) / count
     variance = tl.maximum(second - mean * mean, 0.0)
@@ -81,7 +81,7 @@ def scale_and_shift(
 
 
 @triton.jit
-def scaled(
+def _scaled(
     x, scale, shift, out, positions, channels,
     SILU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -91,13 +91,13 @@ def scaled(
     columns = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
     inside = columns < channels
     here = (rows < positions)[:, None] & inside[None, :]
-    place = n.to(tl.int64) * positions * channels + rows[:, None].to(tl.int64) * channels + columns[None, :]
+    at = n.to(tl.int64) * positions * channels + rows[:, None].to(tl.int64) * channels + columns[None, :]
     by = tl.load(scale + n * channels + columns, mask=inside, other=0.0)
     plus = tl.load(shift + n * channels + columns, mask=inside, other=0.0)
-    value = tl.load(x + place, mask=here, other=0.0).to(tl.float32) * by[None, :] + plus[None, :]
+    value = tl.load(x + at, mask=here, other=0.0).to(tl.float32) * by[None, :] + plus[None, :]
     if SILU:
         value = value / (1.0 + tl.exp(-value))
-    tl.store(out + place, value.to(out.dtype.element_ty), mask=here)
+    tl.store(out + at, value.to(out.dtype.element_ty), mask=here)
 
 
 @triton.jit
@@ -108,7 +108,7 @@ def before_silu(dy, normed):
 
 
 @triton.jit
-def gradient_sums(
+def _gradient_sums(
     x, dy, weight, bias, centre, rstd, sums, positions, channels, chunk,
     SILU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -130,24 +130,24 @@ def gradient_sums(
     for start in range(0, chunk, ROWS):
         rows = of * chunk + start + tl.arange(0, ROWS)
         here = (rows < positions)[:, None] & inside[None, :]
-        place = first + rows[:, None].to(tl.int64) * channels + columns[None, :]
-        hat = (tl.load(x + place, mask=here, other=0.0).to(tl.float32) - middle[None, :]) * by[None, :]
+        at = first + rows[:, None].to(tl.int64) * channels + columns[None, :]
+        hat = (tl.load(x + at, mask=here, other=0.0).to(tl.float32) - middle[None, :]) * by[None, :]
         hat = tl.where(here, hat, 0.0)
-        d = tl.load(dy + place, mask=here, other=0.0).to(tl.float32)
+        d = tl.load(dy + at, mask=here, other=0.0).to(tl.float32)
         if SILU:
             d = before_silu(d, hat * gamma[None, :] + beta[None, :])
         plain += tl.sum(d, axis=0)
         crossed += tl.sum(d * hat, axis=0)
         hats += tl.sum(hat, axis=0)
     plane = tl.num_programs(0) * tl.num_programs(1) * channels
-    place = (n * tl.num_programs(0) + of) * channels + columns
-    tl.store(sums + place, plain, mask=inside)
-    tl.store(sums + plane + place, crossed, mask=inside)
-    tl.store(sums + 2 * plane + place, hats, mask=inside)
+    at = (n * tl.num_programs(0) + of) * channels + columns
+    tl.store(sums + at, plain, mask=inside)
+    tl.store(sums + plane + at, crossed, mask=inside)
+    tl.store(sums + 2 * plane + at, hats, mask=inside)
 
 
 @triton.jit
-def gradient_factors(
+def _gradient_factors(
     sums, weight, rstd, totals, channels, width, positions, chunks,
     WIDTH: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
@@ -165,12 +165,12 @@ def gradient_factors(
     crosses = tl.zeros([PARTS, WIDTH], tl.float32)
     hats = tl.zeros([PARTS, WIDTH], tl.float32)
     for start in range(0, chunks, PARTS):
-        parts = start + tl.arange(0, PARTS)
-        here = (parts < chunks)[:, None] & inside[None, :]
-        place = (n * chunks + parts)[:, None] * channels + columns[None, :]
-        plains += tl.load(sums + place, mask=here, other=0.0)
-        crosses += tl.load(sums + read + place, mask=here, other=0.0)
-        hats += tl.load(sums + 2 * read + place, mask=here, other=0.0)
+        slices = start + tl.arange(0, PARTS)
+        here = (slices < chunks)[:, None] & inside[None, :]
+        at = (n * chunks + slices)[:, None] * channels + columns[None, :]
+        plains += tl.load(sums + at, mask=here, other=0.0)
+        crosses += tl.load(sums + read + at, mask=here, other=0.0)
+        hats += tl.load(sums + 2 * read + at, mask=here, other=0.0)
     plain = tl.sum(plains, axis=0)
     crossed = tl.sum(crosses, axis=0)
     hat = tl.sum(hats, axis=0)
@@ -180,16 +180,16 @@ def gradient_factors(
     minus = by * (tl.sum(gamma * plain, axis=0) / count)
     slope = by * (tl.sum(gamma * crossed, axis=0) / count)
     plane = tl.num_programs(0) * channels
-    written = totals + n * channels + columns
-    tl.store(written, plain, mask=inside)
-    tl.store(written + plane, crossed, mask=inside)
-    tl.store(written + 2 * plane, minus, mask=inside)
-    tl.store(written + 3 * plane, slope, mask=inside)
-    tl.store(written + 4 * plane, by * gamma * plain - positions * minus - slope * hat, mask=inside)
+    target = totals + n * channels + columns
+    tl.store(target, plain, mask=inside)
+    tl.store(target + plane, crossed, mask=inside)
+    tl.store(target + 2 * plane, minus, mask=inside)
+    tl.store(target + 3 * plane, slope, mask=inside)
+    tl.store(target + 4 * plane, by * gamma * plain - positions * minus - slope * hat, mask=inside)
 
 
 @triton.jit
-def gradient(
+def _gradient(
     x, dy, weight, bias, centre, rstd, minus, slope, dx, positions, channels,
     SILU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -199,20 +199,20 @@ def gradient(
     columns = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
     inside = columns < channels
     here = (rows < positions)[:, None] & inside[None, :]
-    place = n.to(tl.int64) * positions * channels + rows[:, None].to(tl.int64) * channels + columns[None, :]
-    own = n * channels + columns
-    middle = tl.load(centre + own, mask=inside, other=0.0)
-    by = tl.load(rstd + own, mask=inside, other=0.0)
-    less = tl.load(minus + own, mask=inside, other=0.0)
-    each = tl.load(slope + own, mask=inside, other=0.0)
+    at = n.to(tl.int64) * positions * channels + rows[:, None].to(tl.int64) * channels + columns[None, :]
+    channel = n * channels + columns
+    middle = tl.load(centre + channel, mask=inside, other=0.0)
+    by = tl.load(rstd + channel, mask=inside, other=0.0)
+    less = tl.load(minus + channel, mask=inside, other=0.0)
+    each = tl.load(slope + channel, mask=inside, other=0.0)
     gamma = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
-    hat = (tl.load(x + place, mask=here, other=0.0).to(tl.float32) - middle[None, :]) * by[None, :]
-    d = tl.load(dy + place, mask=here, other=0.0).to(tl.float32)
+    hat = (tl.load(x + at, mask=here, other=0.0).to(tl.float32) - middle[None, :]) * by[None, :]
+    d = tl.load(dy + at, mask=here, other=0.0).to(tl.float32)
     if SILU:
         beta = tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
         d = before_silu(d, hat * gamma[None, :] + beta[None, :])
     value = d * (gamma * by)[None, :] - less[None, :] - hat * each[None, :]
-    tl.store(dx + place, value.to(dx.dtype.element_ty), mask=here)
+    tl.store(dx + at, value.to(dx.dtype.element_ty), mask=here)
 
 
 @triton.jit
@@ -220,14 +220,14 @@ def layer_norm(x, weight, bias, out, channels, eps, COLUMNS: tl.constexpr):
     """The layer norm of a row."""
     columns = tl.arange(0, COLUMNS)
     inside = columns < channels
-    place = tl.program_id(0).to(tl.int64) * channels + columns
-    value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
+    at = tl.program_id(0).to(tl.int64) * channels + columns
+    value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
     mean = tl.sum(value, axis=0) / channels
     apart = tl.where(inside, value - mean, 0.0)
     by = 1.0 / tl.sqrt(tl.sum(apart * apart, axis=0) / channels + eps)
     weights = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
     plus = tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + place, (apart * by * weights + plus).to(out.dtype.element_ty), mask=inside)
+    tl.store(out + at, (apart * by * weights + plus).to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -244,13 +244,13 @@ def gated(x, out, inner, FLAT: tl.constexpr):
 
 @triton.jit
 def sum_of_three(h, x, bias, positions, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """h + x + bias of each channel, in the place of h."""
+    """h + x + bias of each channel, in the at of h."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = columns < channels
     here = (rows < positions)[:, None] & inside[None, :]
-    place = rows[:, None].to(tl.int64) * channels + columns[None, :]
-    value = tl.load(h + place, mask=here, other=0.0).to(tl.float32)
-    value += tl.load(x + place, mask=here, other=0.0).to(tl.float32)
+    at = rows[:, None].to(tl.int64) * channels + columns[None, :]
+    value = tl.load(h + at, mask=here, other=0.0).to(tl.float32)
+    value += tl.load(x + at, mask=here, other=0.0).to(tl.float32)
     value += tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)[None, :]
-    tl.store(h + place, value.to(h.dtype.element_ty), mask=here)
+    tl.store(h + at, value.to(h.dtype.element_ty), mask=here)

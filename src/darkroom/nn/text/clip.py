@@ -1,16 +1,15 @@
 """The text encoder of CLIP (Radford et al. 2021, arXiv:2103.00020), transformers' `CLIPTextModel`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darkroom.config.networks import CLIPTextConfig, TokenSizes
 from darkroom.core.errors import DarkroomError
 from darkroom.nn.layers.attention import attend
-from darkroom.nn.layers.blocks import check_divisible
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -18,42 +17,8 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
+NORM_EPS = 1e-5  # of every layer norm
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, "gelu": F.gelu}
-
-
-@dataclass(frozen=True)
-class CLIPTextConfig:
-    """Shape of a CLIPTextModel, in transformers' words; the defaults are those of Stable Diffusion 1.x.
-
-    bos_token_id and pad_token_id belong to the tokenizer: the network does not use them, exports state them.
-
-    Raises:
-        DarkroomError: heads that do not divide the width, an unknown activation, an eos_token_id of 2 or out of range.
-    """
-
-    vocab_size: int = 49408
-    hidden_size: int = 768
-    intermediate_size: int = 3072
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    max_position_embeddings: int = 77
-    hidden_act: str = "quick_gelu"
-    layer_norm_eps: float = 1e-5
-    bos_token_id: int = 49406
-    eos_token_id: int = 49407
-    pad_token_id: int = 49407
-
-    def __post_init__(self) -> None:
-        check_divisible("hidden_size", self.hidden_size, "num_attention_heads", self.num_attention_heads)
-        if self.hidden_act not in ACTIVATIONS:
-            raise DarkroomError(f"hidden_act = {self.hidden_act!r}: choose from {', '.join(ACTIVATIONS)}")
-        if self.eos_token_id == 2:
-            raise DarkroomError(
-                "eos_token_id = 2 makes transformers pool at the largest token id instead of the end of the text "
-                "(a legacy rule of its CLIP); number the special tokens otherwise"
-            )
-        if not 0 <= self.eos_token_id < self.vocab_size:
-            raise DarkroomError(f"eos_token_id = {self.eos_token_id} must lie in [0, vocab_size = {self.vocab_size})")
 
 
 class TextOutput(NamedTuple):
@@ -67,7 +32,7 @@ class _Embeddings(nn.Module):
     def __init__(self, c: CLIPTextConfig) -> None:
         super().__init__()
         self.token_embedding = nn.Embedding(c.vocab_size, c.hidden_size)
-        self.position_embedding = nn.Embedding(c.max_position_embeddings, c.hidden_size)
+        self.position_embedding = nn.Embedding(c.max_length, c.hidden_size)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         out: Tensor = self.token_embedding(input_ids) + self.position_embedding.weight[: input_ids.shape[1]]
@@ -106,9 +71,9 @@ class _EncoderLayer(nn.Module):
     def __init__(self, c: CLIPTextConfig) -> None:
         super().__init__()
         self.self_attn = _SelfAttention(c)
-        self.layer_norm1 = nn.LayerNorm(c.hidden_size, c.layer_norm_eps)
+        self.layer_norm1 = nn.LayerNorm(c.hidden_size, NORM_EPS)
         self.mlp = _MLP(c)
-        self.layer_norm2 = nn.LayerNorm(c.hidden_size, c.layer_norm_eps)
+        self.layer_norm2 = nn.LayerNorm(c.hidden_size, NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.self_attn(self.layer_norm1(x))
@@ -130,12 +95,12 @@ class _Encoder(nn.Module):
 class CLIPTextModel(nn.Module):
     """Token ids to one vector per token, each seeing the tokens before it, and one vector for the whole text."""
 
-    def __init__(self, config: CLIPTextConfig) -> None:
+    def __init__(self, config: CLIPTextConfig, sizes: TokenSizes) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.sizes = config, sizes
         self.embeddings = _Embeddings(config)
         self.encoder = _Encoder(config)
-        self.final_layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.final_layer_norm = nn.LayerNorm(config.hidden_size, NORM_EPS)
         self._init_weights()
 
     def _init_weights(self) -> None:
@@ -162,17 +127,14 @@ class CLIPTextModel(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, input_ids: Tensor) -> TextOutput:
-        """Encode token ids (N, L) int64, L up to max_position_embeddings, each row with an eos_token_id in it.
+        """Encode token ids (N, L) int64, L up to max_length, each row with an eos_token_id in it.
 
         Raises:
-            DarkroomError: the rows are longer than max_position_embeddings.
+            DarkroomError: the rows are longer than max_length.
         """
         n, length = input_ids.shape
-        if length > self.config.max_position_embeddings:
-            raise DarkroomError(
-                f"{length} tokens exceed max_position_embeddings = {self.config.max_position_embeddings}; "
-                "truncate the text"
-            )
+        if length > self.config.max_length:
+            raise DarkroomError(f"{length} tokens exceed max_length = {self.config.max_length}; truncate the text")
         hidden = self.final_layer_norm(self.encoder(self.embeddings(input_ids)))  # (N, L, hidden_size)
-        end = (input_ids == self.config.eos_token_id).int().argmax(dim=1)  # the first, as padding may repeat it
+        end = (input_ids == self.sizes.eos_token_id).int().argmax(dim=1)  # the first, as padding may repeat it
         return TextOutput(hidden, hidden[torch.arange(n, device=hidden.device), end])

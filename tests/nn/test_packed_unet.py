@@ -8,51 +8,52 @@ from typing import Any
 import pytest
 import torch
 
+from darkroom.config.denoisers import UNetSpec
 from darkroom.core.device import autocast
 from darkroom.core.errors import DarkroomError
-from darkroom.inference.packed_unet import FrozenUNet
-from darkroom.nn.denoiser.unet import UNet2DConditionModel, UNetConfig
-from darkroom.nn.layers import packed as frozen_layers
+from darkroom.inference.packed_unet import PackedUNet
+from darkroom.nn.layers import packed
 from tests.support.measures import Difference, Randomise
+from tests.support.networks import built
 from tests.support.unets import CLASSES, CONFIGS, IDS, STABLE, TINY, halved, inputs, predict
 
 FP32, BF16 = 1e-5, 2e-2  # relative differences
 
 
-def trained(config: UNetConfig, randomise: Randomise) -> Any:
-    unet = UNet2DConditionModel(config)
+def trained(config: UNetSpec, randomise: Randomise) -> Any:
+    unet = built(config)
     randomise(unet)
     return unet.eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
-def test_it_is_the_same_network(randomise: Randomise, relative_difference: Difference, config: UNetConfig) -> None:
+def test_it_is_the_same_network(randomise: Randomise, relative_difference: Difference, config: UNetSpec) -> None:
     unet = trained(config, randomise)
     x = inputs(config)
     expected = predict(unet, **x)
-    assert relative_difference(predict(FrozenUNet(unet), **x), expected) <= FP32
+    assert relative_difference(predict(PackedUNet(unet), **x), expected) <= FP32
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
 def test_at_one_time_as_in_drawing_and_at_other_sizes(
-    randomise: Randomise, relative_difference: Difference, config: UNetConfig
+    randomise: Randomise, relative_difference: Difference, config: UNetSpec
 ) -> None:
     unet = trained(config, randomise)
-    fast = FrozenUNet(copy.deepcopy(unet))
+    fast = PackedUNet(copy.deepcopy(unet))
     for n, side in ((1, 8), (2, 16), (3, 24)):
         x = {**inputs(config, n), "timestep": torch.full((n,), 700.0)}
-        x["sample"] = torch.randn(n, config.in_channels, side, 2 * side)
+        x["sample"] = torch.randn(n, config.sizes.in_channels, side, 2 * side)
         assert relative_difference(predict(fast, **x), predict(unet, **x)) <= FP32
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
 def test_in_bfloat16_under_autocast_as_pipelines_run_it(
-    randomise: Randomise, relative_difference: Difference, config: UNetConfig
+    randomise: Randomise, relative_difference: Difference, config: UNetSpec
 ) -> None:
     unet = trained(config, randomise)
     x = {**inputs(config), "timestep": torch.full((3,), 700.0)}
     expected = predict(unet, **x)
-    fast = FrozenUNet(halved(unet))
+    fast = PackedUNet(halved(unet))
     with autocast(torch.device("cpu"), "bf16"):
         found = predict(fast, **x)
     assert found.dtype == torch.bfloat16
@@ -69,26 +70,26 @@ def test_without_packed_weights(
     unet = trained(STABLE, randomise)
     x = {**inputs(STABLE), "timestep": torch.full((3,), 700.0)}
     expected = predict(unet, **x)
-    monkeypatch.setattr(frozen_layers, "packs", lambda weight: False)
-    fast = FrozenUNet(unet if bits == torch.float32 else halved(unet))
+    monkeypatch.setattr(packed, "packs", lambda weight: False)
+    fast = PackedUNet(unet if bits == torch.float32 else halved(unet))
     with autocast(torch.device("cpu"), "fp32" if bits == torch.float32 else "bf16"):
         found = predict(fast, **x)
     assert relative_difference(found.float(), expected) <= (FP32 if bits == torch.float32 else BF16)
 
 
 def test_the_time_and_the_condition_matter(randomise: Randomise) -> None:
-    fast = FrozenUNet(trained(TINY, randomise))
+    fast = PackedUNet(trained(TINY, randomise))
     x = inputs(TINY)
     base = predict(fast, **x)
     assert not torch.allclose(base, predict(fast, **{**x, "timestep": x["timestep"] + 50}))
     assert not torch.allclose(base, predict(fast, **{**x, "words": x["words"].flip(0)}))
-    fast = FrozenUNet(trained(CLASSES, randomise))
+    fast = PackedUNet(trained(CLASSES, randomise))
     x = {**inputs(CLASSES), "timestep": torch.full((3,), 5.0)}
     assert not torch.allclose(predict(fast, **x), predict(fast, **{**x, "class_labels": torch.tensor([1, 1, 1])}))
 
 
 def test_inputs_stay_as_they_are(randomise: Randomise) -> None:
-    fast = FrozenUNet(trained(TINY, randomise))
+    fast = PackedUNet(trained(TINY, randomise))
     x = inputs(TINY)
     before = copy.deepcopy(x)
     predict(fast, **x)
@@ -100,7 +101,7 @@ def test_the_weights_are_taken_over_not_kept_twice(randomise: Randomise) -> None
     unet = trained(STABLE, randomise)
     convolutions = [m for m in unet.modules() if isinstance(m, torch.nn.Conv2d)]
     weights = [weakref.ref(m.weight) for m in convolutions]
-    FrozenUNet(unet)
+    PackedUNet(unet)
     gc.collect()
     assert len(weights) > 0
     assert all(weight() is None for weight in weights)
@@ -108,7 +109,7 @@ def test_the_weights_are_taken_over_not_kept_twice(randomise: Randomise) -> None
 
 
 def test_conditions_it_does_not_take_are_refused(randomise: Randomise) -> None:
-    fast = FrozenUNet(trained(TINY, randomise))
+    fast = PackedUNet(trained(TINY, randomise))
     x = inputs(TINY)
     with pytest.raises(DarkroomError, match="UNet2DConditionModel needs text embeddings, but none are given"):
         fast(x["sample"], x["timestep"])

@@ -12,22 +12,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from darkroom.inference.packed_unet import FrozenUNet
-from darkroom.nn.autoencoder.identity import IdentityAutoencoder
-from darkroom.nn.autoencoder.packed_vae import FrozenAutoencoder, quick
-from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
-from darkroom.nn.denoiser.unet import UNet2DConditionModel
-from darkroom.nn.layers import kernels
-from darkroom.nn.layers import packed as frozen_layers
+from darkroom.inference.packed_unet import PackedUNet
+from darkroom.nn.autoencoder.packed_vae import PackedAutoencoder, quick
+from darkroom.nn.autoencoder.vae import AutoencoderKL
+from darkroom.nn.layers import kernels, packed
+from tests.support.networks import built, identity, kl
 from tests.support.unets import CONFIGS, IDS, halved, inputs, predict
 
-CONFIG = AutoencoderKLConfig(block_out_channels=(16, 32, 32), norm_num_groups=8, layers_per_block=2)
+CONFIG = kl((16, 32, 32), layers=2, groups=8)
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
 
 @pytest.fixture
 def vae(randomise: Any) -> AutoencoderKL:
-    made = AutoencoderKL(CONFIG)
+    made: AutoencoderKL = built(CONFIG)
     randomise(made)
     return made.eval().requires_grad_(False)
 
@@ -61,7 +59,7 @@ def agree(vae: AutoencoderKL, dtype: torch.dtype, relative_difference: Any) -> N
     x = torch.randn(2, 3, 32, 24).clamp(-1, 1)
     moments = vae.encode(x)
     pictures = vae.decode(moments.mean)
-    fast = FrozenAutoencoder(vae, dtype)
+    fast = PackedAutoencoder(vae, dtype)
     found = fast.encode(x)
     assert found.mean.dtype == dtype
     for ours, theirs in zip((*found, fast.decode(moments.mean)), (*moments, pictures), strict=True):
@@ -76,7 +74,7 @@ def test_it_is_the_same_autoencoder(
     vae: AutoencoderKL, dtype: torch.dtype, packed: bool, relative_difference: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not packed:  # as on CUDA
-        monkeypatch.setattr(frozen_layers, "packs", lambda weight: False)
+        monkeypatch.setattr(packed, "packs", lambda weight: False)
     agree(vae, dtype, relative_difference)
 
 
@@ -85,7 +83,7 @@ def test_it_is_the_same_autoencoder(
 def test_it_is_the_same_autoencoder_with_fused_kernels(
     vae: AutoencoderKL, dtype: torch.dtype, relative_difference: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frozen_layers, "packs", lambda weight: False)
+    monkeypatch.setattr(packed, "packs", lambda weight: False)
     agree(vae, dtype, relative_difference)
 
 
@@ -95,26 +93,26 @@ def test_it_is_the_same_autoencoder_with_fused_kernels(
 def test_the_unet_with_fused_kernels(
     config: Any, dtype: torch.dtype, randomise: Any, relative_difference: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frozen_layers, "packs", lambda weight: False)
-    unet = UNet2DConditionModel(config)
+    monkeypatch.setattr(packed, "packs", lambda weight: False)
+    unet = built(config)
     randomise(unet)
     unet = unet.eval().requires_grad_(False)
     for same_time in (True, False):
         x = inputs(config)
         x = {**x, "timestep": torch.full((3,), 700.0)} if same_time else x
         expected = predict(unet, **x)
-        fast = FrozenUNet(copy.deepcopy(unet) if dtype == torch.float32 else halved(copy.deepcopy(unet)))
+        fast = PackedUNet(copy.deepcopy(unet) if dtype == torch.float32 else halved(copy.deepcopy(unet)))
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
             assert relative_difference(predict(fast, **x).float(), expected) <= BOUNDS[dtype]
 
 
 def test_only_cuda_in_16_bits_is_computed_otherwise(vae: AutoencoderKL) -> None:
-    identity = IdentityAutoencoder(-1, 1)
+    pixels = identity(-1, 1)
     cuda = torch.device("cuda")
     assert quick(vae, torch.device("cpu"), "bf16") is vae
     assert quick(vae, cuda, "fp32") is vae
-    assert quick(identity, cuda, "bf16") is identity
-    assert isinstance(quick(vae, cuda, "bf16"), FrozenAutoencoder)
+    assert quick(pixels, cuda, "bf16") is pixels
+    assert isinstance(quick(vae, cuda, "bf16"), PackedAutoencoder)
 
 
 def test_kernels_are_not_tried_where_they_cannot_run() -> None:
