@@ -199,7 +199,7 @@ def test_rescaled_guidance_is_another_picture_and_none_without_guidance(make: Ma
         ("text_to_image", {"seeds": []}, "seeds: none given"),
         ("text_to_image", {"negative_prompt": ["a", "b"]}, "negative_prompt: 2 given for 1 picture;"),
         ("text_to_image", {"sampler": "pndm"}, "sampler = 'pndm': extrapolates"),
-        ("text_to_image", {"guidance_rescale": 1.1}, "guidance_rescale = 1.1: give a number from 0 to 1"),
+        ("text_to_image", {"guidance_rescale": 1.1}, "guidance_rescale = 1.1: give less than or equal to 1"),
     ],
 )
 def test_bad_requests_are_refused_in_one_line(method: str, call: dict[str, Any], message: str, make: Make) -> None:

@@ -34,10 +34,7 @@ MANY = replace(ONE, prompts=["x"] * 64, seeds=[0] * 64, index=None)
         (replace(MANY, height=512, width=512), "batch_size = 64: positions = 4,194,304: more than 1,048,576"),
         (replace(ONE, scale=1000), "scale = 1,000: size of the file = 256,000,000: more than 67,108,864 pixels"),
         (replace(MANY, scale=100), "64 pictures of 16 x 16 pixels, scale = 100: size of the file"),
-        (
-            replace(MANY, sampling=ONE.sampling.model_copy(update={"num_inference_steps": 10**7})),
-            "work = 163,840,000,000: more than",
-        ),
+        (replace(MANY, sampling=ONE.sampling.changed(num_inference_steps=10**7)), "work = 163,840,000,000: more than"),
     ],
     ids=str,
 )

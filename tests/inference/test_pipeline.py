@@ -222,9 +222,9 @@ def test_the_same_parts_give_the_same_folder(make: Make, tmp_path: Path) -> None
     [
         ({"prompt": []}, "prompt: none given"),
         ({"prompt": ["a"], "seeds": [1, 2]}, "seeds: 2 given for 1 prompt;"),
-        ({"prompt": "a", "num_inference_steps": 0}, "num_inference_steps = 0: give 1 to 1000"),
+        ({"prompt": "a", "num_inference_steps": 0}, "num_inference_steps = 0: give greater than or equal to 1"),
         ({"prompt": "a", "num_inference_steps": 1001}, "num_inference_steps = 1001: give 1 to 1000"),
-        ({"prompt": "a", "sampler": "lms"}, "sampler = 'lms': unknown; choose from ddpm, ddim"),
+        ({"prompt": "a", "sampler": "lms"}, "sampler = 'lms': unknown; choose from ddim, ddpm"),
         ({"prompt": "a", "guidance_scale": float("nan")}, "guidance_scale = nan"),
         ({"prompt": "a", "guidance_scale": -1.0}, "guidance_scale = -1.0"),
         ({"prompt": "a", "batch_size": 0}, "batch_size = 0"),
@@ -247,7 +247,7 @@ def test_folders_that_are_no_pipeline_are_refused(make: Make, tmp_path: Path) ->
     with pytest.raises(DarkroomError, match="not a readable safetensors file"):
         Pipeline.from_pretrained(folder, device="cpu")
     value = json.loads((folder / "pipeline.json").read_text())
-    for change, message in (({"format": 1}, "format 1, not 2"), ({"sampling": None}, "does not describe a pipeline")):
+    for change, message in (({"format": 1}, "format 1, not 3"), ({"sampling": None}, "does not describe a pipeline")):
         (folder / "pipeline.json").write_text(json.dumps({**value, **change}))
         with pytest.raises(DarkroomError, match=message):
             Pipeline.from_pretrained(folder, device="cpu")

@@ -121,7 +121,7 @@ def test_a_record_without_its_inputs_is_refused(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "3", "{}", "[" * 100_000, '{"format": 1}'], ids=lambda text: repr(text[:12])
+    "text", ["", "{", "[]", "3", "{}", "[" * 100_000, '{"format": 3}'], ids=lambda text: repr(text[:12])
 )
 def test_what_is_no_record_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "x.png"
@@ -132,8 +132,8 @@ def test_what_is_no_record_is_refused(text: str, tmp_path: Path) -> None:
 
 def test_a_record_of_another_format_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
-    damaged(path, PLAIN, darkroom='{"format": 3, "sampler": "new"}')
-    with pytest.raises(DarkroomError, match="its record has format 3, not 2; install another version"):
+    damaged(path, PLAIN, darkroom='{"format": 4, "sampler": "new"}')
+    with pytest.raises(DarkroomError, match="its record has format 4, not 3; install another version"):
         Record.read(path)
 
 
