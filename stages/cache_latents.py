@@ -24,8 +24,9 @@ from darkroom.nn.autoencoder.identity import Autoencoder, IdentityAutoencoder
 from darkroom.nn.autoencoder.vae import Moments
 from darkroom.runner.stage import Work, run_stage
 from darkroom.training.autoencoder import encode
-from darkroom.training.channels import Channels
+from darkroom.training.channels import DEAD, Channels
 from darkroom.training.trained import read_autoencoder
+from darkroom.view.channels import channel_bars
 from darkroom.view.sheet import Plate, sheet, stacked
 
 REPORT = report_of("cache_latents")
@@ -72,7 +73,8 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         measured |= channels.as_json()
         figures |= channels.summary(pretrained=_imported_factor() is not None)
         work.run.metrics(0, channels.metrics())
-        picture = stacked(picture, channels.plot(picture.width))
+        bars = channel_bars(channels.signal, channels.kl, channels.dead, DEAD, picture.width)
+        picture = stacked(picture, bars)
     write_json(REPORT / "metrics.json", measured)
     save_png(REPORT / "preview.png", picture)
     return figures

@@ -22,13 +22,14 @@ from darkroom.config.paths import EVALUATION as REPORT
 from darkroom.core.artifact import atomic_path, check_made_from, provenance, write_json
 from darkroom.data.latents import read_info
 from darkroom.data.prepared import Prepared
-from darkroom.evaluation import pictures
 from darkroom.evaluation.card import write_card
 from darkroom.evaluation.drawing import draw
-from darkroom.evaluation.examiner import Examiner, words
-from darkroom.evaluation.features import read_judges
+from darkroom.evaluation.judge import read_judges
+from darkroom.evaluation.judging import Judges, normalised
+from darkroom.evaluation.pictures import show
+from darkroom.evaluation.reconstruction import reconstruction
 from darkroom.evaluation.report import EVALUATION, as_json, summary
-from darkroom.inference.folder import assemble
+from darkroom.inference.folder import Trained, assemble
 from darkroom.inference.pipeline import Pipeline
 from darkroom.inference.words import Words
 from darkroom.runner.stage import Work, run_stage
@@ -48,43 +49,31 @@ TRAINED = ("train_vae", "setup_text_encoder", "train_unet")  # whose parameters 
 
 
 def body(params: Params, work: Work) -> Mapping[str, float | str]:
-    """Refuse parts that do not belong together, put them together, draw held-out captions, measure, show, describe."""
+    """Assemble the pipeline, draw held-out captions, measure, show, describe. Refuses artifacts that do not match."""
     p, data = params.evaluate, Prepared.open(PREPARED)
     for artifact, source in MADE_FROM:
         check_made_from(artifact, source)
-    assemble(
-        PIPELINE,
-        unet=UNET,
-        vae=VAE,
-        text_encoder=TEXT_ENCODER,
-        latents=read_info(LATENTS),
-        image_channels=data.info.channels,
-        image_size=data.info.image_size,
-        sampling=p.sampling,
-        precision=p.precision,
-        words=Words.of(data.split("train").captions) if params.setup_text_encoder.kind == "clip" else None,
-        origin=provenance(UNET, VAE, TEXT_ENCODER, LATENTS),
-    )
-    pipeline = Pipeline.from_pretrained(PIPELINE, device=work.device)
-    examiner = Examiner(read_judges(EVALUATOR, work.device), p.seed, p.bootstrap)
+    pipeline = assembled(params, data, work)
+    judges = Judges(read_judges(EVALUATOR, work.device), p.seed, p.bootstrap)
     splits = {name: data.split(name) for name in data.info.splits}
-    bench = examiner.bench(splits)
-    novel = p.n_novel if pipeline.info.condition.is_asked else 0  # not asked, it draws what it drew for test
+    validity = judges.validity(splits)
+    novel = p.n_novel if pipeline.info.condition.takes_prompts else 0  # without prompts they would be those of test
     drawn = {
         name: draw(pipeline, splits[name], n, p.seed, p.batch_size)
         for name, n in {"test": p.n_test, "novel": novel}.items()
         if n and name in splits
     }
-    captions = set(map(words, splits["train"].captions)) if pipeline.info.condition.of_text else set()
-    alignment = {name: examiner.of_drawn(of, name, captions, bench) for name, of in drawn.items()}
-    fidelity = examiner.fidelity(drawn["test"], splits["train"], bench)
+    of_text = pipeline.info.condition.of_text
+    captions = set(map(normalised, splits["train"].captions)) if of_text else set()
+    alignment = {name: judges.alignment(pictures, name, captions, validity) for name, pictures in drawn.items()}
+    fidelity = judges.fidelity(drawn["test"], splits["train"], validity)
     withheld = [*(found.withheld for found in alignment.values()), fidelity.withheld]
     metrics = as_json(
         {
             "alignment": {name: found.figures for name, found in alignment.items()},
-            "evaluator": asdict(bench),
+            "evaluator": asdict(validity),
             "fidelity": fidelity.figures,
-            "vae": examiner.autoencoder(pipeline, splits["test"]),
+            "vae": reconstruction(pipeline, splits["test"], p.seed, p.bootstrap),
             "sampling": {
                 **pipeline.info.sampling.model_dump(),
                 "precision": p.precision,
@@ -95,21 +84,30 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         }
     )
     with atomic_path(REPORT / "pictures") as folder:
-        pictures.show(
-            folder,
-            pipeline,
-            drawn,
-            partial(examiner.verdicts, bench=bench),
-            seed=p.seed,
-            n_grid=p.n_grid,
-            guidance_sweep=p.guidance_sweep,
-            n_sweep=p.n_sweep,
-        )
+        show(folder, pipeline, drawn, partial(judges.verdicts, validity=validity), p)
     for file in (REPORT / "metrics.json", PIPELINE / EVALUATION):
         write_json(file, metrics)
     trained = {stage: getattr(params, stage).model_dump() for stage in TRAINED}
     write_card(PIPELINE, data.info, metrics, trained, example=drawn["test"].prompts[0])
     return summary(metrics)
+
+
+def assembled(params: Params, data: Prepared, work: Work) -> Pipeline:
+    """artifacts/pipeline, written from the trained networks and loaded."""
+    p = params.evaluate
+    knows_its_words = params.setup_text_encoder.kind == "clip"
+    trained = Trained(
+        unet=UNET,
+        vae=VAE,
+        text_encoder=TEXT_ENCODER,
+        latents=read_info(LATENTS),
+        channels=data.info.channels,
+        image_size=data.info.image_size,
+        words=Words.of(data.split("train").captions) if knows_its_words else None,
+    )
+    origin = provenance(UNET, VAE, TEXT_ENCODER, LATENTS)
+    assemble(PIPELINE, trained, p.sampling, p.precision, origin)
+    return Pipeline.from_pretrained(PIPELINE, device=work.device)
 
 
 if __name__ == "__main__":

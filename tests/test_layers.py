@@ -93,6 +93,13 @@ def test_one_file_imports_torchvision() -> None:
     assert imported in ([], ["src/darkroom/data/sources/torchvision_import.py"])
 
 
+def test_only_the_room_of_views_draws_figures() -> None:
+    """Catches a plot in a training or a measurement, with a style and a backend of its own."""
+    drawing = [relative(f) for f in SOURCES + STAGES if any(m.split(".")[0] == "matplotlib" for m in imports(f))]
+    assert drawing, "nothing draws: the law looks for the wrong library"
+    assert all(file.startswith("src/darkroom/view/") for file in drawing), drawing
+
+
 def test_one_file_reads_the_parameters() -> None:
     def names_it(file: Path) -> bool:
         constants = (n.value for n in ast.walk(tree(file)) if isinstance(n, ast.Constant))

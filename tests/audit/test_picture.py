@@ -130,7 +130,7 @@ def test_a_picture_without_a_record_is_a_finding(audit: Audit) -> None:
 @pytest.mark.usefixtures("project")
 def test_a_picture_that_is_a_pipe_is_not_waited_for(audit: Audit) -> None:
     os.mkfifo("pipe.png")
-    assert only(audit("pipe.png"))["what"] == "is no file"
+    assert only(audit("pipe.png"))["what"] == "is not a file"
 
 
 def test_an_audit_imports_no_torch() -> None:

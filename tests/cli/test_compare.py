@@ -88,7 +88,7 @@ def test_the_same_prompts_and_seeds_stand_side_by_side(place: Path, run: Run, ca
     for which, name in enumerate(("text", "other")):
         model = Pipeline.from_pretrained(name, device="cpu")
         for row, prompt in enumerate(prompts):
-            drawn = model.text_to_image([prompt] * 2, seeds=[3, 9])
+            drawn = model.text_to_image([prompt] * 2, seeds=[3, 9]).images
             for k, picture in enumerate(drawn):
                 found = cell(Path("sheets/both.png"), row, 2 * k + which)
                 apart = np.abs(found.astype(int) - np.asarray(enlarged(picture)).astype(int))
@@ -103,7 +103,7 @@ def test_without_prompts_the_model_cards_say_what_to_ask_for(place: Path, run: R
     assert "A = text\nB = other\n" in said
     (line,) = (line for line in said.splitlines() if line.startswith("sampling.num_inference_steps"))
     assert line.split() == ["sampling.num_inference_steps", "4", "2"]
-    assert "their folders tell" in said
+    assert "only the parameters in their folders are compared" in said
 
 
 def test_a_prompt_that_one_cannot_be_asked_for_is_left_empty_and_said(place: Path, run: Run, capsys: Said) -> None:
@@ -145,7 +145,9 @@ def test_figures_that_do_not_compare_have_no_difference(place: Path, run: Run, c
     assert "B fidelity.fid is withheld: noise is near" in said
 
 
-@pytest.mark.parametrize(("content", "said"), [(None, "B has no evaluation.json"), ("[1", "evaluate did not write")])
+@pytest.mark.parametrize(
+    ("content", "said"), [(None, "B has no evaluation.json"), ("[1", "B has a damaged evaluation.json")]
+)
 def test_without_figures_the_pictures_are_compared_all_the_same(
     content: str | None, said: str, place: Path, run: Run, capsys: Said
 ) -> None:
@@ -181,7 +183,10 @@ def test_the_runs_that_made_them_tell_how_they_were_trained(
 WRONG = {
     "seeds": (["text", "other", "--seeds", "1,x"], "--seeds = '1,x': give whole numbers"),
     "a negative seed": (["text", "other", "--seeds=-1"], "--seeds = '-1': give whole numbers"),
-    "too many": (["text", "other", "--seeds", ",".join(map(str, range(300)))], "more than 256 pictures; give fewer"),
+    "too many": (
+        ["text", "other", "--seeds", ",".join(map(str, range(300)))],
+        "600 pictures are more than 256; give fewer",
+    ),
     "no pipeline": (["text", "gone"], "gone: no such pipeline"),
     "no PNG": (["text", "other", "--out", "a.jpg"], "--out = a.jpg: give a name that ends in .png"),
     "two ways": (["text", "other", "a ring", "--prompts-file", "f.txt"], "give either PROMPTS or --prompts-file"),

@@ -239,7 +239,7 @@ def test_a_place_is_refused_before_drawing(place: Path, run: Run, capsys: Said) 
     for command in ("generate stars --gif taken/f.gif", "regenerate x.png --out taken/deep/x.png"):
         assert run(*command.split()) == 1
         (said,) = capsys.readouterr().err.splitlines()  # and no progress
-        assert said.endswith(": taken is a file, not a folder; give another place")
+        assert said.endswith(": taken is a file, not a folder; give another path")
 
 
 def write_bad_inputs() -> None:
@@ -263,7 +263,7 @@ def write_bad_inputs() -> None:
             "--out = rigns/stars.png: there is no folder rigns; make it (mkdir -p",
         ),
         ("generate stars --gif rigns/f.gif", "--gif = rigns/f.gif: there is no folder rigns; make it (mkdir -p rigns)"),
-        ("export taken/model", "taken: File exists; mend that or name another place"),
+        ("export taken/model", "taken: File exists; fix that or name another path"),
         ("generate stars --gif film.png", "--gif = film.png: give a name that ends in .gif"),
         ("generate stars --pipeline gone", "gone: no such pipeline; make it with dvc repro"),
         ("generate --steps 2", "prompt: give either PROMPT or --prompts FILE"),
@@ -280,8 +280,8 @@ def write_bad_inputs() -> None:
         ("img2img torn.png stars", "torn.png: truncated picture; name another picture"),
         ("img2img scene.png stars --strength 1.5", "strength = 1.5: give a number from 0"),
         ("img2img scene.png stars --strength nan", "strength = nan: give a number from 0"),
-        ("img2img scene.png stars --strength 0 --gif f.gif", "--gif = f.gif: of --strength 0, which takes no step,"),
-        ("inpaint scene.png mask.png stars --strength 0 --gif f.gif", "--gif = f.gif: of --strength 0, which takes no"),
+        ("img2img scene.png stars --strength 0 --gif f.gif", "--gif = f.gif: --strength 0 takes no step,"),
+        ("inpaint scene.png mask.png stars --strength 0 --gif f.gif", "--gif = f.gif: --strength 0 takes no"),
         ("inpaint scene.png gone.png stars", "gone.png: cannot be read (No such file or directory)"),
         (
             "inpaint scene.png small.png stars",
@@ -335,7 +335,7 @@ def test_a_record_reads_back_as_it_was_written(place: Path, run: Run) -> None:
 
 def test_what_the_model_was_never_shown_cannot_be_asked_for(place: Path, run: Run, capsys: Said) -> None:
     of_classes, of_nothing = (str(pipelines.assembled(place / kind, kind=kind)) for kind in ("class", "none"))
-    classes = "'nine' is no class of this model; its classes: zero, one, two"
+    classes = "'nine' is not a class of this model; its classes: zero, one, two"
     assert run("generate", "nine", "--pipeline", of_classes) == 1
     assert capsys.readouterr().err == f"darkroom: prompt {classes}\n"
     assert run("generate", "one", "--negative-prompt", "nine", "--pipeline", of_classes) == 1

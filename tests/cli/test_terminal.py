@@ -32,6 +32,13 @@ def test_what_is_printed_is_escaped_but_for_its_own_lines(capsys: pytest.Capture
     assert said.err == f"\r {ESCAPED}\n"
 
 
+def test_bytes_are_printed_as_the_text_that_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a --help that is printed as b'Usage: …': click writes bytes where a stream takes them."""
+    with printed():
+        sys.stdout.write("Usage: ✓\x1b\n".encode())  # type: ignore[arg-type]
+    assert capsys.readouterr().out == "Usage: ✓\\x1b\n"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

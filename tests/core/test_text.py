@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from darkroom.core.errors import DarkroomError
-from darkroom.core.text import UnreadableTextError, check_text, decode_text, read_text
+from darkroom.core.text import UnreadableTextError, article, check_text, decode_text, plural, read_text
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
@@ -34,3 +34,10 @@ def test_a_text_that_utf8_cannot_hold_is_refused() -> None:
     assert check_text("caf\u00e9", "prompt") == "caf\u00e9"
     with pytest.raises(DarkroomError, match=r"prompt .* character 4"):
         check_text(b"caf\xe9".decode("utf-8", "surrogateescape"), "prompt")
+
+
+def test_articles_follow_the_sound_and_numbers_the_noun() -> None:
+    """Catches captions such as "an one", and messages such as "1 prompts"."""
+    nouns = ("airplane", "cat", "one", "unicorn", "orange", "european", "Ankle boot")
+    assert [article(noun) for noun in nouns] == ["an", "a", "a", "a", "an", "a", "an"]
+    assert (plural(0, "seed"), plural(1, "seed"), plural(2, "seed")) == ("0 seeds", "1 seed", "2 seeds")

@@ -94,6 +94,8 @@ def test_pictures_beside_class_folders_are_reported(put: Callable[..., None]) ->
         ("a photo of a {label}", "owl", "a photo of an owl"),
         ("A {label}, a {label}", "owl", "An owl, an owl"),
         ("a banana {label}", "owl", "a banana owl"),
+        ("a {label}", "one", "a one"),
+        ("a {label}", "unicorn", "a unicorn"),
         ("{label} {0} {other}", "owl", "owl {0} {other}"),
     ],
 )

@@ -88,7 +88,7 @@ def test_a_second_repro_runs_nothing(small_pipeline: Path, dvc_in: DvcIn) -> Non
 
 def test_the_assembled_pipeline_draws(small_pipeline: Path) -> None:
     pipeline = Pipeline.from_pretrained(small_pipeline / "artifacts/pipeline")
-    pictures = pipeline.text_to_image("a small red circle above a large blue square", seeds=[0, 1])
+    pictures = pipeline.text_to_image("a small red circle above a large blue square", seeds=[0, 1]).images
     assert [picture.size for picture in pictures] == [(32, 32)] * 2
     assert all(isinstance(picture, Image.Image) for picture in pictures)
     assert pictures[0].tobytes() != pictures[1].tobytes()

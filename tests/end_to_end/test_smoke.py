@@ -159,7 +159,9 @@ def test_every_stage_of_a_recipe_works_and_the_pipeline_draws(
         assert min(grid.size) > 2 * PICTURE
     pipeline = Pipeline.from_pretrained("artifacts/pipeline", device="cpu")
     assert pipeline.info.network == p.train_unet.unet.kind
-    (picture,) = pipeline.text_to_image(pipeline.info.condition.classes[7] if pipeline.info.condition.classes else "")
+    (picture,) = pipeline.text_to_image(
+        pipeline.info.condition.classes[7] if pipeline.info.condition.classes else ""
+    ).images
     assert (picture.mode, picture.size) == (mode, (side, side))
 
 

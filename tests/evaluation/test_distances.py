@@ -5,9 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from darkroom.evaluation.distances import fid, kid, mmd, nearest, precision, recall
+from darkroom.evaluation.distances import closeness_to_training, fid, kid, mmd, nearest, precision, recall
 from darkroom.evaluation.estimates import TooFewError
-from darkroom.evaluation.memorisation import closeness_to_training
 
 
 def gaussian(n: int, seed: int, mean: float = 0.0, scale: float = 1.0, width: int = 6) -> Tensor:

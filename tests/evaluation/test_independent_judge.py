@@ -21,7 +21,7 @@ from darkroom.data.halves import Chosen, halves
 from darkroom.data.prepared import Prepared
 from darkroom.evaluation.alignment import Asked, attribute_scores, mean_of
 from darkroom.evaluation.drawing import draw
-from darkroom.evaluation.features import read_judges
+from darkroom.evaluation.judge import read_judges
 from darkroom.inference.pipeline import Pipeline
 
 ROOT = Path(__file__).parents[2]
@@ -140,8 +140,8 @@ def test_an_independent_judge_agrees() -> None:
     far = []
     for name, n in {"test": p.n_test, "novel": p.n_novel}.items():
         drawn = draw(pipeline, splits[name], n, p.seed, p.batch_size)
-        ours = mean_of([judge.score(judge.read(drawn.pictures), drawn.wanted) for judge in judges]).values()
-        theirs = attribute_scores(network.read(drawn.pictures), drawn.wanted, names).values()
+        ours = mean_of([judge.score(judge.read(drawn.pictures), drawn.asked) for judge in judges]).values()
+        theirs = attribute_scores(network.read(drawn.pictures), drawn.asked, names).values()
         for figure, allowed in ALLOWED.items():
             before = written["alignment"][name][figure]["value"]
             row = (ours[figure], theirs[figure], before, real[name][figure])

@@ -17,7 +17,7 @@ from darkroom.core.weights import WEIGHTS, write_network
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.evaluation.alignment import Asked
 from darkroom.evaluation.estimates import Estimate
-from darkroom.evaluation.features import Judge, read_judges
+from darkroom.evaluation.judge import Judge, read_judges
 from darkroom.evaluation.report import as_json, estimates
 from darkroom.nn.judge.classifier import Classifier, ClassifierConfig, SelfSupervised
 from darkroom.nn.judge.conv_tower import ConvTowerConfig
@@ -102,7 +102,7 @@ def test_a_picture_finds_its_own_caption_or_an_equal_one(
     best = [CAPTIONS[i] for i in logits.argmax(dim=1).tolist()]
     others = [CAPTIONS[(CAPTIONS.index(text) + 1) % 3] for text in best]
     captions = [*best[:5], *others[5:]]
-    monkeypatch.setattr("darkroom.evaluation.features.CANDIDATES", 9)
+    monkeypatch.setattr("darkroom.evaluation.judge.CANDIDATES", 9)
     nothing = torch.empty(9, 0)
     found = towers.score(towers.read(pictures), Asked(captions, nothing, nothing)).right[:, 0].bool()
     here = set(captions)

@@ -9,11 +9,12 @@ from torch import Tensor
 from darkroom.core.rng import seeded
 from darkroom.data.head import Head
 from darkroom.data.prepared import Info
+from darkroom.evaluation.alignment import Asked
 from darkroom.evaluation.drawing import Drawn
 from darkroom.evaluation.estimates import Estimate
-from darkroom.evaluation.examiner import Examiner, words
-from darkroom.evaluation.features import Judge
 from darkroom.evaluation.fidelity import fidelity
+from darkroom.evaluation.judge import Judge
+from darkroom.evaluation.judging import Judges, normalised
 from darkroom.evaluation.scale import bad_pictures, fault
 from darkroom.nn.judge.classifier import JUDGES, Classifier
 from darkroom.nn.judge.conv_tower import ConvTowerConfig
@@ -71,9 +72,8 @@ def judges(splits: dict[str, Split]) -> list[Judge]:
 
 def drawn(test: Split, pictures: Tensor) -> Drawn:
     n = len(test)
-    return Drawn(
-        True, test.captions, test.captions, [*range(n)], test.labels, test.mentioned, test.pictures, pictures, 1.0
-    )
+    asked = Asked(test.captions, test.labels, test.mentioned)
+    return Drawn(True, asked, test.captions, [*range(n)], test.pictures, pictures, 1.0)
 
 
 def value(figure: object) -> float:
@@ -85,13 +85,13 @@ def test_good_judges_are_believed_and_bad_pictures_get_bad_figures(
     splits: dict[str, Split], judges: list[Judge], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A model that drew brown clouds was given a flattering distance, with nothing beside it to read it against."""
-    examiner, test = Examiner(judges, 0, 200), splits["test"]
-    bench = examiner.bench(splits)  # type: ignore[arg-type]
-    assert bench.valid, bench.reason
+    both, test = Judges(judges, 0, 200), splits["test"]
+    validity = both.validity(splits)  # type: ignore[arg-type]
+    assert validity.valid, validity.reason
     good = split("other", 400, 2)
     order = torch.tensor([int((good.labels == labels).all(dim=1).nonzero()[0]) for labels in test.labels])
-    train = {*map(words, splits["train"].captions)}
-    fine = examiner.of_drawn(drawn(test, good.pictures[order]), "test", train, bench).figures
+    train = {*map(normalised, splits["train"].captions)}
+    fine = both.alignment(drawn(test, good.pictures[order]), "test", train, validity).figures
     assert value(fine["exact_match"]) > 0.95
     assert fine["unseen_captions"]["exact_match"].n == 200
     assert fine["exact_match"].n == 400
@@ -101,7 +101,7 @@ def test_good_judges_are_believed_and_bad_pictures_get_bad_figures(
     for name, bad in bad_pictures(test.pictures, 5).items():
         if name == "blurred":
             continue
-        figures = examiner.of_drawn(drawn(test, bad), "test", train, bench).figures
+        figures = both.alignment(drawn(test, bad), "test", train, validity).figures
         if name == "noise":  # a mean still tells this toy's colour
             assert value(figures["exact_match"]) < figures["chance"]["exact_match"] + 0.1
         far = fidelity(judges, drawn(test, bad), splits["train"], 0).figures  # type: ignore[arg-type]
@@ -111,15 +111,15 @@ def test_good_judges_are_believed_and_bad_pictures_get_bad_figures(
 
 def test_judges_that_learned_nothing_are_not_believed(splits: dict[str, Split]) -> None:
     """Judges that read real pictures no better than chance gave figures like any others."""
-    examiner, test = Examiner(trained(splits, 0), 0, 200), splits["test"]
-    bench = examiner.bench(splits)  # type: ignore[arg-type]
-    assert not bench.valid
-    assert "does not clear chance" in bench.reason
-    found = examiner.of_drawn(drawn(test, test.pictures), "test", set(), bench)
+    both, test = Judges(trained(splits, 0), 0, 200), splits["test"]
+    validity = both.validity(splits)  # type: ignore[arg-type]
+    assert not validity.valid
+    assert "does not clear chance" in validity.reason
+    found = both.alignment(drawn(test, test.pictures), "test", set(), validity)
     assert found.figures == {}
     assert set(found.withheld) == {"alignment.test.attribute_accuracy", "alignment.test.exact_match"}
-    assert examiner.verdicts(drawn(test, test.pictures), bench) == [None] * len(test)
-    assert examiner.fidelity(drawn(test, test.pictures), splits["train"], bench).figures == {}  # type: ignore[arg-type]
+    assert both.verdicts(drawn(test, test.pictures), validity) == [None] * len(test)
+    assert both.fidelity(drawn(test, test.pictures), splits["train"], validity).figures == {}  # type: ignore[arg-type]
 
 
 def test_a_judge_is_measured_on_what_it_has_not_seen(splits: dict[str, Split]) -> None:

@@ -21,8 +21,8 @@ from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared
 from darkroom.data.sources.scenes import Scenes
 from darkroom.evaluation.card import read_card
-from darkroom.evaluation.examiner import Bench, Examiner
-from darkroom.evaluation.features import read_judges
+from darkroom.evaluation.judge import read_judges
+from darkroom.evaluation.judging import Judges, Validity
 from darkroom.nn.judge.classifier import JUDGES, Classifier, ClassifierConfig
 from darkroom.runner.stage import Work
 from darkroom.tracking import Run
@@ -176,9 +176,9 @@ def test_a_class_conditional_model_is_asked_for_classes(project: Path, tmp_path:
     drawn = draw(pipeline, split, 5, 7, 2)
     assert drawn.prompts == ["zero", "one", "two", "zero", "one"]
     assert drawn.seeds == [7, 8, 9, 10, 11]
-    assert torch.equal(drawn.pictures[3:4], pipeline.text_to_image("zero", seeds=[10], output="tensor"))
+    assert torch.equal(drawn.pictures[3:4], pipeline.text_to_image("zero", seeds=[10]).tensor)
     none = Pipeline.from_pretrained(pipelines.assembled(tmp_path / "none", kind="none"), device="cpu")
     drawn = draw(none, split, 2, 0, 2)
-    assert (drawn.asked, drawn.prompts, drawn.captions) == (False, ["", ""], ["", ""])
+    assert (drawn.takes_prompts, drawn.prompts, drawn.asked.captions) == (False, ["", ""], ["", ""])
     judges = read_judges(Path("artifacts/evaluator"), torch.device("cpu"))
-    assert Examiner(judges, 0, 10).verdicts(drawn, Bench(True, "")) == [None, None]
+    assert Judges(judges, 0, 10).verdicts(drawn, Validity(True, "")) == [None, None]

@@ -16,8 +16,8 @@ from darkroom.core.rng import seeded
 from darkroom.data.head import Head
 from darkroom.data.prepared import Info
 from darkroom.evaluation.alignment import Check, attribute_checks
-from darkroom.evaluation.examiner import Bench, Examiner
-from darkroom.evaluation.features import Judge
+from darkroom.evaluation.judge import Judge
+from darkroom.evaluation.judging import Judges, Validity
 from darkroom.nn.judge.classifier import JUDGES
 from darkroom.nn.judge.conv_tower import ConvTowerConfig
 from darkroom.training.engine.context import TrainingContext
@@ -84,14 +84,14 @@ def trained(of: dict[str, Split], steps: int, rate: float = 3e-3) -> list[Judge]
     ]
 
 
-def bench(judges: Sequence[Judge], of: dict[str, Split]) -> Bench:
-    return Examiner(judges, 0, 300).bench(of)  # type: ignore[arg-type]
+def validity(judges: Sequence[Judge], of: dict[str, Split]) -> Validity:
+    return Judges(judges, 0, 300).validity(of)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("steps", [0, 5, 20])
 def test_judges_of_a_few_steps_are_not_believed(steps: int) -> None:
     of = splits()
-    found = bench(trained(of, steps, 1e-3), of)
+    found = validity(trained(of, steps, 1e-3), of)
     assert not found.valid
     for name in JUDGES:
         assert f"judge {name} does not clear chance on real test pictures that it has not seen" in found.reason
@@ -105,7 +105,7 @@ def learned() -> list[Judge]:
 
 
 def test_judges_that_have_learned_are_believed(learned: list[Judge]) -> None:
-    found = bench(learned, splits())
+    found = validity(learned, splits())
     assert found.valid, found.reason
     assert found.reason == ""
 
@@ -113,7 +113,7 @@ def test_judges_that_have_learned_are_believed(learned: list[Judge]) -> None:
 def test_one_attribute_that_cannot_be_read_is_enough() -> None:
     """All else was read well, and the figure over all attributes lay far above chance."""
     of = splits(riddle=True)
-    found = bench(trained(of, 150), of)
+    found = validity(trained(of, 150), of)
     assert found.real["test"]["attribute_accuracy"].low > 0.8 > found.chance["attribute_accuracy"]
     assert not found.valid
     assert found.reason.startswith("judge a does not clear chance on real test pictures that it has not seen: dot 0.")
@@ -145,13 +145,13 @@ def test_what_is_the_same_in_all_pictures_checks_nothing() -> None:
 
 def test_two_pictures_prove_no_judge(learned: list[Judge]) -> None:
     """The bootstrap of two right answers is the point 1, above any chance."""
-    assert not bench(learned, {**splits(), "test": split("test", 4, 3)}).valid
+    assert not validity(learned, {**splits(), "test": split("test", 4, 3)}).valid
 
 
 @pytest.mark.parametrize(("steps", "believed"), [(0, False), (150, True)])
 def test_towers_are_believed_only_where_they_have_learned(steps: int, believed: bool) -> None:
     """Judges of captioned pictures: a retrieval no better than a draw must not become a figure."""
     of = splits(heads=())
-    found = bench(trained(of, steps), of)
+    found = validity(trained(of, steps), of)
     assert found.valid == believed
     assert ("caption_retrieval" in found.reason) != believed

@@ -56,7 +56,9 @@ def test_diffusers_draws_the_same_pictures(how: dict[str, Any], make: Callable[.
     seeds = [0, 1, 2]
     start = ours.start(seeds)
     sampling = make_sampling("ddim", 10, 5.0, "trailing")
-    latents = ours.latents(ours.prompts(PROMPTS), slice(0, 3), start, sampling, seeds)
+    latents = ours.latents(
+        ours.request(PROMPTS, {"seeds": seeds, "sampling": sampling}), ours.prompts(PROMPTS), slice(0, 3)
+    )
     call = {"num_inference_steps": 10, "guidance_scale": 5.0, "latents": start.clone(), "height": 16, "width": 16}
     expected = theirs(PROMPTS, output_type="latent", **call).images
     error = float((latents - expected).square().mean())
@@ -108,7 +110,8 @@ def test_every_shared_sampler_walks_to_the_latents_of_diffusers(
     seeds = [0, 1]
     start = ours.start(seeds)
     how = make_sampling(sampler, 20, 5.0, **own)
-    found = ours.latents(ours.prompts(PROMPTS[:2]), slice(0, 2), start, how, seeds)
+    request = ours.request(PROMPTS[:2], {"seeds": seeds, "sampling": how})
+    found = ours.latents(request, ours.prompts(PROMPTS[:2]), slice(0, 2))
     assert forwards == [4] * EVALUATIONS[sampler]  # both halves of the guidance in one batch
     expected = theirs(
         PROMPTS[:2],
@@ -180,7 +183,8 @@ def test_a_folder_is_walked_as_diffusers_walks_it(
     theirs.set_progress_bar_config(disable=True)
     seeds, steps = [0, 1], itertools.count()
     start, how = ours.start(seeds), ours.sampling(num_inference_steps=20)
-    found = ours.latents(ours.prompts(PROMPTS[:2]), slice(0, 2), start, how, seeds)
+    request = ours.request(PROMPTS[:2], {"seeds": seeds, "sampling": how})
+    found = ours.latents(request, ours.prompts(PROMPTS[:2]), slice(0, 2))
 
     def noise(shape: torch.Size, **_: Any) -> Tensor:
         return randn_each(tuple(shape[1:]), seeds, "step", next(steps))

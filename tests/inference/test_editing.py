@@ -40,10 +40,10 @@ def mask() -> torch.Tensor:
 
 def test_strength_0_is_the_round_trip_and_1_a_new_picture(make: Make, scene: torch.Tensor) -> None:
     pipeline = make()
-    back = pipeline.image_to_image(PROMPTS[0], scene, strength=0, output="tensor")
+    back = pipeline.image_to_image(PROMPTS[0], scene, strength=0).tensor
     assert torch.equal(back, pipeline.decode(pipeline.encode(scene[None])))
-    new = pipeline.image_to_image(PROMPTS[0], scene, strength=1, output="tensor")
-    assert torch.equal(new, pipeline.text_to_image(PROMPTS[0], output="tensor"))
+    new = pipeline.image_to_image(PROMPTS[0], scene, strength=1).tensor
+    assert torch.equal(new, pipeline.text_to_image(PROMPTS[0]).tensor)
 
 
 def test_every_strength_between_is_defined_and_its_own(
@@ -53,7 +53,7 @@ def test_every_strength_between_is_defined_and_its_own(
     steps = {0.001: 1, 0.25: 1, 0.3: 2, 0.5: 2, 0.75: 3, 0.99: 4}
     for strength, calls in steps.items():
         forwards.clear()
-        drawn.append(pipeline.image_to_image(PROMPTS[0], scene, strength=strength, output="tensor"))
+        drawn.append(pipeline.image_to_image(PROMPTS[0], scene, strength=strength).tensor)
         assert len(forwards) == calls  # of 4 steps
     assert all(apart(a, b) > 1 for i, a in enumerate(drawn) for b in drawn[:i])
 
@@ -61,9 +61,9 @@ def test_every_strength_between_is_defined_and_its_own(
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_pictures_drawn_from_pictures_do_not_depend_on_their_batch(sampler: Any, make: Make, apart: Apart) -> None:
     pipeline, scenes = make(), noise(3, 3, 16, 16)
-    how: Any = {"sampler": sampler, "output": "tensor", "strength": 0.7}
-    together = pipeline.image_to_image(PROMPTS, scenes, seeds=[7, 40, 2], batch_size=2, **how)
-    alone = [pipeline.image_to_image(PROMPTS[i], scenes[i], seeds=[s], **how) for i, s in enumerate([7, 40, 2])]
+    how: Any = {"sampler": sampler, "strength": 0.7}
+    together = pipeline.image_to_image(PROMPTS, scenes, seeds=[7, 40, 2], batch_size=2, **how).tensor
+    alone = [pipeline.image_to_image(PROMPTS[i], scenes[i], seeds=[s], **how).tensor for i, s in enumerate([7, 40, 2])]
     assert apart(together, torch.cat(alone)) <= 1
 
 
@@ -77,9 +77,7 @@ def test_inpainting_leaves_the_rest_as_given(
     def watch(step: int, x: torch.Tensor, x0: torch.Tensor) -> None:
         ends.append((x, x0))
 
-    drawn = pipeline.inpaint(
-        PROMPTS[0], scene, mask, strength=strength, sampler=sampler, output="tensor", on_step=watch
-    )
+    drawn = pipeline.inpaint(PROMPTS[0], scene, mask, strength=strength, sampler=sampler, on_step=watch).tensor
     assert torch.equal(drawn[:, :, ~mask], scene[None][:, :, ~mask])
     assert (drawn[:, :, mask] != scene[None][:, :, mask]).float().mean() > 0.5
     untouched = torch.nn.functional.max_pool2d(mask.float()[None, None], 2)[0, 0] == 0
@@ -88,13 +86,14 @@ def test_inpainting_leaves_the_rest_as_given(
 
 
 def test_latents_outside_the_mask_end_as_they_were(make: Make, scene: torch.Tensor, mask: torch.Tensor) -> None:
-    from darkroom.inference.editing import Given, kept
+    from darkroom.inference.editing import Edit, kept
 
     pipeline, known = make(), make().encode(scene[None])
     keep = kept(mask[None, None], pipeline.multiple, pipeline.vae.downscale)
     how = pipeline.sampling(sampler="heun")
-    given = Given(known, 0.8, keep)
-    found = pipeline.latents(pipeline.prompts(["a"]), slice(0, 1), pipeline.start([0]), how, [0], given=given)
+    edit = Edit(known, 0.8, keep)
+    request = pipeline.request(["a"], {"seeds": [0], "sampling": how})
+    found = pipeline.latents(request, pipeline.prompts(["a"]), slice(0, 1), edit=edit)
     outside = keep.expand_as(found)
     assert torch.equal(found[outside], known[outside])
     assert not torch.isclose(found[~outside], known[~outside], atol=1e-3).all()
@@ -102,11 +101,11 @@ def test_latents_outside_the_mask_end_as_they_were(make: Make, scene: torch.Tens
 
 def test_masks_of_no_pixel_and_of_all(make: Make, scene: torch.Tensor) -> None:
     pipeline = make()
-    nothing = pipeline.inpaint("a", scene, torch.zeros(16, 16, dtype=torch.bool), output="tensor")
+    nothing = pipeline.inpaint("a", scene, torch.zeros(16, 16, dtype=torch.bool)).tensor
     assert torch.equal(nothing[0], scene)
     white = torch.full((1, 16, 16), 255, dtype=torch.uint8)
-    every = pipeline.inpaint("a", scene, white, strength=1, output="tensor")
-    assert torch.equal(every, pipeline.text_to_image("a", output="tensor"))
+    every = pipeline.inpaint("a", scene, white, strength=1).tensor
+    assert torch.equal(every, pipeline.text_to_image("a").tensor)
 
 
 def test_a_mask_painted_on_nothing_asks_for_what_is_painted(mask: torch.Tensor) -> None:
@@ -125,15 +124,15 @@ def test_a_mask_painted_on_nothing_asks_for_what_is_painted(mask: torch.Tensor) 
 @pytest.mark.parametrize("size", [(16, 24), (9, 21), (1, 1)])
 def test_any_size_is_padded_and_cropped_back(size: tuple[int, int], make: Make) -> None:
     pipeline, (height, width) = make(), size
-    drawn = pipeline.text_to_image("a", height=height, width=width, output="tensor", num_inference_steps=1)
+    drawn = pipeline.text_to_image("a", height=height, width=width, num_inference_steps=1).tensor
     assert drawn.shape == (1, 3, height, width)
     scene = noise(3, height, width)
     for strength in (0, 0.5):
-        again = pipeline.image_to_image("a", scene, strength=strength, output="tensor")
+        again = pipeline.image_to_image("a", scene, strength=strength).tensor
         assert again.shape == (1, 3, height, width)
     wanted = torch.zeros(height, width, dtype=torch.bool)
     wanted[0, 0] = True
-    painted = pipeline.inpaint("a", scene, wanted, output="tensor")
+    painted = pipeline.inpaint("a", scene, wanted).tensor
     assert torch.equal(painted[0][:, ~wanted], scene[:, ~wanted])
 
 
@@ -144,7 +143,7 @@ def wipe(step: int, x: torch.Tensor, x0: torch.Tensor) -> None:
 
 def test_the_callers_pictures_are_not_changed(make: Make, scene: torch.Tensor, mask: torch.Tensor) -> None:
     pipeline, before, mask_before = make(), scene.clone(), mask.clone()
-    drawn = pipeline.inpaint("a", scene, mask, output="tensor")
+    drawn = pipeline.inpaint("a", scene, mask).tensor
     drawn.zero_()
     pipeline.image_to_image("a", scene, strength=0.5, on_step=wipe)
     assert torch.equal(scene, before)
@@ -155,32 +154,32 @@ def test_pictures_of_any_mode_are_taken(make: Make) -> None:
     for channels in (1, 3):
         pipeline = make(channels=channels)
         for mode in ("L", "RGB", "RGBA", "P", "1"):
-            (drawn,) = pipeline.image_to_image("a", Image.new(mode, (16, 12)), num_inference_steps=1)
+            (drawn,) = pipeline.image_to_image("a", Image.new(mode, (16, 12)), num_inference_steps=1).images
             assert drawn.size == (16, 12)
 
 
 def test_a_negative_prompt_leads_away_and_the_prompt_itself_cancels_guidance(make: Make, apart: Apart) -> None:
     pipeline = make()
-    plain = pipeline.text_to_image(PROMPTS, guidance_scale=1, output="tensor")
-    cancelled = pipeline.text_to_image(PROMPTS, guidance_scale=6, negative_prompt=PROMPTS, output="tensor")
+    plain = pipeline.text_to_image(PROMPTS, guidance_scale=1).tensor
+    cancelled = pipeline.text_to_image(PROMPTS, guidance_scale=6, negative_prompt=PROMPTS).tensor
     assert apart(plain, cancelled) <= 1
-    usual = pipeline.text_to_image(PROMPTS, guidance_scale=6, output="tensor")
-    empty = pipeline.text_to_image(PROMPTS, guidance_scale=6, negative_prompt="", output="tensor")
+    usual = pipeline.text_to_image(PROMPTS, guidance_scale=6).tensor
+    empty = pipeline.text_to_image(PROMPTS, guidance_scale=6, negative_prompt="").tensor
     assert apart(usual, empty) <= 1  # the null condition of this model is the empty prompt
-    away = pipeline.text_to_image(PROMPTS, guidance_scale=6, negative_prompt="a large blue circle", output="tensor")
+    away = pipeline.text_to_image(PROMPTS, guidance_scale=6, negative_prompt="a large blue circle").tensor
     assert apart(usual, away) > 5
     classes = make(kind="class")
-    plain = classes.text_to_image("one", guidance_scale=1, output="tensor")
-    assert apart(plain, classes.text_to_image("one", negative_prompt="one", output="tensor")) <= 1
+    plain = classes.text_to_image("one", guidance_scale=1).tensor
+    assert apart(plain, classes.text_to_image("one", negative_prompt="one").tensor) <= 1
 
 
 def test_rescaled_guidance_is_another_picture_and_none_without_guidance(make: Make, apart: Apart) -> None:
-    how: dict[str, Any]
-    pipeline, how = make(), {"output": "tensor", "guidance_rescale": 1.0}
-    plain = pipeline.text_to_image(PROMPTS, guidance_scale=9, output="tensor")
-    assert apart(plain, pipeline.text_to_image(PROMPTS, guidance_scale=9, **how)) > 5
-    unguided = pipeline.text_to_image(PROMPTS, guidance_scale=1, output="tensor")
-    assert torch.equal(unguided, pipeline.text_to_image(PROMPTS, guidance_scale=1, **how))
+    options: dict[str, Any] = {"guidance_rescale": 1.0}
+    pipeline = make()
+    plain = pipeline.text_to_image(PROMPTS, guidance_scale=9).tensor
+    assert apart(plain, pipeline.text_to_image(PROMPTS, guidance_scale=9, **options).tensor) > 5
+    unguided = pipeline.text_to_image(PROMPTS, guidance_scale=1).tensor
+    assert torch.equal(unguided, pipeline.text_to_image(PROMPTS, guidance_scale=1, **options).tensor)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +197,7 @@ def test_rescaled_guidance_is_another_picture_and_none_without_guidance(make: Ma
         ("inpaint", {"strength": 2}, "strength = 2"),
         ("text_to_image", {"height": 0}, "height = 0: give 1 or more"),
         ("text_to_image", {"seeds": []}, "seeds: none given"),
-        ("text_to_image", {"negative_prompt": ["a", "b"]}, "negative_prompt: 2 given for 1 pictures"),
+        ("text_to_image", {"negative_prompt": ["a", "b"]}, "negative_prompt: 2 given for 1 picture;"),
         ("text_to_image", {"sampler": "pndm"}, "sampler = 'pndm': extrapolates"),
         ("text_to_image", {"guidance_rescale": 1.1}, "guidance_rescale = 1.1: give a number from 0 to 1"),
     ],
@@ -224,7 +223,7 @@ def test_a_bad_strength_is_refused_before_any_work(
 
 def test_an_unknown_option_is_a_mistake_in_the_program(make: Make) -> None:
     with pytest.raises(TypeError, match=r"unknown options: guidance; there are negative_prompt, "):
-        make().text_to_image("a", guidance=3.0)  # type: ignore[call-overload]
+        make().text_to_image("a", guidance=3.0)  # type: ignore[call-arg]
     assert "sampling" in Options.__annotations__
 
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from darkroom.config.sampling import Sampling
-from darkroom.inference import film as films
-from darkroom.inference.film import Film
 from darkroom.inference.pipeline import Pipeline
+from darkroom.view import film as films
+from darkroom.view.film import Film
 from darkroom.view.sheet import GUTTER, JOINT, LINE, PICTURE
 from tests.support.diffusion import make_sampling
 
@@ -31,8 +31,8 @@ Make = Callable[..., Pipeline]
 def drawn(pipeline: Pipeline, how: Sampling, beginning: bool = True) -> tuple[Film, NDArray[np.int64]]:
     """A film of two pictures, and the first of them (H, W, 3)."""
     prompts = ["a small red circle", "a large blue square"] if pipeline.text else ["", ""]
-    film = Film(pipeline, prompts, how, start=pipeline.start([0, 1]) if beginning else None)
-    pictures = pipeline.text_to_image(prompts, seeds=[0, 1], sampling=how, on_step=film.watch)
+    film = pipeline.film(prompts, how, seeds=[0, 1] if beginning else None)
+    pictures = pipeline.text_to_image(prompts, seeds=[0, 1], sampling=how, on_step=film.watch).images
     return film, np.asarray(pictures[0]).astype(np.int64)
 
 
@@ -77,7 +77,7 @@ def test_a_film_has_no_more_frames_than_one_can_watch_and_ends_with_the_picture(
 def test_a_film_of_a_changed_picture_follows_the_walk_that_is_left(make: Make, tmp_path: Path) -> None:
     pipeline = make(**VE)
     how = make_sampling("euler", 8, 1.0, "linspace")
-    film = Film(pipeline, [""], how, strength=0.5)
+    film = pipeline.film([""], how, strength=0.5)
     pipeline.image_to_image("", Image.new("RGB", (16, 16), "gray"), strength=0.5, sampling=how, on_step=film.watch)
     assert film.steps == 4
     assert float(film.levels[0].sigma) < 9

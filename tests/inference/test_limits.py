@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from darkroom.core.errors import DarkroomError
-from darkroom.inference.options import together
+from darkroom.inference.options import most_at_once
 from darkroom.inference.pipeline import Pipeline
 from darkroom.inference.record import Record
 from tests.support.diffusion import make_sampling
@@ -48,7 +48,7 @@ def test_a_record_that_asks_for_too_much_is_not_drawn(record: Record, message: s
 def test_usual_records_are_drawn(make: Make) -> None:
     for record in (ONE, MANY, replace(ONE, height=512, width=512), replace(MANY, scale=8)):
         record.check_work(make())
-    replace(ONE, height=1000, scale=64).check_work(make(), whole=False)
+    replace(ONE, height=1000, scale=64).check_work(make(), one_file=False)
 
 
 def test_limits_can_be_raised_by_whoever_draws(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,4 +71,4 @@ def test_the_pipeline_itself_keeps_to_them(make: Make) -> None:
 
 
 def test_large_pictures_are_drawn_in_smaller_batches() -> None:
-    assert [together((side, side), 8) for side in (512, 1024, 2048)] == [256, 64, 16]
+    assert [most_at_once((side, side), 8) for side in (512, 1024, 2048)] == [256, 64, 16]

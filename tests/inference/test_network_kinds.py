@@ -74,19 +74,21 @@ def test_no_call_reads_from_the_device(how: dict[str, Any]) -> None:
 
 
 def test_a_picture_depends_on_its_own_prompt_and_seed_and_not_on_its_batch(pipeline: Pipeline, apart: Any) -> None:
-    how: dict[str, Any]
-    asked, how = prompts(pipeline), {"guidance_scale": 2.0, "output": "tensor", "sampler": "ddpm"}
-    together = pipeline.text_to_image(asked, seeds=[0, 1, 2], **how)
+    how: dict[str, Any] = {"guidance_scale": 2.0, "sampler": "ddpm"}
+    asked = prompts(pipeline)
+    together = pipeline.text_to_image(asked, seeds=[0, 1, 2], **how).tensor
     side = pipeline.info.image_size
     assert together.shape == (3, 3, side, side)
-    alone = torch.cat([pipeline.text_to_image(p, seeds=[s], **how) for s, p in enumerate(asked)])
+    alone = torch.cat([pipeline.text_to_image(p, seeds=[s], **how).tensor for s, p in enumerate(asked)])
     assert apart(together, alone) <= 1
     assert apart(together[0], together[1]) > 20
 
 
 def test_a_class_asked_for_is_drawn_otherwise_than_another(make: Make, apart: Any) -> None:
-    drawn = make(autoencoder="identity", **HOW["score_unet of classes"]).text_to_image(
-        ["zero", "two"], seeds=[0, 0], output="tensor", guidance_scale=1.0
+    drawn = (
+        make(autoencoder="identity", **HOW["score_unet of classes"])
+        .text_to_image(["zero", "two"], seeds=[0, 0], guidance_scale=1.0)
+        .tensor
     )
     assert apart(drawn[0], drawn[1]) > 2
 
@@ -94,7 +96,7 @@ def test_a_class_asked_for_is_drawn_otherwise_than_another(make: Make, apart: An
 def test_other_sizes_are_drawn_or_refused_by_name(pipeline: Pipeline) -> None:
     asked, side = prompts(pipeline)[0], pipeline.info.image_size
     if pipeline.info.network not in FIXED:
-        assert pipeline.text_to_image(asked, height=9, output="tensor").shape == (1, 3, 9, side)
+        assert pipeline.text_to_image(asked, height=9).tensor.shape == (1, 3, 9, side)
         return
     with pytest.raises(DarkroomError, match=rf"height = 9: this model's network takes {side} x {side} pixels alone"):
         pipeline.text_to_image(asked, height=9)
@@ -104,7 +106,7 @@ def test_other_sizes_are_drawn_or_refused_by_name(pipeline: Pipeline) -> None:
     with pytest.raises(DarkroomError, match=rf"width = {side + 8}"):
         pipeline.inpaint(asked, picture, Image.new("L", picture.size))
     given = Image.new("RGB", (side, side), "gray")
-    same = pipeline.image_to_image(asked, given, strength=0.0, output="tensor")
+    same = pipeline.image_to_image(asked, given, strength=0.0).tensor
     assert torch.equal(same, torch.full_like(same, 128))
 
 

@@ -30,43 +30,43 @@ def test_a_picture_depends_on_its_own_prompt_and_seed_and_not_on_its_batch(
     sampler: Any, make: Make, apart: Apart
 ) -> None:
     pipeline, seeds = make(), [7, 40, 2, 9]  # in no order that counting would give
-    how = {"sampler": sampler, "output": "tensor"}
-    together = pipeline.text_to_image(PROMPTS, seeds=seeds, **how)
-    alone = torch.cat([pipeline.text_to_image(p, seeds=[s], **how) for s, p in zip(seeds, PROMPTS, strict=True)])
-    split = pipeline.text_to_image(PROMPTS, seeds=seeds, batch_size=3, **how)
+    how = {"sampler": sampler}
+    together = pipeline.text_to_image(PROMPTS, seeds=seeds, **how).tensor
+    alone = torch.cat([pipeline.text_to_image(p, seeds=[s], **how).tensor for s, p in zip(seeds, PROMPTS, strict=True)])
+    split = pipeline.text_to_image(PROMPTS, seeds=seeds, batch_size=3, **how).tensor
     assert apart(together, alone) <= 1
     assert apart(together, split) <= 1
     assert apart(together[0], together[3]) > 20  # the same prompt, another seed
-    other = pipeline.text_to_image(PROMPTS[1], seeds=seeds[:1], **how)
+    other = pipeline.text_to_image(PROMPTS[1], seeds=seeds[:1], **how).tensor
     assert apart(together[0], other[0]) > 20  # the same seed, another prompt
 
 
 def test_the_default_seeds_count_from_zero_which_is_a_seed(make: Make, apart: Apart) -> None:
     pipeline = make()
-    default = pipeline.text_to_image(PROMPTS[:2], output="tensor")
-    assert torch.equal(default, pipeline.text_to_image(PROMPTS[:2], seeds=[0, 1], output="tensor"))
-    assert apart(default[:1], pipeline.text_to_image(PROMPTS[0], seeds=[1], output="tensor")) > 20
+    default = pipeline.text_to_image(PROMPTS[:2]).tensor
+    assert torch.equal(default, pipeline.text_to_image(PROMPTS[:2], seeds=[0, 1]).tensor)
+    assert apart(default[:1], pipeline.text_to_image(PROMPTS[0], seeds=[1]).tensor) > 20
 
 
 def test_pictures_come_as_pil_of_the_same_pixels(make: Make) -> None:
     for channels, mode in ((3, "RGB"), (1, "L")):
         pipeline = make(channels=channels)
-        (picture,) = pipeline.text_to_image(PROMPTS[0])
+        (picture,) = pipeline.text_to_image(PROMPTS[0]).images
         assert (picture.mode, picture.size) == (mode, (16, 16))
-        tensor = pipeline.text_to_image(PROMPTS[0], output="tensor")
+        tensor = pipeline.text_to_image(PROMPTS[0]).tensor
         assert tensor.shape == (1, channels, 16, 16)
         assert picture.getpixel((3, 5)) in (tuple(tensor[0, :, 5, 3].tolist()), int(tensor[0, 0, 5, 3]))
 
 
 def test_guidance_one_is_the_conditional_model_at_half_the_work(make: Make, forwards: list[int], apart: Apart) -> None:
     pipeline = make()
-    plain = pipeline.text_to_image(PROMPTS, guidance_scale=1.0, output="tensor")
+    plain = pipeline.text_to_image(PROMPTS, guidance_scale=1.0).tensor
     assert forwards == [4] * 4
     forwards.clear()
-    nearly = pipeline.text_to_image(PROMPTS, guidance_scale=1 + 1e-6, output="tensor")
+    nearly = pipeline.text_to_image(PROMPTS, guidance_scale=1 + 1e-6).tensor
     assert forwards == [8] * 4
     assert apart(plain, nearly) <= 1
-    guided = pipeline.text_to_image(PROMPTS, guidance_scale=3.0, output="tensor")
+    guided = pipeline.text_to_image(PROMPTS, guidance_scale=3.0).tensor
     assert apart(plain, guided) > 10
 
 
@@ -101,7 +101,7 @@ def test_guidance_uses_the_null_the_pipeline_states(make: Make, apart: Apart) ->
         for (k, v), (k2, v2) in zip(prepared.context, expected, strict=True):
             assert torch.allclose(k, k2, atol=1e-5)
             assert torch.allclose(v, v2, atol=1e-5)
-    drawn = [p.text_to_image(PROMPTS[0], output="tensor") for p in (empty, zeros)]
+    drawn = [p.text_to_image(PROMPTS[0]).tensor for p in (empty, zeros)]
     assert apart(*drawn) > 2
     assert not (zeros.path / "model_index.json").exists()  # diffusers starts from the empty prompt
 
@@ -109,15 +109,15 @@ def test_guidance_uses_the_null_the_pipeline_states(make: Make, apart: Apart) ->
 def test_guidance_of_the_empty_prompt_changes_nothing(make: Make, apart: Apart) -> None:
     """With the empty prompt both halves are the same, so the scale has nothing to enlarge."""
     pipeline = make()
-    drawn = [pipeline.text_to_image("", guidance_scale=g, output="tensor") for g in (1.0, 7.0)]
+    drawn = [pipeline.text_to_image("", guidance_scale=g).tensor for g in (1.0, 7.0)]
     assert apart(*drawn) <= 1
 
 
 def test_classes_are_asked_for_by_name(make: Make, apart: Apart) -> None:
     pipeline = make(kind="class")
-    drawn = pipeline.text_to_image(["zero", "two"], seeds=[0, 0], output="tensor")
+    drawn = pipeline.text_to_image(["zero", "two"], seeds=[0, 0]).tensor
     assert apart(drawn[0], drawn[1]) > 5
-    with pytest.raises(DarkroomError, match="'nine' is no class of this model; its classes: zero, one, two"):
+    with pytest.raises(DarkroomError, match="'nine' is not a class of this model; its classes: zero, one, two"):
         pipeline.text_to_image("nine")
     _, null = pipeline.prompts(["one"]).conditions(slice(0, 1))
     assert null.class_ids is not None
@@ -127,14 +127,14 @@ def test_classes_are_asked_for_by_name(make: Make, apart: Apart) -> None:
 
 def test_a_model_without_condition_takes_the_empty_prompt_alone(make: Make) -> None:
     pipeline = make(kind="none")
-    assert pipeline.text_to_image(["", ""], output="tensor").shape == (2, 3, 16, 16)
+    assert pipeline.text_to_image(["", ""]).tensor.shape == (2, 3, 16, 16)
     with pytest.raises(DarkroomError, match="without captions"):
         pipeline.text_to_image("a dog")
 
 
 def test_pixels_need_no_autoencoder(make: Make) -> None:
     pipeline = make(autoencoder="identity")
-    assert pipeline.text_to_image(PROMPTS[:2], output="tensor").shape == (2, 3, 16, 16)
+    assert pipeline.text_to_image(PROMPTS[:2]).tensor.shape == (2, 3, 16, 16)
     assert not (pipeline.path / "vae").exists()
     assert not (pipeline.path / "model_index.json").exists()
 
@@ -148,16 +148,16 @@ def test_pixels_have_the_range_they_were_trained_in(make: Make, apart: Apart) ->
     for pipeline in (wide, narrow):
         assert torch.equal(pipeline.decode(pipeline.encode(levels)), levels)
     assert torch.equal(narrow.decode(torch.zeros(1, 3, 16, 16)), torch.zeros_like(levels))
-    drawn = [pipeline.text_to_image(PROMPTS[0], output="tensor") for pipeline in (wide, narrow)]
+    drawn = [pipeline.text_to_image(PROMPTS[0]).tensor for pipeline in (wide, narrow)]
     assert apart(*drawn) > 20  # the same network and noise, read otherwise
 
 
 def test_bf16_draws_nearly_the_same_and_keeps_to_its_seed(make: Make, apart: Apart) -> None:
     exact, fast = make(), make(precision="bf16")
-    drawn = [p.text_to_image(PROMPTS, output="tensor") for p in (exact, fast)]
+    drawn = [p.text_to_image(PROMPTS).tensor for p in (exact, fast)]
     difference = (drawn[0].float() - drawn[1].float()).abs().mean()
     assert 0 < difference < 6
-    alone = torch.cat([fast.text_to_image(p, seeds=[s], output="tensor") for s, p in enumerate(PROMPTS)])
+    alone = torch.cat([fast.text_to_image(p, seeds=[s]).tensor for s, p in enumerate(PROMPTS)])
     assert apart(drawn[1], alone) <= 1
 
 
@@ -171,7 +171,7 @@ def test_bf16_reaches_the_decoder_and_neither_encoder(make: Make) -> None:
         ("decoder", pipeline.vae.decoder),
     ):
         part.register_forward_hook(lambda *_, name=name: seen.update({name: torch.is_autocast_enabled("cpu")}))
-    picture = pipeline.text_to_image(PROMPTS[0], output="tensor")
+    picture = pipeline.text_to_image(PROMPTS[0]).tensor
     pipeline.image_to_image(PROMPTS[0], picture)
     assert seen == {"text": False, "encoder": False, "decoder": True}
     pipeline.reconstruct(torch.rand(1, 3, 16, 16))
@@ -205,7 +205,7 @@ def test_a_long_prompt_is_cut_and_the_words_not_seen_are_named(make: Make, caplo
 
 def test_every_step_can_be_watched(make: Make) -> None:
     pipeline, seen = make(), []
-    drawn = pipeline.text_to_image(PROMPTS, output="tensor", on_step=lambda k, x, x0: seen.append((k, x, x0)))
+    drawn = pipeline.text_to_image(PROMPTS, on_step=lambda k, x, x0: seen.append((k, x, x0))).tensor
     assert [k for k, _, _ in seen] == [0, 1, 2, 3]
     assert torch.equal(pipeline.decode(seen[-1][1]), drawn)
     assert torch.equal(seen[-1][1], seen[-1][2])  # the last step ends at what was expected
@@ -221,7 +221,7 @@ def test_the_same_parts_give_the_same_folder(make: Make, tmp_path: Path) -> None
     ("call", "message"),
     [
         ({"prompt": []}, "prompt: none given"),
-        ({"prompt": ["a"], "seeds": [1, 2]}, "seeds: 2 given for 1 prompts"),
+        ({"prompt": ["a"], "seeds": [1, 2]}, "seeds: 2 given for 1 prompt;"),
         ({"prompt": "a", "num_inference_steps": 0}, "num_inference_steps = 0: give 1 to 1000"),
         ({"prompt": "a", "num_inference_steps": 1001}, "num_inference_steps = 1001: give 1 to 1000"),
         ({"prompt": "a", "sampler": "lms"}, "sampler = 'lms': unknown; choose from ddpm, ddim"),

@@ -11,7 +11,6 @@ from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.continuous import VE, Flow
 from darkroom.diffusion.schedule import DiscreteVP
 from darkroom.inference.folder import FORMAT, PipelineInfo
-from darkroom.inference.options import Tally
 from darkroom.inference.packed_unet import FrozenUNet
 from darkroom.inference.pipeline import Pipeline
 from tests.support.diffusion import vp_config
@@ -76,9 +75,9 @@ def test_networks_are_told_times_of_one_range_and_begin_with_the_noise_of_the_pr
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_pictures_do_not_depend_on_their_batch(sampler: Any, pipeline: Pipeline, apart: Apart) -> None:
-    how: Any = {"sampler": sampler, "output": "tensor", "num_inference_steps": 3}
-    together = pipeline.text_to_image(PROMPTS, seeds=[3, 4], **how)
-    alone = [pipeline.text_to_image(PROMPTS[i], seeds=[3 + i], **how) for i in range(2)]
+    how: Any = {"sampler": sampler, "num_inference_steps": 3}
+    together = pipeline.text_to_image(PROMPTS, seeds=[3, 4], **how).tensor
+    alone = [pipeline.text_to_image(PROMPTS[i], seeds=[3 + i], **how).tensor for i in range(2)]
     assert apart(together, torch.cat(alone)) <= 1
 
 
@@ -97,34 +96,34 @@ def test_a_picture_is_brought_to_the_level_that_the_strength_names(pipeline: Pip
 def test_inpainting_leaves_the_rest_as_given(sampler: Any, strength: float, pipeline: Pipeline) -> None:
     given, mask = scene(3, 16, 16), torch.zeros(16, 16, dtype=torch.bool)
     mask[5:12, 3:10] = True
-    drawn = pipeline.inpaint(PROMPTS[0], given, mask, strength=strength, sampler=sampler, output="tensor")
+    drawn = pipeline.inpaint(PROMPTS[0], given, mask, strength=strength, sampler=sampler).tensor
     assert torch.equal(drawn[0][:, ~mask], given[:, ~mask])
     assert (drawn[0][:, mask] != given[:, mask]).float().mean() > 0.5
 
 
 def test_evaluations_are_counted(make: Make) -> None:
     pipeline = make(**KINDS["flow"])
-    cases: list[tuple[Any, int]] = [("ddim", 8), ("heun", 12), ("predictor_corrector", 16)]  # two batches of 4 steps
-    for sampler, expected in cases:
-        tally = Tally()
-        pipeline.text_to_image(PROMPTS, sampler=sampler, batch_size=1, tally=tally)
-        assert tally.evaluations == expected, sampler
+    for sampler, expected in (("ddim", 8), ("heun", 12), ("predictor_corrector", 16)):  # two batches of 4 steps
+        output = pipeline.text_to_image(PROMPTS, sampler=sampler, batch_size=1)
+        assert output.network_evaluations == expected, sampler
 
 
 @pytest.mark.parametrize("kind", ["ve", "flow", "zero snr"])
 def test_the_ode_draws_what_many_small_steps_draw(kind: str, make: Make) -> None:
     """Of latents: this autoencoder's random decoder would turn any distance into any other."""
-    pipeline, ends, tally = make(**KINDS[kind]), [], Tally()
+    pipeline, ends = make(**KINDS[kind]), []
+    evaluations: list[None] = []
     plain = pipeline.info.sampling.changed(spacing="linspace", guidance_scale=1.0)
     for how in (
         plain.changed(sampler="ode,tolerance=1e-3"),
         plain.changed(sampler="heun", num_inference_steps=100),
     ):
-        ends.append(
-            pipeline.latents(pipeline.prompts(PROMPTS[:1]), slice(0, 1), pipeline.start([0]), how, [0], tally=tally)
+        request = pipeline.request(
+            PROMPTS[:1], {"seeds": [0], "sampling": how, "on_evaluation": lambda: evaluations.append(None)}
         )
+        ends.append(pipeline.latents(request, pipeline.prompts(PROMPTS[:1]), slice(0, 1)))
     assert float((ends[0] - ends[1]).norm() / ends[1].norm()) < 0.04
-    assert 200 < tally.evaluations < 200 + 300
+    assert 200 < len(evaluations) < 200 + 300
 
 
 @pytest.mark.parametrize(

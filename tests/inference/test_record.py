@@ -67,7 +67,7 @@ def test_a_record_reads_back_as_written(record: Record, tmp_path: Path) -> None:
         ({"prompts": []}, "prompts: "),
         ({"prompts": "ab"}, "prompts: "),
         ({"prompts": ["a", 3]}, r"prompts\.1: "),
-        ({"seeds": [3]}, "1 seeds for 2 prompts"),
+        ({"seeds": [3]}, "1 seed for 2 prompts"),
         ({"seeds": [3, -4]}, r"seeds\.1: "),
         ({"seeds": None}, "seeds: "),
         ({"index": 2}, "index = 2 of 2 pictures"),
@@ -164,5 +164,5 @@ def test_the_steps_of_a_record_are_those_it_is_told_of(sampler: Any, make: Calla
     for strength in (None, 0.0, 0.001, 0.3, 0.5, 1.0):
         asked = replace(record, strength=strength, image=None if strength is None else BLACK)
         steps: list[int] = []
-        asked.again(pipeline, lambda step, x, x0: steps.append(step))  # noqa: B023
+        asked.redraw(pipeline, lambda step, x, x0: steps.append(step))  # noqa: B023
         assert len(steps) == asked.steps(pipeline), strength

@@ -174,7 +174,7 @@ def test_file_folder_and_import_draw_the_same_picture(tiny: Path, made_folder: P
         Pipeline.from_pretrained(tiny, device="cpu", tokenizer=words, config=tmp_path / "small"),
     ]
     assert Pipeline.from_pretrained(tiny, device="cpu").info.image_size == 512
-    pictures = [p.text_to_image("a small red circle", num_inference_steps=2, output="tensor") for p in opened]
+    pictures = [p.text_to_image("a small red circle", num_inference_steps=2).tensor for p in opened]
     assert pictures[0].shape == (1, 3, 32, 32)
     assert pictures[0].float().std() > 1
     assert torch.equal(pictures[0], pictures[1])

@@ -182,7 +182,7 @@ def pictures(base: Path, dice: random.Random) -> Iterator[Case]:
         "a folder", lambda folder: ["regenerate", str(folder), "--pipeline", str(base / "pipeline")], "is a folder"
     )
     yield Case(
-        "a device", lambda _: ["img2img", "/dev/zero", PROMPT, "--pipeline", str(base / "pipeline")], "is no file"
+        "a device", lambda _: ["img2img", "/dev/zero", PROMPT, "--pipeline", str(base / "pipeline")], "is not a file"
     )
     places = paths(record)
     for i in range(18):
@@ -245,7 +245,7 @@ def pipelines(base: Path, dice: random.Random) -> Iterator[Case]:
         ("text_encoder/config.json", ("max_position_embeddings",), 900_000, "describes a network of more than"),
         ("text_encoder/config.json", ("vocab_size",), 10**12, "vocab_size"),
         ("text_encoder/config.json", ("num_hidden_layers",), 10**7, "num_hidden_layers"),
-        ("words.json", ("words",), ["\x1b[2J"], "is no word"),
+        ("words.json", ("words",), ["\x1b[2J"], "is not a word"),
         ("tokenizer/tokenizer_config.json", ("model_max_length",), 10**30, "not valid JSON"),
     ):
         yield Case(

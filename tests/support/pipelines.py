@@ -14,7 +14,7 @@ from darkroom.core.weights import DIFFUSERS_WEIGHTS, WEIGHTS, write_network
 from darkroom.data.conditioning import ConditioningInfo
 from darkroom.data.latents import LatentsInfo
 from darkroom.data.tokenizer import CLIPTokenizer
-from darkroom.inference.folder import assemble
+from darkroom.inference.folder import Trained, assemble
 from darkroom.inference.words import Words
 from darkroom.nn.autoencoder.vae import AutoencoderKL, AutoencoderKLConfig
 from darkroom.nn.denoiser.kinds import DenoiserConfig, build, to_json
@@ -45,19 +45,9 @@ def assembled(
 ) -> Path:
     """A pipeline of random networks, none of whose layers is silent; how: as `write_parts` takes it."""
     latents = write_parts(folder, channels=channels, size=size, **how)
-    assemble(
-        folder / "pipeline",
-        unet=folder / "unet",
-        vae=folder / "vae",
-        text_encoder=folder / "text_encoder",
-        latents=latents,
-        image_channels=channels,
-        image_size=size,
-        sampling=sampling,
-        precision=precision,
-        words=Words.of(CAPTIONS) if how.get("kind", "text") == "text" else None,
-        origin={"inputs": {}},
-    )
+    words = Words.of(CAPTIONS) if how.get("kind", "text") == "text" else None
+    trained = Trained(folder / "unet", folder / "vae", folder / "text_encoder", latents, channels, size, words)
+    assemble(folder / "pipeline", trained, sampling, precision, {"inputs": {}})
     return folder / "pipeline"
 
 

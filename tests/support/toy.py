@@ -13,7 +13,7 @@ from dvc.cli import main as dvc
 from PIL import Image, PngImagePlugin
 
 from darkroom.config.stage_spec import stage_spec
-from darkroom.inference.written import FORMAT, KEY
+from darkroom.inference.record_text import FORMAT, KEY
 from darkroom.tracking import stage_run
 from darkroom.tracking.executed_code import ExecutedCode
 from darkroom.tracking.records import RecordIndex

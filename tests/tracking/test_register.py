@@ -302,12 +302,14 @@ def test_a_prompt_is_answered_with_the_picture_the_pipeline_draws(ask: Call, mad
     how: dict[str, Any] = {"num_inference_steps": 3, "guidance_scale": 2.0, "sampler": "heun"}
     status, answer = ask([{"prompt": PROMPT}, {"prompt": "a large blue square"}], seed=7, **how)
     assert status == 200, answer
-    expected = pipeline.text_to_image([PROMPT, "a large blue square"], seeds=[7, 8], **how)
+    expected = pipeline.text_to_image([PROMPT, "a large blue square"], seeds=[7, 8], **how).tensor
     assert [picture(answer, row).tobytes() for row in range(2)] == [p.tobytes() for p in expected]
 
     status, answer = ask([{"prompt": PROMPT}])
     assert status == 200, answer
-    assert picture(answer).tobytes() == pipeline.text_to_image([PROMPT])[0].tobytes(), "the pipeline's own sampling"
+    assert picture(answer).tobytes() == pipeline.text_to_image([PROMPT]).images[0].tobytes(), (
+        "the pipeline's own sampling"
+    )
 
 
 @pytest.mark.parametrize(
@@ -335,13 +337,13 @@ def test_bad_input_is_answered_with_what_is_wrong_and_no_traceback(
 
 def test_a_prompt_and_a_picture_are_answered_with_the_picture_changed(ask: Call, made: Path) -> None:
     pipeline = Pipeline.from_pretrained(made, device="cpu")
-    (start,) = pipeline.text_to_image([PROMPT], seeds=[3])
+    (start,) = pipeline.text_to_image([PROMPT], seeds=[3]).images
     rows = [{"prompt": "a large blue square"}, {"prompt": PROMPT, "image": png(start)}]
     status, answer = ask(rows, seed=5, strength=0.5, num_inference_steps=4)
     assert status == 200, answer
-    (expected,) = pipeline.image_to_image([PROMPT], [start], strength=0.5, seeds=[6], num_inference_steps=4)
+    (expected,) = pipeline.image_to_image([PROMPT], [start], strength=0.5, seeds=[6], num_inference_steps=4).images
     assert picture(answer, 1).tobytes() == expected.tobytes()
-    (plain,) = pipeline.text_to_image(["a large blue square"], seeds=[5], num_inference_steps=4)
+    (plain,) = pipeline.text_to_image(["a large blue square"], seeds=[5], num_inference_steps=4).images
     assert picture(answer, 0).tobytes() == plain.tobytes()
 
 
@@ -356,7 +358,7 @@ def test_a_photograph_lying_on_its_side_is_drawn_from_upright(ask: Call, made: P
     assert status == 200, answer
     with Image.open(file) as lying:
         upright = lying.transpose(Image.Transpose.ROTATE_270)
-    (expected,) = Pipeline.from_pretrained(made, device="cpu").image_to_image([PROMPT], [upright], strength=0.5)
+    (expected,) = Pipeline.from_pretrained(made, device="cpu").image_to_image([PROMPT], [upright], strength=0.5).images
     assert picture(answer).size == (12, 16)
     assert picture(answer).tobytes() == expected.tobytes()
 
@@ -365,9 +367,9 @@ def test_a_negative_prompt_reaches_the_pipeline(ask: Call, made: Path) -> None:
     status, answer = ask([{"prompt": PROMPT}], seed=2, negative_prompt="a large blue square")
     assert status == 200, answer
     pipeline = Pipeline.from_pretrained(made, device="cpu")
-    (expected,) = pipeline.text_to_image([PROMPT], seeds=[2], negative_prompt="a large blue square")
+    (expected,) = pipeline.text_to_image([PROMPT], seeds=[2], negative_prompt="a large blue square").images
     assert picture(answer, 0).tobytes() == expected.tobytes()
-    (without,) = pipeline.text_to_image([PROMPT], seeds=[2])
+    (without,) = pipeline.text_to_image([PROMPT], seeds=[2]).images
     assert expected.tobytes() != without.tobytes()
 
 

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from darkroom.core.errors import DarkroomError
-from darkroom.inference.options import Tally
+from darkroom.inference.networks import Drawing
 from darkroom.inference.pipeline import Pipeline
 from darkroom.serving import queueing
 from darkroom.serving.body import check
@@ -46,9 +46,9 @@ def service(pipeline: Pipeline) -> Service:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What work was begun: evaluations of the network, encodings, embeddings."""
+    """What work was begun: batches of the network, encodings, embeddings."""
     begun: list[str] = []
-    count, prompts, encode = Tally.count, Pipeline.prompts, Pipeline.encode
+    network, prompts, encode = Drawing.network, Pipeline.prompts, Pipeline.encode
 
     def noting(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def noted(*given: Any) -> Any:
@@ -57,7 +57,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return noted
 
-    monkeypatch.setattr(Tally, "count", noting("network", count))
+    monkeypatch.setattr(Drawing, "network", noting("network", network))
     monkeypatch.setattr(Pipeline, "prompts", noting("text", prompts))
     monkeypatch.setattr(Pipeline, "encode", noting("picture", encode))
     return begun
@@ -151,9 +151,9 @@ def test_what_is_within_the_limits_is_drawn_as_the_pipeline_draws_it(service: Se
     ]
     drawn = service.draw(rows, {"seed": 5, "strength": 0.5, "negative_prompt": ""})
     for place, start in ((0, starts[0]), (2, starts[1])):
-        (expected,) = pipeline.image_to_image([PROMPT], [start], strength=0.5, seeds=[5 + place])
+        (expected,) = pipeline.image_to_image([PROMPT], [start], strength=0.5, seeds=[5 + place]).images
         assert drawn[place].tobytes() == expected.tobytes()
-    assert drawn[1].tobytes() == pipeline.text_to_image([PROMPT], seeds=[6])[0].tobytes()
+    assert drawn[1].tobytes() == pipeline.text_to_image([PROMPT], seeds=[6]).images[0].tobytes()
 
 
 def test_a_model_is_always_taken_at_its_own_size(pipeline: Pipeline) -> None:

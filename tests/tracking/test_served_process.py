@@ -164,7 +164,9 @@ def test_requests_at_once_are_answered_each_as_if_alone(server: Server, requests
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda seed: requests.send(server.port, requests.good(seed)), range(16)))
     assert [answer.status for answer in answers] == [200] * 16
-    expected = [packed(one) for one in pipeline.text_to_image(requests.PROMPT, seeds=list(range(16)), batch_size=1)]
+    expected = [
+        packed(one) for one in pipeline.text_to_image(requests.PROMPT, seeds=list(range(16)), batch_size=1).images
+    ]
     assert [json.loads(answer.body)["predictions"][0]["image"] for answer in answers] == expected
 
 

@@ -11,10 +11,11 @@ from PIL import Image
 
 from darkroom.config.diffusion import VEProcess
 from darkroom.core.rng import randn_each
-from darkroom.core.tensors import contrast, to_float
+from darkroom.core.tensors import to_float
 from darkroom.diffusion.process import Process
-from darkroom.view.forward import SHARES, forward, forward_of_pictures, log_snr
+from darkroom.view.forward import FRACTIONS, forward, forward_of_pictures, log_snr
 from darkroom.view.sheet import GUTTER, JOINT, LINE, PICTURE
+from darkroom.view.trace import contrast
 from tests.support.diffusion import make_flow, make_ve, make_vp, vp_config
 
 VP: dict[str, Any] = {"schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "times": 300, "scale_betas": True}
@@ -49,7 +50,7 @@ def test_a_preserving_process_is_shown_as_it_is_in_one_range() -> None:
     process, eps = make_vp(**VP), randn_each((1, SIDE, SIDE), [0, 1], "forward")
     for row in range(2):
         assert np.array_equal(cell(made, row, 0), PICTURES[row, 0].numpy())
-        for column, share in enumerate(SHARES, 1):
+        for column, share in enumerate(FRACTIONS, 1):
             level = process.level(share * 299)
             x = level.alpha * to_float(PICTURES[row, 0]) + level.sigma * eps[row, 0]
             assert np.abs(cell(made, row, column) - grey(x)).max() <= 1
@@ -61,7 +62,7 @@ def test_an_exploding_process_is_shown_clipped_and_below_with_less_contrast(blac
     assert rows(made) == 4
     process, eps = make_ve(25.0, 1e-5), randn_each((1, SIDE, SIDE), [0, 1], "forward")
     for i in range(2):
-        for column, share in enumerate(SHARES, 1):
+        for column, share in enumerate(FRACTIONS, 1):
             sigma = process.level(1000 * share).sigma
             x = to_float(PICTURES[i, 0]) + sigma * eps[i, 0] * 2 / (white - black)
             assert np.abs(cell(made, 2 * i, column) - grey(x)).max() <= 1
@@ -99,5 +100,5 @@ def test_every_process_can_be_shown_in_any_latents_and_always_the_same(process: 
     made = forward(x0, ["a", "b", "c"], process, to_rgb, 0.0)
     assert rows(made) == 3 * (1 + (process.spread > 1))
     assert made.tobytes() == forward(x0, ["a", "b", "c"], process, to_rgb, 0.0).tobytes()
-    falling = [log_snr(process.level(share * process.latest)) for share in SHARES]
+    falling = [log_snr(process.level(share * process.latest)) for share in FRACTIONS]
     assert falling == sorted(falling, reverse=True)

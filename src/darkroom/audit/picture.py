@@ -12,7 +12,7 @@ from darkroom.audit.findings import Finding, short
 from darkroom.audit.lineage import Lineage, Step, ordered, read_lineage
 from darkroom.config.stage_spec import LOCK, PIPELINE, StageSpec, read_stage_specs
 from darkroom.core.errors import DarkroomError
-from darkroom.inference.written import written
+from darkroom.inference.record_text import read_values
 from darkroom.serving.registry import MADE_AT
 from darkroom.tracking.query import RunQuery
 from darkroom.tracking.repository import git_text_or_none, why_git_fails
@@ -41,7 +41,7 @@ class Traced:
 
 def read(path: Path) -> Recorded:
     try:
-        values, _ = written(path)
+        values, _ = read_values(path)
         for listed in ("prompts", "seeds"):
             values[listed][values["index"] or 0]
         return Recorded(path, str(values["model"]), values)

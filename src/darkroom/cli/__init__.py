@@ -5,22 +5,28 @@ from typing import NoReturn
 
 import typer
 
-from darkroom.cli import audit, compare, draw, finish, interop, project, registry, reproduce, serve, show
+from darkroom.cli import audit, compare, draw, finish, interop, project, regenerate, registry, reproduce, serve, show
 from darkroom.cli.terminal import printed
 from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable_text
+from darkroom.inference.defaults import EXAMPLE
 
 INTERRUPTED = 130
 
 app = typer.Typer(
     help="Train latent diffusion models from scratch, stage by stage, and draw with them.",
-    epilog="Training itself is `make repro` (all stages that are out of date) or `dvc repro STAGE`.",
+    epilog=f"""\
+\b
+darkroom recipe use scenes     choose what to train: writes params.yaml
+make repro                     train: runs every stage that is out of date; dvc repro STAGE runs one
+darkroom generate "{EXAMPLE}"
+""",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (draw.generate, draw.img2img, draw.inpaint, draw.regenerate):
+for command in (draw.generate, draw.img2img, draw.inpaint, regenerate.regenerate):
     app.command(no_args_is_help=True)(command)
 app.command(no_args_is_help=True)(compare.compare)
 app.command("import", no_args_is_help=True)(interop.import_model)
@@ -36,7 +42,7 @@ for command in (registry.register, serve.serve, project.ui, project.version):
 
 
 def main() -> None:
-    """Run the command line: an error the user can mend is one line on stderr and exit status 1."""
+    """Run the command line: an error the user can fix is one line on stderr and exit status 1."""
     with printed():
         _run()
 
@@ -47,7 +53,7 @@ def _run() -> None:
     except DarkroomError as error:
         _fail(str(error))
     except OSError as error:
-        _fail(_place(error))
+        _fail(_refused(error))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 
@@ -57,8 +63,8 @@ def _fail(message: str) -> NoReturn:
     sys.exit(1)
 
 
-def _place(error: OSError) -> str:
-    """What the system refused, in one line: a place that is taken, gone, full or somebody else's."""
+def _refused(error: OSError) -> str:
+    """What the system refused, in one line: a file that exists, is missing, does not fit or belongs to another user."""
     if error.filename is None or error.strerror is None:
         return " ".join(str(error).split()) or type(error).__name__
-    return f"{error.filename}: {error.strerror}; mend that or name another place"
+    return f"{error.filename}: {error.strerror}; fix that or name another path"

@@ -8,10 +8,10 @@ import typer
 from darkroom.audit.findings import BREAKS, WARNINGS
 
 HELP = f"""\
-Check that dvc.lock, the disk, DVC's cache and MLflow's runs tell the same story, and print it.
+Check that dvc.lock, the disk, DVC's cache and MLflow's runs agree, and print the lineage.
 
-The lineage of everything, of a stage, of a file that a stage writes, or of a picture that darkroom drew (by the record
-in it), from there to the source. Each finding names what is wrong, where, and the command that mends it. The exit
+The lineage of everything, of a stage, of a file that a stage writes, or of a picture that darkroom drew (by its
+metadata), back to the source. Each finding names what is wrong, where, and the command that fixes it. The exit
 status is 1 where the chain is broken:
 
 \b
@@ -22,10 +22,9 @@ and 0 with these:
 \b
 {chr(10).join(f"  {kind:25}{meaning}" for kind, meaning in WARNINGS.items())}
 
---repair has MLflow hold again what was recorded of runs and models, brings deleted runs back, records runs for outputs
-that are here as dvc.lock has them but have none, notes restored outputs, closes runs whose process is gone, and finds
-the files of runs again after the project was moved. It changes nothing but MLflow's store, and lost records of it.
-docs/audit.md says more.
+--repair restores in MLflow what was recorded of runs and models, undeletes runs, records runs for outputs that match
+dvc.lock but have none, notes restored outputs, closes runs whose process is gone, and finds the files of runs again
+after the project was moved. It changes nothing but MLflow's store and its records. docs/audit.md says more.
 
 \b
 darkroom audit
@@ -41,7 +40,7 @@ def audit(
         str | None, typer.Argument(help="A stage, a file or a picture. [default: all stages]", show_default=False)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Mend what MLflow's store should say.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Fix what MLflow's store should say.")] = False,
     all_runs: Annotated[
         bool, typer.Option("--all-runs", help="Compare the runs and models that dvc.lock does not name, too.")
     ] = False,

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from darkroom.cli.options import MAX_PICTURES, place
+from darkroom.cli.options import MAX_PICTURES, checked_path
 from darkroom.core.errors import DarkroomError
-from darkroom.core.text import check_text, printable, read_text
+from darkroom.core.text import check_text, plural, printable, read_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,7 +21,7 @@ SEEDS = "0,1"
 MOST_PROMPTS = 6  # where none are given
 MOST_NAMED = 4  # prompts in a message
 LABEL = 10  # letters of a folder's name above its pictures
-NOT_ASKED = (226, 224, 218)  # the colour in place of a picture that could not be asked for
+NOT_ASKED = (226, 224, 218)  # the colour in place of a picture whose prompt the pipeline does not take
 LEFT_OUT = {"evaluator", "judges", "real", "scale", "disagreement"}  # figures about the judge, not about the pictures
 
 
@@ -36,14 +36,14 @@ class Side:
     figures: Any
 
     def asked(self, prompt: str) -> str | None:
-        """What to ask of it where the other is asked for `prompt`; None where that cannot be asked."""
+        """What it takes for `prompt`; None where it does not take that."""
         condition = self.info.condition
-        if not condition.is_asked:
-            return ""
-        return None if condition.of_classes and prompt not in condition.classes else prompt
+        if condition.of_classes and prompt not in condition.classes:
+            return None
+        return prompt if condition.takes_prompts else ""
 
     def prompts(self) -> list[str]:
-        """What shows what it does: its classes, or the prompt on its model card."""
+        """Prompts that show what it does: its classes, or the one on its model card."""
         from darkroom.evaluation.card import read_card
 
         if self.info.condition.of_classes:
@@ -59,21 +59,21 @@ def compare(
     b: Annotated[Path, typer.Argument(help="Folder of another.", show_default=False)],
     prompts: Annotated[
         list[str] | None,
-        typer.Argument(help="What both are asked for. [default: their classes, or what their model cards ask for]"),
+        typer.Argument(help="What both draw. [default: their classes, or the prompts of their model cards]"),
     ] = None,
     prompts_file: Annotated[
         Path | None, typer.Option(help="File of prompts, one a line, in place of PROMPTS.", show_default=False)
     ] = None,
-    seeds: Annotated[str, typer.Option(help="Of the pictures of each prompt, with commas between.")] = SEEDS,
+    seeds: Annotated[str, typer.Option(help="Of the pictures of each prompt, separated by commas.")] = SEEDS,
     out: Annotated[Path, typer.Option(help="PNG file to write.")] = SHEET,
 ) -> None:
-    """Draw the same prompts with the same seeds from two pipelines, side by side, and tell what differs.
+    """Draw the same prompts with the same seeds from two pipelines, side by side, and print what differs.
 
-    A row for each prompt; for each seed the picture of A, and beside it that of B. Then the figures of both, with the
-    difference B - A and its interval of 95 %, if they were judged with the same data and the same judge; and the
+    The sheet has a row for each prompt, and for each seed the picture of A beside that of B. Printed are the figures of
+    both, with the difference B - A and its 95 % interval if they were judged with the same data and judges, and the
     parameters in which the two differ.
 
-    A pipeline that is kept in git and DVC comes out of an earlier commit with dvc get.
+    dvc get fetches the pipeline of an earlier commit.
 
     \b
     dvc get . artifacts/pipeline --rev HEAD~1 --out before
@@ -81,8 +81,8 @@ def compare(
     darkroom compare before artifacts/pipeline "a small red circle" "a large blue square" --seeds 0,1,2,3
     darkroom compare before artifacts/pipeline --prompts-file captions.txt --out captions.png
     """
-    place("--out", out, ".png")
-    numbers, asked = _seeds(seeds), _given(prompts or [], prompts_file)
+    checked_path("--out", out, ".png")
+    numbers, asked = _seeds(seeds), _prompts(prompts or [], prompts_file)
     from darkroom.core.tensors import save_png
     from darkroom.inference.folder import PipelineInfo
     from darkroom.serving.gate import read_figures
@@ -104,7 +104,7 @@ def compare(
         for i, prompt in enumerate(wanted)
     ]
     save_png(out, table([f"{side.letter} {side.label} · seed {seed}" for seed in numbers for side in sides], rows))
-    print(out, *_figures(*sides), *_parameters(*sides), sep="\n")
+    print(out, *_figures(sides), *_parameters(*sides), sep="\n")
 
 
 def _seeds(text: str) -> list[int]:
@@ -113,12 +113,12 @@ def _seeds(text: str) -> list[int]:
     except ValueError:
         found = []
     if not found or min(found) < 0:
-        raise DarkroomError(f"--seeds = {text!r}: give whole numbers with commas between, such as {SEEDS}")
+        raise DarkroomError(f"--seeds = {text!r}: give whole numbers separated by commas, such as {SEEDS}")
     return found
 
 
-def _given(prompts: Sequence[str], file: Path | None) -> list[str]:
-    """The prompts that were given, one way or the other; none where none were."""
+def _prompts(prompts: Sequence[str], file: Path | None) -> list[str]:
+    """The prompts of the arguments or of the file; [] without both."""
     if prompts and file is not None:
         raise DarkroomError("prompts: give either PROMPTS or --prompts-file FILE")
     if file is None:
@@ -130,7 +130,7 @@ def _given(prompts: Sequence[str], file: Path | None) -> list[str]:
 
 
 def _usual(sides: Sequence[Side]) -> list[str]:
-    if not any(side.info.condition.is_asked for side in sides):
+    if not any(side.info.condition.takes_prompts for side in sides):
         return [""]
     found = [*dict.fromkeys(prompt for side in sides for prompt in side.prompts())][: 2 * MOST_PROMPTS]
     if not found:
@@ -140,9 +140,10 @@ def _usual(sides: Sequence[Side]) -> list[str]:
 
 def _check(prompts: Sequence[str], seeds: Sequence[int], sides: Sequence[Side]) -> None:
     """Refuse what is not worth drawing, before anything is drawn."""
-    if len(prompts) * len(seeds) > MAX_PICTURES:
+    if (n := len(prompts) * len(seeds)) > MAX_PICTURES:
         raise DarkroomError(
-            f"{len(prompts)} prompts with {len(seeds)} seeds are more than {MAX_PICTURES} pictures; give fewer"
+            f"{plural(len(prompts), 'prompt')} with {plural(len(seeds), 'seed')}: {n} pictures are more "
+            f"than {MAX_PICTURES}; give fewer"
         )
     for prompt in prompts:
         if all(side.asked(prompt) is None for side in sides):
@@ -151,11 +152,11 @@ def _check(prompts: Sequence[str], seeds: Sequence[int], sides: Sequence[Side]) 
 
 
 def _refusals(prompts: Sequence[str], sides: Sequence[Side]) -> Iterator[str]:
-    """What cannot be asked of one of the two, which can be of the other."""
+    """The prompts that one of the two does not take."""
     for side in sides:
-        if not side.info.condition.is_asked:
+        if not side.info.condition.takes_prompts:
             if any(prompts):
-                yield f"{side.letter} takes no prompts: its pictures come of the seeds alone"
+                yield f"{side.letter} takes no prompts: its pictures depend on the seeds alone"
             continue
         others = [prompt for prompt in prompts if side.asked(prompt) is None]
         if others:
@@ -177,50 +178,41 @@ def _draw(side: Side, prompts: Sequence[str], seeds: Sequence[int]) -> "list[lis
     from darkroom.inference.defaults import BATCH_SIZE
 
     model = Pipeline.from_pretrained(side.folder, device=device.start())
-    own = [(i, asked) for i, prompt in enumerate(prompts) if (asked := side.asked(prompt)) is not None]
+    askable = [(i, asked) for i, prompt in enumerate(prompts) if (asked := side.asked(prompt)) is not None]
     size = (model.info.image_size,) * 2
     drawn = [[Image.new("RGB", size, NOT_ASKED) for _ in seeds] for _ in prompts]
-    if not own:
+    if not askable:
         return drawn
-    batches = -(-len(own) * len(seeds) // BATCH_SIZE)
+    batches = -(-len(askable) * len(seeds) // BATCH_SIZE)
     with Progress(batches * model.info.sampling.num_inference_steps, f"draw {side.letter}") as bar:
-        pictures = model.text_to_image(
-            [asked for _, asked in own for _ in seeds],
-            seeds=[seed for _ in own for seed in seeds],
+        images = model.text_to_image(
+            [asked for _, asked in askable for _ in seeds],
+            seeds=[seed for _ in askable for seed in seeds],
             on_step=lambda *_: bar.update(),
-        )
-    for row, (i, _) in enumerate(own):
-        drawn[i] = pictures[row * len(seeds) : (row + 1) * len(seeds)]
+        ).images
+    for row, (i, _) in enumerate(askable):
+        drawn[i] = images[row * len(seeds) : (row + 1) * len(seeds)]
     return drawn
 
 
-def _figures(a: Side, b: Side) -> Iterator[str]:
-    """The figures of both in lines, and how they differ where they compare."""
+def _figures(sides: Sequence[Side]) -> Iterator[str]:
+    """A table of the figures of both, with the difference where they compare; then why figures are withheld."""
     from darkroom.evaluation.report import estimates
-    from darkroom.serving.gate import (
-        EVALUATION,
-        difference,
-        estimate,
-        why_not_comparable,
-        withheld,
-        withheld_names,
-    )
+    from darkroom.serving.gate import EVALUATION, difference, estimate, why_not_comparable, withheld, withheld_names
 
-    sides, reasons = (a, b), list[str]()
     for side in sides:
         if not isinstance(side.figures, Mapping):
-            what = (
-                f"has no {EVALUATION}" if side.figures is None else f"has an {EVALUATION} that evaluate did not write"
-            )
-            yield f"{side.letter} {what}: no figures of it are known"
+            what = "no" if side.figures is None else "a damaged"
+            yield f"{side.letter} has {what} {EVALUATION}: its figures are unknown"
     known = [side.figures for side in sides if isinstance(side.figures, Mapping)]
     apart = why_not_comparable(*known) if len(known) == len(sides) else None
     if apart:
         yield f"The figures do not compare: {apart}"
-    names = dict.fromkeys(name for figures in known for name in estimates(figures) if _is_of_pictures(name))
-    names |= dict.fromkeys(name for figures in known for name in withheld_names(figures) if _is_of_pictures(name))
-    lines = [["", *(side.letter for side in sides), "B - A" if len(known) == len(sides) and not apart else ""]]
-    for name in names:
+    compares = len(known) == len(sides) and not apart
+    names = dict.fromkeys(name for figures in known for name in estimates(figures))
+    names |= dict.fromkeys(name for figures in known for name in withheld_names(figures))
+    table, reasons = [["", *(side.letter for side in sides), "B - A" if compares else ""]], list[str]()
+    for name in (name for name in names if not LEFT_OUT & set(name.split("."))):
         cells, values = [], []
         for side in sides:
             reason, found = withheld(side.figures, name), estimate(side.figures, name)
@@ -231,24 +223,20 @@ def _figures(a: Side, b: Side) -> Iterator[str]:
         old, new = values
         change = difference(new, old) if new and old and not apart else None
         clear = " *" if change and (change.low > 0 or change.high < 0) else ""
-        lines.append([name, *cells, f"{change}{clear}" if change else ""])
-    if names:
-        yield from _aligned(lines)
-        if any(line[-1].endswith("*") for line in lines):
-            yield "* the interval of the difference leaves out 0"
+        table.append([name, *cells, f"{change}{clear}" if change else ""])
+    if len(table) > 1:
+        yield from _aligned(table)
+        if any(line[-1].endswith("*") for line in table):
+            yield "* the interval of the difference excludes 0"
     yield from reasons
 
 
-def _is_of_pictures(name: str) -> bool:
-    return not LEFT_OUT & set(name.split("."))
-
-
 def _parameters(a: Side, b: Side) -> Iterator[str]:
-    """In which parameters the two differ: by the runs that made them, where these are known, and by their folders."""
-    of_a, of_b = _said(a.folder), _said(b.folder)
+    """The parameters in which the two differ: of the runs that made them, if both are known, and of their folders."""
+    of_a, of_b = _folder_parameters(a.folder), _folder_parameters(b.folder)
     runs = _run_parameters(a.folder, b.folder)
     if runs is None:
-        yield "The runs that made them are not both known here: compared are the parameters that their folders tell"
+        yield "The runs that made them are not both known here: only the parameters in their folders are compared"
     else:
         of_a, of_b = {**of_a, **runs[0]}, {**of_b, **runs[1]}
     names = [name for name in sorted({*of_a, *of_b}) if of_a.get(name) != of_b.get(name)]
@@ -258,8 +246,8 @@ def _parameters(a: Side, b: Side) -> Iterator[str]:
     yield from _aligned([["", "A", "B"], *([name, _cell(of_a, name), _cell(of_b, name)] for name in names)])
 
 
-def _said(folder: Path) -> dict[str, Any]:
-    """What a pipeline's folder says of itself: pipeline.json, and the shape of each network."""
+def _folder_parameters(folder: Path) -> dict[str, Any]:
+    """The parameters in a pipeline's folder: pipeline.json, and the configuration of each network."""
     from darkroom.core.artifact import CONFIG, PIPELINE, read_json
     from darkroom.tracking.run import flat
 
@@ -270,7 +258,7 @@ def _said(folder: Path) -> dict[str, Any]:
 
 
 def _run_parameters(*folders: Path) -> list[Mapping[str, Any]] | None:
-    """The parameters of the runs that made two pipelines; None where one of these is not known."""
+    """The parameters of the runs that made the pipelines; None where one is unknown."""
     from darkroom.core.artifact import model_hash
     from darkroom.serving.registry import MADE_AT
     from darkroom.tracking.address import is_on
@@ -279,11 +267,10 @@ def _run_parameters(*folders: Path) -> list[Mapping[str, Any]] | None:
     if not (is_on() and store_exists()):
         return None
     try:
-        witness = RunQuery()
-        seen = [witness.wrote(MADE_AT, model_hash(folder)) for folder in folders]
+        runs = [RunQuery().wrote(MADE_AT, model_hash(folder)) for folder in folders]
     except DarkroomError:
         return None
-    found = [run.params for run in seen if run is not None]
+    found = [run.params for run in runs if run is not None]
     return list(found) if len(found) == len(folders) else None
 
 
@@ -300,11 +287,9 @@ def _aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _labels(a: Path, b: Path) -> tuple[str, str]:
-    """Of two folders, the names in which they differ, seen from their ends."""
-    for one, other in zip(reversed(a.resolve().parts), reversed(b.resolve().parts), strict=False):
-        if one != other:
-            return _short(one), _short(other)
-    return "", ""
+    """The last names in which the paths of two folders differ."""
+    names = zip(reversed(a.resolve().parts), reversed(b.resolve().parts), strict=False)
+    return next(((_short(one), _short(other)) for one, other in names if one != other), ("", ""))
 
 
 def _short(name: str) -> str:

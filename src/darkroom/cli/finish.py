@@ -7,16 +7,16 @@ import typer
 
 
 def finish(
-    stage: Annotated[str, typer.Argument(help="The stage whose training runs.", show_default=False)],
+    stage: Annotated[str, typer.Argument(help="The stage that is training.", show_default=False)],
 ) -> None:
-    """End a running training early, as a whole stage: nothing is lost, and the same bytes can be made again.
+    """End a running training early; the stage completes, and the same bytes can be made again.
 
-    The training ends with the step it is at. That step is written to params.yaml as `stop_at`, so that it is a
-    parameter like any other: DVC records it, and with it the same training ends there by itself. Steps, learning rate
-    and all else stay as they are. What comes at the end of a training then comes as always: the last measurement on
-    held-out data, the best weights, the curves, the previews; and dvc goes on with the next stage.
+    The training ends after the current step. That step is written to params.yaml as `stop_at`, a parameter like any
+    other: DVC records it, and the same training ends there again. The number of steps, the learning rate and all else
+    stay as they are. The end of the training is as always (last measurement on held-out data, best weights, curves,
+    previews), and dvc continues with the next stage.
 
-    Run it in the project's folder while dvc repro works, in another terminal.
+    Run it in the project's folder, in another terminal, while dvc repro runs.
 
     \b
     darkroom finish train_unet

@@ -1,4 +1,4 @@
-"""The commands that bring models in from other tools and take them there: import, export."""
+"""The commands that exchange models with other tools: import, export."""
 
 import math
 from pathlib import Path
@@ -33,11 +33,11 @@ def import_model(
     tokenizer: Tokenizer = None,
     config: Config = None,
 ) -> None:
-    """Take in a Stable Diffusion 1.x model: every key used once, every shape checked, fp32.
+    """Import a Stable Diffusion 1.x model: every key used once, every shape checked, fp32.
 
-    DEST is a pipeline like artifacts/pipeline. Its parts are what params.yaml can start from: DEST/vae as
+        DEST is a pipeline like artifacts/pipeline. Its networks are what params.yaml can start from: DEST/vae as
     train_vae.path, DEST/text_encoder as setup_text_encoder.path, DEST/unet as
-    train_unet.init_from.
+        train_unet.init_from.
 
     \b
     darkroom import v1-5-pruned.safetensors artifacts/imported/sd15 --tokenizer clip-vit-large-patch14
@@ -47,7 +47,7 @@ def import_model(
     from darkroom.inference.folder import write_imported
     from darkroom.interop.source import read_model
 
-    _check_place(destination, source, tokenizer, config)
+    _check_destination(destination, source, tokenizer, config)
     model = read_model(source, tokenizer, config)
     write_imported(model, source, destination)
     if model.aside:
@@ -84,7 +84,7 @@ def export_model(
                 else "a folder; give its name"
             )
         )
-    _check_place(destination, pipeline, file=format == "single-file")
+    _check_destination(destination, pipeline, file=format == "single-file")
     if not pipeline.exists():
         PipelineInfo.read(pipeline)  # says what to do
     check_exportable(pipeline)
@@ -97,7 +97,7 @@ def export_model(
             write_single_file(model, beside, dtype)
     print(printable_text(f"{destination}: {_described(model)}, {dtype}"))
     if format == "single-file" and (silent := unsaid(model)):
-        said = f"cannot say {', '.join(silent)}; readers need --config FOLDER, one that export wrote"
+        said = f"cannot hold {', '.join(silent)}; readers need --config FOLDER, one that export wrote"
         print(printable_text(f"{destination}: {said}"))
 
 
@@ -107,10 +107,10 @@ def _described(model: "Model") -> str:
     return ", ".join(f"{name} {number / 1e6:.1f} M" for name, number in zip(names, numbers, strict=True))
 
 
-def _check_place(destination: Path, *sources: Path | None, file: bool = False) -> None:
-    """Refuse to write where something would be lost: over what is read, or over a folder that holds no model.
+def _check_destination(destination: Path, *sources: Path | None, file: bool = False) -> None:
+    """Refuse a destination where something would be lost: one of the sources, or a folder that is not a model.
 
-    file: whether a file will be written there, not a folder.
+    file: whether a file will be written, not a folder.
     """
     from darkroom.core.artifact import PIPELINE as DESCRIPTION
     from darkroom.core.system_files import left_by_system
@@ -122,7 +122,7 @@ def _check_place(destination: Path, *sources: Path | None, file: bool = False) -
     for source in filter(None, sources):
         here = source.resolve()
         if here.is_relative_to(there) or there.is_relative_to(here):
-            raise DarkroomError(f"{destination}: overlaps {source}, which it would overwrite; give another place")
+            raise DarkroomError(f"{destination}: overlaps {source}, which it would overwrite; give another path")
     if not destination.exists():
         return
     if destination.is_dir() == file:
@@ -130,6 +130,6 @@ def _check_place(destination: Path, *sources: Path | None, file: bool = False) -
     model = any((destination / name).is_file() for name in (INDEX, DESCRIPTION))
     if not (file or model) and any(not left_by_system([inside.name]) for inside in destination.iterdir()):
         raise DarkroomError(
-            f"{destination}: is a folder of other things (no {INDEX}, no {DESCRIPTION}), which would be lost; "
-            "give another place, or empty it"
+            f"{destination}: is a folder of other files (no {INDEX}, no {DESCRIPTION}), which would be lost; "
+            "give another path, or empty it"
         )

@@ -1,4 +1,4 @@
-"""The names of files that a command is to write, checked before it works: all of them, and as the bytes they are."""
+"""The names of the files that a command will write, checked before it starts."""
 
 import os
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ OTHERWISE = {"PC_NAME_MAX": 255, "PC_PATH_MAX": 4096}  # bytes, where the system
 
 
 def check_names(option: str, paths: Iterable[Path]) -> None:
-    """Refuse names of which a file could not be written, however few of them; `option` is what they come from.
+    """Refuse paths of which one could not be written; `option` is what they come from.
 
     Raises:
         DarkroomError: names the first of them.
@@ -23,13 +23,13 @@ def check_names(option: str, paths: Iterable[Path]) -> None:
             raise DarkroomError(f"{said}: is a folder; give another name")
         there = next(above for above in path.parents if os.path.exists(above))  # noqa: PTH110
         if not there.is_dir():
-            raise DarkroomError(f"{said}: {there} is a file, not a folder; give another place")
+            raise DarkroomError(f"{said}: {there} is a file, not a folder; give another path")
         if not os.access(there, os.W_OK | os.X_OK):
-            raise DarkroomError(f"{said}: {there} may not be written to; give another place")
+            raise DarkroomError(f"{said}: {there} may not be written to; give another path")
         new = path.parents[: list(path.parents).index(there)]
         for above in new:
             if os.path.islink(above):  # noqa: PTH114
-                raise DarkroomError(f"{said}: {above} is a link that leads nowhere; give another place")
+                raise DarkroomError(f"{said}: {above} is a broken link; give another path")
         most = _most(there, "PC_NAME_MAX")
         for name in (unfinished(path).name, *(above.name for above in new)):
             if (size := len(os.fsencode(name))) > most:
@@ -37,7 +37,7 @@ def check_names(option: str, paths: Iterable[Path]) -> None:
                     f"{said}: needs a name of {size} bytes on the way, and {there} takes {most}; give a shorter name"
                 )
         if len(os.fsencode(unfinished(path))) >= (most := _most(there, "PC_PATH_MAX")):
-            raise DarkroomError(f"{said}: is longer than the {most} bytes a path may have; give another place")
+            raise DarkroomError(f"{said}: is longer than the {most} bytes a path may have; give another path")
 
 
 def shortened(text: str, most: int = 100) -> str:

@@ -1,4 +1,4 @@
-"""The options that all drawing commands share, written once, and the check of where commands are to write."""
+"""The options that all drawing commands share, and the check of the paths they write."""
 
 import inspect
 import shlex
@@ -22,24 +22,28 @@ MAX_SEED = 2**62  # far below the largest that a picture's record may name, for 
 
 @dataclass(frozen=True)
 class Options:
-    """What every drawing command takes; None is as the pipeline does it."""
+    """What every drawing command takes; None: the pipeline's own."""
 
     prompts: Annotated[
         Path | None, typer.Option(help="File of prompts, one a line, in place of PROMPT.", show_default=False)
     ] = None
     n: Annotated[int, typer.Option("-n", min=1, max=MAX_PICTURES, help="How many pictures of each prompt.")] = 1
     negative_prompt: Annotated[
-        str | None, typer.Option(help="What the pictures are to be unlike.", show_default=False)
+        str | None, typer.Option(help="What the pictures should not show.", show_default=False)
     ] = None
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps. [default: the pipeline's]")] = None
     guidance_scale: Annotated[
         float | None,
-        typer.Option(min=0, help="How hard the prompt is pressed; 1 is no guidance. [default: the pipeline's]"),
+        typer.Option(
+            min=0, help="How strongly the prompt guides the picture; 1: no guidance. [default: the pipeline's]"
+        ),
     ] = None
     guidance_rescale: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="Against the glare of much guidance: 0 is off, 0.7 is usual. [default: the pipeline's]"
+            min=0,
+            max=1,
+            help="Reduces the overexposure of strong guidance: 0 is off, 0.7 is usual. [default: the pipeline's]",
         ),
     ] = None
     sampler: Annotated[
@@ -54,39 +58,37 @@ class Options:
         bool | None, typer.Option("--karras/--no-karras", help="Smaller steps at the end. [default: the pipeline's]")
     ] = None
     seed: Annotated[
-        int, typer.Option(min=0, max=MAX_SEED, help="Of the first picture; the next ones have seed + 1, + 2, …")
+        int, typer.Option(min=0, max=MAX_SEED, help="Of the first picture; the next have seed + 1, seed + 2, …")
     ] = 0
     out: Annotated[Path | None, typer.Option(help="PNG file to write. [default: samples/, named after the prompt]")] = (
         None
     )
-    grid: Annotated[bool, typer.Option(help="Of several pictures, also write one that shows them all, to --out.")] = (
-        True
-    )
+    grid: Annotated[bool, typer.Option(help="Of several pictures, also write a grid of all, to --out.")] = True
     scale: Annotated[
         int | None,
         typer.Option(
             min=1,
             max=MAX_SCALE,
-            help="Pixels of a file for each pixel drawn. [default: 1; in grids, enough to see small pictures]",
+            help="Pixels of a side in the file for each pixel drawn. [default: 1; more in grids of small pictures]",
         ),
     ] = None
     gif: Annotated[
-        Path | None, typer.Option(help="GIF file to write: how the first few pictures came about.", show_default=False)
+        Path | None, typer.Option(help="GIF file to write: the first few pictures, step by step.", show_default=False)
     ] = None
     pipeline: Annotated[Path, typer.Option(help="Folder of the trained pipeline.")] = PIPELINE
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with a parameter `options: Options`, as one that takes them all one by one."""
+    """A command with a parameter `options: Options`, as one that has each of them as a command-line option."""
     names = [one.name for one in fields(Options)]
 
     def spread(**values: Any) -> None:
         command(options=Options(**{name: values.pop(name) for name in names}), **values)
 
-    own = [one for one in inspect.signature(command).parameters.values() if one.name != "options"]
+    particular = [one for one in inspect.signature(command).parameters.values() if one.name != "options"]
     hints = {**get_type_hints(command, include_extras=True), **get_type_hints(Options, include_extras=True)}
     shared = [inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default) for f in fields(Options)]
-    every = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own] + shared
+    every = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in particular] + shared
     spread.__name__, spread.__doc__ = command.__name__, taught(command).__doc__
     spread.__annotations__ = {one.name: hints[one.name] for one in every}
     spread.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -96,16 +98,16 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def taught(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose help shows the one example prompt in the place of EXAMPLE."""
+    """A command with the example prompt in its help in place of EXAMPLE."""
     command.__doc__ = (command.__doc__ or "").replace("EXAMPLE", EXAMPLE)
     return command
 
 
-def place(option: str, path: Path, suffix: str, made: bool = False) -> Path:
-    """The path itself, refused before anything is drawn where no such file could be written.
+def checked_path(option: str, path: Path, suffix: str, made: bool = False) -> Path:
+    """The path itself, refused before anything is drawn if it could not be written.
 
     Args:
-        made: whether its folder is made where it is missing, as no mistyped one should be.
+        made: whether its folder is made if it is missing, which could be a typing error.
     """
     if path.suffix.lower() != suffix:
         raise DarkroomError(f"{option} = {path}: give a name that ends in {suffix}")

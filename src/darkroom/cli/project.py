@@ -105,7 +105,6 @@ def params_check(
     """
     from darkroom.config.params import PARAMS_FILE, load, problems, read
     from darkroom.config.stage_spec import PIPELINE, check_not_linked, stage_specs
-    from darkroom.config.upgrade import is_older
 
     path = file or PARAMS_FILE
     found = problems(path)
@@ -115,6 +114,8 @@ def params_check(
     for line in found + remarks:
         print(printable_text(line))
     if found:
+        from darkroom.config.upgrade import is_older
+
         if is_older(read(path)):
             print(f"{path}: is of an older form; darkroom params upgrade {path} brings it to today's keys")
         raise typer.Exit(1)

@@ -1,29 +1,33 @@
 """`darkroom register`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from darkroom.cli.options import taught
 from darkroom.config.paths import PIPELINE
 
+if TYPE_CHECKING:
+    from darkroom.serving.registry import Registered
+
 
 @taught
 def register(
     pipeline: Annotated[Path, typer.Option(help="Folder of the trained pipeline.")] = PIPELINE,
     promote: Annotated[
-        bool, typer.Option("--promote", help="Name it candidate whatever its figures are; that is recorded with it.")
+        bool, typer.Option("--promote", help="Name it candidate whatever its figures are; the version records that.")
     ] = False,
 ) -> None:
-    """Register the trained pipeline in MLflow's model registry, and name it candidate, to be served, if it is good.
+    """Register the trained pipeline in MLflow's model registry; if it is good enough, it becomes the candidate.
 
-    The model is called darkroom. A pipeline becomes a version of it, with its model card, metrics, signature and an
-    example; the same pipeline again changes nothing. `make repro` does this at its end; `darkroom ui` shows it.
+    The pipeline becomes a version of the model `darkroom`, with its model card, metrics, signature and an example.
+    Registering the same pipeline again changes nothing. `make repro` ends with this; `darkroom ui` shows it.
 
-    It is named candidate where its figures reach what the section `register` of params.yaml demands: a judge that can
-    judge, alignment above chance, an autoencoder that loses little, all figures finite, and nothing worse than in the
-    version that is the candidate now. Otherwise it is registered all the same, and a line says why it was not promoted.
+    `darkroom serve` serves the version with the alias `candidate`. A version gets it if its figures meet the section
+    `register` of params.yaml: valid judges, alignment above chance, an autoencoder that loses little, all figures
+    finite, and nothing worse than in the current candidate. If not, it is registered without the alias, and a line
+    says why.
 
     \b
     darkroom register
@@ -54,41 +58,31 @@ def register(
     from darkroom.serving.model_folder import Description
     from darkroom.tracking.ports import link_hint
 
-    thresholds = Thresholds(**load().register.model_dump())
     info, card = PipelineInfo.read(pipeline), read_card(pipeline)
-    done = registry.register(
-        pipeline,
-        Description(
-            card.text,
-            card.example,
-            card.metrics,
-            {
-                "num_inference_steps": info.sampling.num_inference_steps,
-                "guidance_scale": info.sampling.guidance_scale,
-                "sampler": info.sampling.sampler.kind,
-                "strength": STRENGTH,
-            },
-            Limits().of_model(info.image_size).described(),
-        ),
-        thresholds,
-        promote,
-        LOCK,
-    )
-    version = f"{pipeline}: is version {done.version} of the model {registry.MODEL}"
-    named = done.has == done.version
-    said = "just registered" if done.new else "registered before"
-    if named:
-        said += f"; {registry.ALIAS} {'names it' if done.had == done.version else 'now names it'}"
-    print(f"{version}, {said}")
-    against = "; ".join(done.verdict.reasons)
-    if against and named:
-        print(f"  promoted by --promote, though {against}")
-    elif against:
-        holder = f"stays version {done.has}" if done.has else "names no version"
-        print(
-            f"  not promoted ({registry.ALIAS} {holder}): {against}; darkroom register --promote does it all the same"
-        )
-    for note in done.verdict.notes:
+    defaults = {name: getattr(info.sampling, name) for name in ("num_inference_steps", "guidance_scale")}
+    defaults["sampler"] = info.sampling.sampler.kind
+    limits = Limits().of_model(info.image_size).described()
+    description = Description(card.text, card.example, card.metrics, {**defaults, "strength": STRENGTH}, limits)
+    thresholds = Thresholds(**load().register.model_dump())
+    registered = registry.register(pipeline, description, thresholds, promote, LOCK)
+    print(f"{pipeline}: is version {registered.version} of the model {registry.MODEL}, {_outcome(registered)}")
+    for note in registered.verdict.notes:
         print(f"  {note}")
-    print(f"  page: {done.page}{link_hint()}")
-    print(f"  serve: darkroom serve{'' if named else f' --version {done.version}'}")
+    is_candidate = registered.has == registered.version
+    print(f"  page: {registered.page}{link_hint()}")
+    print(f"  serve: darkroom serve{'' if is_candidate else f' --version {registered.version}'}")
+
+
+def _outcome(registered: "Registered") -> str:
+    """Whether the version is new and is the candidate, and why."""
+    from darkroom.serving.registry import ALIAS
+
+    outcome = "just registered" if registered.new else "registered before"
+    reasons = "; ".join(registered.verdict.reasons)
+    if registered.has == registered.version:
+        outcome += f"; {ALIAS} {'names it' if registered.had == registered.version else 'now names it'}"
+        return outcome + (f"\n  promoted by --promote, though {reasons}" if reasons else "")
+    if not reasons:
+        return outcome
+    holder = f"stays version {registered.has}" if registered.has else "names no version"
+    return f"{outcome}\n  not promoted ({ALIAS} {holder}): {reasons}; darkroom register --promote does it all the same"

@@ -19,11 +19,11 @@ def reproduce(
     stage: Annotated[str, typer.Argument(help="As dvc.yaml names it.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON; all else goes to stderr.")] = False,
 ) -> None:
-    """Run a stage of the last commit once more and say whether its outputs are those of dvc.lock, to the byte.
+    """Run a stage of the last commit again and check whether its outputs are those of dvc.lock, to the byte.
 
-    Works on a fresh clone: what the stage depends on comes from DVC's cache or remote, and no more than that. All
-    happens in a copy of the commit below .reproduce; dvc.lock, outputs and reports of the project stay as they are.
-    Exit 0: identical. Exit 1: different (the new outputs are kept, and named), or failed.
+    Works on a fresh clone: what the stage depends on, and nothing else, comes from DVC's cache or remote. The stage
+    runs in a copy of the commit in .reproduce; dvc.lock, outputs and reports of the project stay as they are. Exit
+    status 0: identical. 1: different (the new outputs are kept, and named), or failed.
 
     \b
     darkroom reproduce train_vae
@@ -45,10 +45,10 @@ def reproduce(
 
 
 def _differing(done: "Reproduction") -> list[str] | None:
-    """Where the profile of this run is not the recorded one; None where one of them is not known."""
+    """How the profile of this run differs from the recorded one; None where one of them is unknown."""
     if done.recorded is None or done.here is None:
         return None
-    from darkroom.inference.written import differences  # imports nothing that draws
+    from darkroom.inference.record_text import differences  # imports nothing that draws
 
     return differences(done.recorded, done.here)
 
@@ -77,9 +77,9 @@ def _text(done: "Reproduction", differing: list[str] | None) -> str:
         lines += _listed(one.files) if one.files else []
     lines.append(f"  execution profile: {_compared(done, differing)}")
     if done.folder is not None:
-        place = shlex.quote(done.folder.as_posix())
+        folder = shlex.quote(done.folder.as_posix())
         lines += [
-            f"  The new outputs lie in {place}; the project is as it was.",
+            f"  The new outputs are in {folder}; the project is unchanged.",
             f"  To discard them: rm -r .reproduce/{done.stage}",
             f"  To keep them: copy them from there over the project's own, then dvc commit {done.stage}",
         ]
@@ -88,9 +88,9 @@ def _text(done: "Reproduction", differing: list[str] | None) -> str:
 
 def _compared(done: "Reproduction", differing: list[str] | None) -> str:
     if done.recorded is None:
-        return "no run is known here that wrote what dvc.lock says, so there is none to compare this one's with"
+        return "no run that wrote the outputs of dvc.lock is known here, so there is no profile to compare with"
     if differing is None:
-        return "the stage, as it was in that commit, does not say its own, so there is none to compare"
+        return "the stage did not record its profile in that commit, so there is none to compare"
     if not differing:
         return "as recorded"
     return f"another than recorded{'' if done.identical else ', which may explain it'}: {'; '.join(differing)}"

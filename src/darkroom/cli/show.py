@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from darkroom.cli.options import place
+from darkroom.cli.options import checked_path
 from darkroom.config.paths import REPORTS
 from darkroom.core.errors import DarkroomError
 
 FORWARD = REPORTS / "forward.png"
 
-show = typer.Typer(help="Pictures of what a recipe does: forward.", no_args_is_help=True)
+show = typer.Typer(help="Pictures of what a recipe does, such as darkroom show forward.", no_args_is_help=True)
 
 
 @show.command("forward")
@@ -21,17 +21,16 @@ def show_forward(
     ] = None,
     out: Annotated[Path, typer.Option(help="PNG file to write.")] = FORWARD,
 ) -> None:
-    """Show how the noise process takes pictures apart, and its log-SNR over the times.
+    """Show how the noise process turns pictures into noise, and its log-SNR over time.
 
     A row for each of the first held-out pictures of data/prepared: clean, then at 25, 50, 75 and 100 % of the times.
-    All are shown in the fixed range from black to white, never stretched to what one picture happens to hold.
+    All are shown in the fixed range from black to white, never stretched to the values of one picture.
 
-    Noise beyond that range, as variance-exploding processes have it, is black and white alone. For those a second row
-    shows the same pictures with their contrast lowered, divided by sqrt(alpha^2 + sigma^2): what is left of the picture
-    beside the noise. Variance-preserving processes keep that number at 1, so there is nothing to lower and no such row.
+    The noise of variance-exploding processes exceeds that range. For those a second row shows the same pictures divided
+    by sqrt(alpha^2 + sigma^2): what is left of the picture beside the noise.
 
-    Noise is added to the pictures themselves. What latent recipes add it to are latents: those are in
-    reports/train_unet/forward.png, which train_unet writes.
+    Noise is added to the pictures themselves. Latent recipes add it to latents: train_unet shows those in
+    reports/train_unet/forward.png.
 
     \b
     darkroom show forward
@@ -46,7 +45,7 @@ def show_forward(
     from darkroom.view.forward import ROWS, forward_of_pictures
 
     params = load(recipes.file_of(recipe) if recipe else PARAMS_FILE)
-    place("--out", out, ".png", made=out == FORWARD)
+    checked_path("--out", out, ".png", made=out == FORWARD)
     if not (PREPARED / INFO).is_file():
         raise DarkroomError(f"{PREPARED}: no pictures here yet; make them with: dvc repro -s prepare_data")
     split = Prepared.open(PREPARED).split("validation")

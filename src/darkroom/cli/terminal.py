@@ -1,4 +1,4 @@
-"""What stands between the command line and the terminal: text from outside is printed, and never obeyed."""
+"""The streams of the command line: a terminal prints text from outside, and never obeys it."""
 
 import sys
 from collections.abc import Iterator
@@ -17,8 +17,10 @@ class _Printed:
     def __init__(self, stream: TextIO, keep: str) -> None:
         self._stream, self._keep = stream, keep
 
-    def write(self, text: str) -> int:
-        self._stream.write(printable_text(text, self._keep))
+    def write(self, text: str | bytes) -> int:
+        """Click asks whether the stream takes bytes, and if so writes help and errors as such."""
+        letters = text.decode(errors="backslashreplace") if isinstance(text, bytes) else text
+        self._stream.write(printable_text(letters, self._keep))
         return len(text)
 
     def writelines(self, lines: Any) -> None:
@@ -33,7 +35,7 @@ class _Printed:
 def printed() -> Iterator[None]:
     """In this block nothing that is printed can move the cursor, colour, hide or reorder what is on the screen.
 
-    Who prints a name on a line of its own passes it through `printable_text`, for line breaks stay here.
+    Line breaks are kept: a name that must stay on one line is to be passed through `printable_text`.
     """
     out, err = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _Printed(out, LINES), _Printed(err, REDRAWN)

@@ -23,9 +23,7 @@ class Section(BaseModel):
     What stands under a field is its description: meaning, unit, range and source.
     """
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 def divides(key: str, value: int, by: int, what: str) -> None:

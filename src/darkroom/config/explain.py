@@ -59,11 +59,11 @@ def page() -> str:
     return "\n".join([TITLE, "", ABOUT, *_page_sections(Params, (), {})]) + "\n"
 
 
-def _page_sections(model: Model, path: Sequence[str], written: dict[tuple[str, ...], str]) -> Iterator[str]:
+def _page_sections(model: Model, path: Sequence[str], titles: dict[tuple[str, ...], str]) -> Iterator[str]:
     """The keys of a section as a list, then the sections in it.
 
     Args:
-        written: {the classes behind a section: the title it was described under}, which is added to.
+        titles: {the classes behind a section: the title it was described under}, which is added to.
     """
     described = []
     yield ""
@@ -72,10 +72,10 @@ def _page_sections(model: Model, path: Sequence[str], written: dict[tuple[str, .
             continue
         classes = tuple(f"{load().__module__}.{load().__name__}" for load in alternatives(field).values())
         title = ".".join((*path, name))
-        if classes and classes not in written:
-            written[classes] = title
+        if classes and classes not in titles:
+            titles[classes] = title
             described.append((name, field))
-        link = f"; see [{written[classes]}](#{written[classes].replace('.', '')})" if classes else ""
+        link = f"; see [{titles[classes]}](#{titles[classes].replace('.', '')})" if classes else ""
         meaning = f": {text}" if (text := documented(model).get(name)) else ""
         yield f"- **{name}** ({takes(field)}{link}){meaning}"
     for name, field in described:
@@ -84,7 +84,7 @@ def _page_sections(model: Model, path: Sequence[str], written: dict[tuple[str, .
         for kind, load in alternatives(field).items():
             about = _about(load())
             yield from ("", f"**kind: {kind}** — {about}" if kind else about)
-            yield from _page_sections(load(), (*path, name), written)
+            yield from _page_sections(load(), (*path, name), titles)
 
 
 def _distinct(found: Sequence[Key]) -> Iterator[Key]:

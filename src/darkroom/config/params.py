@@ -22,6 +22,8 @@ from darkroom.config.text_encoder import SetupTextEncoder
 from darkroom.config.yaml_file import parse
 from darkroom.core.errors import DarkroomError
 
+__all__ = ["PARAMS_FILE", "Params", "load", "problems", "read"]
+
 PARAMS_FILE = Path("params.yaml")
 # Every class made of ABCMeta has a method of this name, which pydantic warns of, and would take for a default.
 warnings.filterwarnings("ignore", 'Field name "register" in "Params" shadows', UserWarning)
@@ -146,7 +148,7 @@ def problems(path: Path | str = PARAMS_FILE) -> list[str]:
 def _example(key: Sequence[str], kind: Any) -> str:
     """The command that shows a recipe with a key, in a section of that kind if there is one: the default one where
     it does."""
-    shown = DEFAULT_RECIPE
+    example = DEFAULT_RECIPE
     for file in [DEFAULT_RECIPE, *sorted(DEFAULT_RECIPE.parent.glob("*.yaml"))]:
         try:
             section: Any = read(file)
@@ -157,7 +159,7 @@ def _example(key: Sequence[str], kind: Any) -> str:
         except (DarkroomError, LookupError, TypeError, ValueError):
             continue
         if kind is None or section.get("kind") == kind:
-            shown = file
+            example = file
             break
-        shown = file if shown == DEFAULT_RECIPE else shown
-    return f"darkroom recipe show {shown.stem}"
+        example = file if example == DEFAULT_RECIPE else example
+    return f"darkroom recipe show {example.stem}"

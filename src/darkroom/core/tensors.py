@@ -47,20 +47,6 @@ def check_finite(values: Tensor, what: str, remedy: str) -> None:
         )
 
 
-def contrast(alpha: float, sigma: float) -> float:
-    """What a noisy picture alpha * x0 + sigma * eps is multiplied with to be looked at.
-
-    That is 1 where it has the spread of pictures, as variance-preserving processes leave it; beyond, where it would be
-    black and white alone, it is 1 / sqrt(alpha^2 + sigma^2).
-    """
-    return 1 / max(1.0, math.hypot(alpha, sigma))
-
-
-def visible(x: Tensor, alpha: float, sigma: float, centre: float = 0.0) -> Tensor:
-    """Noisy x with `contrast`, about `centre`, which stays where it is; same shape."""
-    return centre + contrast(alpha, sigma) * (x - centre)
-
-
 def psnr(mean_squared_error: float) -> float:
     """Peak signal-to-noise ratio in dB, of pictures in [-1, 1]."""
     return 10 * math.log10(4.0 / max(mean_squared_error, MIN_SQUARED_ERROR))
@@ -70,18 +56,6 @@ def batches(n: int, size: int) -> Iterator[Tensor]:
     """The indices 0 … n - 1 in order, int64, `size` at a time."""
     for start in range(0, n, size):
         yield torch.arange(start, min(start + size, n))
-
-
-def image_grid(images: Tensor, columns: int, pad: int = 2, background: int = 255) -> Tensor:
-    """Tile uint8 images (N, C, H, W) row by row into one uint8 picture (C, H', W') with `pad` pixels between."""
-    n, c, h, w = images.shape
-    columns = min(columns, n)
-    rows = -(-n // columns)
-    out = torch.full((c, rows * (h + pad) + pad, columns * (w + pad) + pad), background, dtype=torch.uint8)
-    for i in range(n):
-        y, x = pad + (i // columns) * (h + pad), pad + (i % columns) * (w + pad)
-        out[:, y : y + h, x : x + w] = images[i]
-    return out
 
 
 def to_pil(image: Tensor) -> Image.Image:

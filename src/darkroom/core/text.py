@@ -17,6 +17,9 @@ MARKS = (
 MOST_LETTERS = 300
 
 
+CONSONANT_SOUNDS = ("eu", "one", "uni", "use")  # beginnings of words that are written with a vowel
+
+
 class UnreadableTextError(Exception):
     """These bytes are not text; the message is the reason."""
 
@@ -77,3 +80,14 @@ def printable(name: object) -> str:
         half = MOST_LETTERS // 2
         text = f"{text[:half]}…{text[-half:]}"
     return printable_text(text)
+
+
+def article(noun: str) -> str:
+    """The indefinite article by the sound of the noun: "an airplane", "a one", "a unicorn"."""
+    start = noun.lower()
+    return "an" if start.startswith(tuple("aeiou")) and not start.startswith(CONSONANT_SOUNDS) else "a"
+
+
+def plural(n: int, noun: str) -> str:
+    """A number of things: "1 prompt", "2 prompts"."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"

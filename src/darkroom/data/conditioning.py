@@ -38,8 +38,8 @@ class ConditioningInfo:
     classes: list[str]
 
     @property
-    def is_asked(self) -> bool:
-        """Whether a sample can be asked for anything."""
+    def takes_prompts(self) -> bool:
+        """Whether anything can be asked for."""
         return self.kind != "none"
 
     @property
@@ -71,7 +71,7 @@ class Conditioning:
 
     def rows(self, split: str, samples: Tensor) -> Tensor | None:
         """Of samples (n,) the rows of `embeddings`, or the class ids, (n,) int64; None without conditions."""
-        return self.index[split][samples] if self.info.is_asked else None
+        return self.index[split][samples] if self.info.takes_prompts else None
 
     def given(self, split: str, samples: Tensor) -> Tensor | None:
         """The conditions of samples (n,): embeddings (n, L, D) float32, class ids (n,) int64, or None."""
@@ -116,7 +116,7 @@ def read_asked(folder: Path | str, split: str, n: int) -> list[str]:
     """
     folder = Path(folder)
     info = ConditioningInfo(**read_json(folder / CONFIG))
-    if not info.is_asked:
+    if not info.takes_prompts:
         return [""] * n
     texts: list[str] = info.classes if info.of_classes else read_json(folder / CAPTIONS)
     return [texts[row] for row in load_tensors(folder / "index.safetensors")[split][:n].tolist()]

@@ -8,23 +8,24 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from torch import Tensor
 
 from darkroom.config.paths import PREPARED
-from darkroom.core.ahead import workers
 from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.data.account import Account
 from darkroom.data.head import Head
 from darkroom.data.png import Encoded, png_pixels
+
+if TYPE_CHECKING:  # whoever checks parameters against the data needs no tensors, and importing torch takes seconds
+    from torch import Tensor
 
 INFO = "dataset.json"
 SHARD_ROWS = 10_000
@@ -259,7 +260,7 @@ class PreparedSplit:
         self.info = info
         self.name = folder.name
         self.captions: list[str] = table["caption"].to_pylist()
-        self.labels, self.mentioned = self._read_labels(table)
+        self._table = table
         self._groups = [(f, g) for f in self._files for g in range(f.metadata.num_row_groups)]
         rows = [f.metadata.row_group(g).num_rows for f, g in self._groups]
         self._starts = np.concatenate([[0], np.cumsum(rows)])
@@ -269,8 +270,21 @@ class PreparedSplit:
     def __len__(self) -> int:
         return len(self.captions)
 
-    def _read_labels(self, table: pa.Table) -> tuple[Tensor, Tensor]:
-        """labels int64 (N, H), named bool (N, H); H = 0 without labels."""
+    @cached_property
+    def labels(self) -> "Tensor":
+        """int64 (N, H); H = 0 without labels, -1 where there is none."""
+        return self._labels[0]
+
+    @cached_property
+    def mentioned(self) -> "Tensor":
+        """bool (N, H): whether the caption says it."""
+        return self._labels[1]
+
+    @cached_property
+    def _labels(self) -> tuple["Tensor", "Tensor"]:
+        import torch
+
+        table = self._table
         if not self.info.heads:
             return torch.empty(len(table), 0, dtype=torch.int64), torch.empty(len(table), 0, dtype=torch.bool)
         if self.info.class_labelled:
@@ -280,12 +294,14 @@ class PreparedSplit:
         labels, mentioned = (torch.from_numpy(values.copy()).view(len(table), len(self.info.heads)) for values in both)
         return labels.long(), mentioned
 
-    def images(self, indices: Tensor | Sequence[int] | None = None) -> Tensor:
+    def images(self, indices: "Tensor | Sequence[int] | None" = None) -> "Tensor":
         """Pictures `indices` (all without it): uint8 (n, C, H, W), C and H = W as in the data set's info.
 
         A split whose decoded pictures fit into 1 GiB is decoded once and kept. A larger one is decoded by row group,
         the last few kept: read it in order, or in runs of neighbours.
         """
+        import torch
+
         size = self.info.channels * self.info.image_size**2
         if len(self) * size <= IN_MEMORY_BYTES:
             if self._in_memory is None:
@@ -301,7 +317,7 @@ class PreparedSplit:
             out[torch.from_numpy(here)] = self._recent(int(group))[torch.from_numpy(chosen[here] - self._starts[group])]
         return out
 
-    def _recent(self, group: int) -> Tensor:
+    def _recent(self, group: int) -> "Tensor":
         if group not in self._decoded:
             self._decoded[group] = self._decode(group)
             if len(self._decoded) > CACHED_GROUPS:
@@ -309,8 +325,12 @@ class PreparedSplit:
         self._decoded.move_to_end(group)
         return self._decoded[group]
 
-    def _decode(self, group: int) -> Tensor:
+    def _decode(self, group: int) -> "Tensor":
         """All pictures of a row group, uint8 (n, C, H, W)."""
+        import torch
+
+        from darkroom.core.ahead import workers
+
         file, index = self._groups[group]
         column = file.read_row_group(index, columns=["image"])["image"].combine_chunks().field("bytes")
         number = workers() if self.info.image_size >= WORTH_A_THREAD else 1

@@ -9,17 +9,18 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from torch import Tensor
 
 from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import JSON_BYTES, LIST_BYTES, NUMBER, TOKENS
 from darkroom.core.outside import read_bytes
 from darkroom.core.text import UnreadableTextError, decode_text, printable
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VOCAB, MERGES, WHOLE, TOKENIZER_CONFIG = "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"
 REMEDY = "fetch or make the tokenizer again"
@@ -136,8 +137,10 @@ class CLIPTokenizer:
         write_json(folder / "special_tokens_map.json", special)
         self._tokenizer.save(str(folder / WHOLE))
 
-    def __call__(self, texts: Sequence[str]) -> Tensor:
+    def __call__(self, texts: Sequence[str]) -> "Tensor":
         """Token ids (N, max_length) int64: start, text, end, then more ends. Longer texts are cut, their end kept."""
+        import torch
+
         rows = torch.full((len(texts), self.max_length), self.eos_token_id)
         for row, encoding in zip(rows, self._tokenizer.encode_batch(list(texts)), strict=True):
             ids = encoding.ids[: self.max_length - 1]

@@ -1,4 +1,4 @@
-"""Does a picture show what was asked for? One judge's reading, held against what was asked."""
+"""Does a picture show what was asked for? One judge's reading, compared with what was asked."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ Figures = dict[str, Estimate | dict[str, Estimate]]
 class Asked:
     """What N pictures are to show.
 
-    captions: a text each. labels: (N, H) int64, ABSENT (-1) where there is to be nothing; named: (N, H) bool, whether
-    the caption says it.
+    captions: a text each. labels: (N, H) int64, ABSENT (-1) where nothing is to be seen. mentioned: (N, H) bool,
+    whether the caption says so.
     """
 
     captions: list[str]
@@ -34,7 +34,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Scores:
-    """Of N pictures what is right, in K figures: each is the ratio of a column of `right` to one of `asked`, summed.
+    """What is right in N pictures, in K figures: each is the ratio of a column of `right` to one of `asked`, summed.
 
     names: `exact_match`, say, or `by_attribute.layout`. right, asked: (N, K) float64.
     """
@@ -51,12 +51,12 @@ class Scores:
         return Scores(self.names, self.right[rows], self.asked[rows])
 
     def values(self) -> dict[str, float]:
-        """The figures that something was asked for."""
+        """The figures for which something was asked."""
         right, asked = self.right.sum(dim=0), self.asked.sum(dim=0)
         return {name: float(right[i] / asked[i]) for i, name in enumerate(self.names) if asked[i] > 0}
 
     def estimates(self, resamples: int, rng: np.random.Generator) -> Figures:
-        """The figures that something was asked for, intervals from a bootstrap over pictures; {} without pictures."""
+        """The figures for which something was asked, with bootstrap intervals over pictures; {} without pictures."""
         there = self.asked.sum(dim=0) > 0
         names = [name for name, yes in zip(self.names, there.tolist(), strict=True) if yes]
         if not names:
@@ -81,13 +81,13 @@ def mean_of(readings: Sequence[Scores]) -> Scores:
     return Scores(readings[0].names, right, readings[0].asked)
 
 
-def joined(parts: Sequence[Scores]) -> Scores:
+def joined(sets: Sequence[Scores]) -> Scores:
     """The scores of several sets of pictures."""
-    return Scores(parts[0].names, torch.cat([part.right for part in parts]), torch.cat([part.asked for part in parts]))
+    return Scores(sets[0].names, torch.cat([one.right for one in sets]), torch.cat([one.asked for one in sets]))
 
 
 def differ(first: Scores, second: Scores) -> Tensor:
-    """On which of N pictures two judges disagree whether something that was asked for is there: (N,) bool."""
+    """The pictures on which two judges disagree: (N,) bool."""
     return (first.right != second.right).any(dim=1)
 
 
@@ -114,9 +114,9 @@ def attribute_scores(predicted: Tensor, asked: Asked, heads: Sequence[str]) -> S
 
 @dataclass(frozen=True)
 class Check:
-    """What a judge must be able to tell of real pictures, on each that it can be asked of: right (n,) bool.
+    """Whether a judge reads one thing off real pictures; right: (n,) bool, of those where it can be asked.
 
-    chance: the share right of the best answer that is the same for all.
+    chance: the accuracy of the best constant answer.
     """
 
     name: str
@@ -125,11 +125,11 @@ class Check:
 
 
 def attribute_checks(predicted: Tensor, labels: Tensor, heads: Sequence[str]) -> list[Check]:
-    """Of each attribute, which class it has where it is present, and whether it is present.
+    """Two checks for each attribute: its class where it is present, and whether it is present.
 
-    The two stand apart, for a judge that tells one thing from two, but not what the second is, would be right more
-    often than by always saying "absent". What is the same in all pictures checks nothing and is left out. A shuffled
-    reading is expected to be right no more often than the best constant answer.
+    They are separate, for a judge that recognises whether there is a second thing, but not what it is, would be right
+    more often than by always answering "absent". What is the same in all pictures is left out. A shuffled reading is
+    expected to be right no more often than the best constant answer.
 
     Args:
         predicted, labels: (N, H) int64, ABSENT where nothing was seen or is.
@@ -137,12 +137,12 @@ def attribute_checks(predicted: Tensor, labels: Tensor, heads: Sequence[str]) ->
     checks = []
     for i, head in enumerate(heads):
         seen, there = predicted[:, i], labels[:, i] >= 0
-        present, share = labels[there, i], float(there.double().mean())
+        present, frequency = labels[there, i], float(there.double().mean())
         most = float((present == present.mode().values).double().mean()) if len(present) else 1.0
         if most < 1:
             checks.append(Check(head, seen[there] == present, most))
-        if 0 < share < 1:
-            checks.append(Check(f"presence of {head}", (seen >= 0) == there, max(share, 1 - share)))
+        if 0 < frequency < 1:
+            checks.append(Check(f"presence of {head}", (seen >= 0) == there, max(frequency, 1 - frequency)))
     return checks
 
 
@@ -160,7 +160,7 @@ def share_scores(name: str, right: Tensor) -> Scores:
 
 
 def top(figures: Mapping[str, object]) -> list[str]:
-    """The names of the figures that are no part of a group."""
+    """The names of the figures outside groups."""
     return [name for name, figure in figures.items() if isinstance(figure, Estimate)]
 
 

@@ -23,7 +23,7 @@ from darkroom.evaluation.report import beside, estimates, withheld
 from darkroom.inference.folder import PipelineInfo
 
 CARD = "README.md"
-OF_JUDGES = "evaluator."  # figures that tell of the judges, not of the model
+OF_JUDGES = "evaluator."  # figures about the judges, not the model
 FENCE = "---\n"
 WIDTH = 120
 UNKNOWN = "unknown"
@@ -75,7 +75,7 @@ def write_card(
         example: a prompt of the evaluation.
     """
     info = PipelineInfo.read(folder)
-    parts = [
+    sections = [
         _title(data, info),
         _use(info, example),
         _data(data),
@@ -88,11 +88,11 @@ def write_card(
     ]
     with atomic_path(folder / CARD) as beside:
         front = yaml.safe_dump(_front(data, info, metrics, example), sort_keys=False, allow_unicode=True, width=WIDTH)
-        beside.write_text(f"{FENCE}{front}{FENCE}\n" + "\n\n".join(parts) + "\n", encoding="utf-8")
+        beside.write_text(f"{FENCE}{front}{FENCE}\n" + "\n\n".join(sections) + "\n", encoding="utf-8")
 
 
 def lineage(folder: Path) -> dict[str, str]:
-    """What a folder was made from, and what that was made from: path -> content hash, all that provenance tells."""
+    """Everything a folder was made from, directly or not: path -> content hash, from the provenance files."""
     found: dict[str, str] = {}
     for path, digest in read_json(folder / PROVENANCE)["inputs"].items():
         found[path] = digest
@@ -130,9 +130,11 @@ def _title(data: Info, info: PipelineInfo) -> str:
 
 def _use(info: PipelineInfo, example: str) -> str:
     intended = "Intended for studying, teaching and testing diffusion models, and as a start for training on other data"
-    if info.condition.is_asked:
+    if info.condition.takes_prompts:
         intended += ". It answers prompts like those it was trained on and nothing else"
-    ours = f"from darkroom import Pipeline\n\nPipeline.from_pretrained(PATH).text_to_image({example!r}, seeds=[0])"
+    ours = (
+        f"from darkroom import Pipeline\n\nPipeline.from_pretrained(PATH).text_to_image({example!r}, seeds=[0]).images"
+    )
     theirs = "" if not info.for_diffusers else _filled("diffusers' `StableDiffusionPipeline.from_pretrained` loads it.")
     sampling = described(info.sampling.model_dump())
     return "\n\n".join(
@@ -185,7 +187,7 @@ def described(values: Mapping[str, Any]) -> str:
 
 
 def _weights(file: Path) -> int:
-    """How many numbers a safetensors file holds, from its header alone."""
+    """The number of weights in a safetensors file, from its header alone."""
     with safe_open(file, framework="pt") as tensors:
         return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
 
@@ -194,12 +196,13 @@ def _training(trained: Mapping[str, Mapping[str, Any]]) -> str:
     rows = []
     for stage, section in trained.items():
         settings = _settings(section)
-        rows.append([stage, section.get("kind", "–"), *(_text(settings.get(key)) for key in SETTINGS)])
+        values = ("–" if (value := settings.get(key)) is None else str(value) for key in SETTINGS)
+        rows.append([stage, section.get("kind", "–"), *values])
     return "## Training\n\n" + _table(["stage", "kind", *SETTINGS], rows)
 
 
 def _settings(section: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a stage trained with; of its steps those that were made, where it ended before the last one."""
+    """The settings of a stage; where it ended early, the steps that were taken."""
     steps, stop_at = section.get("steps"), section.get("stop_at")
     made = steps if stop_at in (None, steps) else f"{stop_at} of {steps}"
     return {**section, "steps": made, "learning_rate": section.get("optimizer", {}).get("learning_rate")}
@@ -209,7 +212,7 @@ def _metrics(metrics: Mapping[str, Any]) -> str:
     rows = []
     for name, figure in estimates(metrics).items():
         against = "; ".join(f"{line.of} {line.value:.4g}" for line in beside(metrics, name)) or "–"
-        rows.append([f"`{name}`", *map(str, _shown(figure)), against])
+        rows.append([f"`{name}`", *map(str, _formatted(figure)), against])
     explained = [
         "With intervals of 95 %; n is the number of pictures. Two judges, networks that saw real pictures alone, each "
         "one half of them; what they are measured on and compare with, they have not seen. A figure of drawn pictures "
@@ -227,11 +230,11 @@ def _metrics(metrics: Mapping[str, Any]) -> str:
             "judged by these alone. Beside each figure stands that of as many real training pictures, of noise, of "
             f"each picture's mean colour and of blurred pictures ({metrics['fidelity']['blur']})."
         )
-    parts = ["## Metrics", _table(["metric", "value", "interval", "n", "to be read against"], rows)]
-    parts.append("\n\n".join(map(_filled, explained)))
+    blocks = ["## Metrics", _table(["metric", "value", "interval", "n", "to be read against"], rows)]
+    blocks.append("\n\n".join(map(_filled, explained)))
     for reason, names in withheld(metrics).items():
-        parts.append(_filled(f"Withheld: {', '.join(f'`{name}`' for name in names)}. Why: {reason}."))
-    return "\n\n".join(parts)
+        blocks.append(_filled(f"Withheld: {', '.join(f'`{name}`' for name in names)}. Why: {reason}."))
+    return "\n\n".join(blocks)
 
 
 def _limits(data: Info, info: PipelineInfo, metrics: Mapping[str, Any]) -> str:
@@ -246,7 +249,7 @@ def _limits(data: Info, info: PipelineInfo, metrics: Mapping[str, Any]) -> str:
     attributes = metrics["alignment"]["test"].get("by_attribute", {})
     if attributes:
         worst = min(attributes, key=lambda name: (attributes[name]["value"], name))
-        value, interval, _ = _shown(attributes[worst])
+        value, interval, _ = _formatted(attributes[worst])
         limits.append(f"Of what captions ask for, `{worst}` is drawn right least often: {value} {interval}.")
     limits.append("No filter looks at prompts or pictures, and nobody has looked for biases of the data.")
     return "## Limits\n\n" + "\n".join(_filled(f"- {limit}", subsequent_indent="  ") for limit in limits)
@@ -267,13 +270,9 @@ def _lineage(folder: Path) -> str:
     return "## Made from\n\n" + _table(["what", "content"], rows) + "\n\n" + _filled(explained)
 
 
-def _shown(figure: Mapping[str, Any]) -> tuple[str, str, int]:
+def _formatted(figure: Mapping[str, Any]) -> tuple[str, str, int]:
     value, low, high = (f"{figure[key]:.4g}" for key in ("value", "low", "high"))
     return value, f"[{low}, {high}]", figure["n"]
-
-
-def _text(value: Any) -> str:
-    return "–" if value is None else str(value)
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -1,10 +1,10 @@
-"""How far generated pictures are from real ones: pure functions of two feature matrices (N, F) and (M, F)."""
+"""How far generated pictures are from real ones, and whether they are copies: pure functions of features (N, F)."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from darkroom.evaluation.estimates import Estimate, TooFewError
+from darkroom.evaluation.estimates import NORMAL, Estimate, TooFewError
 
 NEIGHBOURS = 3
 KID_SUBSETS = 10
@@ -62,7 +62,7 @@ def kid(real: Tensor, generated: Tensor, rng: np.random.Generator) -> Estimate:
 def precision(real: Tensor, generated: Tensor, k: int = NEIGHBOURS) -> float:
     """Improved precision (Kynkäänniemi et al. 2019, eq. 1 and 2): how many of the generated pictures are plausible.
 
-    The share of generated features that lie no farther from some real one than its k-th neighbour among the real ones.
+    The share of generated features within the distance of some real one to its k-th neighbour among the real ones.
     """
     return _covered(generated, real, k)
 
@@ -76,13 +76,38 @@ def _covered(points: Tensor, by: Tensor, k: int) -> float:
     if len(by) <= k:
         raise TooFewError(f"{k} neighbours need {k + 1} pictures, and {len(by)} came; give more test pictures")
     points, by = points.double(), by.double()
-    parts = torch.split(by, ROWS_AT_ONCE)
-    radii = torch.cat([torch.cdist(rows, by).kthvalue(k + 1, dim=1).values for rows in parts])  # itself is the first
+    radii = torch.cat(  # the first neighbour is the point itself
+        [torch.cdist(rows, by).kthvalue(k + 1, dim=1).values for rows in torch.split(by, ROWS_AT_ONCE)]
+    )
     inside = [(torch.cdist(rows, by) <= radii).any(dim=1) for rows in torch.split(points, ROWS_AT_ONCE)]
     return float(torch.cat(inside).double().mean())
 
 
 def nearest(points: Tensor, among: Tensor) -> Tensor:
     """The distance (N,) of each of points (N, F) to its nearest neighbour in `among` (M, F)."""
-    rows = torch.split(points, ROWS_AT_ONCE)
-    return torch.cat([torch.cdist(part, among).min(dim=1).values for part in rows])
+    return torch.cat([torch.cdist(rows, among).min(dim=1).values for rows in torch.split(points, ROWS_AT_ONCE)])
+
+
+def closeness_to_training(drawn: Tensor, held_out: Tensor) -> Estimate:
+    """The probability that a generated picture lies closer to the training pictures than a real test picture does.
+
+    The Mann-Whitney statistic of the distances to the nearest training feature (Meehan et al. 2020, "A non-parametric
+    test to detect data-copying", section 3). 0.5: no closer than new real pictures; 1: copies; below 0.5: farther than
+    real pictures are. The interval is DeLong's (1988), from the variance over the pictures of both sets.
+
+    Args:
+        drawn, held_out: of generated and of real test pictures the distance to the nearest training picture (N,), (M,).
+    """
+    by_drawn = _farther(drawn, held_out)
+    by_held_out = 1 - _farther(held_out, drawn)
+    value = float(by_drawn.mean())
+    spread = NORMAL * float(by_drawn.var() / len(drawn) + by_held_out.var() / len(held_out)) ** 0.5
+    return Estimate(value, max(value - spread, 0.0), min(value + spread, 1.0), min(len(drawn), len(held_out)))
+
+
+def _farther(distances: Tensor, others: Tensor) -> Tensor:
+    """For each of the distances (N,) the share of the others (M,) that is larger, equal ones counting half: (N,)."""
+    ordered = others.sort().values
+    larger = len(others) - torch.searchsorted(ordered, distances, right=True)
+    no_smaller = len(others) - torch.searchsorted(ordered, distances)
+    return (larger + no_smaller).double() / (2 * len(others))

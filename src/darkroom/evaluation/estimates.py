@@ -77,12 +77,9 @@ def mean_of_independent(estimates: Sequence[Estimate], least: float, most: float
     """The mean of estimates that share no picture, from their intervals; it lies within [least, most]."""
     k = len(estimates)
     value = sum(e.value for e in estimates) / k
-    below, above = (sum(width**2 for width in side) ** 0.5 / k for side in zip(*map(_widths, estimates), strict=True))
+    below = sum((e.value - e.low) ** 2 for e in estimates) ** 0.5 / k
+    above = sum((e.high - e.value) ** 2 for e in estimates) ** 0.5 / k
     return Estimate(value, max(value - below, least), min(value + above, most), min(e.n for e in estimates))
-
-
-def _widths(estimate: Estimate) -> tuple[float, float]:
-    return estimate.value - estimate.low, estimate.high - estimate.value
 
 
 def from_halves(

@@ -1,4 +1,4 @@
-"""How far drawn pictures are from real ones, in the features of both judges, and against what that is to be read."""
+"""How far drawn pictures are from real ones, in the features of both judges, with the scale to read that on."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +13,12 @@ from darkroom.core.tensors import batches
 from darkroom.data.halves import half_of
 from darkroom.data.prepared import PreparedSplit
 from darkroom.evaluation import distances
-from darkroom.evaluation.distances import nearest
+from darkroom.evaluation.distances import closeness_to_training, nearest
 from darkroom.evaluation.drawing import Drawn
 from darkroom.evaluation.estimates import Estimate, TooFewError, from_halves, mean_of_independent
-from darkroom.evaluation.features import Judge
-from darkroom.evaluation.memorisation import closeness_to_training
-from darkroom.evaluation.scale import BAD, bad_pictures, blur_told, fault
+from darkroom.evaluation.judge import Judge
+from darkroom.evaluation.report import Measured
+from darkroom.evaluation.scale import BAD, bad_pictures, describe_blur, fault
 
 TRAINING_PICTURES = 10_000  # at most, among which nearest neighbours are sought
 ROWS_AT_ONCE = 1000
@@ -29,7 +29,7 @@ CLOSENESS = "closer_to_training_than_test"
 class Metric:
     """One figure: its value on two sets of features; a distance (less is better), or a share (more is better).
 
-    floor: of real pictures against real ones, what `scale.fault` is told.
+    floor: of real pictures against real ones, for `scale.fault`.
     """
 
     name: str
@@ -63,14 +63,6 @@ def metrics(seed: int) -> list[Metric]:
     ]
 
 
-@dataclass(frozen=True)
-class Fidelity:
-    """What metrics.json says under `fidelity`, and of each figure that is not in it why."""
-
-    figures: dict[str, Any]
-    withheld: dict[str, str]
-
-
 @dataclass
 class _Compared:
     """One judge's figures and their scale, by metric; why one says nothing."""
@@ -80,23 +72,27 @@ class _Compared:
     faults: dict[str, str] = field(default_factory=dict)
 
 
-def fidelity(judges: Sequence[Judge], drawn: Drawn, train: PreparedSplit, seed: int) -> Fidelity:
+def fidelity(judges: Sequence[Judge], drawn: Drawn, train: PreparedSplit, seed: int) -> Measured:
     """Drawn pictures against the real ones of the same captions, in the features of both judges.
 
     A judge compares the real pictures that it has not seen with those drawn of their captions, so each picture counts
     with one judge, and the two judges' figures are independent; a figure is their mean. Beside each stand, at the same
     number of pictures, that of unseen real training pictures, and those of BAD. Where these are not well apart for
-    both judges, the figure is withheld. Crops of training pictures are none that a test split has, and count only where
-    nearest ones are sought.
+    both judges, the figure is withheld. Test splits hold no crops, so crops of training pictures count only where
+    nearest neighbours are sought.
     """
     chosen = _spread(len(train))
-    whole = _spread(len(train) // train.info.variants) * train.info.variants
-    halves = {"train": _halves_of(train, chosen), "whole": _halves_of(train, whole), "test": half_of(drawn.real)}
+    uncropped = _spread(len(train) // train.info.variants) * train.info.variants
+    halves = {
+        "train": _halves_of(train, chosen),
+        "uncropped": _halves_of(train, uncropped),
+        "test": half_of(drawn.real),
+    }
     found = {}
     for judge in judges:
-        rows, unseen = ((halves[of] != judge.half).nonzero().flatten() for of in ("test", "whole"))
+        rows, unseen = ((halves[of] != judge.half).nonzero().flatten() for of in ("test", "uncropped"))
         order = torch.randperm(len(unseen), generator=generator(seed, "real against real"))
-        real, spare = drawn.real[rows], train.images(whole[unseen[order[: len(rows)]]])
+        real, spare = drawn.real[rows], train.images(uncropped[unseen[order[: len(rows)]]])
         found[judge.name] = _compare(judge, real, drawn.pictures[rows], spare, seed)
     figures: dict[str, Any] = {"scale": {}, "judges": {name: {} for name in found}}
     withheld = {}
@@ -120,11 +116,11 @@ def fidelity(judges: Sequence[Judge], drawn: Drawn, train: PreparedSplit, seed: 
     width = judges[0].features(drawn.real[:1]).shape[1]
     figures |= {
         "features": f"darkroom evaluator ({judges[0].kind}, two judges, {width} features each, mean square 1)",
-        "blur": blur_told(drawn.real.shape[-1]),
+        "blur": describe_blur(drawn.real.shape[-1]),
         "n_generated": len(drawn),
         "n_real": len(drawn),
     }
-    return Fidelity(figures, withheld)
+    return Measured(figures, withheld)
 
 
 def _spread(n: int) -> Tensor:
@@ -139,16 +135,16 @@ def _halves_of(split: PreparedSplit, chosen: Tensor) -> Tensor:
 def _compare(judge: Judge, real: Tensor, generated: Tensor, spare: Tensor, seed: int) -> _Compared:
     """All metrics of one judge, in features scaled to mean square 1 on the real pictures: distances of two judges then
     have like units, and the cube of KID's kernel does not run away."""
-    found, named = _Compared(), metrics(seed)
+    found, measured = _Compared(), metrics(seed)
     if not len(real):
-        found.faults = {metric.name: "has seen every test picture; give more test pictures" for metric in named}
+        found.faults = {metric.name: "has seen every test picture; give more test pictures" for metric in measured}
         return found
     others = {"generated": generated, "real": spare, **bad_pictures(real, seed)}
     reference = judge.features(real)
     unit = reference.square().mean().sqrt()
     reference = reference / unit
     features = {name: judge.features(images) / unit for name, images in others.items() if len(images)}
-    for metric in named:
+    for metric in measured:
         name = metric.name
         try:
             if "real" not in features:
@@ -175,8 +171,9 @@ def _closeness(judges: Sequence[Judge], drawn: Drawn, train: PreparedSplit, chos
         unseen = chosen[half != judge.half]
         if not len(unseen):
             continue
-        parts = [judge.features(train.images(unseen[rows])) for rows in batches(len(unseen), ROWS_AT_ONCE)]
-        features = torch.cat(parts)
+        features = torch.cat(
+            [judge.features(train.images(unseen[rows])) for rows in batches(len(unseen), ROWS_AT_ONCE)]
+        )
         unit = features.square().mean().sqrt()
         nearest_drawn.append(nearest(judge.features(drawn.pictures), features) / unit)
         nearest_real.append(nearest(judge.features(drawn.real), features) / unit)

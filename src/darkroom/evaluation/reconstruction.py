@@ -1,12 +1,30 @@
-"""What the autoencoder loses: the likeness of pictures to their reconstructions, per picture."""
+"""What the autoencoder loses: how similar pictures and their reconstructions are."""
 
 import torch
 from torch import Tensor
+
+from darkroom.core.seeds import numpy_rng
+from darkroom.core.tensors import batches, to_float
+from darkroom.data.prepared import PreparedSplit
+from darkroom.evaluation.estimates import Estimate, bootstrap_mean
+from darkroom.inference.pipeline import Pipeline
 
 WINDOW, SIGMA = 11, 1.5  # of SSIM's Gaussian, pixels
 K1, K2 = 0.01, 0.03
 RANGE = 255.0
 BEST_PSNR = 100.0  # dB, where nothing differs
+BATCH = 250
+
+
+def reconstruction(pipeline: Pipeline, test: PreparedSplit, seed: int, resamples: int) -> dict[str, Estimate]:
+    """Mean PSNR (dB) and SSIM of the reconstructions of all test pictures; {} without an autoencoder."""
+    if pipeline.info.autoencoder == "identity":
+        return {}
+    pairs = [(x, pipeline.reconstruct(to_float(x))) for x in map(test.images, batches(len(test), BATCH))]
+    return {
+        name: bootstrap_mean(torch.cat([measure(*pair) for pair in pairs]).numpy(), resamples, numpy_rng(seed, name))
+        for name, measure in (("psnr", psnr), ("ssim", ssim))
+    }
 
 
 def psnr(images: Tensor, others: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ def as_json(value: Any) -> Any:
 
 
 def estimates(metrics: Mapping[str, Any], of: str = "") -> dict[str, Mapping[str, Any]]:
-    """All {value, low, high, n}, by their place: {"alignment.test.exact_match": …}; without single attributes and
+    """All {value, low, high, n}, by their path: {"alignment.test.exact_match": …}; without single attributes and
     single judges."""
     found: dict[str, Mapping[str, Any]] = {}
     for name, value in metrics.items():
@@ -36,19 +36,27 @@ def estimates(metrics: Mapping[str, Any], of: str = "") -> dict[str, Mapping[str
 
 
 @dataclass(frozen=True)
+class Measured:
+    """figures: as metrics.json holds them. withheld: {path of a figure: why it is not among them}."""
+
+    figures: dict[str, Any]
+    withheld: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Line:
-    """A value that a figure is to be read against: what it is of, where it stands in metrics.json."""
+    """A value to compare a figure with: what it is of, and its path in metrics.json."""
 
     of: str
-    place: str
+    path: str
     value: float
 
 
 def beside(metrics: Mapping[str, Any], name: str) -> list[Line]:
-    """What the figure called `name` is to be read against.
+    """What to compare the figure called `name` with.
 
     Of alignment: the chance level and real pictures of that split, each read by the judge that has not seen it. Of a
-    distance: real pictures, and those that nobody would call good.
+    distance: real pictures, and deliberately bad ones.
     """
     group, *path = name.split(".")
     if group == "fidelity":
@@ -81,5 +89,5 @@ def summary(metrics: Mapping[str, Any]) -> dict[str, float | str]:
     for name, figure in estimates(metrics).items():
         found.setdefault(name, figure["value"])
         for line in beside(metrics, name):
-            found.setdefault(line.place, line.value)
+            found.setdefault(line.path, line.value)
     return found | {f"withheld: {', '.join(names)}": reason for reason, names in withheld(metrics).items()}

@@ -1,4 +1,4 @@
-"""Against what a distance is read: pictures that nobody would call good, made of the real ones."""
+"""What a distance is compared with: bad pictures, made from the real ones."""
 
 import torch
 import torch.nn.functional as F
@@ -14,14 +14,13 @@ CLEARANCE = 5.0  # so many times the distance of real from real pictures is that
 
 
 def bad_pictures(images: Tensor, seed: int) -> dict[str, Tensor]:
-    """Of real pictures uint8 (N, C, H, W), as many of each of BAD: uniform noise; each picture's mean colour; each
-    picture blurred by BLUR."""
+    """As many of each of BAD as real pictures uint8 (N, C, H, W): uniform noise; each mean colour; each blurred."""
     noise = torch.randint(0, 256, images.shape, generator=generator(seed, "scale"), dtype=torch.uint8)
     mean = images.float().mean(dim=(2, 3), keepdim=True).round().to(torch.uint8).expand_as(images).contiguous()
     return dict(zip(BAD, (noise, mean, blurred(images)), strict=True))
 
 
-def blur_told(side: int) -> str:
+def describe_blur(side: int) -> str:
     """How pictures of `side` pixels are blurred, in words."""
     return f"a Gaussian with a standard deviation of {BLUR:g} of the side, {BLUR * side:g} pixels"
 

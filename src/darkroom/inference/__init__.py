@@ -1,1 +1,1 @@
-"""From prompts to pictures: a folder that holds a whole model, and what runs it."""
+"""From prompts to pictures: the folder of a complete model, and what runs it."""

@@ -1,4 +1,4 @@
-"""Pictures that drawing starts from: read, padded, masked, and walked from."""
+"""Pictures that drawing starts from: read, padded, masked and redrawn."""
 
 import math
 from collections.abc import Sequence
@@ -24,49 +24,47 @@ MASKED = 128  # grey level from which a mask asks for new pixels
 
 
 @dataclass(frozen=True)
-class Given:
-    """What a batch starts from.
+class Edit:
+    """What is redrawn.
 
-    latents: scaled (N, c, h, w). strength: share of the steps that is left, in [0, 1]. keep: (1, 1, h, w) bool, where
-    latents stay as they are; None: nowhere.
+    latents: scaled (N, c, h, w). strength: share of the sampling steps that are taken, in [0, 1]. keep: (1, 1, h, w)
+    bool, where latents stay as they are; None: nowhere.
     """
 
     latents: Tensor
     strength: float
     keep: Tensor | None = None
 
+    def generate(
+        self,
+        denoiser: Denoiser,
+        sampling: Sampling,
+        start: Tensor,
+        conditions: Conditions,
+        noise: Noise,
+        on_step: OnStep,
+    ) -> Tensor:
+        """Latents (N, c, h, w); arguments as of `diffusion.generate.generate`.
 
-def edited(
-    denoiser: Denoiser,
-    sampling: Sampling,
-    given: Given,
-    start: Tensor,
-    conditions: Conditions,
-    noise: Noise,
-    on_step: OnStep,
-) -> Tensor:
-    """Latents (N, c, h, w) made of given ones; arguments as of `generate`.
+        The latents are brought to the level of the strength (Meng et al. 2022, "SDEdit"); strength 1 starts from noise
+        alone and strength 0 changes nothing. What is kept is what the denoiser expects there at every step, so every
+        sampler carries it along at its own level, and it ends exactly as it was.
+        """
+        known, keep, process = self.latents, self.keep, denoiser.schedule
+        if self.strength == 0:
+            return known
+        levels = sampling_levels(sampling, process, denoiser.prediction_type, self.strength)
+        x = initial_noise(sampling, process, levels, start)
+        if self.strength < 1:
+            x = levels[0].alpha * known + levels[0].sigma * start
+        denoise = guided(denoiser, conditions, sampling.guidance_scale, sampling.guidance_rescale)
+        if keep is None:
+            return sample_from(denoise, sampling, process, x, levels, noise, on_step)
 
-    They are brought to the level that the strength names (Meng et al. 2022, "SDEdit"); strength 1 starts from noise
-    alone and strength 0 changes nothing. What is kept is what the denoiser is told to expect there, so every sampler
-    carries it along at its own level, and it ends exactly as it was.
-    """
-    known, keep = given.latents, given.keep
-    if given.strength == 0:
-        return known
-    process = denoiser.schedule
-    levels = sampling_levels(sampling, process, denoiser.prediction_type, given.strength)
-    x = initial_noise(sampling, process, levels, start)
-    if given.strength < 1:
-        x = levels[0].alpha * known + levels[0].sigma * start
-    denoise = guided(denoiser, conditions, sampling.guidance_scale, sampling.guidance_rescale)
-    if keep is None:
-        return sample_from(denoise, sampling, process, x, levels, noise, on_step)
+        def knowing(x: Tensor, level: Level) -> Tensor:
+            return torch.where(keep, known, denoise(x, level))
 
-    def knowing(x: Tensor, level: Level) -> Tensor:
-        return torch.where(keep, known, denoise(x, level))
-
-    return torch.where(keep, known, sample_from(knowing, sampling, process, x, levels, noise, on_step))
+        return torch.where(keep, known, sample_from(knowing, sampling, process, x, levels, noise, on_step))
 
 
 def check_strength(strength: float) -> None:

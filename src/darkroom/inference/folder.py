@@ -1,4 +1,4 @@
-"""artifacts/pipeline: one folder that holds a whole model.
+"""artifacts/pipeline: one folder that holds a complete model.
 
 pipeline.json says everything about the model; beside it lie the networks in the folders, names and configurations of
 diffusers and transformers; only a denoiser that diffusers does not know has a config.json of our own. Where diffusers
@@ -90,32 +90,32 @@ class PipelineInfo:
         """Read a pipeline's description.
 
         Raises:
-            DarkroomError: there is no such folder, it is no pipeline, one of another format, or one with a link that
-                leads out of it.
+            DarkroomError: there is no such folder, it is not a pipeline, of another format, or holds a link that leads
+                out of it.
         """
         path = folder / PIPELINE
         if not folder.is_dir():
             raise DarkroomError(f"{folder}: no such pipeline; make it with dvc repro, or name another folder")
         if not path.is_file():
-            raise DarkroomError(f"{folder}: holds no {PIPELINE}, so it is no Darkroom pipeline; name another folder")
+            raise DarkroomError(f"{folder}: holds no {PIPELINE}, so it is not a Darkroom pipeline; name another folder")
         check_inside(folder)
         value = read_json(path, COPY, JSON_BYTES)
         try:
             if value["format"] != FORMAT:
                 found = printable(repr(value["format"]))
                 raise DarkroomError(f"{path}: has format {found}, not {FORMAT}; install another version")
-            given = {key: said for key, said in value.items() if key not in ("format", "image")}
-            given |= {"channels": value["image"]["channels"], "image_size": value["image"]["size"]}
+            fields = {key: field for key, field in value.items() if key not in ("format", "image")}
+            fields |= {"channels": value["image"]["channels"], "image_size": value["image"]["size"]}
         except (KeyError, TypeError, AttributeError) as error:
             raise DarkroomError(f"{path}: does not describe a pipeline ({printable(error)}); {COPY}") from None
-        check_sampling(given.get("sampling"), f"{path}: sampling", COPY)
-        checked_process(given.get("process"), f"{path}: process", COPY)
-        info = typed(cls, given, f"{path}: does not describe a pipeline", COPY)
+        check_sampling(fields.get("sampling"), f"{path}: sampling", COPY)
+        checked_process(fields.get("process"), f"{path}: process", COPY)
+        info = typed(cls, fields, f"{path}: does not describe a pipeline", COPY)
         info._check(path)
         return info
 
     def _check(self, path: Path) -> None:
-        """Refuse numbers that belong to no pipeline; path: of the file that says so."""
+        """Refuse values that no pipeline has; path: of the file that says so."""
         if self.image_size < 1 or self.channels not in CHANNELS or not self.scaling_factor > 0:
             raise DarkroomError(
                 f"{path}: image.size = {self.image_size}, image.channels = {self.channels}, scaling_factor = "
@@ -130,7 +130,7 @@ class PipelineInfo:
 
     @classmethod
     def of(cls, model: Model) -> "PipelineInfo":
-        """The description of a model that other tools have made."""
+        """The description of a model of another tool."""
         return cls(
             channels=model.vae.out_channels,
             image_size=model.image_size,
@@ -177,66 +177,69 @@ class PipelineInfo:
         return found or obstacle(self.process, self.prediction_type, self.sampling)
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What a pipeline is assembled of.
+
+    unet, vae, text_encoder: the artifacts' folders.
+    latents: of the cache that the U-Net was trained on. channels, image_size: of the training pictures.
+    words: of the training captions; None where these do not say what the model knows.
+    """
+
+    unet: Path
+    vae: Path
+    text_encoder: Path
+    latents: LatentsInfo
+    channels: int
+    image_size: int
+    words: Words | None
+
+
 def assemble(
-    destination: Path,
-    *,
-    unet: Path,
-    vae: Path,
-    text_encoder: Path,
-    latents: LatentsInfo,
-    image_channels: int,
-    image_size: int,
-    sampling: Sampling,
-    precision: Precision,
-    words: Words | None,
-    origin: dict[str, Any],
+    destination: Path, trained: Trained, sampling: Sampling, precision: Precision, origin: dict[str, Any]
 ) -> PipelineInfo:
-    """Write the pipeline of trained parts to `destination`, whole or not at all.
+    """Write the pipeline of trained networks to `destination`, whole or not at all.
 
     Args:
-        unet, vae, text_encoder: the artifacts' folders.
-        latents: of the cache the U-Net was trained on.
         sampling, precision: the defaults for drawing.
-        words: of the captions it was trained on; None where they do not say what it knows.
         origin: what provenance.json says, see core.artifact.provenance.
     """
-    trained, autoencoder, encoder = (read_json(folder / CONFIG) for folder in (unet, vae, text_encoder))
-    denoiser = from_json(trained["network"], unet / CONFIG)
+    unet, vae, text_encoder = (
+        read_json(folder / CONFIG) for folder in (trained.unet, trained.vae, trained.text_encoder)
+    )
+    denoiser = from_json(unet["network"], trained.unet / CONFIG)
     info = PipelineInfo(
-        channels=image_channels,
-        image_size=image_size,
+        channels=trained.channels,
+        image_size=trained.image_size,
         network=kind_of(denoiser),
-        autoencoder=autoencoder["kind"],
-        identity_range=_range(autoencoder["identity_range"]),
-        process=checked_process(trained["process"], f"{unet / CONFIG}: process", "train it again"),
-        prediction_type=trained["prediction_type"],
-        condition=ConditioningInfo(**trained["condition"]),
-        scaling_factor=latents.scaling_factor,
-        scaling=latents.scaling,
+        autoencoder=vae["kind"],
+        identity_range=_range(vae["identity_range"]),
+        process=checked_process(unet["process"], f"{trained.unet / CONFIG}: process", "train it again"),
+        prediction_type=unet["prediction_type"],
+        condition=ConditioningInfo(**unet["condition"]),
+        scaling_factor=trained.latents.scaling_factor,
+        scaling=trained.latents.scaling,
         sampling=sampling,
         precision=precision,
     )
     with atomic_path(destination) as folder:
         folder.mkdir()
-        if isinstance(denoiser, UNetConfig):
-            weights = folder_weights(denoiser, unet, DIFFUSERS_WEIGHTS)
-            write_network(folder / UNET, DIFFUSERS_WEIGHTS, unet_config(denoiser), weights)
-        else:
-            _write_denoiser(folder / UNET, denoiser, unet / DIFFUSERS_WEIGHTS)
+        _write_denoiser(folder / UNET, denoiser, trained.unet)
         if info.autoencoder == "kl":
-            kl = AutoencoderKLConfig(**autoencoder["network"])
-            weights = folder_weights(kl, vae, DIFFUSERS_WEIGHTS)
-            write_network(folder / VAE, DIFFUSERS_WEIGHTS, vae_config(kl, image_size, latents.scaling_factor), weights)
+            kl = AutoencoderKLConfig(**vae["network"])
+            config = vae_config(kl, info.image_size, info.scaling_factor)
+            weights = folder_weights(kl, trained.vae, DIFFUSERS_WEIGHTS)
+            write_network(folder / VAE, DIFFUSERS_WEIGHTS, config, weights)
         if info.condition.of_text:
-            text = CLIPTextConfig(**encoder["network"])
-            weights = folder_weights(text, text_encoder, WEIGHTS)
+            text = CLIPTextConfig(**text_encoder["network"])
+            weights = folder_weights(text, trained.text_encoder, WEIGHTS)
             write_network(folder / TEXT_ENCODER, WEIGHTS, text_config(text), weights, prefix=TEXT_PREFIX)
-            shutil.copytree(text_encoder / TOKENIZER, folder / TOKENIZER)
+            shutil.copytree(trained.text_encoder / TOKENIZER, folder / TOKENIZER)
         if info.for_diffusers:
             write_scheduler(folder, scheduler_config(info.process, info.prediction_type, info.sampling))
         info.write(folder)
-        if words is not None:
-            words.write(folder)
+        if trained.words is not None:
+            trained.words.write(folder)
         write_json(folder / PROVENANCE, origin)
     return info
 
@@ -248,9 +251,12 @@ def _range(ends: list[float] | None) -> tuple[float, float] | None:
     return float(black), float(white)
 
 
-def _write_denoiser(folder: Path, config: DenoiserConfig, weights: Path) -> None:
-    """A denoiser that diffusers does not know; weights: a file that must hold exactly its own."""
-    network = load_weights(build(config), weights, torch.device("cpu"))
+def _write_denoiser(folder: Path, config: DenoiserConfig, artifact: Path) -> None:
+    if isinstance(config, UNetConfig):
+        weights = folder_weights(config, artifact, DIFFUSERS_WEIGHTS)
+        write_network(folder, DIFFUSERS_WEIGHTS, unet_config(config), weights)
+        return
+    network = load_weights(build(config), artifact / DIFFUSERS_WEIGHTS, torch.device("cpu"))
     folder.mkdir()
     save_tensors(folder / DIFFUSERS_WEIGHTS, network.state_dict())
     write_json(folder / CONFIG, to_json(config))

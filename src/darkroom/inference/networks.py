@@ -16,7 +16,7 @@ from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.denoiser import Condition
 from darkroom.inference.captured import CapturedNetwork
 from darkroom.inference.folder import DIFFUSERS_KIND, PipelineInfo
-from darkroom.inference.options import Tally
+from darkroom.inference.options import OnEvaluation
 from darkroom.inference.packed_unet import FrozenUNet
 from darkroom.interop.checkpoint import check_keys, open_checkpoint
 from darkroom.interop.contents import INDEX
@@ -43,29 +43,29 @@ class Drawing:
         self._network = CapturedNetwork(unet, device, precision)
         self.decoder = quick(vae, device, precision)
 
-    def network(self, tally: Tally) -> "CountedNetwork":
-        """The denoiser; `tally` counts its calls."""
-        return CountedNetwork(self._network, tally)
+    def network(self, on_evaluation: OnEvaluation) -> "WatchedNetwork":
+        """The denoising network; `on_evaluation` is called before each of its evaluations."""
+        return WatchedNetwork(self._network, on_evaluation)
 
 
 @dataclass(frozen=True)
-class CountedNetwork:
-    """A `diffusion.denoiser.Network` whose calls are counted."""
+class WatchedNetwork:
+    """A `diffusion.denoiser.Network`; `on_evaluation` is called before each evaluation."""
 
     captured: CapturedNetwork
-    tally: Tally
+    on_evaluation: OnEvaluation
 
     def prepare(self, *conditions: Condition) -> Prepared:
         """In the precision of the network."""
         return self.captured.prepare(*conditions)
 
     def __call__(self, x: Tensor, t: Tensor, prepared: Prepared) -> Tensor:
-        """What the network answers."""
-        self.tally.count()
+        """The network's output."""
+        self.on_evaluation()
         return self.captured(x, t, *prepared)
 
 
-class Parts(NamedTuple):
+class Networks(NamedTuple):
     """A pipeline's description and its frozen networks; text: None for a model without prompts."""
 
     info: PipelineInfo
@@ -74,9 +74,9 @@ class Parts(NamedTuple):
     text: tuple[CLIPTokenizer, CLIPTextModel] | None
 
 
-def read_parts(
+def read_networks(
     path: Path, device: torch.device, precision: Precision | None, tokenizer: Path | None, config: Path | None
-) -> Parts:
+) -> Networks:
     """Read what lies at `path`, strictly.
 
     Args:
@@ -84,12 +84,12 @@ def read_parts(
         tokenizer, config: see interop.source.read_model; for models of other tools.
 
     Raises:
-        DarkroomError: nothing is there, it is no model, or not a whole one.
+        DarkroomError: nothing is there, or it is not a model, or an incomplete one.
     """
     if path.is_file() or ((path / INDEX).is_file() and not (path / PIPELINE).is_file()):
         model = read_model(path, tokenizer, config)
         info = PipelineInfo.of(model)
-        return Parts(
+        return Networks(
             info,
             _for_drawing(build(model.unet, model.unet_weights, device, precision or info.precision), device),
             build_vae(model.vae, model.vae_weights, device),
@@ -105,9 +105,9 @@ def read_parts(
     if info.condition.of_text:
         words = CLIPTokenizer.read(path / TOKENIZER)
         text = words, read_text_encoder(path / TEXT_ENCODER, words, device)
-    parts = Parts(info, _read_denoiser(path / UNET, info, device, precision or info.precision), vae, text)
-    _check_together(path, parts)
-    return parts
+    networks = Networks(info, _read_denoiser(path / UNET, info, device, precision or info.precision), vae, text)
+    _check_compatible(path, networks)
+    return networks
 
 
 def _for_drawing(unet: UNet2DConditionModel, device: torch.device) -> DenoisingNetwork:
@@ -135,13 +135,13 @@ def _read_denoiser(folder: Path, info: PipelineInfo, device: torch.device, preci
     return halved(network) if device.type == "cuda" and precision == "bf16" else network
 
 
-def _check_together(path: Path, parts: Parts) -> None:
-    """Refuse parts that do not fit each other, which would come to light in the midst of drawing.
+def _check_compatible(path: Path, networks: Networks) -> None:
+    """Refuse networks that do not fit each other before any of them is run.
 
     Raises:
-        DarkroomError: names the pipeline, both parts and both values.
+        DarkroomError: names the pipeline, both networks and both values.
     """
-    info, unet, vae, text = parts
+    info, unet, vae, text = networks
     latents, pictures = unet.config.in_channels, info.channels
     pairs: list[tuple[str, int | None, str, int | None]]
     if isinstance(vae, IdentityAutoencoder):
@@ -152,16 +152,17 @@ def _check_together(path: Path, parts: Parts) -> None:
             ("vae: in_channels", vae.config.in_channels, f"{PIPELINE}: image.channels", pictures),
             ("vae: out_channels", vae.config.out_channels, f"{PIPELINE}: image.channels", pictures),
         ]
+    classes = len(info.condition.classes) if info.condition.of_classes else None
     if isinstance(unet.config, UNetConfig):
-        config, named = unet.config, len(info.condition.classes) + 1 if info.condition.of_classes else None
+        config, width = unet.config, text[1].config.hidden_size if text else None
+        with_null, what = None if classes is None else classes + 1, f"{PIPELINE}: condition.classes, with none,"
         pairs += [
             ("unet: out_channels", config.out_channels, "in_channels", latents),
-            ("unet: num_class_embeds", config.num_class_embeds, f"{PIPELINE}: condition.classes, with none,", named),
-            ("unet: cross_attention_dim", config.cross_attention_dim, "text_encoder: hidden_size", _width(text)),
+            ("unet: num_class_embeds", config.num_class_embeds, what, with_null),
+            ("unet: cross_attention_dim", config.cross_attention_dim, "text_encoder: hidden_size", width),
         ]
     if isinstance(unet.config, ScoreUNetConfig):
-        named = len(info.condition.classes) if info.condition.of_classes else None
-        pairs.append(("unet: num_classes", unet.config.num_classes, f"{PIPELINE}: condition.classes", named))
+        pairs.append(("unet: num_classes", unet.config.num_classes, f"{PIPELINE}: condition.classes", classes))
     if text is not None:
         words, encoder = text[0], text[1].config
         length, most = words.max_length, encoder.max_position_embeddings
@@ -173,7 +174,3 @@ def _check_together(path: Path, parts: Parts) -> None:
             raise DarkroomError(
                 f"{path}: {part} = {value}, but {other} = {wanted}; they do not belong together: {COPY}"
             )
-
-
-def _width(text: tuple[CLIPTokenizer, CLIPTextModel] | None) -> int | None:
-    return None if text is None else text[1].config.hidden_size

@@ -1,47 +1,33 @@
-"""What every way of drawing can be asked for, and a request that has been checked."""
+"""What every call of a pipeline can be asked for, and a request that has been checked."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
-
-from PIL import Image
-from torch import Tensor
+from typing import Any, TypedDict
 
 from darkroom.config.sampling import SamplerOptions, Sampling
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import AT_ONCE, PIXELS, POSITIONS, check_sampling, counted
-from darkroom.core.tensors import to_pil
+from darkroom.core.text import plural
 from darkroom.diffusion.generate import ignore_step
 from darkroom.diffusion.samplers._base import OnStep
 from darkroom.inference.defaults import BATCH_SIZE
 
-Output = Literal["pil", "tensor"]
-
-
-@dataclass
-class Tally:
-    """How often the network was asked, guided or not, for whole batches."""
-
-    evaluations: int = 0
-
-    def count(self) -> None:
-        """One more, about to be asked; what this raises ends the drawing."""
-        self.evaluations += 1
+OnEvaluation = Callable[[], None]
 
 
 class Options(TypedDict, total=False):
-    """How to draw; what is left out, or None, is as the pipeline does it.
+    """How to draw. What is left out, or None, is as the pipeline's own `sampling` has it.
 
     negative_prompt: what guidance leads away from, one for all pictures or one for each, in place of the model's null
-        condition; the prompt itself cancels the guidance.
+        condition.
     num_inference_steps, guidance_scale, guidance_rescale, sampler: see `Sampling`; guidance 1 is the conditional model
         itself, at half the work; a sampler by its name, or with its options as {"kind": "ddim", "eta": 0.5}.
-    sampling: everything `Sampling` says at once; the four above still go before it.
+    sampling: everything `Sampling` says at once; the four above override it.
     seeds: one per picture, by default 0, 1, 2, …; a picture depends on its own prompt and seed alone. A single prompt
         is drawn once for each.
+    batch_size: pictures drawn together.
     on_step: called after each step of each batch with (step, latents, the x0 they were based on), scaled.
-    batch_size: pictures drawn at once.
-    tally: counts the evaluations of the network.
+    on_evaluation: called before each evaluation of the network; what it raises ends the drawing.
     """
 
     negative_prompt: str | Sequence[str] | None
@@ -51,9 +37,9 @@ class Options(TypedDict, total=False):
     sampler: str | SamplerOptions | Mapping[str, Any] | None
     sampling: Sampling | None
     seeds: Sequence[int] | None
-    on_step: OnStep
     batch_size: int
-    tally: Tally
+    on_step: OnStep
+    on_evaluation: OnEvaluation
 
 
 @dataclass(frozen=True)
@@ -64,13 +50,13 @@ class Request:
     negatives: list[str] | None
     seeds: list[int]
     sampling: Sampling
-    on_step: OnStep
     batch_size: int
-    tally: Tally
+    on_step: OnStep
+    on_evaluation: OnEvaluation
 
     @property
     def batches(self) -> Iterator[slice]:
-        """The pictures drawn together."""
+        """The pictures that are drawn together."""
         for first in range(0, len(self.prompts), self.batch_size):
             yield slice(first, first + self.batch_size)
 
@@ -79,7 +65,7 @@ def request(prompt: str | Sequence[str], options: Options, default: Sampling, pi
     """Check a request and fill it in.
 
     Args:
-        pictures: how many a single prompt without seeds is drawn.
+        pictures: how many a single prompt without seeds gives.
 
     Raises:
         DarkroomError: no prompt, numbers of prompts, seeds or negative prompts that do not match, or what `Sampling`
@@ -89,30 +75,31 @@ def request(prompt: str | Sequence[str], options: Options, default: Sampling, pi
         raise TypeError(
             f"unknown options: {', '.join(sorted(unknown))}; there are {', '.join(Options.__annotations__)}"
         )
-    asked = options.get("seeds")
+    sampling, seeds = chosen_sampling(options, default), options.get("seeds")
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     if not prompts:
         raise DarkroomError("prompt: none given; give at least one text")
     if isinstance(prompt, str):
-        prompts = prompts * (pictures if asked is None else len(asked))
-    seeds = list(range(len(prompts))) if asked is None else list(asked)
+        prompts = prompts * (pictures if seeds is None else len(seeds))
+    seeds = list(range(len(prompts)) if seeds is None else seeds)
     if not seeds:
         raise DarkroomError("seeds: none given; give one for each picture")
     if len(seeds) != len(prompts):
-        raise DarkroomError(f"seeds: {len(seeds)} given for {len(prompts)} prompts; give one for each")
+        raise DarkroomError(f"seeds: {len(seeds)} given for {plural(len(prompts), 'prompt')}; give one for each")
     negative = options.get("negative_prompt")
     negatives = None if negative is None else list(negative)
     if isinstance(negative, str):
         negatives = [negative] * len(prompts)
     if negatives is not None and len(negatives) != len(prompts):
         raise DarkroomError(
-            f"negative_prompt: {len(negatives)} given for {len(prompts)} pictures; give one for all or one for each"
+            f"negative_prompt: {len(negatives)} given for {plural(len(prompts), 'picture')}; give one for all or one "
+            "for each"
         )
     batch_size = options.get("batch_size", BATCH_SIZE)
     if batch_size < 1:
         raise DarkroomError(f"batch_size = {batch_size}: give 1 or more")
-    on_step, tally = options.get("on_step", ignore_step), options.get("tally", Tally())
-    return Request(prompts, negatives, seeds, resolved(options, default), on_step, batch_size, tally)
+    on_step, on_evaluation = options.get("on_step", ignore_step), options.get("on_evaluation", lambda: None)
+    return Request(prompts, negatives, seeds, sampling, batch_size, on_step, on_evaluation)
 
 
 def check_size(size: Sequence[int], fixed_side: int | None, downscale: int) -> None:
@@ -137,30 +124,20 @@ def check_size(size: Sequence[int], fixed_side: int | None, downscale: int) -> N
     POSITIONS.check(here, positions(size, downscale), "draw a smaller picture")
 
 
-def together(size: Sequence[int], downscale: int) -> int:
+def most_at_once(size: Sequence[int], downscale: int) -> int:
     """How many pictures of a size (height, width) in pixels are drawn together at most: fewer of large ones."""
     return max(1, AT_ONCE.most // positions(size, downscale))
 
 
 def positions(size: Sequence[int], downscale: int) -> int:
-    """Of the latents of a picture of a size (height, width) in pixels."""
+    """The number of latent positions of a picture of a size (height, width) in pixels."""
     height, width = size
     return -(-height // downscale) * -(-width // downscale)
 
 
-def resolved(options: Options, default: Sampling) -> Sampling:
-    """The way of sampling that options ask for."""
-    values: dict[str, Any] = {
-        "num_inference_steps": options.get("num_inference_steps"),
-        "guidance_scale": options.get("guidance_scale"),
-        "guidance_rescale": options.get("guidance_rescale"),
-        "sampler": options.get("sampler"),
-    }
-    changes = {key: value for key, value in values.items() if value is not None}
-    check_sampling(changes, "", "take fewer")
-    return (options.get("sampling") or default).changed(**changes)
-
-
-def answer(output: Output, pictures: Tensor) -> list[Image.Image] | Tensor:
-    """Pictures uint8 (N, C, H, W) in the form asked for."""
-    return pictures if output == "tensor" else [to_pil(picture) for picture in pictures]
+def chosen_sampling(options: Options, default: Sampling) -> Sampling:
+    """The sampling that options ask for."""
+    keys = ("num_inference_steps", "guidance_scale", "guidance_rescale", "sampler")
+    values: dict[str, Any] = {key: value for key in keys if (value := options.get(key)) is not None}
+    check_sampling(values, "", "take fewer")
+    return (options.get("sampling") or default).changed(**values)

@@ -81,7 +81,7 @@ class FrozenUNet(DenoisingNetwork):
     def forward(
         self, sample: Tensor, timestep: Tensor, context: Context | None = None, class_labels: Tensor | None = None
     ) -> Tensor:
-        """One prediction, see UNet2DConditionModel.forward; autocast has no say in it."""
+        """One prediction, see UNet2DConditionModel.forward; autocast does not apply to it."""
         self._unet.check_condition(context, class_labels)
         with torch.no_grad(), torch.autocast(sample.device.type, enabled=False):
             return self._predict(sample, timestep, context, class_labels)
@@ -122,13 +122,9 @@ class FrozenUNet(DenoisingNetwork):
         ]
 
     def _samplers(self, block: nn.Module, name: str, side: int) -> list[Layer]:
-        samplers = _modules(block, name)
-        assert all(isinstance(sampler, Downsample2D | Upsample2D) for sampler in samplers)
-        return [
-            self._layers.conv(sampler.conv, side)
-            for sampler in samplers
-            if isinstance(sampler, Downsample2D | Upsample2D)
-        ]
+        samplers = [one for one in _modules(block, name) if isinstance(one, Downsample2D | Upsample2D)]
+        assert len(samplers) == len(_modules(block, name))
+        return [self._layers.conv(sampler.conv, side) for sampler in samplers]
 
     def _layer(self, block: nn.Module, behind: nn.Module | None, side: int) -> TimedLayer:
         assert isinstance(block, ResnetBlock2D)
@@ -140,17 +136,17 @@ class FrozenUNet(DenoisingNetwork):
         weight, time_bias = make.parameters(block.time_emb_proj)
         assert bias is not None
         assert time_bias is not None
-        begin = sum(len(w) for w, _ in self._projections)
-        own = slice(begin, begin + len(weight))
+        first = sum(len(w) for w, _ in self._projections)
+        rows = slice(first, first + len(weight))  # of the projection of the time
         self._projections.append((weight, time_bias + bias.data))
         transformer = None if behind is None else _transformer(behind, make)
 
         def run(x: Tensor, time: Tensor, context: Iterator[KeysValues | None]) -> Tensor:
             h = norm1(x, None)
             if len(time) == 1 and not fused:
-                h = norm2(conv1(h, time[0, own]), None)
+                h = norm2(conv1(h, time[0, rows]), None)
             else:
-                h = norm2(conv1(h, None), time[:, own])
+                h = norm2(conv1(h, None), time[:, rows])
             h = residual(h, x)
             return h if transformer is None else transformer(h, context)
 

@@ -1,10 +1,10 @@
-"""A whole model: text to pictures, pictures to pictures, and parts of pictures anew."""
+"""A trained model: text to image, image to image, inpainting."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Unpack, overload
+from typing import TYPE_CHECKING, Unpack
 
 import torch
 from PIL import Image
@@ -17,16 +17,17 @@ from darkroom.core.device import autocast, resolve_device
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import randn_each
 from darkroom.core.tensors import sent, to_float, to_uint8
+from darkroom.core.text import plural
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.denoiser import Denoiser
-from darkroom.diffusion.generate import generate, ignore_step, sampling_levels
+from darkroom.diffusion.generate import generate, initial_noise, sampling_levels
 from darkroom.diffusion.process import Process, process_of
-from darkroom.diffusion.samplers._base import OnStep
 from darkroom.inference.defaults import INPAINT_STRENGTH, STRENGTH
-from darkroom.inference.editing import Given, Picture, as_mask, as_pictures, check_strength, edited, kept, padded
+from darkroom.inference.editing import Edit, Picture, as_mask, as_pictures, check_strength, kept, padded
 from darkroom.inference.folder import PipelineInfo
-from darkroom.inference.networks import Drawing, read_parts
-from darkroom.inference.options import Options, Output, Request, Tally, answer, check_size, request, resolved, together
+from darkroom.inference.networks import Drawing, read_networks
+from darkroom.inference.options import Options, Request, check_size, chosen_sampling, most_at_once, request
+from darkroom.inference.output import PipelineOutput
 from darkroom.inference.prompts import ClassPrompts, NoPrompts, Prompts, TextPrompts
 from darkroom.inference.text_encoder import CLIPEncoder
 from darkroom.inference.words import Remarks, Words, check_prompts
@@ -34,6 +35,9 @@ from darkroom.nn.autoencoder import tiling as memory
 from darkroom.nn.autoencoder.identity import Autoencoder
 from darkroom.nn.denoiser.base import DenoisingNetwork
 from darkroom.nn.text.clip import CLIPTextModel
+
+if TYPE_CHECKING:
+    from darkroom.view.film import Film
 
 
 @dataclass(frozen=True)
@@ -76,37 +80,15 @@ class Pipeline:
             DarkroomError: nothing is there, it is another kind of model (and which), or it is incomplete.
         """
         device = resolve_device(device) if isinstance(device, str) else device
-        places = (None if place is None else Path(place) for place in (tokenizer, config))
-        parts = read_parts(Path(path), device, precision, *places)
-        return cls(Path(path), *parts, device, precision or parts.info.precision)
+        files = (None if file is None else Path(file) for file in (tokenizer, config))
+        networks = read_networks(Path(path), device, precision, *files)
+        return cls(Path(path), *networks, device, precision or networks.info.precision)
 
     @cached_property
     def model_hash(self) -> str:
         """The content hash of the pipeline's folder, see core.artifact.model_hash."""
         return model_hash(self.path)
 
-    @overload
-    def text_to_image(
-        self,
-        prompt: str | Sequence[str],
-        *,
-        height: int | None = None,
-        width: int | None = None,
-        output: Literal["pil"] = "pil",
-        **options: Unpack[Options],
-    ) -> list[Image.Image]: ...
-
-    @overload
-    def text_to_image(
-        self,
-        prompt: str | Sequence[str],
-        *,
-        height: int | None = None,
-        width: int | None = None,
-        output: Literal["tensor"],
-        **options: Unpack[Options],
-    ) -> Tensor: ...
-
     @torch.no_grad()
     def text_to_image(
         self,
@@ -114,77 +96,45 @@ class Pipeline:
         *,
         height: int | None = None,
         width: int | None = None,
-        output: Output = "pil",
         **options: Unpack[Options],
-    ) -> list[Image.Image] | Tensor:
+    ) -> PipelineOutput:
         """One picture per prompt.
 
         Args:
             prompt: captions; names of classes for a class-conditional model; "" for an unconditional one.
             height, width: pixels, of any number, in place of the size the model was trained on.
-            output: "pil" for a list of pictures, "tensor" for uint8 (N, C, H, W).
             options: see `Options`.
 
         Raises:
-            DarkroomError: no prompt, one that is no text, as many seeds as there are not prompts, an unknown sampler,
-                an unknown class, or a number of steps, a size or a scale out of range, or that the network cannot draw.
+            DarkroomError: a prompt that is not a text or not a class of the model, numbers of prompts and seeds that do
+                not match, an unknown sampler, or a number of steps, a size or a scale out of range.
         """
-        asked = self._request(prompt, options)
+        request = self.request(prompt, options)
         size = (self.info.image_size if height is None else height, self.info.image_size if width is None else width)
         check_size(size, self.unet.fixed_side, self.vae.downscale)
-        return answer(output, self._draw(asked, size))
+        return self._draw(request, size)
 
-    @overload
     def image_to_image(
         self,
         prompt: str | Sequence[str],
         image: Picture | Sequence[Image.Image],
         *,
         strength: float = STRENGTH,
-        output: Literal["pil"] = "pil",
         **options: Unpack[Options],
-    ) -> list[Image.Image]: ...
-
-    @overload
-    def image_to_image(
-        self,
-        prompt: str | Sequence[str],
-        image: Picture | Sequence[Image.Image],
-        *,
-        strength: float = STRENGTH,
-        output: Literal["tensor"],
-        **options: Unpack[Options],
-    ) -> Tensor: ...
-
-    @torch.no_grad()
-    def image_to_image(
-        self,
-        prompt: str | Sequence[str],
-        image: Picture | Sequence[Image.Image],
-        *,
-        strength: float = STRENGTH,
-        output: Output = "pil",
-        **options: Unpack[Options],
-    ) -> list[Image.Image] | Tensor:
-        """Given pictures, redrawn to show the prompts.
+    ) -> PipelineOutput:
+        """Pictures, redrawn to show the prompts.
 
         Args:
             image: one picture for all prompts or one for each, of any one size; see `as_pictures`.
             strength: 0 gives the picture back (through the autoencoder), 1 draws a new one from noise; between, the
-                picture is made noisy and the last strength * num_inference_steps steps are taken.
-            prompt, output, options: see `text_to_image`.
+                picture is made noisy and the last strength * num_inference_steps sampling steps are taken.
+            prompt, options: see `text_to_image`.
 
         Raises:
             DarkroomError: as `text_to_image`; a strength outside [0, 1]; pictures that cannot be used.
         """
-        check_strength(strength)
-        pictures = as_pictures(image, self.info.channels)
-        check_size(pictures.shape[2:], self.unet.fixed_side, self.vae.downscale)
-        asked = self._request(prompt, options, pictures)
-        given = Given(self.encode(pictures), strength)
-        return answer(output, self._draw(asked, pictures.shape[2:], given))
+        return self._edit(prompt, image, None, strength, options)
 
-    @overload
     def inpaint(
         self,
         prompt: str | Sequence[str],
@@ -192,79 +142,69 @@ class Pipeline:
         mask: Picture,
         *,
         strength: float = INPAINT_STRENGTH,
-        output: Literal["pil"] = "pil",
         **options: Unpack[Options],
-    ) -> list[Image.Image]: ...
-
-    @overload
-    def inpaint(
-        self,
-        prompt: str | Sequence[str],
-        image: Picture | Sequence[Image.Image],
-        mask: Picture,
-        *,
-        strength: float = INPAINT_STRENGTH,
-        output: Literal["tensor"],
-        **options: Unpack[Options],
-    ) -> Tensor: ...
-
-    @torch.no_grad()
-    def inpaint(
-        self,
-        prompt: str | Sequence[str],
-        image: Picture | Sequence[Image.Image],
-        mask: Picture,
-        *,
-        strength: float = INPAINT_STRENGTH,
-        output: Output = "pil",
-        **options: Unpack[Options],
-    ) -> list[Image.Image] | Tensor:
-        """Given pictures, redrawn where the mask is white; every other pixel stays exactly as it is.
+    ) -> PipelineOutput:
+        """Pictures, redrawn where the mask is white; every other pixel stays exactly as it is.
 
         Args:
             image, strength: see `image_to_image`. mask: one for all pictures, of their size; see `as_mask`.
-            prompt: what the whole picture is to show, not only its new part.
+            prompt: describes the entire picture, not only its new part.
 
         Raises:
             DarkroomError: as `image_to_image`; a mask of another size.
         """
+        return self._edit(prompt, image, mask, strength, options)
+
+    @torch.no_grad()
+    def _edit(
+        self,
+        prompt: str | Sequence[str],
+        image: Picture | Sequence[Image.Image],
+        mask: Picture | None,
+        strength: float,
+        options: Options,
+    ) -> PipelineOutput:
         check_strength(strength)
         pictures = as_pictures(image, self.info.channels)
-        check_size(pictures.shape[2:], self.unet.fixed_side, self.vae.downscale)
         size = (pictures.shape[2], pictures.shape[3])
-        wanted = as_mask(mask, size)
-        asked = self._request(prompt, options, pictures)
-        keep = kept(wanted, self.multiple, self.vae.downscale).to(self.device)
-        given = Given(self.encode(pictures), strength, keep)
-        return answer(output, torch.where(wanted, self._draw(asked, size, given), pictures))
+        check_size(size, self.unet.fixed_side, self.vae.downscale)
+        wanted = None if mask is None else as_mask(mask, size)
+        request = self.request(prompt, options, pictures)
+        keep = None if wanted is None else kept(wanted, self.multiple, self.vae.downscale).to(self.device)
+        drawn = self._draw(request, size, Edit(self.encode(pictures), strength, keep))
+        return drawn if wanted is None else replace(drawn, tensor=torch.where(wanted, drawn.tensor, pictures))
 
-    def _request(self, prompt: str | Sequence[str], options: Options, pictures: Tensor | None = None) -> Request:
-        """The request, checked against the model."""
-        asked = request(prompt, options, self.info.sampling, 1 if pictures is None else len(pictures))
-        sampling_levels(asked.sampling, self.schedule, self.info.prediction_type)
-        if pictures is not None and len(pictures) not in (1, len(asked.prompts)):
-            raise DarkroomError(
-                f"image: {len(pictures)} given for {len(asked.prompts)} prompts; give one for all or one for each"
-            )
-        return asked
+    def request(self, prompt: str | Sequence[str], options: Options, pictures: Tensor | None = None) -> Request:
+        """A request, checked against the model; pictures: (M, C, H, W) to be redrawn."""
+        found = request(prompt, options, self.info.sampling, 1 if pictures is None else len(pictures))
+        sampling_levels(found.sampling, self.schedule, self.info.prediction_type)
+        if pictures is not None and len(pictures) not in (1, len(found.prompts)):
+            prompts = plural(len(found.prompts), "prompt")
+            raise DarkroomError(f"image: {len(pictures)} given for {prompts}; give one for all or one for each")
+        return found
 
-    def _draw(self, asked: Request, size: Sequence[int], given: Given | None = None) -> Tensor:
-        """uint8 (N, C, *size), batch by batch; drawn larger where the networks need it, and cropped."""
-        (height, width), prompts, parts = size, self.prompts(asked.prompts, asked.negatives), []
-        self.remarks.warn([*asked.prompts, *(asked.negatives or ())], size)
-        most = together(size, self.vae.downscale)
-        for rows in replace(asked, batch_size=min(asked.batch_size, most)).batches:
-            seeds = asked.seeds[rows]
-            start, own = self.start(seeds, height, width), given
-            if given is not None:
-                own = replace(given, latents=given.latents.expand(len(asked.seeds), -1, -1, -1)[rows])
-            latents = self.latents(prompts, rows, start, asked.sampling, seeds, asked.on_step, own, asked.tally)
-            parts.append(self.decode(latents)[:, :, :height, :width])
-        return torch.cat(parts)
+    def _draw(self, request: Request, size: tuple[int, int], edit: Edit | None = None) -> PipelineOutput:
+        """Pictures of `size` (height, width), batch by batch; drawn larger where the networks need it, and cropped."""
+        evaluations = 0
+
+        def counted() -> None:
+            nonlocal evaluations
+            evaluations += 1
+            request.on_evaluation()
+
+        prompts = self.prompts(request.prompts, request.negatives)
+        self.remarks.warn([*request.prompts, *(request.negatives or ())], size)
+        batch_size = min(request.batch_size, most_at_once(size, self.vae.downscale))
+        counting = replace(request, batch_size=batch_size, on_evaluation=counted)
+        pictures = [
+            self.decode(self.latents(counting, prompts, rows, size, edit))[:, :, : size[0], : size[1]]
+            for rows in counting.batches
+        ]
+        return PipelineOutput(torch.cat(pictures), request.prompts, request.seeds, evaluations)
 
     def sampling(self, **options: Unpack[Options]) -> Sampling:
-        """The pipeline's own way of sampling, with what is given in its place; checked, see `text_to_image`."""
-        sampling = resolved(options, self.info.sampling)
+        """The pipeline's sampling with these options in place of its own; checked, see `text_to_image`."""
+        sampling = chosen_sampling(options, self.info.sampling)
         sampling_levels(sampling, self.schedule, self.info.prediction_type)
         return sampling
 
@@ -275,7 +215,7 @@ class Pipeline:
 
     @property
     def multiple(self) -> int:
-        """What the sides of a picture in pixels must be divisible by; others are padded, and cropped back."""
+        """Sides of pictures must be multiples of this many pixels; others are padded, and cropped back."""
         return self.vae.downscale * self.unet.multiple
 
     def prompts(self, prompts: Sequence[str], negatives: Sequence[str] | None = None) -> Prompts:
@@ -290,7 +230,7 @@ class Pipeline:
 
     @cached_property
     def remarks(self) -> Remarks:
-        """What is said of words and sizes that training never showed."""
+        """Messages on words and sizes that training never showed."""
         return Remarks(self.info.image_size, Words.read(self.path) if self.text else None)
 
     def start(self, seeds: Sequence[int], height: int | None = None, width: int | None = None) -> Tensor:
@@ -306,34 +246,54 @@ class Pipeline:
     @torch.no_grad()
     def latents(
         self,
+        request: Request,
         prompts: Prompts,
         rows: slice,
-        start: Tensor,
-        sampling: Sampling,
-        seeds: Sequence[int],
-        on_step: OnStep = ignore_step,
-        given: Given | None = None,
-        tally: Tally | None = None,
+        size: tuple[int, int] | None = None,
+        edit: Edit | None = None,
     ) -> Tensor:
-        """Scaled latents (N, c, h, w) of the prompts in `rows`, from the noise `start` (N, c, h, w), as one batch.
+        """Scaled latents (N, c, h, w) of the pictures in `rows`, drawn as one batch.
 
-        given: what there is besides the noise; None: nothing. tally: counts the evaluations of the network.
+        Args:
+            prompts: of the request.
+            size: (height, width) in pixels; None: as in training.
+            edit: of all pictures of the request, or one for all; None: nothing but noise to start from.
         """
-        tally = tally or Tally()
+        seeds = request.seeds[rows]
+        start = self.start(seeds, *(size or ()))
 
         def noise(step: int) -> Tensor:
-            return sent(randn_each(tuple(start.shape[1:]), list(seeds), "step", step), self.device)
+            return sent(randn_each(tuple(start.shape[1:]), seeds, "step", step), self.device)
 
-        denoiser = Denoiser(self._drawing.network(tally), self.schedule, self.info.prediction_type)
-        if given is None:
-            return generate(denoiser, sampling, start, prompts.conditions(rows), noise, on_step)
-        return edited(denoiser, sampling, given, start, prompts.conditions(rows), noise, on_step)
+        network = self._drawing.network(request.on_evaluation)
+        denoiser = Denoiser(network, self.schedule, self.info.prediction_type)
+        conditions = prompts.conditions(rows)
+        if edit is None:
+            return generate(denoiser, request.sampling, start, conditions, noise, request.on_step)
+        edit = replace(edit, latents=edit.latents.expand(len(request.seeds), -1, -1, -1)[rows])
+        return edit.generate(denoiser, request.sampling, start, conditions, noise, request.on_step)
+
+    def film(
+        self, captions: Sequence[str], sampling: Sampling, strength: float = 1.0, seeds: Sequence[int] | None = None
+    ) -> "Film":
+        """A film of the first len(captions) pictures of a batch, whose `watch` is to be its `on_step`.
+
+        Args:
+            strength: of the edit; 1 where nothing is edited.
+            seeds: of these pictures, to show their initial noise too.
+        """
+        from darkroom.view.film import Film  # and with it matplotlib
+
+        levels = sampling_levels(sampling, self.schedule, self.info.prediction_type, strength)
+        initial = None if seeds is None else initial_noise(sampling, self.schedule, levels, self.start(seeds))
+        return Film(captions, levels, self.decode, self.vae.centre * self.info.scaling_factor, initial)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (N, c, h, w) -> pictures, uint8 (N, C, H, W) on the CPU; large ones with little memory."""
         with autocast(self.device, self.precision):
-            pictures = memory.decode(self._drawing.decoder, latents.float() / self.info.scaling_factor)
+            scaled = latents.to(self.device).float() / self.info.scaling_factor
+            pictures = memory.decode(self._drawing.decoder, scaled)
         return to_uint8(pictures).cpu()
 
     @torch.no_grad()

@@ -67,20 +67,20 @@ class ClassPrompts:
     A name is the same in NFC and NFD.
 
     Raises:
-        DarkroomError: a prompt is no class.
+        DarkroomError: a prompt is not a class.
     """
 
     def __init__(
         self, prompts: Sequence[str], negatives: Sequence[str] | None, classes: Sequence[str], device: torch.device
     ) -> None:
-        written = {name: i for i, name in enumerate(classes)}
-        looks = {same_name(name): i for name, i in written.items()}  # folders that name classes may be in NFD
+        ids = {name: i for i, name in enumerate(classes)}
+        normalised_ids = {same_name(name): i for name, i in ids.items()}  # folders that name classes may be in NFD
 
         def id_of(prompt: str) -> int:
-            found = written.get(prompt, looks.get(same_name(prompt)))
+            found = ids.get(prompt, normalised_ids.get(same_name(prompt)))
             if found is None:
                 names = ", ".join(map(printable, classes))
-                raise DarkroomError(f"prompt {printable(prompt)!r} is no class of this model; its classes: {names}")
+                raise DarkroomError(f"prompt {printable(prompt)!r} is not a class of this model; its classes: {names}")
             return found
 
         self.ids: Tensor = torch.tensor([id_of(prompt) for prompt in prompts], device=device)

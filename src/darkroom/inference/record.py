@@ -1,12 +1,11 @@
-"""How a picture was made, kept inside its PNG: enough to make it again, with the batch it came from."""
+"""How a picture was made, kept inside its PNG: enough to make it again, with its batch."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
-import numpy as np
 import torch
 from PIL import Image, PngImagePlugin
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -29,15 +28,18 @@ from darkroom.core.limits import (
     check_sampling,
     counted,
 )
-from darkroom.core.tensors import image_grid, to_pil
+from darkroom.core.tensors import to_pil
+from darkroom.core.text import plural
 from darkroom.data.images import MAX_PIXELS, UnusablePictureError
 from darkroom.diffusion.generate import ignore_step, sampling_levels
 from darkroom.diffusion.samplers._base import OnStep
-from darkroom.inference.options import Options, Tally, check_size, positions
+from darkroom.inference.options import Options, check_size, positions
+from darkroom.inference.output import PipelineOutput
 from darkroom.inference.packing import packed, unpacked
 from darkroom.inference.pipeline import Pipeline
-from darkroom.inference.written import FORMAT, KEY, damaged, written
-from darkroom.view.sheet import GUTTER, Plate, grid
+from darkroom.inference.record_text import FORMAT, KEY, UNREADABLE, damaged, read_values
+from darkroom.view.grid import captioned_grid, image_grid
+from darkroom.view.sheet import GUTTER
 
 INPUTS = ("image", "mask")  # whose text chunks are called "darkroom:NAME"
 Count = Annotated[int, Field(ge=1)]
@@ -46,13 +48,13 @@ Index = Annotated[int, Field(ge=0)]
 
 @dataclass(frozen=True)
 class Record:
-    """A request to a pipeline, with the pipeline and the place that answered it.
+    """A request to a pipeline, with the pipeline and the machine that answered it.
 
     prompts, seeds: of the pictures drawn by one command; batches of `batch_size` are drawn together.
     index: which of them the picture is; None: a grid of all, `columns` beside each other.
     each: how many pictures a prompt has, in a grid with captions; None: it has none.
     scale: pixels of the file's sides for each pixel drawn.
-    image, mask: what was given, for image to image and inpainting; sources: their files' names and md5.
+    image, mask: inputs of image to image and inpainting; sources: their files' names and md5.
     model: content hash of the pipeline. profile: see `execution_profile`.
     """
 
@@ -84,74 +86,71 @@ class Record:
         return [replace(self, prompts=self.prompts[r], seeds=self.seeds[r]) for r in rows]
 
     def steps(self, pipeline: Pipeline) -> int:
-        """How many steps `on_step` is told of, over all batches."""
+        """How often `on_step` is called, over all batches."""
         if self.strength == 0:
             return 0
         strength = 1.0 if self.strength is None else self.strength
         levels = sampling_levels(self.sampling, pipeline.schedule, pipeline.info.prediction_type, strength)
         return len(self.batches()) * (len(levels) - 1)
 
-    def draw(self, pipeline: Pipeline, on_step: OnStep = ignore_step, tally: Tally | None = None) -> Tensor:
-        """The pictures of one batch, uint8 (N, C, H, W)."""
+    def draw(self, pipeline: Pipeline, on_step: OnStep = ignore_step) -> PipelineOutput:
+        """The pictures of the prompts."""
         options: Options = {
             "sampling": self.sampling,
             "seeds": self.seeds,
             "negative_prompt": self.negative_prompt,
             "batch_size": self.batch_size,
             "on_step": on_step,
-            "tally": tally or Tally(),
         }
         if self.image is None:
-            size: dict[str, Any] = {"height": self.height, "width": self.width}
-            return pipeline.text_to_image(self.prompts, output="tensor", **size, **options)
+            return pipeline.text_to_image(self.prompts, height=self.height, width=self.width, **options)
         assert self.strength is not None
         if self.mask is None:
-            return pipeline.image_to_image(self.prompts, self.image, strength=self.strength, output="tensor", **options)
-        return pipeline.inpaint(self.prompts, self.image, self.mask, strength=self.strength, output="tensor", **options)
+            return pipeline.image_to_image(self.prompts, self.image, strength=self.strength, **options)
+        return pipeline.inpaint(self.prompts, self.image, self.mask, strength=self.strength, **options)
 
-    def again(self, pipeline: Pipeline, on_step: OnStep = ignore_step) -> Tensor:
-        """The recorded picture, uint8 (C, H, W), drawn with its whole batch."""
-        return self.shown(torch.cat([batch.draw(pipeline, on_step) for batch in self.batches()]))
+    def redraw(self, pipeline: Pipeline, on_step: OnStep = ignore_step) -> Tensor:
+        """What the file shows, uint8 (C, H', W'), drawn in the batches of the first time."""
+        return self.file_pixels(torch.cat([batch.draw(pipeline, on_step).tensor for batch in self.batches()]))
 
-    def shown(self, pictures: Tensor | Mapping[int, Tensor]) -> Tensor:
-        """What the file shows of its prompts' pictures, uint8 (N, C, H, W): one of them, or a grid; (C, H', W')."""
+    def file_pixels(self, pictures: Tensor | Mapping[int, Tensor]) -> Tensor:
+        """What the file shows of the pictures uint8 (N, C, H, W) of the prompts: one, or a grid of all; (C, H', W')."""
         if self.index is not None:
             return pictures[self.index].repeat_interleave(self.scale, 1).repeat_interleave(self.scale, 2)
         assert isinstance(pictures, Tensor)
         if self.each is None:
             return image_grid(pictures, self.columns)
-        each = self.each
-        plates = [
-            Plate([to_pil(picture) for picture in pictures[first : first + each]], self.prompts[first])
-            for first in range(0, len(pictures), each)
-        ]
-        beside = (1, self.columns) if each == 1 else (self.columns, 1)
-        return torch.from_numpy(np.array(grid(plates, *beside, self.scale))).permute(2, 0, 1).contiguous()
+        return captioned_grid(pictures, self.prompts[:: self.each], self.columns, self.scale)
 
-    def check_work(self, pipeline: Pipeline, *, whole: bool = True) -> None:
+    def size(self, pipeline: Pipeline) -> tuple[int, int]:
+        """(height, width) in pixels of each picture."""
+        if self.image is not None:
+            return self.image.height, self.image.width
+        return self.height or pipeline.info.image_size, self.width or pipeline.info.image_size
+
+    def check_work(self, pipeline: Pipeline, *, one_file: bool = True) -> None:
         """Refuse what there is no memory or time for, before any of it is drawn.
 
         Args:
-            whole: whether one file will show what the record tells, as it does unless each picture goes to its own.
+            one_file: whether one file will show all pictures; False: each goes to its own.
 
         Raises:
             DarkroomError: names what is too much, the limit and the remedy.
         """
-        given, own = self.image and self.image.size[::-1], pipeline.info.image_size
-        size = given or (self.height or own, self.width or own)
-        downscale, n = pipeline.vae.downscale, len(self.prompts)
-        check_size(size, pipeline.unet.fixed_side, downscale)
-        batch = min(self.batch_size, n)
-        remedy = "draw fewer together"
-        AT_ONCE.check(f"batch_size = {batch}: positions", batch * positions(size, downscale), remedy)
-        pixels = n * size[0] * size[1]
-        work = f"{n} pictures of {size[1]} x {size[0]} pixels in {self.sampling.num_inference_steps} steps: work"
-        WORK.check(work, pixels * self.sampling.num_inference_steps, "draw fewer, smaller or in fewer steps")
-        if whole:
-            shown = 1 if self.index is not None else n
-            sides = [side * self.scale + (GUTTER if shown > 1 else 0) for side in size]
-            what = f"{shown} pictures of {size[1]} x {size[0]} pixels, scale = {counted(self.scale)}: size of the file"
-            FILE_PIXELS.check(what, shown * sides[0] * sides[1], "draw fewer, or with a smaller --scale or --no-grid")
+        (height, width), n, steps = self.size(pipeline), len(self.prompts), self.sampling.num_inference_steps
+        downscale, batch = pipeline.vae.downscale, min(self.batch_size, n)
+        check_size((height, width), pipeline.unet.fixed_side, downscale)
+        at_once = batch * positions((height, width), downscale)
+        AT_ONCE.check(f"batch_size = {batch}: positions", at_once, "draw fewer together")
+        each = f"of {width} x {height} pixels"
+        work = f"{plural(n, 'picture')} {each} in {plural(steps, 'step')}: work"
+        WORK.check(work, n * height * width * steps, "draw fewer, smaller or in fewer steps")
+        if one_file:
+            count = 1 if self.index is not None else n
+            gap = GUTTER if count > 1 else 0
+            pixels = count * (height * self.scale + gap) * (width * self.scale + gap)
+            what = f"{plural(count, 'picture')} {each}, scale = {counted(self.scale)}: size of the file"
+            FILE_PIXELS.check(what, pixels, "draw fewer, or with a smaller --scale or --no-grid")
 
     def check_fits(self) -> None:
         """Refuse a record that is too long for a PNG: written, it could not be read again.
@@ -188,24 +187,16 @@ class Record:
         """The record in a PNG.
 
         Raises:
-            DarkroomError: there is no such file, it is no PNG of this program, one of another format, or damaged.
+            DarkroomError: there is no such file, or it is not a PNG of this program, of another format, or damaged.
         """
-        values, texts = written(path)
+        values, texts = read_values(path)
         try:
             check_sampling(values.get("sampling"), "sampling", "it is not drawn again")
-            given = {name: texts[f"{KEY}:{name}"] for name in INPUTS if f"{KEY}:{name}" in texts}
-            inputs = {name: unpacked(text, min(PIXELS.most, MAX_PIXELS)) for name, text in given.items()}
+            packed_inputs = {name: text for name in INPUTS if (text := texts.get(f"{KEY}:{name}")) is not None}
+            inputs = {name: unpacked(text, min(PIXELS.most, MAX_PIXELS)) for name, text in packed_inputs.items()}
             record = TypeAdapter(cls).validate_python({**values, **inputs})
             record._check_agrees()
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            AttributeError,
-            RecursionError,
-            UnusablePictureError,
-            DarkroomError,
-        ) as error:
+        except (*UNREADABLE, RecursionError, UnusablePictureError) as error:
             raise damaged(path, _reason(error)) from None
         return record
 
@@ -216,9 +207,9 @@ class Record:
         for key in ("height", "width", "scale", "columns"):
             PIXELS.check(key, getattr(self, key) or 0, "it is not drawn again")
         if len(self.seeds) != len(self.prompts):
-            raise ValueError(f"{len(self.seeds)} seeds for {len(self.prompts)} prompts")
+            raise ValueError(f"{plural(len(self.seeds), 'seed')} for {plural(len(self.prompts), 'prompt')}")
         if self.index is not None and self.index >= len(self.prompts):
-            raise ValueError(f"index = {self.index} of {len(self.prompts)} pictures")
+            raise ValueError(f"index = {self.index} of {plural(len(self.prompts), 'picture')}")
         if (self.strength is None) != (self.image is None):
             raise ValueError("of image and strength one is missing")
         if self.each is not None and len(self.prompts) % self.each:
@@ -230,8 +221,8 @@ class Record:
         """The PNG's text chunks."""
         values = {f: v for f, v in vars(self).items() if f not in INPUTS}
         values |= {"sampling": self.sampling.model_dump(), "format": FORMAT}
-        given = {f"{KEY}:{name}": picture for name in INPUTS if (picture := getattr(self, name)) is not None}
-        inputs = {key: packed(picture) for key, picture in given.items()}
+        pictures = {name: getattr(self, name) for name in INPUTS}
+        inputs = {f"{KEY}:{name}": packed(picture) for name, picture in pictures.items() if picture is not None}
         return {**self._facts(), KEY: json.dumps(values, sort_keys=True), **inputs}
 
     def _facts(self) -> dict[str, str]:
@@ -252,7 +243,7 @@ class Record:
 
 
 def profile(pipeline: Pipeline) -> dict[str, str]:
-    """What may change the last bits of a picture: the execution profile, and this program's version."""
+    """Everything that may change the last bits of a picture: the execution profile, and the version of Darkroom."""
     return {**execution_profile(pipeline.device), "version.darkroom": __version__}
 
 

@@ -1,4 +1,4 @@
-"""What a model was told in training: which prompts are texts at all, and which of their words it never met."""
+"""The words of the training captions, and the check of every prompt."""
 
 import difflib
 import logging
@@ -29,7 +29,7 @@ log = logging.getLogger("darkroom")
 
 
 def check_prompt(text: object, what: str = "prompt") -> str:
-    """A prompt as it is, if it is a text that a file can hold and a person can see; every prompt comes by here.
+    """A prompt as it is, if it is a text that a file can hold and a person can see.
 
     White space of any kind is one space to the tokenizer, and NFD is NFC to it; what is left of control characters, and
     byte order marks, would silently draw another picture.
@@ -44,10 +44,10 @@ def check_prompt(text: object, what: str = "prompt") -> str:
         raise DarkroomError(f"{what} = {text!r}: give a text")
     LETTERS.check(f"{what}: number of letters", len(text), "write a shorter one")
     check_text(text, what)
-    for place, letter in enumerate(text, 1):
+    for i, letter in enumerate(text, 1):
         if letter == MARK or (unicodedata.category(letter) == "Cc" and not letter.isspace()):
             raise DarkroomError(
-                f"{what} {printable(text)!r}: character {place} is U+{ord(letter):04X}, which nobody sees; remove it"
+                f"{what} {printable(text)!r}: character {i} is U+{ord(letter):04X}, which is invisible; remove it"
             )
     return text
 
@@ -86,14 +86,14 @@ class Words:
 
     @classmethod
     def of(cls, captions: Iterable[str]) -> "Words":
-        """Those of these captions, the commonest first, then in order of the alphabet."""
+        """The words of these captions, the commonest first, then in alphabetical order."""
         counts = Counter(word[:LONGEST] for caption in captions for word in words_of(caption))
         ordered = sorted(counts, key=lambda word: (-counts[word], word))
         return cls(tuple(ordered[:MOST_WORDS]), len(ordered))
 
     @classmethod
     def read(cls, folder: Path) -> "Words | None":
-        """Those that travel with the pipeline in `folder`; None where none do.
+        """The words in a pipeline's folder; None where it has none.
 
         Raises:
             DarkroomError: the file is torn or not one of these.
@@ -108,7 +108,7 @@ class Words:
                 raise TypeError("words and their number are wanted")
             for word in words:
                 if not isinstance(word, str) or not word.isprintable() or len(word) > LONGEST:
-                    raise TypeError(f"{printable(repr(word))} is no word")
+                    raise TypeError(f"{printable(repr(word))} is not a word")
         except (KeyError, TypeError) as error:
             raise DarkroomError(f"{path}: is not a list of words ({error}); {COPY}") from None
         return cls(tuple(words), distinct)
@@ -123,23 +123,23 @@ class Words:
         return [word for word in dict.fromkeys(w for text in texts for w in words_of(text)) if word not in known]
 
     def remark(self, unknown: Sequence[str]) -> str:
-        """What to say of unknown words: which they are, what may have been meant, and what the model knows."""
-        named = ", ".join(map(self._named, unknown[:NAMED]))
+        """A message on unknown words: which they are, similar known ones, and what the model knows."""
+        listed = ", ".join(map(self._with_suggestion, unknown[:NAMED]))
         more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
         whose = "the training captions" if len(self.words) == self.distinct else "the commonest of its training words"
         if len(self.words) <= LISTED:
             known = f"it knows {', '.join(sorted(self.words))}"
         else:
             known = f"it knows {self.distinct:,}, such as {', '.join(self.words[:COMMONEST])}; {FILE} lists them"
-        return f"words that the model never saw: {named}{more} are not among {whose}; {known}"
+        return f"words that the model never saw: {listed}{more} are not among {whose}; {known}"
 
-    def _named(self, word: str) -> str:
+    def _with_suggestion(self, word: str) -> str:
         alike = difflib.get_close_matches(word, self.words[:COMPARED], 1, ALIKE)
         return f"{printable(word)} ({alike[0]}?)" if alike else printable(word)
 
 
 class Remarks:
-    """What to say of prompts and sizes that training never showed; nothing is said twice.
+    """Messages on prompts and sizes that training never showed, each once.
 
     Args:
         side: pixels of a side of the training pictures. words: of their captions; None: not known.
@@ -147,20 +147,18 @@ class Remarks:
 
     def __init__(self, side: int, words: Words | None) -> None:
         self.side, self.words = side, words
-        self._told: set[object] = set()
+        self._mentioned: set[object] = set()
 
     def new(self, texts: Iterable[str], size: Sequence[int]) -> list[str]:
         """Remarks, a line each, on prompts and on pictures of a size (height, width) in pixels."""
-        said, (height, width) = [], size
-        if (height, width) != (self.side, self.side) and (height, width) not in self._told:
-            self._told.add((height, width))
-            said.append(
-                f"{width} x {height} pixels: the model was trained on {self.side} x {self.side} and may fail at others"
-            )
-        unknown = [] if self.words is None else [word for word in self.words.unknown(texts) if word not in self._told]
-        if self.words is not None and unknown:
-            self._told.update(unknown)
-            said.append(self.words.remark(unknown))
+        said, (height, width), side = [], size, self.side
+        if (height, width) != (side, side) and (height, width) not in self._mentioned:
+            self._mentioned.add((height, width))
+            said.append(f"{width} x {height} pixels: the model was trained on {side} x {side} and may fail at others")
+        unknown = self.words.unknown(texts) if self.words else []
+        if self.words and (new := [word for word in unknown if word not in self._mentioned]):
+            self._mentioned.update(new)
+            said.append(self.words.remark(new))
         return said
 
     def warn(self, texts: Iterable[str], size: Sequence[int]) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import TypeVar
 
-from darkroom.inference.options import Tally
 from darkroom.serving.limits import BusyError, EndingError, LimitError, Limits, RefusedError, variable
 
 T = TypeVar("T")
@@ -37,19 +36,14 @@ class Arrival:
 arrival: ContextVar[Arrival | None] = ContextVar("arrival", default=None)
 
 
-class Watch(Tally):
-    """The tally of a request's drawing; the network is not called again once nobody wants the result.
+class Watch:
+    """Ends the drawing of a request once nobody wants the result or its time is over.
 
-    Of the samplers, ode takes hundreds of evaluations from one step to the next, so each evaluation looks here.
+    Of the samplers, ode takes hundreds of evaluations from one step to the next, so it is checked before each.
     """
 
     def __init__(self, limits: Limits) -> None:
-        super().__init__()
         self.limits, self.arrival = limits, arrival.get() or Arrival()
-
-    def count(self) -> None:
-        super().count()
-        self.check()
 
     def check(self, waits: bool = False) -> None:
         """Check that the work is still wanted.

@@ -125,13 +125,14 @@ class Service:
                 here = indices[first : first + at_once]
                 watch.check()
                 prompts = [asked.rows[index].prompt for index in here]
-                sampling = {"seeds": [asked.rows[index].seed for index in here], "tally": watch, **asked.sampling}
+                seeds = [asked.rows[index].seed for index in here]
+                options = {"seeds": seeds, "on_evaluation": watch.check, **asked.sampling}
                 inputs = [start for index in here if (start := starts[index]) is not None]
                 if inputs:
-                    pictures = self.pipeline.image_to_image(prompts, inputs, strength=asked.strength, **sampling)
+                    output = self.pipeline.image_to_image(prompts, inputs, strength=asked.strength, **options)
                 else:
-                    pictures = self.pipeline.text_to_image(prompts, **sampling)
-                drawn |= dict(zip(here, pictures, strict=True))
+                    output = self.pipeline.text_to_image(prompts, **options)
+                drawn |= dict(zip(here, output.images, strict=True))
         return [drawn[index] for index in range(len(starts))]
 
 

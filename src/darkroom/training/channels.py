@@ -5,16 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from darkroom.core.tensors import batches
 from darkroom.nn.autoencoder.vae import Moments
-from darkroom.view.sheet import rasterised
 
 DEAD = 0.1  # a channel with less signal than this is dead
 AT_ONCE = 1024  # latents that are read together
-HEIGHT, DPI = 260, 100  # of the plot, in pixels
 
 
 @dataclass(frozen=True)
@@ -79,22 +76,3 @@ class Channels:
             )
             said += f" ({', '.join(map(str, self.dead))}): {remedy}"
         return {"dead latent channels": said}
-
-    def plot(self, width: int) -> Image.Image:
-        """Signal and KL of each channel as bars, those of dead channels red, `width` pixels wide."""
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(width / DPI, HEIGHT / DPI), dpi=DPI, layout="constrained")
-        colours = ["tab:red" if channel in self.dead else "tab:blue" for channel in range(len(self.signal))]
-        panels = (
-            (f"share of a latent channel that depends on the picture (dead, red: below {DEAD})", self.signal),
-            ("KL of a latent channel, nats per element", self.kl),
-        )
-        for axis, (title, values) in zip(figure.subplots(1, 2), panels, strict=True):
-            axis.set_title(title, fontsize="small")
-            axis.grid(alpha=0.3, axis="y")
-            axis.bar(range(len(values)), values, color=colours)
-            axis.xaxis.get_major_locator().set_params(integer=True)
-        figure.axes[0].set_ylim(0, 1)
-        figure.axes[0].axhline(DEAD, color="grey", linestyle=":")
-        return rasterised(figure)

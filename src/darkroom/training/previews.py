@@ -12,7 +12,7 @@ from darkroom.config.base import Precision
 from darkroom.config.sampling import Sampling
 from darkroom.core.device import autocast
 from darkroom.core.rng import randn_each
-from darkroom.core.tensors import to_pil, to_uint8, visible
+from darkroom.core.tensors import to_pil, to_uint8
 from darkroom.diffusion.denoiser import Condition, Conditions, Denoiser
 from darkroom.diffusion.generate import initial_noise, sample_from, sampling_levels
 from darkroom.diffusion.guidance import guided
@@ -21,7 +21,7 @@ from darkroom.nn.denoiser.base import DenoisingNetwork, Prepared
 from darkroom.training.unet import UNetTask, condition_of
 from darkroom.view.forward import ROWS, forward
 from darkroom.view.sheet import STRIP_COLUMNS, STRIP_ROWS, Moment, Plate, sheet, strip
-from darkroom.view.trace import Trace, evenly
+from darkroom.view.trace import Trace, evenly, visible
 
 
 class LatentView(NamedTuple):
@@ -29,7 +29,7 @@ class LatentView(NamedTuple):
 
     decode: scaled latents (N, c, h, w) -> pictures (N, C, H, W), about [-1, 1]; called once a preview, for the
         autoencoder may have to be read first.
-    centre: the scaled latent about which noisy ones lose contrast, see core.tensors.visible.
+    centre: the scaled latent about which noisy ones lose contrast, see view.trace.visible.
     asked: what each of the first held-out samples is asked to show; "" where nothing is asked.
     """
 

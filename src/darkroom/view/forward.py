@@ -1,4 +1,4 @@
-"""What a noise process makes of pictures before anything is trained: noisier and noisier, with its log-SNR below."""
+"""A noise process: pictures that get noisier, with its log-SNR below."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,14 +9,15 @@ from torch import Tensor
 
 from darkroom.config.diffusion import ProcessConfig
 from darkroom.core.rng import randn_each
-from darkroom.core.tensors import to_float, to_pil, to_uint8, visible
+from darkroom.core.tensors import to_float, to_pil, to_uint8
 from darkroom.diffusion.process import Process, process_of
 from darkroom.diffusion.schedule import CLEAN, Level
 from darkroom.nn.autoencoder.identity import IdentityAutoencoder
 from darkroom.view.sheet import Plate, rasterised, stacked, table
+from darkroom.view.trace import visible
 
 ROWS = 4  # pictures that are shown
-SHARES = (0.25, 0.5, 0.75, 1.0)  # of the process' last time
+FRACTIONS = (0.25, 0.5, 0.75, 1.0)  # of the process' last time
 HEIGHT, DPI = 300, 100  # of the curve below them, in pixels
 POINTS = 1000
 LOWERED = "the same, its contrast lowered to be seen"
@@ -44,7 +45,7 @@ def forward(
         decode: from there to pictures (N, C, H, W) in [-1, 1]; called once.
         centre: what keeps its value where contrast is lowered.
     """
-    marked = [(fraction, process.level(fraction * process.latest)) for fraction in SHARES]
+    marked = [(fraction, process.level(fraction * process.latest)) for fraction in FRACTIONS]
     levels = [CLEAN, *(level for _, level in marked)]
     eps = randn_each(tuple(x0.shape[1:]), list(range(len(x0))), "forward")
     noisy = [level.alpha * x0 + level.sigma * eps for level in levels]
@@ -52,10 +53,10 @@ def forward(
         pairs = list(zip(levels, noisy, strict=True))
         noisy += [visible(x, float(level.alpha), float(level.sigma), centre) for level, x in pairs]
     pictures = to_uint8(decode(torch.cat(noisy)))
-    grid = pictures.view(-1, len(levels), len(x0), *pictures.shape[1:])  # (1 or 2, levels, N, C, H, W)
+    rows_of_levels = pictures.view(-1, len(levels), len(x0), *pictures.shape[1:])  # (1 or 2, levels, N, C, H, W)
     rows = []
     for i, caption in enumerate(captions):
-        for row, words in zip(grid, (caption, LOWERED), strict=False):
+        for row, words in zip(rows_of_levels, (caption, LOWERED), strict=False):
             rows.append(Plate([to_pil(picture) for picture in row[:, i]], words))
     headings = [f"{fraction:.0%}   α {level.alpha:.3f}   σ {level.sigma:.3f}" for fraction, level in marked]
     above = table(["clean", *headings], rows)
@@ -71,7 +72,7 @@ def _log_snr(process: Process, width: int) -> Image.Image:
     axis.grid(alpha=0.3)
     times = process.training_times(torch.linspace(0, 1, POINTS, dtype=torch.float64)[:-1]).tolist()
     axis.plot(times, [log_snr(process.level(time)) for time in times])
-    for fraction in SHARES:
+    for fraction in FRACTIONS:
         time = fraction * process.latest
         axis.axvline(time, color="grey", linestyle=":")
         axis.plot([time], [log_snr(process.level(time))], "o", color="black")

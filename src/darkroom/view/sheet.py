@@ -1,4 +1,4 @@
-"""Sheets of pictures with words beside them: to see at a glance what data are, or what a model makes of captions."""
+"""Sheets of pictures with captions."""
 
 import io
 import textwrap
@@ -36,7 +36,7 @@ class Plate:
 
 @dataclass(frozen=True)
 class Moment:
-    """Of a strip: a column, with a picture so far and one expected for each caption."""
+    """A column of a strip: for each caption the picture so far and the one expected."""
 
     heading: str
     so_far: Sequence[Image.Image]
@@ -111,7 +111,7 @@ def table(headings: Sequence[str], rows: Sequence[Plate]) -> Image.Image:
 
 
 def strip(captions: Sequence[str], moments: Sequence[Moment]) -> Image.Image:
-    """How pictures came about: for each a row of the picture so far, and below it one of what was expected of it."""
+    """The denoising of pictures: for each a row of the picture so far, and below it one of what was expected of it."""
     rows = []
     for i, caption in enumerate(captions):
         rows.append(Plate([moment.so_far[i] for moment in moments], caption))

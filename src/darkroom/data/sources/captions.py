@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from darkroom.core.text import UnreadableTextError, decode_text
+from darkroom.core.text import UnreadableTextError, article, decode_text
 
 MAX_BYTES = 1 << 20
 KEYS = ("text", "caption")  # of a record, the first that is there
@@ -86,7 +86,7 @@ def _decoded(data: bytes) -> str:
 
 
 def from_class(template: str, label: str) -> str:
-    """The template with {label} filled in; "a {label}" becomes "an airplane" before a vowel."""
-    if label[:1].lower() in tuple("aeiou"):
+    """The template with {label} filled in; "a {label}" becomes "an airplane" where that is said."""
+    if article(label) == "an":
         template = f" {template}".replace(" a {label}", " an {label}").replace(" A {label}", " An {label}")[1:]
     return template.replace("{label}", label)

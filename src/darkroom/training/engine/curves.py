@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.core.artifact import atomic_path
-
-COMPARED = ("train", "held_out")  # groups whose values of one name share a panel
+from darkroom.view.curves import save_curves
 
 Log = Callable[[int, Mapping[str, float]], None]
 
@@ -72,39 +71,4 @@ class Curves:
             writer.writerow([step, *(f"{row[name]:.6g}" if name in row else "" for name in names)])
         with atomic_path(folder / "curves.csv") as beside:
             beside.write_text(text.getvalue(), encoding="utf-8")
-        self._plot(names, folder / "curves.png")
-
-    def _plot(self, names: list[str], path: Path) -> None:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
-
-        panels: dict[str, dict[str, str]] = {}  # title -> {label: name}
-        for name in names:
-            group, value = name.split("/", 1)
-            title, label = (value, group) if group in COMPARED else (group, value)
-            panels.setdefault(title, {})[label] = name
-        if not panels:  # an autoencoder taken over as it is, say
-            panels["nothing was trained"] = {}
-        columns = min(3, len(panels))
-        lines = -(-len(panels) // columns)
-        figure, axes = plt.subplots(lines, columns, figsize=(4.5 * columns, 3 * lines), squeeze=False)
-        for axis in axes.flat[len(panels) :]:
-            axis.set_visible(False)
-        for axis, (title, members) in zip(axes.flat, sorted(panels.items()), strict=False):
-            axis.set(title=title, xlabel="step")
-            axis.grid(alpha=0.3)
-            for label, name in members.items():
-                steps, values = zip(
-                    *[(k, row[name]) for k, row in sorted(self.rows.items()) if name in row], strict=True
-                )
-                axis.plot(steps, values, label=label, marker="." if len(steps) < 30 else "")
-                if 0 < min(values) < max(values) / 20 and values[-1] < values[0]:  # it falls, and far
-                    axis.set_yscale("log")
-            if members:
-                axis.legend(fontsize="small")
-        figure.tight_layout()
-        with atomic_path(path) as beside:
-            figure.savefig(beside, format="png", dpi=100, metadata={"Software": None})
-        plt.close(figure)
+        save_curves(self.rows, folder / "curves.png")

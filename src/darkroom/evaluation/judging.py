@@ -1,4 +1,4 @@
-"""What is measured of drawn pictures, and whether the judges that measure it are to be believed."""
+"""The two judges together: what they measure of drawn pictures, and whether they can be believed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,16 +9,14 @@ from torch import Tensor
 
 from darkroom.core.rng import generator
 from darkroom.core.seeds import numpy_rng
-from darkroom.core.tensors import batches, to_float
 from darkroom.data.halves import half_of
 from darkroom.data.prepared import PreparedSplit
 from darkroom.evaluation.alignment import Asked, Check, Scores, differ, joined, mean_of, top
 from darkroom.evaluation.drawing import Drawn
 from darkroom.evaluation.estimates import Estimate, bootstrap_mean, least_of_share
-from darkroom.evaluation.features import Judge
-from darkroom.evaluation.fidelity import CLOSENESS, Fidelity, fidelity, metrics
-from darkroom.evaluation.reconstruction import psnr, ssim
-from darkroom.inference.pipeline import Pipeline
+from darkroom.evaluation.fidelity import CLOSENESS, fidelity, metrics
+from darkroom.evaluation.judge import Judge
+from darkroom.evaluation.report import Measured
 
 REAL_PICTURES = 2500  # of a split at most, on which the judges are measured
 FAULTS_SHOWN = 3  # of a judge
@@ -27,10 +25,14 @@ UNSEEN = "unseen_captions"
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What metrics.json says of the judges: whether their word counts, and why not; their accuracy on real pictures of
-    each split, each read by the judge that has not seen it; what somebody gets right on the test pictures who does not
-    look, the better of always saying the same and of a reading of another picture."""
+class Validity:
+    """What metrics.json says of the judges.
+
+    valid, reason: whether their figures count, and why not.
+    real: their accuracy on real pictures of each split, each read by the judge that has not seen it.
+    chance: what is right on the test pictures without looking: the better of the best constant answer and of the
+        reading of another picture.
+    """
 
     valid: bool
     reason: str
@@ -39,33 +41,27 @@ class Bench:
 
 
 @dataclass(frozen=True)
-class Alignment:
-    """What metrics.json says under one split of `alignment`, and of each figure that is not in it why."""
-
-    figures: dict[str, Any]
-    withheld: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Examiner:
-    """Measures with two judges, one seed and so many bootstrap resamples."""
+class Judges:
+    """Two judges; resamples: of each bootstrap."""
 
     judges: Sequence[Judge]
     seed: int
     resamples: int
 
-    def bench(self, splits: Mapping[str, PreparedSplit]) -> Bench:
-        """The judges on real pictures, test among the splits.
+    def validity(self, splits: Mapping[str, PreparedSplit]) -> Validity:
+        """The judges measured on real pictures, test among the splits.
 
-        Their word counts if, of each judge, every figure and every one of its `checks` lies above its own chance level
-        on unseen test pictures, by its interval.
+        They are valid if, for each of them, the intervals of every figure and of every one of its `checks` lie above
+        its own chance level on unseen test pictures.
         """
         real, chance, faults = {}, {}, []
         for name, split in splits.items():
-            chosen = self._lot(len(split), REAL_PICTURES, "real", name)
+            chosen = (
+                torch.randperm(len(split), generator=generator(self.seed, "real", name))[:REAL_PICTURES].sort().values
+            )
             images = split.images(chosen)
-            half, asked = half_of(images), _everything(split, chosen)
-            parts: list[Scores] = []
+            half, asked = half_of(images), Asked(split.captions, split.labels, split.mentioned).take(chosen)
+            scored: list[Scores] = []
             levels: list[tuple[int, dict[str, float]]] = []
             for judge in self.judges:
                 rows = (half != judge.half).nonzero().flatten()
@@ -74,7 +70,7 @@ class Examiner:
                     continue
                 reading, wanted = judge.read(images[rows]), asked.take(rows)
                 scores = judge.score(reading, wanted)
-                parts.append(scores)
+                scored.append(scores)
                 if name != "test":
                     continue
                 shuffled, blind = self._shuffled(judge, reading, wanted), judge.blind(wanted)
@@ -82,35 +78,35 @@ class Examiner:
                 levels.append((len(rows), level))
                 fault = self._fault(judge, scores, judge.checks(reading, wanted), level)
                 faults += [fault] if fault else []
-            if parts:
-                real[name] = joined(parts).estimates(self.resamples, numpy_rng(self.seed, "alignment", f"real {name}"))
+            if scored:
+                real[name] = joined(scored).estimates(self.resamples, numpy_rng(self.seed, "alignment", f"real {name}"))
             if levels:
                 n = sum(count for count, _ in levels)
                 chance = {of: sum(count * each[of] for count, each in levels) / n for of in levels[0][1]}
-        return Bench(not faults, "; ".join(faults), real, chance)
+        return Validity(not faults, "; ".join(faults), real, chance)
 
-    def of_drawn(self, drawn: Drawn, split: str, trained_on: set[str], bench: Bench) -> Alignment:
-        """How well what was drawn shows what was asked; empty where nothing was.
+    def alignment(self, drawn: Drawn, split: str, trained_on: set[str], validity: Validity) -> Measured:
+        """How well the pictures show what was asked for; empty where nothing was.
 
         Args:
-            trained_on: the `words` of all training captions; figures over other captions stand apart, too. Empty: what
-                is asked for are no captions.
+            trained_on: all training captions, `normalised`; over other captions there are separate figures. Empty:
+                prompts are not captions.
         """
-        if not drawn.asked or self.judges[0].kind == "selfsupervised":
-            return Alignment({}, {})
-        asked = drawn.wanted
+        if not drawn.takes_prompts or self.judges[0].kind == "selfsupervised":
+            return Measured({}, {})
+        asked = drawn.asked
         readings = [judge.read(drawn.pictures) for judge in self.judges]
         each = [judge.score(reading, asked) for judge, reading in zip(self.judges, readings, strict=True)]
         both, rng = mean_of(each), numpy_rng(self.seed, "alignment", split)
         figures: dict[str, Any] = dict(both.estimates(self.resamples, rng))
         names = top(figures)
         if not names:
-            return Alignment({}, {f"alignment.{split}": "nothing that the judges can read is asked for"})
-        if not bench.valid:
-            return Alignment({}, {f"alignment.{split}.{name}": bench.reason for name in names})
+            return Measured({}, {f"alignment.{split}": "nothing that the judges can read is asked for"})
+        if not validity.valid:
+            return Measured({}, {f"alignment.{split}.{name}": validity.reason for name in names})
         withheld = {}
         if trained_on:
-            unseen = torch.tensor([words(caption) not in trained_on for caption in asked.captions])
+            unseen = torch.tensor([normalised(caption) not in trained_on for caption in asked.captions])
             rows = unseen.nonzero().flatten()
             found = both.take(rows).estimates(self.resamples, rng)
             if found:
@@ -123,45 +119,26 @@ class Examiner:
         figures["disagreement"] = bootstrap_mean(differ(*each).double().numpy(), self.resamples, rng)
         chance = [self._shuffled(judge, reading, asked) for judge, reading in zip(self.judges, readings, strict=True)]
         figures["chance"] = {name: sum(level[name] for level in chance) / len(chance) for name in names}
-        return Alignment(figures, withheld)
+        return Measured(figures, withheld)
 
-    def verdicts(self, drawn: Drawn, bench: Bench) -> list[bool | None]:
-        """Of each picture whether all that was asked is there; None where the judges disagree or nobody can tell."""
-        if self.judges[0].kind != "classifier" or not drawn.asked or not bench.valid:
+    def verdicts(self, drawn: Drawn, validity: Validity) -> list[bool | None]:
+        """Whether each picture shows all that was asked for; None where the judges disagree or cannot tell."""
+        if self.judges[0].kind != "classifier" or not drawn.takes_prompts or not validity.valid:
             return [None] * len(drawn)
-        each = [judge.score(judge.read(drawn.pictures), drawn.wanted) for judge in self.judges]
+        each = [judge.score(judge.read(drawn.pictures), drawn.asked) for judge in self.judges]
         column = 0 if self.judges[0].class_labelled else each[0].names.index("exact_match")
         first, second = (scores.right[:, column] == scores.asked[:, column] for scores in each)
         return [bool(x) if x == y else None for x, y in zip(first.tolist(), second.tolist(), strict=True)]
 
-    def fidelity(self, drawn: Drawn, train: PreparedSplit, bench: Bench) -> Fidelity:
-        """See `fidelity.fidelity`; nothing by judges whose word does not count."""
-        if bench.valid:
+    def fidelity(self, drawn: Drawn, train: PreparedSplit, validity: Validity) -> Measured:
+        """See `fidelity.fidelity`; everything is withheld where the judges are not valid."""
+        if validity.valid:
             return fidelity(self.judges, drawn, train, self.seed)
         names = [*(metric.name for metric in metrics(self.seed)), CLOSENESS]
-        return Fidelity({}, {f"fidelity.{name}": bench.reason for name in names})
-
-    def autoencoder(self, pipeline: Pipeline, test: PreparedSplit) -> dict[str, Estimate]:
-        """PSNR (dB) and SSIM of all real test pictures and their reconstructions, means over pictures.
-
-        Empty where there is no autoencoder: then nothing is lost.
-        """
-        if pipeline.info.autoencoder == "identity":
-            return {}
-        pairs = [(x, pipeline.reconstruct(to_float(x))) for x in map(test.images, batches(len(test), 250))]
-        return {
-            name: bootstrap_mean(
-                torch.cat([likeness(*pair) for pair in pairs]).numpy(), self.resamples, numpy_rng(self.seed, name)
-            )
-            for name, likeness in (("psnr", psnr), ("ssim", ssim))
-        }
-
-    def _lot(self, n: int, most: int, *purpose: str) -> Tensor:
-        """Rows of n, `most` at most, drawn by lot, in order."""
-        return torch.randperm(n, generator=generator(self.seed, *purpose))[:most].sort().values
+        return Measured({}, {f"fidelity.{name}": validity.reason for name in names})
 
     def _shuffled(self, judge: Judge, reading: Tensor, asked: Asked) -> dict[str, float]:
-        """The figures, groups aside, of pictures held against what was asked of others among them."""
+        """The figures, without groups, of pictures compared with what was asked of others among them."""
         if judge.kind == "selfsupervised":
             return judge.blind(asked)
         total: dict[str, float] = {}
@@ -172,7 +149,7 @@ class Examiner:
         return {name: value for name, value in total.items() if "." not in name}
 
     def _fault(self, judge: Judge, scores: Scores, checks: Sequence[Check], chance: Mapping[str, float]) -> str:
-        """What a judge cannot tell of real pictures by its interval, the worst first; "" where there is nothing.
+        """What a judge cannot read off real pictures, the worst first; "" where there is nothing.
 
         The lower end is that of the bootstrap or of Wilson's interval, whichever is lower: see `least_of_share`.
         """
@@ -186,11 +163,11 @@ class Examiner:
         for name, figure, level in measured:
             low = min(figure.low, least_of_share(figure.value, figure.n))
             if low <= level:
-                told = f"{name} {figure.value:.3g} [{low:.3g}, {figure.high:.3g}] of {figure.n} (chance {level:.3g})"
-                faults.append((low - level, told))
+                fault = f"{name} {figure.value:.3g} [{low:.3g}, {figure.high:.3g}] of {figure.n} (chance {level:.3g})"
+                faults.append((low - level, fault))
         if not faults:
             return ""
-        worst = [told for _, told in sorted(faults)]
+        worst = [fault for _, fault in sorted(faults)]
         more = f" and {len(worst) - FAULTS_SHOWN} more" if len(worst) > FAULTS_SHOWN else ""
         return (
             f"judge {judge.name} does not clear chance on real test pictures that it has not seen: "
@@ -199,10 +176,6 @@ class Examiner:
         )
 
 
-def words(caption: str) -> str:
-    """A caption's words: two captions with the same say the same word for word."""
+def normalised(caption: str) -> str:
+    """A caption in lower case with single spaces: equal for captions that are the same word for word."""
     return " ".join(caption.lower().split())
-
-
-def _everything(split: PreparedSplit, rows: Tensor) -> Asked:
-    return Asked([split.captions[i] for i in rows.tolist()], split.labels[rows], split.mentioned[rows])

@@ -1,4 +1,4 @@
-"""The judges: artifacts/evaluator, two networks trained on real pictures alone, as features and verdicts."""
+"""A judge: one of the two networks in artifacts/evaluator, trained on real pictures alone."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -77,10 +77,10 @@ class Judge:
 
     @torch.no_grad()
     def read(self, images: Tensor) -> Tensor:
-        """Pictures uint8 (N, C, H, W) -> what `score` holds against what was asked.
+        """Pictures uint8 (N, C, H, W) -> what `score` compares with what was asked.
 
-        A classifier's classes (N, H); towers' embeddings (N, D); of the self-supervised, the share of the four turns of
-        each picture that is told right (N, 1).
+        Classes (N, H) of a classifier; embeddings (N, D) of towers; of the self-supervised, the share of the four
+        rotations of each picture that is recognised (N, 1).
         """
         network = self.network
         if isinstance(network, Classifier):
@@ -88,15 +88,15 @@ class Judge:
         if isinstance(network, Towers):
             return self._over(images, network.embed_images)
 
-        def told(x: Tensor) -> Tensor:
+        def rotations_recognised(x: Tensor) -> Tensor:
             turned, turns = rotated(x)
             right: Tensor = network(turned).argmax(dim=1) == turns
             return right.view(ROTATIONS, -1).double().mean(dim=0)[:, None]
 
-        return self._over(images, told)
+        return self._over(images, rotations_recognised)
 
     def score(self, reading: Tensor, asked: Asked) -> Scores:
-        """What was read off N pictures against what was asked of them, in the figures that the data allows."""
+        """A reading of N pictures compared with what was asked, in the figures that the data allows."""
         if self.kind == "towers":
             return share_scores("caption_retrieval", self._finds_caption(reading, asked.captions))
         if self.kind == "selfsupervised":
@@ -106,13 +106,13 @@ class Judge:
         return attribute_scores(reading, asked, [head.name for head in self.heads])
 
     def checks(self, reading: Tensor, asked: Asked) -> list[Check]:
-        """What, beyond the figures of `score`, is to clear chance on real pictures: each structured attribute."""
+        """What else must clear chance on real pictures, besides the figures of `score`: each attribute."""
         if self.kind != "classifier" or self.class_labelled:
             return []
         return attribute_checks(reading, asked.labels, [head.name for head in self.heads])
 
     def blind(self, asked: Asked) -> dict[str, float]:
-        """The figures of somebody who does not look, and always says the same.
+        """The figures of the best constant answer.
 
         Of attributes the best of three answers: the commonest class of each, the same where absence counts as a class,
         and the commonest picture as a whole.
@@ -121,13 +121,11 @@ class Judge:
             return {"caption_retrieval": max(Counter(asked.captions).values()) / len(asked)}
         if self.kind == "selfsupervised":
             return {"rotation_accuracy": 1 / ROTATIONS}
-        counted = [
-            torch.where(mentioned, labels, -1)
-            for labels, mentioned in zip(asked.labels.T, asked.mentioned.T, strict=True)
-        ]
+        columns = zip(asked.labels.T, asked.mentioned.T, strict=True)
+        counted = [torch.where(mentioned, labels, -1) for labels, mentioned in columns]
         most = [int(labels[labels >= 0].mode().values) if (labels >= 0).any() else -1 for labels in counted]
-        ((whole, _),) = Counter(map(tuple, asked.labels.tolist())).most_common(1)
-        answers = [torch.tensor(most), asked.labels.mode(dim=0).values, torch.tensor(whole)]
+        ((commonest, _),) = Counter(map(tuple, asked.labels.tolist())).most_common(1)
+        answers = [torch.tensor(most), asked.labels.mode(dim=0).values, torch.tensor(commonest)]
         found: dict[str, float] = {}
         for answer in answers:
             for name, value in self.score(answer.expand(len(asked), -1), asked).values().items():
@@ -136,18 +134,20 @@ class Judge:
 
     @torch.no_grad()
     def _finds_caption(self, pictures: Tensor, captions: list[str]) -> Tensor:
-        """Whether each of N embedded pictures likes its own caption best in its group of `CANDIDATES`: (N,) bool.
+        """Whether each of N embedded pictures is nearest to its own caption in its group of `CANDIDATES`: (N,) bool.
 
-        Groups are drawn by lot: neighbours of a sorted folder have like captions. Equal captions in a group are the
+        Groups are random, for neighbours in a sorted folder have similar captions. Equal captions in a group are the
         same answer. The last group may be smaller.
         """
         network, tokenizer = self.network, self.tokenizer
         assert isinstance(network, Towers)
         assert tokenizer is not None
-        texts, places = distinct({"all": captions})
+        texts, rows_of = distinct({"all": captions})
         ids = tokenizer(texts)
-        parts = [network.embed_texts(ids[rows].to(self.device)).cpu() for rows in batches(len(texts), BATCH)]
-        embedded, row = torch.cat(parts), places["all"]
+        row = rows_of["all"]
+        embedded = torch.cat(
+            [network.embed_texts(ids[rows].to(self.device)).cpu() for rows in batches(len(texts), BATCH)]
+        )
         order = torch.randperm(len(pictures), generator=generator(0, "retrieval groups"))
         right = torch.empty(len(pictures), dtype=torch.bool)
         for chunk in batches(len(order), CANDIDATES):
@@ -156,9 +156,8 @@ class Judge:
             right[group] = row[group][best] == row[group]
         return right
 
-    def _over(self, images: Tensor, see: Callable[[Tensor], Tensor]) -> Tensor:
-        parts = [see(to_float(images[rows]).to(self.device)).cpu() for rows in batches(len(images), BATCH)]
-        return torch.cat(parts)
+    def _over(self, images: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+        return torch.cat([run(to_float(images[rows]).to(self.device)).cpu() for rows in batches(len(images), BATCH)])
 
 
 def read_judges(folder: Path, device: torch.device) -> tuple[Judge, ...]:

@@ -1,56 +1,54 @@
-"""The drawing of a batch to look at: the latents at each step, decoded, beside the picture the model expects there."""
+"""Films: the latents of a batch at each step, decoded, beside the pictures that the model expects there."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
 
-from darkroom.config.sampling import Sampling
 from darkroom.core.artifact import atomic_path
-from darkroom.core.tensors import save_png, to_pil, visible
-from darkroom.diffusion.generate import initial_noise, sampling_levels
-from darkroom.inference.pipeline import Pipeline
+from darkroom.core.tensors import save_png, to_pil
+from darkroom.diffusion.schedule import Level
 from darkroom.view.sheet import STRIP_COLUMNS, STRIP_ROWS, Moment, Plate, sheet, strip
-from darkroom.view.trace import Trace, evenly
+from darkroom.view.trace import Trace, evenly, visible
 
 COLUMNS = 3
 DENOISED = 6  # pictures that a film shows
 FRAMES = 100  # at most
-FRAME, HOLD = 120, 3000  # milliseconds a frame is shown, and the result
+FRAME, HOLD = 120, 3000  # milliseconds that a frame is shown, and the result
 
 
 class Film:
     """Watches a batch being drawn: give its `watch` as `on_step`.
 
-    Everything is shown in one range, [-1, 1]; latents whose noise is beyond it as `visible` makes them.
+    Everything is shown in one range, [-1, 1]; latents whose noise exceeds it as `visible` makes them.
 
     Args:
         captions: of the first pictures of the batch; the others are not shown.
-        sampling, strength: as the pipeline is asked for them; strength: of given pictures, 1 without.
-        start: the noise of the batch, if the beginning is to be shown; only where no picture is given.
+        levels: the noise levels of the steps, the first and the last included.
+        decode: scaled latents (N, c, h, w) -> pictures, uint8 (N, C, H, W).
+        centre: the scaled latent about which noisy ones lose contrast.
+        initial: the latents (N, c, h, w) at the first level, to be shown too; None: the film begins after a step.
     """
 
     def __init__(
         self,
-        pipeline: Pipeline,
         captions: Sequence[str],
-        sampling: Sampling,
-        strength: float = 1.0,
-        start: Tensor | None = None,
+        levels: Sequence[Level],
+        decode: Callable[[Tensor], Tensor],
+        centre: float,
+        initial: Tensor | None = None,
     ) -> None:
-        self.pipeline, self.captions = pipeline, captions
-        self.levels = sampling_levels(sampling, pipeline.schedule, pipeline.info.prediction_type, strength)
-        first = 1 if start is None else 0
-        self.steps = len(self.levels) - 1
-        states = self.steps + 1 - first
+        self.captions, self.levels, self.decode, self.centre = captions, levels, decode, centre
+        self.steps = len(levels) - 1
+        first = 1 if initial is None else 0
         self.frames, self.columns = (
-            [first + state for state in evenly(states, most)] for most in (FRAMES, STRIP_COLUMNS)
+            [first + state for state in evenly(len(levels) - first, most)] for most in (FRAMES, STRIP_COLUMNS)
         )
         self.trace = Trace([*self.frames, *self.columns], len(captions))
         self.watch = self.trace.watch
-        if start is not None:
-            self.trace.start(initial_noise(sampling, pipeline.schedule, self.levels, start))
+        if initial is not None:
+            self.trace.start(initial)
 
     def save(self, path: Path) -> None:
         """Write the film as a GIF, in which the last frame stays for a while."""
@@ -74,13 +72,9 @@ class Film:
         """For each state the first n pictures (so far, expected)."""
         for state, x, x0 in self.trace:
             if state in states:
-                both = (self.pipeline.decode(z[:n].to(self.pipeline.device)) for z in (self._seen(state, x), x0))
+                alpha, sigma = map(float, self.levels[state])
+                both = [self.decode(z[:n]) for z in (visible(x, alpha, sigma, self.centre), x0)]
                 yield state, list(zip(*(map(to_pil, pictures) for pictures in both), strict=True))
-
-    def _seen(self, state: int, x: Tensor) -> Tensor:
-        alpha, sigma = self.levels[state]
-        centre = self.pipeline.vae.centre * self.pipeline.info.scaling_factor
-        return visible(x, float(alpha), float(sigma), centre)
 
 
 def _save_gif(frames: list[Image.Image], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The record in a PNG as it is written there, read without what draws pictures."""
+"""The text of the record in a PNG, read without importing what draws pictures."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,13 +15,14 @@ from darkroom.data.images import MAX_BYTES, MAX_PIXELS, UnusablePictureError, de
 KEY = "darkroom"  # the PNG's text chunk
 FORMAT = 3  # 3: the sampler with its options
 FILE = Limit(MAX_BYTES, "bytes of a picture file")
+UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, DarkroomError)  # what reading a damaged one raises
 
 
-def written(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The values of a record, not yet looked at, and all text chunks of the PNG.
+def read_values(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The values of a record, unchecked, and all text chunks of the PNG.
 
     Raises:
-        DarkroomError: there is no such file, it is no PNG of this program, one of another format, or damaged.
+        DarkroomError: there is no such file, or it is not a PNG of this program, of another format, or damaged.
     """
     texts: dict[str, Any] = {str(name): text for name, text in open_picture(path).info.items()}
     if KEY not in texts:
@@ -30,7 +31,7 @@ def written(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         JSON_BYTES.check("size of its text", len(texts[KEY]), "draw fewer pictures at once")
         values: dict[str, Any] = parse_json(texts[KEY])
         version = values.pop("format")
-    except (KeyError, TypeError, ValueError, AttributeError, DarkroomError) as error:
+    except UNREADABLE as error:
         raise damaged(path, str(error)) from None
     if version != FORMAT:
         raise DarkroomError(
@@ -40,7 +41,7 @@ def written(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def damaged(path: Path, reason: str) -> DarkroomError:
-    """What to say of a record that cannot be used."""
+    """The error of a record that cannot be used."""
     return DarkroomError(f"{path}: its record is damaged ({printable(reason)}); give the file as it was written")
 
 
@@ -48,13 +49,13 @@ def open_picture(path: Path, limit: Limit | None = None) -> Image.Image:
     """A picture file, decoded.
 
     Args:
-        limit: of its pixels, where it is to be drawn from; any picture that `decode` takes can be looked at.
+        limit: of its pixels; None: any picture that `decode` takes.
 
     Raises:
-        DarkroomError: there is no such file, it is no picture, or one with more pixels, which is not decoded.
+        DarkroomError: there is no such file, it is not a picture, or has more pixels; then it is not decoded.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):  # of a pipe, nothing would ever come
-        raise DarkroomError(f"{path}: is no file; name a picture")
+        raise DarkroomError(f"{path}: is not a file; name a picture")
     try:
         path.stat()
         data = read_bytes(path, FILE, "name a picture")
@@ -68,7 +69,7 @@ def open_picture(path: Path, limit: Limit | None = None) -> Image.Image:
 
 
 def differences(recorded: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
-    """What differs between two profiles, a line each."""
+    """The differences of two execution profiles, a line each."""
     keys = sorted(recorded.keys() | found.keys())
     pairs = [(key, recorded.get(key, "unknown"), found.get(key, "unknown")) for key in keys]
     return [f"{key}: {before} -> {now}" for key, before, now in pairs if before != now]
