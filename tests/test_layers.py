@@ -239,8 +239,10 @@ def identifiers(file: Path) -> set[str]:
     for node in ast.walk(tree(file)):
         if isinstance(node, ast.Name):
             found.add(node.id)
-        elif isinstance(node, ast.arg) or (isinstance(node, ast.keyword) and node.arg):
+        elif isinstance(node, ast.arg):
             found.add(node.arg)
+        elif isinstance(node, ast.keyword):
+            found.add(node.arg or "")
         elif isinstance(node, ast.Attribute):
             found.add(node.attr)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
