@@ -44,7 +44,7 @@ def test_a_network_is_rebuilt_from_its_config_json(kind: str) -> None:
         ({"kind": "resnet"}, "kind = 'resnet': give unet_2d_condition or score_unet"),
         ({"depth": 3}, "depth = 3 is an unknown key"),
         ({"widths": 64}, "widths = 64: give a list"),
-        ({"widths": [64]}, r"widths = \[64\]: give a list, its length >= 2"),
+        ({"widths": [64]}, r"widths = \[64\]: give a list of 2 to 8"),
         ({"widths": [8, 10**9]}, "widths = 1,000,000,000: more than 1,000,000"),
     ],
 )
