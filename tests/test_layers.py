@@ -173,7 +173,8 @@ def test_a_new_sampler_reruns_evaluation_alone() -> None:
 
 # --- laws that the whole code has to reach; a strict mark fails where a law has come to hold and is not enabled
 
-ENABLED = {
+# True: the law holds, and is to stay so.
+ENABLED = {"circles": False, "lines": True, "parameters": False, "words": False}
     "circles": False,
     "lines": True,
     "parameters": False,
