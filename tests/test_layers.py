@@ -173,7 +173,13 @@ def test_a_new_sampler_reruns_evaluation_alone() -> None:
 
 # --- laws that the whole code has to reach; a strict mark fails where a law has come to hold and is not enabled
 
-ENABLED = {"circles": False, "sizes": False, "words": False}  # True: the law holds, and is to stay so
+# True: the law holds, and is to stay so.
+ENABLED = {"circles": False, "lines": True, "parameters": False, "words": False}
+    "circles": False,
+    "lines": True,
+    "parameters": False,
+    "words": False,
+}  # True: the law holds, and is to stay so
 LINES, PARAMETERS = 60, 7  # of a function; of a public one, self and cls not counted
 WORDS = frozenset(  # for which the field has others
     [
@@ -265,7 +271,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
     assert not below, f"import each other in a circle: {sorted(below)}"
 
 
-@law("sizes")
+@law("lines")
 def test_no_function_is_longer_than_a_page() -> None:
     long = {
         f"{relative(file)}: {function.name}": lines
@@ -276,7 +282,7 @@ def test_no_function_is_longer_than_a_page() -> None:
     assert not long
 
 
-@law("sizes")
+@law("parameters")
 def test_no_public_function_takes_more_than_anybody_remembers() -> None:
     """Kernels, compiled by Triton, are called by ours alone; their names begin with an underscore."""
     many = {
