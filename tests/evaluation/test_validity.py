@@ -37,7 +37,7 @@ class Split:
     pictures: Tensor
     captions: list[str]
     labels: Tensor
-    named: Tensor
+    mentioned: Tensor
     info: Info
 
     def __len__(self) -> int:

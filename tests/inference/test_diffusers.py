@@ -21,7 +21,7 @@ from darkroom.interop.diffusers import write_scheduler
 from darkroom.interop.scheduler import GUIDANCE_SCALE, SCHEDULERS, STEPS
 from darkroom.interop.single_file import PROCESS as LINEAR
 from tests.support import pipelines
-from tests.support.diffusion import make_sampling
+from tests.support.diffusion import make_sampling, vp_config
 
 PROMPTS = ["a small red circle", "a large blue square", "a small red circle, and much that is said beyond the end"]
 
@@ -44,9 +44,9 @@ def opened(diffusers: Any, transformers: Any) -> Callable[[Pipeline], Any]:
     [
         {},
         {"prediction_type": "epsilon", "process": LINEAR, "channels": 1},
-        {"prediction_type": "sample", "process": {**LINEAR, "schedule": "linear"}},
-        {"process": {**LINEAR, "rescale_betas_zero_snr": True}},
-        {"prediction_type": "epsilon", "process": {**LINEAR, "num_train_timesteps": 300, "scale_betas": True}},
+        {"prediction_type": "sample", "process": vp_config("linear", 0.00085, 0.012)},
+        {"process": LINEAR.model_copy(update={"rescale_betas_zero_snr": True})},
+        {"prediction_type": "epsilon", "process": vp_config("scaled_linear", 0.00085, 0.012, 300, scale_betas=True)},
     ],
     ids=["cosine v", "scaled linear eps, grey", "linear x0", "zero snr v", "300 times eps"],
 )
