@@ -198,18 +198,18 @@ def test_what_comes_out_otherwise_is_kept_though_the_old_files_cannot_be_listed(
 def test_of_two_at_once_the_second_leaves_the_first_its_copy(
     clone: Path, monkeypatch: pytest.MonkeyPatch, run: Run, capsys: Said
 ) -> None:
-    call: Callable[..., str] = vars(reproduce)["answer"]
+    call: Callable[..., str] = vars(reproduce)["git_text"]
 
     def meanwhile(*arguments: str) -> str:
         if arguments[0] == "clone":
-            patch.setattr(reproduce, "answer", call)
+            patch.setattr(reproduce, "git_text", call)
             with pytest.raises(DarkroomError, match="another darkroom reproduce works in it now"):
                 reproduce.reproduce("learn")
             assert (clone / ".reproduce/learn").is_dir()
         return call(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(reproduce, "answer", meanwhile)
+        patch.setattr(reproduce, "git_text", meanwhile)
         assert run("reproduce", "learn") == 0
     assert "learn: identical" in capsys.readouterr().out
 
