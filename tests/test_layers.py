@@ -175,11 +175,6 @@ def test_a_new_sampler_reruns_evaluation_alone() -> None:
 
 # True: the law holds, and is to stay so.
 ENABLED = {"circles": False, "lines": True, "parameters": False, "words": False}
-    "circles": False,
-    "lines": True,
-    "parameters": False,
-    "words": False,
-}  # True: the law holds, and is to stay so
 LINES, PARAMETERS = 60, 7  # of a function; of a public one, self and cls not counted
 WORDS = frozenset(  # for which the field has others
     [
