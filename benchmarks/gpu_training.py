@@ -31,10 +31,11 @@ from darkroom.diffusion.process import process_of
 from darkroom.interop.configs import unet_config, vae_config, vae_spec
 from darkroom.nn.autoencoder.vae import AutoencoderKL, Moments
 from darkroom.nn.denoiser.base import build
-from darkroom.training.autoencoder import VAELoss, VAETask, kl_divergence
+from darkroom.training.autoencoder import VAELoss, VAELosses, kl_divergence
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.ema import EMA
-from darkroom.training.engine.loop import Loss, Phase, train
+from darkroom.training.engine.loop import Loop, Loss, Phase
+from darkroom.training.latent_batches import LatentBatches
 from darkroom.training.unet import UNetTask
 from gpu_measure import FLOP_A_MAC, Clock, Emit, EnoughError, Laps, forward_macs
 from synthetic import HELD_OUT, PROJECT, condition_of, conditioning, latent_of, latents, spec_of
@@ -90,7 +91,12 @@ def unet_case(row: str, tiny: bool) -> UNetCase:
         case = UNetCase(p, (4, side, side), words, 4096, 1024, 20, PUBLISHED_GMAC[row])
     if tiny:
         widths = [16 * (i // 2 + 1) for i in range(len(case.p.unet.block_out_channels))]
-        small = {"block_out_channels": widths, "layers_per_block": 1, "attention_head_dim": 2, "norm_num_groups": 4}
+        small: dict[str, Any] = {
+            "block_out_channels": widths,
+            "layers_per_block": 1,
+            "num_attention_heads": [2] * len(widths),
+            "norm_num_groups": 4,
+        }
         p = case.p.model_copy(update={"batch_size": 2, "unet": case.p.unet.model_copy(update=small)})
         words = replace(case.words, max_length=5, dim=8)
         case = replace(case, p=p, latent=(4, 8, 8), words=words, samples=8, captions=4, gmac=None)
@@ -135,32 +141,30 @@ def our_unet(case: UNetCase, device: torch.device) -> Any:
 def train_our_unet(network: Any, case: UNetCase, device: torch.device, laps: Laps) -> None:
     """As stages/train_unet.py trains it, without what is done between steps."""
     p = case.p
-    task = UNetTask(
-        network,
-        Objective(process_of(p.process), p.objective),
+    data = LatentBatches(
         latents(case.samples, case.latent),
         latents(HELD_OUT, case.latent),
         conditioning(case.words, case.samples, case.captions),
-        condition_dropout=p.condition_dropout,
-        horizontal_flip=p.horizontal_flip,
-        max_held_out=p.held_out,
-        setting=TrainingContext(p.batch_size, p.seed, p.precision, device),
+        TrainingContext(p.batch_size, p.seed, p.precision, device),
+        p.condition_dropout,
+        p.horizontal_flip,
+        p.held_out,
     )
+    task = UNetTask(network, Objective(process_of(p.process), p.objective), data)
     _train(network, p, task.loss, laps)
 
 
 def _train(network: Any, p: Any, loss: Loss, laps: Laps) -> None:
     """Until the hook has seen enough; `p.steps` is what the training is told that it has."""
-    train(
+    Loop(
         [Phase("", network, p, loss)],
         EMA(network, p.ema_half_life),
         steps=p.steps,
         batch_size=p.batch_size,
-        accumulation=1,
         hooks=[laps],
         read_every=(p.log_every,),
         description="benchmark",
-    )
+    ).run()
 
 
 def diffusers() -> Any:
@@ -260,9 +264,9 @@ def vae(row: str, contestant: str, clock: Clock, emit: Emit, scratch: Path) -> N
     )
     with suppress(EnoughError):
         if ours:
-            setting = TrainingContext(batch, p.seed, p.precision, device)
-            task = VAETask(network, VAELoss("l1", KL_WEIGHT), pictures.__getitem__, len(pictures), setting)
-            _train(network, p, task.loss, laps)
+            context = TrainingContext(batch, p.seed, p.precision, device)
+            losses = VAELosses(network, VAELoss("l1", KL_WEIGHT), pictures.__getitem__, len(pictures), context)
+            _train(network, p, losses.loss, laps)
         else:
             there = pictures.to(device)
             standard_loop(network, p, contestant, clock, laps, lambda called: _picture_loss(called, there, batch))

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from darkroom.config.autoencoder import IdentityVAE
 from darkroom.config.denoisers import BatchNormUNetConfig, DenoiserSizes
+from darkroom.config.networks import IdentityConfig
 from darkroom.config.params import Params, load
 from darkroom.config.sections import TrainUNet
 from darkroom.config.training import AdamW, Muon
@@ -35,14 +36,18 @@ from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared
 from darkroom.data.sources.image_folder import ImageFolder
 from darkroom.data.sources.torchvision_import import torchvision
+from darkroom.diffusion.denoiser import Condition
 from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.process import process_of
 from darkroom.nn.autoencoder.identity import IdentityAutoencoder
 from darkroom.nn.denoiser.batch_norm_unet import BatchNormUNet
 from darkroom.training.autoencoder import encode
 from darkroom.training.engine.context import TrainingContext
+from darkroom.training.engine.distributed import ALONE
 from darkroom.training.engine.ema import EMA
-from darkroom.training.engine.loop import Phase
+from darkroom.training.engine.latch import Latch, Values
+from darkroom.training.engine.loop import Phase, update
+from darkroom.training.latent_batches import LatentBatches
 from darkroom.training.unet import UNetTask
 from side_by_side import peak_mib
 
@@ -78,8 +83,12 @@ class Peer(nn.Module):
 
         self.unet: Any = UNet2DModel(sample_size=side, **PEER)
 
+    def prepare(self, *conditions: Condition) -> tuple[None, None]:
+        """No context, no classes."""
+        return None, None
+
     def forward(self, sample: Tensor, timestep: Tensor, context: None = None, class_labels: None = None) -> Tensor:
-        """See nn.denoising.DenoisingNetwork; there are no conditions."""
+        """See nn.denoiser.base.DenoisingNetwork; there are no conditions."""
         predicted: Tensor = self.unet(sample, timestep).sample
         return predicted
 
@@ -96,7 +105,7 @@ class Photos:
         """The photographs in a folder, prepared as a recipe says."""
         p = params.prepare_data
         assert isinstance(params.train_vae, IdentityVAE)
-        pixels = IdentityAutoencoder(*params.train_vae.range)
+        pixels = IdentityAutoencoder(IdentityConfig(range=params.train_vae.range))
         with tempfile.TemporaryDirectory() as scratch:
             prepare(ImageFolder(str(folder.resolve()), "a {label}"), Path(scratch) / "prepared", p)
             splits = [Prepared.open(Path(scratch) / "prepared").split(name) for name in ("train", "validation")]
@@ -114,26 +123,32 @@ class Contestant:
         network = devices.channels_last(network.to(device))
         self.weights = sum(weight.numel() for weight in network.parameters())
         self.p, self.wanted, self.steps, self.seconds = p, seconds, 0, 0.0
-        self.task = UNetTask(
-            network,
-            Objective(process_of(p.process), p.objective),
+        data = LatentBatches(
             photos.train,
             photos.held_out,
             Conditioning(ConditioningInfo("none", None, 0, 0, []), {}, None, None),
-            condition_dropout=p.condition_dropout,
-            horizontal_flip=p.horizontal_flip,
-            max_held_out=p.held_out,
-            setting=TrainingContext(p.batch_size, p.seed, p.precision, device),
+            TrainingContext(p.batch_size, p.seed, p.precision, device),
+            p.condition_dropout,
+            p.horizontal_flip,
+            p.held_out,
         )
+        self.task = UNetTask(network, Objective(process_of(p.process), p.objective), data)
         self.phase, self.ema = Phase("", network, p, self.task.loss), EMA(network, p.ema_half_life)
+        self.latch = Latch(device)
 
     def step(self) -> float:
         """Train for one step; its loss."""
         began = time.perf_counter()
-        whole = [slice(0, self.p.batch_size)]
-        loss = self.phase.run(self.steps, self.expected, whole, self.p.batch_size)["loss"]
+        phase, n = self.phase, self.p.batch_size
+        rate = phase.rate(self.steps, self.expected)
+        phase.set_rate(rate)
+        self.ema.set_weight((self.steps + 1) * n, n)
+        self.latch.start(self.steps)
+        batch = phase.loss.inputs(self.steps, slice(0, n)).to(phase.device)
+        measured = update([phase], [[batch]], fractions=[1.0], ema=self.ema, processes=ALONE, latch=self.latch)
+        self.latch.check(lambda name, step: rate)
+        loss = Values(measured, {phase.name: rate})["loss"]
         self.steps += 1
-        self.ema.update(self.steps * self.p.batch_size, self.p.batch_size)
         self.seconds += time.perf_counter() - began
         return loss
 
