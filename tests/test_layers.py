@@ -173,12 +173,8 @@ def test_a_new_sampler_reruns_evaluation_alone() -> None:
 
 # --- laws that the whole code has to reach; a strict mark fails where a law has come to hold and is not enabled
 
-ENABLED = {
-    "circles": False,
-    "lines": True,
-    "parameters": False,
-    "words": False,
-}  # True: the law holds, and is to stay so
+# True: the law holds, and is to stay so.
+ENABLED = {"circles": False, "lines": True, "parameters": False, "words": False}
 LINES, PARAMETERS = 60, 7  # of a function; of a public one, self and cls not counted
 WORDS = frozenset(  # for which the field has others
     [
