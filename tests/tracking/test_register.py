@@ -56,7 +56,7 @@ FIGURES = {  # of evaluation.json: alignment is well above chance, and so on
 }
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n%%EOF\n"
 ClientOf = Callable[[Path], mlflow.MlflowClient]
-PARAMS = Path(__file__).parents[2] / "recipes" / "scenes.yaml"
+PARAMS = Path(__file__).parents[2] / "params.yaml"
 Call = Callable[..., tuple[int, dict[str, Any]]]
 
 
