@@ -11,11 +11,12 @@ from torch import Tensor
 
 from darkroom.config.choices import CONTINUOUS_SPACINGS, Spacing
 from darkroom.config.sampling import SAMPLERS as KINDS
-from darkroom.diffusion.denoiser import Condition, Conditions, Denoise, Denoiser
+from darkroom.diffusion.denoiser import Condition, Conditions, Denoiser
 from darkroom.diffusion.generate import generate
 from darkroom.diffusion.grids import level_grid
 from darkroom.diffusion.prediction import target
 from darkroom.diffusion.process import Process, starts_without_signal
+from darkroom.diffusion.samplers._base import Denoise
 from darkroom.diffusion.samplers.pndm import ADAMS_BASHFORTH
 from darkroom.diffusion.schedule import CLEAN, DiscreteVP, Level
 from tests.support.diffusion import make_sampling, make_vp, sample

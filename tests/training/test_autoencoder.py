@@ -100,7 +100,7 @@ def test_the_critic_learns_from_pictures_it_does_not_change(context: TrainingCon
     loss = task.discriminator_loss(0, ALL)["loss"]
     loss.backward()
     assert all(p.grad is None for p in task.vae.parameters())
-    critic = task.weights.discriminator
+    critic = task.terms.discriminator
     assert critic is not None
     assert all(p.grad is not None for p in critic.parameters())
     x, y, _ = task._reconstruct(task._inputs(0, ALL))
@@ -113,7 +113,7 @@ def test_the_critic_begins_at_its_step(
     precision: Any, context: TrainingContext, optimizer: Make, flat: Callable[[nn.Module], Tensor]
 ) -> None:
     task = make_task(replace(context, precision=precision), with_critic(start=2))
-    critic = task.weights.discriminator
+    critic = task.terms.discriminator
     assert critic is not None
     opinions, seen = [flat(critic)], []
 

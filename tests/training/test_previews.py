@@ -115,7 +115,7 @@ def test_a_model_that_knows_the_pictures_is_seen_to_draw_them(
 ) -> None:
     """Confetti would be caught: what such a model draws is what the decoder makes of the held-out latents."""
     task = world("text").task()
-    task.objective = make_objective(task.objective.schedule, "sample", "uniform", "l2", "mean")
+    task.objective = make_objective(task.objective.process, "sample", "uniform", "l2", "mean")
     with seeded(0, "vae"):
         vae = built(kl((8, 8), groups=1)).eval()
     randomise(vae)

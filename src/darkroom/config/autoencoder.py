@@ -11,9 +11,9 @@ from darkroom.config.base import (
     Section,
     Weight,
     Whole,
-    at_most,
-    divides,
-    within_project,
+    check_at_most,
+    check_multiple_of,
+    check_within_project,
 )
 from darkroom.config.networks import AutoencoderKLConfig, PatchDiscriminatorConfig
 from darkroom.config.training import Optimization, Training
@@ -46,7 +46,7 @@ class Adversarial(Optimization):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        divides("channels", self.channels, CHANNELS_PER_GROUP, "the channels per group of its norms")
+        check_multiple_of("channels", self.channels, CHANNELS_PER_GROUP, "the channels per group of its norms")
         return self
 
     @property
@@ -83,7 +83,7 @@ class TrainedVAE(Training):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.adversarial is not None:
-            at_most("adversarial.start_step", self.adversarial.start_step, "steps", self.steps)
+            check_at_most("adversarial.start_step", self.adversarial.start_step, "steps", self.steps)
         return self
 
 
@@ -101,7 +101,7 @@ class PretrainedVAE(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        within_project("path", self.path)
+        check_within_project("path", self.path)
         return self
 
 

@@ -21,24 +21,27 @@ class Section(BaseModel):
     """A group of keys: nothing unknown, nothing left out, no silent conversion.
 
     What stands under a field is its description: meaning, unit, range and source.
+
+    Fields have no default, with two exceptions: those of `Sampling` that have one may not stand in params.yaml, and a
+    sampler's own must stand there all the same; their defaults serve `sampler_named`.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-def divides(key: str, value: int, by: int, what: str) -> None:
+def check_multiple_of(key: str, value: int, by: int, what: str) -> None:
     """Refuse a value that is not a multiple of another; keys are relative to the section that checks."""
     if value % by:
         raise ValueError(f"{key} = {value} is not divisible by {what} = {by}; give a multiple of {by}")
 
 
-def at_most(key: str, value: int, limit_key: str, limit: int) -> None:
+def check_at_most(key: str, value: int, limit_key: str, limit: int) -> None:
     """Refuse a value above another one."""
     if value > limit:
         raise ValueError(f"{key} = {value} is above {limit_key} = {limit}; lower it, or raise {limit_key}")
 
 
-def within_project(key: str, path: str | None) -> None:
+def check_within_project(key: str, path: str | None) -> None:
     """Refuse a path that means something on one machine alone."""
     if path is not None and (Path(path).is_absolute() or ".." in Path(path).parts):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The names of choices that parameters offer and layers implement, and which go together; nothing else lists them."""
+"""The names of choices that parameters offer and layers implement, and which go together."""
 
 from typing import Literal
 
@@ -8,7 +8,6 @@ LossName = Literal["l2", "l1"]
 Reduction = Literal["mean", "sum"]
 Spacing = Literal["leading", "linspace", "trailing"]
 CONTINUOUS_SPACINGS: tuple[Spacing, ...] = ("linspace", "trailing")  # that need no discrete times
-Variance = Literal["beta_tilde", "beta"]
 InitialScale = Literal["one", "sigma"]
 
 USUAL_TIMES = 1000  # discrete times that betas are usually given for; networks are told times of this range

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from darkroom.config.base import Channels, Count, Section, divides
+from darkroom.config.base import Channels, Count, Section, check_multiple_of
 from darkroom.config.kinds import Kinds
 from darkroom.config.networks import Heads, NetworkSpec
 
@@ -132,10 +132,12 @@ class UNet2DConditionConfig(DenoiserConfig):
             if len(getattr(self, key)) != levels:
                 raise ValueError(f"{key} has not {levels} entries, one per level as block_out_channels; give so many")
         for i, channels in enumerate(self.block_out_channels):
-            divides(f"block_out_channels.{i}", channels, self.norm_num_groups, "norm_num_groups")
+            check_multiple_of(f"block_out_channels.{i}", channels, self.norm_num_groups, "norm_num_groups")
             # The middle, as wide as the last level, attends too.
             if i == levels - 1 or "CrossAttn" in self.down_block_types[i] + self.up_block_types[-1 - i]:
-                divides(f"block_out_channels.{i}", channels, self.num_attention_heads[i], f"num_attention_heads.{i}")
+                check_multiple_of(
+                    f"block_out_channels.{i}", channels, self.num_attention_heads[i], f"num_attention_heads.{i}"
+                )
         return self
 
     @property
@@ -150,7 +152,7 @@ class UNet2DConditionConfig(DenoiserConfig):
 
 
 class _OddSides(DenoiserConfig):
-    """Convolutions whose sides come out as they went in from 8 n + 4 alone."""
+    """Networks that give back the side they were given only if it is 8 n + 4."""
 
     fixed_side: ClassVar[bool] = True
     least_side: ClassVar[int]
@@ -216,10 +218,10 @@ DENOISERS: Kinds[DenoiserConfig] = Kinds(
         "batch_norm_unet": "darkroom.config.denoisers:BatchNormUNetConfig",
     },
 )
-Denoiser = Annotated[DenoiserConfig, DENOISERS]
+AnyDenoiserConfig = Annotated[DenoiserConfig, DENOISERS]
 
 
-class DenoiserSpec(NetworkSpec[Denoiser, DenoiserSizes]):
+class DenoiserSpec(NetworkSpec[AnyDenoiserConfig, DenoiserSizes]):
     """All that a denoiser is built from."""
 
     @model_validator(mode="after")

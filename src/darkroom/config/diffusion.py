@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from darkroom.config.base import Section, at_most
+from darkroom.config.base import Section, check_at_most
 from darkroom.config.choices import (
     CONTINUOUS_SPACINGS,
     NOISE_PREDICTIONS,
@@ -48,7 +48,7 @@ class CosineSchedule(Section):
     """Improved DDPM (Nichol & Dhariwal 2021), eq. 17; betas clipped at 0.999."""
 
     kind: Literal["cosine"]
-    """cosine."""
+    """cosine: alpha_bar falls as a squared cosine."""
 
 
 class VPProcess(Section):
@@ -98,17 +98,18 @@ ProcessConfig = Annotated[VPProcess | VEProcess | FlowProcess, Field(discriminat
 
 
 class UniformWeighting(Section):
-    """The error of the prediction itself weighs 1 at every level."""
+    """The error of the prediction itself weighs 1 at every level. For epsilon that is weighing x0's error by SNR, as
+    1 / sigma^2 in EDM's VP and VE losses."""
 
     kind: Literal["uniform"]
-    """uniform."""
+    """uniform: every level's error counts alike."""
 
 
 class MinSNRWeighting(Section):
     """The squared error of x0 weighs min(SNR, gamma) (Hang et al. 2023, eq. 8)."""
 
     kind: Literal["min_snr"]
-    """min_snr."""
+    """min_snr: the SNR, up to a limit."""
     gamma: Positive
     """Where the weight stops to rise; the paper recommends 5."""
 
@@ -117,19 +118,20 @@ class P2Weighting(Section):
     """The squared error of x0 weighs SNR / (k + SNR) (Choi et al. 2022, with their gamma of 1)."""
 
     kind: Literal["p2"]
-    """p2."""
+    """p2: less weight on the nearly clean levels."""
     k: Positive
     """The SNR at which the weight is a half; 1 in the paper."""
 
 
 class EDMWeighting(Section):
     """The squared error of x0 weighs SNR + 1 / sigma_data^2 (Karras et al. 2022, table 1): (s^2 + sigma_data^2) /
-    (sigma_data s)^2 with s = sigma / alpha."""
+    (sigma_data s)^2 with s = sigma / alpha. With sigma_data 1 it is uniform for v_prediction of a variance-preserving
+    process."""
 
     kind: Literal["edm"]
-    """edm."""
+    """edm: the SNR and a constant."""
     sigma_data: Positive
-    """The spread of the pictures or latents; 0.5 in the paper."""
+    """The standard deviation of the pictures or latents; 0.5 in the paper."""
 
 
 class StratifiedTimes(Section):
@@ -143,12 +145,16 @@ class UniformTimes(Section):
     """Uniform and independent, as in DDPM's algorithm 1."""
 
     kind: Literal["uniform"]
-    """uniform."""
+    """uniform: each time by itself."""
 
 
 class LogitNormalTimes(Section):
     """The logit of the time is normal (Esser et al. 2024, "Scaling rectified flow transformers", eq. 19); stratified
-    within a batch."""
+    within a batch.
+
+    On a flow it is the logarithm of sigma / alpha that is normal: location -1.2 and scale 1.2 are EDM's P_mean and
+    P_std (Karras et al. 2022), but for t_min.
+    """
 
     kind: Literal["logit_normal"]
     """logit_normal: of the time as a share of the trained range, for every process."""
@@ -243,7 +249,7 @@ def check_sampling(section: str, sampling: Sampling, process: ProcessConfig, pre
         )
     if isinstance(process, VPProcess):
         times = "train_unet.process.num_train_timesteps"
-        at_most(f"{key}.num_inference_steps", sampling.num_inference_steps, times, process.num_train_timesteps)
+        check_at_most(f"{key}.num_inference_steps", sampling.num_inference_steps, times, process.num_train_timesteps)
     elif sampling.spacing not in CONTINUOUS_SPACINGS:
         raise ValueError(
             f"{key}.spacing = {sampling.spacing!r} needs discrete times, which train_unet.process.kind = "

@@ -20,7 +20,8 @@ class Kinds(Generic[S]):
     """The kinds of one component; as the annotation of a field, that field takes any of them.
 
     Classes are imported when their kind is asked for: a params file loads no code but what it names, and a new kind is
-    its file and one entry here (none, in a package of kinds; see `discovered`).
+    its file and one entry here (none, in a package of kinds; see `discovered`). Where all classes stand in one file
+    without torch, a union with Field(discriminator=KIND) does instead (see `training`).
 
     Args:
         what: the component in words, such as "sampler".
@@ -60,7 +61,7 @@ class Kinds(Generic[S]):
     def read(self, values: Any) -> S:
         """The component that values describe: {"kind": …, all its keys}, or one that is made already.
 
-        Defaults of a class are for whoever asks for it by name alone: a file states every key.
+        A class's defaults serve only `sampling.sampler_named`; a file must state every key.
 
         Raises:
             ValidationError: what is wrong with a key, placed below this component.

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
-from darkroom.config.base import CHANNELS_PER_GROUP, Channels, Count, Section, divides
+from darkroom.config.base import CHANNELS_PER_GROUP, Channels, Count, Section, check_multiple_of
 from darkroom.config.faults import explain
 from darkroom.core.errors import DarkroomError
 from darkroom.core.limits import check_network
@@ -37,7 +37,7 @@ class AutoencoderKLConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         for i, channels in enumerate(self.block_out_channels):
-            divides(f"block_out_channels.{i}", channels, self.norm_num_groups, "norm_num_groups")
+            check_multiple_of(f"block_out_channels.{i}", channels, self.norm_num_groups, "norm_num_groups")
         return self
 
     @property
@@ -70,7 +70,7 @@ class PatchDiscriminatorConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        divides("channels", self.channels, CHANNELS_PER_GROUP, GROUPED)
+        check_multiple_of("channels", self.channels, CHANNELS_PER_GROUP, GROUPED)
         return self
 
 
@@ -100,7 +100,7 @@ class CLIPTextConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        divides("hidden_size", self.hidden_size, self.num_attention_heads, "num_attention_heads")
+        check_multiple_of("hidden_size", self.hidden_size, self.num_attention_heads, "num_attention_heads")
         return self
 
 
@@ -126,7 +126,7 @@ class ConvTowerConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        divides("width", self.width, CHANNELS_PER_GROUP, GROUPED)
+        check_multiple_of("width", self.width, CHANNELS_PER_GROUP, GROUPED)
         return self
 
 
@@ -221,7 +221,7 @@ class NetworkSpec(Section, Generic[Config, Sizes]):
 
 
 def read_section(section: type[Some], values: Any, source: str, remedy: str) -> Some:
-    """What a file states, checked strictly; no network of such numbers need be feared.
+    """What a file states, checked strictly, and its numbers against the limits of `core.limits` first.
 
     Args:
         source: the file, and the key where it is not all that the file states.

@@ -12,7 +12,7 @@ from typing import Any, Self
 from pydantic import Field, ValidationError, model_validator
 
 from darkroom.config.autoencoder import IdentityVAE, PretrainedVAE, TrainedVAE, TrainVAE
-from darkroom.config.base import Section, divides
+from darkroom.config.base import Section, check_multiple_of
 from darkroom.config.denoisers import ConditionKind
 from darkroom.config.diffusion import check_sampling
 from darkroom.config.faults import explain
@@ -67,7 +67,7 @@ class Params(Section):
         if isinstance(vae, TrainedVAE):
             factor = vae.autoencoder.downscale
             key = "the downscale factor of train_vae.autoencoder.block_out_channels"
-            divides("prepare_data.image_size", size, factor, key)
+            check_multiple_of("prepare_data.image_size", size, factor, key)
             if vae.adversarial is not None and size < 3 * 2**vae.adversarial.n_layers:
                 raise ValueError(
                     f"train_vae.adversarial.n_layers = {vae.adversarial.n_layers} leaves no patch of {size} pixels; "

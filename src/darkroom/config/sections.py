@@ -1,6 +1,7 @@
-"""The sections of params.yaml that are of one kind, one strict model per stage.
+"""The sections of params.yaml that have no `kind:`, a class each.
 
-Checks that look at several keys say what is wrong themselves; `faults` does so for single keys.
+train_vae and setup_text_encoder, which have, are in `autoencoder` and `text_encoder`. Checks across keys write their
+own message; for single keys `faults` writes it.
 """
 
 from typing import Annotated, Literal, Self
@@ -15,10 +16,10 @@ from darkroom.config.base import (
     Section,
     Seed,
     Whole,
-    at_most,
-    within_project,
+    check_at_most,
+    check_within_project,
 )
-from darkroom.config.denoisers import Denoiser
+from darkroom.config.denoisers import AnyDenoiserConfig
 from darkroom.config.diffusion import ObjectiveConfig, ProcessConfig, check_objective
 from darkroom.config.networks import ConvTowerConfig, TrainedTextConfig
 from darkroom.config.sampling import Sampling
@@ -121,7 +122,7 @@ class TrainUNet(Training):
     accumulation: Annotated[int, Field(ge=1, le=4096)]
     """Micro-batches whose gradients make one step: less memory, and the same step up to rounding."""
 
-    unet: Denoiser
+    unet: AnyDenoiserConfig
     """The network."""
 
     process: ProcessConfig
@@ -151,10 +152,10 @@ class TrainUNet(Training):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        within_project("init_from", self.init_from)
+        check_within_project("init_from", self.init_from)
         if self.init_from is not None and self.unet.kind != "unet_2d_condition":
             raise ValueError(f"init_from does not go with unet.kind = {self.unet.kind!r}; give null")
-        at_most("accumulation", self.accumulation, "batch_size", self.batch_size)
+        check_at_most("accumulation", self.accumulation, "batch_size", self.batch_size)
         check_objective(self.process, self.objective)
         return self
 

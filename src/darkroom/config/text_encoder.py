@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from darkroom.config.base import Count, Section, divides, within_project
+from darkroom.config.base import Count, Section, check_multiple_of, check_within_project
 from darkroom.config.networks import ConvTowerConfig, TrainedTextConfig
 from darkroom.config.training import Training
 
@@ -57,7 +57,9 @@ class TrainedTextEncoder(Training):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.hard_negatives is not None:
-            divides("batch_size", self.batch_size, self.hard_negatives.group_size, "hard_negatives.group_size")
+            check_multiple_of(
+                "batch_size", self.batch_size, self.hard_negatives.group_size, "hard_negatives.group_size"
+            )
         return self
 
 
@@ -75,7 +77,7 @@ class PretrainedTextEncoder(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        within_project("path", self.path)
+        check_within_project("path", self.path)
         return self
 
 

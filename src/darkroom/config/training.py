@@ -4,21 +4,19 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from darkroom.config.base import BatchSize, Count, Precision, Probability, Section, Seed, Whole, at_most
+from darkroom.config.base import BatchSize, Count, Precision, Probability, Section, Seed, Whole, check_at_most
 
-Beta = Annotated[float, Field(ge=0, lt=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Optimizer(Section):
     kind: Literal["adamw", "muon"]
-    """adamw (Loshchilov & Hutter 2019, arXiv:1711.05101); muon (Jordan et al. 2024) for matrices and kernels, with
-    AdamW for all other weights."""
 
     learning_rate: Annotated[float, Field(gt=0, le=1)]
     """The highest rate, of both optimisers where there are two. Muon scales its updates to those of AdamW, so that the
     same rates suit both."""
 
-    betas: Annotated[list[Beta], Field(min_length=2, max_length=2)]
+    betas: Annotated[list[Decay], Field(min_length=2, max_length=2)]
     """How slowly AdamW forgets gradients and their squares: two decay factors in [0, 1)."""
 
     weight_decay: Probability
@@ -55,7 +53,7 @@ class Constant(_Schedule):
 
 
 class Cosine(_Schedule):
-    """From the highest rate down to 0 at the last step."""
+    """From the highest rate down towards 0, which it would reach one step after the last."""
 
     kind: Literal["cosine"]
     """Half a cosine from the end of the warm-up to `steps` (Loshchilov & Hutter 2017, arXiv:1608.03983)."""
@@ -122,7 +120,7 @@ class Training(Optimization):
 
     @model_validator(mode="after")
     def _check_steps(self) -> Self:
-        at_most("lr_schedule.warmup_steps", self.lr_schedule.warmup_steps, "steps", self.steps)
+        check_at_most("lr_schedule.warmup_steps", self.lr_schedule.warmup_steps, "steps", self.steps)
         if self.stop_at is not None:
-            at_most("stop_at", self.stop_at, "steps", self.steps)
+            check_at_most("stop_at", self.stop_at, "steps", self.steps)
         return self

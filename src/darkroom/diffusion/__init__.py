@@ -1,1 +1,1 @@
-"""The mathematics of diffusion, blind to networks and files. See `denoiser.Denoise` for the one contract."""
+"""The mathematics of diffusion, blind to networks and files. See `samplers._base.Denoise` for the one contract."""

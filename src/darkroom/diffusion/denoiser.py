@@ -1,6 +1,5 @@
 """The contracts between conditions, networks and samplers: plain tensors in, denoise(x, level) -> x0 out."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -12,17 +11,15 @@ from darkroom.diffusion.prediction import to_x0
 from darkroom.diffusion.process import Process
 from darkroom.diffusion.schedule import Level
 
-Denoise = Callable[[Tensor, Level], Tensor]  # x (N, C, H, W) at a level -> the expected x0 (N, C, H, W)
-
 
 @dataclass(frozen=True)
 class Condition:
-    """What each of N samples is asked to show; None: not this way.
+    """What each of N samples is asked to show; None: not by this field.
 
     tokens: (M, L, D), a text encoder's vector for each token. mask: (M, L) bool, which tokens count; None: all.
     pooled: (M, D'), a vector for each whole text.
     rows: (N,) int64, the text of each sample, where several share one; None: each has its own, M = N.
-    class_ids: (N,) int64, the null class behind the last one.
+    class_ids: (N,) int64; the null class's id follows the last one.
     """
 
     tokens: Tensor | None = None
@@ -43,7 +40,8 @@ class Network(Protocol):
     """A denoising network, as diffusion sees it."""
 
     def prepare(self, *conditions: Condition) -> Any:
-        """What the network keeps of the samples of conditions, one after the other; opaque to everybody else."""
+        """What the network computes once of its conditions, their samples concatenated in order; only the network reads
+        it."""
         ...
 
     def __call__(self, x: Tensor, t: Tensor, prepared: Any) -> Tensor:
@@ -53,10 +51,10 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A network trained to predict `prediction_type` on `schedule`."""
+    """A network trained to predict `prediction_type` on `process`."""
 
     network: Network
-    schedule: Process
+    process: Process
     prediction_type: PredictionType
 
     def __call__(self, x: Tensor, level: Level, prepared: Any) -> Tensor:
@@ -65,7 +63,7 @@ class Denoiser:
 
     def output(self, x: Tensor, level: Level, prepared: Any) -> Tensor:
         """What the network itself answers, float32 (N, C, H, W)."""
-        t = torch.full((x.shape[0],), self.schedule.timestep(level), device=x.device)
+        t = torch.full((x.shape[0],), self.process.timestep(level), device=x.device)
         return self.network(x, t, prepared).float()
 
     def x0(self, output: Tensor, x: Tensor, level: Level) -> Tensor:

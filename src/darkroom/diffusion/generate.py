@@ -8,16 +8,16 @@ from torch import Tensor
 from darkroom.config.choices import NOISE_PREDICTIONS, PredictionType
 from darkroom.config.sampling import Sampling
 from darkroom.core.errors import DarkroomError
-from darkroom.diffusion.denoiser import Conditions, Denoise, Denoiser
+from darkroom.diffusion.denoiser import Conditions, Denoiser
 from darkroom.diffusion.grids import level_grid, shortened
 from darkroom.diffusion.guidance import guided
 from darkroom.diffusion.process import Process, check_prediction
-from darkroom.diffusion.samplers._base import Noise, OnStep, Sampler
+from darkroom.diffusion.samplers._base import Denoise, Noise, OnStep, Sampler
 from darkroom.diffusion.schedule import Level
 
 
 def ignore_step(step: int, x: Tensor, x0: Tensor) -> None:
-    """Watches nothing."""
+    """The default `on_step`: does nothing."""
 
 
 def sampling_levels(
@@ -27,7 +27,8 @@ def sampling_levels(
 
     Raises:
         DarkroomError: a number of steps out of range, or a sampler, prediction or spacing that does not go with the
-            others or with the process.
+            others or with the process. For any model, also imported ones; `config.diffusion.check_sampling` says it of
+            params.yaml's keys.
     """
     check_prediction(process, prediction_type)
     if sampling.sampler.needs_noise_prediction and prediction_type not in NOISE_PREDICTIONS:
@@ -48,7 +49,7 @@ def sampling_levels(
 
 
 def initial_noise(sampling: Sampling, process: Process, levels: list[Level], start: Tensor) -> Tensor:
-    """The x at levels[0] that stands for pure noise, of the unit noise `start`."""
+    """x at levels[0], scaled from unit noise `start`."""
     return (process.spread if sampling.initial_scale == "one" else levels[0].sigma) * start
 
 
@@ -65,12 +66,13 @@ def generate(
     Args:
         start: unit Gaussian noise (N, C, H, W).
         conditions: of N samples each.
-        noise: step -> Gaussian noise shaped like start, for the samplers that add some.
+        noise: 0, 1, 2, … -> Gaussian noise shaped like start, another for each number; a sampler may ask for several a
+            step.
     """
-    levels = sampling_levels(sampling, denoiser.schedule, denoiser.prediction_type)
-    x = initial_noise(sampling, denoiser.schedule, levels, start)
+    levels = sampling_levels(sampling, denoiser.process, denoiser.prediction_type)
+    x = initial_noise(sampling, denoiser.process, levels, start)
     denoise = guided(denoiser, conditions, sampling.guidance_scale, sampling.guidance_rescale)
-    return sample_from(denoise, sampling, denoiser.schedule, x, levels, noise, on_step)
+    return sample_from(denoise, sampling, denoiser.process, x, levels, noise, on_step)
 
 
 @torch.no_grad()
@@ -86,7 +88,7 @@ def sample_from(
     """Take x (N, C, H, W), a sample at levels[0], to levels[-1]; see `samplers`.
 
     Args:
-        denoise: of the guided denoiser.
+        denoise: (x, level) -> x0, guided; see `guidance.guided`.
     """
-    sampler = cast(Sampler, sampling.sampler)
+    sampler = cast(Sampler, sampling.sampler)  # config knows only SamplerOptions, without rules
     return sampler.rule(process.at_ratio)(denoise, x, levels, noise, on_step)

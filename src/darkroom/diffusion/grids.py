@@ -35,11 +35,11 @@ def timesteps(
     if spacing == "trailing":
         times = np.round(np.arange(total, 0, -total / n))[:n] - 1
     elif spacing == "leading":
-        laid = n + omit_last
-        times = (np.arange(laid) * (total // laid))[::-1][:n] + steps_offset
+        n_laid_out = n + omit_last
+        times = (np.arange(n_laid_out) * (total // n_laid_out))[::-1][:n] + steps_offset
     else:
-        laid_out = np.linspace(0, total - 1, n + omit_last)[::-1][:n]
-        times = np.round(laid_out) if omit_last else laid_out
+        even = np.linspace(0, total - 1, n + omit_last)[::-1][:n]
+        times = np.round(even) if omit_last else even
     return [float(t) for t in np.clip(times, 0, total - 1)]
 
 
@@ -73,7 +73,7 @@ def _check_plain(**conventions: bool | int) -> None:
 
 
 def level_grid(
-    schedule: Process,
+    process: Process,
     num_inference_steps: int,
     spacing: Spacing = "trailing",
     steps_offset: int = 0,
@@ -93,26 +93,26 @@ def level_grid(
         DarkroomError: a number of steps out of range, two levels that would coincide, or what the process does not
             know: of a continuous one, offsets and omissions; of one that starts without signal, Karras' spacing.
     """
-    if isinstance(schedule, DiscreteVP):
-        times = timesteps(num_inference_steps, schedule.num_train_timesteps, spacing, steps_offset, omit_last)
+    if isinstance(process, DiscreteVP):
+        times = timesteps(num_inference_steps, process.num_train_timesteps, spacing, steps_offset, omit_last)
     else:
         _check_plain(steps_offset=steps_offset, omit_last=omit_last, set_alpha_to_one=set_alpha_to_one)
-        times = continuous_times(schedule, num_inference_steps, spacing)
-    levels = [schedule.level(t) for t in times]
+        times = continuous_times(process, num_inference_steps, spacing)
+    levels = [process.level(t) for t in times]
     if karras:
-        if starts_without_signal(schedule):
+        if starts_without_signal(process):
             raise DarkroomError("karras = True: spaces sigma / alpha, which has no end for this process; give False")
-        levels = _karras(schedule, levels)
-    last = CLEAN if set_alpha_to_one or times[-1] == 0 else schedule.level(0)
+        levels = _karras(process, levels)
+    last = CLEAN if set_alpha_to_one or times[-1] == 0 else process.level(0)
     if len(set(times)) < len(times) or levels[-1] == last:
         raise DarkroomError(
             f"steps_offset = {steps_offset}, set_alpha_to_one = {set_alpha_to_one} with {num_inference_steps} "
-            f"{spacing} steps of {schedule.latest + 1:g}: two steps stand at one level; change one of them"
+            f"{spacing} steps of {process.latest + 1:g}: two steps stand at one level; change one of them"
         )
     return [*levels, last]
 
 
-def shortened(schedule: Process, levels: Sequence[Level], strength: float) -> list[Level]:
+def shortened(process: Process, levels: Sequence[Level], strength: float) -> list[Level]:
     """The last part of a grid, for a start that is a noisy picture instead of noise.
 
     The share `strength` in (0, 1] of the grid is left, in steps as long as the whole grid's or slightly shorter, so
@@ -123,21 +123,21 @@ def shortened(schedule: Process, levels: Sequence[Level], strength: float) -> li
     left = max(strength * n, 4 * SAME)
     steps = max(1, math.ceil(left - SAME))
     positions = [n - left * (steps - i) / steps for i in range(steps)]
-    return [*(_between(schedule, levels, position) for position in positions), levels[-1]]
+    return [*(_between(process, levels, position) for position in positions), levels[-1]]
 
 
-def _between(schedule: Process, levels: Sequence[Level], position: float) -> Level:
+def _between(process: Process, levels: Sequence[Level], position: float) -> Level:
     """The level at a fractional position of the grid; training times are interpolated."""
     low = math.floor(position + SAME)
     fraction = position - low
     if fraction < SAME:
         return levels[low]
-    above, below = schedule.timestep(levels[low]), schedule.timestep(levels[low + 1])
-    return schedule.level((1 - fraction) * above + fraction * below)
+    above, below = process.timestep(levels[low]), process.timestep(levels[low + 1])
+    return process.level((1 - fraction) * above + fraction * below)
 
 
-def _karras(schedule: Process, levels: Sequence[Level]) -> list[Level]:
+def _karras(process: Process, levels: Sequence[Level]) -> list[Level]:
     n, power = len(levels), 1 / KARRAS_RHO
     first, last = (float(level.sigma / level.alpha) ** power for level in (levels[0], levels[-1]))
     ratios = [(first + i / max(n - 1, 1) * (last - first)) ** KARRAS_RHO for i in range(n)]
-    return [schedule.at_ratio(ratio) for ratio in ratios]
+    return [process.at_ratio(ratio) for ratio in ratios]

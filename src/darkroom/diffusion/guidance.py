@@ -7,7 +7,8 @@ conditional and the unconditional distribution; in sampling the two are combined
 import torch
 from torch import Tensor
 
-from darkroom.diffusion.denoiser import Conditions, Denoise, Denoiser
+from darkroom.diffusion.denoiser import Conditions, Denoiser
+from darkroom.diffusion.samplers._base import Denoise
 from darkroom.diffusion.schedule import Level
 
 
@@ -52,5 +53,5 @@ def guided(denoiser: Denoiser, conditions: Conditions, guidance_scale: float, gu
 
 
 def _std(x: Tensor) -> Tensor:
-    """The spread of each sample (N, C, H, W) -> (N, 1, 1, 1)."""
+    """The standard deviation of each sample (N, C, H, W) -> (N, 1, 1, 1)."""
     return x.std(dim=(1, 2, 3), keepdim=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import assert_never
 
 import torch
 from torch import Tensor
@@ -23,12 +24,14 @@ from darkroom.diffusion.times import draw_positions
 
 
 def x0_weight(weighting: MinSNRWeighting | P2Weighting | EDMWeighting, snr: Tensor) -> Tensor:
-    """What the squared error of x0 is weighed by at a signal-to-noise ratio."""
+    """The weight of the squared error of x0 at a signal-to-noise ratio."""
     if isinstance(weighting, MinSNRWeighting):
         return snr.clamp(max=weighting.gamma)
     if isinstance(weighting, P2Weighting):
         return snr / (weighting.k + snr)
-    return snr + weighting.sigma_data**-2
+    if isinstance(weighting, EDMWeighting):
+        return snr + weighting.sigma_data**-2
+    assert_never(weighting)
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,12 @@ class Objective:
         DarkroomError: a prediction or a law of times that the process does not allow.
     """
 
-    schedule: Process
+    process: Process
     config: ObjectiveConfig
 
     def __post_init__(self) -> None:
-        check_prediction(self.schedule, self.prediction_type)
-        if isinstance(self.config.times, ShiftedTimes) and not isinstance(self.schedule, Flow):
+        check_prediction(self.process, self.prediction_type)
+        if isinstance(self.config.times, ShiftedTimes) and not isinstance(self.process, Flow):
             raise DarkroomError("times = 'shifted': is defined on a rectified flow's time; give logit_normal")
 
     @property
@@ -56,13 +59,13 @@ class Objective:
         """The weight (N,) of the prediction's error at times t (N,)."""
         if isinstance(self.config.weighting, UniformWeighting):
             return torch.ones(t.shape, device=t.device)
-        level = self.schedule.levels(t)
+        level = self.process.levels(t)
         snr = (torch.as_tensor(level.alpha) / torch.as_tensor(level.sigma)).square()
         return (x0_weight(self.config.weighting, snr) / loss_scale(self.prediction_type, level)).flatten()
 
     def draw_times(self, n: int, generator: torch.Generator) -> Tensor:
         """n times (n,) of the process; see `times`."""
-        return self.schedule.training_times(draw_positions(self.config.times, n, generator))
+        return self.process.training_times(draw_positions(self.config.times, n, generator))
 
     def loss(self, network: Callable[[Tensor, Tensor], Tensor], x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """The weighted error per sample (N,).
@@ -72,9 +75,10 @@ class Objective:
             x0, eps: clean samples and noise, (N, C, H, W).
             t: times (N,), as drawn.
         """
-        level = self.schedule.levels(t)
+        level = self.process.levels(t)
         x = level.alpha * x0 + level.sigma * eps
-        error = network(x, t.float()).float() - target(self.prediction_type, x0, eps, level)
+        output = network(x, t.float()).float()  # discrete times are integers
+        error = output - target(self.prediction_type, x0, eps, level)
         size = error.square() if self.config.loss == "l2" else error.abs()
         total = size.mean(dim=(1, 2, 3)) if self.config.reduction == "mean" else size.sum(dim=(1, 2, 3))
         return self.weight(t) * total

@@ -1,7 +1,7 @@
 """The probability flow as an ordinary differential equation, solved to a tolerance."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from darkroom.core.errors import DarkroomError
+from darkroom.diffusion.samplers._base import AtRatio, Denoise, Noise, OnStep
 from darkroom.diffusion.schedule import Level
 
 MOST_EVALUATIONS = 5000  # of the network: a trained one took 351 at a tolerance of 1e-5, with the rounding of bf16 1977
@@ -17,13 +18,13 @@ Vector = NDArray[np.float64]
 
 
 def probability_flow(
-    denoise: Callable[[Tensor, Level], Tensor],
+    denoise: Denoise,
     x: Tensor,
     levels: Sequence[Level],
-    noise: Callable[[int], Tensor],
-    on_step: Callable[[int, Tensor, Tensor], None],
+    noise: Noise,
+    on_step: OnStep,
     tolerance: float,
-    at_ratio: Callable[[float], Level],
+    at_ratio: AtRatio,
 ) -> Tensor:
     """The probability flow (Song et al. 2021, "Score-based generative modeling through stochastic differential
     equations", eq. 13) by the Runge-Kutta pair of Dormand and Prince; into sigma 0 by E[x0 | x].
@@ -75,9 +76,9 @@ class _Velocity:
 
     def __init__(
         self,
-        denoise: Callable[[Tensor, Level], Tensor],
+        denoise: Denoise,
         like: Tensor,
-        at_ratio: Callable[[float], Level],
+        at_ratio: AtRatio,
         tolerance: float,
     ) -> None:
         self.denoise, self.like, self.at_ratio, self.tolerance = denoise, like, at_ratio, tolerance

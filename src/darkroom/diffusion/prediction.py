@@ -1,4 +1,4 @@
-"""What the network predicts, and the way back to x0. No other file knows.
+"""What the network predicts, and the way back to x0: the only file that computes with it.
 
 With x = alpha * x0 + sigma * eps:
 
@@ -52,7 +52,7 @@ def to_x0(prediction_type: PredictionType, output: Tensor, x: Tensor, level: Lev
 
 
 def loss_scale(prediction_type: PredictionType, level: Level) -> Tensor:
-    """How many times the squared error of x0 the squared error of the prediction is; shaped like the level's."""
+    """(error of the prediction)^2 / (error of x0)^2 at a level, shaped like its alpha."""
     alpha, sigma = torch.as_tensor(level.alpha), torch.as_tensor(level.sigma)
     snr = (alpha / sigma).square()
     if prediction_type == "epsilon" or prediction_type == "score":

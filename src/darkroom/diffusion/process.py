@@ -8,7 +8,8 @@ and `latest` the noisiest. Networks are made for times up to 1000: discrete proc
     timestep(level)           the time of a level's sigma / alpha, the inverse of `level`
     at_ratio(ratio)           the level of this sigma / alpha
     training_times(position)  where times are drawn: positions (N,) uniform in [0, 1) -> times (N,)
-    spread                    of the noise that sampling begins with, unless `Sampling.initial_scale` says otherwise
+    spread                    the standard deviation of the noise that sampling begins with, unless
+                              `Sampling.initial_scale` says otherwise
 """
 
 from darkroom.config.choices import NOISE_PREDICTIONS, PredictionType
@@ -28,12 +29,14 @@ def process_of(config: VPProcess | VEProcess | FlowProcess) -> Process:
 
 
 def starts_without_signal(process: Process) -> bool:
-    """Whether alpha is 0 at the latest time, so that sigma / alpha has no end."""
+    """Whether alpha is 0 at the latest time, so that sigma / alpha is infinite."""
     return float(process.level(process.latest).alpha) == 0
 
 
 def check_prediction(process: Process, prediction_type: PredictionType) -> None:
     """Refuse a prediction that leaves x0 undetermined where the process is noise alone.
+
+    For any model, also imported ones; `config.diffusion.check_objective` says it of params.yaml's keys.
 
     Raises:
         DarkroomError: names the prediction and others.

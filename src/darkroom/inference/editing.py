@@ -50,7 +50,7 @@ class Edit:
         alone and strength 0 changes nothing. What is kept is what the denoiser expects there at every step, so every
         sampler carries it along at its own level, and it ends exactly as it was.
         """
-        known, keep, process = self.latents, self.keep, denoiser.schedule
+        known, keep, process = self.latents, self.keep, denoiser.process
         if self.strength == 0:
             return known
         levels = sampling_levels(sampling, process, denoiser.prediction_type, self.strength)

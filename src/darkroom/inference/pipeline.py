@@ -262,8 +262,8 @@ class Pipeline:
         seeds = request.seeds[rows]
         start = self.start(seeds, *(size or ()))
 
-        def noise(step: int) -> Tensor:
-            return sent(randn_each(tuple(start.shape[1:]), seeds, "step", step), self.device)
+        def noise(number: int) -> Tensor:
+            return sent(randn_each(tuple(start.shape[1:]), seeds, "step", number), self.device)
 
         network = self._drawing.network(request.on_evaluation)
         denoiser = Denoiser(network, self.schedule, self.info.prediction_type)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkroom.config.autoencoder import PretrainedVAE, TrainedVAE
-from darkroom.config.base import divides
+from darkroom.config.base import check_multiple_of
 from darkroom.config.networks import TrainedTextConfig
 from darkroom.config.params import Params
 from darkroom.config.paths import PREPARED
@@ -107,7 +107,7 @@ def _fits_the_unet(params: Params, downscale: int) -> Demands:
     """Whether pictures can be halved so often, and the U-Net takes latents of that size."""
     size = params.prepare_data.image_size
     try:
-        divides("prepare_data.image_size", size, downscale, "the downscale factor of train_vae.path")
+        check_multiple_of("prepare_data.image_size", size, downscale, "the downscale factor of train_vae.path")
         params.train_unet.check_side(size // downscale)
     except ValueError as error:
         yield Demand("prepare_data.image_size", size, str(error), fault=True)

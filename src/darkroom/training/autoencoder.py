@@ -62,7 +62,7 @@ class VAELosses:
         n_images: int,
         context: TrainingContext,
     ) -> None:
-        self.vae, self.weights = vae, loss
+        self.vae, self.terms = vae, loss
         self.images, self.n_images, self.context = images, n_images, context
         self.loss = Loss(self._inputs, self._loss)
         self.discriminator_loss = Loss(self._inputs, self._discriminator_loss)
@@ -74,7 +74,7 @@ class VAELosses:
         sides = (side // self.vae.downscale for side in images.shape[2:])
         shape = (s.batch_size, self.vae.config.latent_channels, *sides)
         eps = torch.randn(shape, generator=generator(s.seed, "posterior", step))[rows]
-        adversarial = self.weights.discriminator is not None and step >= self.weights.adversarial_start
+        adversarial = self.terms.discriminator is not None and step >= self.terms.adversarial_start
         return Batch({"images": images, "eps": eps}, adversarial)
 
     def _reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor, Moments]:
@@ -88,22 +88,22 @@ class VAELosses:
 
     def _loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """The autoencoder's loss and its terms."""
-        loss = self.weights
+        loss = self.terms
         x, y, moments = self._reconstruct(batch)
         reconstruction = F.l1_loss(y, x) if loss.reconstruction == "l1" else F.mse_loss(y, x)
         kl = kl_divergence(moments).mean()
-        terms = {"reconstruction": reconstruction, "kl": kl}
+        values = {"reconstruction": reconstruction, "kl": kl}
         likeness = reconstruction
         if loss.perceptual is not None:
-            terms["perceptual"] = loss.perceptual(y, x).mean()
-            likeness = likeness + loss.perceptual_weight * terms["perceptual"]
+            values["perceptual"] = loss.perceptual(y, x).mean()
+            likeness = likeness + loss.perceptual_weight * values["perceptual"]
         total = likeness + loss.kl_weight * kl
         if loss.discriminator is not None and batch.variant:
             adversarial = -loss.discriminator(y).mean()
             weight = loss.adversarial_weight * self._adaptive_weight(likeness, adversarial, len(x))
             total = total + weight * adversarial
-            terms |= {"adversarial": adversarial, "adversarial_weight": weight}
-        return {"loss": total, **terms}
+            values |= {"adversarial": adversarial, "adversarial_weight": weight}
+        return {"loss": total, **values}
 
     def _adaptive_weight(self, likeness: Tensor, adversarial: Tensor, rows: int) -> Tensor:
         """The ratio of the two terms' gradients at the decoder's last layer (Esser et al. 2021, eq. 7).
@@ -119,10 +119,10 @@ class VAELosses:
 
     def _discriminator_loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """The hinge loss of the discriminator (Lim & Ye 2017): real patches above 1, reconstructed ones below -1."""
-        assert self.weights.discriminator is not None
+        assert self.terms.discriminator is not None
         with torch.no_grad():
             x, y, _ = self._reconstruct(batch)
-        real, fake = self.weights.discriminator(x), self.weights.discriminator(y)
+        real, fake = self.terms.discriminator(x), self.terms.discriminator(y)
         loss = 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
         return {"loss": loss}
 

@@ -1,7 +1,7 @@
 """Batches for a denoiser, from rows of cached latents and conditions: the one place where samples are put together.
 
 Everything random about sample i of step k (which sample, posterior noise, time, noise, dropout, flip) is a pure
-function of (seed, purpose, k, i).
+function of (seed, purpose, k, i) and the batch size.
 """
 
 from collections.abc import Callable, Iterator
@@ -64,7 +64,10 @@ class LatentBatches:
         return min(len(self.held_out), self.max_held_out)
 
     def training_batch(self, step: int, rows: slice, draw_times: DrawTimes) -> Batch:
-        """What `rows` of a step's batch are made of: row numbers of tables on the device, or their contents."""
+        """The batch for `rows` of a step: eps, t, posterior noise, dropped, mirrored.
+
+        `mean`, `std` and `condition` hold row numbers where their table is on the device, else the rows themselves.
+        """
         n, seed = self.context.batch_size, self.context.seed
         shape = (n, *self.train.shape)
         indices = batch_indices(len(self.train), n, step, seed)[rows]
@@ -73,7 +76,7 @@ class LatentBatches:
             "t": draw_times(n, generator(seed, "time", step))[rows],
         }
         if self.train.std is not None:
-            tensors["posterior"] = torch.randn(shape, generator=generator(seed, "posterior", step))[rows]
+            tensors["posterior_noise"] = torch.randn(shape, generator=generator(seed, "posterior", step))[rows]
         if self.conditioning.null is not None:
             dropped = dropout_mask(n, self.condition_dropout, generator(seed, "dropout", step))
             tensors["dropped"] = dropped[rows]
@@ -87,7 +90,7 @@ class LatentBatches:
         n, seed = self.n_held_out, self.context.seed
         shape = (n, *self.held_out.shape)
         tensors = {
-            "posterior": torch.randn(shape, generator=generator(seed, "held-out posterior")),
+            "posterior_noise": torch.randn(shape, generator=generator(seed, "held-out posterior")),
             "eps": torch.randn(shape, generator=generator(seed, "held-out noise")),
             "t": draw_times(n, generator(seed, "held-out time")),
         }
@@ -97,7 +100,7 @@ class LatentBatches:
             yield Batch({name: x[rows] for name, x in tensors.items()} | contents)
 
     def samples(self, batch: Batch, latents: Latents) -> Samples:
-        """Put a batch of `latents` together, where it lies."""
+        """Clean latents, noise, times and conditions of a batch of `latents`, on the batch's device."""
 
         def content(table: Tensor, name: str) -> Tensor:
             numbered = table.device.type == batch["eps"].device.type
@@ -105,7 +108,7 @@ class LatentBatches:
 
         x0 = content(latents.mean, "mean")
         if latents.std is not None:
-            x0 = x0 + content(latents.std, "std") * batch["posterior"]
+            x0 = x0 + content(latents.std, "std") * batch["posterior_noise"]
         x0 = x0 * latents.scaling_factor
         if "mirrored" in batch:
             x0 = torch.where(batch["mirrored"].view(-1, 1, 1, 1), x0.flip(3), x0)
@@ -120,7 +123,7 @@ class LatentBatches:
     def _contents(
         self, latents: Latents, indices: Tensor, condition: Tensor | None, device: torch.device
     ) -> dict[str, Tensor]:
-        """Of the tables' rows the numbers where the table is on `device`, else what they hold."""
+        """Row numbers for tables on `device`, rows themselves for others; `samples` undoes it."""
         contents = {"mean": _row_or_content(latents.mean, indices, device)}
         if latents.std is not None:
             contents["std"] = _row_or_content(latents.std, indices, device)

@@ -65,7 +65,7 @@ class UNetPreviews:
         first = torch.arange(min(ROWS, len(held_out)))
         means = held_out.sample(first, torch.zeros(len(first), *held_out.shape))
         words = [asked or f"held-out picture {i + 1}" for i, asked in zip(first, self.view.asked, strict=False)]
-        picture = forward(means, words, self.task.objective.schedule, self.view.decode, self.view.centre)
+        picture = forward(means, words, self.task.objective.process, self.view.decode, self.view.centre)
         self.emit(picture, "forward", None)
 
     def show(self, network: DenoisingNetwork, step: int, heading: str) -> None:
@@ -86,7 +86,7 @@ def preview(
     """
     held_out = task.data.held_out
     n = min(n, len(held_out))
-    levels = sampling_levels(sampling, task.objective.schedule, task.objective.prediction_type)
+    levels = sampling_levels(sampling, task.objective.process, task.objective.prediction_type)
     trace = Trace(evenly(len(levels), STRIP_COLUMNS), STRIP_ROWS)
     latents = _sampled(unet, task, sampling, levels, n, trace)
     asked = view.asked[:n] if any(view.asked) else []
@@ -111,16 +111,16 @@ def _sampled(
         condition_of(conditioning.null_of(n), device),
     )
     network = _Network(unet, device, task.context.precision)
-    denoiser = Denoiser(network, objective.schedule, objective.prediction_type)
+    denoiser = Denoiser(network, objective.process, objective.prediction_type)
     shape, seeds = task.data.train.shape, list(range(n))
-    x = initial_noise(sampling, objective.schedule, levels, randn_each(shape, seeds, "preview").to(device))
+    x = initial_noise(sampling, objective.process, levels, randn_each(shape, seeds, "preview").to(device))
     trace.start(x)
 
     def noise(step: int) -> Tensor:
         return randn_each(shape, seeds, "preview step", step).to(device)
 
     denoise = guided(denoiser, conditions, sampling.guidance_scale, sampling.guidance_rescale)
-    return sample_from(denoise, sampling, objective.schedule, x, levels, noise, trace.watch)
+    return sample_from(denoise, sampling, objective.process, x, levels, noise, trace.watch)
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class UNetTask(Task[DenoisingNetwork]):
     def validate(self, network: DenoisingNetwork) -> dict[str, float]:
         """The mean loss on held-out samples, in all and by range of times; the same noise and times at every call."""
         loss, t = self._held_out(lambda samples: self._losses(network, samples))
-        bins = (t * LEVEL_BINS / self.objective.schedule.latest).long().clamp(max=LEVEL_BINS - 1)
+        bins = (t * LEVEL_BINS / self.objective.process.latest).long().clamp(max=LEVEL_BINS - 1)
         values = {"held_out/loss": float(loss.mean())}
         for b in range(LEVEL_BINS):
             if bool((bins == b).any()):
@@ -86,7 +86,7 @@ class UNetTask(Task[DenoisingNetwork]):
         objective = self.objective
 
         def targets(samples: Samples) -> Tensor:
-            level = objective.schedule.levels(samples.t)
+            level = objective.process.levels(samples.t)
             return target(objective.prediction_type, samples.x0, samples.eps, level).mean(dim=(2, 3))
 
         def loss(constant: Tensor) -> float:

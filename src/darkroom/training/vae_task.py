@@ -44,7 +44,7 @@ class VAETask(Task[AutoencoderKL]):
     def phases(self, config: Optimization) -> list[Phase]:
         """See `Task`."""
         phases = [Phase("", self.network, config, self.losses.loss)]
-        if self.adversarial is not None and (critic := self.losses.weights.discriminator) is not None:
+        if self.adversarial is not None and (critic := self.losses.terms.discriminator) is not None:
             start = self.adversarial.start_step
             phases.append(Phase("discriminator", critic, self.adversarial, self.losses.discriminator_loss, start))
         return phases
@@ -61,7 +61,7 @@ class VAETask(Task[AutoencoderKL]):
 
     def flops(self) -> float:
         """See `Task`; once all terms of the loss count."""
-        info, loss = self.held_out.info, self.losses.weights
+        info, loss = self.held_out.info, self.losses.terms
         size = (info.channels, info.image_size, info.image_size)
         forward = flops(self.network, lambda: reconstructed(self.network, 1, size))
         total, x = float(TRAINING * forward), next(self.network.parameters()).new_zeros(1, *size)

@@ -1,4 +1,4 @@
-"""What samplers are made of, and made to do.
+"""The contract of samplers.
 
 A sampler takes x at levels[0], where alpha may be 0, to levels[-1]. With eps = (x - alpha * x0) / sigma, the
 first-order rule x <- alpha' * x0 + sigma' * eps is DDIM (Song et al. 2021a, "Denoising diffusion implicit models", eq.
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from darkroom.diffusion.schedule import Level
 
-Denoise = Callable[["Tensor", "Level"], "Tensor"]  # (x, level) -> the expected x0; see diffusion.denoiser
+Denoise = Callable[["Tensor", "Level"], "Tensor"]  # x (N, C, H, W) at a level -> the expected x0 (N, C, H, W)
 Noise = Callable[[int], "Tensor"]  # 0, 1, 2, … -> Gaussian noise shaped like x, another for each number
 OnStep = Callable[[int, "Tensor", "Tensor"], None]  # (step, x after the step, x0 of the step)
 AtRatio = Callable[[float], "Level"]  # sigma / alpha -> the process' level
@@ -34,8 +34,8 @@ class Rule(Protocol):
 
         Args:
             x: a sample at levels[0].
-            levels: alpha and sigma as floats, noise falling; alpha > 0 but, unless the sampler needs a noise
-                prediction, the first.
+            levels: alpha and sigma as floats, noise falling. Only the first may have alpha 0 (not for samplers that
+                need a noise prediction), only the last sigma 0.
             noise: called by the samplers that add noise, and by no other.
             on_step: called after each step with (step, x, the x0 it was based on).
         """

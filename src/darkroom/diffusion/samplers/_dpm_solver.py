@@ -18,7 +18,8 @@ def dpm_solver_2m(
 ) -> "Tensor":
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): multistep in log(alpha / sigma), first order at both ends.
 
-    A first step out of alpha 0 has no length there, so the second is of first order too.
+    Out of alpha 0 the first step is infinitely long there, so nothing is extrapolated in the second, which is of first
+    order too.
 
     Args:
         eta: 1 is the solver of the reverse SDE (appendix A of the paper, "SDE-DPM-Solver++(2M)") instead of the flow's.
@@ -30,7 +31,7 @@ def dpm_solver_2m(
         if after.sigma == 0:
             x = after.alpha * x0
         else:
-            h = math.log(after.alpha / after.sigma) - half_log_snr(now)
+            h = half_log_snr(after) - half_log_snr(now)
             r = h_before / h
             ahead = x0 if before is None else x0 + (x0 - before) / (2 * r)
             kept = (after.sigma / now.sigma) * (math.exp(-eta * h) if eta > 0 else 1.0)

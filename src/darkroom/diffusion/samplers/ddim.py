@@ -10,7 +10,7 @@ from darkroom.diffusion.samplers._first_order import first_order
 
 
 class DDIM(Sampler):
-    """DDIM's eq. 12."""
+    """`first_order` with as much noise as asked for."""
 
     kind: Literal["ddim"]
     """ddim: denoising diffusion implicit models (Song et al. 2021a, eq. 12)."""

@@ -7,7 +7,7 @@ from darkroom.diffusion.samplers._first_order import first_order
 
 
 class Euler(Sampler):
-    """Euler's method (Karras et al. 2022, algorithm 1 without its lines 6 to 8)."""
+    """Euler's method: `first_order` without noise."""
 
     kind: Literal["euler"]
     """euler: Euler's method (Karras et al. 2022, algorithm 1 without lines 6 to 8), which is ddim without noise."""

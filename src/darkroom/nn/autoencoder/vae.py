@@ -88,7 +88,7 @@ class _Encoder(nn.Module):
         # fmt: off
         h = self.conv_in(x)             # (N, C0, H, W)
         for block in self.down_blocks:  # i = 0 … L
-            h = block(h)                # (N, Ci, H / 2^(i + 1), …), at L H / 2^L
+            h = block(h)                # (N, Ci, H / 2^(i + 1), …); level L keeps H / 2^L
         h = self.mid_block(h)           # (N, CL, H / 2^L, W / 2^L)
         h = normed(self.conv_norm_out, h, activate=True)
         out: Tensor = self.conv_out(h)  # (N, 2 * c, H / 2^L, …)
@@ -113,7 +113,7 @@ class _Decoder(nn.Module):
         # fmt: off
         h = self.mid_block(self.conv_in(z))  # (N, CL, H / 2^L, W / 2^L)
         for block in self.up_blocks:         # i = L … 0
-            h = block(h)                     # (N, Ci, H / 2^(i - 1), …), at 0 H
+            h = block(h)                     # (N, Ci, H / 2^(i - 1), …); level 0 keeps H
         h = normed(self.conv_norm_out, h, activate=True)
         out: Tensor = self.conv_out(h)       # (N, C, H, W)
         return out

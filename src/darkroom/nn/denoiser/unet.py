@@ -213,10 +213,11 @@ class UNet2DConditionModel(DenoisingNetwork):
             sample: (N, in_channels, h, w), scaled to about unit variance.
             timestep: (N,), on the scale [0, 1000).
             context: from `prepare_context`, of batch N; where the config has a cross_attention_dim, and only there.
-            class_labels: (N,) integers below num_class_embeds; where the config has classes, and only there.
+            class_labels: (N,) integers up to num_classes, which is the null class; where there are
+                classes, and only there.
 
         Returns:
-            (N, out_channels, h, w).
+            (N, in_channels, h, w).
 
         Raises:
             DarkroomError: a condition is missing, or is one this network does not take.
@@ -228,10 +229,10 @@ class UNet2DConditionModel(DenoisingNetwork):
         x = self.conv_in(sample)                                         # (N, C0, h, w)
         skips = [x]
         for block in self.down_blocks:                                   # i = 0 … L
-            x = block(x, temb, keys_values, skips)                       # (N, Ci, h / 2^(i + 1), …), at L h / 2^L
+            x = block(x, temb, keys_values, skips)                       # (N, Ci, h / 2^(i + 1)); level L keeps h / 2^L
         x = self.mid_block(x, temb, keys_values)                         # (N, CL, h / 2^L, w / 2^L)
         for block in self.up_blocks:                                     # i = L … 0
-            x = block(x, temb, keys_values, skips)                       # (N, Ci, h / 2^(i - 1), …), at 0 h
+            x = block(x, temb, keys_values, skips)                       # (N, Ci, h / 2^(i - 1)); level 0 keeps h
         x = normed(self.conv_norm_out, x, activate=True)
         out: Tensor = self.conv_out(x)                                   # (N, c, h, w)
         return out

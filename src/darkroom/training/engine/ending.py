@@ -74,7 +74,7 @@ class Ending:
         return self.step
 
     def around(self, hooks: Sequence["Hook"]) -> Sequence["Hook"]:
-        """The hooks as the loop is to call them."""
+        """The hooks as the loop is to call them; `timing.Stopwatch` wraps them to time each."""
         return hooks
 
     def _tell(self) -> None:

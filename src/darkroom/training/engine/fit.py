@@ -66,6 +66,7 @@ def fit(
 
     if previews is not None and session.processes.leads:
         previews.show_inputs()
+        # before `Loop.run` resumes, so these are always the initial weights
         previews.show(ema.network, 0, when(0, 0))
     state: dict[str, Stateful] = {"curves": curves} if task.best_by is None else {"curves": curves, "best": best}
     Loop(
@@ -84,7 +85,7 @@ def fit(
     ).run()
     best.restore(ema.network)
     last, step = ending.step, best.step or ending.step
-    if previews is not None:  # behind the loop: a training resumed at its end makes no step
+    if previews is not None:  # not in `show`: a training resumed at its last step runs no hooks
         previews.show(ema.network, last, when(step, last))
     curves.write(report)
     held_out = {name: value for name, value in curves.rows[step].items() if name.startswith("held_out/")}

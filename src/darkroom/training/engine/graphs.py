@@ -27,8 +27,8 @@ class Graphs:
         self._update, self._capture = update, capture
         self._kind: list[list[Hashable]] | None = None
         self._batches: list[list[Batch]] = []  # on the device
-        self._eager = 0  # updates of this kind that were made so
-        self._side: torch.cuda.Stream | None = None  # where updates are made before a capture, and captured
+        self._eager = 0  # eager updates so far of this kind of batch
+        self._side: torch.cuda.Stream | None = None  # the side stream for warm-up and capture
         self._graph: torch.cuda.CUDAGraph | None = None
         self._measured: list[Measured] = []
 
@@ -69,7 +69,7 @@ class Graphs:
         return found
 
     def _record(self, phases: Sequence[Phase]) -> None:
-        """Capture an update, which is not made by that."""
+        """Capture an update into a graph; capturing does not run it."""
         for phase in phases:
             phase.network.zero_grad(set_to_none=True)
         torch.cuda.synchronize()

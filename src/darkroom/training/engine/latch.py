@@ -66,11 +66,6 @@ class Latch:
         self._first = torch.zeros(2 + MOST, dtype=self._dtype, device=device)  # its step, its phase, their values
         self._names: dict[str, Sequence[str]] = {}  # by phase, which is a number by its place here
 
-    @property
-    def open(self) -> Tensor:
-        """1 until it closes, then 0: what updates are multiplied with."""
-        return 1 - self.closed.to(self._dtype)
-
     def start(self, step: int) -> None:
         """Step `step` is at work."""
         self._step.fill_(step)

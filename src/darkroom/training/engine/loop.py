@@ -32,7 +32,7 @@ class Loop:
 
     steps: over which the learning rate runs.
     accumulation: micro-batches of a step, whose gradients are summed.
-    hooks: called after every step. They get its values unread: who looks at one waits for the device.
+    hooks: called after every step. They get its values still on the device: reading one synchronises.
     read_every: numbers of steps after whose multiples the values may be read, for the log or before a validation;
         between them the device is not waited for.
     checkpoints: where to resume from, if there is one, and where to save.
@@ -75,7 +75,7 @@ class Loop:
         compile_networks(networks, devices.runtime().compile, self.steps)
         hooks = ending.around(self.hooks if processes.leads else ())
         latch = Latch(self.phases[0].device)
-        update = self._update(latch, micro_batches)
+        make_update = self._update(latch, micro_batches)
         with (
             processes.distributed(first, networks) as rendezvous,
             Progress(ending.step, self.description, training=True) as bar,
@@ -93,7 +93,7 @@ class Loop:
                     phase.set_rate(rates[phase.name])
                 self.ema.set_weight((step + 1) * self.batch_size, self.batch_size)
                 latch.start(step)
-                values = Values(update(phases, next(batches)), rates)
+                values = Values(make_update(phases, next(batches)), rates)
                 step += 1
                 if step == end or any(step % every == 0 for every in self.read_every):
                     latch.check(self._rate)
@@ -115,14 +115,14 @@ class Loop:
         return closing(make(losses, micro_batches, steps, self.phases[0].device))
 
     def _update(self, latch: Latch, micro_batches: Sequence[slice]) -> Update:
-        weights = [(rows.stop - rows.start) / self.batch_size for rows in micro_batches]
-        one = partial(update, weights=weights, ema=self.ema, processes=self.processes, latch=latch)
+        fractions = [(rows.stop - rows.start) / self.batch_size for rows in micro_batches]
+        eager = partial(update, fractions=fractions, ema=self.ema, processes=self.processes, latch=latch)
         capture = devices.runtime().cuda_graphs and self.processes.size == 1
-        return Graphs(one, capture) if on_cuda(self.phases) else one
+        return Graphs(eager, capture) if on_cuda(self.phases) else eager
 
 
 def on_cuda(phases: Sequence[Phase]) -> bool:
-    """Whether batches are made ahead and copied while the device is at work."""
+    """Whether all phases train on CUDA; then batches are made ahead and copied while it computes."""
     return all(phase.device.type == "cuda" for phase in phases)
 
 
@@ -130,7 +130,7 @@ def update(
     phases: Sequence[Phase],
     batches: Batches,
     *,
-    weights: Sequence[float],
+    fractions: Sequence[float],
     ema: EMA[Any],
     processes: Processes,
     latch: Latch,
@@ -140,17 +140,17 @@ def update(
     Nothing moves once the latch has closed, as it does at the first value that is not finite.
 
     Args:
-        weights: of each micro-batch in the batch: its share of the rows.
+        fractions: of the batch's rows, one for each micro-batch.
     """
     measured = []
-    for phase, micro_batches in zip(phases, batches, strict=True):
+    for phase, phase_batches in zip(phases, batches, strict=True):
         phase.network.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
-        for batch, weight in zip(micro_batches, weights, strict=True):
+        for batch, fraction in zip(phase_batches, fractions, strict=True):
             terms = phase.loss.compute(batch)
-            (terms["loss"] * weight).backward()  # type: ignore[no-untyped-call]
+            (terms["loss"] * fraction).backward()  # type: ignore[no-untyped-call]
             for name, term in terms.items():
-                value = term.detach().to(phase.device, exact(phase.device)) * weight
+                value = term.detach().to(phase.device, exact(phase.device)) * fraction
                 sums[name] = sums[name] + value if name in sums else value
         processes.sum_gradients(phase.network.parameters())
         values = processes.sum_values(torch.stack(list(sums.values())))

@@ -34,12 +34,12 @@ def make_optimizers(config: AdamW | Muon, network: nn.Module) -> list[torch.opti
     tables = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
     matrices = [p for p in parameters if p.ndim > 1 and id(p) not in norms]
     hidden = [p for p in matrices if isinstance(config, Muon) and id(p) not in tables]
-    others = {id(p) for p in parameters} - {id(p) for p in matrices}
+    decayed = {id(p) for p in matrices}
     taken = {id(p) for p in hidden}
     first, second = config.betas
     groups = [
         {"params": [p for p in matrices if id(p) not in taken], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if id(p) in others], "weight_decay": 0.0},
+        {"params": [p for p in parameters if id(p) not in decayed], "weight_decay": 0.0},
     ]
     on_cuda = any(p.device.type == "cuda" for p in parameters)
     adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(first, second), fused=True, capturable=on_cuda)

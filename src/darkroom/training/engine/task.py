@@ -21,7 +21,7 @@ Shown = TypeVar("Shown", bound=nn.Module, contravariant=True)
 class Fitted(Generic[Network]):
     """What came of a training.
 
-    network: the averaged weights that are handed on. step: after how many steps they were such.
+    network: the averaged weights that are handed on. step: the number of steps after which they were taken.
     steps: how many the training had.
     held_out: what `Task.validate` measured of them, where a name begins so.
     against_chance: what `chance.against_chance` says of them.
@@ -35,12 +35,12 @@ class Fitted(Generic[Network]):
 
     @property
     def when(self) -> str:
-        """Of which step the weights are, in words."""
+        """Which step the weights are from, in words."""
         return when(self.step, self.steps)
 
 
 def when(step: int, steps: int) -> str:
-    """Of which step weights are: "after 826 steps, the best of 2068"."""
+    """Which step the weights are from: "after 826 steps, the best of 2068"."""
     return f"after {step} steps" if step == steps else f"after {step} steps, the best of {steps}"
 
 
@@ -64,7 +64,7 @@ class Previews(Protocol[Shown]):
 class Task(ABC, Generic[Network]):
     """A training, as its network knows it.
 
-    stage: whose it is. description: of its progress.
+    stage: its name, as in params.yaml. description: shown on its progress bar.
     network: what the average is taken of, and is handed on.
     accumulation: micro-batches of a step.
     best_by: name of the held-out value whose lowest marks the best weights; None: the last ones are handed on.
