@@ -137,7 +137,7 @@ def test_a_stage_comes_out_the_same_from_no_more_than_it_needs(
     assert run("reproduce", "learn") == 0
     said = capsys.readouterr().out
     assert said.startswith("learn: identical: 2 of 2 outputs are those of commit ")
-    assert "no run is known here" in said
+    assert "no run that wrote the outputs of dvc.lock is known here" in said
     ran = f"ran for {clone.resolve()}\n"  # where its run is recorded
     assert (tmp_path / "witness").read_text() == ran
     assert (clone / "dvc.lock").read_bytes() == lock

@@ -56,7 +56,7 @@ FIGURES = {  # of evaluation.json: alignment is well above chance, and so on
 }
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n%%EOF\n"
 ClientOf = Callable[[Path], mlflow.MlflowClient]
-PARAMS = Path(__file__).parents[2] / "recipes" / "scenes.yaml"
+PARAMS = Path(__file__).parents[2] / "params.yaml"
 Call = Callable[..., tuple[int, dict[str, Any]]]
 
 
@@ -302,7 +302,7 @@ def test_a_prompt_is_answered_with_the_picture_the_pipeline_draws(ask: Call, mad
     how: dict[str, Any] = {"num_inference_steps": 3, "guidance_scale": 2.0, "sampler": "heun"}
     status, answer = ask([{"prompt": PROMPT}, {"prompt": "a large blue square"}], seed=7, **how)
     assert status == 200, answer
-    expected = pipeline.text_to_image([PROMPT, "a large blue square"], seeds=[7, 8], **how).tensor
+    expected = pipeline.text_to_image([PROMPT, "a large blue square"], seeds=[7, 8], **how).images
     assert [picture(answer, row).tobytes() for row in range(2)] == [p.tobytes() for p in expected]
 
     status, answer = ask([{"prompt": PROMPT}])

@@ -51,7 +51,7 @@ def done(recorded: dict[str, str] | None, same: bool, here: dict[str, str] | Non
 @pytest.mark.parametrize(
     ("recorded", "same", "line"),
     [
-        (None, True, "no run is known here"),
+        (None, True, "no run that wrote the outputs of dvc.lock is known here"),
         (HERE, True, "as recorded"),
         ({**HERE, "threads": "2"}, True, "another than recorded: threads: 2 -> 4"),
         ({**HERE, "threads": "2"}, False, "another than recorded, which may explain it: threads: 2 -> 4"),
@@ -97,6 +97,6 @@ def test_a_stage_that_does_not_say_its_profile_is_compared_with_none(
 ) -> None:
     monkeypatch.setattr("darkroom.runner.reproduce.reproduce", lambda stage: done(HERE, True, None))
     assert run("reproduce", "train_vae") == 0
-    assert "does not say its own" in capsys.readouterr().out
+    assert "did not record its profile in that commit" in capsys.readouterr().out
     assert run("reproduce", "train_vae", "--json") == 0
     assert json.loads(capsys.readouterr().out)["profile"] == {"recorded": HERE, "here": None, "differences": None}

@@ -48,8 +48,8 @@ def explain(error: ValidationError, values: Any, model: Model, example: Example 
     yield from dict.fromkeys(_line(fault, values, model, example) for fault in found)
 
 
-def _missing(key: str, parts: Sequence[str], kind: Any, example: Example | None) -> str:
-    return f"{key} is missing; add it" + (f" ({example(parts, kind)} has one)" if example else "")
+def _missing(key: str, path: Sequence[str], kind: Any, example: Example | None) -> str:
+    return f"{key} is missing; add it" + (f" ({example(path, kind)} has one)" if example else "")
 
 
 def _line(fault: ErrorDetails, values: Any, model: Model, example: Example | None) -> str:

@@ -209,7 +209,7 @@ class NetworkSpec(Section, Generic[Config, Sizes]):
     """What follows from the data."""
 
     @classmethod
-    def read(cls, values: Any, place: str, remedy: str) -> Self:
+    def read(cls, values: Any, source: str, remedy: str) -> Self:
         """The spec in what a config.json holds, which may hold other keys besides.
 
         Raises:
@@ -217,30 +217,30 @@ class NetworkSpec(Section, Generic[Config, Sizes]):
         """
         stated = values if isinstance(values, dict) else {}
         fragment = {key: value for key, value in stated.items() if key in cls.model_fields}
-        return read_section(cls, fragment, place, remedy)
+        return read_section(cls, fragment, source, remedy)
 
 
-def read_section(section: type[Some], values: Any, place: str, remedy: str) -> Some:
+def read_section(section: type[Some], values: Any, source: str, remedy: str) -> Some:
     """What a file states, checked strictly, and its numbers against the limits of `core.limits` first.
 
     Args:
-        place: the file, and the key where it is not all that the file states.
+        source: the file, and the key where it is not all that the file states.
 
     Raises:
         DarkroomError: the place, the key, its value and the remedy, in one line.
     """
-    _check_numbers(values, place, remedy)
+    _check_numbers(values, source, remedy)
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        raise DarkroomError(f"{place}: {next(explain(error, values, section))}; {remedy}") from None
+        raise DarkroomError(f"{source}: {next(explain(error, values, section))}; {remedy}") from None
 
 
-def _check_numbers(values: Any, place: str, remedy: str) -> None:
+def _check_numbers(values: Any, source: str, remedy: str) -> None:
     if isinstance(values, dict):
-        check_network(values, place, remedy)
+        check_network(values, source, remedy)
         for inner in values.values():
-            _check_numbers(inner, place, remedy)
+            _check_numbers(inner, source, remedy)
 
 
 AutoencoderSpec = NetworkSpec[AutoencoderKLConfig, PictureSizes]

@@ -123,7 +123,7 @@ def sampler_in_words(words: str) -> Any:
     return sampler_named(name.strip(), **options)
 
 
-def checked(kind: Any, values: dict[str, Any], place: str = "") -> Any:
+def checked(kind: Any, values: dict[str, Any], source: str = "") -> Any:
     """A section of values that did not come from a file of ours.
 
     Raises:
@@ -132,7 +132,7 @@ def checked(kind: Any, values: dict[str, Any], place: str = "") -> Any:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise DarkroomError(place + first_fault(error, kind)) from None
+        raise DarkroomError(source + first_fault(error, kind)) from None
 
 
 def first_fault(error: ValidationError, kind: type[Section]) -> str:

@@ -73,13 +73,13 @@ class Conditioning:
         """Of samples (n,) the rows of `embeddings`, or the class ids, (n,) int64; None without conditions."""
         return self.index[split][samples] if self.info.takes_prompts else None
 
-    def given(self, split: str, samples: Tensor) -> Tensor | None:
+    def of_samples(self, split: str, samples: Tensor) -> Tensor | None:
         """The conditions of samples (n,): embeddings (n, L, D) float32, class ids (n,) int64, or None."""
         rows = self.rows(split, samples)
         return rows if rows is None or self.embeddings is None else self.embeddings[rows].float()
 
     def null_of(self, n: int) -> Tensor | None:
-        """The null condition of n samples, in the form of `given`."""
+        """The null condition of n samples, in the form of `of_samples`."""
         return None if self.null is None else self.null.expand(n, *self.null.shape)
 
     @classmethod

@@ -184,11 +184,13 @@ def _check_pickles(path: Path) -> None:
 
 
 def _check_calls(path: Path, file: IO[bytes]) -> None:
-    for _, said, place in pickletools.genops(file):
-        if place is not None and place > PICKLE_BYTES.most:
-            PICKLE_BYTES.check(f"{path}: size of what is no weight", place, FETCH)
+    for _, said, offset in pickletools.genops(file):
+        if offset is not None and offset > PICKLE_BYTES.most:
+            PICKLE_BYTES.check(f"{path}: size of what is not a weight", offset, FETCH)
         if isinstance(said, str) and said.rpartition(" ")[2] in MAKERS_OF_BYTES:
-            raise DarkroomError(f"{path}: holds {printable(said)}, which is no weight; fetch the model as .safetensors")
+            raise DarkroomError(
+                f"{path}: holds {printable(said)}, which is not a weight; fetch the model as .safetensors"
+            )
 
 
 def _tensors(found: Any) -> dict[str, Tensor]:

@@ -97,11 +97,11 @@ def check_classes(index: Path, scheduler: Path) -> None:
         DarkroomError: names both.
     """
     listed = _json(index).get("scheduler")
-    named = listed[1] if isinstance(listed, list) and len(listed) == 2 else None
+    stated = listed[1] if isinstance(listed, list) and len(listed) == 2 else None
     found = _json(scheduler).get("_class_name")
-    if named is not None and named != found:
+    if stated is not None and stated != found:
         raise DarkroomError(
-            f"{index}: scheduler = {printable(repr(named))}, but {scheduler} is of {printable(repr(found))}; "
+            f"{index}: scheduler = {printable(repr(stated))}, but {scheduler} is of {printable(repr(found))}; "
             "name one class in both"
         )
 

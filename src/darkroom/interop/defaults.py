@@ -25,8 +25,8 @@ class Defaults:
     precision: Precision
 
     @classmethod
-    def of(cls, value: Any, place: Path) -> "Defaults":
-        """What is said at `place`.
+    def of(cls, value: Any, source: Path) -> "Defaults":
+        """What is said at `source`.
 
         Raises:
             DarkroomError: it says less, more, or what cannot be done; names the key.
@@ -35,8 +35,8 @@ class Defaults:
             {key: value[key] for key in ("sampling", "precision") if key in value} if isinstance(value, dict) else value
         )
         if isinstance(value, dict) and "sampling" in value:
-            check_sampling(value["sampling"], f"{place}: sampling", FETCH)
-        return typed(cls, values, f"{place}: does not say how to draw", FETCH)
+            check_sampling(value["sampling"], f"{source}: sampling", FETCH)
+        return typed(cls, values, f"{source}: does not say how to draw", FETCH)
 
     @classmethod
     def read(cls, folder: Path) -> "tuple[Defaults, Path] | None":

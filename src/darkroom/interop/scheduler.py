@@ -40,7 +40,7 @@ class Kind(NamedTuple):
     sampler: str
     spacing: Spacing
     ends_clean: bool
-    own: dict[str, Any]
+    stated: dict[str, Any]
     needed: tuple[tuple[str, Any], ...] = ()
     refused: tuple[str, ...] = ()
     strides: bool = False
@@ -54,9 +54,9 @@ class Kind(NamedTuple):
             "omit_last": self.omits_last and spacing != "trailing",
             "initial_scale": "sigma" if self.from_sigma and spacing != "leading" else "one",
         }
-        if "set_alpha_to_one" not in self.own:
+        if "set_alpha_to_one" not in self.stated:
             silent["set_alpha_to_one"] = self.ends_clean
-        if "use_karras_sigmas" not in self.own:
+        if "use_karras_sigmas" not in self.stated:
             silent["karras"] = False
         return silent
 
@@ -142,10 +142,10 @@ def read_drawing(folder: Path) -> tuple[ProcessConfig, PredictionType, Defaults]
     process, prediction, sampling = read_scheduler(folder)
     if (found := Defaults.read(folder)) is None:
         return process, prediction, Defaults(sampling, "fp32")
-    ours, place = found
-    if place.name == DEFAULTS:
-        written = scheduler_config(process, prediction, ours.sampling)
-        if _understood(place, written)[2] != sampling:
+    ours, source = found
+    if source.name == DEFAULTS:
+        expected = scheduler_config(process, prediction, ours.sampling)
+        if _understood(source, expected)[2] != sampling:
             kept = {key: getattr(ours.sampling, key) for key in ("num_inference_steps", "guidance_scale")}
             ours = replace(ours, sampling=sampling.changed(**kept))
     return process, prediction, ours
@@ -166,7 +166,7 @@ def _understood(path: Path, values: dict[str, Any]) -> tuple[ProcessConfig, Pred
     if zero_snr:
         del wanted[ZERO_SNR]
     for key, neutral in wanted.items():
-        value = values.get(key, SILENT.get(key, neutral) if key in kind.own else neutral)
+        value = values.get(key, SILENT.get(key, neutral) if key in kind.stated else neutral)
         if value != neutral:
             raise DarkroomError(f"{path}: {key} = {printable(repr(value))} is not supported, only {neutral!r}")
     if strange := sorted(k for k, v in values.items() if k not in KNOWN | NEUTRAL.keys() and v not in (None, False)):
@@ -249,7 +249,7 @@ def scheduler_config(process: ProcessConfig, prediction_type: str, sampling: Sam
         raise DarkroomError(found)
     name = _class_of(process, prediction_type, sampling)
     assert isinstance(process, VPProcess)
-    keys = dict(SCHEDULERS[name].own)
+    keys = dict(SCHEDULERS[name].stated)
     if ZERO_SNR in keys:
         keys[ZERO_SNR] = process.rescale_betas_zero_snr
     if "set_alpha_to_one" in keys:
@@ -283,7 +283,7 @@ def _class_of(process: ProcessConfig, prediction_type: str, sampling: Sampling) 
         (
             name
             for name, kind in SCHEDULERS.items()
-            if sampling.sampler.kind in (kind.sampler, SDE.get(f"sde-{kind.own.get('algorithm_type')}"))
+            if sampling.sampler.kind in (kind.sampler, SDE.get(f"sde-{kind.stated.get('algorithm_type')}"))
             and prediction_type not in kind.refused
             and (kind.zero_snr or not getattr(process, ZERO_SNR))
             and all(getattr(sampling, key) == value for key, value in kind.conventions(sampling.spacing).items())

@@ -107,7 +107,7 @@ def _sampled(
     """n latents; the trace watches."""
     conditioning, device, objective = task.data.conditioning, task.context.device, task.objective
     conditions = Conditions(
-        condition_of(conditioning.given("validation", torch.arange(n)), device),
+        condition_of(conditioning.of_samples("validation", torch.arange(n)), device),
         condition_of(conditioning.null_of(n), device),
     )
     network = _Network(unet, device, task.context.precision)

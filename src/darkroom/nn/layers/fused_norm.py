@@ -75,7 +75,7 @@ class _GroupNorm(torch.autograd.Function):
         activate: bool,
     ) -> Tensor:
         kept = torch.empty(2, *x.shape[:2], dtype=torch.float32, device=x.device)
-        out = kernels.group_norm(x, weight, bias, groups, eps, activate, added, kept)
+        out = kernels.group_norm(x, kernels.Norm(weight, bias, groups, eps), activate, added, kept)
         ctx.save_for_backward(x, weight, bias, kept)
         ctx.groups, ctx.activate = groups, activate
         ctx.added = None if added is None else added.dtype

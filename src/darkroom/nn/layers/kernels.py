@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +62,7 @@ def _tried(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Te
 def _trial(device: torch.device, dtype: torch.dtype) -> bool:
     x, weight, bias = _tried(device, dtype)
     wanted = F.silu(F.group_norm(x.float() + bias[:, None, None], 8, weight, bias, 1e-5))
-    found = group_norm(x, weight, bias, 8, 1e-5, silu=True, added=bias.expand(2, -1))
+    found = group_norm(x, Norm(weight, bias, 8, 1e-5), silu=True, added=bias.expand(2, -1))
     tokens = x.permute(0, 2, 3, 1).reshape(128, 40)
     return _agree(
         (found, wanted),
@@ -88,7 +88,7 @@ def _trial_of_gradients(device: torch.device) -> bool:
         wanted = F.silu(n)
         gradients = torch.autograd.grad(wanted, leaves, dy.float())
     with torch.no_grad():
-        found = group_norm(x, weight, bias, 8, 1e-5, True, added, kept)
+        found = group_norm(x, Norm(weight, bias, 8, 1e-5), True, added, kept)
         return _agree(
             (found, wanted), *zip(group_norm_backward(dy, x, weight, bias, kept, 8, True), gradients, strict=True)
         )
@@ -109,21 +109,22 @@ def _programs() -> Any:
     return triton_kernels
 
 
-def group_norm(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    groups: int,
-    eps: float,
-    silu: bool,
-    added: Tensor | None = None,
-    kept: Tensor | None = None,
-) -> Tensor:
+class Norm(NamedTuple):
+    """A group norm's weight (C,), bias (C,), number of groups and epsilon."""
+
+    weight: Tensor
+    bias: Tensor
+    groups: int
+    eps: float
+
+
+def group_norm(x: Tensor, norm: Norm, silu: bool, added: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
     """The group norm of x (N, C, H, W), or of x + added with `added` (N, C), and SiLU of that; channels last.
 
     kept: (2, N, C) float32, filled with what `group_norm_backward` needs to know.
     """
     p = _programs()
+    weight, bias, groups, eps = norm
     x = x.contiguous(memory_format=torch.channels_last)
     n, channels, positions, width, chunk, chunks, slices = _cut(x, groups)
     sums = torch.empty(2, n, chunks, channels, device=x.device)

@@ -93,7 +93,7 @@ class Layers:
         """The group norm, and SiLU of it."""
         weight, bias, groups, eps = norm.weight.data, norm.bias.data, norm.num_groups, norm.eps
         if self.fused:
-            return lambda x, added: kernels.group_norm(x, weight, bias, groups, eps, silu, added)
+            return lambda x, added: kernels.group_norm(x, kernels.Norm(weight, bias, groups, eps), silu, added)
 
         def run(x: Tensor, added: Tensor | None) -> Tensor:
             if added is not None:
