@@ -97,8 +97,8 @@ class Knowing(nn.Module):
         super().__init__()
         self.latents = latents
 
-    def prepare_context(self, words: Tensor) -> list[Any]:
-        return [(words, words)]
+    def prepare(self, *conditions: Any) -> tuple[None, None]:
+        return None, None
 
     def forward(self, x: Tensor, *rest: Any) -> Tensor:
         return self.latents.repeat(len(x) // len(self.latents), 1, 1, 1)
