@@ -15,15 +15,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from darkroom.config.paths import RAW
 from darkroom.core.artifact import atomic_path
 from darkroom.core.errors import DarkroomError
 from darkroom.data.images import conform, decode
-from darkroom.data.manifest import DEFAULT_ROOT
 from darkroom.data.sources.base import Sample, Skipped
 from darkroom.data.sources.torchvision_sets import DATASETS, Torchvision
 from darkroom.data.sources.webdataset import WebDataset
 
-OUT = DEFAULT_ROOT / "cifar10-photos"
+OUT = RAW / "cifar10-photos"
 SIZE = 32
 
 

@@ -152,11 +152,11 @@ def test_values_of_ones_own_are_named_when_they_are_replaced(
 def test_checking_params_prints_every_fault(project: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("params", "check") == 0
     assert capsys.readouterr().out == "params.yaml: sound\n"
-    Path("mine.yaml").write_text(SCENES.replace("  clip_norm: 1.0\n", "  clip_norm: -1.0\n"))
+    Path("mine.yaml").write_text(SCENES.replace("clip_norm: 1.0\n", "clip_norm: -1.0\n"))
     assert run("params", "check", "mine.yaml") == 1
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == SCENES.count("  clip_norm: 1.0\n")
-    assert lines[0] == "mine.yaml: train_vae.clip_norm = -1.0: give a number > 0 and <= 1e+06, or null"
+    assert len(lines) == SCENES.count("clip_norm: 1.0\n")
+    assert lines[0] == "mine.yaml: train_vae.optimizer.clip_norm = -1.0: give a number > 0 and <= 1e+06, or null"
     assert run("params", "check", "gone.yaml") == 1
     assert "gone.yaml: no such file" in capsys.readouterr().err
 

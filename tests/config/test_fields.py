@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args
 import pytest
 
 from darkroom.config.base import Section
-from darkroom.config.kinds import Kinds
+from darkroom.config.fields import documented
+from darkroom.config.kinds import KIND, Kinds
 from darkroom.config.params import Params, load
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +67,7 @@ def unread(value: Section, read: set[str]) -> set[str]:
         for one in components(value)
         if type(one).__module__ not in DUMPED
         for name in type(one).model_fields
-        if name not in read
+        if name not in read | {KIND}
     }
 
 
@@ -102,8 +103,8 @@ def undescribed(model: type[Section]) -> set[str]:
         f"{one.__name__}.{name}"
         for one in classes(model)
         if one.__module__ not in DUMPED
-        for name, field in one.model_fields.items()
-        if not (field.description or "").rstrip().endswith(".")
+        for name in one.model_fields
+        if not documented(one).get(name, "").rstrip().endswith(".")
     }
 
 

@@ -189,8 +189,8 @@ ONE_FAULT = {
         "train_vae.adversarial.n_layers = 4 leaves no patch of 32 pixels; lower it",
     ),
     "falling noise": (
-        ("train_unet", "beta_start", "beta_start: 0.5"),
-        "train_unet.process.beta_start = 0.5 is above beta_end = 0.02; lower it",
+        ("train_unet", "schedule", "schedule: {kind: linear, beta_start: 0.5, beta_end: 0.02, scale_betas: false}"),
+        "train_unet.process.schedule.beta_start = 0.5 is above beta_end = 0.02; lower it",
     ),
     "more steps than times": (
         ("evaluate", "num_inference_steps", "num_inference_steps: 1001"),

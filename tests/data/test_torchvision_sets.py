@@ -14,7 +14,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.data.manifest import scan
 from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared
-from darkroom.data.sources import torchvision_sets
+from darkroom.data.sources import torchvision_import
 from darkroom.data.sources.torchvision_sets import DATASETS, Torchvision
 
 How = Callable[..., Preparation]
@@ -43,7 +43,7 @@ def test_mnist_is_read_padded_and_captioned(folder: Path, how: How, write_idx: W
 def test_missing_files_are_named_with_the_remedy_and_nothing_is_fetched(
     name: str, root: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(torchvision_sets, "torchvision")
+    monkeypatch.delattr(torchvision_import, "torchvision")
     first, *others = sorted(file for split in DATASETS[name].files.values() for file in split)
     remedy = f"DARKROOM_DATA to the folder holding {name}, or have it fetched with prepare_data.source.download: true"
     with pytest.raises(DarkroomError) as caught:
@@ -63,7 +63,7 @@ def test_download_only_if_asked(folder: Path, write_idx: Write, monkeypatch: pyt
         asked.append((root, download))
         write_idx(Path(root))
 
-    monkeypatch.setattr(torchvision_sets, "torchvision", lambda name: SimpleNamespace(MNIST=fetch))
+    monkeypatch.setattr(torchvision_import, "torchvision", lambda name: SimpleNamespace(MNIST=fetch))
     for _ in range(2):
         source = Torchvision("MNIST", "set", "{label}", True)
     assert asked == [(str(folder), True)]
@@ -72,7 +72,7 @@ def test_download_only_if_asked(folder: Path, write_idx: Write, monkeypatch: pyt
     def fail(root: str, download: bool) -> None:
         raise OSError("no network")
 
-    monkeypatch.setattr(torchvision_sets, "torchvision", lambda name: SimpleNamespace(MNIST=fail))
+    monkeypatch.setattr(torchvision_import, "torchvision", lambda name: SimpleNamespace(MNIST=fail))
     with pytest.raises(DarkroomError, match=r"MNIST: could not be downloaded \(no network\)"):
         Torchvision("MNIST", "other", "{label}", True)
 

@@ -63,7 +63,7 @@ EDITS: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], str]] =
     ),
     "inpainting": (
         lambda t: {**t, f"{UNET}input_blocks.0.0.weight": torch.ones(32, 9, 3, 3)},
-        "in_channels = 9, but the autoencoder's latent_channels = 4",
+        "in_channels = 9, but out_channels = 4; networks for inpainting",
     ),
     "a variance predicted too": (
         lambda t: {**t, f"{UNET}out.2.weight": torch.ones(8, 32, 3, 3), f"{UNET}out.2.bias": torch.ones(8)},
@@ -138,7 +138,11 @@ FOLDERS = {
         {"_class_name": "UNet2DModel"},
         "_class_name = 'UNet2DModel' is not supported",
     ),
-    "another block": ("unet/config.json", {"down_block_types": ["X", "DownBlock2D"]}, "unknown block type 'X'"),
+    "another block": (
+        "unet/config.json",
+        {"down_block_types": ["X", "DownBlock2D"]},
+        "down_block_types.0 = 'X': give DownBlock2D",
+    ),
     "time scale": (
         "unet/config.json",
         {"resnet_time_scale_shift": "scale_shift"},
@@ -270,7 +274,7 @@ def test_commands_replace_models_and_nothing_else(
     (tmp_path / "folder.safetensors").mkdir()
     single = ("--format", "single-file")
     for name, options, message in (
-        ("mine", (), "is a folder of other things (no model_index.json, no pipeline.json), which would be lost"),
+        ("mine", (), "is a folder of other files (no model_index.json, no pipeline.json), which would be lost"),
         ("note", (), "is a file; give another name"),
         ("folder.safetensors", single, "is a folder; give another name"),
     ):

@@ -91,7 +91,7 @@ def test_a_small_classifier_learns_where_a_square_stands() -> None:
     [
         ({"network": {"width": 20}}, "width = 20 is not divisible"),
         ({"sizes": {"classes": [], "absent": []}}, "classes = "),
-        ({"sizes": {"classes": [4, 1], "absent": [False] * 2}}, r"classes\.1 = 1: give a number >= 2"),
+        ({"sizes": {"classes": [4, 1], "absent": [False] * 2}}, r"classes\.1 = 1: give a whole number >= 2"),
     ],
 )
 def test_bad_configs_are_refused_in_one_line(change: dict[str, Any], message: str) -> None:

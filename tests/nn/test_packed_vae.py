@@ -34,7 +34,8 @@ def vae(randomise: Any) -> AutoencoderKL:
 def fused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fused kernels, as what they mean."""
 
-    def group_norm(x: Any, weight: Any, bias: Any, groups: int, eps: float, silu: bool, added: Any = None) -> Any:
+    def group_norm(x: Any, norm: kernels.Norm, silu: bool, added: Any = None) -> Any:
+        weight, bias, groups, eps = norm
         y = x.float() if added is None else x.float() + added.float()[:, :, None, None]
         y = F.group_norm(y, groups, weight, bias, eps)
         return (F.silu(y) if silu else y).to(x.dtype).contiguous(memory_format=torch.channels_last)
@@ -69,11 +70,11 @@ def agree(vae: AutoencoderKL, dtype: torch.dtype, relative_difference: Any) -> N
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)
-@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("packs", [True, False])
 def test_it_is_the_same_autoencoder(
-    vae: AutoencoderKL, dtype: torch.dtype, packed: bool, relative_difference: Any, monkeypatch: pytest.MonkeyPatch
+    vae: AutoencoderKL, dtype: torch.dtype, packs: bool, relative_difference: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not packed:  # as on CUDA
+    if not packs:  # as on CUDA
         monkeypatch.setattr(packed, "packs", lambda weight: False)
     agree(vae, dtype, relative_difference)
 

@@ -134,6 +134,8 @@ def test_a_hint_names_a_recipe_that_shows_the_key(project: Path) -> None:
     text = complete_text(ROOT / "recipes" / "photos-ddpm.yaml")
     Path("params.yaml").write_text("\n".join(line for line in text.split("\n") if not line.startswith("    caption:")))
     (hint,) = problems()
-    shown = hint.split("(")[1].split(" shows")[0]
-    assert yaml.safe_load(Path(shown).read_text())["prepare_data"]["source"]["caption"]
-    assert yaml.safe_load(Path(shown).read_text())["prepare_data"]["source"]["kind"] == "image_folder"
+    command = hint.split("(")[1].split(" has one")[0]
+    assert command.startswith("darkroom recipe show ")
+    named = yaml.safe_load(complete_text(ROOT / "recipes" / f"{command.split()[-1]}.yaml"))
+    assert named["prepare_data"]["source"]["caption"]
+    assert named["prepare_data"]["source"]["kind"] == "image_folder"

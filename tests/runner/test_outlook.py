@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from darkroom.config.params import Params, load
+from darkroom.config.params import Params, load, read
 from darkroom.config.stage_spec import StageSpec
 from darkroom.core.progress import Ahead
 from darkroom.runner.outlook import DvcCommand, StageOutlook, start_outlook, still_to_run
@@ -75,7 +75,7 @@ def outlook(params: Params, stages: dict[str, StageSpec]) -> Outlook:
     def make(
         stage: str, *asked: str, pid: int = 1, profile: dict[str, str] = PROFILE, **changes: dict[str, Any]
     ) -> StageOutlook:
-        now = params.model_dump()
+        now = read(RECIPE)
         for section, values in changes.items():
             now[section] |= values
         return StageOutlook(stage, Params.model_validate(now), stages, profile, Dvc(*asked, pid=pid))  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """The default recipe, changed, and what is said of it."""
 
+from itertools import takewhile
 from pathlib import Path
 
 from darkroom.config.merging import complete_text
@@ -10,12 +11,14 @@ SOUND = complete_text(ROOT / "recipes" / "scenes.yaml")
 
 
 def changed(section: str, key: str, line: str) -> str:
-    """The default recipe with the first line of `key` in `section` replaced by `line`, at the same depth."""
+    """The default recipe with `key` in `section`, and all below it, replaced by `line` at the same depth."""
     head, found, tail = SOUND.partition(f"\n{section}:\n")
     assert found
     lines = tail.splitlines()
     at = next(i for i, text in enumerate(lines) if text.strip().startswith(f"{key}:"))
-    lines[at] = lines[at][: len(lines[at]) - len(lines[at].lstrip())] + line if line else ""
+    depth = len(lines[at]) - len(lines[at].lstrip())
+    below = takewhile(lambda text: text.strip() and len(text) - len(text.lstrip()) > depth, lines[at + 1 :])
+    lines[at : at + 1 + len(list(below))] = [lines[at][:depth] + line if line else ""]
     return head + found + "\n".join(lines)
 
 

@@ -83,7 +83,7 @@ def write_parts(
     )
     config = {
         **spec.model_dump(),
-        "process": process,
+        "process": process if isinstance(process, dict) else process.model_dump(),
         "prediction_type": prediction_type,
         "condition": asdict(condition),
         "latents": asdict(latents),

@@ -67,6 +67,8 @@ def parse(text: str, path: Path | str) -> dict[Any, Any]:
     except yaml.MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise DarkroomError(f"{path}{line}: not valid YAML: {_one_line(error.problem)}; fix that line") from None
+    except RecursionError:
+        raise DarkroomError(f"{path}: is nested deeper than any params file; {REMEDY}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2001-99-99
         raise DarkroomError(f"{path}: not valid YAML: {_one_line(error)}; fix it") from None
     if not isinstance(values, dict):

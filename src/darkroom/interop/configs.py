@@ -70,7 +70,7 @@ def unet_spec(values: Mapping[str, Any], path: Path) -> UNetSpec:
         raise DarkroomError(
             f"{path}: layers_per_block = {printable(layers)} differs by level; only one for all is read"
         )
-    _check_channels(path, values, "networks that predict a variance too")
+    _check_channels(path, values, "networks for inpainting, and those that predict a variance too,")
     levels = len(widths) if isinstance(widths, list) else 0
     classes = values["num_class_embeds"]
     network = {
@@ -168,7 +168,7 @@ def _known(
 def _check_channels(path: Path, values: Mapping[str, Any], other: str) -> None:
     if values["out_channels"] != values["in_channels"]:
         raise DarkroomError(
-            f"{path}: out_channels = {values['out_channels']!r}, but in_channels = {values['in_channels']!r}; {other} "
+            f"{path}: in_channels = {values['in_channels']!r}, but out_channels = {values['out_channels']!r}; {other} "
             "are not read"
         )
 

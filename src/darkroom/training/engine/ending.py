@@ -1,15 +1,13 @@
 """Where a training ends: at its last step, or at an earlier one that is asked for while it runs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from darkroom.core.artifact import atomic_path
 
-if TYPE_CHECKING:
-    from darkroom.training.engine.loop import Hook
-
+Hook = Callable[[int, Mapping[str, float]], None]  # (steps done, the values of the last one)
 AHEAD = 2  # steps: no process of a training can have passed the second one when the first has not ended
 
 
@@ -73,7 +71,7 @@ class Ending:
             self.step = int(self._shared.read_text())
         return self.step
 
-    def around(self, hooks: Sequence["Hook"]) -> Sequence["Hook"]:
+    def around(self, hooks: Sequence[Hook]) -> Sequence[Hook]:
         """The hooks as the loop is to call them; `timing.Stopwatch` wraps them to time each."""
         return hooks
 

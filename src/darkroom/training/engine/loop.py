@@ -1,6 +1,6 @@
 """The training loop: every step from its batches to the update. What is done between steps are hooks."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
@@ -17,12 +17,11 @@ from darkroom.training.engine.compiling import compile_networks
 from darkroom.training.engine.disk_space import check_disk, state_bytes, tensor_bytes
 from darkroom.training.engine.distributed import ALONE, Processes
 from darkroom.training.engine.ema import EMA
-from darkroom.training.engine.ending import Ending
+from darkroom.training.engine.ending import Ending, Hook
 from darkroom.training.engine.graphs import Graphs, Update
 from darkroom.training.engine.latch import NORM, Latch, Measured, Values, exact
 from darkroom.training.engine.phase import Phase
 
-Hook = Callable[[int, Mapping[str, float]], None]  # (steps done, the values of the last one)
 __all__ = ["Hook", "Loop", "Loss", "Phase"]
 
 
