@@ -400,7 +400,7 @@ def test_a_dvc_yaml_that_is_no_file_is_one_line_with_its_remedy(
     replaced(DEFINED, os.mkfifo)()
     assert run("audit") == 1
     said = capsys.readouterr().err
-    assert said.startswith("darkroom: dvc.yaml: is no file; ")
+    assert said.startswith("darkroom: dvc.yaml: is not a file; ")
     toy.shell(said.partition("; ")[2].strip())
     assert audit()["findings"] == []
 

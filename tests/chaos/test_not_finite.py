@@ -26,7 +26,7 @@ MESSAGE = re.compile(
 def without_weight_decay(project: Path, stage: str) -> None:
     """At such a rate it would make the weights infinite in one update."""
     params = yaml.safe_load((project / "params.yaml").read_text())
-    params[stage]["weight_decay"] = 0.0
+    params[stage]["optimizer"]["weight_decay"] = 0.0
     (project / "params.yaml").write_text(yaml.safe_dump(params))
 
 

@@ -131,7 +131,7 @@ def record_again(run: str) -> None:
 
 def draw_picture(path: Path, model: str, index: int = 0, sampler: str = "dpmpp_2m") -> Path:
     """A PNG with a record."""
-    sampling = {"num_inference_steps": 12, "sampler": sampler, "guidance_scale": 3.0}
+    sampling = {"num_inference_steps": 12, "sampler": {"kind": sampler}, "guidance_scale": 3.0}
     record = {
         "format": FORMAT,
         "prompts": ["a ring"],

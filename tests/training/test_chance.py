@@ -107,8 +107,8 @@ def test_a_denoiser_by_chance_answers_the_same_to_everything(
         def forward(self, x: Tensor, t: Tensor, context: Any, class_ids: Any) -> Tensor:
             return torch.full_like(x, self.value)
 
-        def prepare_context(self, given: Tensor) -> Tensor:
-            return given
+        def prepare(self, *conditions: Any) -> tuple[None, None]:
+            return None, None
 
     constants = [task.validate(Constant(value / 10))["held_out/loss"] for value in range(-20, 21)]
     assert task.by_chance() <= task.validate(Constant(0.0))["held_out/loss"] + 1e-6

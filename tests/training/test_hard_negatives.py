@@ -1,7 +1,5 @@
 """Hard negatives: nearest captions, never the same one; batches of groups, a pure function of seed and step."""
 
-from dataclasses import replace
-
 import torch
 
 from darkroom.config.text_encoder import HardNegativesConfig
@@ -32,7 +30,7 @@ def test_few_pictures_give_few_neighbours() -> None:
 
 def test_batches_are_groups_around_pictures_that_change() -> None:
     rows, embeddings = clusters()
-    hard = HardNegatives(replace(CONFIG, every=100), rows, lambda: embeddings, batch_size=16, seed=0)
+    hard = HardNegatives(CONFIG.model_copy(update={"every": 100}), rows, lambda: embeddings, batch_size=16, seed=0)
     hard.search(10)
     batches = [hard.batch(step) for step in range(10, 40)]
     assert all(batch.shape == (16,) for batch in batches)

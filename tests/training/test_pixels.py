@@ -38,7 +38,7 @@ def test_the_cache_holds_the_pictures_in_their_range_and_previews_show_them_as_t
         untracked = Run(Account(stage, {}, {}, {}, {}, "", False), tracked=False)
         load(ROOT / "stages" / f"{stage}.py").body(params, Work(torch.device("cpu"), untracked))
 
-    assert read_json("artifacts/vae/config.json")["identity_range"] == [black, 1.0]
+    assert read_json("artifacts/vae/config.json")["network"]["range"] == [black, 1.0]
     real = Prepared.open("data/prepared").split("train").images()
     latents = Latents.read("data/latents", "train")
     drawn = latents.sample(torch.arange(len(latents)), torch.empty(0))

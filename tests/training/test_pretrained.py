@@ -50,7 +50,7 @@ SMALL: dict[str, Any] = {  # the recipe, for the model that `parts` makes
     "train_unet": {
         "init_from": f"{IMPORTED}/unet",
         "unet": {"block_out_channels": [16, 32], "num_attention_heads": [2, 2], "norm_num_groups": 8},
-        "prediction_type": "v_prediction",
+        "objective": {"prediction_type": "v_prediction"},
         "steps": 2,
         "batch_size": 2,
         "accumulation": 2,
