@@ -1,7 +1,7 @@
 """An audit as people read it, a tree and a list of findings, and as one JSON object."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -91,8 +91,9 @@ def _picture(audit: Audit) -> list[str]:
         lines += [f"  drawn     {prompts[i]!r}, seed {seeds[i]}" for i in list(drawn)[:1]]
         if len(drawn) > 1:
             lines[-1] += f", and {len(drawn) - 1} more in one grid"
-        sampling = values.get("sampling", {})
-        lines[-1] += f"; {sampling.get('num_inference_steps')} steps of {(sampling.get('sampler') or {}).get('kind')}"
+        sampling = _mapping(values.get("sampling"))
+        sampler = _mapping(sampling.get("sampler")).get("kind")
+        lines[-1] += f"; {sampling.get('num_inference_steps')} steps of {sampler}"
         lines[-1] += f", guidance {sampling.get('guidance_scale')}"
     if recorded.model:
         lines.append(f"  pipeline  {recorded.model}" + (f", {audit.picture.found}" if audit.picture.found else ""))
@@ -241,3 +242,8 @@ def _verdict(audit: Audit) -> str:
     outputs = sum(len(step.outputs) for step in steps)
     runs = sum(evidence.maker is not None for evidence in audit.evidence.values())
     return f"The chain is whole: {len(steps)} stages, {outputs} outputs, {runs} runs{noted}."
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """A part of a record, which may hold anything."""
+    return value if isinstance(value, dict) else {}

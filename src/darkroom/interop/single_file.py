@@ -255,8 +255,8 @@ def _unet_spec(file: Checkpoint, sample_size: int) -> UNetSpec:
     channels = _shape(file, f"{UNET}input_blocks.0.0.weight")[1], _shape(file, f"{UNET}out.2.weight")[0]
     if channels[0] != channels[1]:
         raise DarkroomError(
-            f"{file.path}: out_channels = {channels[1]}, but in_channels = {channels[0]}; networks that predict a "
-            "variance too are not read"
+            f"{file.path}: in_channels = {channels[0]}, but out_channels = {channels[1]}; networks for inpainting, and "
+            "those that predict a variance too, are not read"
         )
     network = {
         "kind": "unet_2d_condition",
