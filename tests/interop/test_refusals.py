@@ -67,7 +67,7 @@ EDITS: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], str]] =
     ),
     "a variance predicted too": (
         lambda t: {**t, f"{UNET}out.2.weight": torch.ones(8, 32, 3, 3), f"{UNET}out.2.bias": torch.ones(8)},
-        "out_channels = 8, but in_channels = 4",
+        "in_channels = 4, but out_channels = 8",
     ),
     "whole numbers": (
         lambda t: {**t, f"{UNET}out.2.bias": torch.ones(4, dtype=torch.int32)},
