@@ -128,7 +128,7 @@ def hostile() -> Iterator[Hostile]:
     yield Hostile("half a step", "num_inference_steps", asked([row], num_inference_steps=2.5))
     for name in ("NaN", "Infinity", "-Infinity", "1e999", "-1e999"):
         body = b'{"dataframe_records": [{"prompt": "x"}], "params": {"guidance_scale": %s}}' % name.encode()
-        yield Hostile(f"guidance {name}", "no finite number", body)
+        yield Hostile(f"guidance {name}", "not a finite number", body)
     yield Hostile("negative guidance", "guidance_scale", asked([row], guidance_scale=-1))
     yield Hostile("guidance in letters", "guidance_scale", asked([row], guidance_scale="much"))
     yield Hostile("guidance in a list", "guidance_scale", asked([row], guidance_scale=[1, 2]))
