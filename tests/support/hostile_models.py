@@ -242,7 +242,7 @@ def pipelines(base: Path, dice: random.Random) -> Iterator[Case]:
         ("unet/config.json", ("block_out_channels",), [800_000, 800_000], "describes a network of more than"),
         ("vae/config.json", ("block_out_channels",), [8] * 5000, "number of block_out_channels"),
         ("text_encoder/config.json", ("max_position_embeddings",), 10**9, "max_position_embeddings"),
-        ("text_encoder/config.json", ("max_position_embeddings",), 900_000, "describes a network of more than"),
+        ("text_encoder/config.json", ("max_position_embeddings",), 900_000, "max_position_embeddings"),
         ("text_encoder/config.json", ("vocab_size",), 10**12, "vocab_size"),
         ("text_encoder/config.json", ("num_hidden_layers",), 10**7, "num_hidden_layers"),
         ("words.json", ("words",), ["\x1b[2J"], "is not a word"),
