@@ -48,7 +48,7 @@ def _remarks(info: Info) -> dict[str, str]:
     remarks = {}
     if info.set_aside:
         names = ", ".join(f"{printable(name)} {count}" for name, count in info.set_aside.items())
-        remarks["set aside"] = f"files that are no pictures of yours, by where they lie: {names}"
+        remarks["set aside"] = f"files that are not pictures of yours, by where they lie: {names}"
     if info.skipped or info.strays:
         remarks["named in"] = f"{PREPARED / 'dataset.json'}: pictures skipped, captions without a picture"
     if info.pictures.repeats_kept or info.pictures.repeats_within_splits or info.pictures.duplicates_across_splits:

@@ -47,7 +47,10 @@ EDITS: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], str]] =
     "lora": (lambda t: {"lora_unet_down.weight": torch.ones(2)}, "is a LoRA"),
     "an autoencoder": (lambda t: renamed(only(t, VAE), VAE, ""), "is an autoencoder alone"),
     "without text encoder": (lambda t: only(t, UNET, VAE), "holds no text encoder"),
-    "something else": (lambda t: {"fc.weight": torch.ones(2)}, "is no Stable Diffusion 1.x model: it holds no U-Net"),
+    "something else": (
+        lambda t: {"fc.weight": torch.ones(2)},
+        "is not a Stable Diffusion 1.x model: it holds no U-Net",
+    ),
     "a key missing": (
         lambda t: {k: v for k, v in t.items() if k != f"{UNET}out.2.bias"},
         f"1 missing ({UNET}out.2.bias)",
@@ -122,7 +125,7 @@ def test_damaged_and_disguised_files_are_refused_and_run_nothing(
         "short.ckpt": "not a readable checkpoint",
         "notes.txt": "neither .safetensors nor .ckpt by its name",
         "gone.safetensors": "no such file or folder",
-        "folder": "holds no model_index.json, so it is no diffusers folder",
+        "folder": "holds no model_index.json, so it is not a diffusers folder",
     }.items():
         status, said = command("import", str(tmp_path / name), str(tmp_path / "out"))
         assert (status, said.count("\n"), "Traceback" in said) == (1, 1, False), said

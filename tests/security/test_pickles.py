@@ -106,7 +106,7 @@ def test_an_unpickler_of_arrays_imports_nothing_else(
     for file in (name for split in DATASETS["CIFAR10"].files.values() for name in split):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_bytes(f"c{module}\n{name}\n.".encode())
-    with pytest.raises(DarkroomError, match=f"{module}.{name} is no array"):
+    with pytest.raises(DarkroomError, match=f"{module}.{name} is not an array"):
         list(Torchvision("CIFAR10", ".", "a photo of a {label}", False))
 
 

@@ -389,9 +389,9 @@ def tokenizers(base: Path, dice: random.Random) -> Iterator[Case]:
     }
     slow = {"type": "Split", "pattern": {"Regex": "(!+)+[^!]x"}, "behavior": "Removed", "invert": False}
     yield Case(
-        "doubled sixty times", beside(changed("tokenizer.json", ("normalizer",), doubling)), "is no step of CLIP's"
+        "doubled sixty times", beside(changed("tokenizer.json", ("normalizer",), doubling)), "is not a step of CLIP's"
     )
-    yield Case("a slow pattern", beside(changed("tokenizer.json", ("pre_tokenizer",), slow)), "is no step of CLIP's")
+    yield Case("a slow pattern", beside(changed("tokenizer.json", ("pre_tokenizer",), slow)), "is not a step of CLIP's")
     bomb = lambda: gzip.compress(bytes(200 << 20), 1)  # noqa: E731
     yield Case("200 MiB packed", beside(alone("bpe_simple_vocab_16e6.txt.gz", bomb)), "unpacked")
     lines = lambda: gzip.compress(b"a b\n" * (20 << 20), 1)  # noqa: E731

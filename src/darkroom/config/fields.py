@@ -37,7 +37,7 @@ def _itself(model: Model) -> Model:
 
 
 def class_of(annotation: Any, value: Any) -> Model | None:
-    """The class that a field takes for a value, by the value's own kind; None where that is no section of a kind."""
+    """The class that a field takes for a value, by the value's own kind; None where that is not a section of a kind."""
     classes = alternatives(annotation)
     kind = value.get(KIND, "") if isinstance(value, Mapping) else ""
     load = classes.get(kind if isinstance(kind, str) else "")

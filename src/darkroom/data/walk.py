@@ -45,7 +45,7 @@ def files_below(root: Path, left_out: Callable[[str], None] = lambda name: None)
 
 
 def _tell(inside: str, entry: os.DirEntry[str], left_out: Callable[[str], None]) -> None:
-    """Of the files in what is left out; links are not followed, and what is shut to us is no loss."""
+    """Of the files in what is left out; links are not followed, and a closed folder is not a loss."""
     waiting = [(inside + entry.name, entry)]
     while waiting:
         name, entry = waiting.pop()
@@ -60,7 +60,7 @@ def _tell(inside: str, entry: os.DirEntry[str], left_out: Callable[[str], None])
 
 
 def _folder(entry: os.DirEntry[str]) -> Identity | None:
-    """None of what is no folder. A link that leads nowhere, or back to itself, is a file: one that cannot be read.
+    """None for what is not a folder. A link that leads nowhere, or back to itself, is a file: one that cannot be read.
 
     Raises:
         OSError: a folder that no path reaches.

@@ -168,7 +168,7 @@ def _networks(folder: Path, info: PipelineInfo) -> str:
         [config.parent.name, f"{sum(map(_weights, sorted(config.parent.glob('*.safetensors')))):,}"]
         for config in sorted(folder.glob(f"*/{CONFIG}"))
     ]
-    process = described(info.process.model_dump())
+    process = _component(info.process.model_dump())
     scale = f"latents scaled by {info.scaling_factor:.6g} ({info.scaling})"
     return (
         "## Networks\n\n"
@@ -179,11 +179,15 @@ def _networks(folder: Path, info: PipelineInfo) -> str:
 
 
 def described(values: Mapping[str, Any]) -> str:
-    """Keys and values in a line; of a component, its kind and then its own keys."""
-    pairs = (
-        (key, value if not isinstance(value, Mapping) else f"({described(value)})") for key, value in values.items()
+    """Keys and values in a line; of a component its kind, and in parentheses its own keys: "sampler ddim (eta 0.0)"."""
+    return ", ".join(
+        f"{key} {_component(value) if isinstance(value, Mapping) else value}" for key, value in values.items()
     )
-    return ", ".join(str(value) if key == KIND else f"{key} {value}" for key, value in pairs)
+
+
+def _component(values: Mapping[str, Any]) -> str:
+    own_keys = described({key: value for key, value in values.items() if key != KIND})
+    return f"{values[KIND]} ({own_keys})" if own_keys else str(values[KIND])
 
 
 def _weights(file: Path) -> int:

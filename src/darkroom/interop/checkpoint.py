@@ -21,7 +21,7 @@ from darkroom.core.text import printable
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how PyTorch's checkpoints begin, since 1.6 and before
 SAFETENSORS, CHECKPOINTS = (".safetensors",), (".ckpt", ".pt", ".pth", ".bin")
-UNREADABLE = (SafetensorError, OSError, ValueError)  # what a file that is no safetensors, or gone, ends in
+UNREADABLE = (SafetensorError, OSError, ValueError)  # what a file raises that is not safetensors, or is gone
 CODE = re.compile(r"(?:Unsupported global: GLOBAL|Unsupported class|unsupported GLOBAL) (\S+)")  # PyTorch's words
 MAKERS_OF_BYTES = ("bytearray",)  # what PyTorch lets a checkpoint call that fills memory by a number alone
 OLD_PICKLES = 4  # that a checkpoint of before 1.6 begins with: a mark, a version, a system, its content
@@ -58,11 +58,11 @@ class Checkpoint:
         """The tensor as fp32, in which everything here is kept; exact from fp16 and bf16.
 
         Raises:
-            DarkroomError: it is no floating-point number of at most 32 bits, or not finite.
+            DarkroomError: it is not a floating-point number of at most 32 bits, or not finite.
         """
         value = self.read(key)
         if value.layout != torch.strided or value.device.type != "cpu":
-            raise DarkroomError(f"{self.path}: {key} is no plain tensor; save it dense, on the CPU")
+            raise DarkroomError(f"{self.path}: {key} is not a plain tensor; save it dense, on the CPU")
         if value.dtype not in (torch.float32, torch.float16, torch.bfloat16):
             raise DarkroomError(
                 f"{self.path}: {key} is of type {str(value.dtype).removeprefix('torch.')}; "
@@ -97,7 +97,7 @@ def _safetensors(path: Path) -> Checkpoint:
     try:
         opened = _state(path)
         with path.open("rb") as start:
-            header = min(int.from_bytes(start.read(8), "little"), opened[0])  # of more it is no header, told below
+            header = min(int.from_bytes(start.read(8), "little"), opened[0])  # a longer one is refused below
         HEADER_BYTES.check(f"{path}: size of its header", header, FETCH)
         with safe_open(path, framework="pt") as file:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118, no mapping

@@ -113,7 +113,7 @@ def _check_components(path: Path) -> None:
             continue
         if key not in PARTS:
             what = f"{printable(key)} = {printable(repr(value))}"
-            raise DarkroomError(f"{path}: {what} is no part of a Stable Diffusion 1.x model; {FETCH}")
+            raise DarkroomError(f"{path}: {what} is not part of a Stable Diffusion 1.x model; {FETCH}")
         if key in CLASSES and (not isinstance(value, list) or value[-1:] not in [[name] for name in CLASSES[key]]):
             raise DarkroomError(
                 f"{path}: {key} = {printable(repr(value))} is not supported, only {', '.join(CLASSES[key])}"

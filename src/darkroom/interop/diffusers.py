@@ -53,7 +53,7 @@ def read_folder(folder: Path, tokenizer: Path | None = None) -> Model:
     if not folder.is_dir():
         raise DarkroomError(f"{folder}: no such folder; give a diffusers folder or a .safetensors or .ckpt file")
     if not (folder / INDEX).is_file():
-        raise DarkroomError(f"{folder}: holds no {INDEX}, so it is no diffusers folder of a whole model")
+        raise DarkroomError(f"{folder}: holds no {INDEX}, so it is not a diffusers folder of a whole model")
     check_inside(folder)
     tagged(folder / INDEX, (PIPELINE_CLASS,))
     aside = account(folder)

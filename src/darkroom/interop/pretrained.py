@@ -38,7 +38,7 @@ def read_pretrained_autoencoder(folder: Path, device: torch.device) -> tuple[Aut
     """vae/ of an imported model, frozen, and the scaling factor it was made for.
 
     Raises:
-        DarkroomError: the folder is no such thing, or its config.json states no scaling factor.
+        DarkroomError: the folder is not one, or its config.json states no scaling factor.
     """
     check_imported(folder)
     spec, factor = read_vae_config(folder)
@@ -53,7 +53,7 @@ def read_pretrained_text_encoder(folder: Path, tokenizer: CLIPTokenizer, device:
     """text_encoder/ of an imported model, frozen.
 
     Raises:
-        DarkroomError: the folder is no such thing.
+        DarkroomError: the folder is not one.
     """
     check_imported(folder)
     spec = read_text_config(folder, tokenizer.bos_token_id, tokenizer.eos_token_id)
@@ -74,7 +74,7 @@ def read_pretrained_unet(
     the network can learn another.
 
     Raises:
-        DarkroomError: the folder is no such thing, or its network is not the one asked for; names the first key.
+        DarkroomError: the folder is not one, or its network is not the one asked for; names the first key.
     """
     check_imported(folder)
     imported = read_unet_config(folder)

@@ -96,8 +96,8 @@ def read_single_file(path: Path, tokenizer: Path | None = None, config: Path | N
             Stable Diffusion 1.x, with the widths and depths that the weights have.
 
     Raises:
-        DarkroomError: the file is no Stable Diffusion 1.x model, and what it is instead; or keys are missing, left over
-            or of another shape.
+        DarkroomError: the file is not a Stable Diffusion 1.x model, and what it is instead; or keys are missing,
+            left over or of another shape.
     """
     file = open_checkpoint(path)
     _check_kind(file)
@@ -199,7 +199,7 @@ def _weights(part: Part, file: Checkpoint, found: dict[str, tuple[int, ...]]) ->
 
 
 def _check_kind(file: Checkpoint) -> None:
-    for marks, what in ((LORA, "a LoRA, which is no model of its own"), (EMBEDDING, "a learned word alone")):
+    for marks, what in ((LORA, "a LoRA, which is not a model of its own"), (EMBEDDING, "a learned word alone")):
         if any(marks.search(key) for key in file.shapes):
             raise DarkroomError(f"{file.path}: is {what}, not a Stable Diffusion 1.x model")
     for start, what in FOREIGN.items():
@@ -207,12 +207,12 @@ def _check_kind(file: Checkpoint) -> None:
             raise DarkroomError(f"{file.path}: is {what}, not a Stable Diffusion 1.x model")
     for prefix, what in ((UNET, "U-Net"), (VAE, "autoencoder"), (TEXT, "text encoder")):
         if not any(key.startswith(prefix) for key in file.shapes):
-            raise DarkroomError(f"{file.path}: is no Stable Diffusion 1.x model: it holds no {what} ({prefix}*)")
+            raise DarkroomError(f"{file.path}: is not a Stable Diffusion 1.x model: it holds no {what} ({prefix}*)")
 
 
 def _shape(file: Checkpoint, key: str) -> tuple[int, ...]:
     if key not in file.shapes:
-        raise DarkroomError(f"{file.path}: is no whole Stable Diffusion 1.x model: {key} is missing")
+        raise DarkroomError(f"{file.path}: is not a whole Stable Diffusion 1.x model: {key} is missing")
     return file.shapes[key]
 
 
@@ -251,7 +251,7 @@ def _unet_spec(file: Checkpoint, sample_size: int) -> UNetSpec:
     up = tuple(f"{UNET}output_blocks.{n}.1.norm.weight" in has for n in last)
     context = next((shape for key, shape in file.shapes.items() if key.endswith("attn2.to_k.weight")), None)
     if context is None:
-        raise DarkroomError(f"{file.path}: is no Stable Diffusion 1.x model: its U-Net attends to no text (attn2)")
+        raise DarkroomError(f"{file.path}: is not a Stable Diffusion 1.x model: its U-Net attends to no text (attn2)")
     channels = _shape(file, f"{UNET}input_blocks.0.0.weight")[1], _shape(file, f"{UNET}out.2.weight")[0]
     if channels[0] != channels[1]:
         raise DarkroomError(

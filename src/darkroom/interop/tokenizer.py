@@ -225,7 +225,7 @@ def _check_steps(path: Path, values: Any) -> None:
             plain = regex.removeprefix(SPECIAL_WORDS) if isinstance(regex, str) else regex
             if not any((said.get("type"), plain, said.get("content")) == one for one in known):
                 raise DarkroomError(
-                    f"{path}: {part} = {printable(repr(step))} is no step of CLIP's tokenizer; {FETCH}, "
+                    f"{path}: {part} = {printable(repr(step))} is not a step of CLIP's tokenizer; {FETCH}, "
                     f"or remove the file "
                     f"where {VOCAB} and {MERGES} lie beside it"
                 )

@@ -53,7 +53,7 @@ class HardNegatives:
         return {"pictures": self._pictures, "nearest": self._nearest}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`."""
+        """Resume from `state_dict`."""
         self._pictures, self._nearest = state["pictures"], state["nearest"]
 
     def batch(self, step: int) -> Tensor:

@@ -58,7 +58,7 @@ class Description:
 
     name: goes into dataset.json; never a path.
     size: how many items iteration will give at least, skipped ones included; for progress.
-    set_aside: files that are no pictures of the user's, by what they are: hidden, a system's own, or a shard's further
+    set_aside: files that are not pictures of the user's, by what they are: hidden, a system's own, or a shard's further
     pictures of a sample. Known once the source was looked through.
     details: further entries of dataset.json.
     """

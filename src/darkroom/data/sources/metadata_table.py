@@ -36,7 +36,7 @@ def read_table(name: str, data: bytes) -> list[Record]:
     """The records of a table; one that holds no record is empty.
 
     Raises:
-        DarkroomError: it is no text, no such table, or not one of its records names a file, or none has a caption.
+        DarkroomError: it is not text, not such a table, or not one of its records names a file, or none has a caption.
     """
     try:
         text = decode_text(data, errors="surrogateescape")  # a line that is not UTF-8 is no more than one line lost

@@ -194,7 +194,7 @@ def _ordered(root: str, splits: dict[str, str | None]) -> dict[str, str | None]:
     if "train" not in there:
         raise DarkroomError(
             f"{root}: by their names all pictures belong to {' and '.join(there)}, and none is left to train on; name "
-            "a folder train, or, if these names are no splits, move all of it into one folder called train"
+            "a folder train, or, if these names are not splits, move all of it into one folder called train"
         )
     return dict(sorted(splits.items(), key=lambda item: SPLIT_ORDER.index(item[1] or "train")))
 
@@ -223,8 +223,8 @@ def _remedy(what: str) -> str:
     if what == "shard":
         return "begin the name of each shard with train-, validation-, test- or novel-, or that of none"
     return (
-        "name each split's folder train, validation, test or novel; or, if these words are no splits here, move all of "
-        "it into one folder called train"
+        "name each split's folder train, validation, test or novel; or, if these words are not splits here, move all "
+        "of it into one folder called train"
     )
 
 

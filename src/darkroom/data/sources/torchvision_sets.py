@@ -168,7 +168,7 @@ class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in self.ALLOWED:
             return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-        raise pickle.UnpicklingError(f"{module}.{name} is no array")
+        raise pickle.UnpicklingError(f"{module}.{name} is not an array")
 
 
 def _read_cifar(files: Files, names: tuple[str, ...]) -> Arrays:
@@ -178,7 +178,7 @@ def _read_cifar(files: Files, names: tuple[str, ...]) -> Arrays:
             batch = _ArraysOnly(io.BytesIO(files.read(name)), encoding="latin1").load()
             pixels = np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
             found = [int(label) for label in batch["labels"]]
-        except Exception as error:  # what is no pickle, or a torn one, fails in many ways
+        except Exception as error:  # what is not a pickle, or a torn one, fails in many ways
             reason = " ".join(str(error).split()) or type(error).__name__
             raise DarkroomError(f"{name}: not a CIFAR-10 batch ({reason}); fetch it again") from None
         if len(pixels) != len(found):

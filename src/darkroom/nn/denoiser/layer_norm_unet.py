@@ -5,7 +5,7 @@ Shapes: N samples of c channels and side s; stages i of Ci channels (C(-1) = C0)
 sides   28 ─ 14 ─ 7 ─ 3 ─ 7 ─ 14 ─ 28
 widths  10   20   40  40  20  10   10
 
-A stage is told the time and has three blocks; skips are concatenated. Two of the write-up's errors are mended:
+A stage is told the time and has three blocks; skips are concatenated. Two of the write-up's errors are corrected:
 
 - Its table of times has the exponent doubled, which leaves half of the frequencies dead: here it is the usual one.
 - Its first norm takes the mean out of the noisy picture, so no noise is ever found in that mean. What is there grows by

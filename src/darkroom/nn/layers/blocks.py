@@ -35,7 +35,7 @@ def timestep_embedding(timestep: Tensor, dim: int, flip_sin_to_cos: bool, freq_s
         freq_shift: the frequencies are 10000^(-i / (dim // 2 - freq_shift)).
 
     Returns:
-        (N, dim) float32. The frequencies are no buffer: a model moved to 16 bits would round them, and with them t.
+        (N, dim) float32. The frequencies are not a buffer: a model moved to 16 bits would round them, and with them t.
     """
     half = dim // 2
     exponent = -math.log(10000) * torch.arange(half, dtype=torch.float32, device=timestep.device)

@@ -31,5 +31,5 @@ class Best:
         return {"value": self.value, "step": self.step, "weights": self._state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`."""
+        """Resume from `state_dict`."""
         self.value, self.step, self._state = state["value"], state["step"], state["weights"]

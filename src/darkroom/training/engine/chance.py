@@ -22,7 +22,7 @@ class Reached:
 
     @property
     def is_better(self) -> bool:
-        """Whether the training was of use; what is no number was not."""
+        """Whether the training was of use; one that is not a number was not."""
         return self.value > self.chance if self.higher_is_better else self.value < self.chance
 
 

@@ -54,7 +54,7 @@ class Curves:
         return {"rows": self.rows, "sums": self._sums, "last": self._last}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`; `log` hears of every point again."""
+        """Resume from `state_dict`; `log` hears of every point again."""
         self.rows, self._sums, self._last = state["rows"], state["sums"], state["last"]
         for step, values in self.rows.items():
             self.log(step, values)

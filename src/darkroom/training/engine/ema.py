@@ -57,5 +57,5 @@ class EMA(Generic[Network]):
         return self.network.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`."""
+        """Resume from `state_dict`."""
         self.network.load_state_dict(state)
