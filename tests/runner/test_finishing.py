@@ -176,5 +176,5 @@ def test_an_answer_to_an_earlier_request_is_not_taken_for_this_one() -> None:
 def test_differences_are_named_however_deep() -> None:
     before = {"a": 1, "b": {"c": [1], "d": None}, "gone": 2}
     now = {"a": 1, "b": {"c": [2], "d": None}, "new": 3}
-    assert differences(before, now, "s") == ["s.b.c was [1], is [2]", "s.gone was 2, is None", "s.new was None, is 3"]
+    assert differences(before, now, "s") == ["s.b.c was [1], is [2]", "s.gone was 2, is null", "s.new was null, is 3"]
     assert differences(before, before, "s") == []

@@ -42,7 +42,7 @@ def change(old: str, new: str) -> None:
             "train_unet.unet.use_linear_projection was false, is true",
         ),
         ("  reconstruction: l2", "  reconstruction: l1", "train_vae.reconstruction was l2, is l1"),
-        ("  stop_at: null", "  stop_at: 5", "train_vae.stop_at was None, is 5"),
+        ("  stop_at: null", "  stop_at: 5", "train_vae.stop_at was null, is 5"),
     ],
 )
 def test_a_stage_whose_parameters_changed_meanwhile_does_not_end(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from darkroom.config.faults import short
 from darkroom.config.merging import complete_text
 from darkroom.config.params import DEFAULT_RECIPE, PARAMS_FILE, read
 from darkroom.core.artifact import atomic_path
@@ -111,7 +112,7 @@ def _described() -> str:
     recipes = {name: changed(values, read(file_of(name))) for name in names()}
     nearest = min(recipes, key=lambda name: len(recipes[name]))
     changed_keys = recipes[nearest].items()
-    changes = [f"no {key}" if value == ABSENT else f"{key} = {value!r}" for key, (value, _) in changed_keys]
+    changes = [f"no {key}" if value == ABSENT else f"{key} = {short(value)}" for key, (value, _) in changed_keys]
     if not changes:
         return f"the recipe {nearest}"
     more = f" and {len(changes) - MOST_SHOWN} more" if len(changes) > MOST_SHOWN else ""

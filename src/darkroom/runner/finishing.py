@@ -16,6 +16,7 @@ import psutil
 
 from darkroom.config import params as parameters
 from darkroom.config.edit import edit
+from darkroom.config.faults import short
 from darkroom.config.training import Training
 from darkroom.core.artifact import atomic_path, read_json, write_json
 from darkroom.core.errors import DarkroomError
@@ -99,7 +100,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> 
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             found += differences(old, new, f"{key}.{name}")
         elif old != new:
-            found.append(f"{key}.{name} was {old}, is {new}")
+            found.append(f"{key}.{name} was {short(old, plain=True)}, is {short(new, plain=True)}")
     return found
 
 
