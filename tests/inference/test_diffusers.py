@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from darkroom.config.choices import Spacing
+from darkroom.config.sampling import Spacing
 from darkroom.core.rng import randn_each
 from darkroom.inference.pipeline import Pipeline
 from darkroom.interop.diffusers import write_scheduler
