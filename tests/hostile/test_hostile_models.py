@@ -47,8 +47,8 @@ def base(
 
 @pytest.mark.parametrize("sample", [SAMPLE, pytest.param(0, marks=pytest.mark.slow)], ids=["sample", "all"])
 def test_hostile_models(sample: int, base: Path, environment_of: Callable[[Path], dict[str, str]]) -> None:
-    program = [sys.executable, hostile_models.__file__, str(base), str(SEED), str(sample)]
-    done = subprocess.run(program, env=environment_of(ROOT), check=False, capture_output=True, text=True)
+    program = [sys.executable, "-m", hostile_models.__name__, str(base), str(SEED), str(sample)]
+    done = subprocess.run(program, cwd=ROOT, env=environment_of(ROOT), check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     outcomes: list[dict[str, Any]] = json.loads(done.stdout)
     assert len(outcomes) >= (sample or 200)
