@@ -22,10 +22,12 @@ from PIL import Image
 from PIL.ExifTags import Base
 
 from darkroom import Pipeline, cli
+from tests.support.loading import load_script
 from tests.support.registering import PARAMS, PROMPT
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n%%EOF\n"
 Call = Callable[..., tuple[int, dict[str, Any]]]
+model_server: Any = load_script(Path(__file__).parents[2] / "benchmarks" / "model_server.py")
 
 
 def png(picture: Image.Image) -> str:
@@ -55,10 +57,7 @@ def ask(made: Path, store_root: Path, tmp_path_factory: pytest.TempPathFactory) 
         patch.setattr(sys, "argv", ["darkroom", "register", "--pipeline", str(made), "--promote"])
         with pytest.raises(SystemExit, match="0"):
             cli.main()
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    serve = f"-m mlflow models serve -m models:/darkroom@candidate --env-manager local --host 127.0.0.1 --port {port}"
+    serve = "-m mlflow models serve -m models:/darkroom@candidate --env-manager local --host 127.0.0.1"
     environment |= {
         "MLFLOW_TRACKING_URI": f"sqlite:///{store_root / '.mlflow' / 'mlflow.db'}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -66,16 +65,6 @@ def ask(made: Path, store_root: Path, tmp_path_factory: pytest.TempPathFactory) 
         "DARKROOM_DEVICE": "cpu",
         "DARKROOM_THREADS": "1",
     }
-    address, log = f"http://127.0.0.1:{port}", elsewhere / "log"
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            [sys.executable, *serve.split()],
-            cwd=elsewhere,
-            env=environment,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
 
     def call(rows: list[dict[str, Any]], **params: Any) -> tuple[int, dict[str, Any]]:
         body = json.dumps({"dataframe_records": rows, "params": params}).encode()
@@ -86,19 +75,10 @@ def ask(made: Path, store_root: Path, tmp_path_factory: pytest.TempPathFactory) 
         except urllib.error.HTTPError as refused:
             return refused.code, json.load(refused)
 
-    try:
-        deadline = time.monotonic() + 300  # for machines with much else to do
-        while True:
-            try:
-                with urllib.request.urlopen(f"{address}/ping", timeout=2):
-                    break
-            except OSError:
-                assert server.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.2)
+    with model_server.started(serve.split(), elsewhere, environment, elsewhere / "log") as server:
+        address = f"http://127.0.0.1:{server.port}"
         yield call
-    finally:
-        stop(server, port)
+        stop(server.process, server.port)
 
 
 def stop(server: "subprocess.Popen[bytes]", port: int) -> None:

@@ -9,14 +9,12 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,23 +31,17 @@ from darkroom.serving.model_folder import CODE, Description
 from darkroom.serving.registry import register, take_out
 from darkroom.tracking.store import Store
 from tests.support import pipelines
+from tests.support.loading import load_script
 
 ROOT = Path(__file__).parents[2]
 SOON = 8.0  # seconds: that a refusal may take beside other tests
 WAITING = 8  # requests that may wait, DARKROOM_SERVE_WAITING of the server of most tests
-STARTS_WITHIN, ENDS_WITHIN = 300, 10.0  # seconds
+ENDS_WITHIN = 10.0  # seconds
 LONG = {"num_inference_steps": 1000, "sampler": "ddpm"}
 DEFAULTS = {"num_inference_steps": 4, "guidance_scale": 3.0, "sampler": "ddim", "strength": 0.6}
+model_server: Any = load_script(ROOT / "benchmarks" / "model_server.py")
+Server = Any  # a model_server.ModelServer
 ALL_PASS = Thresholds(False, None, None, None, False)
-
-
-@dataclass(frozen=True)
-class Server:
-    """A process that serves, and where."""
-
-    process: "subprocess.Popen[bytes]"
-    port: int
-    log: Path
 
 
 @pytest.fixture(scope="module")
@@ -75,44 +67,12 @@ def version(made: Path, store_root: Path) -> str:
         return register(made, Description("a card", "a ring", {}, DEFAULTS, limits), ALL_PASS, True).version
 
 
-@contextmanager
-def serving(where: Path, command: list[str], **environment: str) -> Iterator[Server]:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+def serving(where: Path, command: Sequence[str], **environment: str) -> Any:
+    """What starts a server in an environment without settings but those given; its log is beside."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DARKROOM_", "MLFLOW_", "DVC_"))}
     kept |= {"DARKROOM_DEVICE": "cpu", "DARKROOM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
     kept |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **environment}
-    log = where / f"log {port}"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, *command, "--port", str(port)],
-            cwd=where,
-            env=kept,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        deadline = time.monotonic() + STARTS_WITHIN
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5):
-                    break
-            except OSError:
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.2)
-        yield Server(process, port, log)
-    finally:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            if process.poll() is None:
-                os.killpg(process.pid, number)
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(20)
-
-
-OURS = ["-c", "from darkroom.cli import main; main()", "serve"]
+    return model_server.started(command, where, kept, where / "log")
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +85,7 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(version: str, store_root: Path, beside: Path) -> Iterator[Server]:
     """`darkroom serve`; the last of the tests that ask it ends it."""
     how = {"DVC_ROOT": str(store_root), "DARKROOM_SERVE_WAITING": str(WAITING), "TMPDIR": str(beside)}
-    with serving(beside, [*OURS, "--version", version], **how) as found:
+    with serving(beside, [*model_server.OURS, "--version", version], **how) as found:
         yield found
 
 
