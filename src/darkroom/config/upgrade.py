@@ -227,6 +227,13 @@ def give_diffusion_its_kinds(values: Values) -> None:
     values.update(upgrade_diffusion(values))
 
 
+def offer_labels(values: Values) -> None:
+    """prepare_data.source.labels: [], since captioned folders had no classes."""
+    source = _section(values, "prepare_data.source")
+    if source.get("kind") == "captioned_folder" and "labels" not in source:
+        _in_place_of(source, "root", {"root": source["root"], "labels": []})
+
+
 STEPS: tuple[Step, ...] = (
     offer_hard_negatives,
     name_optimizers,
@@ -243,4 +250,5 @@ STEPS: tuple[Step, ...] = (
     give_text_encoders_a_kind,
     give_diffusion_its_kinds,
     give_networks_their_own_keys,
+    offer_labels,
 )
