@@ -36,6 +36,16 @@ def test_the_first_recipe_can_still_be_used() -> None:
     assert not p.register.valid_judge
 
 
+def test_a_captioned_folder_had_no_labels() -> None:
+    """Fails if a file of yesterday needs more than the upgrade, or other sources are given what they do not have."""
+    source = {"kind": "captioned_folder", "root": "birds", "manifest": None}
+    values, (said,) = upgraded({"prepare_data": {"source": source}})
+    assert values["prepare_data"]["source"] == {**source, "labels": []}
+    assert said.startswith("prepare_data.source.labels: []")
+    other = {"prepare_data": {"source": {"kind": "webdataset", "root": "birds", "manifest": None}}}
+    assert upgraded(other) == (other, [])
+
+
 @pytest.mark.parametrize("file", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda file: file.stem)
 def test_a_file_of_today_stays_as_it_is(file: Path) -> None:
     """Fails if upgrading twice is not the same as once, or touches what it need not."""

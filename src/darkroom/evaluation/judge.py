@@ -90,7 +90,6 @@ class Judge:
         Classes (N, H) of a classifier; where an attribute has many, (N, H, K), those and the nearest ones; embeddings
         (N, D) of towers; of the self-supervised, the share of the four rotations of each picture that is recognised
         (N, 1).
-        rotations of each picture that is recognised (N, 1).
         """
         network = self.network
         if isinstance(network, Classifier):
