@@ -12,6 +12,7 @@ from torch import Tensor
 from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import generator
 from darkroom.core.tensors import to_float
+from darkroom.data.rows import Rows
 from darkroom.runner.resuming import fingerprint
 from darkroom.training.autoencoder import mean_colour_psnr, validate
 from darkroom.training.classifier import labels_by_chance
@@ -68,6 +69,14 @@ def test_labels_by_chance_are_the_commonest_training_ones() -> None:
     assert labels_by_chance(train, test, ["colour", "shape"]) == pytest.approx({"colour": 3 / 4, "shape": 2 / 3})
 
 
+def test_the_nearest_by_chance_are_the_ten_commonest_training_ones() -> None:
+    """Fails if the bar for ten answers is that of one."""
+    train = torch.tensor([[i // 3] for i in range(60)])
+    test = torch.tensor([[5], [9], [10], [11]])
+    found = labels_by_chance(train, test, ["idea"], [120])
+    assert found == {"idea": 0.0, "idea among 10": 0.5}
+
+
 def test_an_autoencoder_by_chance_keeps_the_mean_colour() -> None:
     pictures = torch.randint(0, 256, (7, 3, 8, 8), dtype=torch.uint8, generator=generator(0, "images"))
 
@@ -93,10 +102,8 @@ def test_a_denoiser_by_chance_answers_the_same_to_everything(
 ) -> None:
     """No constant among those tried beats it but where the median is meant, by a little, and zero never does."""
     task = world("text").task()
-    task.data.train.mean, task.data.held_out.mean = (
-        task.data.train.mean + 2,
-        task.data.held_out.mean + 2,
-    )  # not centred, as latents are not
+    for latents in (task.data.train, task.data.held_out):
+        latents.mean = Rows([latents.mean.in_memory() + 2])  # not centred, as latents are not
     task.objective = make_objective(make_vp("cosine", 0.0001, 0.02, 1000), prediction, "uniform", loss, "mean")
 
     class Constant(torch.nn.Module):

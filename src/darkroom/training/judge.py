@@ -20,7 +20,7 @@ from darkroom.config.networks import (
     TrainedTextConfig,
 )
 from darkroom.core.errors import DarkroomError
-from darkroom.data.conditioning import distinct
+from darkroom.data.caption_table import distinct
 from darkroom.data.halves import Chosen, halves
 from darkroom.data.prepared import Info, PreparedSplit
 from darkroom.data.tokenizer import CLIPTokenizer
@@ -172,7 +172,7 @@ def _classifier(spec: ClassifierSpec, names: list[str], seen: Chosen, context: T
         return label_accuracy(trained, of.images, of.labels, names, context.batch_size, context.device)
 
     def chance(of: Chosen) -> Mapping[str, float]:
-        return labels_by_chance(network.targets(seen.labels), network.targets(of.labels), names)
+        return labels_by_chance(network.targets(seen.labels), network.targets(of.labels), names, spec.sizes.classes)
 
     return Judge(network, "classifier", spec, task.loss, accuracy, chance)
 
@@ -182,7 +182,7 @@ def _towers(spec: TowersSpec, tokenizer: CLIPTokenizer, seen: Chosen, context: T
 
     def task(of: Chosen) -> ContrastiveLoss:
         texts, rows = distinct({"all": of.captions})
-        return ContrastiveLoss(network, of.images, tokenizer(texts), rows["all"], context)
+        return ContrastiveLoss(network, of.images, tokenizer(texts.to_pylist()), rows["all"], context)
 
     def accuracy(trained: Towers, of: Chosen) -> Mapping[str, float]:
         return {f"retrieval among {context.batch_size}": retrieval(task(of), trained)["held_out/accuracy"]}
