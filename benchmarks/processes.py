@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from itertools import pairwise
 
 from darkroom.config.params import load
 from darkroom.core import device as devices

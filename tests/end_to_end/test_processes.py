@@ -11,18 +11,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 import psutil
 import pytest
 import torch
 import yaml
+from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from darkroom.config.params import load as params_of
 from darkroom.config.params import read
 from darkroom.runner.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
-from darkroom.training.engine.distributed import LOOPBACK
+from darkroom.training.engine.distributed import CPU, LOOPBACK, Processes
 
 ROOT = Path(__file__).parents[2]
 STAGE, REPORT = "setup_text_encoder", Path("reports/setup_text_encoder")
@@ -174,6 +176,25 @@ def test_after_a_kill_two_processes_make_the_same_bytes(project: Path) -> None:
     assert again.returncode == 0, errors
     assert "resuming from step" in errors
     assert outputs() == expected
+
+
+@pytest.mark.parametrize("stage", ["train_vae", "setup_text_encoder", "train_unet", "train_evaluator"])
+def test_a_process_that_does_not_lead_writes_nothing_on_its_way_to_the_training(
+    stage: str, small_pipeline: Path, load: Callable[[Path], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even for a moment: catches a stage that begins to write an output before it trains."""
+
+    def trained(self: Processes, step: int, networks: object) -> NoReturn:
+        raise SystemExit(0)
+
+    monkeypatch.chdir(small_pipeline)
+    monkeypatch.setattr(Processes, "distributed", trained)
+    untracked = Run(Account(stage, {}, {}, {}, {}, "", False), tracked=False)
+    work = Work(CPU, untracked, processes=Processes(1, 2, CPU, "ddp", HashStore()))
+    before = {path: path.stat().st_mtime_ns for path in Path().rglob("*")}
+    with pytest.raises(SystemExit):
+        load(ROOT / "stages" / f"{stage}.py").body(params_of(), work)
+    assert {path: path.stat().st_mtime_ns for path in Path().rglob("*")} == before
 
 
 def begun(**settings: str) -> tuple["subprocess.Popen[str]", dict[int, psutil.Process]]:

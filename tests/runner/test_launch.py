@@ -74,7 +74,7 @@ def test_every_rank_learns_which_it_is_and_one_port_of_the_loopback_is_open(
 
 
 def test_what_ended_first_is_said_once(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    assert launched(f"{SAYS}sys.exit(1 + rank)", monkeypatch) == 1
+    assert launched(f"{SAYS}time.sleep(60 * rank); sys.exit(1)", monkeypatch) == 1
     assert capfd.readouterr().err == "said by 0\n"
 
 
