@@ -5,6 +5,7 @@ not bring an older database there.
 """
 
 import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -13,13 +14,13 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from mlflow.store.db.utils import _get_latest_schema_revision
+from alembic.script import ScriptDirectory
+from mlflow.store.db.utils import _get_alembic_config, _get_latest_schema_revision
 
 from darkroom.tracking import database, stage_run
-from darkroom.tracking.address import location
 from darkroom.tracking.availability import check_answers
 from darkroom.tracking.database import MLFLOW, SCHEMA, Tables, name_experiment, put_back
-from darkroom.tracking.schema import SchemaError
+from darkroom.tracking.schema import SchemaError, known_revisions
 from tests.support.schemas import make_older
 
 
@@ -31,32 +32,41 @@ def remedy_of(message: str) -> list[str]:
     return [sys.executable, "-m", *shlex.split(command)]
 
 
-def test_an_older_database_is_not_read_and_its_remedy_works(tmp_path: Path) -> None:
-    file = tmp_path / "mlflow.db"
-    before = make_older(f"sqlite:///{file}")
-    with pytest.raises(SchemaError, match=rf"schema {before}, older than {SCHEMA} of the MLflow") as caught:
-        Tables(file)
-    subprocess.run(remedy_of(str(caught.value)), capture_output=True, check=True)
-    assert Tables(file).keys("run") == []
+@pytest.fixture(scope="module")
+def older(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A database of the schema before the latest, which is to stay as it is, and that schema."""
+    file = tmp_path_factory.mktemp("older") / "mlflow.db"
+    return file, make_older(f"sqlite:///{file}")
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["named", "the project's own"])
 def test_a_stage_does_not_begin_on_an_older_database(
-    named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    named: bool, older: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches a training whose first event fails, minutes after it began."""
     file = tmp_path / ".mlflow" / "mlflow.db"
     file.parent.mkdir()
-    make_older(f"sqlite:///{file}")
+    shutil.copyfile(older[0], file)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}" if named else "")
     monkeypatch.delenv("DARKROOM_TRACKING", raising=False)
-    content = file.read_bytes()
-    with pytest.raises(SchemaError) as caught, stage_run("a", {}, {}, {}, [], {}):
+    with (
+        pytest.raises(SchemaError, match=rf"schema {older[1]}, older than {SCHEMA} of the MLflow") as caught,
+        stage_run("a", {}, {}, {}, [], {}),
+    ):
         pytest.fail("it began")
-    assert file.read_bytes() == content
+    assert remedy_of(str(caught.value))
+    assert file.read_bytes() == older[0].read_bytes()
+
+
+def test_an_older_database_is_not_read_and_its_remedy_works(older: tuple[Path, str], tmp_path: Path) -> None:
+    file = tmp_path / "mlflow.db"
+    shutil.copyfile(older[0], file)
+    with pytest.raises(SchemaError, match=rf"schema {older[1]}, older than {SCHEMA} of the MLflow") as caught:
+        Tables(file)
     subprocess.run(remedy_of(str(caught.value)), capture_output=True, check=True)
-    check_answers(location())
+    assert Tables(file).keys("run") == []
+    check_answers(f"sqlite:///{file}")
 
 
 def test_a_stage_does_not_begin_on_a_newer_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,17 +83,13 @@ def test_a_stage_does_not_begin_on_a_newer_database(tmp_path: Path, monkeypatch:
         pytest.fail("it began")
 
 
-def test_the_schema_is_told_without_importing_mlflow() -> None:
-    """As Alembic tells it, which loads all of MLflow."""
-    code = "import sys\nfrom darkroom.tracking.schema import known_revisions\n"
-    code += "latest, known = known_revisions()\nassert 'mlflow' not in sys.modules and latest in known\n"
-    code += (
-        "from alembic.script import ScriptDirectory\nfrom mlflow.store.db.utils import _get_alembic_config as config\n"
-    )
-    code += "scripts = ScriptDirectory.from_config(config(''))\n"
-    code += "assert known == {one.revision for one in scripts.walk_revisions()} and scripts.get_heads() == [latest]"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_the_schemas_are_those_that_mlflow_knows_and_are_told_without_importing_it() -> None:
+    scripts = ScriptDirectory.from_config(_get_alembic_config(""))
+    latest, known = known_revisions()
+    assert latest == scripts.get_current_head()
+    assert known == {one.revision for one in scripts.walk_revisions()}
+    code = "import sys; from darkroom.tracking.schema import known_revisions as told; assert told()[0]; "
+    subprocess.run([sys.executable, "-c", code + "assert 'mlflow' not in sys.modules"], check=True)
 
 
 def test_nothing_is_written_into_tables_of_an_unknown_schema(tmp_path: Path) -> None:
