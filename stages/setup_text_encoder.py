@@ -51,27 +51,27 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     texts: list[str] = []
     spec: dict[str, Any] = {}
     sources = [PREPARED]
+    encoder = None
+    if isinstance(p, TrainedTextEncoder | PretrainedTextEncoder):
+        texts, index = distinct({name: split.captions for name, split in splits.items()})
+        # Before anything is written: of several processes, those that do not lead go no further.
+        encoder = _trained(p, splits, texts, index, work) if isinstance(p, TrainedTextEncoder) else _pretrained(p, work)
+        conditioning = _embedded(p, encoder, texts, index, work)
+        spec = TextSpec(network=encoder.model.config, sizes=encoder.model.sizes).model_dump()
+        sources += encoder.sources
+        figures = {**encoder.figures, "distinct_captions": len(texts), "vocabulary": len(encoder.tokenizer.vocab)}
+    else:
+        classes = list(data.info.heads[0].classes) if p.kind == "class" else []
+        index = {name: split.labels[:, 0] for name, split in splits.items()} if p.kind == "class" else {}
+        conditioning = Conditioning(ConditioningInfo(p.kind, None, 0, 0, classes), index, None, None)
+        figures = {"classes": len(classes)}
+    if not isinstance(p, TrainedTextEncoder):
+        Curves(1, work.run.metrics).write(REPORT)
     with atomic_path(TEXT_ENCODER) as folder:
         folder.mkdir()
-        if isinstance(p, TrainedTextEncoder | PretrainedTextEncoder):
-            texts, index = distinct({name: split.captions for name, split in splits.items()})
-            if isinstance(p, TrainedTextEncoder):
-                encoder = _trained(p, splits, texts, index, work)
-            else:
-                encoder = _pretrained(p, work)
-            conditioning = _embedded(p, encoder, texts, index, work)
+        if encoder is not None:
             encoder.tokenizer.write(folder / TOKENIZER)
             save_tensors(folder / WEIGHTS, encoder.model.state_dict())
-            spec = TextSpec(network=encoder.model.config, sizes=encoder.model.sizes).model_dump()
-            sources += encoder.sources
-            figures = {**encoder.figures, "distinct_captions": len(texts), "vocabulary": len(encoder.tokenizer.vocab)}
-        else:
-            classes = list(data.info.heads[0].classes) if p.kind == "class" else []
-            index = {name: split.labels[:, 0] for name, split in splits.items()} if p.kind == "class" else {}
-            conditioning = Conditioning(ConditioningInfo(p.kind, None, 0, 0, classes), index, None, None)
-            figures = {"classes": len(classes)}
-        if not isinstance(p, TrainedTextEncoder):
-            Curves(1, work.run.metrics).write(REPORT)
         write_json(folder / CONFIG, {**asdict(conditioning.info), **spec})
         write_json(folder / PROVENANCE, provenance(*sources))
     with atomic_path(CONDITIONING) as folder:

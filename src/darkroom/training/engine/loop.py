@@ -1,7 +1,7 @@
 """The training loop: every step from its batches to the update. What is done between steps are hooks."""
 
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Any
@@ -76,15 +76,17 @@ class Loop:
         latch = Latch(self.phases[0].device)
         make_update = self._update(latch, micro_batches)
         with (
-            processes.distributed(first, networks) as rendezvous,
+            processes.distributed(first, networks),
             Progress(ending.step, self.description, training=True) as bar,
             checkpoints.interruption.deferred(),
-            ending.watched(processes.leads, rendezvous),
-            self._batches(micro_batches, range(first, ending.step)) as batches,
+            ending.listening() if processes.leads else nullcontext(),
+            self._batches(micro_batches, range(first, processes.from_leader(ending.step))) as batches,
         ):
+            for phase in self.phases:
+                phase.terms = processes.parallel(phase.terms)
             bar.start_at(first)
             step, last_read = first, dict[str, float]()
-            while step < (end := ending.after(step)):
+            while step < (end := processes.from_leader(ending.after(step))):
                 bar.total = end
                 phases = self._active(step)
                 rates = {phase.name: phase.rate(step, self.steps) for phase in phases}
@@ -145,13 +147,14 @@ def update(
     for phase, phase_batches in zip(phases, batches, strict=True):
         phase.network.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
-        for batch, fraction in zip(phase_batches, fractions, strict=True):
-            terms = phase.loss.compute(batch)
-            (terms["loss"] * fraction).backward()  # type: ignore[no-untyped-call]
+        for number, (batch, fraction) in enumerate(zip(phase_batches, fractions, strict=True), 1):
+            with processes.reducing(phase.terms, last=number == len(fractions)):
+                terms = phase.terms(batch)
+                # the mean over processes that follows would count each of them alike, however many rows it has
+                (terms["loss"] * (fraction * processes.size)).backward()
             for name, term in terms.items():
                 value = term.detach().to(phase.device, exact(phase.device)) * fraction
                 sums[name] = sums[name] + value if name in sums else value
-        processes.sum_gradients(phase.network.parameters())
         values = processes.sum_values(torch.stack(list(sums.values())))
         values = torch.cat([values, phase.clip_gradient().to(values).view(1)])
         measured.append(Measured(phase.name, (*sums, NORM), values))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from darkroom.config.training import Optimization
 from darkroom.training.engine.batches import Loss
+from darkroom.training.engine.distributed import Terms
 from darkroom.training.engine.optim import learning_rate, make_optimizers
 from darkroom.training.engine.sharding import part, whole
 
@@ -20,6 +21,7 @@ class Phase:
 
     name: put before its values' names in the log; empty for the main one, and no two of a training are the same.
     network: what its optimisers move, from step `start` on.
+    terms: the loss of a batch, as several processes may have wrapped it.
     """
 
     name: str
@@ -29,11 +31,13 @@ class Phase:
     start: int = 0
     optimizers: list[torch.optim.Optimizer] = field(init=False)
     device: torch.device = field(init=False)
+    terms: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
         self.device = next(self.network.parameters()).device
         self.optimizers = make_optimizers(self.config.optimizer, self.network)
         self._rate = torch.zeros((), device=self.device)
+        self.terms = Terms(self.network, self.loss.compute)
 
     def state_dict(self) -> Mapping[str, Any]:
         """The weights, and the optimisers' state."""
