@@ -106,11 +106,15 @@ def unet_case(row: str, tiny: bool) -> UNetCase:
 def unet(row: str, contestant: str, clock: Clock, emit: Emit, scratch: Path) -> None:
     """Training steps of a U-Net a second."""
     case, ours = unet_case(row, clock.tiny), contestant.startswith("ours")
+    if row == "unet-adamw":
+        how = {**LIKE_SD, "precision": contestant.rpartition("-")[2]}
+        case = replace(case, p=case.p.model_copy(update=how))
     network = our_unet(case, clock.device) if ours else their_unet(case, clock.device)
     macs = case.gmac * 1e9 if case.gmac is not None else _unet_macs(network, case, clock.device)
     about = {
         "latent": list(case.latent),
         "weights": _weights(network),
+        "precision": case.p.precision,
         "optimizer": case.p.optimizer.kind if ours else "adamw",
     }
     laps = Laps(

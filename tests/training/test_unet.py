@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from darkroom.config.training import Optimization
-from darkroom.core.rng import batch_indices, generator, seeded
+from darkroom.core.rng import batch_indices, generator, randn_rows, seeded
 from darkroom.core.tensors import to_float
 from darkroom.data.latents import Latents
 from darkroom.training.autoencoder import encode
@@ -55,8 +55,8 @@ def test_the_loss_from_cached_moments_is_the_loss_on_the_fly(world: Callable[[st
 
     indices = batch_indices(24, 8, step, context.seed)
     posterior = vae.encode(to_float(images[indices]))
-    x0 = factor * posterior.sample(torch.randn(8, 4, 8, 8, generator=generator(context.seed, "posterior", step)))
-    eps = torch.randn(8, 4, 8, 8, generator=generator(context.seed, "noise", step))
+    x0 = factor * posterior.sample(randn_rows(slice(0, 8), (4, 8, 8), context.seed, "posterior", step))
+    eps = randn_rows(slice(0, 8), (4, 8, 8), context.seed, "noise", step)
     times = task.objective.draw_times(8, generator(context.seed, "time", step))
     dropped = torch.rand(8, generator=generator(context.seed, "dropout", step)) < task.data.condition_dropout
     words = task.data.conditioning.of_samples("train", indices)

@@ -1,7 +1,8 @@
 """Batches for a denoiser, from rows of cached latents and conditions: the one place where samples are put together.
 
 Everything random about sample i of step k (which sample, posterior noise, time, noise, dropout, flip) is a pure
-function of (seed, purpose, k, i) and the batch size.
+function of (seed, purpose, k, i) and the batch size. Noise is drawn for the rows asked for alone; what is one number a
+sample is drawn for the whole batch.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from darkroom.core.rng import batch_indices, generator
+from darkroom.core.rng import batch_indices, generator, randn_rows
 from darkroom.core.tensors import batches
 from darkroom.data.conditioning import Conditioning
 from darkroom.data.latents import Latents
@@ -69,14 +70,14 @@ class LatentBatches:
         `mean`, `std` and `condition` hold row numbers where their table is on the device, else the rows themselves.
         """
         n, seed = self.context.batch_size, self.context.seed
-        shape = (n, *self.train.shape)
+        shape = self.train.shape
         indices = batch_indices(len(self.train), n, step, seed)[rows]
         tensors = {
-            "eps": torch.randn(shape, generator=generator(seed, "noise", step))[rows],
+            "eps": randn_rows(rows, shape, seed, "noise", step),
             "t": draw_times(n, generator(seed, "time", step))[rows],
         }
         if self.train.std is not None:
-            tensors["posterior_noise"] = torch.randn(shape, generator=generator(seed, "posterior", step))[rows]
+            tensors["posterior_noise"] = randn_rows(rows, shape, seed, "posterior", step)
         if self.conditioning.null is not None:
             dropped = dropout_mask(n, self.condition_dropout, generator(seed, "dropout", step))
             tensors["dropped"] = dropped[rows]
