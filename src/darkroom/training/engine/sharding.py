@@ -6,6 +6,7 @@ moments and averages so take 1/n of their memory in each of n processes, besides
 """
 
 import copy
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from darkroom.config.training import AdamW, Muon
+from darkroom.core import shards
 from darkroom.core.errors import DarkroomError
 from darkroom.nn.layers.attention import Attention, BasicTransformerBlock, Transformer2DModel
 from darkroom.nn.layers.blocks import Downsample2D, ResnetBlock2D, Upsample2D
@@ -34,8 +36,8 @@ def check_optimizer(optimizer: AdamW | Muon) -> None:
     """
     if isinstance(optimizer, Muon):
         raise DarkroomError(
-            "optimizer.kind = muon: with strategy fsdp2 no process has whole matrices to orthogonalise; "
-            "set optimizer.kind to adamw, or DARKROOM_STRATEGY=ddp"
+            "optimizer.kind = muon: under strategy fsdp2 no process has whole matrices, which it would make "
+            "orthogonal; set optimizer.kind to adamw, or DARKROOM_STRATEGY=ddp"
         )
 
 
@@ -50,6 +52,7 @@ def shard(network: nn.Module, mesh: "DeviceMesh") -> None:
     """
     from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module")  # nothing here changes an output in place
     for name, parameter in network.named_parameters():
         if parameter.ndim == 0:
             raise DarkroomError(f"{type(network).__name__}: {name} is one number and cannot be sharded; use ddp")
@@ -115,6 +118,11 @@ def follow(network: Network, shape: Network, mesh: "DeviceMesh") -> Network:
 
 def _weights(network: nn.Module) -> Iterable[Tensor]:
     return [*network.parameters(), *network.buffers()]
+
+
+def is_sharded(network: nn.Module) -> bool:
+    """Whether a network, or one inside it, is sharded."""
+    return any(map(shards.is_sharded, network.parameters()))
 
 
 @torch.no_grad()
