@@ -59,6 +59,6 @@ class Division(Generic[Network]):
         """The whole network, on the CPU; processes that do not lead end here, by SystemExit."""
         if self.shape is None:
             return network
-        whole = gather(network, self.shape, self.processes.leads)
+        gathered = gather(network, self.shape, self.processes.leads)
         self.processes.leave()
-        return whole
+        return gathered

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from darkroom.training.engine.latch import Latch
-from darkroom.training.engine.sharding import part
+from darkroom.training.engine.sharding import local
 
 Network = TypeVar("Network", bound=nn.Module)
 WARMUP_RATIO = 0.05  # the average remembers at most this share of the samples seen so far (Karras et al. 2022, config)
@@ -28,7 +28,7 @@ class EMA(Generic[Network]):
         self.half_life = half_life
         self.network: Network = (copy.deepcopy(network) if average is None else average).eval().requires_grad_(False)
         self._pairs = [
-            (part(average), part(value))
+            (local(average), local(value))
             for average, value in zip(self.network.parameters(), network.parameters(), strict=True)
             if value.requires_grad
         ]

@@ -12,7 +12,7 @@ from darkroom.config.training import Optimization
 from darkroom.training.engine.batches import Loss
 from darkroom.training.engine.distributed import Terms
 from darkroom.training.engine.optim import learning_rate, make_optimizers
-from darkroom.training.engine.sharding import part, whole
+from darkroom.training.engine.sharding import local, unsharded
 
 
 @dataclass
@@ -72,7 +72,7 @@ class Phase:
     def clip_gradient(self) -> Tensor:
         """Shorten the gradient to the largest norm that is allowed; its norm () before."""
         limit = math.inf if self.config.optimizer.clip_norm is None else self.config.optimizer.clip_norm
-        return whole(nn.utils.clip_grad_norm_(self.network.parameters(), limit))
+        return unsharded(nn.utils.clip_grad_norm_(self.network.parameters(), limit))
 
     def move(self, found_inf: Tensor) -> None:
         """Move the weights by their gradients, unless `found_inf` () is 1."""
@@ -88,5 +88,5 @@ def _lay_out(optimizer: torch.optim.Optimizer) -> None:
     """
     for parameter, state in optimizer.state.items():
         for name, moment in state.items():
-            if moment.ndim and part(moment).stride() != part(parameter).stride():
+            if moment.ndim and local(moment).stride() != local(parameter).stride():
                 state[name] = torch.empty_like(parameter).copy_(moment)

@@ -54,15 +54,15 @@ class ShardedStorage:
 
     def alone(self, action: Callable[[], None]) -> None:
         """See `Storage`."""
-        self._together(action if self.peers.rank == 0 else lambda: None)
+        self._collective(action if self.peers.rank == 0 else lambda: None)
 
     def write(self, folder: Path, content: Mapping[str, Any]) -> None:
         """See `Storage`."""
         state, tensors = packed(content)
         save_shards(folder, tensors)
-        own = sorted(folder.glob(FILES))[self.peers.rank :: self.peers.size]
+        files = sorted(folder.glob(FILES))[self.peers.rank :: self.peers.size]
         digests: dict[str, str] = {}
-        for found in self._together(lambda: {file.name: file_digest(file) for file in own}):
+        for found in self._collective(lambda: {file.name: file_digest(file) for file in files}):
             digests |= found
         state[SHARDED] = names_of_sharded(tensors)
         self.alone(lambda: write_state(folder, state, digests))
@@ -74,17 +74,17 @@ class ShardedStorage:
             for name in sorted(check_manifest(folder))[self.peers.rank :: self.peers.size]:
                 check_file(folder, name)
 
-        self._together(check)
+        self._collective(check)
         state = read_state(folder)
         sharded = None if SHARDED not in state else set(state[SHARDED])
 
-        def parted(name: str, dimensions: int) -> bool:
+        def divided(name: str, dimensions: int) -> bool:
             return dimensions > 0 if sharded is None else name in sharded  # None: one process wrote it
 
-        tensors = load_shards(folder, parted, self.mesh)
+        tensors = load_shards(folder, divided, self.mesh)
         return {**state, "parts": unpack(state["parts"], tensors)}
 
-    def _together(self, action: Callable[[], T]) -> list[T]:
+    def _collective(self, action: Callable[[], T]) -> list[T]:
         """What `action` gives in each process.
 
         Raises:

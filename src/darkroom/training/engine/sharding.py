@@ -112,7 +112,7 @@ def follow(network: Network, shape: Network, mesh: "DeviceMesh") -> Network:
     shape.to_empty(device=next(network.parameters()).device)
     with torch.no_grad():
         for target, source in zip(_weights(shape), _weights(network), strict=True):
-            part(target).copy_(part(source))
+            local(target).copy_(local(source))
     return shape
 
 
@@ -126,13 +126,13 @@ def is_sharded(network: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def part(x: Tensor) -> Tensor:
+def local(x: Tensor) -> Tensor:
     """What this process holds of `x`, in the same memory; `x` itself where it is not sharded."""
     found: Tensor = x.to_local() if hasattr(x, "to_local") else x
     return found
 
 
-def whole(x: Tensor) -> Tensor:
+def unsharded(x: Tensor) -> Tensor:
     """All of `x`; of a sharded one all processes must ask at once."""
     found: Tensor = x.full_tensor() if hasattr(x, "full_tensor") else x
     return found
@@ -146,7 +146,7 @@ def gather(network: nn.Module, into: Network, keep: bool) -> Network:
     """
     state = {}
     for name, weight in network.state_dict().items():
-        found = whole(weight)
+        found = unsharded(weight)
         if keep:
             state[name] = found.cpu()
     if keep:
