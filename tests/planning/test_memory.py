@@ -112,6 +112,23 @@ def test_adamw_remembers_twice_what_muon_does(params: Params) -> None:
     assert adamw.optimizer == 2 * adamw.weights == pytest.approx(2 * muon.optimizer, rel=0.02)
 
 
+def test_processes_that_each_hold_a_part_need_less(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches weights that are counted whole, and blocks that are not counted at all."""
+    optimizer = AdamW.model_validate({**params.train_unet.optimizer.model_dump(), "kind": "adamw"})
+    params = changed(params, "train_unet", optimizer=optimizer)
+    monkeypatch.setenv("DARKROOM_PROCESSES", "4")
+    monkeypatch.setenv("DARKROOM_STRATEGY", "ddp")
+    each = of(params, "train_unet")
+    assert any("DARKROOM_STRATEGY=fsdp2" in remedy for remedy in remedies("train_unet", params))
+    monkeypatch.setenv("DARKROOM_STRATEGY", "fsdp2")
+    assert not any("DARKROOM_STRATEGY=fsdp2" in remedy for remedy in remedies("train_unet", params))
+    sharded = of(params, "train_unet")
+    assert sharded.optimizer == each.optimizer / 4
+    assert sharded.averages == each.averages / 4
+    assert each.weights / 4 < sharded.weights < each.weights
+    assert sharded.activations == each.activations
+
+
 def test_a_gpu_computes_norms_in_fp32(params: Params) -> None:
     """Asked about where there is none."""
     assert of(params, "train_vae", CUDA).activations > 1.2 * of(params, "train_vae").activations

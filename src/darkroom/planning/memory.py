@@ -8,7 +8,7 @@ weights hold is added. On GPUs, norms and softmax are taken in fp32 under bf16, 
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ from darkroom.nn.judge.towers import Towers
 from darkroom.nn.layers import attention
 from darkroom.nn.layers.recompute import checkpoint_activations
 from darkroom.training.engine.blank import Size, denoised, judged, matched, reconstructed
+from darkroom.training.engine.sharding import block_bytes
 
 ERROR = 25  # percent by which an estimate may be off; a test holds it on the CPU
 CPU = torch.device("cpu")  # where all is counted, whatever the device
@@ -76,6 +77,16 @@ class Footprint:
     optimizer: float = 0.0
     averages: float = 0.0
     activations: float = 0.0
+
+    def divided(self, processes: int, block: float) -> "Footprint":
+        """Of one of `processes` that each hold a part; block: of weights that are put together at once.
+
+        There are two of them when one is fetched while the other computes, and the gradient of one.
+        """
+        if processes == 1:
+            return self
+        gathered = {"weights": self.weights / processes + 2 * block, "gradients": self.gradients / processes + block}
+        return replace(self, **gathered, optimizer=self.optimizer / processes, averages=self.averages / processes)
 
     @property
     def total(self) -> float:
@@ -301,7 +312,9 @@ class Estimate:
     def _train_unet(self) -> Footprint:
         p, (unet, words) = self.p.train_unet, self._unet()
         n = self._rows(p)
-        return _training([unet], lambda: [denoised(unet, n, self.latent, words)], p, self.device, best=True)
+        found = _training([unet], lambda: [denoised(unet, n, self.latent, words)], p, self.device, best=True)
+        sharded = runtime().strategy == "fsdp2" and p.optimizer.kind == "adamw"
+        return found.divided(runtime().processes, max(block_bytes(unet))) if sharded else found
 
     def _train_evaluator(self) -> Footprint:
         p, n = self.p.train_evaluator, self._rows(self.p.train_evaluator)

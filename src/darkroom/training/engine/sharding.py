@@ -80,6 +80,18 @@ def _blocks(network: nn.Module) -> Iterator[Any]:
             yield module
 
 
+def block_bytes(network: nn.Module) -> list[int]:
+    """Of the weights that are put together at once: of each block without those inside it, and of the rest."""
+    counted: set[int] = set()
+    found = []
+    for block in [*_blocks(network), network]:
+        modules = block if isinstance(block, list) else [block]
+        weights = {id(p): p.nbytes for module in modules for p in module.parameters() if id(p) not in counted}
+        counted |= weights.keys()
+        found.append(sum(weights.values()))
+    return found
+
+
 def _hide_lists(network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """Lists as iterators, in which `fully_shard` looks for no tensors.
 
