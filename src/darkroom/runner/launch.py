@@ -12,13 +12,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+import psutil
 import torch
 
 from darkroom.core.device import Strategy
@@ -118,7 +120,6 @@ def launch(processes: int) -> NoReturn:
         Interrupted: by a signal, of whose end no rank says more.
     """
     from torch.distributed import run as torchrun
-    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import rendezvous_handler_registry
     from torch.distributed.launcher.api import elastic_launch
@@ -126,10 +127,11 @@ def launch(processes: int) -> NoReturn:
     if os.name != "posix":
         raise DarkroomError(f"processes = {processes}: Linux or macOS only; set DARKROOM_PROCESSES=1")
     logging.disable()  # torchrun's own reports; nothing else is said from here on
+    asked = _forward_signals()
     rendezvous_handler_registry.register(LOOPBACK_ONLY, _on_loopback)
     with tempfile.TemporaryDirectory(prefix="darkroom_", ignore_cleanup_errors=True) as folder:
-        os.environ[REPORTS] = folder
-        options = [f"--nproc-per-node={processes}", "--max-restarts=0", f"--log-dir={folder}"]
+        os.environ |= {REPORTS: folder, "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR")}
+        options = [f"--nproc-per-node={processes}", "--max-restarts=0", f"--log-dir={folder}", "--signals-to-handle="]
         options += [] if NODES in os.environ else [f"--rdzv-backend={LOOPBACK_ONLY}"]
         arguments = torchrun.parse_args(  # type: ignore[no-untyped-call]
             [*options, "--no-python", sys.executable, *sys.orig_argv[1:]]
@@ -138,32 +140,51 @@ def launch(processes: int) -> NoReturn:
         try:
             elastic_launch(config, command)(*rest)
         except ChildFailedError as error:
-            _end_as(error.failures, Path(folder))
-        except SignalException as end:
-            _repeat(0, Path(folder), 128 + end.sigval)
-            raise Interrupted(end.sigval) from None
+            _end_as(error.failures, Path(folder), asked)
     sys.exit(0)
 
 
-def _end_as(failures: "Mapping[int, ProcessFailure]", folder: Path) -> NoReturn:
-    """As the rank does for whose sake the others ended."""
+def _forward_signals() -> list[int]:
+    """Pass signals on to the ranks from now on, whose leader saves and ends; the list of those that came.
+
+    torchrun's own handlers raise an exception, which is lost where torchrun catches all.
+    """
+    asked: list[int] = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        ranks = psutil.Process().children()
+        for rank in ranks:
+            with suppress(psutil.Error):
+                rank.send_signal(number)
+        if not ranks:
+            raise Interrupted(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, forward)
+    return asked
+
+
+def _end_as(failures: "Mapping[int, ProcessFailure]", folder: Path, asked: Sequence[int]) -> NoReturn:
+    """As the rank does for whose sake the others ended.
+
+    Args:
+        asked: signals that this process was sent.
+    """
     rank = min(failures, key=lambda rank: (failures[rank].exitcode in COLLATERAL, rank))
     status = failures[rank].exitcode
-    _repeat(rank, folder, max(status, 1))
+    said = folder / str(rank)
+    if said.exists():
+        print(said.read_text(encoding="utf-8"), file=sys.stderr)
+        sys.exit(max(status, 1))
+    if asked:
+        raise Interrupted(asked[0])
     if status == LOST:
         raise DarkroomError(f"the processes of this training lost each other; {AGAIN}")
     if rank == 0 and status > 0:
         sys.exit(status)  # its traceback is there
     cause = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
     raise DarkroomError(f"worker {rank} {cause}; {AGAIN}")
-
-
-def _repeat(rank: int, folder: Path, status: int) -> None:
-    """Exit with `status` and what the rank said, if it said anything."""
-    said = folder / str(rank)
-    if said.exists():
-        print(said.read_text(encoding="utf-8"), file=sys.stderr)
-        sys.exit(status)
 
 
 def _on_loopback(parameters: "RendezvousParameters") -> "RendezvousHandler":

@@ -116,19 +116,19 @@ def _start(stage: str, body: Body, trains: bool, interruption: Interruption) -> 
     if here is None:
         exit_with_dvc()
         device = devices.start(settings)
-        _lead(stage, body, params, Session(device, ALONE, interruption, trains))
+        _lead(stage, body, params, Setup(device, ALONE, interruption, trains))
         return
     with here.silent() if here.rank > 0 else nullcontext():
         device = devices.start(settings, here.local_rank, here.local_size)
         with here.joined(device, settings.strategy) as processes:
             if processes.leads:
-                _lead(stage, body, params, Session(device, processes, interruption, trains))
+                _lead(stage, body, params, Setup(device, processes, interruption, trains))
             else:
                 _take_part(stage, body, params, device, processes)
 
 
 @dataclass(frozen=True)
-class Session:
+class Setup:
     """What a stage begins with, whoever runs it."""
 
     device: torch.device
@@ -137,12 +137,12 @@ class Session:
     trains: bool
 
 
-def _lead(stage: str, body: Body, params: parameters.Params, session: Session) -> None:
+def _lead(stage: str, body: Body, params: parameters.Params, setup: Setup) -> None:
     """All that a stage does; of several processes, one does it."""
     if timed := os.environ.get(VARIABLE):
-        _time(stage, body, params, session, Path(timed))
+        _time(stage, body, params, setup, Path(timed))
     else:
-        _run(stage, body, params, session)
+        _run(stage, body, params, setup)
 
 
 def _take_part(stage: str, body: Body, params: parameters.Params, device: torch.device, processes: Processes) -> None:
@@ -154,15 +154,15 @@ def _take_part(stage: str, body: Body, params: parameters.Params, device: torch.
         body(params, Work(device, _untracked(stage), checkpoints, processes))
 
 
-def _time(stage: str, body: Body, params: parameters.Params, session: Session, folder: Path) -> None:
+def _time(stage: str, body: Body, params: parameters.Params, setup: Setup, folder: Path) -> None:
     """The body as far as some steps of its training, aside: nothing of it is kept but how long they took."""
-    session.processes.from_leader("")
+    setup.processes.from_leader("")
     aside = folder / "project"
     link(Path.cwd(), aside, stage_spec(stage).outputs)
     os.chdir(aside)
-    work = Work(session.device, _untracked(stage), processes=session.processes, ending=Stopwatch)
+    work = Work(setup.device, _untracked(stage), processes=setup.processes, ending=Stopwatch)
     try:
-        with explain_shortages(stage, params, session.device, work.checkpoints):
+        with explain_shortages(stage, params, setup.device, work.checkpoints):
             body(params, work)
     except MeasuredError as measured:
         keep(measured.timing, folder)
@@ -172,9 +172,9 @@ def _untracked(stage: str) -> Run:
     return Run(Account(stage, {}, {}, {}, {}, "", False), tracked=False)
 
 
-def _run(stage: str, body: Body, params: parameters.Params, session: Session) -> None:
+def _run(stage: str, body: Body, params: parameters.Params, setup: Setup) -> None:
     began = time.monotonic()
-    settings, device, processes = devices.runtime(), session.device, session.processes
+    settings, device, processes = devices.runtime(), setup.device, setup.processes
     here = stage_spec(stage)
     check_not_linked(here.outputs)
     executed = ExecutedCode(here)
@@ -188,10 +188,10 @@ def _run(stage: str, body: Body, params: parameters.Params, session: Session) ->
         chosen = {key: _lookup(params.model_dump(), key) for key in here.params}
         inputs, code = here.input_hashes(), here.code_hashes()
         section = dict(chosen.get(stage, {}))
-        finish = Finish(stage, section) if session.trains and again is None else None
+        finish = Finish(stage, section) if setup.trains and again is None else None
         training = root / FOLDER / stage / fingerprint(stage, here.cmd, _without_end(chosen, stage), inputs, code)
         checkpoints = Checkpoints(
-            training, profile, settings.checkpoint_minutes, settings.checkpoint_steps, session.interruption
+            training, profile, settings.checkpoint_minutes, settings.checkpoint_steps, setup.interruption
         )
         outlook = start_outlook(stage, params, here, profile) if again is None else None
         with stage_run(stage, _without_end(chosen, stage), inputs, code, here.outputs, profile) as run:

@@ -169,16 +169,18 @@ class Processes:
         """`terms`, whose backward pass averages the gradients over the processes; its weights stay where they are."""
         if self.size == 1 or is_sharded(terms):
             return terms
-        # It also finds parameters without gradient. It keeps the first division into buckets: a new one after the
-        # first step would add in another order, and a resumed training differ from an uninterrupted one.
-        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
-        return DistributedDataParallel(
-            terms,
-            broadcast_buffers=False,
-            bucket_cap_mb=BUCKET,
-            find_unused_parameters=True,
-            gradient_as_bucket_view=True,
-        )
+        # Where unused parameters are looked for, the first division into buckets stays. A new one after the first step
+        # would add in another order, and a resumed training by three would differ from an uninterrupted one.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of a new name for broadcast_buffers
+            return DistributedDataParallel(
+                terms,
+                broadcast_buffers=False,
+                init_sync=False,
+                bucket_cap_mb=BUCKET,
+                find_unused_parameters=True,
+                gradient_as_bucket_view=True,
+            )
 
     def reducing(self, terms: nn.Module, last: bool) -> AbstractContextManager[None]:
         """In this block gradients are summed up here, and averaged over the processes if it is a step's `last`."""
