@@ -14,6 +14,7 @@ import torch
 from darkroom import cli
 from darkroom.config.params import Params, load
 from darkroom.planning.memory import ERROR, Estimate, Footprint
+from darkroom.runner.out_of_memory import remedies
 from tests.support.settings import optimization
 
 ROOT = Path(__file__).parents[2]
@@ -114,8 +115,7 @@ def test_adamw_remembers_twice_what_muon_does(params: Params) -> None:
 
 def test_processes_that_each_hold_a_part_need_less(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches weights that are counted whole, and blocks that are not counted at all."""
-    optimizer = AdamW.model_validate({**params.train_unet.optimizer.model_dump(), "kind": "adamw"})
-    params = changed(params, "train_unet", optimizer=optimizer)
+    params = changed(params, "train_unet", optimizer=ADAMW)
     monkeypatch.setenv("DARKROOM_PROCESSES", "4")
     monkeypatch.setenv("DARKROOM_STRATEGY", "ddp")
     each = of(params, "train_unet")
