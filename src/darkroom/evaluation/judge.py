@@ -159,7 +159,7 @@ class Judge:
         assert isinstance(network, Towers)
         assert tokenizer is not None
         texts, rows_of = distinct({"all": captions})
-        ids = tokenizer(texts)
+        ids = tokenizer(texts.to_pylist())
         row = rows_of["all"]
         embedded = torch.cat(
             [network.embed_texts(ids[rows].to(self.device)).cpu() for rows in batches(len(texts), BATCH)]
