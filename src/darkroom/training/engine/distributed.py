@@ -1,8 +1,9 @@
 """One training by several processes, each of which computes its share of the rows of every batch.
 
-All hold the same networks, optimisers and averages; DistributedDataParallel averages the gradients while they are
-computed, so that all take the same step. What the leader alone decides (where to end) the others learn from the store
-that all met at, so that nobody waits for a device. `runner.launch` starts the processes.
+All hold the same networks, optimisers and averages, and DistributedDataParallel averages the gradients while they are
+computed, so that all take the same step; or each holds a part of them, see `sharding`. What the leader alone decides
+(where to end) the others learn from the store that all met at, so that nobody waits for a device. `runner.launch`
+starts the processes.
 """
 
 import itertools
@@ -25,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from darkroom.core.device import Strategy
 from darkroom.core.errors import DarkroomError
+from darkroom.training.engine.sharding import is_sharded
 
 T = TypeVar("T")
 BUCKET = 25.0  # MiB of gradients that are reduced at once
@@ -75,6 +77,16 @@ class Processes:
         """Whether this is the one that writes and speaks."""
         return self.rank == 0
 
+    @property
+    def shards(self) -> bool:
+        """Whether large networks are divided among them."""
+        return self.strategy == "fsdp2" and self.size > 1
+
+    @property
+    def first_device(self) -> torch.device:
+        """Where a network is made that may be divided: then no device has room for the whole."""
+        return CPU if self.shards else self.device
+
     def micro_batches(self, batch_size: int, accumulation: int) -> list[slice]:
         """The rows that this process takes of each of the `accumulation` micro-batches of a batch.
 
@@ -99,7 +111,7 @@ class Processes:
         if self.store is None:
             return value
         number = next(self._decisions)
-        with _losses_recognised():
+        with losses_recognised():
             if self.leads:
                 self.store.set(str(number), json.dumps(value))
                 if number >= KEPT:
@@ -113,7 +125,7 @@ class Processes:
 
     @contextmanager
     def distributed(self, step: int, networks: Sequence[nn.Module]) -> Iterator[None]:
-        """Train in this block, from step `step` on; a process that does not lead ends behind it, by SystemExit.
+        """Train in this block, from step `step` on; behind it, all `leave` but those with sharded networks.
 
         Raises:
             DarkroomError: a network with batch norms, or processes that do not begin with the same weights and step.
@@ -128,22 +140,34 @@ class Processes:
                     f"processes = {self.size}: {type(network).__name__} has batch norms, whose statistics each process "
                     "would take from its own rows; set DARKROOM_PROCESSES=1"
                 )
-        with _losses_recognised():
-            everyone: list[Any] = [None] * self.size
-            dist.all_gather_object(everyone, [step, *map(_digest, networks)])
-            if any(other != everyone[0] for other in everyone):
-                raise DarkroomError(
-                    "the processes of this training do not begin with the same weights and step; run again, and if it "
-                    "stays so, set DARKROOM_PROCESSES=1"
-                )
+        with losses_recognised():
+            self.check_alike(step, [network for network in networks if not is_sharded(network)])
             yield
+        if not any(map(is_sharded, networks)):
+            self.leave()
+
+    def check_alike(self, step: int, networks: Sequence[nn.Module]) -> None:
+        """Refuse to begin where the processes have not the same step and weights; a no-op for one."""
+        if self.size == 1:
+            return
+        everyone: list[Any] = [None] * self.size
+        dist.all_gather_object(everyone, [step, *map(_digest, networks)])
+        if any(other != everyone[0] for other in everyone):
+            raise DarkroomError(
+                "the processes of this training do not begin with the same weights and step; run again, and if it "
+                "stays so, set DARKROOM_PROCESSES=1"
+            )
+
+    def leave(self) -> None:
+        """Nothing more is done together; a process that does not lead ends here, by SystemExit."""
+        if self.size > 1:
             dist.destroy_process_group()
         if not self.leads:
             raise SystemExit(0)
 
     def parallel(self, terms: nn.Module) -> nn.Module:
         """`terms`, whose backward pass averages the gradients over the processes; its weights stay where they are."""
-        if self.size == 1:
+        if self.size == 1 or is_sharded(terms):
             return terms
         # Where unused parameters are looked for, the first division into buckets stays. A new one after the first step
         # would add in another order, and a resumed training by three would differ from an uninterrupted one.
@@ -196,10 +220,10 @@ def group(rank: int, size: int, device: torch.device, store: Store, strategy: St
     Raises:
         DarkroomError: a strategy that is not for several processes.
     """
-    if strategy != "ddp":
+    if strategy == "none":
         raise DarkroomError(f"strategy = {strategy!r}: is not for {size} processes; set DARKROOM_STRATEGY=ddp")
     processes = Processes(rank, size, device, strategy, PrefixStore("decisions", store))
-    with _losses_recognised():
+    with losses_recognised():
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
             store=PrefixStore("group", store),
@@ -241,7 +265,7 @@ class _Gather(torch.autograd.Function):
 
 
 @contextmanager
-def _losses_recognised() -> Iterator[None]:
+def losses_recognised() -> Iterator[None]:
     """In this block a broken connection to another process, which PyTorch reports in many ways, is a LostError."""
     try:
         yield

@@ -21,6 +21,7 @@ from darkroom.training.engine.ending import Ending, Hook
 from darkroom.training.engine.graphs import Graphs, Update
 from darkroom.training.engine.latch import NORM, Latch, Measured, Values, exact
 from darkroom.training.engine.phase import Phase
+from darkroom.training.engine.sharding import is_sharded
 
 __all__ = ["Hook", "Loop", "Loss", "Phase"]
 
@@ -36,7 +37,8 @@ class Loop:
         between them the device is not waited for.
     checkpoints: where to resume from, if there is one, and where to save.
     state: what else a checkpoint holds, hooks above all, by name.
-    processes: who share the rows. Hooks run in the one that leads; for the others all ends with `run`.
+    processes: who share the rows. Hooks run in the one that leads, and for the others all ends with `run`; but with
+        sharded networks all run hooks, and go on together.
     ending: after which step it ends; hooks learn it from there. None: after `steps`.
     """
 
@@ -72,7 +74,7 @@ class Loop:
         first = checkpoints.resume(state, ending.step)
         networks = [phase.network for phase in self.phases]
         compile_networks(networks, devices.runtime().compile, self.steps)
-        hooks = ending.around(self.hooks if processes.leads else ())
+        hooks = ending.around(self.hooks if processes.leads or any(map(is_sharded, networks)) else ())
         latch = Latch(self.phases[0].device)
         make_update = self._update(latch, micro_batches)
         with (
