@@ -77,6 +77,11 @@ def outputs() -> dict[str, bytes]:
     return {path.as_posix(): path.read_bytes() for path in Path("artifacts").rglob("*") if path.is_file()}
 
 
+def left_in(folder: Path) -> list[Path]:
+    """What is left in the folder for temporary files, but for the compiler's cache, which PyTorch makes and keeps."""
+    return [path for path in folder.iterdir() if not path.name.startswith("torchinductor")]
+
+
 def assert_alike(rows: list[dict[str, str]], expected: list[dict[str, str]]) -> None:
     assert [row["step"] for row in rows] == [row["step"] for row in expected]
     for name in COLUMNS:
@@ -96,7 +101,7 @@ def test_by_two_processes_a_stage_does_what_it_does_by_one(project: Path) -> Non
         assert "Warning" not in errors
         found[processes] = curves()
     assert_alike(found[2], found[1])
-    assert not list(project.with_name("tmp").iterdir())
+    assert not left_in(project.with_name("tmp"))
 
 
 @pytest.mark.slow
@@ -141,7 +146,7 @@ def test_a_worker_that_dies_is_named_and_all_end(endless: Path, rank: int) -> No
     (line,) = [line for line in errors.splitlines() if line.startswith("darkroom: ")]
     assert line.startswith(f"darkroom: {STAGE}: worker {rank} was ended by SIGKILL; run again to resume from the last")
     assert psutil.wait_procs(list(ranks.values()), timeout=1)[1] == []
-    assert not list(endless.with_name("tmp").iterdir())
+    assert not left_in(endless.with_name("tmp"))
 
 
 @pytest.mark.slow
@@ -155,7 +160,7 @@ def test_with_the_stage_its_ranks_end(endless: Path, number: signal.Signals) -> 
         assert running.returncode == 128 + number
         (line,) = [line for line in errors.splitlines() if line.startswith("darkroom: ")]
         assert f"ended by {number.name}: saved at step" in line
-        assert not list(endless.with_name("tmp").iterdir())
+        assert not left_in(endless.with_name("tmp"))
 
 
 @pytest.mark.slow
