@@ -51,6 +51,7 @@ from darkroom.nn.layers import attention
 from darkroom.nn.layers.recompute import checkpoint_activations
 from darkroom.nn.text.clip import CLIPTextModel
 from darkroom.training.engine.blank import Size, denoised, judged, matched, reconstructed
+from darkroom.training.engine.sharding import block_bytes
 
 ERROR = 25  # percent by which an estimate may be off; a test holds it on the CPU
 CPU = torch.device("cpu")  # where all is counted, whatever the device
@@ -79,6 +80,16 @@ class Footprint:
     optimizer: float = 0.0
     averages: float = 0.0
     activations: float = 0.0
+
+    def divided(self, processes: int, block: float) -> "Footprint":
+        """Of one of `processes` that each hold a part; block: of weights that are put together at once.
+
+        There are two of them when one is fetched while the other computes, and the gradient of one.
+        """
+        if processes == 1:
+            return self
+        gathered = {"weights": self.weights / processes + 2 * block, "gradients": self.gradients / processes + block}
+        return replace(self, **gathered, optimizer=self.optimizer / processes, averages=self.averages / processes)
 
     @property
     def total(self) -> float:
@@ -305,6 +316,8 @@ class Estimate:
         p, (unet, words) = self.p.train_unet, self._unet()
         n = self._rows(p)
         found = _training([unet], lambda: [denoised(unet, n, self.latent, words)], p, self.device, best=True)
+        if runtime().strategy == "fsdp2" and p.optimizer.kind == "adamw":
+            found = found.divided(runtime().processes, max(block_bytes(unet)))
         return replace(found, weights=found.weights + self._frozen_text())
 
     def _frozen_text(self) -> float:
