@@ -15,7 +15,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import generator
 from darkroom.core.tensors import batches, to_float
 from darkroom.core.weights import WEIGHTS, load_weights
-from darkroom.data.caption_table import distinct
+from darkroom.data.conditioning import distinct
 from darkroom.data.head import Head
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.evaluation.alignment import (
@@ -136,8 +136,8 @@ class Judge:
         columns = zip(asked.labels.T, asked.mentioned.T, strict=True)
         counted = [torch.where(mentioned, labels, -1) for labels, mentioned in columns]
         most = [int(labels[labels >= 0].mode().values) if (labels >= 0).any() else -1 for labels in counted]
-        ((whole, _),) = Counter(map(tuple, asked.labels.tolist())).most_common(1)
-        answers = [torch.tensor(most), asked.labels.mode(dim=0).values, torch.tensor(whole)]
+        ((combination, _),) = Counter(map(tuple, asked.labels.tolist())).most_common(1)
+        answers = [torch.tensor(most), asked.labels.mode(dim=0).values, torch.tensor(combination)]
         if self._many:
             nearest = torch.stack([commonest(labels) for labels in counted])
             answers = [torch.cat([answer[:, None], nearest], dim=1) for answer in answers]
@@ -159,7 +159,7 @@ class Judge:
         assert isinstance(network, Towers)
         assert tokenizer is not None
         texts, rows_of = distinct({"all": captions})
-        ids = tokenizer(texts.to_pylist())
+        ids = tokenizer(texts)
         row = rows_of["all"]
         embedded = torch.cat(
             [network.embed_texts(ids[rows].to(self.device)).cpu() for rows in batches(len(texts), BATCH)]

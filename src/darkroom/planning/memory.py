@@ -38,6 +38,7 @@ from darkroom.config.paths import PREPARED
 from darkroom.config.text_encoder import PretrainedTextEncoder, TrainedTextEncoder
 from darkroom.core.artifact import CONFIG, read_json
 from darkroom.core.device import autocast, resolve_device, runtime
+from darkroom.core.weights import WEIGHTS
 from darkroom.data.prepared import INFO, Prepared
 from darkroom.nn.autoencoder.discriminator import PatchDiscriminator
 from darkroom.nn.autoencoder.perceptual import PerceptualDistance
@@ -48,6 +49,7 @@ from darkroom.nn.judge.classifier import ROTATIONS, Classifier, SelfSupervised
 from darkroom.nn.judge.towers import Towers
 from darkroom.nn.layers import attention
 from darkroom.nn.layers.recompute import checkpoint_activations
+from darkroom.nn.text.clip import CLIPTextModel
 from darkroom.training.engine.blank import Size, denoised, judged, matched, reconstructed
 from darkroom.training.engine.sharding import block_bytes
 
@@ -60,6 +62,7 @@ SD_VAE = {  # of an imported autoencoder that is not there yet
     "layers_per_block": 2,
     "norm_num_groups": 32,
 }
+CLIP_BYTES = 492_000_000  # of the text encoder of SD 1.x, where it is not there yet
 CLASSES = 10  # of data that are not prepared yet
 ON_GPUS_IN_FP32 = (F.group_norm, F.layer_norm, torch.softmax, torch.Tensor.softmax, F.softmax, F.normalize)
 
@@ -313,8 +316,19 @@ class Estimate:
         p, (unet, words) = self.p.train_unet, self._unet()
         n = self._rows(p)
         found = _training([unet], lambda: [denoised(unet, n, self.latent, words)], p, self.device, best=True)
-        sharded = runtime().strategy == "fsdp2" and p.optimizer.kind == "adamw"
-        return found.divided(runtime().processes, max(block_bytes(unet))) if sharded else found
+        if runtime().strategy == "fsdp2" and p.optimizer.kind == "adamw":
+            found = found.divided(runtime().processes, max(block_bytes(unet)))
+        return replace(found, weights=found.weights + self._frozen_text())
+
+    def _frozen_text(self) -> float:
+        """Of the text encoder beside the denoiser, where captions are kept as tokens."""
+        p = self.p.setup_text_encoder
+        if not isinstance(p, TrainedTextEncoder | PretrainedTextEncoder) or p.cache == "states":
+            return 0.0
+        if isinstance(p, TrainedTextEncoder):
+            return _bytes(CLIPTextModel(p.text, TokenSizes(bos_token_id=0, eos_token_id=0, pad_token_id=0)))
+        weights = Path(p.path) / WEIGHTS
+        return float(weights.stat().st_size if weights.is_file() else CLIP_BYTES)
 
     def _train_evaluator(self) -> Footprint:
         p, n = self.p.train_evaluator, self._rows(self.p.train_evaluator)
