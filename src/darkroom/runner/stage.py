@@ -106,14 +106,13 @@ def _start(stage: str, body: Body, trains: bool, interruption: Interruption) -> 
     params = parameters.load()
     link_untracked(params)
     settings, here = devices.runtime(), Rank.here()
-    if here is None and trains and (settings.processes > 1 or NODES in os.environ):
+    shares = trains and isinstance(getattr(params, stage), Training)  # a network that is taken over is not trained
+    if here is None and shares and (settings.processes > 1 or NODES in os.environ):
         exit_with_dvc()
         launch(settings.processes)
-    if not trains:
-        if here is not None and here.rank > 0:
-            return
-        here = None
-    if here is None:
+    if here is not None and here.rank > 0 and not shares:
+        return
+    if here is None or not shares:
         exit_with_dvc()
         device = devices.start(settings)
         _lead(stage, body, params, Setup(device, ALONE, interruption, trains))
