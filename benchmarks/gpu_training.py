@@ -194,7 +194,10 @@ def _noise_loss(network: Any, case: UNetCase, device: torch.device) -> Step:
     schedule = {} if named == "cosine" else p.process.schedule.model_dump(include={"beta_start", "beta_end"})
     scheduler = diffusers().DDPMScheduler(beta_schedule=BETAS.get(named, named), prediction_type=kind, **schedule)
     data, told = latents(case.samples, case.latent), conditioning(case.words, case.samples, case.captions)
-    mean, std, states, index = (x.to(device) for x in (data.mean, data.std, told.embeddings, told.index["train"]))
+    assert data.std is not None
+    assert told.table is not None
+    mean, std, states = (rows.in_memory().to(device) for rows in (data.mean, data.std, told.table))
+    index = told.index["train"].to(device)
 
     def loss() -> Tensor:
         rows = torch.randint(case.samples, (p.batch_size,), device=device)

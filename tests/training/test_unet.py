@@ -179,7 +179,7 @@ def test_a_mirrored_latent_has_the_condition_of_its_picture(world: Callable[[str
     once = here.latents()
     asked: list[Any] = []
     n = len(once)
-    here.latents = lambda purpose="train": type(once)(once.mean.repeat(2, 1, 1, 1), None, 1.0, variants=2)
+    here.latents = lambda purpose="train": type(once)(once.mean.in_memory().repeat(2, 1, 1, 1), None, 1.0, variants=2)
     task = here.task(condition_dropout=0.0)
     rows_of = task.data.conditioning.rows
     task.data.conditioning.rows = lambda split, rows: noted(asked, rows, rows_of(split, rows))

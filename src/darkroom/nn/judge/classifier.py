@@ -39,16 +39,21 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, C, H, W) in [-1, 1] -> for each attribute its logits (N, classes of it, and absence where it may be)."""
-        x = self.features(images)
-        return [head(x) for head in self.heads]
+        # fmt: off
+        x = self.features(images)                  # (N, out_features)
+        return [head(x) for head in self.heads]    # each (N, classes of the attribute, + 1 where it may be absent)
+        # fmt: on
 
     def read(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1] -> the class seen of each attribute (N, H), ABSENT where it is not there."""
         return self._seen(self(images))
 
     def _seen(self, logits: list[Tensor]) -> Tensor:
-        seen = torch.stack([values.argmax(dim=1) for values in logits], dim=1)
-        return torch.where(seen == torch.tensor(self.sizes.classes, device=seen.device), ABSENT, seen)
+        # fmt: off
+        seen = torch.stack([values.argmax(dim=1) for values in logits], dim=1)         # (N, H)
+        classes = torch.tensor(self.sizes.classes, device=seen.device)                 # (H,)
+        return torch.where(seen == classes, ABSENT, seen)                              # (N, H)
+        # fmt: on
 
     def nearest(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1] -> (N, H, 1 + NEAREST): what `read` sees, and the likeliest classes; of an attribute
@@ -102,8 +107,11 @@ class SelfSupervised(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1] -> logits (N, 4) of the quarter turns the picture was given."""
-        out: Tensor = self.head(self.features(images))
+        # fmt: off
+        x = self.features(images)         # (N, out_features)
+        out: Tensor = self.head(x)        # (N, 4)
         return out
+        # fmt: on
 
 
 def rotated(images: Tensor) -> tuple[Tensor, Tensor]:
