@@ -187,4 +187,4 @@ def test_the_profile_names_what_may_change_the_last_bits() -> None:
     assert profile["version.torch"] == torch.__version__
     assert {"instruction_set", "python", "system", "deterministic", "processes"} <= profile.keys()
     assert profile == execution_profile(CPU)
-    assert execution_profile(CPU, 2) == {**profile, "processes": "2"}
+    assert execution_profile(CPU, 2) == {**profile, "processes": "2", "strategy": "ddp"}
