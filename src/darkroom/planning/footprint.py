@@ -1,4 +1,4 @@
-"""What a stage needs of the memory of the device that it computes on."""
+"""The memory of a device that a stage needs, by what it is for."""
 
 from dataclasses import dataclass, replace
 

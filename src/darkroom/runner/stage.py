@@ -25,7 +25,7 @@ from darkroom.core.text import printable_text
 from darkroom.planning import demands
 from darkroom.runner.budget import VARIABLE, keep
 from darkroom.runner.finishing import STOP_AT, Finish, differences
-from darkroom.runner.launch import LOST, NODES, REPORTS, Rank, launch, report
+from darkroom.runner.launch import LOST, NODES, Rank, launch, report
 from darkroom.runner.lock import exclusive, exit_with_dvc
 from darkroom.runner.out_of_memory import explain_shortages
 from darkroom.runner.outlook import start_outlook
@@ -80,9 +80,8 @@ def run_stage(stage: str, body: Body, trains: bool = False) -> NoReturn:
     try:
         interruption.listen()
         _start(stage, body, trains, interruption)
-    except LostError as error:  # the launcher knows who
-        if REPORTS not in os.environ:
-            report(f"darkroom: {stage}: {printable_text(error)}")
+    except LostError as error:  # the launcher, if there is one, knows who was lost
+        report(f"darkroom: {stage}: {printable_text(error)}")
         sys.exit(LOST)
     except DarkroomError as error:
         here = Rank.here()
