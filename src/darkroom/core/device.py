@@ -20,6 +20,8 @@ from darkroom.core.errors import DarkroomError
 Network = TypeVar("Network", bound=torch.nn.Module)
 RUNTIME_FILE = Path("runtime.yaml")
 Compile = Literal["auto", "always", "never"]
+Strategy = Literal["none", "ddp", "fsdp2"]
+CHOICES = {"compile": get_args(Compile), "strategy": get_args(Strategy)}  # of the settings that are words
 PROFILED_PACKAGES = ("torch", "numpy", "pillow", "pyarrow", "safetensors", "tokenizers")
 
 
@@ -34,7 +36,8 @@ class Runtime:
     checkpoint_minutes: between two checkpoints of a training; more where saving would take above a fiftieth of the
         time. 0: by steps alone.
     checkpoint_steps: between two checkpoints, besides; 0: by the clock alone.
-    processes: among which the rows of a training's batches are divided; with CUDA, one per device.
+    processes: on this machine, among which the rows of a training's batches are divided; with CUDA, one per device.
+    strategy: of several processes: ddp (each holds all weights; gradients are averaged), fsdp2 (weights are divided).
     compile: blocks of networks for training on CUDA: auto (long trainings, for it takes minutes), always or never.
     cuda_graphs: record a training's step, or a drawing's, once and replay it, so that nothing waits for the host.
     fused_norms: in training in bf16 on CUDA, compute norms by programs of its own (see `nn.kernels`): quicker.
@@ -48,6 +51,7 @@ class Runtime:
     checkpoint_minutes: float = 2.0
     checkpoint_steps: int = 0
     processes: int = 1
+    strategy: Strategy = "ddp"
     compile: Compile = "never"
     cuda_graphs: bool = True
     fused_norms: bool = True
@@ -91,9 +95,10 @@ def runtime() -> Runtime:
             values[key] = int(text)
         else:
             values[key] = text
-    if values.get("compile", "auto") not in get_args(Compile):
-        value = values["compile"]
-        raise DarkroomError(f"compile = {value!r} (DARKROOM_COMPILE or runtime.yaml): give auto, always or never")
+    for key, choices in CHOICES.items():
+        if key in values and values[key] not in choices:
+            known_ones = " or ".join([", ".join(choices[:-1]), choices[-1]])
+            raise DarkroomError(f"{key} = {values[key]!r} (DARKROOM_{key.upper()} or runtime.yaml): give {known_ones}")
     if values.get("processes") == 0:
         raise DarkroomError("processes = 0 (DARKROOM_PROCESSES or runtime.yaml): give 1 or more")
     return Runtime(**values)
@@ -195,6 +200,7 @@ def execution_profile(device: torch.device, processes: int = 1) -> dict[str, str
         "device": f"{device.type} ({name})",
         "threads": str(torch.get_num_threads()),
         "processes": str(processes),
+        **({"strategy": settings.strategy} if processes > 1 else {}),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         "system": platform.system(),
