@@ -10,8 +10,6 @@ SYSTEM_PATH := $(PATH)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Whatever an image of containers sets: without bytecode each process compiles PyTorch and MLflow anew, for seconds.
 export PYTHONDONTWRITEBYTECODE :=
-# Whatever an image of containers sets: without bytecode each process compiles PyTorch and MLflow anew, for seconds.
-export PYTHONDONTWRITEBYTECODE :=
 
 help:  ## list these commands
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
