@@ -96,7 +96,7 @@ class Conditioning:
     def resident(self, device: torch.device) -> "Conditioning":
         """The same, with the null condition and, where it is not too large for that, the table on `device`."""
         other = copy.copy(self)
-        other.table = None if self.table is None else self.table.resident(device)
+        other.table = None if self.table is None else self.table.resident(device).at_random()
         other.null = None if self.null is None else self.null.to(device)
         return other
 

@@ -180,7 +180,8 @@ class Latents:
     def resident(self, device: torch.device) -> "Latents":
         """The same, with those of its tables that are not too large for that on `device`."""
         other = copy.copy(self)
-        other.mean, other.std = self.mean.resident(device), None if self.std is None else self.std.resident(device)
+        other.mean = self.mean.resident(device).at_random()
+        other.std = None if self.std is None else self.std.resident(device).at_random()
         return other
 
     def sample(self, indices: Tensor, noise: Tensor) -> Tensor:

@@ -1,8 +1,12 @@
 """Tables larger than memory: rows of tensors that lie in one file after the other, read as they are asked for."""
 
-from collections.abc import Callable, Sequence
+import ctypes
+import mmap
+import os
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -12,6 +16,8 @@ from darkroom.core.errors import DarkroomError
 from darkroom.core.tensors import RESIDENT_BYTES
 
 Then = Callable[[Tensor], Tensor]
+READ_AHEAD_BYTES = 2**30  # a table up to here is soon in memory, the faster the more is read at once
+MADV_RANDOM = 1  # on Linux and macOS
 
 
 class Rows:
@@ -57,12 +63,20 @@ class Rows:
     def _read(self, rows: Tensor) -> Tensor:
         if len(self.tensors) == 1:
             return self.tensors[0][rows]
+        if not len(rows):
+            return self.tensors[0].new_empty((0, *self.shape))
         owners = torch.searchsorted(self._ends, rows, right=True)
-        out = self.tensors[0].new_empty((len(rows), *self.shape))
-        for owner in sorted(set(owners.tolist())):
-            here = owners == owner
-            out[here] = self.tensors[owner][rows[here] - (self._ends[owner] - len(self.tensors[owner]))]
-        return out
+        starts = torch.cat([self._ends.new_zeros(1), self._ends])
+        pairs = zip(owners.tolist(), (rows - starts[owners]).tolist(), strict=True)
+        found = [self.tensors[owner][row] for owner, row in pairs]  # views: of most shards of many, one row at most
+        if len(shapes := {row.shape for row in found}) > 1:
+            self._refuse(map(tuple, shapes))
+        return torch.stack(found)
+
+    def _refuse(self, shapes: Iterable[tuple[int, ...]]) -> NoReturn:
+        raise DarkroomError(
+            f"rows of the shapes {', '.join(map(str, sorted(shapes)))} do not go into one batch; {REPRO}"
+        )
 
     def then(self, then: Then) -> "Rows":
         """The same rows, and `then` of what is read of them."""
@@ -78,6 +92,14 @@ class Rows:
             return self
         return Rows([self.in_memory().to(device)])
 
+    def at_random(self) -> "Rows":
+        """The same, whose rows will be asked for in no order: of a large table the system then reads those rows alone,
+        where it would read 128 KiB with each otherwise. A hint, which some systems do not take."""
+        if self.device.type == "cpu" and self.nbytes > READ_AHEAD_BYTES:
+            for tensor in self.tensors:
+                _advise_random(tensor)
+        return self
+
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """Of a row.
@@ -85,10 +107,10 @@ class Rows:
         Raises:
             DarkroomError: the rows have several.
         """
-        shapes = sorted({tuple(tensor.shape[1:]) for tensor in self.tensors})
+        shapes = {tuple(tensor.shape[1:]) for tensor in self.tensors}
         if len(shapes) > 1:
-            raise DarkroomError(f"rows of the shapes {', '.join(map(str, shapes))} do not go into one batch; {REPRO}")
-        return shapes[0]
+            self._refuse(shapes)
+        return shapes.pop()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -104,3 +126,11 @@ class Rows:
     def nbytes(self) -> int:
         """Of all tensors, wherever they are."""
         return sum(tensor.nbytes for tensor in self.tensors)
+
+
+def _advise_random(tensor: Tensor) -> None:
+    if os.name != "posix":
+        return
+    start = tensor.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
+    length = tensor.data_ptr() + tensor.nbytes - start
+    ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), MADV_RANDOM)
