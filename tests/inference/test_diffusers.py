@@ -185,8 +185,10 @@ def test_a_folder_is_walked_as_diffusers_walks_it(
     spaced = {} if spacing is None else {"timestep_spacing": spacing}
     write_scheduler(folder, {"_class_name": name, **process, **said, **spaced})
     ours = Pipeline.from_pretrained(folder, device="cpu")
-    theirs = opened(bare)  # but for the scheduler, which is read as the whole folder would read it
-    theirs.scheduler = getattr(diffusers, name).from_pretrained(folder, subfolder="scheduler")
+    scheduler = getattr(diffusers, name).from_pretrained(folder, subfolder="scheduler")
+    components = {**opened(bare).components, "scheduler": scheduler}  # the constructor corrects old ones
+    theirs = diffusers.StableDiffusionPipeline(**components, requires_safety_checker=False)
+    theirs.set_progress_bar_config(disable=True)
     seeds, steps = [0, 1], itertools.count()
     start, how = ours.start(seeds), ours.sampling(num_inference_steps=10)
     request = ours.request(PROMPTS[:2], {"seeds": seeds, "sampling": how})
