@@ -27,7 +27,8 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     p = params.prepare_data
     reader: Reader = p.source.open(p.seed, p.image_size)
     twins, firsts, remarks = NearDuplicates(), Firsts(), dict[str, str]()
-    info = prepare(reader, PREPARED, p, twins.add, firsts, lambda data: remarks.update(demands.met(params, data)))
+    check = lambda data: remarks.update(demands.met(params, data))  # noqa: E731
+    info = prepare(reader, PREPARED, p, twins.add, firsts, check, work.shards)
     near = twins.found()
     contact_sheet(Prepared.open(PREPARED).split("train"), REPORT / "contact_sheet.png")
     write_json(REPORT / "near_duplicates.json", listing(near))

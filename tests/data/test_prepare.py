@@ -214,7 +214,7 @@ def test_any_number_of_processes_gives_the_same_bytes(
     choices: Any,
 ) -> None:
     """Would catch results out of order, an encoded picture that is another row's, and skips that only one way sees."""
-    monkeypatch.setattr(decoding, "WORTH_PROCESSES", 1)
+    monkeypatch.setattr(decoding, "WORTH_SHARDS", 1)
     items: list[Sample | Skipped] = []
     for i in range(150):
         twin = pixels(i % 130, 24)

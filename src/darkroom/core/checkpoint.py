@@ -127,7 +127,7 @@ class Checkpoints:
             _write(beside, {"step": step, "end": end, "profile": self.profile, "parts": states})
             shutil.rmtree(path, ignore_errors=True)
             beside.replace(path)
-            _sync(folder)
+            sync(folder)
         except OSError as error:
             shutil.rmtree(beside, ignore_errors=True)
             if error.errno not in FULL:
@@ -139,10 +139,15 @@ class Checkpoints:
             self._cost = self._last - began
         for old in sorted(_found(folder), key=lambda saved: saved.stat().st_mtime_ns)[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
-        others = (f for f in folder.parent.iterdir() if f.is_dir() and f != folder)
-        for other in sorted(others, key=lambda f: f.stat().st_mtime)[: -(TRAININGS - 1)]:
-            shutil.rmtree(other, ignore_errors=True)
+        keep_latest(folder)
         return True
+
+
+def keep_latest(folder: Path) -> None:
+    """Of the folders beside `folder` remove all but the latest, so that TRAININGS remain."""
+    others = (f for f in folder.parent.iterdir() if f.is_dir() and f != folder)
+    for other in sorted(others, key=lambda f: f.stat().st_mtime)[: -(TRAININGS - 1)]:
+        shutil.rmtree(other, ignore_errors=True)
 
 
 def _found(folder: Path) -> list[Path]:
@@ -157,8 +162,8 @@ def _write(folder: Path, content: Mapping[str, Any]) -> None:
     (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
     (folder / MANIFEST).write_text(json.dumps({name: _hash(folder / name) for name in (TENSORS, STATE)}))
     for file in folder.iterdir():
-        _sync(file)
-    _sync(folder)
+        sync(file)
+    sync(folder)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -174,8 +179,8 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
-    """Onto the disk itself, so that a power cut leaves no name without its content."""
+def sync(path: Path) -> None:
+    """A file or folder onto the disk itself, so that a power cut leaves no name without its content."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

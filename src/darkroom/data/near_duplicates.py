@@ -10,14 +10,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from scipy.spatial import cKDTree
 
 from darkroom.core.text import printable
 from darkroom.data.prepared_writer import Row
 from darkroom.data.sources.base import SPLIT_ORDER
 
-SIDE = 8  # pixels of the thumbnails that are compared
 MOST_APART = 4.0  # grey levels, root mean square over a thumbnail
 LISTED = 20
 AT_ONCE = 10_000
@@ -46,8 +44,7 @@ class NearDuplicates:
         """Take note of a picture; crops of it say no more of which picture it is."""
         if row.variant:
             return
-        small = Image.fromarray(row.pixels).resize((SIDE, SIDE), Image.Resampling.BOX)
-        self._thumbnails.setdefault(split, bytearray()).extend(small.tobytes())
+        self._thumbnails.setdefault(split, bytearray()).extend(row.encoding().thumbnail)
         self._paths.setdefault(split, []).append(row.path)
 
     def found(self) -> list[NearDuplicate]:

@@ -16,10 +16,11 @@ from darkroom.config.stage_spec import check_not_linked, stage_spec
 from darkroom.config.training import Training
 from darkroom.core import device as devices
 from darkroom.core.artifact import write_json
-from darkroom.core.checkpoint import FULL, Checkpoints
+from darkroom.core.checkpoint import FULL, Checkpoints, keep_latest
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interrupted, Interruption
 from darkroom.core.progress import readable_size
+from darkroom.core.shards import Shards
 from darkroom.core.text import printable_text
 from darkroom.planning import demands
 from darkroom.runner.budget import VARIABLE, keep
@@ -50,7 +51,7 @@ class Work:
     """What a stage works with.
 
     run: what the stage tracks. checkpoints: of its training. processes: who take part in that. ending: of `steps` and
-    `stop_at` makes where the training ends.
+    `stop_at` makes where the training ends. shards: makes what of its output can be made in any order.
     """
 
     device: torch.device
@@ -58,6 +59,7 @@ class Work:
     checkpoints: Checkpoints = field(default_factory=Checkpoints.none)
     processes: Processes = ALONE
     ending: Callable[[int, int | None], Ending] = Ending
+    shards: Shards = field(default_factory=Shards)
 
     def context(self, section: Training) -> TrainingContext:
         """What the losses of a training share."""
@@ -67,13 +69,14 @@ class Work:
 Body = Callable[[parameters.Params, Work], Figures]
 
 
-def run_stage(stage: str, body: Body, trains: bool = False) -> NoReturn:
+def run_stage(stage: str, body: Body, trains: bool = False, divides: bool = False) -> NoReturn:
     """Run a stage and exit: 0 when its outputs are written, 1 with one line on stderr for an error the user can fix.
 
     `body(params, work)` gets all parameters, validated, does the work, writes the outputs named in dvc.yaml and
     returns its key figures for the summary.
 
-    trains: there is one training in it, which several processes can share.
+    trains: there is one training in it, which several processes can share. divides: it computes its output shard by
+        shard, which several processes, or Ray, can do.
     """
     interruption, worker = Interruption(), Worker.here()
     try:
@@ -84,7 +87,7 @@ def run_stage(stage: str, body: Body, trains: bool = False) -> NoReturn:
             if timed := os.environ.get(VARIABLE):
                 _time(stage, body, Path(timed))
             else:
-                _run(stage, body, trains, interruption)
+                _run(stage, body, (trains, divides), interruption)
     except DarkroomError as error:
         who = f"{stage}: worker {worker.rank}" if worker is not None else stage
         print(f"darkroom: {who}: {printable_text(error)}", file=sys.stderr)
@@ -137,13 +140,15 @@ def _untracked(stage: str) -> Run:
     return Run(Account(stage, {}, {}, {}, {}, "", False), tracked=False)
 
 
-def _run(stage: str, body: Body, trains: bool, interruption: Interruption) -> None:
+def _run(stage: str, body: Body, kind: tuple[bool, bool], interruption: Interruption) -> None:
+    trains, divides = kind
     began = time.monotonic()
     run_own_code()
     params = parameters.load()
     link_untracked(params)
     settings = devices.runtime()
-    n_processes = settings.processes if trains else 1
+    settings = settings.for_tasks() if divides else settings
+    n_processes = settings.processes if trains or (divides and not settings.ray) else 1
     here = stage_spec(stage)
     check_not_linked(here.outputs)
     executed = ExecutedCode(here)
@@ -168,9 +173,12 @@ def _run(stage: str, body: Body, trains: bool, interruption: Interruption) -> No
         with stage_run(stage, _without_end(chosen, stage), inputs, code, here.outputs, profile) as run:
             run.text(parameters.PARAMS_FILE.read_text(encoding="utf-8"), parameters.PARAMS_FILE.name)
             remarks = demands.met_at_start(params, stage, here.inputs)
-            processes = leading(n_processes, device, training)
+            processes = leading(n_processes if trains else 1, device, training)
+            if training.parent.is_dir() and not trains:
+                keep_latest(training)
             try:
-                work = Work(device, run, checkpoints, processes, partial(Ending, request=finish))
+                shards = Shards(training, settings)
+                work = Work(device, run, checkpoints, processes, partial(Ending, request=finish), shards)
                 with explain_shortages(stage, params, device, checkpoints):
                     figures = {**body(params, work), **remarks}
             finally:  # a run's parameter has one value for ever, and this one may have changed on the way
