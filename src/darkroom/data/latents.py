@@ -1,7 +1,8 @@
 """The latent cache: what the VAE makes of every picture, as posterior moments, never as one frozen sample.
 
 data/latents/: {split}-00000.safetensors with `mean` and (unless the autoencoder is deterministic) `logvar`, fp16
-(N, c, h, w); preview.safetensors, the linear map to RGB; config.json, a `LatentsInfo`; provenance.json.
+(n, c, h, w) of SHARD_ROWS rows, whose height and width each shard has for itself; preview.safetensors, the linear map
+to RGB; config.json, a `LatentsInfo`; provenance.json.
 """
 
 import copy
@@ -16,9 +17,10 @@ from torch import Tensor
 
 from darkroom.core.artifact import CONFIG, load_tensors, read_json, save_tensors, write_json
 from darkroom.core.errors import DarkroomError
-from darkroom.core.tensors import psnr, resident
+from darkroom.core.tensors import psnr
+from darkroom.data.rows import Rows
 
-SHARD_ROWS = 50_000
+SHARD_ROWS = 4096  # of all shards of a split but the last
 
 
 @dataclass(frozen=True)
@@ -87,18 +89,36 @@ def measured_scaling_factor(moments: Moments) -> float:
     return 1 / math.sqrt(max(variance, 1e-12))
 
 
+def shard_rows(rows: int) -> list[range]:
+    """The rows of each shard of a split that has so many, in order."""
+    return [range(start, min(start + SHARD_ROWS, rows)) for start in range(0, rows, SHARD_ROWS)]
+
+
+def shard_name(split: str, number: int) -> str:
+    """The file of a split's shard, from 0."""
+    return f"{split}-{number:05d}.safetensors"
+
+
+def write_shard(path: Path, moments: Moments, deterministic: bool) -> None:
+    """Write the moments (n, c, h, w) each of one shard's rows, which say by themselves how high and wide they are."""
+    mean, logvar = moments
+    save_tensors(path, {"mean": mean.half()} if deterministic else {"mean": mean.half(), "logvar": logvar.half()})
+
+
+def write_description(folder: Path, info: LatentsInfo, preview: PreviewMap) -> None:
+    """Write to a cache's folder what is not its shards."""
+    save_tensors(folder / "preview.safetensors", {"weight": preview.weight, "bias": preview.bias})
+    write_json(folder / CONFIG, asdict(info))
+
+
 def write_latents(folder: Path, moments: Mapping[str, Moments], info: LatentsInfo, preview: PreviewMap) -> None:
     """Write a cache to `folder` (which the caller makes appear whole). moments: {split: (mean, logvar)}."""
     folder.mkdir(parents=True)
     for split, (mean, logvar) in moments.items():
-        for shard, start in enumerate(range(0, info.splits[split], SHARD_ROWS)):
-            rows = slice(start, start + SHARD_ROWS)
-            part = {"mean": mean[rows].half()}
-            if not info.deterministic:
-                part["logvar"] = logvar[rows].half()
-            save_tensors(folder / f"{split}-{shard:05d}.safetensors", part)
-    save_tensors(folder / "preview.safetensors", {"weight": preview.weight, "bias": preview.bias})
-    write_json(folder / CONFIG, asdict(info))
+        for number, rows in enumerate(shard_rows(info.splits[split])):
+            part = slice(rows.start, rows.stop)
+            write_shard(folder / shard_name(split, number), (mean[part], logvar[part]), info.deterministic)
+    write_description(folder, info, preview)
 
 
 def read_info(folder: Path | str) -> LatentsInfo:
@@ -113,12 +133,18 @@ def read_preview(folder: Path | str) -> PreviewMap:
     return PreviewMap(tensors["weight"], tensors["bias"])
 
 
-class Latents:
-    """One split of a latent cache, in memory as fp16 moments."""
+def _std(logvar: Tensor) -> Tensor:
+    return (0.5 * logvar.float()).exp().half()
 
-    def __init__(self, mean: Tensor, logvar: Tensor | None, scaling_factor: float, variants: int = 1) -> None:
-        self.mean, self.scaling_factor, self.variants = mean, scaling_factor, variants
-        self.std = None if logvar is None else (0.5 * logvar.float()).exp().half()
+
+class Latents:
+    """One split of a latent cache: posterior moments in fp16, of which only the rows asked for are read."""
+
+    def __init__(
+        self, mean: Tensor | Rows, logvar: Tensor | Rows | None, scaling_factor: float, variants: int = 1
+    ) -> None:
+        self.mean, self.scaling_factor, self.variants = Rows.of(mean), scaling_factor, variants
+        self.std = None if logvar is None else Rows.of(logvar).then(_std)
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -129,29 +155,32 @@ class Latents:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(channels, height, width)."""
-        return tuple(self.mean.shape[1:])
+        """(channels, height, width).
+
+        Raises:
+            DarkroomError: the shards differ in it.
+        """
+        return self.mean.shape
 
     @classmethod
     def read(cls, folder: Path | str, split: str) -> "Latents":
-        """Read a split of the cache at `folder`.
+        """Map a split of the cache at `folder`.
 
         Raises:
-            DarkroomError: the cache has no such split.
+            DarkroomError: the cache has no such split, or a shard of it is torn.
         """
         info = read_info(folder)
         shards = sorted(Path(folder).glob(f"{split}-*.safetensors"))
         if not shards:
             raise DarkroomError(f"{folder}: no split {split!r}, only {', '.join(info.splits)}; rerun cache_latents")
-        loaded = [load_tensors(shard) for shard in shards]
-        mean = torch.cat([part["mean"] for part in loaded])
-        logvar = None if info.deterministic else torch.cat([part["logvar"] for part in loaded])
+        mean = Rows.mapped(shards, "mean")
+        logvar = None if info.deterministic else Rows.mapped(shards, "logvar")
         return cls(mean, logvar, info.scaling_factor, info.variants if split == "train" else 1)
 
     def resident(self, device: torch.device) -> "Latents":
         """The same, with those of its tables that are not too large for that on `device`."""
         other = copy.copy(self)
-        other.mean, other.std = resident(self.mean, device), None if self.std is None else resident(self.std, device)
+        other.mean, other.std = self.mean.resident(device), None if self.std is None else self.std.resident(device)
         return other
 
     def sample(self, indices: Tensor, noise: Tensor) -> Tensor:

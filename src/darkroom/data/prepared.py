@@ -91,9 +91,12 @@ class Info:
 
 
 class PreparedSplit:
-    """One split: captions and labels at hand, pictures decoded when asked for."""
+    """One split: captions and labels at hand, pictures decoded when asked for.
 
-    def __init__(self, folder: Path, info: Info) -> None:
+    in_memory: whether the pictures are kept, where they fit into IN_MEMORY_BYTES.
+    """
+
+    def __init__(self, folder: Path, info: Info, in_memory: bool = True) -> None:
         shards = sorted(folder.glob("*.parquet"))
         if not shards:
             raise DarkroomError(f"{folder}: no such split; run the stage that makes it (dvc repro prepare_data)")
@@ -105,9 +108,8 @@ class PreparedSplit:
             raise DarkroomError(
                 f"{folder}: unreadable ({error}); make it again with dvc repro -f prepare_data"
             ) from None
-        self.info = info
+        self.info, self._stays = info, in_memory
         self.name = folder.name
-        self.captions: list[str] = table["caption"].to_pylist()
         self._table = table
         self._groups = [(f, g) for f in self._files for g in range(f.metadata.num_row_groups)]
         rows = [f.metadata.row_group(g).num_rows for f, g in self._groups]
@@ -116,7 +118,17 @@ class PreparedSplit:
         self._in_memory: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.captions)
+        return len(self._table)
+
+    @cached_property
+    def captions(self) -> list[str]:
+        """Of every row."""
+        return list(self.caption_column.to_pylist())
+
+    @property
+    def caption_column(self) -> pa.ChunkedArray:
+        """The same as a column of Arrow's, in a fraction of the memory."""
+        return self._table["caption"]
 
     @cached_property
     def labels(self) -> "Tensor":
@@ -145,13 +157,13 @@ class PreparedSplit:
     def images(self, indices: "Tensor | Sequence[int] | None" = None) -> "Tensor":
         """Pictures `indices` (all without it): uint8 (n, C, H, W), C and H = W as in the data set's info.
 
-        A split whose decoded pictures fit into 1 GiB is decoded once and kept. A larger one is decoded by row group,
-        the last few kept: read it in order, or in runs of neighbours.
+        A split whose decoded pictures fit into 1 GiB is decoded once and kept. A larger one, or one that is not to be
+        kept, is decoded by row group, the last few kept: read it in order, or in runs of neighbours.
         """
         import torch
 
         size = self.info.channels * self.info.image_size**2
-        if len(self) * size <= IN_MEMORY_BYTES:
+        if self._stays and len(self) * size <= IN_MEMORY_BYTES:
             if self._in_memory is None:
                 self._in_memory = torch.cat([self._decode(g) for g in range(len(self._groups))])
             return self._in_memory if indices is None else self._in_memory[torch.as_tensor(indices, dtype=torch.int64)]
@@ -198,12 +210,12 @@ class Prepared:
         """Raises DarkroomError where there is none."""
         return cls(Path(root), Info.read(root))
 
-    def split(self, name: str) -> PreparedSplit:
-        """train, validation, test, or for scenes novel.
+    def split(self, name: str, in_memory: bool = True) -> PreparedSplit:
+        """train, validation, test, or for scenes novel; see PreparedSplit.
 
         Raises:
             DarkroomError: the data set has no such split, or it cannot be read.
         """
         if name not in self.info.splits:
             raise DarkroomError(f"{self.root}: has no split {name!r}; it has {', '.join(self.info.splits)}")
-        return PreparedSplit(self.root / name, self.info)
+        return PreparedSplit(self.root / name, self.info, in_memory)

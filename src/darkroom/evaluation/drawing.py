@@ -1,14 +1,22 @@
 """Drawing held-out captions, with what is known of them."""
 
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from darkroom.core import device as devices
+from darkroom.core.artifact import load_tensors, save_tensors
+from darkroom.core.pools import Kept
 from darkroom.core.progress import Progress
+from darkroom.core.shards import Shard, Shards
 from darkroom.data.prepared import PreparedSplit
 from darkroom.evaluation.alignment import Asked
 from darkroom.inference.pipeline import Pipeline
+
+PICTURES, EVALUATIONS = "pictures", "evaluations"  # in the file of a batch
 
 
 @dataclass(frozen=True)
@@ -45,18 +53,66 @@ class Drawn:
         )
 
 
-def draw(pipeline: Pipeline, split: PreparedSplit, n: int, seed: int, batch_size: int) -> Drawn:
-    """Draw the first n captions of `split` with the pipeline's own sampling; picture i from seed + i."""
+def draw(pipeline: Kept[Pipeline], split: PreparedSplit, n: int, seed: int, batch_size: int, shards: Shards) -> Drawn:
+    """Draw the first n captions of `split` with the pipeline's own sampling; picture i from seed + i.
+
+    Each batch is a shard, and so the same whoever draws it.
+    """
     n = min(n, len(split))
-    takes_prompts = pipeline.info.condition.takes_prompts
-    prompts, seeds = prompts_of(pipeline, split, n), list(range(seed, seed + n))
-    with Progress(n * pipeline.info.sampling.num_inference_steps, f"draw {split.name}", "picture step") as bar:
-        output = pipeline.text_to_image(
-            prompts, seeds=seeds, batch_size=batch_size, on_step=lambda step, x, x0: bar.update(len(x))
-        )
+    info = pipeline().info
+    takes_prompts = info.condition.takes_prompts
+    prompts, seeds = prompts_of(pipeline(), split, n), list(range(seed, seed + n))
+    made = shards.all(
+        [
+            Shard(
+                f"{split.name}-{number:05d}.safetensors",
+                _Batch(pipeline, f"draw {split.name}", prompts[rows], seeds[rows], (rows.start, n)),
+                len(prompts[rows]),
+            )
+            for number, rows in enumerate(slice(first, first + batch_size) for first in range(0, n, batch_size))
+        ],
+        f"draw {split.name}",
+        "picture",
+    )
+    drawn = [load_tensors(file) for file in made]
     asked = Asked(split.captions[:n] if takes_prompts else prompts, split.labels[:n], split.mentioned[:n])
-    evaluations = output.network_evaluations / -(-n // batch_size)
-    return Drawn(takes_prompts, asked, prompts, seeds, split.images(torch.arange(n)), output.tensor, evaluations)
+    evaluations = sum(int(batch[EVALUATIONS]) for batch in drawn) / len(drawn)
+    pictures = torch.cat([batch[PICTURES] for batch in drawn])
+    return Drawn(takes_prompts, asked, prompts, seeds, split.images(torch.arange(n)), pictures, evaluations)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What draws the pictures of a batch; rows: its first, and how many there are in all."""
+
+    pipeline: Kept[Pipeline]
+    description: str
+    prompts: list[str]
+    seeds: list[int]
+    rows: tuple[int, int]
+
+    def __call__(self, path: Path) -> None:
+        pipeline = self.pipeline()
+        first, n = self.rows
+        steps = pipeline.info.sampling.num_inference_steps
+        with Progress(n * steps, self.description, "picture step") as bar:
+            bar.start_at(first * steps)
+            output = pipeline.text_to_image(
+                self.prompts,
+                seeds=self.seeds,
+                batch_size=len(self.prompts),
+                on_step=lambda step, x, x0: bar.update(len(x)),
+            )
+        save_tensors(path, {PICTURES: output.tensor, EVALUATIONS: torch.tensor(output.network_evaluations)})
+
+
+def kept_pipeline(folder: Path) -> Kept[Pipeline]:
+    """The pipeline at `folder`, on the device of the process that draws."""
+    return Kept(partial(_pipeline, folder))
+
+
+def _pipeline(folder: Path) -> Pipeline:
+    return Pipeline.from_pretrained(folder, device=devices.current())
 
 
 def prompts_of(pipeline: Pipeline, split: PreparedSplit, n: int) -> list[str]:

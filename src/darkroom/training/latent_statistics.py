@@ -9,7 +9,7 @@ from torch import Tensor
 from darkroom.core.tensors import batches
 from darkroom.data.latents import measured_scaling_factor
 from darkroom.data.rows import Rows
-from darkroom.nn.autoencoder.vae import LOGVAR_RANGE, Moments
+from darkroom.nn.autoencoder.vae import LOGVAR_RANGE
 
 IN_MEMORY = 2**24  # elements up to which all moments are read and measured at once, in float32
 AT_ONCE = 1024  # latents that are read together where there are more
@@ -30,8 +30,8 @@ def measure(mean: Rows, logvar: Rows | None) -> LatentStatistics:
     latents after the other, so that memory does not grow with their number. The two agree to about 1e-6.
     """
     if len(mean) * math.prod(mean.shape) <= IN_MEMORY:
-        means = mean.whole()
-        logvars = torch.full_like(means, LOGVAR_RANGE[0]) if logvar is None else logvar.whole()
+        means = mean.in_memory()
+        logvars = torch.full_like(means, LOGVAR_RANGE[0]) if logvar is None else logvar.in_memory()
         return LatentStatistics(measured_scaling_factor((means, logvars)), float(means.float().mean()))
     count = len(mean) * math.prod(mean.shape)
     total = squares = variance = 0.0
@@ -49,10 +49,3 @@ def _variance(logvar: Rows | None, rows: Tensor, means: Tensor) -> Tensor:
     if logvar is None:
         return torch.full_like(means, math.exp(LOGVAR_RANGE[0]))
     return logvar[rows].double().exp()
-
-
-def head(mean: Rows, logvar: Rows | None, n: int) -> Moments:
-    """The first n latents' moments, in memory."""
-    rows = torch.arange(min(n, len(mean)))
-    means = mean[rows]
-    return Moments(means, torch.full_like(means, LOGVAR_RANGE[0]) if logvar is None else logvar[rows])
