@@ -46,6 +46,10 @@ ROWS = {
     "unet-default": Row(
         "training steps of the default recipe's U-Net", {"ours": 50, "ours-deterministic": 50, "diffusers": 40}
     ),
+    "unet-adamw": Row(
+        "the same with AdamW on both sides, in bf16 and in fp32; also on a CPU",
+        {"ours-bf16": 40, "diffusers-bf16": 40, "ours-fp32": 40, "diffusers-fp32": 40},
+    ),
     "unet-32": Row(
         "training steps of SD 1.x's U-Net, bf16, 32² latents, batch 64",
         {"ours": 90, "diffusers": 50, "diffusers-compiled": 120},
@@ -79,6 +83,7 @@ GROUPS = {
     "exact": ("exact:ours",),
     "vae": ("vae-256:ours", "vae-256:diffusers", "vae-256:diffusers-compiled"),
     "deterministic": ("unet-64:ours-deterministic", "unet-default:ours-deterministic", "unet-default:diffusers"),
+    "adamw": tuple(f"unet-adamw:{library}-{how}" for how in ("bf16", "fp32") for library in ("ours", "diffusers")),
     "others": ("draw-512:diffusers-compiled", "encode-256:diffusers-compiled"),
 }
 
@@ -190,7 +195,7 @@ class Report:
         rated = [line for line in self.lines if "images_per_second" in line]
         for ours in rated:
             for theirs in rated:
-                same = all(ours[key] == theirs[key] for key in ("row", "batch"))
+                same = all(ours.get(key) == theirs.get(key) for key in ("row", "batch", "precision"))
                 if same and ours["contestant"].startswith("ours") and not theirs["contestant"].startswith("ours"):
                     speed = ours["images_per_second"] / theirs["images_per_second"]
                     memory = ours["peak_mib"] / theirs["peak_mib"]

@@ -106,11 +106,15 @@ def unet_case(row: str, tiny: bool) -> UNetCase:
 def unet(row: str, contestant: str, clock: Clock, emit: Emit, scratch: Path) -> None:
     """Training steps of a U-Net a second."""
     case, ours = unet_case(row, clock.tiny), contestant.startswith("ours")
+    if row == "unet-adamw":
+        how = {**LIKE_SD, "precision": contestant.rpartition("-")[2]}
+        case = replace(case, p=case.p.model_copy(update=how))
     network = our_unet(case, clock.device) if ours else their_unet(case, clock.device)
     macs = case.gmac * 1e9 if case.gmac is not None else _unet_macs(network, case, clock.device)
     about = {
         "latent": list(case.latent),
         "weights": _weights(network),
+        "precision": case.p.precision,
         "optimizer": case.p.optimizer.kind if ours else "adamw",
     }
     laps = Laps(
@@ -190,7 +194,10 @@ def _noise_loss(network: Any, case: UNetCase, device: torch.device) -> Step:
     schedule = {} if named == "cosine" else p.process.schedule.model_dump(include={"beta_start", "beta_end"})
     scheduler = diffusers().DDPMScheduler(beta_schedule=BETAS.get(named, named), prediction_type=kind, **schedule)
     data, told = latents(case.samples, case.latent), conditioning(case.words, case.samples, case.captions)
-    mean, std, states, index = (x.to(device) for x in (data.mean, data.std, told.embeddings, told.index["train"]))
+    assert data.std is not None
+    assert told.table is not None
+    mean, std, states = (rows.in_memory().to(device) for rows in (data.mean, data.std, told.table))
+    index = told.index["train"].to(device)
 
     def loss() -> Tensor:
         rows = torch.randint(case.samples, (p.batch_size,), device=device)

@@ -29,15 +29,15 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     twins, firsts, remarks = NearDuplicates(), Firsts(), dict[str, str]()
     check = lambda data: remarks.update(demands.met(params, data))  # noqa: E731
     info = prepare(reader, PREPARED, p, twins.add, firsts, check, work.shards)
-    near = twins.found()
+    near = listing(twins.found())
     contact_sheet(Prepared.open(PREPARED).split("train"), REPORT / "contact_sheet.png")
-    write_json(REPORT / "near_duplicates.json", listing(near))
+    write_json(REPORT / "near_duplicates.json", near)
     write_json(REPORT / "repeats.json", firsts.listing(p.repeats))
     figures = {
         **info.splits,
         **({"variants": info.variants} if info.variants > 1 else {}),
         **{f"pictures_{name}": count for name, count in asdict(info.pictures).items()},
-        "near_duplicates": len(near),
+        "near_duplicates": near["count"],
         "stray_captions": len(info.strays),
     }
     write_json(REPORT / "metrics.json", figures)

@@ -3,11 +3,14 @@
 import darkroom.runner.startup  # noqa: F401
 
 # isort: split
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -16,20 +19,32 @@ from darkroom.config.params import Params
 from darkroom.config.paths import CONDITIONING, PREPARED, TEXT_ENCODER, report_of
 from darkroom.config.text_encoder import PretrainedTextEncoder, TrainedTextEncoder
 from darkroom.core.artifact import CONFIG, PROVENANCE, atomic_path, content_hash, provenance, save_tensors, write_json
+from darkroom.core.progress import readable_size
+from darkroom.core.shards import take_over
 from darkroom.core.weights import WEIGHTS
-from darkroom.data.conditioning import Conditioning, ConditioningInfo, distinct
+from darkroom.data.caption_table import batches_of, distinct, write_captions
+from darkroom.data.conditioning import (
+    CAPTIONS,
+    DTYPES,
+    SHARD_ROWS,
+    Cache,
+    ConditioningInfo,
+    shard_name,
+    write_description,
+)
 from darkroom.data.prepared import Prepared, PreparedSplit
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.interop.pretrained import read_pretrained_text_encoder
 from darkroom.nn.text.clip import CLIPTextModel
 from darkroom.runner.stage import Work, run_stage
+from darkroom.training.caption_shards import TOKENIZER, CaptionShards, kept_encoder
 from darkroom.training.contrastive import embed_captions
 from darkroom.training.engine.curves import Curves
+from darkroom.training.engine.disk_space import check_room, kept
 from darkroom.training.engine.fit import fit
 from darkroom.training.text_encoder_task import TextEncoderTask
 
 REPORT = report_of("setup_text_encoder")
-TOKENIZER = "tokenizer"  # in the artifact, and beside the encoder of an imported model
 SPLITS = ("train", "validation")  # what training reads; evaluation embeds its own prompts
 
 Splits = Mapping[str, PreparedSplit]
@@ -48,44 +63,93 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     """Make the conditions and cache them for every picture that training sees."""
     p, data = params.setup_text_encoder, Prepared.open(PREPARED)
     splits = {name: data.split(name) for name in SPLITS}
-    texts: list[str] = []
-    spec: dict[str, Any] = {}
-    sources = [PREPARED]
-    with atomic_path(TEXT_ENCODER) as folder:
-        folder.mkdir()
-        if isinstance(p, TrainedTextEncoder | PretrainedTextEncoder):
-            texts, index = distinct({name: split.captions for name, split in splits.items()})
-            if isinstance(p, TrainedTextEncoder):
-                encoder = _trained(p, splits, texts, index, work)
-            else:
-                encoder = _pretrained(p, work)
-            conditioning = _embedded(p, encoder, texts, index, work)
-            encoder.tokenizer.write(folder / TOKENIZER)
-            save_tensors(folder / WEIGHTS, encoder.model.state_dict())
-            spec = TextSpec(network=encoder.model.config, sizes=encoder.model.sizes).model_dump()
-            sources += encoder.sources
-            figures = {**encoder.figures, "distinct_captions": len(texts), "vocabulary": len(encoder.tokenizer.vocab)}
-        else:
-            classes = list(data.info.heads[0].classes) if p.kind == "class" else []
-            index = {name: split.labels[:, 0] for name, split in splits.items()} if p.kind == "class" else {}
-            conditioning = Conditioning(ConditioningInfo(p.kind, None, 0, 0, classes), index, None, None)
-            figures = {"classes": len(classes)}
-        if not isinstance(p, TrainedTextEncoder):
-            Curves(1, work.run.metrics).write(REPORT)
-        write_json(folder / CONFIG, {**asdict(conditioning.info), **spec})
-        write_json(folder / PROVENANCE, provenance(*sources))
-    with atomic_path(CONDITIONING) as folder:
-        conditioning.write(folder, texts)
-        write_json(folder / PROVENANCE, provenance(PREPARED, TEXT_ENCODER))
+    if isinstance(p, TrainedTextEncoder | PretrainedTextEncoder):
+        figures = _text(p, splits, work)
+    else:
+        classes = list(data.info.heads[0].classes) if p.kind == "class" else []
+        index = {name: split.labels[:, 0] for name, split in splits.items()} if p.kind == "class" else {}
+        info, figures = ConditioningInfo(p.kind, None, 0, 0, classes), {"classes": len(classes)}
+        _write_encoder(info, None)
+        with _conditions() as folder:
+            write_description(folder, info, index, None)
+    if not isinstance(p, TrainedTextEncoder):
+        Curves(1, work.run.metrics).write(REPORT)
     write_json(REPORT / "metrics.json", figures)
     return figures
 
 
+def _text(p: TrainedTextEncoder | PretrainedTextEncoder, splits: Splits, work: Work) -> dict[str, float | str]:
+    texts, index = distinct({name: split.caption_column for name, split in splits.items()})
+    if isinstance(p, TrainedTextEncoder):
+        check_cache(p.cache, len(texts), p.text.max_length, p.text.hidden_size)
+        encoder = _trained(p, splits, texts, index, work)
+    else:
+        encoder = _pretrained(p, work)
+        check_cache(p.cache, len(texts), encoder.tokenizer.max_length, encoder.model.config.hidden_size)
+    model, tokenizer = encoder.model, encoder.tokenizer
+    null = embed_captions(model, tokenizer([""]), work.device)[0]
+    if p.null_condition == "zeros":
+        null = torch.zeros_like(null)
+    info = ConditioningInfo("text", p.null_condition, tokenizer.max_length, model.config.hidden_size, [])
+    _write_encoder(info, encoder)
+    with _conditions() as folder:
+        write_description(folder, info, index, null)
+        write_captions(folder / CAPTIONS, texts)
+        captions, version = (folder / CAPTIONS).absolute(), content_hash(TEXT_ENCODER / WEIGHTS)
+        shards = CaptionShards(kept_encoder(TEXT_ENCODER, p.cache), p.cache, captions, version).of(len(texts))
+        for number, file in enumerate(work.shards.all(shards, f"cache {p.cache} of captions", "caption")):
+            take_over(file, folder / shard_name(p.cache, number))
+    return {**encoder.figures, "distinct_captions": len(texts), "vocabulary": len(tokenizer.vocab)}
+
+
+def check_cache(cache: Cache, captions: int, length: int, width: int) -> None:
+    """Say what states and tokens of so many captions take, and refuse states that the disk does not hold.
+
+    Raises:
+        DarkroomError: there is less room; nothing has been done.
+    """
+    tokens = captions * length * DTYPES["tokens"].itemsize
+    states = captions * length * width * DTYPES["states"].itemsize
+    print(
+        f"setup_text_encoder: of {captions:,} captions, states ({length} x {width} each) take "
+        f"{readable_size(states)} and tokens {readable_size(tokens)}; cache = {cache!r}",
+        file=sys.stderr,
+        flush=True,
+    )
+    if cache == "states":
+        remedy = f"give setup_text_encoder.cache: tokens, which takes {readable_size(tokens)}, or "
+        check_room("setup_text_encoder", kept("text states", CONDITIONING, states), remedy)
+
+
+def _write_encoder(info: ConditioningInfo, encoder: TextEncoder | None) -> None:
+    """artifacts/text_encoder, which without text is a description alone."""
+    with atomic_path(TEXT_ENCODER) as folder:
+        folder.mkdir()
+        spec: dict[str, Any] = {}
+        if encoder is not None:
+            encoder.tokenizer.write(folder / TOKENIZER)
+            save_tensors(folder / WEIGHTS, encoder.model.state_dict())
+            spec = TextSpec(network=encoder.model.config, sizes=encoder.model.sizes).model_dump()
+        write_json(folder / CONFIG, {**asdict(info), **spec})
+        write_json(folder / PROVENANCE, provenance(PREPARED, *(encoder.sources if encoder is not None else ())))
+
+
+@contextmanager
+def _conditions() -> Iterator[Path]:
+    """The folder of data/conditioning, which appears whole."""
+    with atomic_path(CONDITIONING) as folder:
+        folder.mkdir(parents=True)
+        yield folder
+        write_json(folder / PROVENANCE, provenance(PREPARED, TEXT_ENCODER))
+
+
 def _trained(
-    p: TrainedTextEncoder, splits: Splits, texts: list[str], index: Mapping[str, Tensor], work: Work
+    p: TrainedTextEncoder, splits: Splits, texts: pa.Array, index: Mapping[str, Tensor], work: Work
 ) -> TextEncoder:
-    tokenizer = CLIPTokenizer.train(splits["train"].captions, p.text.vocab_size, p.text.max_length)
-    task = TextEncoderTask(p, splits, tokenizer, tokenizer(texts), index, work.context(p))
+    words = (caption for chunk in splits["train"].caption_column.chunks for caption in chunk.to_pylist())
+    tokenizer = CLIPTokenizer.train(words, p.text.vocab_size, p.text.max_length)
+    ids = torch.cat([tokenizer(captions).int() for captions in batches_of(texts, SHARD_ROWS)])
+    task = TextEncoderTask(p, splits, tokenizer, ids, index, work.context(p))
     fitted = fit(task, p, work, REPORT)
     return TextEncoder(fitted.network.text_model, tokenizer, {**fitted.held_out, **fitted.against_chance}, [])
 
@@ -96,21 +160,6 @@ def _pretrained(p: PretrainedTextEncoder, work: Work) -> TextEncoder:
     figures: dict[str, float | str] = {f"pretrained: {path.name}": content_hash(path) for path in sources}
     tokenizer = CLIPTokenizer.read(sources[1])
     return TextEncoder(read_pretrained_text_encoder(weights, tokenizer, work.device), tokenizer, figures, sources)
-
-
-def _embedded(
-    p: TrainedTextEncoder | PretrainedTextEncoder,
-    encoder: TextEncoder,
-    texts: list[str],
-    index: dict[str, Tensor],
-    work: Work,
-) -> Conditioning:
-    """The captions and the null condition, embedded."""
-    model, tokenizer, *_ = encoder
-    embeddings, nulls = (embed_captions(model, tokenizer(t), work.device) for t in (texts, [""]))
-    null = nulls[0] if p.null_condition == "empty_prompt" else torch.zeros_like(nulls[0])
-    info = ConditioningInfo("text", p.null_condition, tokenizer.max_length, model.config.hidden_size, [])
-    return Conditioning(info, index, embeddings, null)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """train_unet: the denoiser, from cached latents and conditions. data/latents, data/conditioning -> artifacts/unet.
 
-artifacts/vae decodes what is shown; nothing is learned from it.
+artifacts/vae decodes what is shown; nothing is learned from it. artifacts/text_encoder makes the conditions where
+setup_text_encoder kept captions as tokens.
 """
 
 import darkroom.runner.startup  # noqa: F401
@@ -14,9 +15,9 @@ from PIL import Image
 
 from darkroom.config.denoisers import DenoiserSizes, DenoiserSpec, UNet2DConditionConfig
 from darkroom.config.params import Params
-from darkroom.config.paths import CONDITIONING, LATENTS, UNET, VAE, report_of
+from darkroom.config.paths import CONDITIONING, LATENTS, TEXT_ENCODER, UNET, VAE, report_of
 from darkroom.config.sections import TrainUNet
-from darkroom.core.artifact import content_hash, provenance, write_json
+from darkroom.core.artifact import check_made_from, content_hash, provenance, write_json
 from darkroom.core.device import runtime
 from darkroom.core.rng import seeded
 from darkroom.core.tensors import save_png
@@ -31,6 +32,7 @@ from darkroom.nn.layers.recompute import checkpoint_activations
 from darkroom.runner.stage import Work, run_stage
 from darkroom.training.decoder import LatentDecoder
 from darkroom.training.engine.fit import fit
+from darkroom.training.frozen_text import FrozenTextEncoder
 from darkroom.training.latent_batches import LatentBatches
 from darkroom.training.previews import LatentView, UNetPreviews
 from darkroom.training.unet import UNetTask
@@ -43,7 +45,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     """Train with condition dropout; hand on the averaged weights of the best held-out loss."""
     p = params.train_unet
     latents, held_out = (Latents.read(LATENTS, split) for split in ("train", "validation"))
-    conditioning = Conditioning.read(CONDITIONING)
+    conditioning = _conditioning(work)
     info = conditioning.info
     sizes = DenoiserSizes(
         in_channels=latents.shape[0],
@@ -64,7 +66,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         "held_out_pictures": data.n_held_out,
         "best_step": fitted.step,
     }
-    sources = [LATENTS, CONDITIONING]
+    sources = [LATENTS, CONDITIONING, *([TEXT_ENCODER] if conditioning.of_tokens else [])]
     if p.init_from is not None:
         sources.append(Path(p.init_from))
         figures["init_from"] = content_hash(p.init_from)
@@ -78,6 +80,15 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     }
     write_network(UNET, DIFFUSERS_WEIGHTS, fitted.network, config, provenance(*sources))
     return figures
+
+
+def _conditioning(work: Work) -> Conditioning:
+    """Ready for use: with the text encoder where captions are tokens."""
+    conditioning = Conditioning.read(CONDITIONING)
+    if not conditioning.of_tokens:
+        return conditioning
+    check_made_from(CONDITIONING, TEXT_ENCODER)
+    return conditioning.encoded_by(FrozenTextEncoder.read(TEXT_ENCODER, work.device))
 
 
 def _network(p: TrainUNet, sizes: DenoiserSizes, work: Work) -> DenoisingNetwork:

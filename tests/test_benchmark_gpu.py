@@ -97,6 +97,17 @@ def test_a_row_says_all_that_it_should(
         assert 0 < sum(share for _, share, _ in kernels["longest"]) <= 1
 
 
+@pytest.mark.parametrize("contestant", ["ours-fp32", "diffusers-fp32"])
+def test_both_sides_of_a_row_take_the_same_precision_and_optimizer(
+    contestant: str, gpu: ModuleType, diffusers: Any, tmp_path: Path
+) -> None:
+    """A comparison of one side's bf16 with the other's fp32, or of Muon with AdamW."""
+    lines: list[dict[str, Any]] = []
+    gpu.work("unet-adamw", contestant, tmp_path, True, lines.append)
+    (rated,) = [line for line in lines if "images_per_second" in line]
+    assert (rated["precision"], rated["optimizer"]) == ("fp32", "adamw")
+
+
 def test_multiplications_are_counted(gpu: ModuleType) -> None:
     """A count that takes a sum for two, or leaves out what attention multiplies."""
     import gpu_measure

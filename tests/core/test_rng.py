@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from darkroom.core.rng import batch_indices, generator, randn_each, seeded
+from darkroom.core.rng import batch_indices, generator, randn_each, randn_rows, seeded
 from darkroom.core.seeds import numpy_rng
 
 
@@ -48,6 +48,16 @@ def test_noise_of_a_picture_does_not_depend_on_its_batch() -> None:
     assert together.shape == (3, 2, 3)
     assert torch.equal(randn_each((2, 3), [6], "start")[0], together[1])
     assert not torch.equal(randn_each((2, 3), [6], "step")[0], together[1])
+
+
+def test_noise_of_a_row_depends_neither_on_the_batch_nor_on_the_other_rows() -> None:
+    """Catches a world size, or a batch size, that changes what a sample sees."""
+    whole = randn_rows(slice(0, 70), (2, 3), 0, "noise", 4)
+    assert whole.shape == (70, 2, 3)
+    assert len(whole.flatten(1).unique(dim=0)) == 70
+    for rows in (slice(0, 1), slice(3, 5), slice(15, 17), slice(16, 48), slice(31, 70), slice(69, 70)):
+        assert torch.equal(randn_rows(rows, (2, 3), 0, "noise", 4), whole[rows])
+    assert not torch.equal(randn_rows(slice(0, 70), (2, 3), 0, "noise", 5), whole)
 
 
 @pytest.mark.parametrize(("n", "batch"), [(10, 4), (10, 10), (7, 3), (3, 8), (1, 5)])

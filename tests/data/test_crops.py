@@ -218,7 +218,7 @@ def test_near_duplicates_are_listed_once(tmp_path: Path, listed: type, how: How)
     for crops in (1, 4):
         near = NearDuplicates()
         prepare(listed(items), tmp_path / f"{crops}", how(crops=crops), near.add)
-        found.append(near.found())
+        found.append(list(near.found()))
     assert found[0] == found[1]
     assert [(pair.split, pair.like) for pair in found[0]] in ([("train", "test.png")], [("validation", "test.png")])
 

@@ -46,11 +46,12 @@ def test_copies_are_found_across_splits(tmp_path: Path, listed: type, how: How) 
     info = prepare(listed([*items, *copies]), tmp_path / "out", how(image_size=32), near.add)
     assert info.pictures.duplicates_across_splits == 0
     assert sum(info.splits.values()) == 204
-    found = near.found()
+    found = list(near.found())
     assert {pair.picture: (pair.like_split, pair.like) for pair in found} == {
         name: ("test" if seed < 20 else "validation", f"{seed}.png") for seed, name in enumerate(COPIES, 18)
     }
-    assert [pair.apart for pair in found] == sorted(pair.apart for pair in found)
+    apart = [pair["apart"] for pair in listing(found)["nearest"]]
+    assert apart == sorted(pair.apart for pair in found)
     assert all(0 < pair.apart <= MOST_APART for pair in found)
 
 
@@ -59,7 +60,7 @@ def test_copies_within_a_split_are_none_of_its_business(tmp_path: Path, listed: 
     items += [Sample(copy(photo(5)), name, "x", "train") for name, copy in COPIES.items()]
     near = NearDuplicates()
     prepare(listed(items), tmp_path / "out", how(), near.add)
-    assert near.found() == []
+    assert list(near.found()) == []
 
 
 def test_the_distance_is_that_of_the_nearest() -> None:
@@ -75,7 +76,7 @@ def test_drawn_scenes_are_not_taken_for_copies(tmp_path: Path, how: How) -> None
     near = NearDuplicates()
     info = prepare(Scenes(300, 100, 100, 100, 0), tmp_path / "out", how(image_size=32), near.add)
     assert sum(info.splits.values()) == 600
-    assert near.found() == []
+    assert list(near.found()) == []
 
 
 def test_the_listing_counts_all_and_names_the_nearest() -> None:
@@ -89,4 +90,4 @@ def test_the_listing_counts_all_and_names_the_nearest() -> None:
     assert made["count"] == LISTED + 5
     assert len(made["nearest"]) == LISTED
     assert made["nearest"][0] == {"picture": "train: train\\n0", "like": "test: test\\n0", "apart": 0.94}
-    assert NearDuplicates().found() == []
+    assert list(NearDuplicates().found()) == []

@@ -60,15 +60,18 @@ def test_fitting_again_changes_nothing_and_more_minutes_are_more_steps(
     project: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("recipe", "fit", "captioned", "--root", "birds/tame", "--minutes", "10") == 0
-    first, few = Path("params.yaml").read_bytes(), load()
+    first = Path("params.yaml").read_bytes()
+    few: Any = load()
     capsys.readouterr()
     assert run("recipe", "fit", "captioned", "--minutes", "10") == 0, "the root is that of params.yaml"
     assert Path("params.yaml").read_bytes() == first
     assert "as before" in capsys.readouterr().out
     assert run("recipe", "fit", "captioned", "--minutes", "40") == 0
-    assert load().train_unet.steps > 2 * few.train_unet.steps
-    encoders: list[Any] = [load().setup_text_encoder, few.setup_text_encoder]
-    assert encoders[0].steps == encoders[1].steps, "captions are known by heart before"
+    more: Any = load()
+    assert more.train_vae.steps > 2 * few.train_vae.steps
+    assert more.setup_text_encoder.steps == few.setup_text_encoder.steps
+    assert more.train_unet.steps == few.train_unet.steps, "so few pictures are known by heart before"
+    assert "min unused: more pictures would help more" in capsys.readouterr().out
 
 
 def test_what_cannot_be_fitted_says_so_and_writes_nothing(

@@ -36,17 +36,21 @@ def test_labels_that_are_absent_teach_nothing() -> None:
     torch.testing.assert_close(losses, torch.stack([first, F.cross_entropy(logits[0][1:2], labels[1:2, 0]), first * 0]))
 
 
-def test_augmentation_is_a_function_of_seed_and_step() -> None:
-    x = torch.rand(4, 3, 12, 12)
-    assert torch.equal(augmented(x, 0, 1), augmented(x, 0, 1))
-    assert not torch.equal(augmented(x, 0, 1), augmented(x, 0, 2))
-    assert not torch.equal(augmented(x, 0, 1), augmented(x, 1, 1))
+def test_augmentation_is_a_function_of_seed_step_and_row() -> None:
+    """Catches a process that draws other numbers for its rows than one that has the whole batch."""
+    x, every = torch.rand(20, 3, 12, 12), slice(0, 20)
+    whole = augmented(x, every, 20, 0, 1)
+    assert torch.equal(whole, augmented(x, every, 20, 0, 1))
+    assert not torch.equal(whole, augmented(x, every, 20, 0, 2))
+    assert not torch.equal(whole, augmented(x, every, 20, 1, 1))
+    for rows in (slice(0, 7), slice(7, 18), slice(17, 20)):
+        assert torch.equal(augmented(x[rows], rows, 20, 0, 1), whole[rows])
 
 
 def test_augmentation_shifts_by_a_few_pixels_and_adds_a_little_noise() -> None:
     x = torch.zeros(64, 1, 16, 16)
     x[:, 0, 8, 8] = 100.0
-    out = augmented(x, 0, 0)
+    out = augmented(x, slice(0, 64), 64, 0, 0)
     places = [divmod(int(i), 16) for i in out.flatten(1).argmax(dim=1)]
     assert {max(abs(y - 8), abs(x - 8)) for y, x in places} == set(range(MAX_SHIFT + 1))
     rest = out[out < 50]

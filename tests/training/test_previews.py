@@ -67,7 +67,7 @@ def test_beside_a_sample_stands_the_held_out_picture_that_its_caption_was_said_o
     task = world("text").task()
     grid, _ = preview(task.network, task, shown("text"), make_sampling("ddim", 2, 1.0, "trailing"), 4, "after 7 steps")
     for i in range(4):
-        real = to_uint8(to_rgb(task.data.held_out.mean[i : i + 1].float() * FACTOR))[0]
+        real = to_uint8(to_rgb(task.data.held_out.mean[torch.tensor([i])].float() * FACTOR))[0]
         assert np.array_equal(on_grid(grid, i, 2, 0, 2), enlarged(real))
 
 

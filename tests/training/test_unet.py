@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from darkroom.config.training import Optimization
-from darkroom.core.rng import batch_indices, generator, seeded
+from darkroom.core.rng import batch_indices, generator, randn_rows, seeded
 from darkroom.core.tensors import to_float
 from darkroom.data.latents import Latents
 from darkroom.training.autoencoder import encode
@@ -55,8 +55,8 @@ def test_the_loss_from_cached_moments_is_the_loss_on_the_fly(world: Callable[[st
 
     indices = batch_indices(24, 8, step, context.seed)
     posterior = vae.encode(to_float(images[indices]))
-    x0 = factor * posterior.sample(torch.randn(8, 4, 8, 8, generator=generator(context.seed, "posterior", step)))
-    eps = torch.randn(8, 4, 8, 8, generator=generator(context.seed, "noise", step))
+    x0 = factor * posterior.sample(randn_rows(slice(0, 8), (4, 8, 8), context.seed, "posterior", step))
+    eps = randn_rows(slice(0, 8), (4, 8, 8), context.seed, "noise", step)
     times = task.objective.draw_times(8, generator(context.seed, "time", step))
     dropped = torch.rand(8, generator=generator(context.seed, "dropout", step)) < task.data.condition_dropout
     words = task.data.conditioning.of_samples("train", indices)
@@ -179,7 +179,7 @@ def test_a_mirrored_latent_has_the_condition_of_its_picture(world: Callable[[str
     once = here.latents()
     asked: list[Any] = []
     n = len(once)
-    here.latents = lambda purpose="train": type(once)(once.mean.repeat(2, 1, 1, 1), None, 1.0, variants=2)
+    here.latents = lambda purpose="train": type(once)(once.mean.in_memory().repeat(2, 1, 1, 1), None, 1.0, variants=2)
     task = here.task(condition_dropout=0.0)
     rows_of = task.data.conditioning.rows
     task.data.conditioning.rows = lambda split, rows: noted(asked, rows, rows_of(split, rows))

@@ -45,6 +45,10 @@ class TrainedTextEncoder(Training):
     null_condition: NullCondition
     """What the U-Net is given where nothing is asked, for guidance: the empty prompt's embedding, or zeros."""
 
+    cache: Literal["states", "tokens"]
+    """What is kept of each caption for the U-Net's training: the text encoder's states, which take captions x tokens x
+    width x 2 bytes, or its token ids, 4 bytes each, of which the training makes the states again at every step."""
+
     text: TrainedTextConfig
     """Shape of the text encoder."""
 
@@ -74,6 +78,10 @@ class PretrainedTextEncoder(Section):
 
     null_condition: NullCondition
     """What the U-Net is given where nothing is asked, for guidance: the empty prompt's embedding, or zeros."""
+
+    cache: Literal["states", "tokens"]
+    """What is kept of each caption for the U-Net's training: the text encoder's states, which take captions x tokens x
+    width x 2 bytes, or its token ids, 4 bytes each, of which the training makes the states again at every step."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

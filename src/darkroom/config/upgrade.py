@@ -227,6 +227,13 @@ def give_diffusion_its_kinds(values: Values) -> None:
     values.update(upgrade_diffusion(values))
 
 
+def add_the_cache_of_captions(values: Values) -> None:
+    """setup_text_encoder.cache is states, which were kept always."""
+    section = _section(values, "setup_text_encoder")
+    if section.get("kind") in ("clip", "pretrained") and "null_condition" in section and "cache" not in section:
+        _in_place_of(section, "null_condition", {"null_condition": section["null_condition"], "cache": "states"})
+
+
 STEPS: tuple[Step, ...] = (
     offer_hard_negatives,
     name_optimizers,
@@ -243,4 +250,5 @@ STEPS: tuple[Step, ...] = (
     give_text_encoders_a_kind,
     give_diffusion_its_kinds,
     give_networks_their_own_keys,
+    add_the_cache_of_captions,
 )

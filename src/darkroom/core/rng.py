@@ -11,6 +11,8 @@ from torch import Tensor
 
 from darkroom.core.seeds import Key, derived
 
+NOISE_ROWS = 16  # rows of a batch whose noise is drawn by one generator
+
 
 def generator(seed: int, *keys: Key) -> torch.Generator:
     """A fresh CPU generator for (seed, purpose, step, …): equal arguments always give the same stream."""
@@ -20,6 +22,19 @@ def generator(seed: int, *keys: Key) -> torch.Generator:
 def randn_each(shape: tuple[int, ...], seeds: list[int], *keys: Key) -> Tensor:
     """Gaussian noise (len(seeds), *shape), float32 on the CPU; row i depends on seeds[i] and the keys alone."""
     return torch.stack([torch.randn(shape, generator=generator(seed, *keys)) for seed in seeds])
+
+
+def randn_rows(rows: slice, shape: tuple[int, ...], seed: int, *keys: Key) -> Tensor:
+    """Gaussian noise for these rows of a batch, (rows.stop - rows.start, *shape), float32 on the CPU.
+
+    Row i depends on the seed, the keys and i alone, neither on the other rows asked for nor on the size of the batch.
+    It is drawn in blocks of NOISE_ROWS rows, for seeding a generator takes longer than drawing a row of it: who needs a
+    few rows of a large batch draws little more than those.
+    """
+    first, end = rows.start // NOISE_ROWS, -(-rows.stop // NOISE_ROWS)
+    block = (NOISE_ROWS, *shape)
+    noise = torch.cat([torch.randn(block, generator=generator(seed, *keys, i)) for i in range(first, end)])
+    return noise[rows.start - first * NOISE_ROWS : rows.stop - first * NOISE_ROWS]
 
 
 def batch_indices(n: int, batch_size: int, step: int, seed: int, purpose: str = "order") -> Tensor:

@@ -30,11 +30,6 @@ def to_uint8(images: Tensor) -> Tensor:
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def resident(table: Tensor, device: torch.device) -> Tensor:
-    """The table on `device` where it is not too large for that, else where it is."""
-    return table.to(device) if table.nbytes <= RESIDENT_BYTES else table
-
-
 def check_finite(values: Tensor, what: str, remedy: str) -> None:
     """Refuse numbers of which one is NaN or infinite."""
     if not values.is_floating_point() or not values.numel():

@@ -1,11 +1,13 @@
-"""Cached conditions: every distinct caption embedded once, and the null condition.
+"""Cached conditions: every distinct caption once, as the text encoder's states or as tokens, and the null condition.
 
-data/conditioning/: config.json, a `ConditioningInfo`; embeddings.safetensors with `embeddings` (M, L, D) fp16 and
-`null` (L, D) fp16 (text only); index.safetensors with, for each split, (N,) int64: sample -> row of `embeddings`, or
-its class; captions.json, the M captions; provenance.json.
+data/conditioning/: config.json, a `ConditioningInfo`; index.safetensors with, for each split, (N,) int64: sample -> its
+caption's number, or its class. Of text besides: embeddings-00000.safetensors, … with `embeddings` fp16 (m, L, D) of
+SHARD_ROWS captions, or tokens-00000.safetensors, … with `tokens` int32 (m, L); null.safetensors with `null` fp16
+(L, D); captions.arrow, the captions. provenance.json.
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,21 +15,27 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from darkroom.core.artifact import CONFIG, load_tensors, read_json, save_tensors, write_json
+from darkroom.core.artifact import CONFIG, REPRO, load_tensors, read_json, save_tensors, write_json
 from darkroom.core.errors import DarkroomError
-from darkroom.core.tensors import resident
+from darkroom.data.caption_table import read_captions
+from darkroom.data.rows import Rows
 
-CAPTIONS = "captions.json"
+CAPTIONS = "captions.arrow"
+SHARD_ROWS = 4096  # captions of all shards but the last: as many states of 77 x 768 are 484 MB
 Kind = Literal["text", "class", "none"]
+Cache = Literal["states", "tokens"]
+Encode = Callable[[Tensor], Tensor]  # token ids (n, L) -> states (n, L, D) float32, on the encoder's device
+NAMES: dict[Cache, str] = {"states": "embeddings", "tokens": "tokens"}  # of the shards, and of the tensor in each
+DTYPES: dict[Cache, torch.dtype] = {"states": torch.float16, "tokens": torch.int32}
 
 
 @dataclass(frozen=True)
 class ConditioningInfo:
     """What the conditions are.
 
-    kind: "text" (embeddings), "class" (ids; the embedding is the U-Net's) or "none".
+    kind: "text" (states), "class" (ids; the embedding is the U-Net's) or "none".
     null: how the null condition was made: "empty_prompt" or "zeros" (text), "class" (id = n_classes), or None.
-    max_length, dim: of an embedding (L, D); 0 without text.
+    max_length, dim: of a caption's states (L, D); 0 without text.
     classes: the names of the classes; empty without classes.
     """
 
@@ -54,29 +62,56 @@ class ConditioningInfo:
 
 
 class Conditioning:
-    """Conditions of a data set, in memory."""
+    """Conditions of a data set, of which only the rows asked for are read.
+
+    Args:
+        index: split -> (N,), sample -> row of `table`, or its class.
+        table: of text, states (M, L, D) fp16 or token ids (M, L) int32; else None.
+        null: (L, D), of text. encode: what makes states of token ids; needed where the table has those.
+    """
 
     def __init__(
-        self, info: ConditioningInfo, index: dict[str, Tensor], embeddings: Tensor | None, null: Tensor | None
+        self,
+        info: ConditioningInfo,
+        index: dict[str, Tensor],
+        table: Tensor | Rows | None,
+        null: Tensor | None,
+        encode: Encode | None = None,
     ) -> None:
-        self.info, self.index, self.embeddings = info, index, embeddings
+        self.info, self.index, self.encode = info, index, encode
+        self.table = None if table is None else Rows.of(table)
         self.null = torch.tensor(len(info.classes)) if info.of_classes else null
 
-    def resident(self, device: torch.device) -> "Conditioning":
-        """The same, with the null condition and, where they are not too large for that, the embeddings on `device`."""
+    @property
+    def of_tokens(self) -> bool:
+        """Whether captions are kept as token ids, which `encode` has to make states of."""
+        return self.table is not None and not self.table.dtype.is_floating_point
+
+    def encoded_by(self, encode: Encode) -> "Conditioning":
+        """The same, whose token ids `encode` makes states of."""
         other = copy.copy(self)
-        other.embeddings = None if self.embeddings is None else resident(self.embeddings, device)
+        other.encode = encode
+        return other
+
+    def resident(self, device: torch.device) -> "Conditioning":
+        """The same, with the null condition and, where it is not too large for that, the table on `device`."""
+        other = copy.copy(self)
+        other.table = None if self.table is None else self.table.resident(device)
         other.null = None if self.null is None else self.null.to(device)
         return other
 
     def rows(self, split: str, samples: Tensor) -> Tensor | None:
-        """Of samples (n,) the rows of `embeddings`, or the class ids, (n,) int64; None without conditions."""
+        """Of samples (n,) the rows of `table`, or the class ids, (n,) int64; None without conditions."""
         return self.index[split][samples] if self.info.takes_prompts else None
 
+    def states(self, found: Tensor) -> Tensor:
+        """Rows of the table -> the states they stand for, (n, L, D) float32."""
+        return found.float() if self.encode is None else self.encode(found)
+
     def of_samples(self, split: str, samples: Tensor) -> Tensor | None:
-        """The conditions of samples (n,): embeddings (n, L, D) float32, class ids (n,) int64, or None."""
+        """The conditions of samples (n,): states (n, L, D) float32, class ids (n,) int64, or None."""
         rows = self.rows(split, samples)
-        return rows if rows is None or self.embeddings is None else self.embeddings[rows].float()
+        return rows if rows is None or self.table is None else self.states(self.table[rows])
 
     def null_of(self, n: int) -> Tensor | None:
         """The null condition of n samples, in the form of `of_samples`."""
@@ -84,28 +119,39 @@ class Conditioning:
 
     @classmethod
     def read(cls, folder: Path | str) -> "Conditioning":
-        """Read data/conditioning.
+        """Map data/conditioning; where it keeps tokens, `encoded_by` has to follow.
 
         Raises:
             DarkroomError: a file is missing or torn.
         """
         folder = Path(folder)
         info = ConditioningInfo(**read_json(folder / CONFIG))
-        embeddings = null = None
-        if info.of_text:
-            tensors = load_tensors(folder / "embeddings.safetensors")
-            embeddings, null = tensors["embeddings"], tensors["null"].float()
-        return cls(info, load_tensors(folder / "index.safetensors"), embeddings, null)
+        index = load_tensors(folder / "index.safetensors")
+        if not info.of_text:
+            return cls(info, index, None, None)
+        null = load_tensors(folder / "null.safetensors")["null"].float()
+        for name in NAMES.values():
+            if shards := sorted(folder.glob(f"{name}-*.safetensors")):
+                return cls(info, index, Rows.mapped(shards, name), null)
+        raise DarkroomError(f"{folder}: has no {' or '.join(NAMES.values())} of captions; {REPRO}")
 
-    def write(self, folder: Path, captions: list[str]) -> None:
-        """Write to `folder` (which the caller makes appear whole); captions: the texts of the embeddings' rows."""
-        folder.mkdir(parents=True)
-        if self.embeddings is not None and self.null is not None:
-            tensors = {"embeddings": self.embeddings.half(), "null": self.null.half()}
-            save_tensors(folder / "embeddings.safetensors", tensors)
-        save_tensors(folder / "index.safetensors", self.index)
-        write_json(folder / CAPTIONS, captions)
-        write_json(folder / CONFIG, asdict(self.info))
+
+def write_description(folder: Path, info: ConditioningInfo, index: dict[str, Tensor], null: Tensor | None) -> None:
+    """Write to a cache's folder what is not its captions and their shards. null: (L, D), of text."""
+    save_tensors(folder / "index.safetensors", index)
+    if null is not None:
+        save_tensors(folder / "null.safetensors", {"null": null.half()})
+    write_json(folder / CONFIG, asdict(info))
+
+
+def shard_name(cache: Cache, number: int) -> str:
+    """The file of a shard of captions, from 0."""
+    return f"{NAMES[cache]}-{number:05d}.safetensors"
+
+
+def write_shard(path: Path, cache: Cache, table: Tensor) -> None:
+    """Write the states (m, L, D) or the token ids (m, L) of one shard's captions."""
+    save_tensors(path, {NAMES[cache]: table.to(DTYPES[cache])})
 
 
 def read_asked(folder: Path | str, split: str, n: int) -> list[str]:
@@ -118,18 +164,5 @@ def read_asked(folder: Path | str, split: str, n: int) -> list[str]:
     info = ConditioningInfo(**read_json(folder / CONFIG))
     if not info.takes_prompts:
         return [""] * n
-    texts: list[str] = info.classes if info.of_classes else read_json(folder / CAPTIONS)
-    return [texts[row] for row in load_tensors(folder / "index.safetensors")[split][:n].tolist()]
-
-
-def distinct(captions: dict[str, list[str]]) -> tuple[list[str], dict[str, Tensor]]:
-    """The distinct captions of all splits, sorted, and for each split the index of each sample's caption.
-
-    Raises:
-        DarkroomError: there is no caption at all.
-    """
-    texts = sorted({text for split in captions.values() for text in split})
-    if not texts:
-        raise DarkroomError("setup_text_encoder: the data has no captions; use mode class or none, or captioned data")
-    row = {text: i for i, text in enumerate(texts)}
-    return texts, {name: torch.tensor([row[text] for text in split]) for name, split in captions.items()}
+    rows = load_tensors(folder / "index.safetensors")[split][:n].tolist()
+    return [info.classes[row] for row in rows] if info.of_classes else read_captions(folder / CAPTIONS, rows)

@@ -5,7 +5,10 @@ trained on. They are counted and listed, not removed: which of them are the same
 """
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from heapq import nsmallest
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -14,11 +17,13 @@ from scipy.spatial import cKDTree
 
 from darkroom.core.text import printable
 from darkroom.data.prepared_writer import Row
+from darkroom.data.scratch import packed, scratch_database, unpacked
 from darkroom.data.sources.base import SPLIT_ORDER
 
 MOST_APART = 4.0  # grey levels, root mean square over a thumbnail
 LISTED = 20
-AT_ONCE = 10_000
+AT_ONCE, HELD_OUT_AT_ONCE = 10_000, 20_000  # pictures whose thumbnails are in memory
+Points = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -34,52 +39,101 @@ class NearDuplicate:
 
 
 class NearDuplicates:
-    """Is shown every picture of a data set, and says which have a near-duplicate in another split."""
+    """Is shown every picture of a data set, and says which have a near-duplicate in another split.
+
+    Thumbnails and names are on disk (see `scratch_database`); while it looks for them, 16 bytes a picture are not.
+    """
 
     def __init__(self) -> None:
-        self._thumbnails: dict[str, bytearray] = {}
-        self._paths: dict[str, list[str]] = {}
+        self._known = scratch_database()
+        self._counts: dict[str, int] = {}
 
     def add(self, split: str, row: Row) -> None:
         """Take note of a picture; crops of it say no more of which picture it is."""
         if row.variant:
             return
-        self._thumbnails.setdefault(split, bytearray()).extend(row.encoding().thumbnail)
-        self._paths.setdefault(split, []).append(row.path)
+        if split not in self._counts:
+            self._known.execute(f"CREATE TABLE {_table(split)} (number INTEGER PRIMARY KEY, picture BLOB, small BLOB)")
+        number = self._counts.get(split, 0)
+        self._counts[split] = number + 1
+        self._known.execute(
+            f"INSERT INTO {_table(split)} VALUES (?, ?, ?)", (number, packed(row.path), row.encoding().thumbnail)
+        )
 
-    def found(self) -> list[NearDuplicate]:
-        """Those of every split that have a near-duplicate in one before it in SPLIT_ORDER, the nearest first.
+    def found(self) -> Iterator[NearDuplicate]:
+        """Those of every split that have a near-duplicate in one before it in SPLIT_ORDER, in the order they came.
 
-        A k-d tree holds the pictures held out, so the time is about that of sorting the pictures.
+        A k-d tree holds HELD_OUT_AT_ONCE of the pictures held out at a time: up to so many, the time is about that of
+        sorting the pictures.
         """
-        found: list[NearDuplicate] = []
-        splits = [split for split in SPLIT_ORDER if split in self._paths]
+        splits = [split for split in SPLIT_ORDER if split in self._counts]
         for i, split in enumerate(splits[1:], 1):
-            held_out = [(name, path) for name in splits[:i] for path in self._paths[name]]
-            tree = cKDTree(np.concatenate([self._points(name) for name in splits[:i]]))
-            points = self._points(split)
-            for start in range(0, len(points), AT_ONCE):
-                apart, nearest = tree.query(points[start : start + AT_ONCE], distance_upper_bound=MOST_APART)
-                for k in np.flatnonzero(np.isfinite(apart)):
-                    like_split, like = held_out[nearest[k]]
-                    path = self._paths[split][start + k]
-                    found.append(NearDuplicate(path, split, like, like_split, round(float(apart[k]), 2)))
-        return sorted(found, key=lambda pair: (pair.apart, SPLIT_ORDER.index(pair.split), pair.picture))
+            apart, nearest = self._nearest(split, splits[:i])
+            for k in np.flatnonzero(np.isfinite(apart)).tolist():
+                like_split, number = self._held_out(splits[:i], int(nearest[k]))
+                names = self._name(split, k), split, self._name(like_split, number), like_split
+                yield NearDuplicate(*names, round(float(apart[k]), 2))
 
-    def _points(self, split: str) -> npt.NDArray[np.float64]:
-        """(pictures, values of a thumbnail), scaled so that a distance is a root mean square."""
-        values = np.frombuffer(self._thumbnails[split], np.uint8).reshape(len(self._paths[split]), -1)
-        return values.astype(np.float64) / math.sqrt(values.shape[1])
+    def _nearest(self, split: str, held_out: Sequence[str]) -> tuple[Points, npt.NDArray[np.int64]]:
+        """Of each picture of a split, how far off the nearest of those held out is, infinity where it is more than
+        MOST_APART, and its number among them."""
+        count = self._counts[split]
+        apart, nearest = np.full(count, np.inf), np.zeros(count, np.int64)
+        for first, points in self._points(held_out, HELD_OUT_AT_ONCE):
+            tree = cKDTree(points)
+            for start, asked in self._points([split], AT_ONCE):
+                distances, numbers = tree.query(asked, distance_upper_bound=MOST_APART)
+                rows = slice(start, start + len(asked))
+                nearer = distances < apart[rows]
+                apart[rows] = np.where(nearer, distances, apart[rows])
+                nearest[rows] = np.where(nearer, first + numbers, nearest[rows])
+        return apart, nearest
+
+    def _points(self, splits: Sequence[str], size: int) -> Iterator[tuple[int, Points]]:
+        """Thumbnails of the pictures of splits, one after the other: the number of the first and (up to `size`, values
+        of a thumbnail), scaled so that a distance is a root mean square."""
+        rows = chain(*(self._known.execute(f"SELECT small FROM {_table(s)} ORDER BY number") for s in splits))
+        first = 0
+        while small := b"".join(row[0] for row in islice(rows, size)):
+            left = sum(self._counts[split] for split in splits) - first
+            values = np.frombuffer(small, np.uint8).reshape(min(size, left), -1)
+            yield first, values.astype(np.float64) / math.sqrt(values.shape[1])
+            first += len(values)
+
+    def _held_out(self, splits: Sequence[str], number: int) -> tuple[str, int]:
+        """The split of a picture with this number among those of several splits, and its number there."""
+        for split in splits:
+            if number < self._counts[split]:
+                return split, number
+            number -= self._counts[split]
+        raise IndexError(number)
+
+    def _name(self, split: str, number: int) -> str:
+        found = self._known.execute(f"SELECT picture FROM {_table(split)} WHERE number = ?", (number,)).fetchone()
+        return unpacked(found[0])
 
 
-def listing(found: list[NearDuplicate]) -> dict[str, Any]:
+def _table(split: str) -> str:
+    return f"split_{SPLIT_ORDER.index(split)}"
+
+
+def listing(found: Iterable[NearDuplicate]) -> dict[str, Any]:
     """How many there are, and the nearest of them by name."""
-    nearest = [
+    count = 0
+
+    def counted() -> Iterator[NearDuplicate]:
+        nonlocal count
+        for pair in found:
+            count += 1
+            yield pair
+
+    nearest = nsmallest(LISTED, counted(), lambda pair: (pair.apart, SPLIT_ORDER.index(pair.split), pair.picture))
+    listed = [
         {
             "picture": f"{pair.split}: {printable(pair.picture)}",
             "like": f"{pair.like_split}: {printable(pair.like)}",
             "apart": pair.apart,
         }
-        for pair in found[:LISTED]
+        for pair in nearest
     ]
-    return {"count": len(found), "grey_levels_apart_at_most": MOST_APART, "nearest": nearest}
+    return {"count": count, "grey_levels_apart_at_most": MOST_APART, "nearest": listed}

@@ -89,7 +89,6 @@ class _Books:
         self.strays: list[Skipped] = []
         self._dealer = _Dealer(preparation, firsts)
         self._chosen: dict[str, _Fewest] = {}
-        self._captions: set[bytes] = set()
         self._counts: Counter[str] = Counter()
 
     @property
@@ -111,7 +110,7 @@ class _Books:
             self._counts["duplicates_across_splits"] += 1
             return
         if self.preparation.repeats == "merge_captions":
-            rows = [row for row in rows if self._is_new(fingerprint, row)]
+            rows = [row for row in rows if self._firsts.is_new(fingerprint, row.caption)]
         stays = first or self.preparation.repeats == "keep"
         if split == "train" and picture.image is not None and (stays or self.preparation.repeats == "merge_captions"):
             rows = self._with_crops(rows, picture.image)
@@ -168,14 +167,6 @@ class _Books:
         self._counts["repeats_kept"] += repeat
         for row in rows:
             self._write(split, row)
-
-    def _is_new(self, fingerprint: bytes, row: Row) -> bool:
-        """Have these pixels not had this caption yet?"""
-        said = hashlib.blake2b(fingerprint + row.caption.encode(), digest_size=16).digest()
-        if said in self._captions:
-            return False
-        self._captions.add(said)
-        return True
 
 
 def _listed(skipped: list[Skipped]) -> list[dict[str, str]]:

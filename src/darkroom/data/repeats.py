@@ -1,9 +1,11 @@
 """Pictures with equal pixels: the first of them, and those that repeat it, in its split or in another."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from darkroom.core.text import printable
+from darkroom.data.scratch import packed, scratch_database, unpacked
 
 LISTED = 1000
 
@@ -19,34 +21,42 @@ class Repeat:
 
 
 class Firsts:
-    """Knows the first picture of each kind of pixels: a digest, a split and a name a picture."""
+    """Knows the first picture of each kind of pixels, and what was said of it: on disk, see `scratch_database`."""
 
     def __init__(self) -> None:
-        self._firsts: dict[bytes, tuple[str, str]] = {}
+        self._known = scratch_database()
+        columns = "fingerprint BLOB PRIMARY KEY, split TEXT, picture BLOB"
+        self._known.execute(f"CREATE TABLE firsts ({columns}) WITHOUT ROWID")
+        self._known.execute("CREATE TABLE captions (digest BLOB PRIMARY KEY) WITHOUT ROWID")
         self.across: list[Repeat] = []
         self.within: list[Repeat] = []
         self.count_across = self.count_within = 0
 
     def split_of(self, fingerprint: bytes) -> str | None:
         """The split of the picture that has these pixels; None where there is none yet."""
-        first = self._firsts.get(fingerprint)
-        return None if first is None else first[0]
+        found = self._known.execute("SELECT split FROM firsts WHERE fingerprint = ?", (fingerprint,)).fetchone()
+        return None if found is None else str(found[0])
 
     def note(self, fingerprint: bytes, split: str, picture: str) -> bool:
         """Take note of a picture. Is it the first with its pixels?"""
-        entry = (split, picture)
-        first = self._firsts.setdefault(fingerprint, entry)
-        if first is entry:
+        new = "INSERT OR IGNORE INTO firsts VALUES (?, ?, ?)"
+        if self._known.execute(new, (fingerprint, split, packed(picture))).rowcount:
             return True
-        repeat = Repeat(picture, split, first[1], first[0])
-        listed = self.within if first[0] == split else self.across
+        known = "SELECT split, picture FROM firsts WHERE fingerprint = ?"
+        first_split, first = self._known.execute(known, (fingerprint,)).fetchone()
+        listed = self.within if first_split == split else self.across
         if len(listed) < LISTED:
-            listed.append(repeat)
-        if first[0] == split:
+            listed.append(Repeat(picture, split, unpacked(first), first_split))
+        if first_split == split:
             self.count_within += 1
         else:
             self.count_across += 1
         return False
+
+    def is_new(self, fingerprint: bytes, caption: str) -> bool:
+        """Have these pixels not had this caption yet? From now on they have."""
+        said = hashlib.blake2b(fingerprint + caption.encode(), digest_size=16).digest()
+        return bool(self._known.execute("INSERT OR IGNORE INTO captions VALUES (?)", (said,)).rowcount)
 
     def listing(self, repeats: Literal["keep", "drop", "merge_captions"]) -> dict[str, Any]:
         """How many there are of each kind, what became of them, and the first LISTED of them by name."""

@@ -6,7 +6,7 @@ up with end tokens. Its folder is one that transformers' `CLIPTokenizer` loads, 
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ REMEDY = "fetch or make the tokenizer again"
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 WORDS = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
+AT_ONCE = 4096  # texts
 LEAST_LENGTH = 2  # tokens of a text: its start and its end
 SMALLEST_VOCABULARY = 2 * 256 + 2  # every byte, within a word and at its end, and the two special tokens
 
@@ -149,10 +150,15 @@ class CLIPTokenizer:
         import torch
 
         rows = torch.full((len(texts), self.max_length), self.eos_token_id)
-        for row, encoding in zip(rows, self._tokenizer.encode_batch(list(texts)), strict=True):
+        for row, encoding in zip(rows, self._encoded(texts), strict=True):
             ids = encoding.ids[: self.max_length - 1]
             row[: len(ids)] = torch.tensor(ids)
         return rows
+
+    def _encoded(self, texts: Sequence[str]) -> Iterator[Any]:
+        """Each text's `tokenizers.Encoding`, of which there are never more than AT_ONCE: each is a kilobyte or more."""
+        for start in range(0, len(texts), AT_ONCE):
+            yield from self._tokenizer.encode_batch(list(texts[start : start + AT_ONCE]))
 
     def ids(self, text: str) -> list[int]:
         """The token ids of a text of any length: start, text, end."""
@@ -161,7 +167,7 @@ class CLIPTokenizer:
     def fit(self, texts: Sequence[str]) -> Fit:
         """How long the texts are, and which of their words are read in pieces."""
         lengths, tokens, counts = list[int](), dict[str, int](), Counter[str]()
-        for text, encoding in zip(texts, self._tokenizer.encode_batch(list(texts)), strict=True):
+        for text, encoding in zip(texts, self._encoded(texts), strict=True):
             lengths.append(len(encoding.ids))
             spans: dict[int, list[tuple[int, int]]] = {}
             for word, span in zip(encoding.word_ids, encoding.offsets, strict=True):

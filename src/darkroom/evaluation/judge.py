@@ -15,7 +15,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.core.rng import generator
 from darkroom.core.tensors import batches, to_float
 from darkroom.core.weights import WEIGHTS, load_weights
-from darkroom.data.conditioning import distinct
+from darkroom.data.caption_table import distinct
 from darkroom.data.head import Head
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.evaluation.alignment import (
@@ -141,7 +141,7 @@ class Judge:
         assert isinstance(network, Towers)
         assert tokenizer is not None
         texts, rows_of = distinct({"all": captions})
-        ids = tokenizer(texts)
+        ids = tokenizer(texts.to_pylist())
         row = rows_of["all"]
         embedded = torch.cat(
             [network.embed_texts(ids[rows].to(self.device)).cpu() for rows in batches(len(texts), BATCH)]

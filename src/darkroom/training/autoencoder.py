@@ -14,7 +14,7 @@ from darkroom.core.ahead import in_thread
 from darkroom.core.device import autocast
 from darkroom.core.pools import Helpers
 from darkroom.core.progress import Progress
-from darkroom.core.rng import batch_indices, generator
+from darkroom.core.rng import batch_indices, randn_rows
 from darkroom.core.tensors import batches, psnr, to_float, to_uint8
 from darkroom.nn.autoencoder.identity import Autoencoder
 from darkroom.nn.autoencoder.packed_vae import quick
@@ -73,8 +73,7 @@ class VAELosses:
         s = self.context
         images = self.images(batch_indices(self.n_images, s.batch_size, step, s.seed)[rows])
         sides = (side // self.vae.downscale for side in images.shape[2:])
-        shape = (s.batch_size, self.vae.config.latent_channels, *sides)
-        eps = torch.randn(shape, generator=generator(s.seed, "posterior", step))[rows]
+        eps = randn_rows(rows, (self.vae.config.latent_channels, *sides), s.seed, "posterior", step)
         adversarial = self.terms.discriminator is not None and step >= self.terms.adversarial_start
         return Batch({"images": images, "eps": eps}, adversarial)
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from darkroom.core.device import autocast
-from darkroom.core.rng import batch_indices, generator
+from darkroom.core.rng import batch_indices, generator, randn_rows
 from darkroom.core.tensors import batches, to_float
 from darkroom.nn.judge.classifier import ABSENT, Classifier, SelfSupervised, rotated
 from darkroom.training.engine.batches import Batch, Loss
@@ -19,19 +19,22 @@ ROTATIONS_BY_CHANCE = 1 / 4
 MAX_NOISE = 0.1  # standard deviation, in units of [-1, 1]
 
 
-def augmented(x: Tensor, seed: int, step: int) -> Tensor:
-    """Pictures (N, C, H, W) shifted by up to MAX_SHIFT pixels, the border repeated, with a little noise.
+def augmented(x: Tensor, rows: slice, batch_size: int, seed: int, step: int) -> Tensor:
+    """Pictures (n, C, H, W) shifted by up to MAX_SHIFT pixels, the border repeated, with a little noise.
 
     A judge of generated pictures must not lean on pixel-exact details of the real ones.
+
+    Args:
+        rows: which of the step's `batch_size` pictures these n are.
     """
     draw = generator(seed, "augment", step)
-    n, _, h, w = x.shape
-    dy, dx = torch.randint(0, 2 * MAX_SHIFT + 1, (2, n), generator=draw)
-    rows = (torch.arange(h)[None] + dy[:, None] - MAX_SHIFT).clamp(0, h - 1)
-    columns = (torch.arange(w)[None] + dx[:, None] - MAX_SHIFT).clamp(0, w - 1)
-    x = x.take_along_dim(rows[:, None, :, None], 2).take_along_dim(columns[:, None, None, :], 3)
-    noise = torch.randn(x.shape, generator=draw) * torch.rand(n, 1, 1, 1, generator=draw) * MAX_NOISE
-    return x + noise
+    *_, h, w = shape = tuple(x.shape[1:])
+    dy, dx = torch.randint(0, 2 * MAX_SHIFT + 1, (2, batch_size), generator=draw)[:, rows]
+    strength = torch.rand(batch_size, 1, 1, 1, generator=draw)[rows] * MAX_NOISE
+    ys = (torch.arange(h)[None] + dy[:, None] - MAX_SHIFT).clamp(0, h - 1)
+    xs = (torch.arange(w)[None] + dx[:, None] - MAX_SHIFT).clamp(0, w - 1)
+    x = x.take_along_dim(ys[:, None, :, None], 2).take_along_dim(xs[:, None, None, :], 3)
+    return x + randn_rows(rows, shape, seed, "augment", step) * strength
 
 
 def label_losses(logits: list[Tensor], labels: Tensor) -> Tensor:
@@ -59,9 +62,9 @@ class LabelLoss:
 
     def _inputs(self, step: int, rows: slice) -> Batch:
         s = self.context
-        indices = batch_indices(len(self.labels), s.batch_size, step, s.seed)
-        x = augmented(to_float(self.images(indices)), s.seed, step)[rows]
-        return Batch({"x": x, "labels": self.labels[indices[rows]]})
+        indices = batch_indices(len(self.labels), s.batch_size, step, s.seed)[rows]
+        x = augmented(to_float(self.images(indices)), rows, s.batch_size, s.seed, step)
+        return Batch({"x": x, "labels": self.labels[indices]})
 
     def _loss(self, batch: Batch) -> Mapping[str, Tensor]:
         with autocast(self.context.device, self.context.precision):
@@ -115,8 +118,8 @@ class RotationLoss:
 
     def _inputs(self, step: int, rows: slice) -> Batch:
         s = self.context
-        indices = batch_indices(self.n_images, s.batch_size, step, s.seed)
-        return Batch({"x": augmented(to_float(self.images(indices)), s.seed, step)[rows]})
+        indices = batch_indices(self.n_images, s.batch_size, step, s.seed)[rows]
+        return Batch({"x": augmented(to_float(self.images(indices)), rows, s.batch_size, s.seed, step)})
 
     def _loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """The mean loss over the four turns of a batch."""

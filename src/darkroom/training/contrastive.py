@@ -13,7 +13,6 @@ from torch import Tensor
 from darkroom.config.text_encoder import HardNegativesConfig
 from darkroom.core.checkpoint import Stateful
 from darkroom.core.device import autocast
-from darkroom.core.progress import Progress
 from darkroom.core.rng import batch_indices
 from darkroom.core.tensors import batches, to_float
 from darkroom.nn.judge.towers import Towers
@@ -139,10 +138,7 @@ def retrieval_by_chance(rows: Tensor, batch_size: int) -> dict[str, float]:
 
 @torch.no_grad()
 def embed_captions(encoder: CLIPTextModel, input_ids: Tensor, device: torch.device) -> Tensor:
-    """Token ids (M, L) -> what cross-attention reads, (M, L, D) fp16."""
-    with Progress(len(input_ids), "embed captions", "caption") as bar:
-        found = []
-        for rows in batches(len(input_ids), EMBED_BATCH):
-            found.append(encoder(input_ids[rows].to(device)).last_hidden_state.half().cpu())
-            bar.update(len(rows))
-    return torch.cat(found)
+    """Token ids (M, L) -> what cross-attention reads, (M, L, D) fp16; the same for all shards of EMBED_BATCH times any
+    number of captions as for these shards together."""
+    states = [encoder(ids.to(device)).last_hidden_state.half().cpu() for ids in torch.split(input_ids, EMBED_BATCH)]
+    return torch.cat(states)

@@ -20,7 +20,7 @@ from darkroom.config.networks import (
     TrainedTextConfig,
 )
 from darkroom.core.errors import DarkroomError
-from darkroom.data.conditioning import distinct
+from darkroom.data.caption_table import distinct
 from darkroom.data.halves import Chosen, halves
 from darkroom.data.prepared import Info, PreparedSplit
 from darkroom.data.tokenizer import CLIPTokenizer
@@ -182,7 +182,7 @@ def _towers(spec: TowersSpec, tokenizer: CLIPTokenizer, seen: Chosen, context: T
 
     def task(of: Chosen) -> ContrastiveLoss:
         texts, rows = distinct({"all": of.captions})
-        return ContrastiveLoss(network, of.images, tokenizer(texts), rows["all"], context)
+        return ContrastiveLoss(network, of.images, tokenizer(texts.to_pylist()), rows["all"], context)
 
     def accuracy(trained: Towers, of: Chosen) -> Mapping[str, float]:
         return {f"retrieval among {context.batch_size}": retrieval(task(of), trained)["held_out/accuracy"]}

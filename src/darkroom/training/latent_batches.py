@@ -1,7 +1,8 @@
 """Batches for a denoiser, from rows of cached latents and conditions: the one place where samples are put together.
 
 Everything random about sample i of step k (which sample, posterior noise, time, noise, dropout, flip) is a pure
-function of (seed, purpose, k, i) and the batch size.
+function of (seed, purpose, k, i) and the batch size. Noise is drawn for the rows asked for alone; what is one number a
+sample is drawn for the whole batch.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,10 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from darkroom.core.rng import batch_indices, generator
+from darkroom.core.rng import batch_indices, generator, randn_rows
 from darkroom.core.tensors import batches
 from darkroom.data.conditioning import Conditioning
 from darkroom.data.latents import Latents
+from darkroom.data.rows import Rows
 from darkroom.diffusion.guidance import drop_condition, dropout_mask
 from darkroom.training.engine.batches import Batch
 from darkroom.training.engine.context import TrainingContext
@@ -27,7 +29,7 @@ class Samples(NamedTuple):
     """What a denoising loss is computed from.
 
     x0, eps: clean scaled latents and noise, (N, c, h, w) float32. t: times (N,).
-    condition: raw, embeddings (N, L, D) or class ids (N,); None without conditions.
+    condition: raw, states (N, L, D) or class ids (N,); None without conditions.
     """
 
     x0: Tensor
@@ -69,14 +71,14 @@ class LatentBatches:
         `mean`, `std` and `condition` hold row numbers where their table is on the device, else the rows themselves.
         """
         n, seed = self.context.batch_size, self.context.seed
-        shape = (n, *self.train.shape)
+        shape = self.train.shape
         indices = batch_indices(len(self.train), n, step, seed)[rows]
         tensors = {
-            "eps": torch.randn(shape, generator=generator(seed, "noise", step))[rows],
+            "eps": randn_rows(rows, shape, seed, "noise", step),
             "t": draw_times(n, generator(seed, "time", step))[rows],
         }
         if self.train.std is not None:
-            tensors["posterior_noise"] = torch.randn(shape, generator=generator(seed, "posterior", step))[rows]
+            tensors["posterior_noise"] = randn_rows(rows, shape, seed, "posterior", step)
         if self.conditioning.null is not None:
             dropped = dropout_mask(n, self.condition_dropout, generator(seed, "dropout", step))
             tensors["dropped"] = dropped[rows]
@@ -102,20 +104,19 @@ class LatentBatches:
     def samples(self, batch: Batch, latents: Latents) -> Samples:
         """Clean latents, noise, times and conditions of a batch of `latents`, on the batch's device."""
 
-        def content(table: Tensor, name: str) -> Tensor:
+        def content(table: Rows, name: str) -> Tensor:
             numbered = table.device.type == batch["eps"].device.type
-            return (table[batch[name]] if numbered else batch[name]).float()
+            return table[batch[name]] if numbered else batch[name]
 
-        x0 = content(latents.mean, "mean")
+        x0 = content(latents.mean, "mean").float()
         if latents.std is not None:
-            x0 = x0 + content(latents.std, "std") * batch["posterior_noise"]
+            x0 = x0 + content(latents.std, "std").float() * batch["posterior_noise"]
         x0 = x0 * latents.scaling_factor
         if "mirrored" in batch:
             x0 = torch.where(batch["mirrored"].view(-1, 1, 1, 1), x0.flip(3), x0)
         condition, of = None, self.conditioning
         if "condition" in batch:
-            table = of.embeddings
-            condition = batch["condition"] if table is None else content(table, "condition")
+            condition = batch["condition"] if of.table is None else of.states(content(of.table, "condition"))
         if condition is not None and of.null is not None and "dropped" in batch:
             condition = drop_condition(condition, of.null, batch["dropped"])
         return Samples(x0, batch["eps"], batch["t"], condition)
@@ -128,10 +129,10 @@ class LatentBatches:
         if latents.std is not None:
             contents["std"] = _row_or_content(latents.std, indices, device)
         if condition is not None:
-            table = self.conditioning.embeddings
+            table = self.conditioning.table
             contents["condition"] = condition if table is None else _row_or_content(table, condition, device)
         return contents
 
 
-def _row_or_content(table: Tensor, rows: Tensor, device: torch.device) -> Tensor:
+def _row_or_content(table: Rows, rows: Tensor, device: torch.device) -> Tensor:
     return rows if table.device.type == device.type else table[rows]

@@ -66,35 +66,49 @@ def check_disk(
         state: bytes of a checkpoint; see `state_bytes`.
         outputs: bytes of the weights that are handed on.
         checkpoints: the folder of this training's; what lies there already is counted as had. None: there are none.
-        folder: of the outputs. DVC keeps a copy of them in its cache, if this is a project of DVC's.
+        folder: of the outputs; see `kept`.
 
     Raises:
         DarkroomError: a file system has less room; nothing has been done.
     """
-    needs = [Need("outputs", folder, outputs + PICTURES)]
-    if DVC.is_dir():
-        needs.append(Need("DVC's copy of them", cache_root(), outputs + PICTURES))
+    needs = kept("outputs", folder, outputs + PICTURES)
     if checkpoints is not None:
         had = sum(file.stat().st_size for file in checkpoints.rglob("*") if file.is_file())
         # Those that are kept, and the next one while it is written.
         needs.append(Need("checkpoints", checkpoints, max((KEPT + 1) * state - had, 0)))
     total = readable_size(sum(need.bytes for need in needs))
     print(f"{description}: needs {total} of disk: {', '.join(map(str, needs))}", file=sys.stderr, flush=True)
+    check_room(description, needs)
+
+
+def kept(what: str, folder: Path, size: float) -> list[Need]:
+    """Of outputs of so many bytes: DVC keeps a copy of them in its cache, if this is a project of DVC's."""
+    copy = [Need("DVC's copy of them", cache_root(), size)] if DVC.is_dir() else []
+    return [Need(what, folder, size), *copy]
+
+
+def check_room(description: str, needs: Sequence[Need], remedy: str = "") -> None:
+    """Refuse what the disk does not hold. remedy: what to do before more room is sought, with its own separator.
+
+    Raises:
+        DarkroomError: a file system has less room.
+    """
     systems: dict[int, list[Need]] = {}
     for need in needs:
         systems.setdefault(_existing(need.folder).stat().st_dev, []).append(need)
     for on_one in systems.values():
-        _check(description, on_one)
+        _check(description, on_one, remedy)
 
 
-def _check(description: str, needs: Sequence[Need]) -> None:
+def _check(description: str, needs: Sequence[Need], remedy: str) -> None:
     """Whether what lies on one file system has room there."""
     free, wanted = shutil.disk_usage(_existing(needs[0].folder)).free, sum(need.bytes for need in needs)
     if wanted > free:
         raise DarkroomError(
             f"{', '.join(str(need.folder) for need in needs)}: {description} needs {readable_size(wanted)} there "
-            f"({', '.join(map(str, needs))}), and {readable_size(free)} is free; make room (dvc gc --workspace takes "
-            "old outputs from DVC's cache), or move the project or the cache to a larger disk (docs/scaling-out.md)"
+            f"({', '.join(map(str, needs))}), and {readable_size(free)} is free; {remedy}make room (dvc gc --workspace "
+            "takes old outputs from DVC's cache), or move the project or the cache to a larger disk "
+            "(docs/scaling-out.md)"
         )
 
 
