@@ -4,41 +4,19 @@ One number of threads computes all of them, wherever that is (see `Runtime.for_t
 """
 
 import sys
-import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from darkroom.core import device as devices
 from darkroom.core.ahead import forked, spawned, workers
 from darkroom.core.progress import Silence
+from darkroom.core.ray_pool import ray_pool
+from darkroom.core.tasks import Pending, Pool
 
 T = TypeVar("T")
-U = TypeVar("U")
-T_co = TypeVar("T_co", covariant=True)
-
-KEPT = 2  # of what tasks work with, in a process
-
-
-class Pending(Protocol[T_co]):
-    """A task that was handed in."""
-
-    def result(self) -> T_co:
-        """What it gives, once it is done; raises what it raised."""
-        ...
-
-
-class Pool(Protocol):
-    """Does tasks; depth: how many may be handed in ahead of the one that is waited for."""
-
-    @property
-    def depth(self) -> int: ...
-
-    def submit(self, task: Callable[[], T]) -> Pending[T]:
-        """Have a task done, soon."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -73,8 +51,6 @@ def pool(settings: devices.Runtime, light: bool) -> AbstractContextManager[Pool]
         DarkroomError: Ray is asked for, and is not installed or not there.
     """
     if settings.ray:
-        from darkroom.core.ray_pool import ray_pool
-
         return ray_pool(settings, light)
     if light and sys.platform == "linux" and workers() > 1:
         return forked(workers())
@@ -86,35 +62,3 @@ def pool(settings: devices.Runtime, light: bool) -> AbstractContextManager[Pool]
 def _start(settings: devices.Runtime, rank: int) -> None:
     Silence.kept = True
     devices.start(settings, rank, settings.processes)
-
-
-class Kept(Generic[T]):
-    """What the tasks of one kind work with: the first of them in a process makes it, those behind find it there.
-
-    It goes to other processes as what makes it; a process keeps the latest few alone.
-    """
-
-    _latest: ClassVar[dict[str, Any]] = {}
-
-    def __init__(self, make: Callable[[], T]) -> None:
-        self._make, self._key = make, uuid.uuid4().hex
-
-    def __call__(self) -> T:
-        if self._key not in Kept._latest:
-            while len(Kept._latest) >= KEPT:
-                Kept._latest.pop(next(iter(Kept._latest)))
-            Kept._latest[self._key] = self._make()
-        found: T = Kept._latest[self._key]
-        return found
-
-
-class Helpers:
-    """Who helps the task that this process does: on a GPU of a Ray cluster, tasks that read ahead on CPUs."""
-
-    read_ahead: "ReadAhead | None" = None
-
-
-class ReadAhead(Protocol):
-    """read(item) of each item, in order, made elsewhere before it is needed."""
-
-    def __call__(self, read: Callable[[T], U], items: Iterable[T]) -> Iterator[U]: ...

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import darkroom
 from darkroom.core import device as devices
 from darkroom.core.errors import DarkroomError
-from darkroom.core.pools import Helpers, Pool
 from darkroom.core.progress import Silence
+from darkroom.core.tasks import Helpers, Pool
 
 T = TypeVar("T")
 U = TypeVar("U")

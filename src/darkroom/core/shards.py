@@ -18,8 +18,9 @@ from pathlib import Path
 from darkroom.core import device as devices
 from darkroom.core.artifact import name_errors
 from darkroom.core.checkpoint import sync
-from darkroom.core.pools import Pending, pool
+from darkroom.core.pools import pool
 from darkroom.core.progress import Progress
+from darkroom.core.tasks import Pending
 
 
 @dataclass(frozen=True)

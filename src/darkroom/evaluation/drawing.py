@@ -10,9 +10,9 @@ from torch import Tensor
 
 from darkroom.core import device as devices
 from darkroom.core.artifact import load_tensors, save_tensors
-from darkroom.core.pools import Kept
 from darkroom.core.progress import Progress
 from darkroom.core.shards import Shard, Shards
+from darkroom.core.tasks import Kept
 from darkroom.data.prepared import PreparedSplit
 from darkroom.evaluation.alignment import Asked
 from darkroom.inference.options import Request, most_at_once

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from darkroom.config.base import Precision
 from darkroom.core.ahead import in_thread
 from darkroom.core.device import autocast
-from darkroom.core.pools import Helpers
 from darkroom.core.progress import Progress
 from darkroom.core.rng import batch_indices, randn_rows
+from darkroom.core.tasks import Helpers
 from darkroom.core.tensors import batches, psnr, to_float, to_uint8
 from darkroom.nn.autoencoder.identity import Autoencoder
 from darkroom.nn.autoencoder.packed_vae import quick

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from darkroom.core import device as devices
-from darkroom.core.pools import Kept
 from darkroom.core.shards import Shard
+from darkroom.core.tasks import Kept
 from darkroom.data.caption_table import read_captions
 from darkroom.data.conditioning import SHARD_ROWS, Cache, shard_name, write_shard
 from darkroom.data.tokenizer import CLIPTokenizer

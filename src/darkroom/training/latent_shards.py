@@ -10,9 +10,9 @@ from torch import Tensor
 
 from darkroom.config.base import Precision
 from darkroom.core import device as devices
-from darkroom.core.pools import Kept
 from darkroom.core.progress import Progress
 from darkroom.core.shards import Shard
+from darkroom.core.tasks import Kept
 from darkroom.data.latents import shard_name, shard_rows, write_shard
 from darkroom.data.prepared import Prepared, PreparedSplit
 from darkroom.nn.autoencoder.identity import Autoencoder, IdentityAutoencoder
