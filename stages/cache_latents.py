@@ -62,8 +62,8 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     drawn = {
         name: _samples(Latents(mean[name], logvar[name], info.scaling_factor), rows) for name, rows in first.items()
     }
-    shown = {name: pictures[name](rows) for name, rows in first.items()}
-    preview = PreviewMap.fit(drawn["train"], to_float(shown["train"]))
+    examples = {name: pictures[name](rows) for name, rows in first.items()}
+    preview = PreviewMap.fit(drawn["train"], to_float(examples["train"]))
     with atomic_path(LATENTS) as folder:
         folder.mkdir(parents=True)
         for file in (file for files in shards.values() for file in files):
@@ -74,14 +74,14 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     figures: dict[str, float | str] = {
         "scaling_factor": info.scaling_factor,
         "latent_mean": found.mean,
-        "preview_map_psnr": preview.psnr(drawn["validation"], to_float(shown["validation"])),
+        "preview_map_psnr": preview.psnr(drawn["validation"], to_float(examples["validation"])),
     }
     if p.mirror:
         figures |= {"training_pictures": pictures["train"].n, "training_latents": len(mean["train"])}
     measured: dict[str, Any] = dict(figures)
     decoded = _decoded(vae, drawn["train"][:N_SHOWN] / info.scaling_factor, work.device)
     captions = data.split("train").captions
-    picture = _sheet(shown["train"], preview(drawn["train"][:N_SHOWN]), decoded, captions)
+    picture = _sheet(examples["train"], preview(drawn["train"][:N_SHOWN]), decoded, captions)
     if (variances := logvar["train"]) is not None:
         channels = Channels.of(mean["train"], variances)
         measured |= channels.as_json()

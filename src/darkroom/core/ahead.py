@@ -87,10 +87,10 @@ def spawned(number: int, start: Callable[[int], object]) -> Iterator["Processes"
         executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _ended_from_outside(number: int, setting: str) -> DarkroomError:
+def _ended_from_outside(number: int, variable: str) -> DarkroomError:
     return DarkroomError(
         f"one of {number} processes that work for this stage was ended from outside, as happens where memory is short; "
-        f"set DARKROOM_{setting} to fewer, and run again"
+        f"set DARKROOM_{variable} to fewer, and run again"
     )
 
 

@@ -92,13 +92,13 @@ class RayPool:
         needs: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0} if gpus else {"num_cpus": settings.threads}
         if settings.device == "auto" and not gpus:
             settings = replace(settings, device="cpu")
-        self._ray, self._given = ray, (settings, Path.cwd(), bool(gpus))
+        self._ray, self._context = ray, (settings, Path.cwd(), bool(gpus))
         self._remote = ray.remote(max_retries=RETRIES, **needs)(_run)
         self.depth = 2 * (gpus or cpus // settings.threads)
 
     def submit(self, task: Callable[[], T]) -> "_Submitted":
         """Have a node do a task, which goes there pickled."""
-        return _Submitted(self._ray, self._remote.remote(task, *self._given))
+        return _Submitted(self._ray, self._remote.remote(task, *self._context))
 
 
 class _Submitted:

@@ -10,17 +10,18 @@ import tempfile
 import uuid
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 
 from darkroom.core import device as devices
 from darkroom.core.artifact import name_errors
 from darkroom.core.checkpoint import sync
 from darkroom.core.pools import pool
 from darkroom.core.progress import Progress
-from darkroom.core.tasks import Pending
+from darkroom.core.tasks import Pending, Pool
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Shard:
 
 
 class Shards:
-    """Makes shards, by whoever the settings name.
+    """Makes shards, by whoever the settings name: in a `with` block, by the same processes to its end.
 
     Args:
         folder: of the output's fingerprint; None: one that goes with this object, for what is made anew each time.
@@ -47,6 +48,25 @@ class Shards:
         self._aside = None if folder else tempfile.TemporaryDirectory(prefix="darkroom_")
         self.folder = (folder or Path(self._aside.name if self._aside else "")).absolute()
         self._settings = settings
+        self._stack: ExitStack | None = None
+        self._pools: dict[bool, Pool] = {}
+
+    def __enter__(self) -> "Shards":
+        self._stack = ExitStack()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        stack, self._stack = self._stack, None
+        self._pools.clear()
+        if stack is not None:
+            stack.__exit__(kind, value, tb)
+
+    def _pool(self, light: bool) -> AbstractContextManager[Pool]:
+        if self._stack is None:
+            return pool(self.settings, light)
+        if light not in self._pools:
+            self._pools[light] = self._stack.enter_context(pool(self.settings, light))
+        return nullcontext(self._pools[light])
 
     @property
     def settings(self) -> devices.Runtime:
@@ -76,7 +96,7 @@ class Shards:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         waiting: deque[tuple[Path, Pending[None] | None]] = deque()
-        with pool(self.settings, light) as helpers:
+        with self._pool(light) as helpers:
             for shard in shards:
                 path = self.folder / shard.name
                 there = path.is_file()

@@ -47,8 +47,8 @@ def decoded(source: Reader, decoding: Decoding, shards: Shards) -> Generator[Dec
         chunks = ((f"{i:06d}", chunk) for i, chunk in enumerate(source.chunks()))
     else:
         chunks = ((_digest(items), partial(list, items)) for items in _chunks(source))
-    named = (Shard(f"decoded-{name}.npz", partial(_write, decoding, chunk)) for name, chunk in chunks)
-    with closing(shards.made(named, light=True)) as files:
+    wanted = (Shard(f"decoded-{name}.npz", partial(_write, decoding, chunk)) for name, chunk in chunks)
+    with closing(shards.made(wanted, light=True)) as files:
         for file in files:
             yield from read_decoded(file)
 

@@ -81,8 +81,8 @@ def draw(pipeline: Kept[Pipeline], split: PreparedSplit, n: int, seed: int, batc
 def _batches(pipeline: Pipeline, batch_size: int, n: int) -> Iterator[slice]:
     """The pictures that are drawn together."""
     side = pipeline.info.image_size
-    together = min(batch_size, most_at_once((side, side), pipeline.vae.downscale))
-    return (slice(first, min(first + together, n)) for first in range(0, n, together))
+    size = min(batch_size, most_at_once((side, side), pipeline.vae.downscale))
+    return (slice(first, min(first + size, n)) for first in range(0, n, size))
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,7 @@ def _run(stage: str, body: Body, kind: tuple[bool, bool], interruption: Interrup
             try:
                 shards = Shards(training, settings)
                 work = Work(device, run, checkpoints, processes, partial(Ending, request=finish), shards)
-                with explain_shortages(stage, params, device, checkpoints):
+                with shards, explain_shortages(stage, params, device, checkpoints):
                     figures = {**body(params, work), **remarks}
             finally:  # a run's parameter has one value for ever, and this one may have changed on the way
                 if finish is not None:
