@@ -8,6 +8,8 @@ SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --no-loadscope-reorder
 SYSTEM_PATH := $(PATH)
 # Stages say `python` and mean the one of .venv.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Whatever an image of containers sets: without bytecode each process compiles PyTorch and MLflow anew, for seconds.
+export PYTHONDONTWRITEBYTECODE :=
 
 help:  ## list these commands
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile

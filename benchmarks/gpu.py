@@ -94,7 +94,7 @@ def entries(names: Sequence[str]) -> list[Entry]:
     """What groups, rows and ROW:CONTESTANT stand for, each once, in the order named.
 
     Raises:
-        ValueError: names what is none of these.
+        ValueError: names what is not one of these.
     """
     found: dict[Entry, None] = {}
     for name in names:

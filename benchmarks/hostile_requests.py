@@ -72,7 +72,7 @@ def asked(rows: object, **params: Any) -> bytes:
 
 
 def good(seed: int = 0) -> Hostile:
-    """A request that is none of those."""
+    """A request without a fault."""
     return Hostile("good", "", asked([{"prompt": PROMPT}], seed=seed), 200)
 
 

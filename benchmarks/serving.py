@@ -12,13 +12,10 @@ import argparse
 import json
 import os
 import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,37 +25,22 @@ from typing import Any
 import psutil
 
 from hostile_requests import PROMPT, Answer, Hostile, asked, good, hostile, send
+from model_server import OURS, ModelServer, started
 
 REFUSED_WITHIN, ENDS_WITHIN, SLOWER = 2.0, 10.0, 2.0  # seconds, seconds, times
-STARTS_WITHIN = 300  # seconds
 ALONE = 10  # requests one after the other, before and after all others
 LONG = asked([{"prompt": PROMPT}] * 64, num_inference_steps=1000)
 
 
 @contextmanager
-def served(model: str) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
-    """`darkroom serve`, once it answers, and its port."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    command = [sys.executable, "-c", "from darkroom.cli import main; main()", "serve"]
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen([*command, "--version", model, "--port", str(port)], stdout=log, stderr=log)
+def served(model: str) -> Iterator[ModelServer]:
+    """`darkroom serve` in the current project, once it answers."""
+    with tempfile.TemporaryDirectory() as folder:
         try:
-            deadline = time.monotonic() + STARTS_WITHIN
-            while True:
-                try:
-                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5):
-                        break
-                except OSError:
-                    if process.poll() is not None or time.monotonic() > deadline:
-                        log.seek(0)
-                        sys.exit(log.read().decode(errors="replace"))
-                    time.sleep(0.1)
-            yield process, port
-        finally:
-            process.kill()
-            process.wait()
+            with started([*OURS, "--version", model], Path.cwd(), os.environ, Path(folder) / "log") as server:
+                yield server
+        except RuntimeError as error:
+            sys.exit(str(error))
 
 
 def peak_mib(process: int) -> float:
@@ -89,7 +71,8 @@ def measure(model: str, requests: int, concurrency: int) -> dict[str, Any]:
             wrong.append(f"{request.name}: {answer.status} {answer.message}")
         return answer
 
-    with served(model) as (process, port):
+    with served(model) as server:
+        process, port = server.process, server.port
         at_start = peak_mib(process.pid)
         answered(good())
         before = quantiles([answered(good(seed)) for seed in range(ALONE)])

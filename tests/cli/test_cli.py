@@ -172,6 +172,7 @@ def birds(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / f"{name}.txt").write_text(f"bird {name}")
     source, rest = SCENES.split("  source:\n")[0], SCENES[SCENES.index("  image_size:") :]
     lines = "  source:\n    kind: captioned_folder\n    root: birds\n    manifest: data/manifests/birds.json\n"
+    lines += "    labels: []\n"
     Path("params.yaml").write_text(source + lines + rest)
     return folder
 

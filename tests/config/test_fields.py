@@ -14,7 +14,6 @@ from darkroom.config.params import Params, load
 
 ROOT = Path(__file__).parents[2]
 CODE = [*(ROOT / "src").rglob("*.py"), *(ROOT / "stages").glob("*.py")]
-DUMPED = ("darkroom.config.diffusion", "darkroom.config.networks")  # their classes are read whole, as dumps
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 
@@ -65,7 +64,6 @@ def unread(value: Section, read: set[str]) -> set[str]:
     return {
         f"{type(one).__name__}.{name}"
         for one in components(value)
-        if type(one).__module__ not in DUMPED
         for name in type(one).model_fields
         if name not in read | {KIND}
     }
@@ -102,7 +100,6 @@ def undescribed(model: type[Section]) -> set[str]:
     return {
         f"{one.__name__}.{name}"
         for one in classes(model)
-        if one.__module__ not in DUMPED
         for name in one.model_fields
         if not documented(one).get(name, "").rstrip().endswith(".")
     }

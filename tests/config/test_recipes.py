@@ -24,6 +24,7 @@ from darkroom.nn.denoiser.base import build
 ROOT = Path(__file__).parents[2]
 YOUR_OWN_DATA = {  # whose manifest `darkroom data scan` writes
     "captioned",
+    "emoji",
     "fashion-ddpm",
     "photos-ddpm",
     "photos-ddpm-small",

@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 import pytest
 
-from darkroom.config.choices import Spacing
+from darkroom.config.sampling import Spacing
 from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.continuous import VE, Flow
 from darkroom.diffusion.grids import level_grid, shortened, timesteps

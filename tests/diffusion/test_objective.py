@@ -9,8 +9,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from darkroom.config.choices import NOISE_PREDICTIONS, LossName, PredictionType, Reduction
-from darkroom.config.diffusion import EDMWeighting
+from darkroom.config.choices import NOISE_PREDICTIONS, PredictionType
+from darkroom.config.diffusion import EDMWeighting, LossName, Reduction
 from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.continuous import VE, Flow
 from darkroom.diffusion.objective import Objective

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from darkroom.config.choices import CONTINUOUS_SPACINGS, Spacing
+from darkroom.config.sampling import CONTINUOUS_SPACINGS, Spacing
 from darkroom.config.sampling import SAMPLERS as KINDS
 from darkroom.diffusion.denoiser import Condition, Conditions, Denoiser
 from darkroom.diffusion.generate import generate

@@ -13,13 +13,27 @@ import yaml
 
 from darkroom.cli import main
 from darkroom.config.params import load as params_of
+from darkroom.config.params import read
 from darkroom.core.artifact import content_hash, load_tensors, read_json, write_json
 from darkroom.runner.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
+from tests.support import recipe
 
 ROOT = Path(__file__).parents[2]
 IMPORTED = "artifacts/imported/tiny-sd15"
+SHORTER: dict[str, Any] = {
+    "train_unet": {
+        "steps": 6,
+        "accumulation": 1,
+        "validate_every": 3,
+        "sample_every": 6,
+        "samples": 2,
+        "sampling": {"num_inference_steps": 2},
+    },
+    "train_evaluator": {"steps": 4, "validate_every": 2, "lr_schedule": {"warmup_steps": 0}},
+    "evaluate": {"n_test": 12, "sampling": {"num_inference_steps": 2}},
+}
 FACTOR = 0.25  # not Stable Diffusion's own, which stands in wherever nothing is said
 
 
@@ -58,7 +72,7 @@ def check_path() -> None:
 def test_import_prepare_cache_train_evaluate_export_in_one_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: Callable[[Path], ModuleType]
 ) -> None:
-    """The stages' bodies, one after another: everything but dvc, the tracking, and nine starts of Python."""
+    """The stages' bodies, one after another: everything but dvc, the tracking, nine starts of Python and most steps."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DARKROOM_DATA", raising=False)
     shutil.copytree(ROOT / "recipes", "recipes")
@@ -73,6 +87,7 @@ def test_import_prepare_cache_train_evaluate_export_in_one_process(
         assert not ended.value.code
 
     def stages() -> None:
+        Path("params.yaml").write_text(yaml.safe_dump(recipe.merged(read(Path("params.yaml")), SHORTER)))
         params = params_of(Path("params.yaml"))
         for name in yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]:
             body = load(ROOT / "stages" / f"{name}.py").body

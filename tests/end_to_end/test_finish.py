@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from tests.support import recipe
+from tests.support.stages import run_here
 
 STAGE, STEPS = "train_vae", 4000
 LOCK, PARAMS = Path("dvc.lock"), Path("params.yaml")
@@ -26,7 +27,7 @@ PATIENCE = 600  # seconds, for machines with much else to do
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory, copied_project: Callable[[Path], None], dvc_in: Any) -> Path:
+def prepared(tmp_path_factory: pytest.TempPathFactory, copied_project: Callable[[Path], None]) -> Path:
     """A project whose pictures are prepared; the training that comes next is long."""
     project = tmp_path_factory.mktemp("finish") / "project"
     project.mkdir()
@@ -36,7 +37,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, copied_project: Callable[
     values = yaml.safe_load(text)
     values[STAGE]["steps"], values[STAGE]["validate_every"] = STEPS, 1000
     (project / PARAMS).write_text(yaml.safe_dump(values) + COMMENT + "\n")
-    dvc_in(project)("repro -s prepare_data")
+    assert run_here(project, "prepare_data", recipe.QUIET) == 0
     return project
 
 
@@ -92,6 +93,12 @@ def stop_at(project: Path) -> int:
     return found
 
 
+def forget_the_end(project: Path) -> None:
+    values = yaml.safe_load((project / PARAMS).read_text())
+    values[STAGE]["stop_at"] = None
+    (project / PARAMS).write_text(yaml.safe_dump(values))
+
+
 def test_a_finished_training_is_the_one_that_was_given_this_end(
     prepared: Path, start: Start, dvc_in: Any, darkroom_in: Any
 ) -> None:
@@ -119,7 +126,16 @@ def test_a_finished_training_is_the_one_that_was_given_this_end(
     start(project, "-m", "dvc", "repro", "-f", "-s", STAGE).wait()
     assert (project / LOCK).read_bytes() == lock, "given from the start"
 
-    (project / LOCK).write_bytes(lock)
+
+@pytest.mark.slow
+def test_a_finished_training_that_was_interrupted_is_the_same(prepared: Path, start: Start, darkroom_in: Any) -> None:
+    """In seconds, tests/chaos/test_kills.py interrupts trainings and tests/runner/test_finishing.py ends one."""
+    project, command = prepared, ["-m", "dvc", "repro", "-f", "-s", STAGE]
+    forget_the_end(project)
+    running = start(project, *command).until_it_trains()
+    darkroom_in(project)("finish", STAGE)
+    running.wait()
+    lock = (project / LOCK).read_bytes()
     broken = start(project, "-m", "dvc", "repro", "-f", "-s", STAGE).until_it_trains()
     for child in _stage_of(broken.process.pid):
         os.kill(child, signal.SIGTERM)
@@ -134,9 +150,7 @@ def test_a_finished_training_is_the_one_that_was_given_this_end(
 @pytest.mark.slow
 def test_two_processes_end_after_the_same_step(prepared: Path, start: Start, darkroom_in: Any) -> None:
     """Catches a process that waits for ever for one that has ended, and an end that only the leading one knows."""
-    values = yaml.safe_load((prepared / PARAMS).read_text())
-    values[STAGE]["stop_at"] = None
-    (prepared / PARAMS).write_text(yaml.safe_dump(values))
+    forget_the_end(prepared)
     running = start(prepared, f"stages/{STAGE}.py", processes="2").until_it_trains()
     darkroom_in(prepared)("finish", STAGE)
     running.wait()

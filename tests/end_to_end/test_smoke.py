@@ -1,6 +1,7 @@
 """Every recipe, made small, through every stage, by the stages' bodies; and one in pixel space through the real dvc."""
 
 import csv
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -85,6 +86,20 @@ def small(recipe: str) -> dict[str, Any]:
     return values
 
 
+def write_captioned(folder: Path, side: int) -> None:
+    """Noise with captions, splits, and two labels, one of many classes."""
+    folder.mkdir(parents=True)
+    splits = ["novel"] * 10 + ["test"] * TEST_PICTURES + ["validation"] * 30 + ["train"] * 200
+    rows = []
+    for i, split in enumerate(splits):
+        noise = np.random.default_rng(i).integers(0, 256, (side, side, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{i}.png")
+        style, idea = ("flat", "glossy")[i % 2], f"thing {i % 120}"
+        text = [f"{style} {idea}", f"{idea}, {style}"][: 2 if split == "train" else 1]
+        rows.append({"file_name": f"{i}.png", "text": text, "split": split, "style": style, "idea": idea})
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
 @pytest.fixture
 def give_data(
     load: Callable[[Path], ModuleType], run: Callable[..., int], write_idx: Callable[..., Any]
@@ -101,6 +116,8 @@ def give_data(
             noise = np.random.default_rng(0).integers(0, 256, (200, side, side + 4, 3), dtype=np.uint8)
             for i, picture in enumerate(noise):
                 Image.fromarray(picture).save(folder / f"{i}.png")
+        elif source.kind == "captioned_folder" and p.train_unet.init_from is None:
+            write_captioned(Path("data/raw") / source.root, p.prepare_data.image_size)
         elif source.kind == "captioned_folder":
             load(ROOT / "recipes" / "make_tiny_sd15.py").main(Path("tiny"), Path("data/raw") / source.root)
             assert p.train_unet.init_from is not None

@@ -66,20 +66,20 @@ def browser(address: str) -> Iterator["sync_api.BrowserContext"]:
         chromium.close()
 
 
-@pytest.fixture
-def runs(browser: "sync_api.BrowserContext", address: str) -> Iterator["sync_api.Page"]:
-    """The page that opens on the address."""
+@pytest.fixture(scope="module")
+def runs(browser: "sync_api.BrowserContext", address: str) -> "sync_api.Page":
+    """The page that opens on the address; loading MLflow's anew takes seconds, so all tests look at this one."""
     page = browser.new_page()
     page.goto(address)
-    yield page
-    page.close()
+    return page
 
 
 @pytest.fixture
 def train_unet(runs: "sync_api.Page") -> "sync_api.Page":
     """The page of the train_unet run, reached as a person would."""
-    runs.get_by_role("link", name="train_unet", exact=True).click()
-    runs.get_by_role("heading", name="train_unet").wait_for()
+    if not runs.get_by_role("heading", name="train_unet").is_visible():
+        runs.get_by_role("link", name="train_unet", exact=True).click()
+        runs.get_by_role("heading", name="train_unet").wait_for()
     return runs
 
 
@@ -144,6 +144,7 @@ def test_the_run_shows_its_sample_grids(train_unet: "sync_api.Page") -> None:
 
 
 def test_the_run_holds_its_weights_and_the_model_made_of_them(train_unet: "sync_api.Page") -> None:
+    train_unet.get_by_role("tab", name="Overview").click()
     train_unet.get_by_role("link", name="darkroom-unet").first.wait_for()
     train_unet.get_by_role("tab", name="Artifacts").click()
     train_unet.get_by_text("artifacts", exact=True).click()

@@ -67,6 +67,11 @@ def pictures() -> Tensor:
             {"attribute_accuracy", "exact_match", "by_attribute"},
         ),
         ("classifier", [("label", ["a", "b", "c"])], {"class_accuracy", "by_class"}),
+        (
+            "classifier",
+            [("style", ["a", "b"]), ("idea", [f"i{i}" for i in range(150)])],
+            {"attribute_accuracy", "exact_match", "by_attribute", "idea_among_10"},
+        ),
         ("towers", [], {"caption_retrieval"}),
         ("selfsupervised", [], {"rotation_accuracy"}),
     ],
@@ -110,6 +115,15 @@ def test_a_picture_is_judged_alike_in_any_company(pictures: Tensor, tmp_path: Pa
     together = seen.features(pictures)
     assert torch.allclose(together, torch.cat([seen.features(x[None]) for x in pictures]), atol=1e-5)
     assert seen.read(pictures).shape == (9, 2)
+
+
+def test_of_many_classes_a_constant_answer_may_name_ten(pictures: Tensor, tmp_path: Path) -> None:
+    """Fails if the chance level of being among the nearest is that of one answer."""
+    seen = judge(tmp_path / "judge", "classifier", [("style", ["a", "b"]), ("idea", [f"i{i}" for i in range(150)])])
+    labels = torch.stack([torch.zeros(30), torch.arange(30) % 15], dim=1).long()
+    blind = seen.blind(Asked(["x"] * 30, labels, labels >= 0))
+    assert blind["idea_among_10"] == pytest.approx(10 / 15)
+    assert blind["by_attribute.idea"] == pytest.approx(1 / 15)
 
 
 def test_an_unknown_judge_is_refused(tmp_path: Path) -> None:

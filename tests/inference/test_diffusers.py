@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from darkroom.config.choices import Spacing
+from darkroom.config.sampling import Spacing
 from darkroom.core.rng import randn_each
 from darkroom.inference.pipeline import Pipeline
 from darkroom.interop.diffusers import write_scheduler
@@ -27,8 +27,8 @@ PROMPTS = ["a small red circle", "a large blue square", "a small red circle, and
 
 
 @pytest.fixture(scope="module")
-def opened(diffusers: Any, transformers: Any) -> Callable[[Pipeline], Any]:
-    """diffusers' pipeline of the same folder, loaded once."""
+def opened(diffusers: Any, transformers: Any) -> Callable[[Path], Any]:
+    """diffusers' pipeline of a folder, loaded once."""
 
     @cache
     def load(path: Path) -> Any:
@@ -36,7 +36,7 @@ def opened(diffusers: Any, transformers: Any) -> Callable[[Pipeline], Any]:
         theirs.set_progress_bar_config(disable=True)
         return theirs
 
-    return lambda ours: load(ours.path)
+    return load
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def opened(diffusers: Any, transformers: Any) -> Callable[[Pipeline], Any]:
 )
 def test_diffusers_draws_the_same_pictures(how: dict[str, Any], make: Callable[..., Pipeline], opened: Any) -> None:
     ours = make(**how)
-    theirs = opened(ours)
+    theirs = opened(ours.path)
     seeds = [0, 1, 2]
     start = ours.start(seeds)
     sampling = make_sampling("ddim", 10, 5.0, "trailing")
@@ -104,7 +104,7 @@ def test_every_shared_sampler_walks_to_the_latents_of_diffusers(
 ) -> None:
     sampler, own, scheduler, config = CASES[case]
     ours = make(prediction_type=prediction_type, process=LINEAR)
-    theirs = opened(ours)
+    theirs = opened(ours.path)
     betas = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
     theirs.scheduler = getattr(diffusers, scheduler)(**betas, prediction_type=prediction_type, **config)
     seeds = [0, 1]
@@ -171,7 +171,13 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_a_folder_is_walked_as_diffusers_walks_it(
-    case: str, spacing: str | None, bare: Path, tmp_path: Path, diffusers: Any, monkeypatch: pytest.MonkeyPatch
+    case: str,
+    spacing: str | None,
+    bare: Path,
+    tmp_path: Path,
+    diffusers: Any,
+    opened: Callable[[Path], Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Both sides open it with nothing told of the scheduler; where steps add noise, both are given the same."""
     folder, (name, said, _) = shutil.copytree(bare, tmp_path / "model"), SAID[case]
@@ -179,10 +185,10 @@ def test_a_folder_is_walked_as_diffusers_walks_it(
     spaced = {} if spacing is None else {"timestep_spacing": spacing}
     write_scheduler(folder, {"_class_name": name, **process, **said, **spaced})
     ours = Pipeline.from_pretrained(folder, device="cpu")
-    theirs = diffusers.StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
-    theirs.set_progress_bar_config(disable=True)
+    theirs = opened(bare)  # but for the scheduler, which is read as the whole folder would read it
+    theirs.scheduler = getattr(diffusers, name).from_pretrained(folder, subfolder="scheduler")
     seeds, steps = [0, 1], itertools.count()
-    start, how = ours.start(seeds), ours.sampling(num_inference_steps=20)
+    start, how = ours.start(seeds), ours.sampling(num_inference_steps=10)
     request = ours.request(PROMPTS[:2], {"seeds": seeds, "sampling": how})
     found = ours.latents(request, ours.prompts(PROMPTS[:2]), slice(0, 2))
 
@@ -191,7 +197,7 @@ def test_a_folder_is_walked_as_diffusers_walks_it(
 
     monkeypatch.setattr(sys.modules[type(theirs.scheduler).__module__], "randn_tensor", noise, raising=False)
     call = {"latents": start.clone(), "height": 16, "width": 16, "output_type": "latent"}
-    expected = theirs(PROMPTS[:2], num_inference_steps=20, **call).images
+    expected = theirs(PROMPTS[:2], num_inference_steps=10, **call).images
     assert decibels(found, expected) >= 100
 
 

@@ -94,5 +94,5 @@ def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DarkroomError, match="holds no list of merges"):
         read_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0}}}')
-    with pytest.raises(DarkroomError, match="is no CLIP tokenizer"):
+    with pytest.raises(DarkroomError, match="not a CLIP tokenizer"):
         read_tokenizer(tmp_path)

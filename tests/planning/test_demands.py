@@ -200,7 +200,7 @@ def test_a_later_stage_asks_for_itself_alone() -> None:
 
 def test_params_check_finds_the_same(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     values = yaml.safe_load(complete_text(RECIPES / "scenes.yaml"))
-    values["prepare_data"]["source"] = {"kind": "captioned_folder", "root": "birds", "manifest": None}
+    values["prepare_data"]["source"] = {"kind": "captioned_folder", "root": "birds", "manifest": None, "labels": []}
     values["setup_text_encoder"]["hard_negatives"] = None
 
     def check() -> tuple[int, str]:

@@ -12,6 +12,7 @@ WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 SETTINGS = (".dvc/config", ".dvcignore", ".gitattributes", ".gitignore")
 PARTS = (*SETTINGS, "data/manifests", "dvc.yaml", "recipes", "src", "stages")
 
+UNFINISHED = shutil.ignore_patterns("*.pyc.*")  # bytecode that another process is writing
 Dvc = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -21,7 +22,7 @@ def copy_project(target: Path) -> None:
         source = ROOT / part
         (target / part).parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, target / part, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, target / part, ignore=UNFINISHED)  # with the bytecode, which takes a second to make
         else:
             shutil.copy(source, target / part)
     for name in ("init", "add .", "-c user.name=test -c user.email=test@example.org commit -m start"):

@@ -1,6 +1,7 @@
 """A project with a store of its own, and the ways to look into it from outside."""
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -8,8 +9,10 @@ from types import ModuleType
 import mlflow
 import pytest
 
-from tests.support import waiting
+from darkroom import cli
+from tests.support import pipelines, waiting
 from tests.support.mlflow_server import Server
+from tests.support.registering import PARAMS, PIPELINE, describe
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +67,33 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("server"))
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline of random networks with its model card. Leave it as it is."""
+    folder: Path = pipelines.assembled(tmp_path_factory.mktemp("made"))
+    describe(folder)
+    return folder
+
+
+@pytest.fixture
+def register(
+    project: Path, made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """darkroom register OPTIONS, in a project with a pipeline -> what it says."""
+    shutil.copytree(made, PIPELINE)
+    shutil.copy(PARAMS, "params.yaml")
+
+    def run(*options: str, status: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["darkroom", "register", *options])
+        try:
+            cli.main()
+            left = 0
+        except SystemExit as exit:
+            left = int(exit.code or 0)
+        said = capsys.readouterr()
+        assert left == status, said
+        return said.err if status else said.out
+
+    return run

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow.store.db.utils import _get_latest_schema_revision
 
 from darkroom.tracking import database, stage_run
 from darkroom.tracking.database import MLFLOW, SCHEMA, SchemaError, Tables, name_experiment, put_back
@@ -63,12 +64,8 @@ def test_nothing_is_written_into_tables_of_an_unknown_schema(tmp_path: Path) -> 
 
 
 def test_the_known_schema_is_the_installed_mlflows() -> None:
-    code = "import mlflow\nfrom mlflow.store.db.utils import _get_latest_schema_revision as latest\n"
-    code += "print(mlflow.__version__, latest())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    version, revision = done.stdout.split()[-2:]
-    assert revision == SCHEMA
-    assert version.startswith(f"{MLFLOW}.")
+    assert _get_latest_schema_revision() == SCHEMA
+    assert mlflow.__version__.startswith(f"{MLFLOW}.")
 
 
 def test_a_run_is_tracked_without_a_record_where_the_schema_is_unknown(

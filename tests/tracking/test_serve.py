@@ -5,13 +5,14 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +21,7 @@ import pytest
 
 from darkroom.core.artifact import write_json
 from darkroom.core.errors import DarkroomError
-from darkroom.tracking import serve, stage_run
+from darkroom.tracking import serve, stage_run, ui
 from darkroom.tracking.address import artifacts_folder
 from darkroom.tracking.ports import (
     FIRST,
@@ -87,10 +88,24 @@ def while_serving(port: int, look: Callable[[], T]) -> T:
         return found.result()
 
 
+def test_a_project_without_runs_has_a_page_to_be_looked_at(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a server that starts over no store; the server itself ends here before it starts."""
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    monkeypatch.setattr(ui, "command", lambda port: [sys.executable, "-S", "-c", ""])
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    with pytest.raises(DarkroomError, match=r"did not start; .*server\.log says why"):
+        serve(port)
+    with closing(sqlite3.connect(project / ".mlflow" / "mlflow.db")) as database:
+        assert ("darkroom",) in database.execute("SELECT name FROM experiments").fetchall()
+
+
+@pytest.mark.slow
 def test_a_project_without_runs_has_its_page_and_links_lead_there(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Catches links that name the default port whatever port was asked for, while it runs or after."""
+    """A process of its own; what follows serves in this one."""
     monkeypatch.setenv("DVC_ROOT", str(project))
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -228,9 +243,12 @@ def words_of(process: psutil.Process) -> list[str]:
 
 
 def test_a_project_of_any_name_keeps_its_runs_in_itself_and_shows_them(
-    project: Path, monkeypatch: pytest.MonkeyPatch
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In `what?/` and `100%25 real/` the database and the artifacts lay outside of the project."""
+    """In `what?/` and `100%25 real/` the database and the artifacts lay outside of the project.
+
+    Also catches links that name the default port whatever port was asked for, while it runs or after.
+    """
     place = project / "what? 100%25 #;&:é \\ 'x'" / "project"
     place.mkdir(parents=True)
     monkeypatch.setenv("DVC_ROOT", str(place))
@@ -255,13 +273,25 @@ def test_a_project_of_any_name_keeps_its_runs_in_itself_and_shows_them(
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
 
-    def look() -> tuple[bytes, list[str]]:
+    def look() -> tuple[bytes, list[str], str]:
         question = f"http://127.0.0.1:{port}/get-artifact?run_uuid={run.id}&path=notes.txt"
         with urllib.request.urlopen(question, timeout=ANSWERS_WITHIN) as answer:
             note = answer.read()
-        return note, [word for process in psutil.Process().children(recursive=True) for word in words_of(process)]
+        assert link_hint() == ""
+        with stage_run("train_vae", {}, {}, {}, [], {}) as meanwhile:
+            pass
+        serve(port)
+        words = [word for process in psutil.Process().children(recursive=True) for word in words_of(process)]
+        return note, words, str(meanwhile.address)
 
-    note, words = while_serving(port, look)
+    note, words, address = while_serving(port, look)
     assert note == b"a note"
     assert str(port) in words
     assert not [word for word in words if "mlflow.db" in word], "an address may hold a password"
+    here = f"http://127.0.0.1:{port}/#/experiments/"
+    assert address.startswith(here), "links lead to where it runs"
+    assert f"runs already:\n{here}" in capsys.readouterr().out
+    with socket.socket() as s:
+        assert s.connect_ex(("127.0.0.1", port)) != 0, "the server outlived the command"
+    assert web_port() == UI_PORT
+    assert link_hint() == " (while `make ui` runs)"

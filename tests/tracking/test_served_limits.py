@@ -5,12 +5,11 @@ Each test would catch a request that keeps the server busy, or a refusal that co
 
 import base64
 import io
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,14 @@ from darkroom.core.errors import DarkroomError
 from darkroom.inference.networks import Drawing
 from darkroom.inference.pipeline import Pipeline
 from darkroom.serving import queueing
-from darkroom.serving.body import check
-from darkroom.serving.limits import MLFLOW_SECONDS, BusyError, EndingError, LimitError, Limits, RefusedError, variable
-from darkroom.serving.queueing import Arrival, LeftError, Queue, Watch, arrival, end_with_the_server
+from darkroom.serving.limits import MLFLOW_SECONDS, BusyError, EndingError, LimitError, Limits, variable
+from darkroom.serving.queueing import Arrival, LeftError, arrival
 from darkroom.serving.service import Service
 from tests.support import pipelines
 from tests.support.diffusion import make_sampling
 
 PROMPT = "a small red circle"
 ROW = {"prompt": PROMPT}
-PARAMS = ("guidance_scale", "num_inference_steps", "sampler", "seed", "strength", "negative_prompt")
 
 
 @pytest.fixture(scope="module")
@@ -237,63 +234,6 @@ def test_an_end_is_looked_at_between_evaluations_and_by_all_who_wait(pipeline: P
         service.draw([ROW], {})
 
 
-def test_requests_take_turns_in_order_and_only_so_many_wait() -> None:
-    limits = Limits(at_work=2, waiting=3, seconds=100)
-    queue, free = Queue(limits), threading.Event()
-    order: list[int] = []
-    most, now, lock = [0], [0], threading.Lock()
-
-    def work(number: int) -> int:
-        with lock:
-            now[0] += 1
-            most[0] = max(most[0], now[0])
-            order.append(number)
-        assert free.wait(20)
-        with lock:
-            now[0] -= 1
-        return number
-
-    with ThreadPoolExecutor(5) as pool:
-        there = []
-        for number in range(5):
-            there.append(pool.submit(queue.do, lambda n=number: work(n), Watch(limits)))
-            time.sleep(0.1)
-        with pytest.raises(BusyError, match=r"requests at once = 6: 2 at work .* and 3 waiting") as refused:
-            queue.do(lambda: 0, Watch(limits))
-        assert refused.value.status == 429
-        free.set()
-        assert [one.result(20) for one in there] == list(range(5))
-    assert order == sorted(order)
-    assert most == [2]
-    assert queue.do(lambda: 7, Watch(limits)) == 7
-
-
-def test_who_waits_too_long_is_told_so_and_its_work_is_never_begun() -> None:
-    limits = Limits(waiting=3, seconds=1)
-    queue, free, begun = Queue(limits), threading.Event(), threading.Event()
-    with ThreadPoolExecutor(1) as pool:
-        long = pool.submit(queue.do, lambda: free.wait(30), Watch(replace(limits, seconds=100)))
-        time.sleep(0.1)
-        with pytest.raises(BusyError, match=r"seconds = \d+\.\d, waiting for others"):
-            queue.do(begun.set, Watch(limits))
-        free.set()
-        assert long.result(30)
-        assert queue.do(lambda: 1, Watch(limits)) == 1
-    assert not begun.is_set()
-
-
-def test_an_error_of_the_work_is_the_error_of_its_request() -> None:
-    """A TimeoutError too, which a queue could take for its own."""
-    queue = Queue(Limits())
-    for error in (TimeoutError("mine"), ValueError("mine")):
-
-        def work(raised: Exception = error) -> None:
-            raise raised
-
-        with pytest.raises(type(error), match="mine"):
-            queue.do(work, Watch(Limits()))
-
-
 def test_limits_are_read_from_the_environment() -> None:
     given = {variable(one.name): "7" for one in fields(Limits)}
     assert Limits.from_environment(given) == Limits(**{one.name: 7 for one in fields(Limits)})
@@ -328,78 +268,6 @@ def test_a_limit_that_is_none_is_named(name: str, value: str) -> None:
     with pytest.raises(DarkroomError, match=f"^DARKROOM_SERVE_{name}") as refused:
         Limits.from_environment({f"DARKROOM_SERVE_{name}": value})
     assert "\n" not in str(refused.value)
-
-
-def test_signals_are_taken_along_where_a_server_took_them_and_left_alone_elsewhere() -> None:
-    """Catches a notebook that no Ctrl-C interrupts, and a server that does not tell its work of the end."""
-    took: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        end_with_the_server()
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        signal.signal(signal.SIGTERM, lambda number, frame: took.append(number))
-        end_with_the_server()
-        signal.raise_signal(signal.SIGTERM)
-        assert took == [signal.SIGTERM]
-        assert queueing.ending.is_set()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-GOOD = b'{"dataframe_records": [{"prompt": "\\u00e9 \\ud83d\\ude00 [{:,}]", "image": ""}], "params": {"seed": 7}}'
-
-
-def test_a_good_body_passes() -> None:
-    for body in (GOOD, b"\xef\xbb\xbf" + GOOD, GOOD.replace(b"dataframe_records", b"instances"), b" " * 1000 + GOOD):
-        check(body, Limits(), PARAMS)
-
-
-@pytest.mark.parametrize(
-    ("body", "said"),
-    [
-        (b"[" * 10**6, "DARKROOM_SERVE_NESTING"),
-        (b'{"a":' * 10**5, "DARKROOM_SERVE_NESTING"),
-        (b"[1," * 10**6, "DARKROOM_SERVE_NESTING"),
-        (b"[" + b"{}," * 10**6, "DARKROOM_SERVE_ROWS"),
-        (b'["' + b'","' * 10**6, "DARKROOM_SERVE_ROWS"),
-        (b'""' * 10**6, "DARKROOM_SERVE_ROWS"),
-        (b'"' + b'\\"' * 10**6, "not JSON"),
-        (b'"' + b"\\" * (10**6 + 1), "not JSON"),
-        (b'["\\"' + b"[" * 10**6, "not JSON"),
-        (b"1" * 10**6, "beyond 64 bits"),
-        (b"-" + b"9" * 19, "beyond 64 bits"),
-        (b"1" * 10**6 + b".0", "is not a finite number"),
-        (b"1e400", "is not a finite number"),
-        (b"NaN", "is not a finite number"),
-        (b"-Infinity", "is not a finite number"),
-        (b'"\\udfff"', "stands alone"),
-        (b'{"\\ud83d x": 1}', "stands alone"),
-        (b'{"a": "\xed\xa0\x80"}', "not UTF-8"),
-        ('{"∀[[": "["}'.encode("utf-16-le"), "zero bytes"),
-        (b"", "not JSON"),
-        (b"null", "JSON object"),
-        (b"{}", "no rows"),
-        (b'{"dataframe_records": []}', "holds no rows"),
-        (b'{"dataframe_records": [1], "inputs": [1]}', "alone"),
-        (b'{"dataframe_records": [1], "rows": 1}', "unknown key 'rows'"),
-        (b'{"dataframe_records": [1], "params": {"steps": 1}}', "unknown name 'steps'"),
-        (b'{"dataframe_records": [1], "params": 3}', "params = 3"),
-        (b'{"dataframe_split": {"columns": [], "data": [' + b"1," * 64 + b"1]}}", "DARKROOM_SERVE_ROWS"),
-    ],
-    ids=str,
-)
-def test_a_bad_body_is_refused_quickly_in_a_line(body: bytes, said: str) -> None:
-    """Catches nesting that overruns Python's stack, patterns that go back, and numbers that are none."""
-    began = time.process_time()
-    with pytest.raises(RefusedError, match=said) as refused:
-        check(body, Limits(), PARAMS)
-    assert time.process_time() - began < 2
-    assert "\n" not in str(refused.value)
-    assert len(str(refused.value)) < 1000
 
 
 def test_the_documented_limits_are_the_real_ones() -> None:

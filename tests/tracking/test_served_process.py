@@ -9,14 +9,12 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,22 +31,17 @@ from darkroom.serving.model_folder import CODE, Description
 from darkroom.serving.registry import register, take_out
 from darkroom.tracking.store import Store
 from tests.support import pipelines
+from tests.support.loading import load_script
 
 ROOT = Path(__file__).parents[2]
 SOON = 8.0  # seconds: that a refusal may take beside other tests
-STARTS_WITHIN, ENDS_WITHIN = 300, 10.0  # seconds
+WAITING = 8  # requests that may wait, DARKROOM_SERVE_WAITING of the server of most tests
+ENDS_WITHIN = 10.0  # seconds
 LONG = {"num_inference_steps": 1000, "sampler": "ddpm"}
 DEFAULTS = {"num_inference_steps": 4, "guidance_scale": 3.0, "sampler": "ddim", "strength": 0.6}
+model_server: Any = load_script(ROOT / "benchmarks" / "model_server.py")
+Server = Any  # a model_server.ModelServer
 ALL_PASS = Thresholds(False, None, None, None, False)
-
-
-@dataclass(frozen=True)
-class Server:
-    """A process that serves, and where."""
-
-    process: "subprocess.Popen[bytes]"
-    port: int
-    log: Path
 
 
 @pytest.fixture(scope="module")
@@ -74,51 +67,25 @@ def version(made: Path, store_root: Path) -> str:
         return register(made, Description("a card", "a ring", {}, DEFAULTS, limits), ALL_PASS, True).version
 
 
-@contextmanager
-def serving(where: Path, command: list[str], **environment: str) -> Iterator[Server]:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+def serving(where: Path, command: Sequence[str], **environment: str) -> Any:
+    """What starts a server in an environment without settings but those given; its log is beside."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DARKROOM_", "MLFLOW_", "DVC_"))}
     kept |= {"DARKROOM_DEVICE": "cpu", "DARKROOM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
     kept |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **environment}
-    log = where / f"log {port}"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, *command, "--port", str(port)],
-            cwd=where,
-            env=kept,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        deadline = time.monotonic() + STARTS_WITHIN
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5):
-                    break
-            except OSError:
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.2)
-        yield Server(process, port, log)
-    finally:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            if process.poll() is None:
-                os.killpg(process.pid, number)
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(20)
-
-
-OURS = ["-c", "from darkroom.cli import main; main()", "serve"]
+    return model_server.started(command, where, kept, where / "log")
 
 
 @pytest.fixture(scope="module")
-def server(version: str, store_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """`darkroom serve`, for the tests that leave it as it is."""
-    command = [*OURS, "--version", version]
-    with serving(tmp_path_factory.mktemp("elsewhere"), command, DVC_ROOT=str(store_root)) as found:
+def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server keeps its copy of the model."""
+    return tmp_path_factory.mktemp("beside")
+
+
+@pytest.fixture(scope="module")
+def server(version: str, store_root: Path, beside: Path) -> Iterator[Server]:
+    """`darkroom serve`; the last of the tests that ask it ends it."""
+    how = {"DVC_ROOT": str(store_root), "DARKROOM_SERVE_WAITING": str(WAITING), "TMPDIR": str(beside)}
+    with serving(beside, [*model_server.OURS, "--version", version], **how) as found:
         yield found
 
 
@@ -156,7 +123,7 @@ def test_it_listens_to_this_machine_alone(server: Server) -> None:
 
 def test_the_limits_in_force_are_told(server: Server) -> None:
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/limits", timeout=60) as answer:
-        assert json.load(answer) == Limits().of_model(16).described()
+        assert json.load(answer) == replace(Limits(), waiting=WAITING).of_model(16).described()
 
 
 def test_requests_at_once_are_answered_each_as_if_alone(server: Server, requests: ModuleType, made: Path) -> None:
@@ -172,33 +139,6 @@ def test_requests_at_once_are_answered_each_as_if_alone(server: Server, requests
 
 def long(requests: ModuleType) -> Any:
     return requests.Hostile("long", "", requests.asked([{"prompt": requests.PROMPT}] * 64, **LONG))
-
-
-def test_more_than_may_wait_are_refused_at_once(
-    version: str, store_root: Path, tmp_path: Path, requests: ModuleType
-) -> None:
-    """And an end under load: all are told, and the process is gone in time."""
-    command = [*OURS, "--version", version]
-    how = {"DVC_ROOT": str(store_root), "DARKROOM_SERVE_WAITING": "3", "TMPDIR": str(tmp_path)}
-    with serving(tmp_path, command, **how) as server, ThreadPoolExecutor(4) as pool:
-        there = [pool.submit(requests.send, server.port, long(requests)) for _ in range(4)]
-        time.sleep(2)
-        assert list(tmp_path.glob("darkroom_*"))
-        refused = requests.send(server.port, requests.good())
-        assert refused.status == 429, refused.message
-        assert "requests at once = 5: 1 at work (DARKROOM_SERVE_AT_WORK)" in refused.message
-        assert refused.seconds < SOON
-        assert requests.send(server.port, requests.Hostile("health", "", b"", 200, {}, "GET", "/ping")).status == 200
-        assert not any(one.done() for one in there)
-        began = time.monotonic()
-        server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(60) == 0, server.log.read_text()
-        assert time.monotonic() - began < ENDS_WITHIN
-        for one in there:
-            assert one.result(30).status == 503
-            assert "the server is ending" in one.result().message
-    assert "Traceback" not in server.log.read_text()
-    assert not list(tmp_path.glob("darkroom_*")), "the copy of the model outlived the server"
 
 
 def test_a_client_that_leaves_is_not_drawn_for(server: Server, requests: ModuleType) -> None:
@@ -240,6 +180,29 @@ def test_a_chunked_body_is_bounded_too(server: Server) -> None:
         answer = client.recv(10_000)
         assert answer.startswith(b"HTTP/1.1 413"), answer
         assert b"DARKROOM_SERVE_BODY_BYTES" in answer + client.recv(10_000)
+
+
+def test_more_than_may_wait_are_refused_at_once(server: Server, beside: Path, requests: ModuleType) -> None:
+    """And an end under load: all are told, and the process is gone in time."""
+    with ThreadPoolExecutor(WAITING + 1) as pool:
+        there = [pool.submit(requests.send, server.port, long(requests)) for _ in range(WAITING + 1)]
+        time.sleep(2)
+        assert list(beside.glob("darkroom_*"))
+        refused = requests.send(server.port, requests.good())
+        assert refused.status == 429, refused.message
+        assert f"requests at once = {WAITING + 2}: 1 at work (DARKROOM_SERVE_AT_WORK)" in refused.message
+        assert refused.seconds < SOON
+        assert requests.send(server.port, requests.Hostile("health", "", b"", 200, {}, "GET", "/ping")).status == 200
+        assert not any(one.done() for one in there)
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(60) == 0, server.log.read_text()
+        assert time.monotonic() - began < ENDS_WITHIN
+        for one in there:
+            assert one.result(30).status == 503
+            assert "the server is ending" in one.result().message
+    assert "Traceback" not in server.log.read_text()
+    assert not list(beside.glob("darkroom_*")), "the copy of the model outlived the server"
 
 
 def test_mlflows_own_server_ends_work_at_the_deadline_and_itself_under_load(

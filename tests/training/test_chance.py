@@ -69,6 +69,14 @@ def test_labels_by_chance_are_the_commonest_training_ones() -> None:
     assert labels_by_chance(train, test, ["colour", "shape"]) == pytest.approx({"colour": 3 / 4, "shape": 2 / 3})
 
 
+def test_the_nearest_by_chance_are_the_ten_commonest_training_ones() -> None:
+    """Fails if the bar for ten answers is that of one."""
+    train = torch.tensor([[i // 3] for i in range(60)])
+    test = torch.tensor([[5], [9], [10], [11]])
+    found = labels_by_chance(train, test, ["idea"], [120])
+    assert found == {"idea": 0.0, "idea among 10": 0.5}
+
+
 def test_an_autoencoder_by_chance_keeps_the_mean_colour() -> None:
     pictures = torch.randint(0, 256, (7, 3, 8, 8), dtype=torch.uint8, generator=generator(0, "images"))
 

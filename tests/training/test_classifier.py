@@ -86,6 +86,23 @@ def test_a_classifier_learns_what_is_not_there(context: TrainingContext, optimiz
     assert label_accuracy(network, task.images, labels, ["bright", "colour"], 7, CPU) == {"bright": 1.0, "colour": 1.0}
 
 
+def test_of_many_classes_the_nearest_count_too() -> None:
+    """Fails if the nearest are not those of the ten largest logits, or the first of them not what is read."""
+    torch.manual_seed(0)
+    network = built(classifier((2, 120)))
+    pictures = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
+    with torch.no_grad():
+        x = pictures.float() / 127.5 - 1
+        logits = network(x)[1]
+        ranked, read, nearest = logits.argsort(dim=1, descending=True), network.read(x), network.nearest(x)
+    assert nearest.shape == (40, 2, 11)
+    assert torch.equal(nearest[:, :, 0], read)
+    assert set(nearest[:, 0].unique().tolist()) <= {0, 1}
+    labels = torch.stack([read[:, 0], ranked[torch.arange(40), torch.arange(40) % 20]], dim=1)
+    found = label_accuracy(network, lambda i: pictures[i], labels, ["style", "idea"], 7, CPU)
+    assert found == pytest.approx({"style": 1.0, "idea": 2 / 40, "idea among 10": 0.5})
+
+
 def test_accuracy_counts_only_what_is_there_to_read() -> None:
     network, pictures, labels = two_headed()
     with torch.no_grad():

@@ -10,8 +10,8 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from darkroom.cli.names import check_names
-from darkroom.config.choices import Spacing
 from darkroom.config.paths import PIPELINE
+from darkroom.config.sampling import Spacing
 from darkroom.core.errors import DarkroomError
 from darkroom.inference.defaults import EXAMPLE
 

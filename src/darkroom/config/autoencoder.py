@@ -8,12 +8,12 @@ from darkroom.config.base import (
     CHANNELS_PER_GROUP,
     BatchSize,
     Channels,
+    Imported,
     Section,
     Weight,
     Whole,
     check_at_most,
     check_multiple_of,
-    check_within_project,
 )
 from darkroom.config.networks import AutoencoderKLConfig, PatchDiscriminatorConfig
 from darkroom.config.training import Optimization, Training
@@ -87,22 +87,11 @@ class TrainedVAE(Training):
         return self
 
 
-class PretrainedVAE(Section):
+class PretrainedVAE(Imported):
     """An imported autoencoder, used as it is."""
-
-    kind: Literal["pretrained"]
-    """Imported with `darkroom import`."""
-
-    path: Annotated[str, Field(min_length=1)]
-    """Its folder, below the project's, such as artifacts/imported/NAME/vae."""
 
     batch_size: BatchSize
     """Pictures measured at once."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        check_within_project("path", self.path)
-        return self
 
 
 class IdentityVAE(Section):

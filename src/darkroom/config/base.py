@@ -1,9 +1,9 @@
 """What every section of params.yaml builds on: bounded numbers, strict models, checks across keys."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=1, le=100_000_000)]
 Whole = Annotated[int, Field(ge=0, le=100_000_000)]
@@ -27,6 +27,22 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Imported(Section):
+    """A network that `darkroom import` has fetched, used as it is."""
+
+    kind: Literal["pretrained"]
+    """Imported with `darkroom import`."""
+
+    path: Annotated[str, Field(min_length=1)]
+    """Its folder, below the project's: artifacts/imported/NAME/vae, or artifacts/imported/NAME/text_encoder, beside
+    which lies tokenizer/."""
+
+    @model_validator(mode="after")
+    def _check_path(self) -> Self:
+        check_within_project("path", self.path)
+        return self
 
 
 def check_multiple_of(key: str, value: int, by: int, what: str) -> None:

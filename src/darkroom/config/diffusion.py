@@ -9,16 +9,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from darkroom.config.base import Section, check_at_most
-from darkroom.config.choices import (
-    CONTINUOUS_SPACINGS,
-    NOISE_PREDICTIONS,
-    USUAL_TIMES,
-    LossName,
-    PredictionType,
-    Reduction,
-)
-from darkroom.config.sampling import Sampling
+from darkroom.config.choices import NOISE_PREDICTIONS, USUAL_TIMES, PredictionType
+from darkroom.config.sampling import CONTINUOUS_SPACINGS, Sampling
 
+LossName = Literal["l2", "l1"]
+Reduction = Literal["mean", "sum"]
 Beta = Annotated[float, Field(gt=0, lt=1)]
 NearEnds = Annotated[float, Field(gt=0, lt=0.5)]
 Positive = Annotated[float, Field(gt=0, le=1e6)]

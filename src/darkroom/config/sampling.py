@@ -1,14 +1,17 @@
 """How samples are drawn: by which sampler, in how many steps, at which times, with how much guidance."""
 
 import json
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from darkroom.config.base import Count, Probability, Section, Whole
-from darkroom.config.choices import InitialScale, Spacing
 from darkroom.config.kinds import KIND, Kinds
 from darkroom.core.errors import DarkroomError
+
+Spacing = Literal["leading", "linspace", "trailing"]
+CONTINUOUS_SPACINGS: tuple[Spacing, ...] = ("linspace", "trailing")  # that need no discrete times
+InitialScale = Literal["one", "sigma"]
 
 
 class SamplerOptions(Section):

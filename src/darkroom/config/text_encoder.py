@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from darkroom.config.base import Count, Section, check_multiple_of, check_within_project
+from darkroom.config.base import Count, Imported, Section, check_multiple_of
 from darkroom.config.networks import ConvTowerConfig, TrainedTextConfig
 from darkroom.config.training import Training
 
@@ -67,14 +67,8 @@ class TrainedTextEncoder(Training):
         return self
 
 
-class PretrainedTextEncoder(Section):
+class PretrainedTextEncoder(Imported):
     """An imported text encoder with its tokenizer, used as they are."""
-
-    kind: Literal["pretrained"]
-    """Imported with `darkroom import`."""
-
-    path: Annotated[str, Field(min_length=1)]
-    """Its folder, below the project's, such as artifacts/imported/NAME/text_encoder; tokenizer/ lies beside it."""
 
     null_condition: NullCondition
     """What the U-Net is given where nothing is asked, for guidance: the empty prompt's embedding, or zeros."""
@@ -82,11 +76,6 @@ class PretrainedTextEncoder(Section):
     cache: Literal["states", "tokens"]
     """What is kept of each caption for the U-Net's training: the text encoder's states, which take captions x tokens x
     width x 2 bytes, or its token ids, 4 bytes each, of which the training makes the states again at every step."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        check_within_project("path", self.path)
-        return self
 
 
 class ClassCondition(Section):

@@ -234,6 +234,13 @@ def add_the_cache_of_captions(values: Values) -> None:
         _in_place_of(section, "null_condition", {"null_condition": section["null_condition"], "cache": "states"})
 
 
+def offer_labels(values: Values) -> None:
+    """prepare_data.source.labels: [], since captioned folders had no classes."""
+    source = _section(values, "prepare_data.source")
+    if source.get("kind") == "captioned_folder" and "labels" not in source:
+        _in_place_of(source, "root", {"root": source["root"], "labels": []})
+
+
 STEPS: tuple[Step, ...] = (
     offer_hard_negatives,
     name_optimizers,
@@ -251,4 +258,5 @@ STEPS: tuple[Step, ...] = (
     give_diffusion_its_kinds,
     give_networks_their_own_keys,
     add_the_cache_of_captions,
+    offer_labels,
 )

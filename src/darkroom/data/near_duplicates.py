@@ -22,7 +22,8 @@ from darkroom.data.sources.base import SPLIT_ORDER
 
 MOST_APART = 4.0  # grey levels, root mean square over a thumbnail
 LISTED = 20
-AT_ONCE, HELD_OUT_AT_ONCE = 10_000, 20_000  # pictures whose thumbnails are in memory
+AT_ONCE, HELD_OUT_AT_ONCE = 4096, 8192  # pictures whose thumbnails are in memory
+CACHE_MIB = 2
 Points = npt.NDArray[np.float64]
 
 
@@ -45,7 +46,7 @@ class NearDuplicates:
     """
 
     def __init__(self) -> None:
-        self._known = scratch_database()
+        self._known = scratch_database(CACHE_MIB)
         self._counts: dict[str, int] = {}
 
     def add(self, split: str, row: Row) -> None:

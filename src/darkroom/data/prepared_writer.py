@@ -19,6 +19,7 @@ from darkroom.data.prepared import Info
 
 COMMON_WORDS = 20
 SHARD_ROWS = 10_000
+FEW_CLASSES = 128  # of a head, for which a byte suffices
 GROUP_ROWS, GROUP_BYTES = 1000, 16 << 20  # a row group ends at whichever comes first
 
 
@@ -33,7 +34,8 @@ def _schema(heads: tuple[Head, ...], class_labelled: bool) -> pa.Schema:
         fields.append(pa.field("label", pa.int64()))
         features["label"] = {"names": list(heads[0].classes), "_type": "ClassLabel"}
     elif heads:
-        for name, kind, dtype in (("labels", pa.int8(), "int8"), ("named", pa.bool_(), "bool")):
+        integer = pa.int8() if max(len(head.classes) for head in heads) <= FEW_CLASSES else pa.int16()
+        for name, kind, dtype in (("labels", integer, str(integer)), ("named", pa.bool_(), "bool")):
             fields.append(pa.field(name, pa.list_(kind)))
             features[name] = {"feature": {"dtype": dtype, "_type": "Value"}, "_type": "Sequence"}
     return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})

@@ -6,8 +6,10 @@ from typing import Any, Literal
 
 from darkroom.core.text import printable
 from darkroom.data.scratch import packed, scratch_database, unpacked
+from darkroom.data.sources.base import SPLIT_ORDER
 
 LISTED = 1000
+CACHE_MIB = 64  # what a million pictures take, at 62 bytes each; more than that and look-ups read the disk
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,12 @@ class Firsts:
     """Knows the first picture of each kind of pixels, and what was said of it: on disk, see `scratch_database`."""
 
     def __init__(self) -> None:
-        self._known = scratch_database()
-        columns = "fingerprint BLOB PRIMARY KEY, split TEXT, picture BLOB"
+        self._known = scratch_database(CACHE_MIB)
+        columns = "fingerprint BLOB PRIMARY KEY, split INTEGER, number INTEGER"
         self._known.execute(f"CREATE TABLE firsts ({columns}) WITHOUT ROWID")
+        self._known.execute("CREATE TABLE names (number INTEGER PRIMARY KEY, picture BLOB)")
         self._known.execute("CREATE TABLE captions (digest BLOB PRIMARY KEY) WITHOUT ROWID")
+        self._count = 0
         self.across: list[Repeat] = []
         self.within: list[Repeat] = []
         self.count_across = self.count_within = 0
@@ -35,15 +39,18 @@ class Firsts:
     def split_of(self, fingerprint: bytes) -> str | None:
         """The split of the picture that has these pixels; None where there is none yet."""
         found = self._known.execute("SELECT split FROM firsts WHERE fingerprint = ?", (fingerprint,)).fetchone()
-        return None if found is None else str(found[0])
+        return None if found is None else SPLIT_ORDER[found[0]]
 
     def note(self, fingerprint: bytes, split: str, picture: str) -> bool:
         """Take note of a picture. Is it the first with its pixels?"""
         new = "INSERT OR IGNORE INTO firsts VALUES (?, ?, ?)"
-        if self._known.execute(new, (fingerprint, split, packed(picture))).rowcount:
+        if self._known.execute(new, (fingerprint, SPLIT_ORDER.index(split), self._count)).rowcount:
+            self._known.execute("INSERT INTO names VALUES (?, ?)", (self._count, packed(picture)))
+            self._count += 1
             return True
-        known = "SELECT split, picture FROM firsts WHERE fingerprint = ?"
-        first_split, first = self._known.execute(known, (fingerprint,)).fetchone()
+        known = "SELECT split, picture FROM firsts NATURAL JOIN names WHERE fingerprint = ?"
+        number, first = self._known.execute(known, (fingerprint,)).fetchone()
+        first_split = SPLIT_ORDER[number]
         listed = self.within if first_split == split else self.across
         if len(listed) < LISTED:
             listed.append(Repeat(picture, split, unpacked(first), first_split))

@@ -2,16 +2,17 @@
 
 import sqlite3
 
-CACHE_KIB = 8192  # of a database's pages that stay in memory
 
-
-def scratch_database() -> sqlite3.Connection:
+def scratch_database(cache_mib: int) -> sqlite3.Connection:
     """A database of this process alone, in a file below TMPDIR or /var/tmp that is gone when it is closed.
 
     Nothing in it outlives the process, so that no write waits for the disk.
+
+    Args:
+        cache_mib: MiB of it that stay in memory.
     """
     database = sqlite3.connect("", isolation_level=None)
-    database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    database.execute(f"PRAGMA cache_size = -{1024 * cache_mib}")
     database.execute("PRAGMA journal_mode = OFF")
     database.execute("PRAGMA synchronous = OFF")
     database.execute("BEGIN")

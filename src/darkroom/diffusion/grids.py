@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from darkroom.config.choices import CONTINUOUS_SPACINGS, Spacing
+from darkroom.config.sampling import CONTINUOUS_SPACINGS, Spacing
 from darkroom.core.errors import DarkroomError
 from darkroom.diffusion.continuous import Continuous
 from darkroom.diffusion.process import Process, starts_without_signal

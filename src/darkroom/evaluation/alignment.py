@@ -112,6 +112,24 @@ def attribute_scores(predicted: Tensor, asked: Asked, heads: Sequence[str]) -> S
     )
 
 
+def among_scores(nearest: Tensor, asked: Asked, heads: Mapping[int, str]) -> Scores:
+    """Whether what a caption names is among the classes (N, H, K) that a picture comes nearest to.
+
+    Args:
+        heads: of those attributes for which it is asked, the place and the name of the figure.
+    """
+    chosen = list(heads)
+    counts = (asked.mentioned & (asked.labels >= 0))[:, chosen]
+    right = counts & (nearest[:, chosen] == asked.labels[:, chosen, None]).any(dim=2)
+    return Scores(list(heads.values()), _columns(right), _columns(counts))
+
+
+def beside(first: Scores, second: Scores) -> Scores:
+    """The figures of two readings of the same pictures."""
+    right, asked = torch.cat([first.right, second.right], dim=1), torch.cat([first.asked, second.asked], dim=1)
+    return Scores([*first.names, *second.names], right, asked)
+
+
 @dataclass(frozen=True)
 class Check:
     """Whether a judge reads one thing off real pictures; right: (n,) bool, of those where it can be asked.

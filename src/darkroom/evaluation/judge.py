@@ -22,16 +22,21 @@ from darkroom.evaluation.alignment import (
     Asked,
     Check,
     Scores,
+    among_scores,
     attribute_checks,
     attribute_scores,
+    beside,
     class_scores,
     share_scores,
 )
 from darkroom.nn.judge.classifier import (
     JUDGES,
+    NEAREST,
     ROTATIONS,
     Classifier,
     SelfSupervised,
+    commonest,
+    many,
     rotated,
 )
 from darkroom.nn.judge.towers import Towers
@@ -68,6 +73,11 @@ class Judge:
         """One class a picture (True), or structured labels or none (False)."""
         return [head.name for head in self.heads] == ["label"]
 
+    @property
+    def _many(self) -> dict[int, str]:
+        """Of each attribute with many classes its place, and the name of the figure of being among the nearest."""
+        return {i: f"{self.heads[i].name}_among_{NEAREST}" for i in many([len(head.classes) for head in self.heads])}
+
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """Pictures uint8 (N, C, H, W) -> features (N, F)."""
@@ -77,12 +87,13 @@ class Judge:
     def read(self, images: Tensor) -> Tensor:
         """Pictures uint8 (N, C, H, W) -> what `score` compares with what was asked.
 
-        Classes (N, H) of a classifier; embeddings (N, D) of towers; of the self-supervised, the share of the four
-        rotations of each picture that is recognised (N, 1).
+        Classes (N, H) of a classifier; where an attribute has many, (N, H, K), those and the nearest ones; embeddings
+        (N, D) of towers; of the self-supervised, the share of the four rotations of each picture that is recognised
+        (N, 1).
         """
         network = self.network
         if isinstance(network, Classifier):
-            return self._over(images, network.read)
+            return self._over(images, network.nearest) if self._many else self._over(images, network.read)
         if isinstance(network, Towers):
             return self._over(images, network.embed_images)
 
@@ -99,21 +110,24 @@ class Judge:
             return share_scores("caption_retrieval", self._finds_caption(reading, asked.captions))
         if self.kind == "selfsupervised":
             return share_scores("rotation_accuracy", reading[:, 0])
+        seen = _seen(reading)
         if self.class_labelled:
-            return class_scores(reading[:, 0], asked.labels[:, 0], self.heads[0].classes)
-        return attribute_scores(reading, asked, [head.name for head in self.heads])
+            found = class_scores(seen[:, 0], asked.labels[:, 0], self.heads[0].classes)
+        else:
+            found = attribute_scores(seen, asked, [head.name for head in self.heads])
+        return beside(found, among_scores(reading, asked, self._many)) if self._many else found
 
     def checks(self, reading: Tensor, asked: Asked) -> list[Check]:
         """What else must clear chance on real pictures, besides the figures of `score`: each attribute."""
         if self.kind != "classifier" or self.class_labelled:
             return []
-        return attribute_checks(reading, asked.labels, [head.name for head in self.heads])
+        return attribute_checks(_seen(reading), asked.labels, [head.name for head in self.heads])
 
     def blind(self, asked: Asked) -> dict[str, float]:
         """The figures of the best constant answer.
 
         Of attributes the best of three answers: the commonest class of each, the same where absence counts as a class,
-        and the commonest picture as a whole.
+        and the commonest picture as a whole; of the nearest, the commonest classes.
         """
         if self.kind == "towers":
             return {"caption_retrieval": max(Counter(asked.captions).values()) / len(asked)}
@@ -122,11 +136,15 @@ class Judge:
         columns = zip(asked.labels.T, asked.mentioned.T, strict=True)
         counted = [torch.where(mentioned, labels, -1) for labels, mentioned in columns]
         most = [int(labels[labels >= 0].mode().values) if (labels >= 0).any() else -1 for labels in counted]
-        ((commonest, _),) = Counter(map(tuple, asked.labels.tolist())).most_common(1)
-        answers = [torch.tensor(most), asked.labels.mode(dim=0).values, torch.tensor(commonest)]
+        ((whole, _),) = Counter(map(tuple, asked.labels.tolist())).most_common(1)
+        answers = [torch.tensor(most), asked.labels.mode(dim=0).values, torch.tensor(whole)]
+        if self._many:
+            nearest = torch.stack([commonest(labels) for labels in counted])
+            answers = [torch.cat([answer[:, None], nearest], dim=1) for answer in answers]
         found: dict[str, float] = {}
         for answer in answers:
-            for name, value in self.score(answer.expand(len(asked), -1), asked).values().items():
+            reading = answer[None].expand(len(asked), *answer.shape)
+            for name, value in self.score(reading, asked).values().items():
                 found[name] = max(found.get(name, 0.0), value)
         return found
 
@@ -156,6 +174,11 @@ class Judge:
 
     def _over(self, images: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
         return torch.cat([run(to_float(images[rows]).to(self.device)).cpu() for rows in batches(len(images), BATCH)])
+
+
+def _seen(reading: Tensor) -> Tensor:
+    """The one class of each attribute (N, H) in a classifier's reading."""
+    return reading if reading.ndim == 2 else reading[:, :, 0]
 
 
 def read_judges(folder: Path, device: torch.device) -> tuple[Judge, ...]:

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from darkroom.config.choices import NOISE_PREDICTIONS, USUAL_TIMES, PredictionType, Spacing
+from darkroom.config.choices import NOISE_PREDICTIONS, USUAL_TIMES, PredictionType
 from darkroom.config.diffusion import BetaSchedule, ProcessConfig, VPProcess
-from darkroom.config.sampling import Sampling, checked, sampler_named
+from darkroom.config.sampling import Sampling, Spacing, checked, sampler_named
 from darkroom.core.artifact import FETCH
 from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable

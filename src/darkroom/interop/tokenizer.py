@@ -113,12 +113,12 @@ def _from_whole(folder: Path) -> CLIPTokenizer:
     vocab, pairs = vocab if isinstance(vocab, dict) else {}, pairs if isinstance(pairs, list) else [()]
     merges = [tuple(pair.split(" ")) if isinstance(pair, str) else _texts(pair) for pair in pairs]
     if model.get("end_of_word_suffix") != WORD_END or BOS not in vocab or any(len(pair) != 2 for pair in merges):
-        raise DarkroomError(f"{folder / WHOLE}: is no CLIP tokenizer; give one with {VOCAB} and {MERGES}")
+        raise DarkroomError(f"{folder / WHOLE}: not a CLIP tokenizer; give one with {VOCAB} and {MERGES}")
     return CLIPTokenizer.of(folder / WHOLE, vocab, [(pair[0], pair[1]) for pair in merges], _max_length(folder))
 
 
 def _texts(pair: Any) -> tuple[str, ...]:
-    """A pair of symbols as newer files list it; empty where it is none."""
+    """A pair of symbols as newer files list it; empty where it is not a pair."""
     return tuple(pair) if isinstance(pair, list) and all(isinstance(symbol, str) for symbol in pair) else ()
 
 

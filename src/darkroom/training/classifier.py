@@ -1,6 +1,6 @@
 """Training the judges that read labels, or, where there are none, the picture's orientation."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from torch import Tensor
 from darkroom.core.device import autocast
 from darkroom.core.rng import batch_indices, generator, randn_rows
 from darkroom.core.tensors import batches, to_float
-from darkroom.nn.judge.classifier import ABSENT, Classifier, SelfSupervised, rotated
+from darkroom.nn.judge.classifier import ABSENT, NEAREST, Classifier, SelfSupervised, commonest, many, rotated
 from darkroom.training.engine.batches import Batch, Loss
 from darkroom.training.engine.context import TrainingContext
 
@@ -79,26 +79,39 @@ def label_accuracy(
     """{attribute: share of the pictures in which it is read right}.
 
     Of an attribute that may be absent all pictures count, of another those that have it; an attribute that none of the
-    pictures has is left out.
+    pictures has is left out. Of one with many classes also the share in which the right one is among the nearest.
     """
-    seen = torch.cat(
-        [network.read(to_float(images(rows)).to(device)).cpu() for rows in batches(len(labels), batch_size)]
-    )
-    right, counts = seen == labels, network.targets(labels) >= 0
-    return {name: float(right[counts[:, i], i].float().mean()) for i, name in enumerate(names) if counts[:, i].any()}
+    among = many(network.sizes.classes)
+    read = network.nearest if among else network.read
+    seen = torch.cat([read(to_float(images(rows)).to(device)).cpu() for rows in batches(len(labels), batch_size)])
+    counts = network.targets(labels) >= 0
+    right = (seen[:, :, 0] if among else seen) == labels
+    found = {name: float(right[counts[:, i], i].float().mean()) for i, name in enumerate(names) if counts[:, i].any()}
+    for i in among:
+        near = (seen[:, i] == labels[:, i, None]).any(dim=1)[counts[:, i]]
+        if len(near):
+            found[_among(names[i])] = float(near.float().mean())
+    return found
 
 
-def labels_by_chance(train: Tensor, labels: Tensor, names: list[str]) -> dict[str, float]:
-    """{attribute: how often `label_accuracy` finds right what always answers with the commonest training label}.
+def _among(name: str) -> str:
+    return f"{name} among {NEAREST}"
+
+
+def labels_by_chance(train: Tensor, labels: Tensor, names: list[str], classes: Sequence[int] = ()) -> dict[str, float]:
+    """{attribute: how often `label_accuracy` finds right what always answers with the commonest training labels}.
 
     Args:
         train, labels: `Classifier.targets` of (N, H) and (M, H) labels, -1 where there is nothing to read.
+        classes: how many each attribute has; of those with many, the nearest are asked for too.
     """
     found = {}
     for i, name in enumerate(names):
         seen, asked = (values[values >= 0] for values in (train[:, i], labels[:, i]))
         if len(seen) and len(asked):
             found[name] = float((asked == seen.mode().values).float().mean())
+            if i in many(classes):
+                found[_among(name)] = float((asked[:, None] == commonest(seen)).any(dim=1).float().mean())
     return found
 
 

@@ -172,7 +172,7 @@ def _classifier(spec: ClassifierSpec, names: list[str], seen: Chosen, context: T
         return label_accuracy(trained, of.images, of.labels, names, context.batch_size, context.device)
 
     def chance(of: Chosen) -> Mapping[str, float]:
-        return labels_by_chance(network.targets(seen.labels), network.targets(of.labels), names)
+        return labels_by_chance(network.targets(seen.labels), network.targets(of.labels), names, spec.sizes.classes)
 
     return Judge(network, "classifier", spec, task.loss, accuracy, chance)
 

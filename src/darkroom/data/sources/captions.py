@@ -47,18 +47,21 @@ def of_record(record: Any, key: str) -> Any:
     return next((value for value in alike if value is not None), None)
 
 
-def from_record(record: Any) -> str:
-    """The caption of a JSON object or CSV row: its `text`, or else its `caption`.
+def from_record(record: Any) -> list[str]:
+    """The captions of a JSON object or CSV row: its `text`, or else its `caption`, which may be a list of them.
 
     Raises:
-        UnusableCaptionError: neither is there, or it is of no use.
+        UnusableCaptionError: neither is there, or one of them is of no use.
     """
     if not isinstance(record, dict):
         raise UnusableCaptionError("not a JSON object")
     for key in KEYS:
-        caption = of_record(record, key)
-        if caption is not None:
-            return clean(caption)
+        found = of_record(record, key)
+        if found is not None:
+            captions = list(dict.fromkeys(map(clean, found if isinstance(found, list) else [found])))
+            if not captions:
+                raise UnusableCaptionError("caption is an empty list")
+            return captions
     raise UnusableCaptionError(f"no caption: neither {' nor '.join(repr(k) for k in KEYS)} is given")
 
 
@@ -67,8 +70,8 @@ def from_text(data: bytes) -> str:
     return clean(_decoded(data))
 
 
-def from_json(data: bytes) -> str:
-    """The caption in the content of a .json file. Raises UnusableCaptionError."""
+def from_json(data: bytes) -> list[str]:
+    """The captions in the content of a .json file, as `from_record` finds them. Raises UnusableCaptionError."""
     text = _decoded(data)
     try:
         record = json.loads(text)

@@ -32,7 +32,7 @@ from darkroom.data.sources.tar_shard import TarShard
 
 # Of several pictures of a key, the first of these is used.
 PICTURES = tuple(dict.fromkeys(("jpg", "jpeg", "png", "webp", *(suffix[1:] for suffix in (*SUFFIXES, *UNREAD)))))
-CAPTIONS = {"txt": from_text, "json": from_json}  # the first that is there
+CAPTIONS = {"txt": lambda data: [from_text(data)], "json": from_json}  # the first that is there
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 FURTHER = "further pictures of a sample"  # set aside
 
@@ -220,4 +220,4 @@ def _sample(shard: TarShard, split: str | None, picture: tarfile.TarInfo, member
         said = CAPTIONS[caption](shard.read(members[caption], MAX_CAPTION_BYTES + 1))
     except UnusableCaptionError as error:
         return Skipped(name, str(error))
-    return Sample(shard.read(picture, MAX_BYTES), name, said, split)
+    return Sample(shard.read(picture, MAX_BYTES), name, said[0], split, others=tuple(said[1:]))

@@ -42,5 +42,9 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Pictures (N, C, H, W) in [-1, 1] -> one logit per patch (N, 1, H / 2^layers - 2, W / 2^layers - 2)."""
-        out: Tensor = self.layers(images)
-        return out
+        # fmt: off
+        x = images                    # (N, C, H, W)
+        for layer in self.layers:     # i = 1 … n_layers: (N, min(2^i, 8) * channels, …), sides halved but by the last
+            x = layer(x)
+        return x                      # (N, 1, H / 2^layers - 2, W / 2^layers - 2), layers: n_layers
+        # fmt: on

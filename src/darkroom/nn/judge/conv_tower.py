@@ -19,9 +19,11 @@ class _Block(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        out: Tensor = x + self.conv2(F.silu(self.norm2(h)))
+        # fmt: off
+        h = self.conv1(F.silu(self.norm1(x)))                # (N, C, H, W)
+        out: Tensor = x + self.conv2(F.silu(self.norm2(h)))  # (N, C, H, W)
         return out
+        # fmt: on
 
 
 class ConvGrid(nn.Module):
@@ -43,8 +45,12 @@ class ConvGrid(nn.Module):
         self.norm = group_norm(self.out_channels)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = F.silu(self.norm(self.stages(self.stem(images))))  # (N, 4 * width, H / 8, W / 8)
-        return averaged(x, GRID)
+        # fmt: off
+        x = self.stem(images)           # (N, width, H, W)
+        x = self.stages(x)              # (N, 4 * width, H / 8, W / 8)
+        x = F.silu(self.norm(x))        # (N, 4 * width, H / 8, W / 8)
+        return averaged(x, GRID)        # (N, 4 * width, 4, 4)
+        # fmt: on
 
 
 def averaged(x: Tensor, side: int) -> Tensor:
@@ -79,5 +85,8 @@ class ConvTower(nn.Module):
         self.head = nn.Linear(self.grid.out_channels * GRID * GRID, self.out_features)
 
     def forward(self, images: Tensor) -> Tensor:
-        out: Tensor = self.head(self.grid(images).flatten(1))
+        # fmt: off
+        grid = self.grid(images)                   # (N, out_features, 4, 4)
+        out: Tensor = self.head(grid.flatten(1))   # (N, out_features)
         return out
+        # fmt: on

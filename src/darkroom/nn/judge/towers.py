@@ -37,16 +37,27 @@ class Towers(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1] -> (N, features), the mean over the grid, for FID."""
-        out: Tensor = self.trunk(images).mean(dim=(2, 3))
+        # fmt: off
+        grid = self.trunk(images)                 # (N, features, 4, 4)
+        out: Tensor = grid.mean(dim=(2, 3))       # (N, features)
         return out
+        # fmt: on
 
     def embed_images(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1] -> unit vectors (N, CELL_WIDTH * GRID * GRID)."""
-        return F.normalize(self.image_projection(self.trunk(images)).flatten(1), dim=-1)
+        # fmt: off
+        grid = self.trunk(images)                 # (N, features, GRID, GRID)
+        cells = self.image_projection(grid)       # (N, CELL_WIDTH, GRID, GRID)
+        return F.normalize(cells.flatten(1), dim=-1)
+        # fmt: on
 
     def embed_texts(self, input_ids: Tensor) -> Tensor:
         """(N, L) int64 -> unit vectors (N, CELL_WIDTH * GRID * GRID)."""
-        return F.normalize(self.text_projection(self.text_model(input_ids).pooled), dim=-1)
+        # fmt: off
+        pooled = self.text_model(input_ids).pooled   # (N, hidden_size)
+        cells = self.text_projection(pooled)         # (N, CELL_WIDTH * GRID * GRID)
+        return F.normalize(cells, dim=-1)
+        # fmt: on
 
     def compare(self, images: Tensor, texts: Tensor) -> Tensor:
         """Embeddings (N, D) of pictures and (M, D) of captions -> logits (N, M)."""

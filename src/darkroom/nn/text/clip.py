@@ -35,8 +35,12 @@ class _Embeddings(nn.Module):
         self.position_embedding = nn.Embedding(c.max_length, c.hidden_size)
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        out: Tensor = self.token_embedding(input_ids) + self.position_embedding.weight[: input_ids.shape[1]]
+        # fmt: off
+        tokens = self.token_embedding(input_ids)                              # (N, L, D), D: hidden_size
+        positions = self.position_embedding.weight[: input_ids.shape[1]]      # (L, D)
+        out: Tensor = tokens + positions                                      # (N, L, D)
         return out
+        # fmt: on
 
 
 class _SelfAttention(nn.Module):
@@ -49,10 +53,13 @@ class _SelfAttention(nn.Module):
         self.out_proj = nn.Linear(c.hidden_size, c.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        projected = (self.q_proj(x), self.k_proj(x), self.v_proj(x))
-        q, k, v = (p.reshape(*p.shape[:2], self.heads, -1).transpose(1, 2) for p in projected)  # (N, heads, L, d)
-        out: Tensor = self.out_proj(attend(q, (k, v), causal=True))
+        # fmt: off
+        projected = (self.q_proj(x), self.k_proj(x), self.v_proj(x))          # each (N, L, D)
+        split = (p.reshape(*p.shape[:2], self.heads, -1) for p in projected)  # each (N, L, heads, D / heads)
+        q, k, v = (p.transpose(1, 2) for p in split)                          # each (N, heads, L, D / heads)
+        out: Tensor = self.out_proj(attend(q, (k, v), causal=True))           # (N, L, D)
         return out
+        # fmt: on
 
 
 class _MLP(nn.Module):
@@ -63,8 +70,11 @@ class _MLP(nn.Module):
         self.fc2 = nn.Linear(c.intermediate_size, c.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(self.activation(self.fc1(x)))
+        # fmt: off
+        hidden = self.activation(self.fc1(x))                                 # (N, L, intermediate_size)
+        out: Tensor = self.fc2(hidden)                                        # (N, L, D)
         return out
+        # fmt: on
 
 
 class _EncoderLayer(nn.Module):
@@ -76,9 +86,11 @@ class _EncoderLayer(nn.Module):
         self.layer_norm2 = nn.LayerNorm(c.hidden_size, NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.self_attn(self.layer_norm1(x))
-        out: Tensor = x + self.mlp(self.layer_norm2(x))
+        # fmt: off
+        x = x + self.self_attn(self.layer_norm1(x))                           # (N, L, D)
+        out: Tensor = x + self.mlp(self.layer_norm2(x))                       # (N, L, D)
         return out
+        # fmt: on
 
 
 class _Encoder(nn.Module):
@@ -135,6 +147,10 @@ class CLIPTextModel(nn.Module):
         n, length = input_ids.shape
         if length > self.config.max_length:
             raise DarkroomError(f"{length} tokens exceed max_length = {self.config.max_length}; truncate the text")
-        hidden = self.final_layer_norm(self.encoder(self.embeddings(input_ids)))  # (N, L, hidden_size)
-        end = (input_ids == self.sizes.eos_token_id).int().argmax(dim=1)  # the first, as padding may repeat it
-        return TextOutput(hidden, hidden[torch.arange(n, device=hidden.device), end])
+        # fmt: off
+        x = self.encoder(self.embeddings(input_ids))                          # (N, L, D), D: hidden_size
+        hidden = self.final_layer_norm(x)                                     # (N, L, D)
+        end = (input_ids == self.sizes.eos_token_id).int().argmax(dim=1)      # (N,), the first: padding may repeat it
+        pooled = hidden[torch.arange(n, device=hidden.device), end]           # (N, D)
+        return TextOutput(hidden, pooled)
+        # fmt: on
