@@ -28,14 +28,8 @@ from darkroom.config.merging import complete_text
 PROJECT = Path(__file__).parents[1]
 COPIED = ("src", "stages", "recipes", "data/manifests", "dvc.yaml", ".dvc/config")
 STAGES = (
-    "prepare_data",
-    "train_vae",
-    "cache_latents",
-    "setup_text_encoder",
-    "train_unet",
-    "train_evaluator",
-    "evaluate",
-)
+    "prepare_data", "train_vae", "cache_latents", "setup_text_encoder", "train_unet", "train_evaluator", "evaluate"
+)  # fmt: skip
 INTERVAL = 0.05  # seconds
 SHORT: dict[str, Any] = {"steps": 30, "lr_schedule": {"warmup_steps": 2}, "validate_every": 15}
 CHANGES: dict[str, Any] = {
