@@ -25,8 +25,8 @@ from darkroom.config.networks import AutoencoderSpec, PictureSizes
 from darkroom.config.params import load
 from darkroom.core.artifact import content_hash, provenance
 from darkroom.core.device import Runtime
+from darkroom.core.output_shards import Shard, Shards
 from darkroom.core.rng import seeded
-from darkroom.core.shards import Shard, Shards
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
 from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared

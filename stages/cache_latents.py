@@ -15,8 +15,8 @@ from darkroom.config.paths import LATENTS, PREPARED, VAE, report_of
 from darkroom.config.sections import CacheLatents
 from darkroom.core.artifact import CONFIG, PROVENANCE, atomic_path, check_made_from, provenance, read_json, write_json
 from darkroom.core.errors import DarkroomError
+from darkroom.core.output_shards import take_over
 from darkroom.core.rng import randn_each
-from darkroom.core.shards import take_over
 from darkroom.core.tensors import save_png, to_float, to_pil, to_uint8
 from darkroom.data.latents import Latents, LatentsInfo, PreviewMap, write_description
 from darkroom.data.prepared import Prepared

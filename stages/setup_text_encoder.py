@@ -19,8 +19,8 @@ from darkroom.config.params import Params
 from darkroom.config.paths import CONDITIONING, PREPARED, TEXT_ENCODER, report_of
 from darkroom.config.text_encoder import PretrainedTextEncoder, TrainedTextEncoder
 from darkroom.core.artifact import CONFIG, PROVENANCE, atomic_path, content_hash, provenance, save_tensors, write_json
+from darkroom.core.output_shards import take_over
 from darkroom.core.progress import readable_size
-from darkroom.core.shards import take_over
 from darkroom.core.weights import WEIGHTS
 from darkroom.data.caption_table import batches_of, distinct, write_captions
 from darkroom.data.conditioning import (

@@ -96,10 +96,12 @@ def _network(p: TrainUNet, sizes: DenoiserSizes, work: Work) -> DenoisingNetwork
     unet: DenoisingNetwork
     if p.init_from is not None and isinstance(p.unet, UNet2DConditionConfig):
         trained_for = p.process, p.objective.prediction_type
-        unet = read_pretrained_unet(Path(p.init_from), p.unet, sizes, work.device, *trained_for).stored()
+        unet = read_pretrained_unet(
+            Path(p.init_from), p.unet, sizes, work.processes.first_device, *trained_for
+        ).stored()
     else:
         with seeded(p.seed, "unet"):
-            unet = build(p.unet, sizes).to(work.device).stored()
+            unet = build(p.unet, sizes).to(work.processes.first_device).stored()
     checkpoint_activations(unet, runtime().checkpoint_activations)
     return unet
 
@@ -109,6 +111,8 @@ def _previews(p: TrainUNet, task: UNetTask, work: Work) -> UNetPreviews:
     view = LatentView(decoder, decoder.centre, read_asked(CONDITIONING, "validation", max(p.samples, ROWS)))
 
     def emit(picture: Image.Image, name: str, step: int | None) -> None:
+        if not work.processes.leads:
+            return
         work.run.picture(picture, name, step)
         save_png(REPORT / f"{name}.png", picture)
 

@@ -31,9 +31,19 @@ from tests.support.shared import made_once
 from tests.support.stages import finish_small, new_project
 
 torch.set_num_threads(max(1, min(2, torch.get_num_threads()) // WORKERS))  # OMP_NUM_THREADS=1 leaves room for others
-SHARING = ("tracking",)  # folders whose tests share a store that is dear to make
+SHARING = ("tracking", "remotes")  # folders whose tests share a store that is dear to make
 # With what to begin, the longest first, so that the processes end together; paths below tests/.
-LONGEST = ("tracking", "chaos/test_kills.py", "end_to_end", "chaos", "audit", "hostile", "training", "inference")
+LONGEST = (
+    "tracking",
+    "remotes",
+    "chaos/test_kills.py",
+    "end_to_end",
+    "chaos",
+    "audit",
+    "hostile",
+    "training",
+    "inference",
+)
 TESTS = Path(__file__).parent
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # behind a shell's &, and so in all that the tests start
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -19,6 +19,7 @@ from darkroom.core.artifact import content_hash
 from darkroom.tracking.outbox.event_log import EventLog
 from darkroom.tracking.outbox.events import Begin
 from darkroom.tracking.process import HOST, PID, STARTED, is_running, process_tags
+from darkroom.tracking.schema import known_revisions
 from tests.support import toy
 
 Audit = Callable[..., dict[str, Any]]
@@ -148,13 +149,19 @@ def test_a_store_that_cannot_be_opened_is_a_finding(audit: Audit, monkeypatch: p
     assert audit()["whole"]
 
 
-def test_a_store_of_an_unknown_schema_is_named_and_not_read(tracked: Path, audit: Audit) -> None:
+def test_a_store_of_another_schema_is_named_and_not_read(tracked: Path, audit: Audit) -> None:
+    older = next(revision for revision in known_revisions()[1] if revision != known_revisions()[0])
     with closing(sqlite3.connect(".mlflow/mlflow.db")) as database, database:
         (known,) = database.execute("SELECT version_num FROM alembic_version").fetchone()
+        database.execute("UPDATE alembic_version SET version_num = ?", (older,))
+    finding = named(audit(), "store")
+    assert f"schema {older}" in finding["what"]
+    assert "mlflow db upgrade sqlite:///" in finding["remedy"]
+    with closing(sqlite3.connect(".mlflow/mlflow.db")) as database, database:
         database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
     finding = named(audit(), "store")
     assert "schema ffffffffffff" in finding["what"]
-    assert "mlflow db upgrade sqlite:///" in finding["remedy"]
+    assert "install the Darkroom that goes with" in finding["remedy"]
     with closing(sqlite3.connect(".mlflow/mlflow.db")) as database, database:
         database.execute("UPDATE alembic_version SET version_num = ?", (known,))
     assert audit()["findings"] == []

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from darkroom.core import checkpoint
-from darkroom.core.checkpoint import KEPT, TENSORS, TRAININGS, Checkpoints
+from darkroom.core.checkpoint import KEPT, TENSORS, TRAININGS, Checkpoints, OneFile
 from darkroom.core.interruption import Interrupted, Interruption
 
 END = 10_000  # steps
@@ -128,11 +128,11 @@ def test_by_the_clock_saving_takes_a_fiftieth_of_the_time_at_most(
     now, cost = [0.0], 3.0
     monkeypatch.setattr("darkroom.core.checkpoint.time.monotonic", lambda: now[0])
 
-    def write(folder: Path, content: object) -> None:
+    def write(storage: OneFile, folder: Path, content: object) -> None:
         now[0] += cost
         (folder / "some").write_text("bytes")
 
-    monkeypatch.setattr(checkpoint, "_write", write)
+    monkeypatch.setattr(OneFile, "write", write)
     checkpoints = Checkpoints(tmp_path / "training", PROFILE, 0.5, 0, Interruption())
     checkpoints.resume({}, END)
     spent, steps = 0, 2000

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from darkroom.config.params import load
 from darkroom.core.artifact import read_json
-from darkroom.core.shards import Shards
+from darkroom.core.output_shards import Shards
 from darkroom.core.tasks import Kept
 from darkroom.core.tensors import batches, to_float
 from darkroom.data.halves import Chosen, halves

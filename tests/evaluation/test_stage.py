@@ -15,8 +15,8 @@ from PIL import Image
 from darkroom.config import params as parameters
 from darkroom.core.artifact import PROVENANCE, content_hash, provenance, write_json
 from darkroom.core.errors import DarkroomError
+from darkroom.core.output_shards import Shards
 from darkroom.core.rng import seeded
-from darkroom.core.shards import Shards
 from darkroom.core.tasks import Kept
 from darkroom.core.weights import WEIGHTS, write_network
 from darkroom.data.prepare import prepare

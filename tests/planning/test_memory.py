@@ -14,6 +14,7 @@ import torch
 from darkroom import cli
 from darkroom.config.params import Params, load
 from darkroom.planning.memory import ERROR, Estimate, Footprint
+from darkroom.runner.out_of_memory import remedies
 from tests.support.settings import optimization
 
 ROOT = Path(__file__).parents[2]
@@ -110,6 +111,22 @@ def test_what_is_said_to_need_less_does(params: Params, monkeypatch: pytest.Monk
 def test_adamw_remembers_twice_what_muon_does(params: Params) -> None:
     muon, adamw = of(params, "train_unet"), of(changed(params, "train_unet", optimizer=ADAMW), "train_unet")
     assert adamw.optimizer == 2 * adamw.weights == pytest.approx(2 * muon.optimizer, rel=0.02)
+
+
+def test_processes_that_each_hold_a_part_need_less(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches weights that are counted whole, and blocks that are not counted at all."""
+    params = changed(params, "train_unet", optimizer=ADAMW)
+    monkeypatch.setenv("DARKROOM_PROCESSES", "4")
+    monkeypatch.setenv("DARKROOM_STRATEGY", "ddp")
+    each = of(params, "train_unet")
+    assert any("DARKROOM_STRATEGY=fsdp2" in remedy for remedy in remedies("train_unet", params))
+    monkeypatch.setenv("DARKROOM_STRATEGY", "fsdp2")
+    assert not any("DARKROOM_STRATEGY=fsdp2" in remedy for remedy in remedies("train_unet", params))
+    sharded = of(params, "train_unet")
+    assert sharded.optimizer == each.optimizer / 4
+    assert sharded.averages == each.averages / 4
+    assert each.weights / 4 < sharded.weights < each.weights
+    assert sharded.activations == each.activations
 
 
 def test_a_gpu_computes_norms_in_fp32(params: Params) -> None:

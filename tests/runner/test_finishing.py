@@ -53,7 +53,7 @@ def asked_of(ending: Ending, step: int = 5) -> Finished | DarkroomError:
         except DarkroomError as error:
             told.append(error)
 
-    with ending.watched(leads=True, rendezvous=None):
+    with ending.listening():
         asking = threading.Thread(target=ask)
         asking.start()
         while asking.is_alive():
@@ -102,7 +102,7 @@ def test_params_that_are_unsound_by_now_are_said_before_anything_is_asked() -> N
 def test_of_two_trainings_of_a_stage_the_second_is_not_ended() -> None:
     """Both are to end after the same step, and the first has not."""
     request = Finish(STAGE, section())
-    with Ending(120, request=request).watched(leads=True, rendezvous=None):
+    with Ending(120, request=request).listening():
         pass
     second = Ending(120, request=request)
     with pytest.raises(DarkroomError, match="continues: a first training of this stage is through"):
@@ -113,7 +113,7 @@ def test_of_two_trainings_of_a_stage_the_second_is_not_ended() -> None:
 def test_a_request_that_was_left_behind_ends_nothing() -> None:
     ASKED.write_text("")
     ending = Ending(120, request=Finish(STAGE, section()))
-    with ending.watched(leads=True, rendezvous=None):
+    with ending.listening():
         assert ending.after(5) == 120
     assert section()["stop_at"] is None
 

@@ -22,7 +22,7 @@ from darkroom.config.paths import PREPARED, TEXT_ENCODER, VAE
 from darkroom.core.artifact import content_hash
 from darkroom.core.device import Runtime
 from darkroom.core.errors import DarkroomError
-from darkroom.core.shards import Shard, Shards
+from darkroom.core.output_shards import Shard, Shards
 from darkroom.data import conditioning, latents
 from darkroom.data.caption_table import write_captions
 from darkroom.data.prepare import prepare

@@ -1,18 +1,19 @@
-"""What two processes train together in test_distributed: the test is one, this module, run as a script, the other.
+"""What several processes train in test_distributed: the test leads, and this module, run as a script, is each other.
 
-Both go through the same trainings in the same order; `alone` is what one process makes of them.
+All go through the same trainings in the same order; `alone` is what one process makes of them.
 """
 
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import FileStore  # type: ignore[attr-defined]
 
 from darkroom.config.text_encoder import HardNegativesConfig
 from darkroom.config.training import Optimization
@@ -22,8 +23,9 @@ from darkroom.core.interruption import Interruption
 from darkroom.core.rng import generator, seeded
 from darkroom.training.autoencoder import VAELoss, VAELosses
 from darkroom.training.contrastive import ContrastiveLoss
+from darkroom.training.engine import distributed
 from darkroom.training.engine.context import TrainingContext
-from darkroom.training.engine.distributed import ALONE, CPU, Processes
+from darkroom.training.engine.distributed import ALONE, CPU, Processes, group
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loop, Loss, Phase
 from tests.support import networks
@@ -33,6 +35,7 @@ from tests.support.worlds import World
 STEPS, FEW, CRITIC_FROM, HARD_FROM, EVERY, LOST_AT, DIES_AT = 16, 6, 4, 4, 6, 10, 3
 N, SIDE, WORDS, LENGTH = 40, 8, 12, 6
 Terms = Callable[[int, slice], Mapping[str, Tensor]]
+Join = Callable[[], AbstractContextManager[Processes]]
 
 
 class LostError(Exception):
@@ -40,17 +43,17 @@ class LostError(Exception):
 
 
 class Meeting:
-    """Two processes that know where to find each other, a new place for each training."""
+    """Processes that know where to find each other, anew for each training."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.met = folder, 0
+    def __init__(self, folder: Path, rank: int, size: int) -> None:
+        self.folder, self.rank, self.size, self.met = folder, rank, size, 0
 
     @contextmanager
-    def rendezvous(self) -> Iterator[Path]:
+    def join(self) -> Iterator[Processes]:
         self.met += 1
-        yield self.folder / f"store_{self.met}"
-
-    def who_left(self) -> None: ...
+        store = FileStore(str(self.folder / f"store_{self.size}_{self.met}"), self.size)
+        with suppress(SystemExit), group(self.rank, self.size, CPU, store) as processes:
+            yield processes
 
 
 @dataclass
@@ -73,7 +76,7 @@ class Training:
     steps: int = STEPS
     memory: Mapping[str, Stateful] = field(default_factory=dict)
 
-    def run(self, folder: Path | None = None, lose_at: int | None = None) -> Made:
+    def run(self, folder: Path | None = None, lose_at: int | None = None, every: int = EVERY) -> Made:
         """folder: of the checkpoints. lose_at: after so many steps the leader is gone."""
         made, ema = Made(), EMA(self.phases[0].network, 100)
 
@@ -82,8 +85,8 @@ class Training:
             if step == lose_at:
                 raise LostError
 
-        every = EVERY if self.processes.leads else 0
-        with suppress(LostError):
+        every = every if self.processes.leads else 0
+        with suppress(LostError, SystemExit):
             try:
                 Loop(
                     self.phases,
@@ -120,7 +123,7 @@ def unet(processes: Processes, steps: int = STEPS, accumulation: int = 1, **chan
     return Training(phases, processes, accumulation, 9, steps)
 
 
-def vae(processes: Processes) -> Training:
+def vae(processes: Processes, steps: int = STEPS) -> Training:
     """With a critic, so with two phases and weights that hang on the whole batch's gradients."""
     images = torch.randint(0, 256, (N, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator(0, "images"))
     with seeded(0, "vae"):
@@ -130,7 +133,7 @@ def vae(processes: Processes) -> Training:
     loss = VAELoss("l2", 0.1, discriminator=critic, adversarial_weight=0.5, adversarial_start=CRITIC_FROM)
     task = VAELosses(network, loss, lambda rows: images[rows], N, context(processes))
     critics = Phase("critic", critic, adamw(), task.discriminator_loss, CRITIC_FROM)
-    return Training([Phase("", network, adamw(), task.loss), critics], processes)
+    return Training([Phase("", network, adamw(), task.loss), critics], processes, steps=steps)
 
 
 def contrastive(processes: Processes, steps: int = STEPS, **changes: Any) -> Training:
@@ -162,6 +165,19 @@ def line(processes: Processes, loss: Callable[[Terms], Terms] = lambda usual: us
     return Training([Phase("", network, adamw(), Loss.of(loss(usual)))], processes)
 
 
+def partly_unused(processes: Processes) -> Training:
+    """With a parameter that no loss reaches, and one that only the last rows do."""
+    with seeded(0, "line"):
+        network = nn.ModuleDict({"used": nn.Linear(2, 1), "unused": nn.Linear(2, 1), "of the last": nn.Linear(2, 1)})
+
+    def loss(step: int, rows: slice) -> Mapping[str, Tensor]:
+        x = torch.randn(8, 2, generator=generator(0, "x", step))[rows]
+        y = network["used"](x) + (network["of the last"](x) if rows.stop == 8 else 0)
+        return {"loss": (y - x.sum(dim=1, keepdim=True)).square().mean()}
+
+    return Training([Phase("", network, adamw(), Loss.of(loss))], processes)
+
+
 def dying(processes: Processes) -> Training:
     """The process that does not lead ends without a word."""
 
@@ -189,39 +205,70 @@ def diverging(processes: Processes) -> Training:
     return line(processes, loss)
 
 
-def alike(processes: Processes) -> dict[str, Made]:
-    """The trainings that come out the same with one process and two."""
+ALIKE: Mapping[str, Callable[[Processes], Made]] = {  # the trainings that come out the same with any number
+    "unet": lambda processes: unet(processes).run(),
+    "unet by muon": lambda processes: unet(processes, FEW, accumulation=2, optimizer="muon").run(),
+    "vae": lambda processes: vae(processes).run(),
+    "contrastive": lambda processes: contrastive(processes).run(),
+    "contrastive in bf16": lambda processes: contrastive(processes, FEW, precision="bf16").run(),
+    "diverging": lambda processes: diverging(processes).run(),
+}
+LONG: Mapping[str, Callable[[Processes], Made]] = {
+    "unet": lambda processes: unet(processes, steps=50).run(),
+    "vae": lambda processes: vae(processes, steps=50).run(),
+    "contrastive": lambda processes: contrastive(processes, steps=50).run(),
+}
+
+
+def of_two(folder: Path) -> Mapping[str, Callable[[Processes], Made]]:
+    """All trainings of two processes; folder: where one process has left a checkpoint of the VAE's."""
     return {
-        "unet": unet(processes).run(),
-        "unet by muon": unet(processes, FEW, accumulation=2, optimizer="muon").run(),
-        "vae": vae(processes).run(),
-        "contrastive": contrastive(processes).run(),
-        "contrastive in bf16": contrastive(processes, FEW, precision="bf16").run(),
-        "diverging": diverging(processes).run(),
+        **ALIKE,
+        "lost": lambda processes: contrastive(processes).run(folder / "two", lose_at=LOST_AT),
+        "resumed": lambda processes: contrastive(processes).run(folder / "two"),
+        "gone on from one": lambda processes: vae(processes).run(folder / "one"),
+        "partly unused": lambda processes: partly_unused(processes).run(),
+        "differing": lambda processes: line(processes, seed=processes.rank).run(),
+        "dying": lambda processes: dying(processes).run(),
     }
 
 
-def together(processes: Processes, folder: Path) -> dict[str, Made]:
-    """All trainings of two processes; folder: where one process has left a checkpoint of the VAE's."""
-    made = alike(processes)
-    made["lost"] = contrastive(processes).run(folder / "two", lose_at=LOST_AT)
-    made["resumed"] = contrastive(processes).run(folder / "two")
-    made["gone on from one"] = vae(processes).run(folder / "one")
-    made["differing"] = line(processes, seed=processes.rank).run()
-    made["dying"] = dying(processes).run()
+def of_three(folder: Path) -> Mapping[str, Callable[[Processes], Made]]:
+    """An uninterrupted training, and one that is resumed after its first step."""
+    return {
+        "unet": lambda processes: unet(processes, FEW).run(),
+        "lost": lambda processes: unet(processes, FEW).run(folder / "three", lose_at=2, every=1),
+        "resumed": lambda processes: unet(processes, FEW).run(folder / "three"),
+    }
+
+
+SETS: Mapping[str, Callable[[Path], Mapping[str, Callable[[Processes], Made]]]] = {
+    "two": of_two,
+    "three": of_three,
+    "long": lambda folder: LONG,
+}
+
+
+def run(trainings: Mapping[str, Callable[[Processes], Made]], join: Join) -> dict[str, Made]:
+    """Each of them, by processes that meet for it."""
+    made = {}
+    for name, train in trainings.items():
+        with join() as processes:
+            made[name] = train(processes)
     return made
 
 
-def alone(folder: Path) -> dict[str, Made]:
-    """The same by one process, which leaves a checkpoint in `folder`."""
-    made = alike(ALONE)
+def alone(folder: Path, trainings: Mapping[str, Callable[[Processes], Made]] = ALIKE) -> dict[str, Made]:
+    """The same by one process, which leaves a checkpoint of the VAE's in `folder`."""
+    made = run(trainings, lambda: nullcontext(ALONE))
     vae(ALONE).run(folder / "one", lose_at=EVERY + 1)
     return made
 
 
 def main(arguments: Sequence[str]) -> None:
-    folder = Path(arguments[0])
-    together(Processes(1, 2, CPU, Meeting(folder)), folder)
+    folder, trainings, rank, size, bucket = arguments
+    distributed.BUCKET = float(bucket)
+    run(SETS[trainings](Path(folder)), Meeting(Path(folder), int(rank), int(size)).join)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from dvc.cli import main as dvc
 from PIL import Image, PngImagePlugin
 
 from darkroom.config.stage_spec import stage_spec
@@ -74,6 +73,8 @@ GIT = ("git", "-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "comm
 
 def shell(command: str) -> None:
     """Run a command that a finding names; DVC's in this process, where it starts faster."""
+    from dvc.cli import main as dvc
+
     for part in command.split(" && "):
         if part.startswith("dvc "):
             assert dvc([*shlex.split(part)[1:], "--quiet"]) == 0, part

@@ -127,6 +127,23 @@ def test_no_form_of_a_password_is_left_in_a_text(address: str, monkeypatch: pyte
     assert "outside" not in without_secrets("with from outside and http://x:y@z")
 
 
+@pytest.mark.parametrize("variable", ["PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "MLFLOW_AUTH_ADMIN_PASSWORD"])
+def test_what_other_variables_keep_secret_is_left_out_too(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the user of a database is told, who is nobody's token."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://somebody@host/db")
+    monkeypatch.setenv(variable, "hid/den word")
+    assert without_secrets("somebody: hid/den word, hid%2Fden+word") == "somebody: ***, ***"
+
+
+def test_what_signs_an_address_is_left_out() -> None:
+    """Buckets let in whoever has such an address, and errors quote it."""
+    signed = "https://bucket.host/a.png?X-Amz-Credential=AK%2F1&X-Amz-Signature=f00d&partNumber=2"
+    left = "https://bucket.host/a.png?X-Amz-Credential=***&X-Amz-Signature=***&partNumber=2"
+    assert without_secrets(f"GET {signed}: 403") == f"GET {left}: 403"
+    page = "http://host/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=abc"
+    assert without_secrets(page) == page
+
+
 NAMES = [
     "what?",
     "100%25 real",

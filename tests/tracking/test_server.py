@@ -1,9 +1,13 @@
 """Tracking to a real MLflow server on loopback, also one that goes away."""
 
 import http.server
+import shutil
+import ssl
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +19,7 @@ from darkroom.core.artifact import content_hash, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking import Run, stage_run
 from darkroom.tracking import run as run_file
+from darkroom.tracking.availability import check_answers
 from darkroom.tracking.outbox import uploader as sender
 from darkroom.tracking.outbox.pending import pending, replay
 from darkroom.tracking.store import Store
@@ -65,24 +70,106 @@ def test_a_server_that_does_not_answer_stops_the_stage_before_any_work(
     assert f"{server.address} does not answer" in message, "the password is not shown"
 
 
-def test_a_gateway_without_its_server_stops_the_stage_before_any_work(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Gateway(http.server.BaseHTTPRequestHandler):
+@contextmanager
+def answering(answers: Mapping[str, str | int], certificate: Path | None = None) -> Iterator[str]:
+    """The address of a server that says these texts or statuses at these paths, and else that there is no such page.
+
+    certificate: with its key, for https.
+    """
+
+    class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_error(502)
+            answer = answers.get(self.path.partition("?")[0], 404)
+            if isinstance(answer, int):
+                return self.send_error(answer)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer.encode())
+            return None
 
         def log_message(self, *arguments: object) -> None:
             pass
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Gateway) as gateway:
-        thread = threading.Thread(target=gateway.serve_forever, args=(0.01,))
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        if certificate:
+            secured = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            secured.load_cert_chain(certificate)
+            server.socket = secured.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
-            assert "(Bad Gateway)" in refused(f"http://127.0.0.1:{gateway.server_port}", monkeypatch)
+            yield f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
         finally:
-            gateway.shutdown()
+            server.shutdown()
             thread.join()
+
+
+def test_a_gateway_without_its_server_stops_the_stage_before_any_work(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with answering({"/health": 502}) as address:
+        assert "(Bad Gateway)" in refused(address, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("release", "said"),
+    [
+        (
+            "2.22.0",
+            f"older than {mlflow.__version__} here; there, stop it, pip install mlflow=={mlflow.__version__}, and",
+        ),
+        ("3.9.12", 'mlflow db upgrade "$MLFLOW_BACKEND_STORE_URI"'),
+        ("4.0.0rc1", "install the Darkroom that goes with MLflow 4"),
+    ],
+)
+def test_a_server_of_another_mlflow_stops_the_stage_before_any_work(
+    release: str, said: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a training that ends with the first call which that server does not know."""
+    with answering({"/health": "OK", "/version": release}) as address:
+        message = refused(address, monkeypatch)
+    assert f"runs MLflow {release}" in message
+    assert said in message
+
+
+@pytest.mark.parametrize("version", [{}, {"/version": "<html>"}, {"/version": mlflow.__version__}])
+def test_a_server_that_tells_no_other_version_may_be_asked(version: dict[str, str], project: Path) -> None:
+    with answering({"/health": "OK", **version}) as address:
+        check_answers(address)
+
+
+def test_a_server_without_a_place_for_artifacts_stops_the_stage_before_any_work(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own /health is well."""
+    with answering({"/health": "OK", "/api/2.0/mlflow-artifacts/artifacts": 500}) as address:
+        assert "cannot reach its artifacts (status 500); see that its --artifacts-destination" in refused(
+            address, monkeypatch
+        )
+    with answering({"/health": "OK", "/api/2.0/mlflow-artifacts/artifacts": 503}) as address:
+        check_answers(address)  # artifacts go elsewhere
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="a certificate is made with openssl")
+def test_a_server_with_a_certificate_of_its_own_is_trusted_as_mlflow_trusts_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a server behind https that the client could use, and that is said not to answer."""
+    for name in ("MLFLOW_TRACKING_INSECURE_TLS", "MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=here -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run([*command.split(), "-keyout", "key", "-out", "certificate"], check=True, capture_output=True)
+    both = project / "both.pem"
+    both.write_text(Path("key").read_text() + Path("certificate").read_text())
+    with answering({"/health": "OK"}, both) as address:
+        assert "CERTIFICATE_VERIFY_FAILED" in refused(address, monkeypatch)
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", "certificate")
+        check_answers(address)
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", "no such file")
+        with pytest.raises(DarkroomError, match="no such file: certificates cannot be read"):
+            check_answers(address)
+        monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "true")
+        check_answers(address)
 
 
 def work(run: Run) -> None:

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
@@ -13,30 +13,41 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from darkroom.core.errors import DarkroomError
-from darkroom.training.engine.distributed import ALONE, CPU, Processes, _buckets
+from darkroom.training.engine import distributed
+from darkroom.training.engine.distributed import ALONE, CPU, KEPT, Processes, group
 from tests.support import pair
 from tests.support.projects import ROOT
 
 HERE = "unet", "vae", "contrastive"
 
 
+@contextmanager
+def others(folder: Path, trainings: str, size: int) -> Iterator[pair.Join]:
+    """The further processes of these trainings, and how this one, which leads, joins them."""
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # other threads, other last bits
+    bucket = distributed.BUCKET
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("darkroom.training.engine.distributed.TIMEOUT", timedelta(seconds=60))  # one may not come
+        for rank in range(1, size):
+            command = [sys.executable, "-m", "tests.support.pair", folder, trainings, rank, size, bucket]
+            other = subprocess.Popen(
+                list(map(str, command)), cwd=ROOT, env=os.environ | threads, stderr=subprocess.DEVNULL
+            )
+            stack.enter_context(other)
+            stack.callback(other.kill)
+        yield pair.Meeting(folder, 0, size).join
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """All trainings, by one process and by two: {"one": {name: Made}, "two": …}. This process is the one that leads."""
     folder = tmp_path_factory.mktemp("pair")
-    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # other threads, other last bits
-    command = [sys.executable, "-m", "tests.support.pair", str(folder)]
-    other = subprocess.Popen(command, cwd=ROOT, env=os.environ | threads, stderr=subprocess.DEVNULL)
-    with other, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("darkroom.training.engine.distributed.TIMEOUT", timedelta(seconds=60))  # it may not come
-        try:
-            one = pair.alone(folder)
-            two = pair.together(Processes(0, 2, CPU, pair.Meeting(folder)), folder)
-        finally:
-            other.kill()
-    return {"one": one, "two": two}
+    one = pair.alone(folder)
+    with others(folder, "two", 2) as join:
+        return {"one": one, "two": pair.run(pair.of_two(folder), join)}
 
 
 def values(made: Any, name: str) -> list[float]:
@@ -52,6 +63,43 @@ def test_one_process_and_two_have_the_same_losses(training: str, made: dict[str,
     assert values(one, "loss")[0] != values(one, "loss")[-1]
     for name in ("critic_loss", "adversarial_weight", "accuracy", "gradient_norm"):
         assert values(two, name) == pytest.approx(values(one, name), rel=1e-4, abs=1e-6), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 4])
+def test_over_fifty_steps_any_number_has_the_same_losses(size: int, tmp_path: Path) -> None:
+    """Catches what grows slowly: a term that counts with a share of its weight, noise that depends on the process."""
+    one = pair.alone(tmp_path, pair.LONG)
+    with others(tmp_path, "long", size) as join:
+        several = pair.run(pair.LONG, join)
+    for name, expected in one.items():
+        assert len(expected.values) == 50
+        assert values(several[name], "loss") == pytest.approx(values(expected, "loss"), rel=1e-6), name
+
+
+def test_three_resume_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches gradients that are added in another order after a start: three numbers, unlike two, have several sums."""
+    monkeypatch.setattr("darkroom.training.engine.distributed.BUCKET", 0.01)  # so that there are many
+    with others(tmp_path, "three", 3) as join:
+        made = pair.run(pair.of_three(tmp_path), join)
+    assert len(made["lost"].values) == 2
+    assert made["resumed"].values == made["unet"].values[1:]
+    for found, wanted in zip(tensors(made["resumed"].state), tensors(made["unet"].state), strict=True):
+        assert torch.equal(found, wanted)
+
+
+def test_parameters_that_a_process_or_all_leave_out_hold_nobody_up(made: dict[str, dict[str, Any]]) -> None:
+    found = made["two"]["partly unused"]
+    assert not found.error
+    assert len(found.values) == pair.STEPS
+    assert found.values[-1]["loss"] < found.values[0]["loss"]
+
+
+def test_state_dicts_know_nothing_of_wrappers(made: dict[str, dict[str, Any]]) -> None:
+    """Catches `module.` in names, with which one process could not resume, nor anybody load the weights."""
+    for name in HERE:
+        one, two = (made[which][name].state for which in ("one", "two"))
+        assert [state["network"].keys() for state in two[:-1]] == [state["network"].keys() for state in one[:-1]]
 
 
 @pytest.mark.parametrize(("training", "within"), [("unet by muon", 1e-3), ("contrastive in bf16", 2e-2)])
@@ -118,31 +166,12 @@ def test_every_row_is_taken_once_and_the_parts_are_those_of_one_process(size: in
     assert [row for part in whole for row in range(17)[part]] == list(range(17))
 
 
-def test_gradients_are_summed_in_buckets_of_one_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("darkroom.training.engine.distributed.BUCKET", 40)
-    sizes = [(2, torch.float32), (8, torch.float32), (1, torch.float32), (1, torch.float64), (30, torch.float64)]
-    gradients = [torch.zeros(n, dtype=dtype) for n, dtype in sizes]
-    found = [[len(gradient) for gradient in bucket] for bucket in _buckets(gradients)]
-    assert found == [[2, 8], [1], [1], [30]]
-
-
-class Nobody:
-    """A company that must not be asked for."""
-
-    @contextmanager
-    def rendezvous(self) -> Iterator[Path]:
-        raise AssertionError
-        yield
-
-    def who_left(self) -> None: ...
-
-
 def test_batch_norms_are_refused_by_name_before_anything_starts() -> None:
     class Normed(nn.Sequential): ...
 
     with (
         pytest.raises(DarkroomError, match=r"processes = 2: Normed has batch norms.* set DARKROOM_PROCESSES=1"),
-        Processes(0, 2, CPU, Nobody()).distributed(0, [nn.Linear(1, 1), Normed(nn.BatchNorm2d(2))]),
+        Processes(0, 2).distributed(0, [nn.Linear(1, 1), Normed(nn.BatchNorm2d(2))]),
     ):
         pass
 
@@ -153,3 +182,28 @@ def test_a_batch_too_small_for_all_is_refused() -> None:
         DarkroomError, match="processes = 4: a batch of 7 in 2 micro-batches has no row for each of them"
     ):
         Processes(0, 4).micro_batches(7, 2)
+
+
+def test_what_the_leader_decides_reaches_all_by_the_store_and_does_not_stay_there_for_ever() -> None:
+    """Also while the others are far behind; and when it leaves, they end in peace."""
+    store = HashStore()
+    leader, other = (Processes(rank, 2, CPU, "ddp", store) for rank in range(2))
+    assert [leader.from_leader(value) for value in (7, "seven", None)] == [7, "seven", None]
+    assert [other.from_leader(0) for _ in range(3)] == [7, "seven", None]
+    for step in range(KEPT + 5):
+        leader.from_leader(step)
+        assert other.from_leader(-1) == step
+    assert store.num_keys() <= KEPT + 1
+    store.set(str(KEPT + 8), distributed.LEFT)
+    with pytest.raises(SystemExit) as end:
+        other.from_leader(0)
+    assert end.value.code == 0
+
+
+@pytest.mark.parametrize("strategy", ["none", "fsdp2"])
+def test_a_strategy_that_is_not_for_several_processes_is_refused(strategy: Any) -> None:
+    with (
+        pytest.raises(DarkroomError, match=rf"strategy = '{strategy}': .* set DARKROOM_STRATEGY=ddp"),
+        group(0, 2, CPU, HashStore(), strategy),
+    ):
+        pass

@@ -22,6 +22,8 @@ Network = TypeVar("Network", bound=torch.nn.Module)
 RUNTIME_FILE = Path("runtime.yaml")
 RAY_ADDRESS = re.compile(r"ray://[^/\s]+:\d+")
 Compile = Literal["auto", "always", "never"]
+Strategy = Literal["none", "ddp", "fsdp2"]
+CHOICES = {"compile": get_args(Compile), "strategy": get_args(Strategy)}  # of the settings that are words
 PROFILED_PACKAGES = ("torch", "numpy", "pillow", "pyarrow", "safetensors", "tokenizers")
 
 
@@ -36,8 +38,9 @@ class Runtime:
     checkpoint_minutes: between two checkpoints of a training; more where saving would take above a fiftieth of the
         time. 0: by steps alone.
     checkpoint_steps: between two checkpoints, besides; 0: by the clock alone.
-    processes: among which the rows of a training's batches, or the shards of latents and drawn pictures, are divided;
-        with CUDA, one per device.
+    processes: on this machine, among which the rows of a training's batches, or the shards of latents, text states and
+        drawn pictures, are divided; with CUDA, one per device.
+    strategy: of several processes: ddp (each holds all weights; gradients are averaged), fsdp2 (weights are divided).
     ray: the Ray cluster that prepares, encodes, embeds and draws: auto (the one that runs here, or that RAY_ADDRESS
         names), or ray://HOST:PORT; empty: none.
     compile: blocks of networks for training on CUDA: auto (long trainings, for it takes minutes), always or never.
@@ -54,6 +57,7 @@ class Runtime:
     checkpoint_steps: int = 0
     processes: int = 1
     ray: str = ""
+    strategy: Strategy = "ddp"
     compile: Compile = "never"
     cuda_graphs: bool = True
     fused_norms: bool = True
@@ -101,9 +105,10 @@ def runtime() -> Runtime:
             values[key] = int(text)
         else:
             values[key] = text
-    if values.get("compile", "auto") not in get_args(Compile):
-        value = values["compile"]
-        raise DarkroomError(f"compile = {value!r} (DARKROOM_COMPILE or runtime.yaml): give auto, always or never")
+    for key, choices in CHOICES.items():
+        if key in values and values[key] not in choices:
+            known_ones = " or ".join([", ".join(choices[:-1]), choices[-1]])
+            raise DarkroomError(f"{key} = {values[key]!r} (DARKROOM_{key.upper()} or runtime.yaml): give {known_ones}")
     if values.get("processes") == 0:
         raise DarkroomError("processes = 0 (DARKROOM_PROCESSES or runtime.yaml): give 1 or more")
     ray = values.get("ray", "")

@@ -108,9 +108,10 @@ class _Submitted:
     def result(self) -> Any:
         try:
             return self._ray.get(self._reference)
-        except self._ray.exceptions.RayTaskError as error:
-            raise error.cause from None
         except self._ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", error)
+            if not isinstance(cause, self._ray.exceptions.RayError):
+                raise cause from None
             raise DarkroomError(
                 f"a task on the Ray cluster did not end ({_line(error)}); run again: finished shards are kept"
             ) from None

@@ -1,133 +1,101 @@
-"""The output of a stage made shard by shard, each a file that waits in `.checkpoints/` until all are there.
+"""Tensors that several processes hold parts of, in a folder of safetensors files: one for each process.
 
-A stage that is killed loses the shards that were under way and no others. The folder's name is a fingerprint of all
-that makes the output (see runner.resuming), so a file that lies there is right, whoever made it.
+The storage is PyTorch's, `torch.distributed.checkpoint` in Hugging Face's format: each file names what it holds of
+which tensor and from where on, so that any number of processes can read it, and nothing in it is executed.
 """
 
-import os
-import shutil
-import tempfile
-import uuid
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
-from dataclasses import dataclass
-from functools import partial
+import logging
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
-from darkroom.core import device as devices
-from darkroom.core.artifact import name_errors
-from darkroom.core.checkpoint import sync
-from darkroom.core.pools import pool
-from darkroom.core.progress import Progress
-from darkroom.core.tasks import Pending, Pool
+import torch
+
+from darkroom.core.errors import DarkroomError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.distributed.device_mesh import DeviceMesh
+
+FILES = "*.safetensors"
 
 
-@dataclass(frozen=True)
-class Shard:
-    """name: of its file. write: a pure function, which pickles, that writes the file at the path it is given.
+def is_sharded(tensor: "Tensor") -> bool:
+    """Whether other processes hold parts of it (a DTensor)."""
+    return hasattr(tensor, "full_tensor")
 
-    size: the units of work in it, for progress.
+
+def save_shards(folder: Path, tensors: Mapping[str, "Tensor"]) -> None:
+    """Write each process's part of `tensors`, by as many files; what all hold whole is written once.
+
+    All processes must call it, with the same names.
+
+    Raises:
+        OSError: a process could not write; the same in all.
     """
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
 
-    name: str
-    write: Callable[[Path], None]
-    size: int = 0
+    try:
+        with _in_silence():
+            writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+            save(dict(tensors), storage_writer=writer)
+    except CheckpointException as error:
+        failures = [failure for failure, _ in error.failures.values()]
+        raise next((f for f in failures if isinstance(f, OSError)), failures[0]) from None
 
 
-class Shards:
-    """Makes shards, by whoever the settings name: in a `with` block, by the same processes to its end.
+def load_shards(folder: Path, sharded: Callable[[str, int], bool], mesh: "DeviceMesh | None") -> dict[str, "Tensor"]:
+    """All tensors in the safetensors files of a folder, whoever wrote them.
 
     Args:
-        folder: of the output's fingerprint; None: one that goes with this object, for what is made anew each time.
-        settings: None: those of this process.
+        sharded: (name, dimensions) -> whether this process is to hold a part of it only, where there is a mesh.
+        mesh: of the processes, all of which must call it; None: this process reads by itself.
+
+    Raises:
+        DarkroomError: a file cannot be read.
     """
+    from safetensors import SafetensorError
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+    from torch.distributed.checkpoint.state_dict_loader import load
+    from torch.distributed.tensor import Shard, empty
 
-    def __init__(self, folder: Path | None = None, settings: devices.Runtime | None = None) -> None:
-        self._aside = None if folder else tempfile.TemporaryDirectory(prefix="darkroom_")
-        self.folder = (folder or Path(self._aside.name if self._aside else "")).absolute()
-        self._settings = settings
-        self._stack: ExitStack | None = None
-        self._pools: dict[bool, Pool] = {}
-
-    def __enter__(self) -> "Shards":
-        self._stack = ExitStack()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        stack, self._stack = self._stack, None
-        self._pools.clear()
-        if stack is not None:
-            stack.__exit__(kind, value, tb)
-
-    def _pool(self, light: bool) -> AbstractContextManager[Pool]:
-        if self._stack is None:
-            return pool(self.settings, light)
-        if light not in self._pools:
-            self._pools[light] = self._stack.enter_context(pool(self.settings, light))
-        return nullcontext(self._pools[light])
-
-    @property
-    def settings(self) -> devices.Runtime:
-        """By which it is settled who makes them."""
-        return self._settings or devices.runtime()
-
-    def all(self, shards: Sequence[Shard], description: str, unit: str) -> list[Path]:
-        """The files of all shards; those that lie there already are not made again.
-
-        description, unit: of the progress, which tasks in this process tell in more detail than this does.
-        """
-        elsewhere = bool(self.settings.ray) or self.settings.processes > 1
-        silent = nullcontext(None)
-        with Progress(sum(shard.size for shard in shards), description, unit) if elsewhere else silent as bar:
-            files = []
-            with closing(self.made(shards)) as made:
-                for file, shard in zip(made, shards, strict=True):
-                    files.append(file)
-                    if bar is not None:
-                        bar.update(shard.size)
-        return files
-
-    def made(self, shards: Iterable[Shard], light: bool = False) -> Generator[Path]:
-        """The file of each shard, in order, as soon as it and those before it are there.
-
-        Close it where it is not taken to its end. light: see `pools.pool`.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        waiting: deque[tuple[Path, Pending[None] | None]] = deque()
-        with self._pool(light) as helpers:
-            for shard in shards:
-                path = self.folder / shard.name
-                there = path.is_file()
-                waiting.append((path, None if there else helpers.submit(partial(_write, shard.write, path))))
-                while len(waiting) > helpers.depth:
-                    yield _finished(*waiting.popleft())
-            while waiting:
-                yield _finished(*waiting.popleft())
-
-
-def _finished(path: Path, pending: Pending[None] | None) -> Path:
-    if pending is not None:
-        pending.result()
-    return path
-
-
-def _write(write: Callable[[Path], None], path: Path) -> None:
-    """The file appears with all that is in it; a second attempt elsewhere does not disturb the first."""
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        with name_errors(path):
-            write(beside)
-            sync(beside)
-            beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+        with _in_silence():
+            reader = HuggingFaceStorageReader(str(folder))
+            tensors: dict[str, Any] = {}
+            for name, found in reader.read_metadata().state_dict_metadata.items():
+                assert isinstance(found, TensorStorageMetadata)
+                if mesh is not None and sharded(name, len(found.size)):
+                    shape, dtype = found.size, found.properties.dtype
+                    tensors[name] = empty(*shape, dtype=dtype, device_mesh=mesh, placements=[Shard(0)])
+                else:
+                    tensors[name] = torch.empty(found.size, dtype=found.properties.dtype)
+            load(tensors, storage_reader=reader, no_dist=mesh is None)
+    except (SafetensorError, CheckpointException, OSError, KeyError) as error:
+        raise DarkroomError(f"{folder}: cannot be read ({' '.join(str(error).split())[:300]})") from None
+    return tensors
 
 
-def take_over(source: Path, target: Path) -> None:
-    """Have a finished shard stand in the output too: the same file under a second name, or a copy of it."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+def names_of_sharded(tensors: Mapping[str, "Tensor"]) -> Collection[str]:
+    """Which of them are sharded."""
+    return [name for name, tensor in tensors.items() if is_sharded(tensor)]
+
+
+@contextmanager
+def _in_silence() -> Iterator[None]:
+    """Without remarks on PyTorch's own insides, and on a single process that reads alone."""
+    logger = logging.getLogger("torch.distributed.checkpoint")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from darkroom.core.shards import Shard, Shards
+from darkroom.core.output_shards import Shard, Shards
 from darkroom.core.text import printable
 from darkroom.data.decoded import Decoded
 from darkroom.data.decoded_file import read_decoded, write_decoded

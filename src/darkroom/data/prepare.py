@@ -11,8 +11,8 @@ from pathlib import Path
 from darkroom.config.sections import Preparation
 from darkroom.core.artifact import atomic_path
 from darkroom.core.errors import DarkroomError
+from darkroom.core.output_shards import Shards
 from darkroom.core.progress import track
-from darkroom.core.shards import Shards
 from darkroom.data.account import Account
 from darkroom.data.crops import crops_of
 from darkroom.data.decoded import Decoded

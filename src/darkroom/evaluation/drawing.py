@@ -10,8 +10,8 @@ from torch import Tensor
 
 from darkroom.core import device as devices
 from darkroom.core.artifact import load_tensors, save_tensors
+from darkroom.core.output_shards import Shard, Shards
 from darkroom.core.progress import Progress
-from darkroom.core.shards import Shard, Shards
 from darkroom.core.tasks import Kept
 from darkroom.data.prepared import PreparedSplit
 from darkroom.evaluation.alignment import Asked

@@ -136,8 +136,8 @@ class Judge:
         columns = zip(asked.labels.T, asked.mentioned.T, strict=True)
         counted = [torch.where(mentioned, labels, -1) for labels, mentioned in columns]
         most = [int(labels[labels >= 0].mode().values) if (labels >= 0).any() else -1 for labels in counted]
-        ((whole, _),) = Counter(map(tuple, asked.labels.tolist())).most_common(1)
-        answers = [torch.tensor(most), asked.labels.mode(dim=0).values, torch.tensor(whole)]
+        ((combination, _),) = Counter(map(tuple, asked.labels.tolist())).most_common(1)
+        answers = [torch.tensor(most), asked.labels.mode(dim=0).values, torch.tensor(combination)]
         if self._many:
             nearest = torch.stack([commonest(labels) for labels in counted])
             answers = [torch.cat([answer[:, None], nearest], dim=1) for answer in answers]

@@ -8,7 +8,7 @@ weights hold is added. On GPUs, norms and softmax are taken in fp32 under bf16, 
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from darkroom.config.paths import PREPARED
 from darkroom.config.text_encoder import PretrainedTextEncoder, TrainedTextEncoder
 from darkroom.core.artifact import CONFIG, read_json
 from darkroom.core.device import autocast, resolve_device, runtime
+from darkroom.core.weights import WEIGHTS
 from darkroom.data.prepared import INFO, Prepared
 from darkroom.nn.autoencoder.discriminator import PatchDiscriminator
 from darkroom.nn.autoencoder.perceptual import PerceptualDistance
@@ -48,7 +49,9 @@ from darkroom.nn.judge.classifier import ROTATIONS, Classifier, SelfSupervised
 from darkroom.nn.judge.towers import Towers
 from darkroom.nn.layers import attention
 from darkroom.nn.layers.recompute import checkpoint_activations
+from darkroom.nn.text.clip import CLIPTextModel
 from darkroom.training.engine.blank import Size, denoised, judged, matched, reconstructed
+from darkroom.training.engine.sharding import block_bytes
 
 ERROR = 25  # percent by which an estimate may be off; a test holds it on the CPU
 CPU = torch.device("cpu")  # where all is counted, whatever the device
@@ -59,6 +62,7 @@ SD_VAE = {  # of an imported autoencoder that is not there yet
     "layers_per_block": 2,
     "norm_num_groups": 32,
 }
+CLIP_BYTES = 492_000_000  # of the text encoder of SD 1.x, where it is not there yet
 CLASSES = 10  # of data that are not prepared yet
 ON_GPUS_IN_FP32 = (F.group_norm, F.layer_norm, torch.softmax, torch.Tensor.softmax, F.softmax, F.normalize)
 
@@ -76,6 +80,16 @@ class Footprint:
     optimizer: float = 0.0
     averages: float = 0.0
     activations: float = 0.0
+
+    def divided(self, processes: int, block: float) -> "Footprint":
+        """Of one of `processes` that each hold a part; block: of weights that are put together at once.
+
+        There are two of them when one is fetched while the other computes, and the gradient of one.
+        """
+        if processes == 1:
+            return self
+        gathered = {"weights": self.weights / processes + 2 * block, "gradients": self.gradients / processes + block}
+        return replace(self, **gathered, optimizer=self.optimizer / processes, averages=self.averages / processes)
 
     @property
     def total(self) -> float:
@@ -301,7 +315,20 @@ class Estimate:
     def _train_unet(self) -> Footprint:
         p, (unet, words) = self.p.train_unet, self._unet()
         n = self._rows(p)
-        return _training([unet], lambda: [denoised(unet, n, self.latent, words)], p, self.device, best=True)
+        found = _training([unet], lambda: [denoised(unet, n, self.latent, words)], p, self.device, best=True)
+        if runtime().strategy == "fsdp2" and p.optimizer.kind == "adamw":
+            found = found.divided(runtime().processes, max(block_bytes(unet)))
+        return replace(found, weights=found.weights + self._frozen_text())
+
+    def _frozen_text(self) -> float:
+        """Of the text encoder beside the denoiser, where captions are kept as tokens."""
+        p = self.p.setup_text_encoder
+        if not isinstance(p, TrainedTextEncoder | PretrainedTextEncoder) or p.cache == "states":
+            return 0.0
+        if isinstance(p, TrainedTextEncoder):
+            return _bytes(CLIPTextModel(p.text, TokenSizes(bos_token_id=0, eos_token_id=0, pad_token_id=0)))
+        weights = Path(p.path) / WEIGHTS
+        return float(weights.stat().st_size if weights.is_file() else CLIP_BYTES)
 
     def _train_evaluator(self) -> Footprint:
         p, n = self.p.train_evaluator, self._rows(self.p.train_evaluator)

@@ -13,6 +13,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from darkroom.core.errors import DarkroomError
+from darkroom.runner.launch import REPORTS
 
 SHELLS = ("sh", "bash", "dash", "zsh", "fish", "ksh", "cmd.exe", "powershell.exe")
 WATCH_EVERY = 1.0  # seconds
@@ -52,15 +53,16 @@ def exit_with_dvc() -> None:
 
 
 def parent_dvc() -> psutil.Process | None:
-    """The dvc that started this process; None where it is gone already: imports take seconds.
+    """The dvc that started this process, or torchrun in it; None where it is gone already: imports take seconds.
 
     dvc gives its stages no session of their own, and who takes in orphans is of another one.
     """
     try:
-        found = psutil.Process().parent()
+        stage = psutil.Process(os.getppid() if REPORTS in os.environ else None)  # a rank has a session of its own
+        found = stage.parent()
         while found is not None and found.name() in SHELLS:
             found = found.parent()
-        strange = found is not None and hasattr(os, "getsid") and os.getsid(found.pid) != os.getsid(0)
+        strange = found is not None and hasattr(os, "getsid") and os.getsid(found.pid) != os.getsid(stage.pid)
     except (psutil.Error, OSError):
         return None
     return None if strange else found

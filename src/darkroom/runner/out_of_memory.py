@@ -48,6 +48,9 @@ def remedies(stage: str, params: Params) -> list[str]:
     recomputes |= stage == "train_unet" and params.train_unet.unet.kind in RECOMPUTED
     if recomputes and not runtime().checkpoint_activations:
         found.append("DARKROOM_CHECKPOINT_ACTIVATIONS=1 (the same numbers)")
+    divisible = stage == "train_unet" and params.train_unet.optimizer.kind == "adamw"
+    if divisible and runtime().processes > 1 and runtime().strategy != "fsdp2":
+        found.append("DARKROOM_STRATEGY=fsdp2 (weights divided among the processes; the same step up to rounding)")
     accumulation, size = getattr(section, "accumulation", None), getattr(section, "batch_size", 1)
     if accumulation is not None and accumulation < size:
         found.append(f"{stage}.accumulation: {min(2 * accumulation, size)} (the same step up to rounding)")

@@ -5,7 +5,7 @@ A copy holds what git keeps. Here a stage is given what it lacks: its own code, 
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import darkroom
@@ -95,3 +95,17 @@ def _external_models(params: Params) -> Iterator[Path]:
         yield Path(unet.init_from).parent
     if isinstance(vae, TrainedVAE) and vae.perceptual is not None:
         yield Path(vae.perceptual.weights)
+
+
+def link(source: Path, target: Path, without: Sequence[Path]) -> None:
+    """Make the folder `target`, and in it links to all that is in `source`, but for the paths `without` below it.
+
+    Folders in which such a path lies are made, not linked.
+    """
+    target.mkdir()
+    for entry in source.iterdir():
+        below = [path.relative_to(entry.name) for path in without if path.parts[0] == entry.name]
+        if not below:
+            (target / entry.name).symlink_to(entry)
+        elif all(path.parts for path in below) and entry.is_dir():
+            link(entry, target / entry.name, below)

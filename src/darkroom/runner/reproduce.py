@@ -19,9 +19,10 @@ from darkroom.core.artifact import content_hash, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.runner.project_copy import PROFILE, REPRODUCTION, SEARCHED, own_code_first, programs_of_python_first
 from darkroom.tracking.address import is_on, location, project_root
+from darkroom.tracking.availability import check_answers
 from darkroom.tracking.query import store_exists
 from darkroom.tracking.repository import SilentGitError, git_text
-from darkroom.tracking.store import Store, check_answers
+from darkroom.tracking.store import Store
 
 COPIES = Path(".reproduce")  # below it a copy of the project for each stage
 ENDS_WITHIN = 15.0  # seconds that a stage has after Ctrl-C; it needs ten at most

@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,25 +20,25 @@ from darkroom.core.artifact import write_json
 from darkroom.core.checkpoint import FULL, Checkpoints, keep_latest
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interrupted, Interruption
+from darkroom.core.output_shards import Shards
 from darkroom.core.progress import readable_size
-from darkroom.core.shards import Shards
 from darkroom.core.text import printable_text
 from darkroom.planning import demands
 from darkroom.runner.budget import VARIABLE, keep
 from darkroom.runner.finishing import STOP_AT, Finish, differences
+from darkroom.runner.launch import LOST, NODES, REPORTS, Rank, launch, report
 from darkroom.runner.lock import exclusive, exit_with_dvc
 from darkroom.runner.out_of_memory import explain_shortages
 from darkroom.runner.outlook import start_outlook
-from darkroom.runner.project_copy import PROFILE, link_untracked, reproduction, run_own_code
+from darkroom.runner.project_copy import PROFILE, link, link_untracked, reproduction, run_own_code
 from darkroom.runner.resuming import FOLDER, clear_recorded, fingerprint, mark_done
-from darkroom.runner.workers import Worker, leading, link
 from darkroom.tracking import Run, stage_run
 from darkroom.tracking.address import project_root
 from darkroom.tracking.executed_code import ExecutedCode
 from darkroom.tracking.note import Account, figure
 from darkroom.tracking.ports import link_hint
 from darkroom.training.engine.context import TrainingContext
-from darkroom.training.engine.distributed import ALONE, Processes
+from darkroom.training.engine.distributed import ALONE, LostError, Processes
 from darkroom.training.engine.ending import Ending
 from darkroom.training.engine.timing import MeasuredError, Stopwatch
 
@@ -78,59 +79,96 @@ def run_stage(stage: str, body: Body, trains: bool = False, divides: bool = Fals
     trains: there is one training in it, which several processes can share. divides: it computes its output shard by
         shard, which several processes, or Ray, can do.
     """
-    interruption, worker = Interruption(), Worker.here()
+    interruption = Interruption()
     try:
-        if worker is not None:
-            _take_part(stage, body, worker)
-        else:
-            interruption.listen()
-            if timed := os.environ.get(VARIABLE):
-                _time(stage, body, Path(timed))
-            else:
-                _run(stage, body, (trains, divides), interruption)
+        interruption.listen()
+        _start(stage, body, (trains, divides), interruption)
+    except LostError as error:  # the launcher knows who
+        if REPORTS not in os.environ:
+            report(f"darkroom: {stage}: {printable_text(error)}")
+        sys.exit(LOST)
     except DarkroomError as error:
-        who = f"{stage}: worker {worker.rank}" if worker is not None else stage
-        print(f"darkroom: {who}: {printable_text(error)}", file=sys.stderr)
+        here = Rank.here()
+        who = f"{stage}: worker {here.rank}" if here is not None and here.rank > 0 else stage
+        report(f"darkroom: {who}: {printable_text(error)}")
         sys.exit(1)
     except OSError as error:
         if error.errno not in FULL:
             raise
-        print(
-            f"darkroom: {stage}: {printable_text(error)}; make room, or correct the permissions, and run again",
-            file=sys.stderr,
-        )
+        report(f"darkroom: {stage}: {printable_text(error)}; make room, or correct the permissions, and run again")
         sys.exit(1)
     except Interrupted as end:
-        print(f"darkroom: {stage}: ended by {end}: {_how_to_resume(end.saved)}", file=sys.stderr)
+        report(f"darkroom: {stage}: ended by {end}: {_how_to_resume(end.saved)}")
         sys.exit(KILLED_BY + end.number)
     sys.exit(0)
 
 
-def _take_part(stage: str, body: Body, worker: Worker) -> None:
-    """The body as far as its training, beside the process that leads."""
-    with worker.at_work(stage_spec(stage).outputs):
-        device = devices.start(rank=worker.rank, processes=worker.size)
-        profile = devices.execution_profile(device, worker.size)
-        checkpoints = Checkpoints(worker.training, profile, 0, 0, Interruption())
-        processes = Processes(worker.rank, worker.size, device, worker)
-        params = parameters.load()
-        with explain_shortages(stage, params, device, checkpoints):
-            body(params, Work(device, _untracked(stage), checkpoints, processes))
-
-
-def _time(stage: str, body: Body, folder: Path) -> None:
-    """The body as far as some steps of its training, aside: nothing of it is kept but how long they took."""
+def _start(stage: str, body: Body, kind: tuple[bool, bool], interruption: Interruption) -> None:
+    """The stage, or what this process has to do in it; kind: whether it trains, and divides its output."""
+    trains, divides = kind
     run_own_code()
-    params, settings = parameters.load(), devices.runtime()
+    params = parameters.load()
     link_untracked(params)
+    settings, here = devices.runtime(), Rank.here()
+    if here is None and trains and (settings.processes > 1 or NODES in os.environ):
+        exit_with_dvc()
+        launch(settings.processes)
+    if not trains:
+        if here is not None and here.rank > 0:
+            return
+        here = None
+    if here is None:
+        exit_with_dvc()
+        helpers = settings.processes if divides and not settings.ray else 1
+        device = devices.start(settings.for_tasks() if divides else settings, processes=helpers)
+        _lead(stage, body, params, Setup(device, ALONE, interruption, trains, helpers))
+        return
+    with here.silent() if here.rank > 0 else nullcontext():
+        device = devices.start(settings, here.local_rank, here.local_size)
+        with here.joined(device, settings.strategy) as processes:
+            if processes.leads:
+                _lead(stage, body, params, Setup(device, processes, interruption, trains))
+            else:
+                _take_part(stage, body, params, device, processes)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a stage begins with, whoever runs it; helpers: processes that make its shards."""
+
+    device: torch.device
+    processes: Processes
+    interruption: Interruption
+    trains: bool
+    helpers: int = 1
+
+
+def _lead(stage: str, body: Body, params: parameters.Params, setup: Setup) -> None:
+    """All that a stage does; of several processes, one does it."""
+    if timed := os.environ.get(VARIABLE):
+        _time(stage, body, params, setup, Path(timed))
+    else:
+        _run(stage, body, params, setup)
+
+
+def _take_part(stage: str, body: Body, params: parameters.Params, device: torch.device, processes: Processes) -> None:
+    """The body as far as its training, beside the process that leads; nothing is written before that."""
+    training = processes.from_leader("")
+    profile = devices.execution_profile(device, processes.size)
+    checkpoints = Checkpoints(Path(training) if training else None, profile, 0, 0, Interruption())
+    with explain_shortages(stage, params, device, checkpoints):
+        body(params, Work(device, _untracked(stage), checkpoints, processes))
+
+
+def _time(stage: str, body: Body, params: parameters.Params, setup: Setup, folder: Path) -> None:
+    """The body as far as some steps of its training, aside: nothing of it is kept but how long they took."""
+    setup.processes.from_leader("")
     aside = folder / "project"
     link(Path.cwd(), aside, stage_spec(stage).outputs)
     os.chdir(aside)
-    device = devices.start(settings, processes=settings.processes)
-    processes = leading(settings.processes, device, folder / "training")
-    work = Work(device, _untracked(stage), processes=processes, ending=Stopwatch)
+    work = Work(setup.device, _untracked(stage), processes=setup.processes, ending=Stopwatch)
     try:
-        with explain_shortages(stage, params, device, work.checkpoints):
+        with explain_shortages(stage, params, setup.device, work.checkpoints):
             body(params, work)
     except MeasuredError as measured:
         keep(measured.timing, folder)
@@ -140,41 +178,33 @@ def _untracked(stage: str) -> Run:
     return Run(Account(stage, {}, {}, {}, {}, "", False), tracked=False)
 
 
-def _run(stage: str, body: Body, kind: tuple[bool, bool], interruption: Interruption) -> None:
-    trains, divides = kind
+def _run(stage: str, body: Body, params: parameters.Params, setup: Setup) -> None:
     began = time.monotonic()
-    run_own_code()
-    params = parameters.load()
-    link_untracked(params)
-    settings = devices.runtime()
-    settings = settings.for_tasks() if divides else settings
-    n_processes = settings.processes if trains or (divides and not settings.ray) else 1
+    settings, device, processes = devices.runtime(), setup.device, setup.processes
     here = stage_spec(stage)
     check_not_linked(here.outputs)
     executed = ExecutedCode(here)
-    exit_with_dvc()
     with exclusive(stage, FOLDER / f"{stage}.lock"):
         again = reproduction()
         root = again or project_root()
         clear_recorded(root)
-        device = devices.start(settings, processes=n_processes)
-        profile = devices.execution_profile(device, n_processes)
+        profile = devices.execution_profile(device, max(processes.size, setup.helpers))
         if again is not None:
             write_json(again / PROFILE, profile)
         chosen = {key: _lookup(params.model_dump(), key) for key in here.params}
         inputs, code = here.input_hashes(), here.code_hashes()
         section = dict(chosen.get(stage, {}))
-        finish = Finish(stage, section) if trains and again is None else None
+        finish = Finish(stage, section) if setup.trains and again is None else None
         training = root / FOLDER / stage / fingerprint(stage, here.cmd, _without_end(chosen, stage), inputs, code)
         checkpoints = Checkpoints(
-            training, profile, settings.checkpoint_minutes, settings.checkpoint_steps, interruption
+            training, profile, settings.checkpoint_minutes, settings.checkpoint_steps, setup.interruption
         )
         outlook = start_outlook(stage, params, here, profile) if again is None else None
         with stage_run(stage, _without_end(chosen, stage), inputs, code, here.outputs, profile) as run:
             run.text(parameters.PARAMS_FILE.read_text(encoding="utf-8"), parameters.PARAMS_FILE.name)
             remarks = demands.met_at_start(params, stage, here.inputs)
-            processes = leading(n_processes if trains else 1, device, training)
-            if training.parent.is_dir() and not trains:
+            processes.from_leader(str(training))
+            if training.parent.is_dir() and not setup.trains:
                 keep_latest(training)
             try:
                 shards = Shards(training, settings)

@@ -17,12 +17,14 @@ from darkroom.core.artifact import PROVENANCE, model_hash, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.serving.gate import EVALUATION, AliasHolder, Thresholds, Verdict, decide, read_figures
 from darkroom.serving.model_folder import CODE, Description, write_model
-from darkroom.tracking.address import artifacts_folder, is_server, location, without_password
+from darkroom.tracking.address import artifacts_folder, is_shared, location, without_password
+from darkroom.tracking.availability import check_answers
 from darkroom.tracking.outbox.pending import replay
 from darkroom.tracking.process import is_running, process_tags
 from darkroom.tracking.record_sync import deviations
 from darkroom.tracking.records import TAG as RECORD
-from darkroom.tracking.store import VALUE_LENGTH, Store, check_answers, first_line, is_transient, web_address
+from darkroom.tracking.secrets import first_line
+from darkroom.tracking.store import VALUE_LENGTH, Store, is_transient, web_address
 
 MODEL, ALIAS = "darkroom", "candidate"
 MADE_AT = PIPELINE.as_posix()  # where the run that assembled a pipeline noted its content
@@ -188,7 +190,7 @@ def _write_again(store: Store, version: str, folder: Path, description: Descript
 
 def _clear_half_made(store: Store) -> None:
     """Take away the folders that a `register` left which was killed, before a version could name them."""
-    shared = is_server(store.address)
+    shared = is_shared(store.address)
     sources = {found.source for found in store.client.search_model_versions(f"name = '{MODEL}'")}
     for model in store.client.search_logged_models([store.experiment], f"name = '{MODEL}'"):
         alive = is_running(model.tags, shared)

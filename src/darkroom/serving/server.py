@@ -19,8 +19,9 @@ from darkroom.serving.middleware import INVOCATIONS, LIMITS, Middleware
 from darkroom.serving.queueing import ending
 from darkroom.serving.registry import take_out
 from darkroom.tracking.address import location
+from darkroom.tracking.availability import check_answers
 from darkroom.tracking.ports import check_free
-from darkroom.tracking.store import Store, check_answers
+from darkroom.tracking.store import Store
 
 HOST, PORT = "127.0.0.1", 5001
 HERE = ("127.0.0.1", "localhost", "::1")  # names of this machine

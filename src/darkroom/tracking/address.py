@@ -173,6 +173,16 @@ def is_server(address: str) -> bool:
     return address.lower().startswith(tuple(f"{scheme}:" for scheme in SERVERS))
 
 
+def is_remote_database(address: str) -> bool:
+    """Whether the store is a database on a server, opened here without one of MLflow's before it."""
+    return re.match(rf"({'|'.join(DATABASES)})(\+\w+)?:", address, re.IGNORECASE) is not None
+
+
+def is_shared(address: str) -> bool:
+    """Whether several machines may write to the store, under the same name even."""
+    return is_server(address) or is_remote_database(address)
+
+
 def _of_host(text: str, scheme: str) -> Address:
     """An address of a server or of a database on one: SCHEME://[USER[:PASSWORD]@]HOST[:PORT][/PATH][?OPTIONS]."""
     server = scheme in SERVERS

@@ -12,6 +12,7 @@ from typing import Any
 
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking.address import MOVE, artifacts_address, artifacts_folder, database_address, without_password
+from darkroom.tracking.schema import QUESTION, SchemaError, check_schema
 
 EXPERIMENT = "darkroom"
 SCHEMA, MLFLOW = "dc11669786a5", "3.17"  # Alembic's revision of the tables below, and the MLflow whose latest it is
@@ -58,10 +59,6 @@ LISTED = {  # the keys of all things of a kind that are Darkroom's
     "version": f"SELECT name || '/' || version FROM model_versions WHERE {OWN_MODELS}",
     "copy": "SELECT model_id FROM logged_models WHERE experiment_id = :experiment",
 }
-
-
-class SchemaError(DarkroomError):
-    """The database is not of the schema that the SQL here is written for."""
 
 
 def make(fill: Callable[[str, str], Any], database: Path) -> None:
@@ -260,11 +257,11 @@ def _check_schema(database: sqlite3.Connection, file: Path) -> None:
     """Raises:
     SchemaError: names the schema found and the one that is known.
     """
-    found = " ".join(str(row[0]) for row in database.execute("SELECT version_num FROM alembic_version")) or "none"
+    found = " ".join(str(row[0]) for row in database.execute(QUESTION))
+    address = database_address(file)
+    check_schema(found, address)
     if found != SCHEMA:
-        address = without_password(database_address(file))
         raise SchemaError(
-            f"the tracking store {address} has MLflow's schema {found}, and its tables are known as of {SCHEMA} "
-            f"(MLflow {MLFLOW}); bring an older one there with mlflow db upgrade {address}, or install the Darkroom "
-            "that goes with the newer MLflow"
+            f"the tracking store {without_password(address)} has MLflow's schema {found}, and its tables are known as "
+            f"of {SCHEMA} (MLflow {MLFLOW}); install the Darkroom that goes with it, or MLflow {MLFLOW}"
         )

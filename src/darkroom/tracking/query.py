@@ -10,14 +10,15 @@ from typing import Any
 from filelock import FileLock
 
 from darkroom.tracking import database
-from darkroom.tracking.address import FOLDER, database_file, is_server, location, project_root, tracking_uri
+from darkroom.tracking.address import FOLDER, database_file, is_shared, location, project_root, tracking_uri
+from darkroom.tracking.availability import check_answers
 from darkroom.tracking.database import Tables, follow_project
 from darkroom.tracking.outbox.pending import Replayed, replay
 from darkroom.tracking.process import is_running
 from darkroom.tracking.record_sync import restore
 from darkroom.tracking.records import RecordIndex, own_artifacts
 from darkroom.tracking.sources import Local, RecordedRun, Remote, run_of
-from darkroom.tracking.store import AFTERWARDS, Store, check_answers, run_page, web_address
+from darkroom.tracking.store import AFTERWARDS, Store, run_page, web_address
 
 SILENT_DAYS = 7.0  # after which a run of an unknown process counts as abandoned
 DAY = 86_400_000  # milliseconds
@@ -49,7 +50,7 @@ class RunQuery:
     def __init__(self) -> None:
         self.address = location()
         file = database_file(self.address)
-        if is_server(self.address):
+        if file is None:
             check_answers(self.address)
         self.tables = None if file is None else Tables(file)
         self.records = RecordIndex.read() if self.tables else RecordIndex({}, frozenset(), (), ())
@@ -96,7 +97,7 @@ class RunQuery:
 
     def why_stale(self, run: RecordedRun) -> str | None:
         """Why a run that is not over will never be; None where its process lives, or may."""
-        shared = is_server(self.address)
+        shared = is_shared(self.address)
         alive = is_running(run.tags, shared)
         if alive is not None:
             return None if alive else "its process is gone"

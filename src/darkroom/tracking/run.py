@@ -16,13 +16,15 @@ from darkroom.core.artifact import content_hash
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interrupted
 from darkroom.tracking.address import current_store, is_on, location, project_root
+from darkroom.tracking.availability import check_answers
 from darkroom.tracking.note import NOTE, Account, broken_off
 from darkroom.tracking.outbox.events import Begin, End, Event, File, Metrics, Parameters, Picture, Tags
 from darkroom.tracking.outbox.uploader import Uploader
 from darkroom.tracking.outputs import copy_limit, describe_outputs
 from darkroom.tracking.process import process_tags
 from darkroom.tracking.repository import State, state
-from darkroom.tracking.store import check_answers, first_line, warn
+from darkroom.tracking.secrets import first_line
+from darkroom.tracking.store import warn
 
 COPY = "copy"  # tag of a run that worked in a throw-away copy of the project, as queued experiments do
 CLOSED_WITHIN = 4.0  # seconds, of a stage that was told to end; what is not sent by then waits in the outbox

@@ -14,7 +14,8 @@ from darkroom.tracking.database import Rows, Tables
 from darkroom.tracking.records import current_record, resolve_artifacts
 from darkroom.tracking.repository import NO_REPOSITORY
 from darkroom.tracking.run import COPY
-from darkroom.tracking.store import AFTERWARDS, Store, first_line
+from darkroom.tracking.secrets import first_line
+from darkroom.tracking.store import AFTERWARDS, Store
 
 RECENT = 100  # runs that are looked through where more match
 CONTENT = "content"  # tag of a registered version: what it holds

@@ -1,6 +1,5 @@
 """The door to MLflow: where the runs are kept and how they are written. The only file that imports mlflow."""
 
-import base64
 import json
 import logging
 import os
@@ -8,8 +7,6 @@ import re
 import shutil
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,23 +18,25 @@ from darkroom.core.errors import DarkroomError
 from darkroom.tracking.address import (
     FOLDER,
     artifacts_address,
-    credentials,
     export_credentials,
     is_server,
+    is_shared,
     project_root,
     tracking_uri,
     without_password,
 )
-from darkroom.tracking.database import EXPERIMENT, SchemaError, follow_project, make
+from darkroom.tracking.availability import BUSY, DENIED
+from darkroom.tracking.database import EXPERIMENT, follow_project, make
 from darkroom.tracking.ports import web_port
 from darkroom.tracking.record_sync import write_record
-from darkroom.tracking.secrets import hide_secrets, without_secrets
+from darkroom.tracking.schema import SchemaError
+from darkroom.tracking.secrets import first_line, hide_secrets, without_secrets
 from darkroom.tracking.ui_columns import KIND, SHARE_KEY, TAG, shared_state
 
 TRAINING_VIEW = "workflowType=machine_learning"  # without it MLflow's pages open on language models, and empty
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # what MLflow takes in one call
 AFTERWARDS = "audit"  # tag of a run that an audit recorded: what it recorded
-BUSY, DENIED = (408, 429), (401, 403)  # HTTP's
+BUCKETS = ("boto3", "botocore")  # whose errors come from where artifacts go
 NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
 PREVIEW = (256, 256)  # pixels of the small pictures MLflow's pages show in a row
 VALUE_LENGTH = 5000  # characters MLflow's databases keep of a parameter or tag
@@ -56,48 +55,11 @@ class Metric(NamedTuple):
     step: int
 
 
-def check_answers(address: str) -> None:
-    """Make sure, in milliseconds and without importing mlflow, that there is a point in opening this store.
-
-    Raises:
-        DarkroomError: the server does not answer or let us in, or the folder cannot be made or cannot hold a store.
-    """
-    hide_secrets()
-    remedy = "start it, correct MLFLOW_TRACKING_URI, or set DARKROOM_TRACKING=off"
-    if is_server(address):
-        known = credentials()
-        question = urllib.request.Request(f"{address}/health")
-        if known:
-            question.add_header("Authorization", f"Basic {base64.b64encode(':'.join(known).encode()).decode()}")
-        try:
-            with urllib.request.urlopen(question, timeout=10):
-                return
-        except (OSError, ValueError) as error:
-            if isinstance(error, urllib.error.HTTPError) and not is_transient(error):
-                if known and error.code in DENIED:
-                    raise DarkroomError(
-                        f"the tracking server {without_password(address)} refuses user and password "
-                        f"(status {error.code}); correct them, or set DARKROOM_TRACKING=off"
-                    ) from None
-                return  # it answers; whether it lets us in, the first request will tell
-            reason = getattr(error, "reason", error)
-            raise DarkroomError(
-                f"the tracking server {without_password(address)} does not answer "
-                f"({without_secrets(str(reason))}); {remedy}"
-            ) from None
-    if not tracking_uri():
-        folder = project_root() / FOLDER
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DarkroomError(f"{folder}: the tracking store cannot be made ({error}); {remedy}") from None
-
-
 class Store:
     """An open MLflow store with Darkroom's experiment in it; made on first use, by one process at a time."""
 
     def __init__(self) -> None:
-        """Open it. Raises AwayError: its server does not answer. DarkroomError: it cannot be opened."""
+        """Open it. Raises UnavailableError: its server does not answer. DarkroomError: it cannot be opened."""
         self.address = export_credentials()
         hide_secrets()
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -126,11 +88,16 @@ class Store:
         except SchemaError:
             raise
         except Exception as error:
-            if is_server(self.address) and is_transient(error):
+            if is_shared(self.address) and is_transient(error):
                 raise UnavailableError(self.unavailable(error)) from error
+            remedy = (
+                f"have its administrator grant EDIT on the experiment {EXPERIMENT}"
+                if _status(error) in DENIED
+                else "repair it or move it away"
+            )
             raise DarkroomError(
                 f"the tracking store {without_password(self.address)} cannot be opened ({first_line(error)}); "
-                "repair it or move it away, or set DARKROOM_TRACKING=off"
+                f"{remedy}, or set DARKROOM_TRACKING=off"
             ) from error
 
     def _open(self, mlflow: Any, artifacts: str | None) -> None:
@@ -304,25 +271,26 @@ def web_address(address: str) -> str:
 
 
 def is_transient(error: Exception, was_open: bool = False) -> bool:
-    """Whether trying again later has a point: no answer, no connection, a locked database.
+    """Whether trying again later has a point: no answer, no connection, a locked database, whatever a bucket says.
 
     Where the store was open before (`was_open`), also a refusal to let us in: a token ran out.
     """
+    status = _status(error)
+    if status is None:
+        return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in BUCKETS
+    return status >= 500 or status in BUSY or (was_open and status in DENIED)
+
+
+def _status(error: Exception) -> int | None:
+    """HTTP's, as MLflow or requests give it."""
     status = getattr(getattr(error, "response", None), "status_code", getattr(error, "code", None))
     status = error.get_http_status_code() if hasattr(error, "get_http_status_code") else status
-    if not isinstance(status, int):
-        return isinstance(error, OSError)
-    return status >= 500 or status in BUSY or (was_open and status in DENIED)
+    return status if isinstance(status, int) else None
 
 
 def by_reference(path: str, digest: str) -> str:
     """How a content that DVC keeps is named where no copy of it is."""
     return f"dvc://{path}?md5={digest}"
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, without passwords, or its kind."""
-    return without_secrets((str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
 def _cause(error: BaseException) -> BaseException:

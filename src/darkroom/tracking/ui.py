@@ -11,9 +11,10 @@ from pathlib import Path
 
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking.address import FOLDER, artifacts_address, is_server, location, project_root
+from darkroom.tracking.availability import check_answers
 from darkroom.tracking.ports import UI_PORT, advertised, answers, check_free, running_port
 from darkroom.tracking.secrets import without_secrets
-from darkroom.tracking.store import Store, check_answers
+from darkroom.tracking.store import Store, web_address
 
 START_WITHIN = 300.0  # seconds, for machines with much else to do
 
@@ -37,7 +38,7 @@ def serve(port: int = UI_PORT) -> None:
     """
     if is_server(location()):
         check_answers(location())
-        print(f"{location().rstrip('/')}/{Store().runs_link()}", flush=True)
+        print(f"{web_address(location())}/{Store().runs_link()}", flush=True)
         return
     here = f"http://127.0.0.1:{port}"
     if running_port() == port:

@@ -99,7 +99,9 @@ class VAELosses:
             likeness = likeness + loss.perceptual_weight * values["perceptual"]
         total = likeness + loss.kl_weight * kl
         if loss.discriminator is not None and batch.variant:
+            loss.discriminator.requires_grad_(False)  # it has a turn of its own, and of several processes a reducer
             adversarial = -loss.discriminator(y).mean()
+            loss.discriminator.requires_grad_(True)
             weight = loss.adversarial_weight * self._adaptive_weight(likeness, adversarial, len(x))
             total = total + weight * adversarial
             values |= {"adversarial": adversarial, "adversarial_weight": weight}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from darkroom.core import device as devices
-from darkroom.core.shards import Shard
+from darkroom.core.output_shards import Shard
 from darkroom.core.tasks import Kept
 from darkroom.data.caption_table import read_captions
 from darkroom.data.conditioning import SHARD_ROWS, Cache, shard_name, write_shard

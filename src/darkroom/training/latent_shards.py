@@ -10,8 +10,8 @@ from torch import Tensor
 
 from darkroom.config.base import Precision
 from darkroom.core import device as devices
+from darkroom.core.output_shards import Shard
 from darkroom.core.progress import Progress
-from darkroom.core.shards import Shard
 from darkroom.core.tasks import Kept
 from darkroom.data.latents import shard_name, shard_rows, write_shard
 from darkroom.data.prepared import Prepared, PreparedSplit

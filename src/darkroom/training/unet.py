@@ -35,6 +35,7 @@ class UNetTask(Task[DenoisingNetwork]):
 
     stage = description = "train_unet"
     best_by = "held_out/loss"
+    shards = True
 
     def __init__(
         self, unet: DenoisingNetwork, objective: Objective, data: LatentBatches, accumulation: int = 1

@@ -10,7 +10,8 @@ from darkroom.tracking.note import NOTE, broken_off
 from darkroom.tracking.outbox.event_log import EventLog, outbox_folder, peek
 from darkroom.tracking.outbox.events import End, Tags
 from darkroom.tracking.outbox.upload import Upload
-from darkroom.tracking.store import Store, UnavailableError, first_line
+from darkroom.tracking.secrets import first_line
+from darkroom.tracking.store import Store, UnavailableError
 
 LATER = "the next stage that runs sends it, or darkroom audit --repair"
 

@@ -8,7 +8,8 @@ from darkroom.tracking.address import without_password
 from darkroom.tracking.outbox.event_log import EventLog
 from darkroom.tracking.outbox.events import Begin, End, Event, File, Metrics, Outputs, Parameters, Picture, Tags
 from darkroom.tracking.outputs import log_outputs
-from darkroom.tracking.store import Metric, Store, UnavailableError, first_line, is_transient, warn
+from darkroom.tracking.secrets import first_line
+from darkroom.tracking.store import Metric, Store, UnavailableError, is_transient, warn
 
 BATCH = 1000  # points sent in one call
 KEY = "journal"  # the tag by which a run is found whose start was sent and whose id never came back
@@ -29,7 +30,7 @@ class Upload:
     def advance(self) -> None:
         """Send all that the log holds now; what the store refuses for good is left out, with a warning.
 
-        Raises AwayError: the store does not answer; may be called again. DarkroomError: the store takes no run.
+        Raises UnavailableError: the store does not answer; may be called again. DarkroomError: the store takes no run.
         """
         for events, after in _batches(self._event_log):
             try:

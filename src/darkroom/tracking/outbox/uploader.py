@@ -12,7 +12,8 @@ from darkroom.tracking.outbox.events import Begin, Event, Metrics
 from darkroom.tracking.outbox.pending import LATER, replay
 from darkroom.tracking.outbox.upload import Upload
 from darkroom.tracking.outputs import keep_outputs
-from darkroom.tracking.store import Store, UnavailableError, first_line, warn, web_address
+from darkroom.tracking.secrets import first_line
+from darkroom.tracking.store import Store, UnavailableError, warn, web_address
 
 SEND_EVERY = 2.0  # seconds that metrics wait to be sent together, and between attempts while a server is away
 LEAVE_AFTER = 5.0  # seconds after the stage's end, while a server is away

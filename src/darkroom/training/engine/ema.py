@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from darkroom.training.engine.latch import Latch
+from darkroom.training.engine.sharding import local
 
 Network = TypeVar("Network", bound=nn.Module)
 WARMUP_RATIO = 0.05  # the average remembers at most this share of the samples seen so far (Karras et al. 2022, config)
@@ -20,13 +21,14 @@ class EMA(Generic[Network]):
         network: what is trained.
         half_life: samples after which a weight's share in the average has halved. During the first samples it is
             shortened to WARMUP_RATIO times the samples seen, so that the average does not cling to the initialisation.
+        average: the copy, where `network` is sharded: one that is sharded alike.
     """
 
-    def __init__(self, network: Network, half_life: float) -> None:
+    def __init__(self, network: Network, half_life: float, average: Network | None = None) -> None:
         self.half_life = half_life
-        self.network: Network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.network: Network = (copy.deepcopy(network) if average is None else average).eval().requires_grad_(False)
         self._pairs = [
-            (average, value)
+            (local(average), local(value))
             for average, value in zip(self.network.parameters(), network.parameters(), strict=True)
             if value.requires_grad
         ]

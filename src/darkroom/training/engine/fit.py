@@ -9,7 +9,8 @@ from darkroom.core.checkpoint import Checkpoints, Stateful
 from darkroom.training.engine.best import Best
 from darkroom.training.engine.chance import against_chance
 from darkroom.training.engine.curves import Curves
-from darkroom.training.engine.distributed import Processes
+from darkroom.training.engine.distributed import Processes, losses_recognised
+from darkroom.training.engine.division import Division
 from darkroom.training.engine.ema import EMA, Network
 from darkroom.training.engine.ending import Ending
 from darkroom.training.engine.loop import Loop
@@ -36,6 +37,7 @@ class Session(Protocol):
     def ending(self) -> Callable[[int, int | None], Ending]: ...
 
 
+@losses_recognised()
 def fit(
     task: Task[Network], config: Training, session: Session, report: Path, previews: Previews[Network] | None = None
 ) -> Fitted[Network]:
@@ -48,14 +50,16 @@ def fit(
         Interrupted: the end was asked for.
         DarkroomError: see `Loop.run`; or the network is no better than chance, and that is to end the stage.
     """
-    ema, best = EMA(task.network, config.ema_half_life), Best()
+    flops = task.flops()
+    division = Division.of(task, config, session.processes, session.checkpoints)
+    ema, best = EMA(task.network, config.ema_half_life, division.average), Best()
     curves = Curves(config.log_every, session.run.metrics)
-    speed = Throughput(task.flops(), config.log_every, task.context, session.run.metrics)
+    speed = Throughput(flops, config.log_every, task.context, session.run.metrics)
     ending = session.ending(config.steps, config.stop_at)
 
     def measure(step: int, values: Mapping[str, float]) -> None:
         if step % config.validate_every == 0 or step == ending.step:
-            measured = task.validate(ema.network)
+            measured = division.agreed(task.validate(ema.network))
             curves.record(step, measured)
             if task.best_by is not None:
                 best.consider(step, measured[task.best_by], ema.network)
@@ -64,7 +68,7 @@ def fit(
         if previews is not None and step % previews.every == 0 and step < ending.step:
             previews.show(ema.network, step, when(step, step))
 
-    if previews is not None and session.processes.leads:
+    if previews is not None and division.takes_part:
         previews.show_inputs()
         # before `Loop.run` resumes, so these are always the initial weights
         previews.show(ema.network, 0, when(0, 0))
@@ -87,7 +91,8 @@ def fit(
     last, step = ending.step, best.step or ending.step
     if previews is not None:  # not in `show`: a training resumed at its last step runs no hooks
         previews.show(ema.network, last, when(step, last))
+    network = division.handed_on(ema.network)
     curves.write(report)
     held_out = {name: value for name, value in curves.rows[step].items() if name.startswith("held_out/")}
-    reached = task.reached(ema.network, held_out)
-    return Fitted(ema.network, step, last, held_out, against_chance(task.stage, config.on_worse_than_chance, reached))
+    reached = task.reached(network, held_out)
+    return Fitted(network, step, last, held_out, against_chance(task.stage, config.on_worse_than_chance, reached))

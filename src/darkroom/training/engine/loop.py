@@ -1,7 +1,7 @@
 """The training loop: every step from its batches to the update. What is done between steps are hooks."""
 
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from darkroom.training.engine.ending import Ending, Hook
 from darkroom.training.engine.graphs import Graphs, Update
 from darkroom.training.engine.latch import NORM, Latch, Measured, Values, exact
 from darkroom.training.engine.phase import Phase
+from darkroom.training.engine.sharding import is_sharded
 
 __all__ = ["Hook", "Loop", "Loss", "Phase"]
 
@@ -36,7 +37,8 @@ class Loop:
         between them the device is not waited for.
     checkpoints: where to resume from, if there is one, and where to save.
     state: what else a checkpoint holds, hooks above all, by name.
-    processes: who share the rows. Hooks run in the one that leads; for the others all ends with `run`.
+    processes: who share the rows. Hooks run in the one that leads, and for the others all ends with `run`; but with
+        sharded networks all run hooks, and go on together.
     ending: after which step it ends; hooks learn it from there. None: after `steps`.
     """
 
@@ -72,19 +74,21 @@ class Loop:
         first = checkpoints.resume(state, ending.step)
         networks = [phase.network for phase in self.phases]
         compile_networks(networks, devices.runtime().compile, self.steps)
-        hooks = ending.around(self.hooks if processes.leads else ())
+        hooks = ending.around(self.hooks if processes.leads or any(map(is_sharded, networks)) else ())
         latch = Latch(self.phases[0].device)
         make_update = self._update(latch, micro_batches)
         with (
-            processes.distributed(first, networks) as rendezvous,
+            processes.distributed(first, networks),
             Progress(ending.step, self.description, training=True) as bar,
             checkpoints.interruption.deferred(),
-            ending.watched(processes.leads, rendezvous),
-            self._batches(micro_batches, range(first, ending.step)) as batches,
+            ending.listening() if processes.leads else nullcontext(),
+            self._batches(micro_batches, range(first, processes.from_leader(ending.step))) as batches,
         ):
+            for phase in self.phases:
+                phase.terms = processes.parallel(phase.terms)
             bar.start_at(first)
             step, last_read = first, dict[str, float]()
-            while step < (end := ending.after(step)):
+            while step < (end := processes.from_leader(ending.after(step))):
                 bar.total = end
                 phases = self._active(step)
                 rates = {phase.name: phase.rate(step, self.steps) for phase in phases}
@@ -145,13 +149,14 @@ def update(
     for phase, phase_batches in zip(phases, batches, strict=True):
         phase.network.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
-        for batch, fraction in zip(phase_batches, fractions, strict=True):
-            terms = phase.loss.compute(batch)
-            (terms["loss"] * fraction).backward()  # type: ignore[no-untyped-call]
+        for number, (batch, fraction) in enumerate(zip(phase_batches, fractions, strict=True), 1):
+            with processes.reducing(phase.terms, last=number == len(fractions)):
+                terms = phase.terms(batch)
+                # the mean over processes that follows would count each of them alike, however many rows it has
+                (terms["loss"] * (fraction * processes.size)).backward()
             for name, term in terms.items():
                 value = term.detach().to(phase.device, exact(phase.device)) * fraction
                 sums[name] = sums[name] + value if name in sums else value
-        processes.sum_gradients(phase.network.parameters())
         values = processes.sum_values(torch.stack(list(sums.values())))
         values = torch.cat([values, phase.clip_gradient().to(values).view(1)])
         measured.append(Measured(phase.name, (*sums, NORM), values))

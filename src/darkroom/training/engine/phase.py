@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from darkroom.config.training import Optimization
 from darkroom.training.engine.batches import Loss
+from darkroom.training.engine.distributed import Terms
 from darkroom.training.engine.optim import learning_rate, make_optimizers
+from darkroom.training.engine.sharding import local, unsharded
 
 
 @dataclass
@@ -19,6 +21,7 @@ class Phase:
 
     name: put before its values' names in the log; empty for the main one, and no two of a training are the same.
     network: what its optimisers move, from step `start` on.
+    terms: the loss of a batch, as several processes may have wrapped it.
     """
 
     name: str
@@ -28,11 +31,13 @@ class Phase:
     start: int = 0
     optimizers: list[torch.optim.Optimizer] = field(init=False)
     device: torch.device = field(init=False)
+    terms: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
         self.device = next(self.network.parameters()).device
         self.optimizers = make_optimizers(self.config.optimizer, self.network)
         self._rate = torch.zeros((), device=self.device)
+        self.terms = Terms(self.network, self.loss.compute)
 
     def state_dict(self) -> Mapping[str, Any]:
         """The weights, and the optimisers' state."""
@@ -47,6 +52,7 @@ class Phase:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             capturable = [group.get("capturable") for group in optimizer.param_groups]
             optimizer.load_state_dict(saved)
+            _lay_out(optimizer)
             for group, was in zip(optimizer.param_groups, capturable, strict=True):
                 if was is not None:
                     group["capturable"] = was
@@ -66,10 +72,21 @@ class Phase:
     def clip_gradient(self) -> Tensor:
         """Shorten the gradient to the largest norm that is allowed; its norm () before."""
         limit = math.inf if self.config.optimizer.clip_norm is None else self.config.optimizer.clip_norm
-        return nn.utils.clip_grad_norm_(self.network.parameters(), limit)
+        return unsharded(nn.utils.clip_grad_norm_(self.network.parameters(), limit))
 
     def move(self, found_inf: Tensor) -> None:
         """Move the weights by their gradients, unless `found_inf` () is 1."""
         for optimizer in self.optimizers:
             optimizer.found_inf = found_inf  # type: ignore[attr-defined]
             optimizer.step()
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Moments in the order in memory that their weights have, for fused kernels look at nothing else.
+
+    What was saved by another strategy may have another one.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, moment in state.items():
+            if moment.ndim and local(moment).stride() != local(parameter).stride():
+                state[name] = torch.empty_like(parameter).copy_(moment)

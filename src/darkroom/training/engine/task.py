@@ -68,6 +68,7 @@ class Task(ABC, Generic[Network]):
     network: what the average is taken of, and is handed on.
     accumulation: micro-batches of a step.
     best_by: name of the held-out value whose lowest marks the best weights; None: the last ones are handed on.
+    shards: whether strategy fsdp2 divides the network among the processes; others it leaves to ddp.
     """
 
     stage: str
@@ -76,6 +77,7 @@ class Task(ABC, Generic[Network]):
     context: TrainingContext
     accumulation: int = 1
     best_by: str | None = None
+    shards: bool = False
 
     @abstractmethod
     def phases(self, config: Optimization) -> Sequence[Phase]:

@@ -21,7 +21,7 @@ import pytest
 from darkroom.core.artifact import content_hash
 from darkroom.core.device import Runtime, runtime
 from darkroom.core.errors import DarkroomError
-from darkroom.core.shards import Shard, Shards, take_over
+from darkroom.core.output_shards import Shard, Shards, take_over
 from darkroom.core.tasks import Kept
 from tests.core.test_ahead import none_left
 
@@ -82,8 +82,9 @@ def test_a_killed_stage_loses_the_shards_under_way(tmp_path: Path, settings: str
     """Killed with -9 as soon as three are there: what was finished is made once, and at most two are made again."""
     log, folder = tmp_path / "log", tmp_path / "shards"
     code = (
-        "from pathlib import Path\nfrom darkroom.core.device import Runtime\nfrom darkroom.core.shards import Shards\n"
-        "from tests.core.test_shards import waited, wanted\n"
+        "from pathlib import Path\nfrom darkroom.core.device import Runtime\n"
+        "from darkroom.core.output_shards import Shards\n"
+        "from tests.core.test_output_shards import waited, wanted\n"
         f"if __name__ == '__main__':\n    shards = wanted(Path({str(log)!r}), waited)\n"
         f"    list(Shards(Path({str(folder)!r}), {settings}).made(shards))\n"
     )
