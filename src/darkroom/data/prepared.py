@@ -3,6 +3,8 @@
 A folder of Parquet shards per split in the Hugging Face image schema, and dataset.json, which describes them.
 """
 
+import os
+import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +28,8 @@ if TYPE_CHECKING:  # whoever checks parameters against the data needs no tensors
     from torch import Tensor
 
 INFO = "dataset.json"
-IN_MEMORY_BYTES = 1 << 30  # splits whose decoded pictures fit are decoded once
+DECODED_BYTES = 1 << 30  # splits whose decoded pictures take no more are decoded once:
+IN_MEMORY_BYTES = 64 << 20  # up to so many into memory, more into a file that is mapped
 CACHED_GROUPS = 4
 WORTH_A_THREAD = 96  # pixels of a side from which pictures are decoded by several threads
 
@@ -93,7 +96,7 @@ class Info:
 class PreparedSplit:
     """One split: captions and labels at hand, pictures decoded when asked for.
 
-    in_memory: whether the pictures are kept, where they fit into IN_MEMORY_BYTES.
+    in_memory: whether the pictures are kept, where they fit into DECODED_BYTES.
     """
 
     def __init__(self, folder: Path, info: Info, in_memory: bool = True) -> None:
@@ -115,7 +118,7 @@ class PreparedSplit:
         rows = [f.metadata.row_group(g).num_rows for f, g in self._groups]
         self._starts = np.concatenate([[0], np.cumsum(rows)])
         self._decoded: OrderedDict[int, Tensor] = OrderedDict()
-        self._in_memory: Tensor | None = None
+        self._all: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self._table)
@@ -163,10 +166,10 @@ class PreparedSplit:
         import torch
 
         size = self.info.channels * self.info.image_size**2
-        if self._stays and len(self) * size <= IN_MEMORY_BYTES:
-            if self._in_memory is None:
-                self._in_memory = torch.cat([self._decode(g) for g in range(len(self._groups))])
-            return self._in_memory if indices is None else self._in_memory[torch.as_tensor(indices, dtype=torch.int64)]
+        if self._stays and len(self) * size <= DECODED_BYTES:
+            if self._all is None:
+                self._all = self._decode_all(len(self) * size)
+            return self._all if indices is None else self._all[torch.as_tensor(indices, dtype=torch.int64)]
         chosen = np.arange(len(self)) if indices is None else np.asarray(indices, dtype=np.int64)
         out = torch.empty(
             len(chosen), self.info.channels, self.info.image_size, self.info.image_size, dtype=torch.uint8
@@ -176,6 +179,23 @@ class PreparedSplit:
             here = np.flatnonzero(groups == group)
             out[torch.from_numpy(here)] = self._recent(int(group))[torch.from_numpy(chosen[here] - self._starts[group])]
         return out
+
+    def _decode_all(self, size: int) -> "Tensor":
+        """All pictures. Many lie in a file below TMPDIR that is gone with this process: of those the system keeps in
+        memory what it has room for."""
+        import torch
+
+        groups = (self._decode(group) for group in range(len(self._groups)))
+        if size <= IN_MEMORY_BYTES:
+            return torch.cat(list(groups))
+        shape = len(self), self.info.channels, self.info.image_size, self.info.image_size
+        with tempfile.TemporaryFile() as file:
+            if hasattr(os, "posix_fallocate"):  # a disk that is full is an error here, and the end of the process later
+                os.posix_fallocate(file.fileno(), 0, size)
+            table = torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))
+        for start, group in zip(self._starts, groups, strict=False):
+            table[start : start + len(group)] = group
+        return table
 
     def _recent(self, group: int) -> "Tensor":
         if group not in self._decoded:
