@@ -28,6 +28,7 @@ from darkroom.core.device import Runtime
 from darkroom.core.output_shards import Shard, Shards
 from darkroom.core.rng import seeded
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
+from darkroom.data import latents
 from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared
 from darkroom.data.sources.scenes import Scenes
@@ -142,8 +143,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=20_000, help="training scenes")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="for what is made")
+    parser.add_argument("--shard-rows", type=int, default=1024, help="latents of a shard (default: 1024)")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    latents.SHARD_ROWS = given.shard_rows
     with tempfile.TemporaryDirectory(dir=given.folder) as scratch:
         folder = Path(scratch)
         prepared = folder / "prepare_data alone"
