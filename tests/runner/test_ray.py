@@ -103,6 +103,7 @@ def test_latents_are_the_same(project: Path, others: Runtime, monkeypatch: pytes
     assert content_hash("alone") == content_hash("others")
 
 
+@pytest.mark.slow
 def test_conditions_are_the_same(project: Path, others: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caption_shards, "SHARD_ROWS", 15)
     captions = Path("captions.arrow").absolute()
@@ -118,6 +119,7 @@ def test_conditions_are_the_same(project: Path, others: Runtime, monkeypatch: py
     assert conditioning.SHARD_ROWS % 256 == 0, "shards of whole batches are the same as all captions in one"
 
 
+@pytest.mark.slow
 def test_drawn_pictures_are_the_same(project: Path, others: Runtime) -> None:
     split = Prepared.open(PREPARED).split("train")
     folder = Path("artifacts/pipeline")
@@ -161,6 +163,7 @@ def test_a_node_that_is_lost_costs_no_byte(cluster: Any, tmp_path: Path) -> None
     assert [path.read_text() for path in (first, *made)] == [f"shard {i}" for i in range(9)]
 
 
+@pytest.mark.slow
 def test_pictures_are_read_beside_a_task_that_has_a_gpu(
     cluster: Any, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,7 +79,7 @@ def spawned(number: int, start: Callable[[int], object]) -> Iterator["Processes"
         ranks.put(rank)
     executor = ProcessPoolExecutor(number, context, _start_spawned, (os.getpid(), over, ranks, start))
     try:
-        yield Processes(executor, number)
+        yield Processes(executor, number, f"{number} processes")
     except BrokenProcessPool:
         raise _ended_from_outside(number, "PROCESSES") from None
     finally:
@@ -95,10 +95,10 @@ def _ended_from_outside(number: int, variable: str) -> DarkroomError:
 
 
 class Processes:
-    """Processes that tasks are handed to; depth: how many tasks may wait for them."""
+    """Processes that tasks are handed to; see tasks.Pool."""
 
-    def __init__(self, executor: ProcessPoolExecutor, number: int) -> None:
-        self._executor, self.depth = executor, 2 * number
+    def __init__(self, executor: ProcessPoolExecutor, number: int, name: str = "") -> None:
+        self._executor, self.depth, self.name = executor, 2 * number, name
 
     def submit(self, task: Callable[[], T]) -> "Future[T]":
         """Have one of them do a task, which goes there pickled."""

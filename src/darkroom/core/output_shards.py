@@ -42,12 +42,14 @@ class Shards:
     Args:
         folder: of the output's fingerprint; None: one that goes with this object, for what is made anew each time.
         settings: None: those of this process.
+
+    made_by: who did, if it was not this process.
     """
 
     def __init__(self, folder: Path | None = None, settings: devices.Runtime | None = None) -> None:
-        self._aside = None if folder else tempfile.TemporaryDirectory(prefix="darkroom_")
-        self.folder = (folder or Path(self._aside.name if self._aside else "")).absolute()
-        self._settings = settings
+        self._folder, self._settings = folder, settings
+        self._aside: tempfile.TemporaryDirectory[str] | None = None
+        self.made_by = ""
         self._stack: ExitStack | None = None
         self._pools: dict[bool, Pool] = {}
 
@@ -60,6 +62,15 @@ class Shards:
         self._pools.clear()
         if stack is not None:
             stack.__exit__(kind, value, tb)
+
+    @property
+    def folder(self) -> Path:
+        """In which the shards wait."""
+        if self._folder is not None:
+            return self._folder.absolute()
+        if self._aside is None:
+            self._aside = tempfile.TemporaryDirectory(prefix="darkroom_")
+        return Path(self._aside.name)
 
     def _pool(self, light: bool) -> AbstractContextManager[Pool]:
         if self._stack is None:
@@ -94,11 +105,13 @@ class Shards:
 
         Close it where it is not taken to its end. light: see `pools.pool`.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        folder = self.folder
+        folder.mkdir(parents=True, exist_ok=True)
         waiting: deque[tuple[Path, Pending[None] | None]] = deque()
         with self._pool(light) as helpers:
+            self.made_by = helpers.name or self.made_by
             for shard in shards:
-                path = self.folder / shard.name
+                path = folder / shard.name
                 there = path.is_file()
                 waiting.append((path, None if there else helpers.submit(partial(_write, shard.write, path))))
                 while len(waiting) > helpers.depth:

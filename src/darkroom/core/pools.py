@@ -30,7 +30,7 @@ class _Done(Generic[T]):
 class Here:
     """This process, at once."""
 
-    depth = 0
+    depth, name = 0, ""
 
     def submit(self, task: Callable[[], T]) -> Pending[T]:
         return _Done(task())

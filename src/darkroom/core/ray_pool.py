@@ -94,6 +94,7 @@ class RayPool:
             settings = replace(settings, device="cpu")
         self._ray, self._context = ray, (settings, Path.cwd(), bool(gpus))
         self._remote = ray.remote(max_retries=RETRIES, **needs)(_run)
+        self.name = f"Ray: {gpus} GPUs" if gpus else f"Ray: {cpus} CPUs, threads of a task: {settings.threads}"
         self.depth = 2 * (gpus or cpus // settings.threads)
 
     def submit(self, task: Callable[[], T]) -> "_Submitted":

@@ -19,10 +19,17 @@ class Pending(Protocol[T_co]):
 
 
 class Pool(Protocol):
-    """Does tasks; depth: how many may be handed in ahead of the one that is waited for."""
+    """Does tasks.
+
+    depth: how many may be handed in ahead of the one that is waited for. name: who does them, if not this process
+    or forks of it.
+    """
 
     @property
     def depth(self) -> int: ...
+
+    @property
+    def name(self) -> str: ...
 
     def submit(self, task: Callable[[], T]) -> Pending[T]:
         """Have a task done, soon."""

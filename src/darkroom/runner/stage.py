@@ -222,6 +222,8 @@ def _run(stage: str, body: Body, params: parameters.Params, setup: Setup) -> Non
             _check_unchanged(stage, chosen)
             if checkpoints.resumed is not None:
                 run.tag("resumed.from_step", str(checkpoints.resumed))
+            if shards.made_by:
+                run.tag("shards.made_by", shards.made_by)
             for name, value in executed.tags().items():
                 run.tag(name, value)
             run.summary(figures)
