@@ -185,16 +185,16 @@ class PreparedSplit:
         memory what it has room for."""
         import torch
 
-        groups = (self._decode(group) for group in range(len(self._groups)))
-        if size <= IN_MEMORY_BYTES:
-            return torch.cat(list(groups))
         shape = len(self), self.info.channels, self.info.image_size, self.info.image_size
-        with tempfile.TemporaryFile() as file:
-            if hasattr(os, "posix_fallocate"):  # a disk that is full is an error here, and the end of the process later
-                os.posix_fallocate(file.fileno(), 0, size)
-            table = torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))
-        for start, group in zip(self._starts, groups, strict=False):
-            table[start : start + len(group)] = group
+        if size <= IN_MEMORY_BYTES:
+            table = torch.empty(shape, dtype=torch.uint8)
+        else:
+            with tempfile.TemporaryFile() as file:
+                if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and the end of the process later
+                    os.posix_fallocate(file.fileno(), 0, size)
+                table = torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))
+        for group in range(len(self._groups)):
+            table[self._starts[group] : self._starts[group + 1]] = self._decode(group)
         return table
 
     def _recent(self, group: int) -> "Tensor":
