@@ -80,7 +80,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         figures |= {"training_pictures": pictures["train"].n, "training_latents": len(mean["train"])}
     measured: dict[str, Any] = dict(figures)
     decoded = _decoded(vae, drawn["train"][:N_SHOWN] / info.scaling_factor, work.device)
-    captions = data.split("train").captions
+    captions = data.split("train").caption_column.slice(0, N_SHOWN).to_pylist()
     picture = _sheet(examples["train"], preview(drawn["train"][:N_SHOWN]), decoded, captions)
     if (variances := logvar["train"]) is not None:
         channels = Channels.of(mean["train"], variances)
