@@ -44,7 +44,7 @@ from synthetic import PROJECT, spec_of
 
 SHAPE = (4, 32, 32)
 HELD_OUT = 64
-GIB = 2**30
+BY = ("seconds", "cpu")
 PARAMS = load(PROJECT / "recipes" / "scenes.yaml")
 TEXT = PARAMS.setup_text_encoder
 assert isinstance(TEXT, TrainedTextEncoder)
@@ -53,15 +53,16 @@ INFO = ConditioningInfo("text", "zeros", TOKENS, WIDTH, [])
 
 
 def write(folder: Path, rows: int) -> None:
-    """Both caches, shard by shard."""
+    """Both caches, shard by shard; all shards of latents begin with the same rows, for drawing them takes longer."""
     splits = {"train": rows, "validation": HELD_OUT}
     (folder / "latents").mkdir(parents=True)
     (folder / "conditioning").mkdir()
+    mean = torch.randn((min(cache.SHARD_ROWS, rows), *SHAPE), generator=generator(0, "latents")).half()
+    logvar = torch.full_like(mean, -4.0)
     for split, n in splits.items():
         for number, shard in enumerate(cache.shard_rows(n)):
-            mean = torch.randn((len(shard), *SHAPE), generator=generator(0, "latents", split, number))
             path = folder / "latents" / cache.shard_name(split, number)
-            cache.write_shard(path, (mean, torch.full_like(mean, -4.0)), deterministic=False)
+            cache.write_shard(path, (mean[: len(shard)], logvar[: len(shard)]), deterministic=False)
     info = LatentsInfo(1.0, "none", SHAPE, False, splits)
     cache.write_description(folder / "latents", info, PreviewMap(torch.zeros(3, SHAPE[0]), torch.zeros(3)))
     index = {split: torch.arange(n) for split, n in splits.items()}
@@ -102,16 +103,16 @@ class Trained:
         self.task, self.step = trained, 0
         self.optimizer = torch.optim.AdamW(trained.network.parameters(), lr=1e-5)
 
-    def steps(self, number: int) -> float:
-        """Make so many; seconds."""
-        began = time.perf_counter()
+    def steps(self, number: int) -> dict[str, float]:
+        """Make so many; seconds, and those of them that processors were at work."""
+        began = time.perf_counter(), time.process_time()
         for _ in range(number):
             self.optimizer.zero_grad(set_to_none=True)
             batch = self.task.loss.inputs(self.step, slice(0, self.task.context.batch_size))
             self.task.loss.compute(batch.to(self.task.context.device))["loss"].backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             self.step += 1
-        return time.perf_counter() - began
+        return {"seconds": time.perf_counter() - began[0], "cpu": time.process_time() - began[1]}
 
 
 def work(folder: Path, given: argparse.Namespace) -> None:
@@ -131,8 +132,7 @@ def work(folder: Path, given: argparse.Namespace) -> None:
     told = Conditioning.read(folder / "conditioning").encoded_by(old.conditioning.encode or (lambda ids: ids))
     bare.task.data = replace(old, train=train, held_out=held_out, conditioning=told)
     for _ in sys.stdin:
-        seconds = bare.steps(given.steps)
-        print(json.dumps({"seconds": seconds, "before": before, "now": anonymous()}), flush=True)
+        print(json.dumps({**bare.steps(given.steps), "before": before, "now": anonymous()}), flush=True)
 
 
 def anonymous() -> int:
@@ -154,13 +154,15 @@ def compare(given: argparse.Namespace) -> None:
         found = turns(root, list(sizes), given)
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    rates = {name: given.steps / statistics.median(turn["seconds"] for turn in of) for name, of in found.items()}
-    print("| rows | steps/s | RssAnon of the network, MiB | above it, MiB |\n|---|---|---|---|")
+    print("| rows | s a step | CPU s a step | RssAnon of the network, MiB | above it, MiB |\n|---|---|---|---|---|")
+    took = {by: {name: [turn[by] / given.steps for turn in of] for name, of in found.items()} for by in BY}
     for name, of in found.items():
         base, most = of[0]["before"], max(turn["now"] for turn in of)
-        print(f"| {sizes[name]:,} | {rates[name]:.3f} | {base / 2**20:.0f} | {(most - base) / 2**20:.0f} |")
-    pairs = [few["seconds"] / many["seconds"] for few, many in zip(*found.values(), strict=True)]
-    print(f"{rates['all'] / rates['few']:.1%} of the steps a second; {statistics.median(pairs):.1%} by pairs of turns")
+        wall, cpu = (statistics.median(took[by][name]) for by in BY)
+        print(f"| {sizes[name]:,} | {wall:.3f} | {cpu:.3f} | {base / 2**20:.0f} | {(most - base) / 2**20:.0f} |")
+    for by in BY:
+        pairs = [few / many for few, many in zip(*took[by].values(), strict=True)]
+        print(f"steps of all rows per step of few, by {by}: {statistics.median(pairs):.1%}, in pairs of turns")
 
 
 def turns(root: Path, names: list[str], given: argparse.Namespace) -> dict[str, list[dict[str, float]]]:

@@ -1,4 +1,4 @@
-"""Emoji by seven hands as a captioned folder, for the recipe emoji: SPLIT/STYLE/IDEA.png on white, and what it shows.
+"""Emoji by seven hands as a captioned folder, for the recipe emoji: SPLIT/IDEA-STYLE.png, with captions and labels.
 
     pip install resvg-py
     DARKROOM_DATA=FOLDER python recipes/emoji_pictures.py [--size 64] [--packs noto openmoji …] [--from FOLDER …]
@@ -315,7 +315,7 @@ def write(packs: Sequence[Pack], out: Path, size: int) -> Counter[str]:
     split_of = splits(pairs)
     tables: dict[str, list[dict[str, Any]]] = {}
     with atomic_path(out) as folder:
-        for (style, idea), picture in sorted(pairs.items()):
+        for (style, idea), picture in sorted(pairs.items(), key=lambda item: item[0][::-1]):
             split = split_of[style, idea]
             record = _record(picture.icon, split)
             place = folder / split / record["file_name"]
@@ -340,7 +340,7 @@ def _record(icon: Icon, split: str) -> dict[str, Any]:
     captions = style.captions(idea)
     if split != "train":
         captions = [captions[_hash(icon.idea, style.name) % len(captions)]]
-    name = f"{style.name.replace(' ', '-')}/{icon.idea}.png"
+    name = f"{icon.idea}-{style.name.replace(' ', '-')}.png"
     return {"file_name": name, "text": captions, "style": style.name, "idea": idea}
 
 

@@ -80,6 +80,8 @@ def test_what_is_wrong_with_the_file_is_said_in_a_line(text: str, said: str) -> 
         ("THREADS", "-1", "DARKROOM_THREADS = '-1': give a whole number"),
         ("DETERMINISTIC", "yes", "DARKROOM_DETERMINISTIC = 'yes': give 1 or 0"),
         ("PROCESSES", "two", "DARKROOM_PROCESSES = 'two': give a whole number"),
+        ("STRATEGY", "zero", r"strategy = 'zero' \(DARKROOM_STRATEGY or runtime.yaml\): give none, ddp or fsdp2"),
+        ("COMPILE", "yes", r"compile = 'yes' \(DARKROOM_COMPILE or runtime.yaml\): give auto, always or never"),
         ("PROCESSES", "0", r"processes = 0 \(DARKROOM_PROCESSES or runtime.yaml\): give 1 or more"),
     ],
 )
@@ -185,4 +187,4 @@ def test_the_profile_names_what_may_change_the_last_bits() -> None:
     assert profile["version.torch"] == torch.__version__
     assert {"instruction_set", "python", "system", "deterministic", "processes"} <= profile.keys()
     assert profile == execution_profile(CPU)
-    assert execution_profile(CPU, 2) == {**profile, "processes": "2"}
+    assert execution_profile(CPU, 2) == {**profile, "processes": "2", "strategy": "ddp"}

@@ -13,7 +13,8 @@ import torch
 
 from darkroom import cli
 from darkroom.config.params import Params, load
-from darkroom.planning.memory import ERROR, Estimate, Footprint
+from darkroom.planning.footprint import Footprint
+from darkroom.planning.memory import ERROR, Estimate
 from darkroom.runner.out_of_memory import remedies
 from tests.support.settings import optimization
 

@@ -229,14 +229,14 @@ def test_a_stage_made_again_leaves_the_checkpoints_of_the_project_alone_and_says
     Path("dvc.lock").write_text(json.dumps({"stages": {"prepare_data": {"outs": outs}}}))
     again = stage_project / "again"
     monkeypatch.setenv(REPRODUCTION, str(again))
-    monkeypatch.setenv("DARKROOM_PROCESSES", "2")
+    monkeypatch.setenv("DARKROOM_DETERMINISTIC", "0")
     assert status_of(body, trains=True) == 0
     (before, _, _), (now, was_there, profile) = found
     assert now.is_relative_to(again)
     assert not was_there
     assert before.exists()
     assert read_json(again / PROFILE) == profile
-    assert profile["processes"] == "2"
+    assert profile["deterministic"] == "false"
 
 
 def test_a_stage_made_again_that_is_stopped_promises_no_going_on(

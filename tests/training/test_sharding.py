@@ -20,7 +20,7 @@ from tests.support import divided
 from tests.support.settings import optimization
 from tests.support.worlds import World
 
-QUICK, LONG = divided.Length(10), divided.Length(50)
+QUICK, LONG = divided.Length(5), divided.Length(50)
 
 
 def run(folder: Path, length: divided.Length) -> Path:

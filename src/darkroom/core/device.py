@@ -225,6 +225,7 @@ def execution_profile(device: torch.device, processes: int = 1) -> dict[str, str
         "device": f"{device.type} ({name})",
         "threads": str(torch.get_num_threads()),
         "processes": str(processes),
+        **({"strategy": settings.strategy} if processes > 1 else {}),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         "system": platform.system(),

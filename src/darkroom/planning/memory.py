@@ -8,7 +8,7 @@ weights hold is added. On GPUs, norms and softmax are taken in fp32 under bf16, 
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ from darkroom.nn.judge.towers import Towers
 from darkroom.nn.layers import attention
 from darkroom.nn.layers.recompute import checkpoint_activations
 from darkroom.nn.text.clip import CLIPTextModel
+from darkroom.planning.footprint import Footprint
 from darkroom.training.engine.blank import Size, denoised, judged, matched, reconstructed
 from darkroom.training.engine.sharding import block_bytes
 
@@ -65,36 +66,6 @@ SD_VAE = {  # of an imported autoencoder that is not there yet
 CLIP_BYTES = 492_000_000  # of the text encoder of SD 1.x, where it is not there yet
 CLASSES = 10  # of data that are not prepared yet
 ON_GPUS_IN_FP32 = (F.group_norm, F.layer_norm, torch.softmax, torch.Tensor.softmax, F.softmax, F.normalize)
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """Bytes on the device that a stage computes on, at the peak of a step.
-
-    averages: of the running average and, where a stage hands on the best weights, those. activations: all that lives
-    between forward and backward pass, and on the way.
-    """
-
-    weights: float
-    gradients: float = 0.0
-    optimizer: float = 0.0
-    averages: float = 0.0
-    activations: float = 0.0
-
-    def divided(self, processes: int, block: float) -> "Footprint":
-        """Of one of `processes` that each hold a part; block: of weights that are put together at once.
-
-        There are two of them when one is fetched while the other computes, and the gradient of one.
-        """
-        if processes == 1:
-            return self
-        gathered = {"weights": self.weights / processes + 2 * block, "gradients": self.gradients / processes + block}
-        return replace(self, **gathered, optimizer=self.optimizer / processes, averages=self.averages / processes)
-
-    @property
-    def total(self) -> float:
-        """All of it."""
-        return self.weights + self.gradients + self.optimizer + self.averages + self.activations
 
 
 def device_of(name: str) -> torch.device:

@@ -25,7 +25,7 @@ import torch
 
 from darkroom.core.device import Strategy
 from darkroom.core.errors import DarkroomError
-from darkroom.core.interruption import Interrupted
+from darkroom.core.interruption import GRACE, Interrupted
 from darkroom.training.engine.distributed import LOOPBACK, LostError, Processes, group
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ LOST = 75  # status of a rank that ends because another one is gone
 COLLATERAL = (LOST, 128 + signal.SIGTERM, -signal.SIGTERM)  # statuses of ranks that end because of another one
 MEET_WITHIN = timedelta(minutes=15)
 LEADER_REPORTS_WITHIN = 3.0  # seconds after an error that the leader has to meet it itself
-GONE_WITHIN = 15.0  # seconds that a rank has after a signal, whatever it waits for
+GONE_WITHIN = 15.0  # seconds that the rank that leads has after a signal, whatever it waits for
+OTHERS_GONE_WITHIN = GRACE + 2  # seconds that the others have: the leader ends its step within GRACE, or not at all
 AGAIN = "run again to resume from the last checkpoint, or set DARKROOM_PROCESSES=1"
 
 
@@ -71,7 +72,7 @@ class Rank:
         """
         from torch.distributed.rendezvous import rendezvous
 
-        _end_even_if_stuck()
+        _end_even_if_stuck(OTHERS_GONE_WITHIN if self.rank > 0 else GONE_WITHIN)
         if self.local_size == self.size:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)  # not open to the network
         try:
@@ -102,8 +103,14 @@ class Rank:
 
 
 def report(line: str) -> None:
-    """Say the last line of this process, or leave it to the launcher."""
+    """Say the last line of this process, or leave it to the launcher.
+
+    A rank hears no signal after that: torchrun sends one to each that is still there when another has ended.
+    """
     here, folder = Rank.here(), os.environ.get(REPORTS)
+    if here is not None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
     if here is not None and folder is not None:
         (Path(folder) / str(here.rank)).write_text(line, encoding="utf-8")
     else:
@@ -179,8 +186,6 @@ def _end_as(failures: "Mapping[int, ProcessFailure]", folder: Path, asked: Seque
         sys.exit(max(status, 1))
     if asked:
         raise Interrupted(asked[0])
-    if status == LOST:
-        raise DarkroomError(f"the processes of this training lost each other; {AGAIN}")
     if rank == 0 and status > 0:
         sys.exit(status)  # its traceback is there
     cause = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
@@ -203,8 +208,8 @@ def _on_loopback(parameters: "RendezvousParameters") -> "RendezvousHandler":
     return handler
 
 
-def _end_even_if_stuck() -> None:
-    """End this process GONE_WITHIN seconds after a signal, even where it waits for a rank that is gone.
+def _end_even_if_stuck(seconds: float) -> None:
+    """End this process so long after a signal, even where it waits for a rank that is gone.
 
     Then it may be in a library and run no handler of Python's; but of the signal, C tells the file at once.
     """
@@ -214,7 +219,7 @@ def _end_even_if_stuck() -> None:
 
     def wait() -> None:
         os.read(signals, 1)
-        time.sleep(GONE_WITHIN)
+        time.sleep(seconds)
         os._exit(LOST)
 
     threading.Thread(target=wait, name="end after a signal", daemon=True).start()

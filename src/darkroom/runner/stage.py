@@ -26,7 +26,7 @@ from darkroom.core.text import printable_text
 from darkroom.planning import demands
 from darkroom.runner.budget import VARIABLE, keep
 from darkroom.runner.finishing import STOP_AT, Finish, differences
-from darkroom.runner.launch import LOST, NODES, REPORTS, Rank, launch, report
+from darkroom.runner.launch import LOST, NODES, Rank, launch, report
 from darkroom.runner.lock import exclusive, exit_with_dvc
 from darkroom.runner.out_of_memory import explain_shortages
 from darkroom.runner.outlook import start_outlook
@@ -83,9 +83,8 @@ def run_stage(stage: str, body: Body, trains: bool = False, divides: bool = Fals
     try:
         interruption.listen()
         _start(stage, body, (trains, divides), interruption)
-    except LostError as error:  # the launcher knows who
-        if REPORTS not in os.environ:
-            report(f"darkroom: {stage}: {printable_text(error)}")
+    except LostError as error:  # the launcher, if there is one, knows who was lost
+        report(f"darkroom: {stage}: {printable_text(error)}")
         sys.exit(LOST)
     except DarkroomError as error:
         here = Rank.here()
@@ -110,14 +109,13 @@ def _start(stage: str, body: Body, kind: tuple[bool, bool], interruption: Interr
     params = parameters.load()
     link_untracked(params)
     settings, here = devices.runtime(), Rank.here()
-    if here is None and trains and (settings.processes > 1 or NODES in os.environ):
+    shares = trains and isinstance(getattr(params, stage), Training)  # a network that is taken over is not trained
+    if here is None and shares and (settings.processes > 1 or NODES in os.environ):
         exit_with_dvc()
         launch(settings.processes)
-    if not trains:
-        if here is not None and here.rank > 0:
-            return
-        here = None
-    if here is None:
+    if here is not None and here.rank > 0 and not shares:
+        return
+    if here is None or not shares:
         exit_with_dvc()
         helpers = settings.processes if divides and not settings.ray else 1
         device = devices.start(settings.for_tasks() if divides else settings, processes=helpers)

@@ -47,7 +47,7 @@ PROBE = ".darkroom"  # below an experiment's artifacts, where nothing is: listin
 
 
 def check_answers(address: str) -> None:
-    """Make sure, in milliseconds, that there is a point in opening this store.
+    """Make sure, in a fraction of a second, that there is a point in opening this store.
 
     Raises:
         DarkroomError: it does not answer or let us in, is of another version or schema, cannot reach its artifacts, or

@@ -32,12 +32,12 @@ def check_optimizer(optimizer: AdamW | Muon) -> None:
     """Refuse what cannot work on parts of a matrix.
 
     Raises:
-        DarkroomError: Muon, which orthogonalises whole matrices.
+        DarkroomError: Muon.
     """
     if isinstance(optimizer, Muon):
         raise DarkroomError(
-            "optimizer.kind = muon: under strategy fsdp2 no process has whole matrices, which it would make "
-            "orthogonal; set optimizer.kind to adamw, or DARKROOM_STRATEGY=ddp"
+            "optimizer.kind = muon: it makes whole matrices orthogonal, and under strategy fsdp2 no process holds one; "
+            "set optimizer.kind to adamw, or DARKROOM_STRATEGY=ddp"
         )
 
 
