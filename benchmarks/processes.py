@@ -7,7 +7,7 @@ Three contestants take turns, `--rounds` times: one process with all rows of a b
 several has; and several, which share the rows. Prints the median seconds of a step of each, how much quicker several
 are than one with the same rows, and their overhead: a step of theirs beside one of a process that has its rows alone.
 Under that are the reductions of gradients, the agreement on the end, and what the processes take from each other
-(memory bandwidth, caches); a processor for each of them must be free.
+(memory bandwidth, caches). On a busy machine the wall clock says little, and the processor's leaves out waiting.
 """
 
 import argparse
@@ -53,21 +53,22 @@ def measure(recipe: str, rows: int, steps: int) -> None:
             p.held_out,
         )
         task = UNetTask(unet, Objective(process_of(p.process), p.objective), data)
-        at = [time.perf_counter()]
+        at = [(time.perf_counter(), time.process_time())]
         Loop(
             task.phases(p),
             EMA(unet, p.ema_half_life),
             steps=WARM_UP + steps,
             batch_size=rows,
             description="benchmark",
-            hooks=[lambda step, values: at.append(time.perf_counter())],
+            hooks=[lambda step, values: at.append((time.perf_counter(), time.process_time()))],
             processes=processes,
         ).run()
-    print(statistics.median(after - before for before, after in pairwise(at[WARM_UP:])))
+    for clock in zip(*at[WARM_UP:], strict=True):
+        print(statistics.median(after - before for before, after in pairwise(clock)))
 
 
-def seconds(processes: int, rows: int, recipe: str, steps: int) -> float:
-    """Of a step by so many processes, which share the rows."""
+def seconds(processes: int, rows: int, recipe: str, steps: int) -> tuple[float, float]:
+    """Of a step by so many processes, which share the rows; and of one of their processors."""
     command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", __file__]
     done = subprocess.run(
         [sys.executable, *command, "--worker", "--recipe", recipe, "--rows", str(rows), "--steps", str(steps)],
@@ -77,7 +78,8 @@ def seconds(processes: int, rows: int, recipe: str, steps: int) -> float:
         stderr=subprocess.DEVNULL,
         text=True,
     )
-    return float(done.stdout.splitlines()[-1])
+    wall, busy = map(float, done.stdout.splitlines()[-2:])
+    return wall, busy
 
 
 def main() -> None:
@@ -96,16 +98,16 @@ def main() -> None:
         return
     n = asked.processes
     contestants = {"one, all rows": (1, rows), "one, its rows alone": (1, rows // n), f"{n}": (n, rows)}
-    found: dict[str, list[float]] = {name: [] for name in contestants}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
     for _ in range(asked.rounds):
-        for name, (processes, share_of_rows) in contestants.items():
-            found[name].append(seconds(processes, share_of_rows, asked.recipe, asked.steps))
-    whole_batch, alone, several = map(statistics.median, found.values())
-    for name, taken in found.items():
-        print(
-            f"{name}: {1000 * statistics.median(taken):.1f} ms a step ({', '.join(f'{1000 * s:.1f}' for s in taken)})"
-        )
-    print(f"{n} are {whole_batch / several:.2f} times as quick as one; overhead {100 * (several / alone - 1):.1f} %")
+        for name, (processes, taken) in contestants.items():
+            found[name].append(seconds(processes, taken, asked.recipe, asked.steps))
+    for clock, of in enumerate(("wall", "processor")):
+        medians = [statistics.median(each[clock] for each in rounds) for rounds in found.values()]
+        for name, median in zip(found, medians, strict=True):
+            print(f"{of} time, {name}: {1000 * median:.1f} ms a step")
+        all_rows, alone, several = medians
+        print(f"  {all_rows / several:.2f} times as quick as one; overhead {100 * (several / alone - 1):.1f} %")
 
 
 if __name__ == "__main__":

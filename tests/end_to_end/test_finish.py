@@ -18,7 +18,6 @@ import pytest
 import yaml
 
 from tests.support import recipe
-from tests.support.stages import run_here
 
 STAGE, STEPS = "train_vae", 4000
 LOCK, PARAMS = Path("dvc.lock"), Path("params.yaml")
@@ -27,7 +26,7 @@ PATIENCE = 600  # seconds, for machines with much else to do
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory, copied_project: Callable[[Path], None]) -> Path:
+def prepared(tmp_path_factory: pytest.TempPathFactory, copied_project: Callable[[Path], None], dvc_in: Any) -> Path:
     """A project whose pictures are prepared; the training that comes next is long."""
     project = tmp_path_factory.mktemp("finish") / "project"
     project.mkdir()
@@ -37,7 +36,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, copied_project: Callable[
     values = yaml.safe_load(text)
     values[STAGE]["steps"], values[STAGE]["validate_every"] = STEPS, 1000
     (project / PARAMS).write_text(yaml.safe_dump(values) + COMMENT + "\n")
-    assert run_here(project, "prepare_data", recipe.QUIET) == 0
+    dvc_in(project)("repro -s prepare_data")  # by its own code: the audit below asks which one ran
     return project
 
 

@@ -100,3 +100,7 @@ def test_a_recipe_comes_out_the_same_in_a_fresh_clone_and_no_password_gets_anywh
     place = walkthrough.place / make_small.__name__
     paths = {"project": str(place / "project" / "src"), "clone": str(place / "elsewhere" / "src")}
     check_round_trip(walkthrough, make_small, paths)
+    environment = walkthrough.environment({"PYTHONPATH": paths["clone"]})
+    walkthrough.run_block("$ source ~/darkroom.env\n$ darkroom register\n", place / "elsewhere", environment)
+    assert f"{walkthrough.address}/#/models/darkroom/versions/1" in walkthrough.said[-1]
+    assert walkthrough.leaks() == []

@@ -33,7 +33,7 @@ def environment_of(project: Path) -> dict[str, str]:
     """Of a process that runs the project's own code, and finds its data, models and runs in the project alone."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DARKROOM_", "MLFLOW_", "DVC_"))}
-    threads = {"DARKROOM_THREADS": "1", "OMP_NUM_THREADS": "1"} if WORKERS > 1 else {}  # more would wait for each other
+    threads = {"DARKROOM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # other numbers of threads give other last bits
     return {**kept, **threads, "PATH": path, "PYTHONPATH": str(project / "src")}
 
 

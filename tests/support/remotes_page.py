@@ -101,10 +101,11 @@ class Walkthrough:
         begun = len(self.said)
         for kind, block in self.parts()[heading]:
             if kind == "console":
-                self._run_block(block, folder, self.environment(more))
+                self.run_block(block, folder, self.environment(more))
         return "".join(self.said[begun:])
 
-    def _run_block(self, block: str, folder: Path, environment: Mapping[str, str]) -> None:
+    def run_block(self, block: str, folder: Path, environment: Mapping[str, str]) -> None:
+        """Run commands as the page has them; a server is left running."""
         commands = [line.removeprefix("$ ").removeprefix("> ") for line in block.splitlines()]
         assert all(line.startswith(("$ ", "> ")) for line in block.splitlines()), block
         script = "set -euo pipefail\n" + "\n".join(commands) + "\n"
