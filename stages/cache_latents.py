@@ -3,7 +3,7 @@
 import darkroom.runner.startup  # noqa: F401
 
 # isort: split
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,17 +15,18 @@ from darkroom.config.paths import LATENTS, PREPARED, VAE, report_of
 from darkroom.config.sections import CacheLatents
 from darkroom.core.artifact import CONFIG, PROVENANCE, atomic_path, check_made_from, provenance, read_json, write_json
 from darkroom.core.errors import DarkroomError
+from darkroom.core.output_shards import take_over
 from darkroom.core.rng import randn_each
 from darkroom.core.tensors import save_png, to_float, to_pil, to_uint8
-from darkroom.data.latents import Latents, LatentsInfo, PreviewMap, measured_scaling_factor, write_latents
-from darkroom.data.prepared import Prepared, PreparedSplit
+from darkroom.data.latents import Latents, LatentsInfo, PreviewMap, write_description
+from darkroom.data.prepared import Prepared
+from darkroom.data.rows import Rows
 from darkroom.nn.autoencoder import tiling as memory
 from darkroom.nn.autoencoder.identity import Autoencoder, IdentityAutoencoder
-from darkroom.nn.autoencoder.vae import Moments
 from darkroom.runner.stage import Work, run_stage
-from darkroom.training.autoencoder import encode
 from darkroom.training.channels import DEAD, Channels
-from darkroom.training.trained import read_autoencoder
+from darkroom.training.latent_shards import Encoding, Pictures, kept_autoencoder
+from darkroom.training.latent_statistics import LatentStatistics, measure
 from darkroom.view.channels import channel_bars
 from darkroom.view.sheet import Plate, sheet, stacked
 
@@ -39,37 +40,50 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     """Encode, measure the scale of the training latents, fit the preview map."""
     p, data = params.cache_latents, Prepared.open(PREPARED)
     check_made_from(VAE, PREPARED)
-    vae = read_autoencoder(VAE, work.device)
-    splits = {name: data.split(name) for name in SPLITS}
-    moments = _encoded(p, vae, splits, work)
-    mean = moments["train"].mean
+    encoding = Encoding(kept_autoencoder(VAE), p.batch_size, p.precision)
+    pictures = {name: Pictures(PREPARED, name, data.info.splits[name], p.mirror and name == "train") for name in SPLITS}
+    shards = {
+        name: work.shards.all(encoding.shards(pictures[name]), f"cache_latents {name}", "image") for name in SPLITS
+    }
+    vae = encoding.vae()
+    deterministic = isinstance(vae, IdentityAutoencoder)
+    mean = {name: Rows.mapped(files, "mean") for name, files in shards.items()}
+    logvar = {name: None if deterministic else Rows.mapped(files, "logvar") for name, files in shards.items()}
+    found = measure(mean["train"], logvar["train"])
     info = LatentsInfo(
-        scaling_factor=_scaling_factor(p, moments["train"]),
+        scaling_factor=_scaling_factor(p, found),
         scaling=p.scaling,
-        shape=(mean.shape[1], mean.shape[2], mean.shape[3]),
-        deterministic=isinstance(vae, IdentityAutoencoder),
-        splits={name: len(of.mean) for name, of in moments.items()},
+        shape=(mean["train"].shape[0], mean["train"].shape[1], mean["train"].shape[2]),
+        deterministic=deterministic,
+        splits={name: len(of) for name, of in pictures.items()},
         variants=2 if p.mirror else 1,
     )
-    drawn = {name: _samples(moments[name], info, len(splits[name])) for name in SPLITS}
-    pictures = {name: splits[name].images(range(len(drawn[name]))) for name in SPLITS}
-    preview = PreviewMap.fit(drawn["train"], to_float(pictures["train"]))
+    first = {name: torch.arange(min(N_FITTED, of.n)) for name, of in pictures.items()}
+    drawn = {
+        name: _samples(Latents(mean[name], logvar[name], info.scaling_factor), rows) for name, rows in first.items()
+    }
+    examples = {name: pictures[name](rows) for name, rows in first.items()}
+    preview = PreviewMap.fit(drawn["train"], to_float(examples["train"]))
     with atomic_path(LATENTS) as folder:
-        write_latents(folder, moments, info, preview)
+        folder.mkdir(parents=True)
+        for file in (file for files in shards.values() for file in files):
+            take_over(file, folder / file.name)
+        write_description(folder, info, preview)
         write_json(folder / PROVENANCE, provenance(PREPARED, VAE))
 
     figures: dict[str, float | str] = {
         "scaling_factor": info.scaling_factor,
-        "latent_mean": float(mean.float().mean()),
-        "preview_map_psnr": preview.psnr(drawn["validation"], to_float(pictures["validation"])),
+        "latent_mean": found.mean,
+        "preview_map_psnr": preview.psnr(drawn["validation"], to_float(examples["validation"])),
     }
     if p.mirror:
-        figures |= {"training_pictures": len(splits["train"]), "training_latents": len(mean)}
+        figures |= {"training_pictures": pictures["train"].n, "training_latents": len(mean["train"])}
     measured: dict[str, Any] = dict(figures)
     decoded = _decoded(vae, drawn["train"][:N_SHOWN] / info.scaling_factor, work.device)
-    picture = _sheet(pictures["train"], preview(drawn["train"][:N_SHOWN]), decoded, splits["train"].captions)
-    if not info.deterministic:
-        channels = Channels.of(moments["train"])
+    captions = data.split("train").caption_column.slice(0, N_SHOWN).to_pylist()
+    picture = _sheet(examples["train"], preview(drawn["train"][:N_SHOWN]), decoded, captions)
+    if (variances := logvar["train"]) is not None:
+        channels = Channels.of(mean["train"], variances)
         measured |= channels.as_json()
         figures |= channels.summary(pretrained=_imported_factor() is not None)
         work.run.metrics(0, channels.metrics())
@@ -80,31 +94,16 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     return figures
 
 
-def _encoded(p: CacheLatents, vae: Autoencoder, splits: Mapping[str, PreparedSplit], work: Work) -> dict[str, Moments]:
-    """The moments of each split; those of train once more of the mirrored pictures, where that is asked for."""
-
-    def encoded(images: Callable[[Tensor], Tensor], n: int, of: str) -> Moments:
-        return encode(vae, images, n, p.batch_size, p.precision, work.device, f"cache_latents {of}")
-
-    moments = {name: encoded(split.images, len(split), name) for name, split in splits.items()}
-    if p.mirror:
-        train = splits["train"]
-        mirrored = encoded(lambda rows: train.images(rows).flip(3), len(train), "train, mirrored")
-        mean, logvar = (torch.cat(pair) for pair in zip(moments["train"], mirrored, strict=True))
-        moments["train"] = Moments(mean, logvar)
-    return moments
-
-
 def _imported_factor() -> float | None:
     factor: float | None = read_json(VAE / CONFIG)["scaling_factor"]
     return factor
 
 
-def _scaling_factor(p: CacheLatents, moments: Moments) -> float:
+def _scaling_factor(p: CacheLatents, found: LatentStatistics) -> float:
     if p.scaling == "none":
         return 1.0
     if p.scaling == "measured":
-        return measured_scaling_factor(moments)
+        return found.scaling_factor
     if (factor := _imported_factor()) is None:
         raise DarkroomError(
             f"cache_latents.scaling = 'imported', but {VAE / CONFIG} brings no scaling_factor; use measured"
@@ -112,11 +111,9 @@ def _scaling_factor(p: CacheLatents, moments: Moments) -> float:
     return factor
 
 
-def _samples(moments: Moments, info: LatentsInfo, pictures: int) -> Tensor:
-    """Scaled latents of the first of so many pictures, drawn from their posteriors as training draws them."""
-    first = torch.arange(min(N_FITTED, pictures))
-    latents = Latents(moments.mean, None if info.deterministic else moments.logvar, info.scaling_factor)
-    return latents.sample(first, randn_each(latents.shape, first.tolist(), "preview map"))
+def _samples(latents: Latents, rows: Tensor) -> Tensor:
+    """Scaled latents of these pictures, drawn from their posteriors as training draws them."""
+    return latents.sample(rows, randn_each(latents.shape, rows.tolist(), "preview map"))
 
 
 @torch.no_grad()
@@ -133,4 +130,4 @@ def _sheet(pictures: Tensor, mapped: Tensor, decoded: Tensor, captions: list[str
 
 
 if __name__ == "__main__":
-    run_stage("cache_latents", body)
+    run_stage("cache_latents", body, divides=True)

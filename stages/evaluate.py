@@ -23,14 +23,13 @@ from darkroom.core.artifact import atomic_path, check_made_from, provenance, wri
 from darkroom.data.latents import read_info
 from darkroom.data.prepared import Prepared
 from darkroom.evaluation.card import write_card
-from darkroom.evaluation.drawing import draw
+from darkroom.evaluation.drawing import draw, kept_pipeline
 from darkroom.evaluation.judge import read_judges
 from darkroom.evaluation.judging import Judges, normalised
 from darkroom.evaluation.pictures import show
 from darkroom.evaluation.reconstruction import reconstruction
 from darkroom.evaluation.report import EVALUATION, as_json, summary
 from darkroom.inference.folder import Trained, assemble
-from darkroom.inference.pipeline import Pipeline
 from darkroom.inference.words import Words
 from darkroom.runner.stage import Work, run_stage
 
@@ -53,13 +52,15 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     p, data = params.evaluate, Prepared.open(PREPARED)
     for artifact, source in MADE_FROM:
         check_made_from(artifact, source)
-    pipeline = assembled(params, data, work)
+    assemble_pipeline(params, data)
+    kept = kept_pipeline(PIPELINE)
+    pipeline = kept()
     judges = Judges(read_judges(EVALUATOR, work.device), p.seed, p.bootstrap)
     splits = {name: data.split(name) for name in data.info.splits}
     validity = judges.validity(splits)
     novel = p.n_novel if pipeline.info.condition.takes_prompts else 0  # without prompts they would be those of test
     drawn = {
-        name: draw(pipeline, splits[name], n, p.seed, p.batch_size)
+        name: draw(kept, splits[name], n, p.seed, p.batch_size, work.shards)
         for name, n in {"test": p.n_test, "novel": novel}.items()
         if n and name in splits
     }
@@ -92,8 +93,8 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     return summary(metrics)
 
 
-def assembled(params: Params, data: Prepared, work: Work) -> Pipeline:
-    """artifacts/pipeline, written from the trained networks and loaded."""
+def assemble_pipeline(params: Params, data: Prepared) -> None:
+    """artifacts/pipeline, written from the trained networks."""
     p = params.evaluate
     knows_its_words = params.setup_text_encoder.kind == "clip"
     trained = Trained(
@@ -107,8 +108,7 @@ def assembled(params: Params, data: Prepared, work: Work) -> Pipeline:
     )
     origin = provenance(UNET, VAE, TEXT_ENCODER, LATENTS)
     assemble(PIPELINE, trained, p.sampling, p.precision, origin)
-    return Pipeline.from_pretrained(PIPELINE, device=work.device)
 
 
 if __name__ == "__main__":
-    run_stage("evaluate", body)
+    run_stage("evaluate", body, divides=True)

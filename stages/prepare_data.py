@@ -27,9 +27,10 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     p = params.prepare_data
     reader: Reader = p.source.open(p.seed, p.image_size)
     twins, firsts, remarks = NearDuplicates(), Firsts(), dict[str, str]()
-    info = prepare(reader, PREPARED, p, twins.add, firsts, lambda data: remarks.update(demands.met(params, data)))
+    check = lambda data: remarks.update(demands.met(params, data))  # noqa: E731
+    info = prepare(reader, PREPARED, p, twins.add, firsts, check, work.shards)
     near = listing(twins.found())
-    contact_sheet(Prepared.open(PREPARED).split("train"), REPORT / "contact_sheet.png")
+    contact_sheet(Prepared.open(PREPARED).split("train", in_memory=False), REPORT / "contact_sheet.png")
     write_json(REPORT / "near_duplicates.json", near)
     write_json(REPORT / "repeats.json", firsts.listing(p.repeats))
     figures = {

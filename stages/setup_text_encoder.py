@@ -19,7 +19,8 @@ from darkroom.config.params import Params
 from darkroom.config.paths import CONDITIONING, PREPARED, TEXT_ENCODER, report_of
 from darkroom.config.text_encoder import PretrainedTextEncoder, TrainedTextEncoder
 from darkroom.core.artifact import CONFIG, PROVENANCE, atomic_path, content_hash, provenance, save_tensors, write_json
-from darkroom.core.progress import Progress, readable_size
+from darkroom.core.output_shards import take_over
+from darkroom.core.progress import readable_size
 from darkroom.core.weights import WEIGHTS
 from darkroom.data.caption_table import batches_of, distinct, write_captions
 from darkroom.data.conditioning import (
@@ -30,13 +31,13 @@ from darkroom.data.conditioning import (
     ConditioningInfo,
     shard_name,
     write_description,
-    write_shard,
 )
 from darkroom.data.prepared import Prepared, PreparedSplit
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.interop.pretrained import read_pretrained_text_encoder
 from darkroom.nn.text.clip import CLIPTextModel
 from darkroom.runner.stage import Work, run_stage
+from darkroom.training.caption_shards import TOKENIZER, CaptionShards, kept_encoder
 from darkroom.training.contrastive import embed_captions
 from darkroom.training.engine.curves import Curves
 from darkroom.training.engine.disk_space import check_room, kept
@@ -44,7 +45,6 @@ from darkroom.training.engine.fit import fit
 from darkroom.training.text_encoder_task import TextEncoderTask
 
 REPORT = report_of("setup_text_encoder")
-TOKENIZER = "tokenizer"  # in the artifact, and beside the encoder of an imported model
 SPLITS = ("train", "validation")  # what training reads; evaluation embeds its own prompts
 
 Splits = Mapping[str, PreparedSplit]
@@ -92,19 +92,14 @@ def _text(p: TrainedTextEncoder | PretrainedTextEncoder, splits: Splits, work: W
         null = torch.zeros_like(null)
     info = ConditioningInfo("text", p.null_condition, tokenizer.max_length, model.config.hidden_size, [])
     _write_encoder(info, encoder)
-    with _conditions() as folder, Progress(len(texts), f"cache {p.cache} of captions", "caption") as bar:
+    with _conditions() as folder:
         write_description(folder, info, index, null)
         write_captions(folder / CAPTIONS, texts)
-        for number, captions in enumerate(batches_of(texts, SHARD_ROWS)):
-            write_shard(folder / shard_name(p.cache, number), p.cache, cached(p.cache, encoder, captions, work.device))
-            bar.update(len(captions))
+        captions, version = (folder / CAPTIONS).absolute(), content_hash(TEXT_ENCODER / WEIGHTS)
+        shards = CaptionShards(kept_encoder(TEXT_ENCODER, p.cache), p.cache, captions, version).of(len(texts))
+        for number, file in enumerate(work.shards.all(shards, f"cache {p.cache} of captions", "caption")):
+            take_over(file, folder / shard_name(p.cache, number))
     return {**encoder.figures, "distinct_captions": len(texts), "vocabulary": len(tokenizer.vocab)}
-
-
-def cached(cache: Cache, encoder: TextEncoder, captions: list[str], device: torch.device) -> Tensor:
-    """What is kept of the captions of a shard: states (m, L, D) fp16, or token ids (m, L)."""
-    ids = encoder.tokenizer(captions)
-    return ids if cache == "tokens" else embed_captions(encoder.model, ids, device)
 
 
 def check_cache(cache: Cache, captions: int, length: int, width: int) -> None:

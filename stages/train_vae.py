@@ -63,7 +63,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
 def _channels(vae: AutoencoderKL, held_out: PreparedSplit, p: TrainVAE, work: Work) -> Channels:
     """Which latent channels carry the held-out pictures."""
     n, description = len(held_out), "train_vae held-out latents"
-    channels = Channels.of(encode(vae, held_out.images, n, p.batch_size, "fp32", work.device, description))
+    channels = Channels.of(*encode(vae, held_out.images, n, p.batch_size, "fp32", work.device, description))
     work.run.metrics(p.steps if isinstance(p, TrainedVAE) else 0, channels.metrics())
     return channels
 

@@ -10,8 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import closing
+from functools import partial
+from typing import TypeVar
 
 import psutil
 import pytest
@@ -20,6 +24,21 @@ from darkroom.core import ahead
 from darkroom.core.errors import DarkroomError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forks")
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+def in_processes(make: Callable[[T], U], items: Iterable[T], number: int) -> Generator[U]:
+    """make(item) of each item in order, by forks, as `Shards` has it."""
+    waiting: deque[Future[U]] = deque()
+    with ahead.forked(number) as processes:
+        for item in items:
+            waiting.append(processes.submit(partial(make, item)))
+            if len(waiting) > processes.depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def slow_square(n: int) -> int:
@@ -51,9 +70,8 @@ def none_left() -> bool:
     return not multiprocessing.active_children()
 
 
-@pytest.mark.parametrize("number", [1, 3])
-def test_results_of_processes_come_in_order(number: int) -> None:
-    assert list(ahead.in_processes(slow_square, range(20), number)) == [n * n for n in range(20)]
+def test_results_of_processes_come_in_order() -> None:
+    assert list(in_processes(slow_square, range(20), 3)) == [n * n for n in range(20)]
     assert none_left()
 
 
@@ -70,7 +88,7 @@ def test_it_is_only_some_items_ahead(kind: str) -> None:
             taken.append(n)
             yield n
 
-    made = ahead.in_thread(failing, items(), 4) if kind == "thread" else ahead.in_processes(failing, items(), 2)
+    made = ahead.in_thread(failing, items(), 4) if kind == "thread" else in_processes(failing, items(), 2)
     with closing(made) as results:
         assert next(results) == 0
         assert len(taken) == 5
@@ -106,19 +124,19 @@ def test_an_error_made_ahead_is_raised_in_its_turn() -> None:
 
 def test_an_error_is_the_callers_and_leaves_no_process() -> None:
     with pytest.raises(DarkroomError, match="five"):
-        list(ahead.in_processes(failing, range(20), 2))
+        list(in_processes(failing, range(20), 2))
     assert none_left()
 
 
 def test_a_process_that_the_system_ends_is_an_error() -> None:
     with pytest.raises(DarkroomError, match=r"ended from outside.*set DARKROOM_THREADS to fewer"):
-        list(ahead.in_processes(ended, range(20), 2))
+        list(in_processes(ended, range(20), 2))
     assert none_left()
 
 
 def test_processes_end_with_the_one_they_work_for() -> None:
     code = (
-        "import time\nfrom darkroom.core.ahead import in_processes\n"
+        "import time\nfrom tests.core.test_ahead import in_processes\n"
         "made = in_processes(time.sleep, [0, 600, 600, 600, 600, 600], 2)\n"
         "next(made)\nprint('begun', flush=True)\ntime.sleep(600)\n"
     )
@@ -138,8 +156,7 @@ def test_processes_end_with_the_one_they_work_for() -> None:
 def test_a_stage_that_is_ended_ends_though_large_items_wait() -> None:
     """A pool whose processes are killed leaves a thread that waits for ever for one to take the next item."""
     code = (
-        "import sys\nfrom contextlib import closing\nfrom darkroom.core.ahead import in_processes\n"
-        "from tests.core.test_ahead import whole_and_slow\n"
+        "import sys\nfrom contextlib import closing\nfrom tests.core.test_ahead import in_processes, whole_and_slow\n"
         "with closing(in_processes(whole_and_slow, (bytes(4 << 20) for _ in range(500)), 2)) as made:\n"
         "    next(made)\n    sys.exit(3)\n"
     )

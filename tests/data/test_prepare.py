@@ -11,9 +11,11 @@ import pytest
 from darkroom.config.sections import Preparation
 from darkroom.core.artifact import content_hash, read_json
 from darkroom.core.errors import DarkroomError
+from darkroom.core.output_shards import Shards
 from darkroom.data import decoding
 from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared
+from darkroom.data.prepared_writer import Row
 from darkroom.data.sources.base import Sample, Skipped
 from darkroom.data.sources.scenes import Scenes
 
@@ -214,7 +216,7 @@ def test_any_number_of_processes_gives_the_same_bytes(
     choices: Any,
 ) -> None:
     """Would catch results out of order, an encoded picture that is another row's, and skips that only one way sees."""
-    monkeypatch.setattr(decoding, "WORTH_PROCESSES", 1)
+    monkeypatch.setattr(decoding, "WORTH_SHARDS", 1)
     items: list[Sample | Skipped] = []
     for i in range(150):
         twin = pixels(i % 130, 24)
@@ -238,3 +240,35 @@ def test_scenes_drawn_by_many_processes_are_the_same(tmp_path: Path, how: How, m
         prepare(Scenes(900, 60, 60, 10, 0, 16), tmp_path / threads, how())
         hashes.add(content_hash(tmp_path / threads))
     assert len(hashes) == 1
+
+
+def test_a_stage_that_ended_in_the_middle_decodes_no_picture_twice(
+    tmp_path: Path, listed: type, how: How, png: Callable[..., bytes], pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would catch shards that are made again, and one that stands for a picture which has changed since."""
+    monkeypatch.setattr(decoding, "WORTH_SHARDS", 1)
+    monkeypatch.setattr(decoding, "AT_ONCE", 10)
+    monkeypatch.setenv("DARKROOM_THREADS", "1")
+    items = [Sample(png(pixels(i, 24)), f"{i}.png", f"picture {i}") for i in range(60)]
+    folder, rows = tmp_path / "shards", 0
+
+    def ends(split: str, row: Row) -> None:
+        nonlocal rows
+        rows += 1
+        if rows == 25:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(listed(items), tmp_path / "made", how(), ends, shards=Shards(folder))
+    made = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert len(made) == 3
+    prepare(listed(items), tmp_path / "made", how(), shards=Shards(folder))
+    after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert len(after) == 6
+    assert made.items() <= after.items()
+    prepare(listed(items), tmp_path / "anew", how(), shards=Shards())
+    assert content_hash(tmp_path / "made") == content_hash(tmp_path / "anew")
+    prepare(listed([*items[:-1], Sample(png(pixels(99, 24)), "59.png", "picture 59")]), tmp_path / "other", how(),
+            shards=Shards(folder))  # fmt: skip
+    assert len(list(folder.iterdir())) == 7
+    assert content_hash(tmp_path / "other") != content_hash(tmp_path / "made")

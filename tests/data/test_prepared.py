@@ -71,17 +71,18 @@ def test_without_labels_there_are_no_heads(tmp_path: Path, pixels: Callable[...,
 
 
 def test_large_splits_are_decoded_in_pieces(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several shards and row groups, read by row group, give the same as one kept whole."""
+    """Several shards and row groups, read by row group or once into a mapped file, give the same as one kept whole."""
     monkeypatch.setattr("darkroom.data.prepared_writer.SHARD_ROWS", 20)
     monkeypatch.setattr("darkroom.data.prepared_writer.GROUP_ROWS", 6)
     prepare(SOURCE, tmp_path / "pieces", preparation(image_size=32, max_bad_fraction=0.0))
     assert len(list((tmp_path / "pieces/train").iterdir())) == 3
     expected = Prepared.open(root).split("train").images()
-    monkeypatch.setattr("darkroom.data.prepared.IN_MEMORY_BYTES", 0)
-    split = Prepared.open(tmp_path / "pieces").split("train")
-    assert torch.equal(split.images(), expected)
     chosen = torch.randperm(45, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(split.images(chosen), expected[chosen])
+    for limit in ("IN_MEMORY_BYTES", "DECODED_BYTES"):
+        monkeypatch.setattr(f"darkroom.data.prepared.{limit}", 0)
+        split = Prepared.open(tmp_path / "pieces").split("train")
+        assert torch.equal(split.images(), expected)
+        assert torch.equal(split.images(chosen), expected[chosen])
 
 
 def test_row_groups_end_by_bytes_too(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from darkroom.config.params import load
 from darkroom.core.artifact import read_json
+from darkroom.core.output_shards import Shards
+from darkroom.core.tasks import Kept
 from darkroom.core.tensors import batches, to_float
 from darkroom.data.halves import Chosen, halves
 from darkroom.data.prepared import Prepared
@@ -139,7 +141,7 @@ def test_an_independent_judge_agrees() -> None:
     print(f"\n{'':28} {'judges':>8} {'ResNet':>8} {'written':>8} {'ResNet on real':>15}")
     far = []
     for name, n in {"test": p.n_test, "novel": p.n_novel}.items():
-        drawn = draw(pipeline, splits[name], n, p.seed, p.batch_size)
+        drawn = draw(Kept(lambda: pipeline), splits[name], n, p.seed, p.batch_size, Shards())
         ours = mean_of([judge.score(judge.read(drawn.pictures), drawn.asked) for judge in judges]).values()
         theirs = attribute_scores(network.read(drawn.pictures), drawn.asked, names).values()
         for figure, allowed in ALLOWED.items():

@@ -15,7 +15,9 @@ from PIL import Image
 from darkroom.config import params as parameters
 from darkroom.core.artifact import PROVENANCE, content_hash, provenance, write_json
 from darkroom.core.errors import DarkroomError
+from darkroom.core.output_shards import Shards
 from darkroom.core.rng import seeded
+from darkroom.core.tasks import Kept
 from darkroom.core.weights import WEIGHTS, write_network
 from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared
@@ -174,12 +176,12 @@ def test_a_class_conditional_model_is_asked_for_classes(project: Path, tmp_path:
     split = Prepared.open("data/prepared").split("test")
     split.labels = torch.arange(N_TEST)[:, None] % 3
     pipeline = Pipeline.from_pretrained(pipelines.assembled(tmp_path / "class", kind="class"), device="cpu")
-    drawn = draw(pipeline, split, 5, 7, 2)
+    drawn = draw(Kept(lambda: pipeline), split, 5, 7, 2, Shards())
     assert drawn.prompts == ["zero", "one", "two", "zero", "one"]
     assert drawn.seeds == [7, 8, 9, 10, 11]
     assert torch.equal(drawn.pictures[3:4], pipeline.text_to_image("zero", seeds=[10]).tensor)
     none = Pipeline.from_pretrained(pipelines.assembled(tmp_path / "none", kind="none"), device="cpu")
-    drawn = draw(none, split, 2, 0, 2)
+    drawn = draw(Kept(lambda: none), split, 2, 0, 2, Shards())
     assert (drawn.takes_prompts, drawn.prompts, drawn.asked.captions) == (False, ["", ""], ["", ""])
     judges = read_judges(Path("artifacts/evaluator"), torch.device("cpu"))
     assert Judges(judges, 0, 10).verdicts(drawn, Validity(True, "")) == [None, None]

@@ -26,7 +26,7 @@ def moments(n: int) -> Moments:
 
 @pytest.mark.parametrize("n", [2, AT_ONCE + 2])
 def test_the_figures_of_made_moments_are_exact(n: int) -> None:
-    found = Channels.of(moments(n))
+    found = Channels.of(*moments(n))
     assert found.signal == pytest.approx([0.01, 0.8, 0.11 / 1.01, 0.05 / 0.55], rel=1e-5)
     expected = [0.5 * (a2 + v - 1 - math.log(v)) for a2, v in ((0.01, 0.99), (1.0, 0.25), (0.11, 0.9), (0.05, 0.5))]
     assert found.kl == pytest.approx(expected, rel=1e-4)
@@ -40,8 +40,8 @@ def test_the_figures_of_made_moments_are_exact(n: int) -> None:
 
 def test_an_offset_of_the_means_is_no_signal_and_channels_that_live_need_no_remedy() -> None:
     mean, logvar = moments(4)
-    assert Channels.of(Moments(mean + 3, logvar)).dead == [0, 3]
-    assert Channels.of(Moments(mean[:, 1:2], logvar[:, 1:2])).summary(False) == {"dead latent channels": "0 of 1"}
+    assert Channels.of(mean + 3, logvar).dead == [0, 3]
+    assert Channels.of(mean[:, 1:2], logvar[:, 1:2]).summary(False) == {"dead latent channels": "0 of 1"}
 
 
 def test_the_map_fitted_on_samples_gives_dead_channels_next_to_no_weight() -> None:
@@ -51,7 +51,7 @@ def test_the_map_fitted_on_samples_gives_dead_channels_next_to_no_weight() -> No
     small = torch.nn.functional.avg_pool2d(pictures, 2)
     mean = torch.cat([small + 0.3 * torch.randn(small.shape, generator=draw), 0.05 * small[:, :1]], dim=1)
     logvar = torch.tensor([0.01, 0.01, 0.01, 0.98]).log().view(1, 4, 1, 1).expand_as(mean)
-    assert Channels.of(Moments(mean, logvar)).dead == [3]
+    assert Channels.of(mean, logvar).dead == [3]
     samples = Latents(mean, logvar, 1.0).sample(torch.arange(400), torch.randn(mean.shape, generator=draw))
     on_samples, on_means = (PreviewMap.fit(x, pictures) for x in (samples, mean))
     assert float(on_means.weight[:, 3].abs().max()) > 1

@@ -1,16 +1,16 @@
-"""Work done ahead of who needs it: in a thread beside, or in processes beside, with its results in order."""
+"""Work done ahead of who needs it: in a thread beside, with its results in order, or in processes beside."""
 
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
+from contextlib import contextmanager
+from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event
 from typing import TypeVar
 
@@ -47,30 +47,62 @@ def in_thread(
             pool.shutdown(cancel_futures=True)
 
 
-def in_processes(make: Callable[[T], U], items: Iterable[T], number: int) -> Generator[U]:
-    """make(item) of each item, in order, each in one of `number` processes; they end with this one, whatever ends it.
+@contextmanager
+def forked(number: int) -> Iterator["Processes"]:
+    """`number` processes that are forks of this one; they end with it, whatever ends it.
 
-    Close the iterator where it is not taken to its end. They are forks: `make` must use neither PyTorch nor Arrow,
-    whose threads a fork does not have. Elsewhere than on Linux, and where `number` is 1, there are none. Raises
-    DarkroomError: a process was ended from outside.
+    What they are given must use neither PyTorch nor Arrow, whose threads a fork does not have. Linux only.
+    Raises DarkroomError, where a result is taken: a process was ended from outside.
     """
-    if number == 1 or sys.platform != "linux":
-        yield from map(make, items)
-        return
     context = multiprocessing.get_context("fork")
     over = context.Event()
-    pool = ProcessPoolExecutor(number, context, _start_worker, (os.getpid(), over))
+    executor = ProcessPoolExecutor(number, context, _start_fork, (os.getpid(), over))
     try:
-        yield from _in_order(pool, partial(_unless_over, make), items, 2 * number)
-        pool.shutdown()
+        yield Processes(executor, number)
+        executor.shutdown()
     except BrokenProcessPool:
-        raise DarkroomError(
-            f"one of {number} processes that prepare pictures was ended from outside, as happens where memory is "
-            "short; set DARKROOM_THREADS to fewer, and run again"
-        ) from None
+        raise _ended_from_outside(number, "THREADS") from None
     finally:
         over.set()  # killed processes would leave behind a thread of the pool that waits for one to take an item
-        pool.shutdown(wait=False, cancel_futures=True)
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def spawned(number: int, start: Callable[[int], object]) -> Iterator["Processes"]:
+    """`number` new processes, each of which calls `start` with its rank first; they end with this one, or the block.
+
+    Raises DarkroomError, where a result is taken: a process was ended from outside.
+    """
+    context = multiprocessing.get_context("spawn")
+    over, ranks = context.Event(), context.SimpleQueue()
+    for rank in range(number):
+        ranks.put(rank)
+    executor = ProcessPoolExecutor(number, context, _start_spawned, (os.getpid(), over, ranks, start))
+    try:
+        yield Processes(executor, number, f"{number} processes")
+    except BrokenProcessPool:
+        raise _ended_from_outside(number, "PROCESSES") from None
+    finally:
+        over.set()  # a task may take minutes: nobody waits for those that nobody wants
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _ended_from_outside(number: int, variable: str) -> DarkroomError:
+    return DarkroomError(
+        f"one of {number} processes that work for this stage was ended from outside, as happens where memory is short; "
+        f"set DARKROOM_{variable} to fewer, and run again"
+    )
+
+
+class Processes:
+    """Processes that tasks are handed to; see tasks.Pool."""
+
+    def __init__(self, executor: ProcessPoolExecutor, number: int, name: str = "") -> None:
+        self._executor, self.depth, self.name = executor, 2 * number, name
+
+    def submit(self, task: Callable[[], T]) -> "Future[T]":
+        """Have one of them do a task, which goes there pickled."""
+        return self._executor.submit(_unless_over, task)
 
 
 def _in_order(
@@ -93,13 +125,13 @@ class _Over:
     event: Event
 
 
-def _unless_over(make: Callable[[T], U], item: T) -> U:
+def _unless_over(task: Callable[[], T]) -> T:
     if _Over.event.is_set():
         raise CancelledError
-    return make(item)
+    return task()
 
 
-def _start_worker(parent: int, over: Event) -> None:
+def _start_fork(parent: int, over: Event) -> None:
     """In a new process: signals are the parent's business, and its end is the end of this one."""
     _Over.event = over
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -107,7 +139,18 @@ def _start_worker(parent: int, over: Event) -> None:
     threading.Thread(target=_end_with, args=(parent,), name="watch parent", daemon=True).start()
 
 
+def _start_spawned(parent: int, over: Event, ranks: "SimpleQueue[int]", start: Callable[[int], object]) -> None:
+    _start_fork(parent, over)
+    threading.Thread(target=_end_when, args=(over,), name="watch for the end", daemon=True).start()
+    start(ranks.get())
+
+
 def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(LOOK_EVERY)
     os._exit(1)
+
+
+def _end_when(over: Event) -> None:
+    over.wait()
+    os._exit(0)

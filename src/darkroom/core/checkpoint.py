@@ -215,13 +215,18 @@ def _make_empty(folder: Path) -> None:
 def _publish(beside: Path, path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
     beside.replace(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def _clear_old(folder: Path) -> None:
     """Keep the newest checkpoints of this training, and the newest trainings of the stage."""
     for old in sorted(_found(folder), key=lambda saved: saved.stat().st_mtime_ns)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
+    keep_latest(folder)
+
+
+def keep_latest(folder: Path) -> None:
+    """Of the folders beside `folder` remove all but the latest, so that TRAININGS remain."""
     others = (f for f in folder.parent.iterdir() if f.is_dir() and f != folder)
     for other in sorted(others, key=lambda f: f.stat().st_mtime)[: -(TRAININGS - 1)]:
         shutil.rmtree(other, ignore_errors=True)
@@ -244,8 +249,8 @@ def write_state(folder: Path, state: Mapping[str, Any], digests: Mapping[str, st
     manifest = {**digests, STATE: file_digest(folder / STATE)}
     (folder / MANIFEST).write_text(json.dumps(manifest))
     for file in folder.iterdir():
-        _sync(file)
-    _sync(folder)
+        sync(file)
+    sync(folder)
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -278,8 +283,8 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
-    """Onto the disk itself, so that a power cut leaves no name without its content."""
+def sync(path: Path) -> None:
+    """A file or folder onto the disk itself, so that a power cut leaves no name without its content."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -5,9 +5,10 @@ Nothing here may change a result by design; what does (precision, seeds, counts)
 
 import os
 import platform
+import re
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -19,6 +20,7 @@ from darkroom.core.errors import DarkroomError
 
 Network = TypeVar("Network", bound=torch.nn.Module)
 RUNTIME_FILE = Path("runtime.yaml")
+RAY_ADDRESS = re.compile(r"ray://[^/\s]+:\d+")
 Compile = Literal["auto", "always", "never"]
 Strategy = Literal["none", "ddp", "fsdp2"]
 CHOICES = {"compile": get_args(Compile), "strategy": get_args(Strategy)}  # of the settings that are words
@@ -36,8 +38,11 @@ class Runtime:
     checkpoint_minutes: between two checkpoints of a training; more where saving would take above a fiftieth of the
         time. 0: by steps alone.
     checkpoint_steps: between two checkpoints, besides; 0: by the clock alone.
-    processes: on this machine, among which the rows of a training's batches are divided; with CUDA, one per device.
+    processes: on this machine, among which the rows of a training's batches, or the shards of latents, text states and
+        drawn pictures, are divided; with CUDA, one per device.
     strategy: of several processes: ddp (each holds all weights; gradients are averaged), fsdp2 (weights are divided).
+    ray: the Ray cluster that prepares, encodes, embeds and draws: auto (the one that runs here, or that RAY_ADDRESS
+        names), or ray://HOST:PORT; empty: none.
     compile: blocks of networks for training on CUDA: auto (long trainings, for it takes minutes), always or never.
     cuda_graphs: record a training's step, or a drawing's, once and replay it, so that nothing waits for the host.
     fused_norms: in training in bf16 on CUDA, compute norms by programs of its own (see `nn.kernels`): quicker.
@@ -51,11 +56,16 @@ class Runtime:
     checkpoint_minutes: float = 2.0
     checkpoint_steps: int = 0
     processes: int = 1
+    ray: str = ""
     strategy: Strategy = "ddp"
     compile: Compile = "never"
     cuda_graphs: bool = True
     fused_norms: bool = True
     checkpoint_activations: bool = False
+
+    def for_tasks(self) -> "Runtime":
+        """The same for a stage whose tasks Ray does: where no number is given, one thread a task, and here too."""
+        return replace(self, threads=self.threads or 1) if self.ray else self
 
 
 def runtime() -> Runtime:
@@ -101,6 +111,9 @@ def runtime() -> Runtime:
             raise DarkroomError(f"{key} = {values[key]!r} (DARKROOM_{key.upper()} or runtime.yaml): give {known_ones}")
     if values.get("processes") == 0:
         raise DarkroomError("processes = 0 (DARKROOM_PROCESSES or runtime.yaml): give 1 or more")
+    ray = values.get("ray", "")
+    if ray not in ("", "auto") and not RAY_ADDRESS.fullmatch(ray):
+        raise DarkroomError(f"ray = {ray!r} (DARKROOM_RAY or runtime.yaml): give auto or ray://HOST:PORT")
     return Runtime(**values)
 
 
@@ -127,7 +140,19 @@ def start(settings: Runtime | None = None, rank: int = 0, processes: int = 1) ->
         _be_deterministic(device)
     # Kernels chosen by trying them out are not the same ones every time.
     torch.backends.cudnn.benchmark = not settings.deterministic
-    return _own_device(device, rank, processes)
+    _Started.device = _own_device(device, rank, processes)
+    return _Started.device
+
+
+class _Started:
+    """The device that this process was started with."""
+
+    device: torch.device | None = None
+
+
+def current() -> torch.device:
+    """The device that this process works on: the one that `start` gave, or would."""
+    return _Started.device or resolve_device(runtime().device)
 
 
 def _be_deterministic(device: torch.device) -> None:

@@ -92,6 +92,12 @@ class Pace:
             self._units, self._seconds = self._units - units, self._seconds - seconds
 
 
+class Silence:
+    """Of a process that works for another, which speaks for it."""
+
+    kept = False
+
+
 class Progress:
     """Counts `total` units of work, showing the rate, the time left and current values such as the loss.
 
@@ -109,11 +115,11 @@ class Progress:
         self.done = 0
         self._first_done = 0
         self._pace = Pace()
-        self._speaks_from = time.monotonic() + after
+        self._speaks_from = float("inf") if Silence.kept else time.monotonic() + after
         self._last_shown = time.monotonic() - (LINE_EVERY if after else 0)
         self._terminal = sys.stderr.isatty()
         self._bar: Any = None
-        if not after:
+        if not after and not Silence.kept:
             self._open_bar()
 
     def __enter__(self) -> "Progress":

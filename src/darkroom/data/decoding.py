@@ -1,22 +1,26 @@
-"""From what sources give to pictures of one size: decoded, conformed and encoded anew, by all processors at once."""
+"""From what sources give to pictures of one size: decoded, conformed and encoded anew, some at a time, by anybody."""
 
+import hashlib
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
-from darkroom.core.ahead import in_processes, workers
+from darkroom.core.output_shards import Shard, Shards
 from darkroom.core.text import printable
+from darkroom.data.decoded import Decoded
+from darkroom.data.decoded_file import read_decoded, write_decoded
 from darkroom.data.fingerprint import fingerprint
-from darkroom.data.images import Pixels, UnusablePictureError, conform, decode
-from darkroom.data.png import Encoded
+from darkroom.data.images import Pixels, UnusablePictureError, conform, decode, with_channels
 from darkroom.data.prepared_writer import Row
 from darkroom.data.sources.base import Divisible, Reader, Sample, Skipped
 
-AT_ONCE, BYTES_AT_ONCE = 16, 4 << 20  # pictures that go to a process together, and bytes of files, whichever is first
-WORTH_PROCESSES = 1000  # pictures of a source from which others than this one help
+AT_ONCE, BYTES_AT_ONCE = 256, 16 << 20  # pictures of a shard, and bytes of files, whichever is first
+WORTH_SHARDS = 1000  # pictures of a source from which they are decoded shard by shard
 
 Item = Sample | Skipped
 
@@ -31,57 +35,57 @@ class Decoding:
     keeps: bool
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """A picture, and a row for each of its captions.
-
-    image: as it was before it was conformed, where that is kept. split: the official one.
-    fingerprint: of its pixels.
-    """
-
-    image: Image.Image | Pixels | None
-    rows: list[Row]
-    split: str | None
-    fingerprint: bytes
-
-
-def decoded(source: Reader, decoding: Decoding) -> Generator[Decoded | Skipped]:
-    """What each item of a source gives, or why nothing, in their order, however many processors there are.
+def decoded(source: Reader, decoding: Decoding, shards: Shards) -> Generator[Decoded | Skipped]:
+    """What each item of a source gives, or why nothing, in their order, whoever decoded it.
 
     Close it where it is not taken to its end.
     """
-    number = workers() if source.description.size >= WORTH_PROCESSES else 1
-    if number == 1:
+    if source.description.size < WORTH_SHARDS:
         yield from (_decoded(item, decoding) for item in source)
         return
-    chunks = source.chunks() if isinstance(source, Divisible) else _chunks(source)
-    with closing(in_processes(partial(_all_of, decoding), chunks, number)) as made:
-        for chunk in made:
-            yield from chunk
+    if isinstance(source, Divisible):
+        chunks = ((f"{i:06d}", chunk) for i, chunk in enumerate(source.chunks()))
+    else:
+        chunks = ((_digest(items), partial(list, items)) for items in _chunks(source))
+    wanted = (Shard(f"decoded-{name}.npz", partial(_write, decoding, chunk)) for name, chunk in chunks)
+    with closing(shards.made(wanted, light=True)) as files:
+        for file in files:
+            yield from read_decoded(file)
 
 
-def _chunks(source: Reader) -> Iterator[Callable[[], list[Item]]]:
+def _chunks(source: Reader) -> Iterator[list[Item]]:
     items: list[Item] = []
     size = 0
     for item in source:
         items.append(item)
         size += len(item.image) if isinstance(item, Sample) and isinstance(item.image, bytes) else 0
         if len(items) == AT_ONCE or size >= BYTES_AT_ONCE:
-            yield partial(list, items)
+            yield items
             items, size = [], 0
-    yield partial(list, items)
+    if items:
+        yield items
 
 
-def _all_of(decoding: Decoding, chunk: Callable[[], list[Item]]) -> list[Decoded | Skipped]:
-    """In another process: what is written of each picture too."""
-    return [_encoded(_decoded(item, decoding)) for item in chunk()]
+def _digest(items: list[Item]) -> str:
+    """Of all that is known of items: files of no manifest may change, and the stage's fingerprint stays."""
+    content = hashlib.blake2b(digest_size=16)
+    for item in items:
+        picture = getattr(item, "image", None)
+        if isinstance(picture, Image.Image):
+            known: object = (picture.mode, picture.size, picture.getpalette(), picture.info.get("transparency"))
+            data = picture.tobytes()
+        elif isinstance(picture, np.ndarray):
+            known, data = picture.shape, picture.tobytes()
+        else:
+            known, data = None, picture or b""
+        text = repr((replace(item, image=b"") if isinstance(item, Sample) else item, known, len(data)))
+        content.update(text.encode("utf-8", "surrogatepass"))
+        content.update(data)
+    return content.hexdigest()
 
 
-def _encoded(picture: Decoded | Skipped) -> Decoded | Skipped:
-    if isinstance(picture, Skipped):
-        return picture
-    encoded = Encoded.of(picture.rows[0].pixels)
-    return replace(picture, rows=[replace(row, encoded=encoded) for row in picture.rows])
+def _write(decoding: Decoding, chunk: Callable[[], list[Item]], path: Path) -> None:
+    write_decoded(path, [_decoded(item, decoding) for item in chunk()])
 
 
 def _decoded(item: Item, decoding: Decoding) -> Decoded | Skipped:
@@ -94,4 +98,9 @@ def _decoded(item: Item, decoding: Decoding) -> Decoded | Skipped:
     except UnusablePictureError as error:
         return Skipped(printable(item.path), str(error))
     rows = [Row(pixels, path, caption, item.labels, item.mentioned) for caption in (item.caption, *item.others)]
-    return Decoded(image if decoding.keeps else None, rows, item.split, fingerprint(pixels))
+    return Decoded(_kept(image, decoding) if decoding.keeps else None, rows, item.split, fingerprint(pixels))
+
+
+def _kept(image: Image.Image | Pixels, decoding: Decoding) -> Pixels:
+    picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    return np.asarray(with_channels(picture, decoding.channels))

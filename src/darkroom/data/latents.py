@@ -20,7 +20,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.core.tensors import psnr
 from darkroom.data.rows import Rows
 
-SHARD_ROWS = 50_000  # of all shards of a split but the last
+SHARD_ROWS = 4096  # of all shards of a split but the last
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from scipy.spatial import cKDTree
 
 from darkroom.core.text import printable
@@ -21,7 +20,6 @@ from darkroom.data.prepared_writer import Row
 from darkroom.data.scratch import packed, scratch_database, unpacked
 from darkroom.data.sources.base import SPLIT_ORDER
 
-SIDE = 8  # pixels of the thumbnails that are compared
 MOST_APART = 4.0  # grey levels, root mean square over a thumbnail
 LISTED = 20
 AT_ONCE, HELD_OUT_AT_ONCE = 4096, 8192  # pictures whose thumbnails are in memory
@@ -59,8 +57,9 @@ class NearDuplicates:
             self._known.execute(f"CREATE TABLE {_table(split)} (number INTEGER PRIMARY KEY, picture BLOB, small BLOB)")
         number = self._counts.get(split, 0)
         self._counts[split] = number + 1
-        small = Image.fromarray(row.pixels).resize((SIDE, SIDE), Image.Resampling.BOX).tobytes()
-        self._known.execute(f"INSERT INTO {_table(split)} VALUES (?, ?, ?)", (number, packed(row.path), small))
+        self._known.execute(
+            f"INSERT INTO {_table(split)} VALUES (?, ?, ?)", (number, packed(row.path), row.encoding().thumbnail)
+        )
 
     def found(self) -> Iterator[NearDuplicate]:
         """Those of every split that have a near-duplicate in one before it in SPLIT_ORDER, in the order they came.

@@ -8,15 +8,15 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from PIL import Image
-
 from darkroom.config.sections import Preparation
 from darkroom.core.artifact import atomic_path
 from darkroom.core.errors import DarkroomError
+from darkroom.core.output_shards import Shards
 from darkroom.core.progress import track
 from darkroom.data.account import Account
 from darkroom.data.crops import crops_of
-from darkroom.data.decoding import Decoded, Decoding, decoded
+from darkroom.data.decoded import Decoded
+from darkroom.data.decoding import Decoding, decoded
 from darkroom.data.fingerprint import fingerprint as fingerprint_of
 from darkroom.data.fingerprint import half, position
 from darkroom.data.images import Pixels
@@ -35,11 +35,13 @@ def prepare(
     watch: Callable[[str, Row], None] = lambda split, row: None,
     firsts: Firsts | None = None,
     check: Callable[[Prepared], None] = lambda data: None,
+    shards: Shards | None = None,
 ) -> Info:
     """Write the prepared data set `out`, whole or not at all; `watch` is told of each row in it and its split, and
     `firsts` afterwards knows the pictures with equal pixels.
 
-    `check` is given the data set before it is put in place and may raise.
+    `check` is given the data set before it is put in place and may raise. `shards` decodes, where it has not done
+    so before.
 
     The same pixels never lie in two splits: a training or validation picture that an official held-out split also has
     is dropped and counted; where there is no official split, equal pixels have equal hashes and so fall together.
@@ -62,7 +64,7 @@ def prepare(
         reading = Decoding(
             preparation.image_size, preparation.channels, preparation.resize, keeps=preparation.crops > 1
         )
-        with closing(decoded(source, reading)) as pictures:
+        with closing(decoded(source, reading, shards or Shards())) as pictures:
             for picture in track(pictures, about.size, "prepare", "picture"):
                 books.enter(picture)
         books.close()
@@ -126,11 +128,11 @@ class _Books:
                 self._write_picture(split, chosen.rows, chosen.repeat)
             self._counts["over_limit"] += fewest.turned_away
 
-    def _with_crops(self, rows: list[Row], image: Image.Image | Pixels) -> list[Row]:
+    def _with_crops(self, rows: list[Row], image: Pixels) -> list[Row]:
         """Behind each row of a training picture those of its crops."""
         if not rows:
             return rows
-        first = rows[0].pixels
+        first = rows[0].picture()
         of = half(fingerprint_of(first))
 
         def fits(crop: bytes) -> bool:

@@ -3,6 +3,8 @@
 A folder of Parquet shards per split in the Hugging Face image schema, and dataset.json, which describes them.
 """
 
+import os
+import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +28,8 @@ if TYPE_CHECKING:  # whoever checks parameters against the data needs no tensors
     from torch import Tensor
 
 INFO = "dataset.json"
-IN_MEMORY_BYTES = 1 << 30  # splits whose decoded pictures fit are decoded once
+DECODED_BYTES = 1 << 30  # splits whose decoded pictures take no more are decoded once:
+IN_MEMORY_BYTES = 64 << 20  # up to so many into memory, more into a file that is mapped
 CACHED_GROUPS = 4
 WORTH_A_THREAD = 96  # pixels of a side from which pictures are decoded by several threads
 
@@ -91,9 +94,12 @@ class Info:
 
 
 class PreparedSplit:
-    """One split: captions and labels at hand, pictures decoded when asked for."""
+    """One split: captions and labels at hand, pictures decoded when asked for.
 
-    def __init__(self, folder: Path, info: Info) -> None:
+    in_memory: whether the pictures are kept, where they fit into DECODED_BYTES.
+    """
+
+    def __init__(self, folder: Path, info: Info, in_memory: bool = True) -> None:
         shards = sorted(folder.glob("*.parquet"))
         if not shards:
             raise DarkroomError(f"{folder}: no such split; run the stage that makes it (dvc repro prepare_data)")
@@ -105,14 +111,14 @@ class PreparedSplit:
             raise DarkroomError(
                 f"{folder}: unreadable ({error}); make it again with dvc repro -f prepare_data"
             ) from None
-        self.info = info
+        self.info, self._stays = info, in_memory
         self.name = folder.name
         self._table = table
         self._groups = [(f, g) for f in self._files for g in range(f.metadata.num_row_groups)]
         rows = [f.metadata.row_group(g).num_rows for f, g in self._groups]
         self._starts = np.concatenate([[0], np.cumsum(rows)])
         self._decoded: OrderedDict[int, Tensor] = OrderedDict()
-        self._in_memory: Tensor | None = None
+        self._all: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self._table)
@@ -154,16 +160,16 @@ class PreparedSplit:
     def images(self, indices: "Tensor | Sequence[int] | None" = None) -> "Tensor":
         """Pictures `indices` (all without it): uint8 (n, C, H, W), C and H = W as in the data set's info.
 
-        A split whose decoded pictures fit into 1 GiB is decoded once and kept. A larger one is decoded by row group,
-        the last few kept: read it in order, or in runs of neighbours.
+        A split whose decoded pictures fit into 1 GiB is decoded once and kept. A larger one, or one that is not to be
+        kept, is decoded by row group, the last few kept: read it in order, or in runs of neighbours.
         """
         import torch
 
         size = self.info.channels * self.info.image_size**2
-        if len(self) * size <= IN_MEMORY_BYTES:
-            if self._in_memory is None:
-                self._in_memory = torch.cat([self._decode(g) for g in range(len(self._groups))])
-            return self._in_memory if indices is None else self._in_memory[torch.as_tensor(indices, dtype=torch.int64)]
+        if self._stays and len(self) * size <= DECODED_BYTES:
+            if self._all is None:
+                self._all = self._decode_all(len(self) * size)
+            return self._all if indices is None else self._all[torch.as_tensor(indices, dtype=torch.int64)]
         chosen = np.arange(len(self)) if indices is None else np.asarray(indices, dtype=np.int64)
         out = torch.empty(
             len(chosen), self.info.channels, self.info.image_size, self.info.image_size, dtype=torch.uint8
@@ -173,6 +179,23 @@ class PreparedSplit:
             here = np.flatnonzero(groups == group)
             out[torch.from_numpy(here)] = self._recent(int(group))[torch.from_numpy(chosen[here] - self._starts[group])]
         return out
+
+    def _decode_all(self, size: int) -> "Tensor":
+        """All pictures. Many lie in a file below TMPDIR that is gone with this process: of those the system keeps in
+        memory what it has room for."""
+        import torch
+
+        shape = len(self), self.info.channels, self.info.image_size, self.info.image_size
+        if size <= IN_MEMORY_BYTES:
+            table = torch.empty(shape, dtype=torch.uint8)
+        else:
+            with tempfile.TemporaryFile() as file:
+                if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and the end of the process later
+                    os.posix_fallocate(file.fileno(), 0, size)
+                table = torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))
+        for group in range(len(self._groups)):
+            table[self._starts[group] : self._starts[group + 1]] = self._decode(group)
+        return table
 
     def _recent(self, group: int) -> "Tensor":
         if group not in self._decoded:
@@ -207,12 +230,12 @@ class Prepared:
         """Raises DarkroomError where there is none."""
         return cls(Path(root), Info.read(root))
 
-    def split(self, name: str) -> PreparedSplit:
-        """train, validation, test, or for scenes novel.
+    def split(self, name: str, in_memory: bool = True) -> PreparedSplit:
+        """train, validation, test, or for scenes novel; see PreparedSplit.
 
         Raises:
             DarkroomError: the data set has no such split, or it cannot be read.
         """
         if name not in self.info.splits:
             raise DarkroomError(f"{self.root}: has no split {name!r}; it has {', '.join(self.info.splits)}")
-        return PreparedSplit(self.root / name, self.info)
+        return PreparedSplit(self.root / name, self.info, in_memory)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from darkroom.data.account import Account
 from darkroom.data.head import Head
-from darkroom.data.png import Encoded
+from darkroom.data.png import Encoded, png_pixels
 from darkroom.data.prepared import Info
 
 COMMON_WORDS = 20
@@ -45,17 +45,29 @@ def _schema(heads: tuple[Head, ...], class_labelled: bool) -> pa.Schema:
 class Row:
     """One picture to write: uint8 (H, W) or (H, W, 3), its name in the source, what it is called and what it shows.
 
+    pixels: None where `encoded` alone is at hand.
     variant: 0 is the picture as it is; others are crops of it. encoded: what `Encoded.of` makes of the pixels, where
         that was done before.
     """
 
-    pixels: npt.NDArray[np.uint8]
+    pixels: npt.NDArray[np.uint8] | None
     path: str
     caption: str
     labels: tuple[int, ...]
     mentioned: tuple[bool, ...]
     variant: int = 0
     encoded: Encoded | None = None
+
+    def encoding(self) -> Encoded:
+        """What is written of the pixels."""
+        if self.encoded is None:
+            assert self.pixels is not None
+            return Encoded.of(self.pixels)
+        return self.encoded
+
+    def picture(self) -> npt.NDArray[np.uint8]:
+        """The pixels, uint8 (H, W) or (H, W, 3)."""
+        return png_pixels(self.encoding().png) if self.pixels is None else self.pixels
 
 
 class _SplitWriter:
@@ -116,7 +128,7 @@ class PreparedWriter:
         """Append a picture to a split."""
         if split not in self._splits:
             self._splits[split] = _SplitWriter(self.root / split, _schema(self.info.heads, self.info.class_labelled))
-        encoded = row.encoded or Encoded.of(row.pixels)
+        encoded = row.encoding()
         out: dict[str, Any] = {"image": {"bytes": encoded.png, "path": row.path}, "caption": row.caption}
         if self.info.class_labelled:
             out["label"] = row.labels[0]

@@ -1,14 +1,25 @@
 """Drawing held-out captions, with what is known of them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from darkroom.core import device as devices
+from darkroom.core.artifact import load_tensors, save_tensors
+from darkroom.core.output_shards import Shard, Shards
 from darkroom.core.progress import Progress
+from darkroom.core.tasks import Kept
 from darkroom.data.prepared import PreparedSplit
 from darkroom.evaluation.alignment import Asked
+from darkroom.inference.options import Request, most_at_once
 from darkroom.inference.pipeline import Pipeline
+from darkroom.inference.prompts import Prompts
+
+PICTURES, EVALUATIONS = "pictures", "evaluations"  # in the file of a batch
 
 
 @dataclass(frozen=True)
@@ -45,18 +56,80 @@ class Drawn:
         )
 
 
-def draw(pipeline: Pipeline, split: PreparedSplit, n: int, seed: int, batch_size: int) -> Drawn:
-    """Draw the first n captions of `split` with the pipeline's own sampling; picture i from seed + i."""
+def draw(pipeline: Kept[Pipeline], split: PreparedSplit, n: int, seed: int, batch_size: int, shards: Shards) -> Drawn:
+    """Draw the first n captions of `split` with the pipeline's own sampling; picture i from seed + i.
+
+    Each batch is a shard, and so the same whoever draws it.
+    """
     n = min(n, len(split))
-    takes_prompts = pipeline.info.condition.takes_prompts
-    prompts, seeds = prompts_of(pipeline, split, n), list(range(seed, seed + n))
-    with Progress(n * pipeline.info.sampling.num_inference_steps, f"draw {split.name}", "picture step") as bar:
-        output = pipeline.text_to_image(
-            prompts, seeds=seeds, batch_size=batch_size, on_step=lambda step, x, x0: bar.update(len(x))
-        )
+    drawing = pipeline()
+    takes_prompts = drawing.info.condition.takes_prompts
+    prompts, seeds = prompts_of(drawing, split, n), list(range(seed, seed + n))
+    task = _Drawing(Kept(partial(_Asked.of, pipeline, prompts, seeds, batch_size)), f"draw {split.name}")
+    drawing.remarks.warn(prompts, (drawing.info.image_size, drawing.info.image_size))
+    batches = [
+        Shard(f"{split.name}-{number:05d}.safetensors", partial(task.write, rows), len(prompts[rows]))
+        for number, rows in enumerate(_batches(drawing, batch_size, n))
+    ]
+    drawn = [load_tensors(file) for file in shards.all(batches, task.description, "picture")]
     asked = Asked(split.captions[:n] if takes_prompts else prompts, split.labels[:n], split.mentioned[:n])
-    evaluations = output.network_evaluations / -(-n // batch_size)
-    return Drawn(takes_prompts, asked, prompts, seeds, split.images(torch.arange(n)), output.tensor, evaluations)
+    evaluations = sum(int(batch[EVALUATIONS]) for batch in drawn) / -(-n // batch_size)
+    pictures = torch.cat([batch[PICTURES] for batch in drawn])
+    return Drawn(takes_prompts, asked, prompts, seeds, split.images(torch.arange(n)), pictures, evaluations)
+
+
+def _batches(pipeline: Pipeline, batch_size: int, n: int) -> Iterator[slice]:
+    """The pictures that are drawn together."""
+    side = pipeline.info.image_size
+    size = min(batch_size, most_at_once((side, side), pipeline.vae.downscale))
+    return (slice(first, min(first + size, n)) for first in range(0, n, size))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """All that is to be drawn, its prompts encoded together: a batch's are the same to the bit wherever it is drawn."""
+
+    pipeline: Pipeline
+    request: Request
+    prompts: Prompts
+
+    @classmethod
+    def of(cls, pipeline: Kept[Pipeline], prompts: list[str], seeds: list[int], batch_size: int) -> "_Asked":
+        drawing = pipeline()
+        request = drawing.request(prompts, {"seeds": seeds, "batch_size": batch_size})
+        with torch.no_grad():
+            return cls(drawing, request, drawing.prompts(request.prompts))
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    asked: Kept[_Asked]
+    description: str
+
+    def write(self, rows: slice, path: Path) -> None:
+        """Draw a batch."""
+        asked = self.asked()
+        info, evaluations = asked.pipeline.info, 0
+
+        def counted() -> None:
+            nonlocal evaluations
+            evaluations += 1
+
+        steps = info.sampling.num_inference_steps
+        with Progress(len(asked.request.prompts) * steps, self.description, "picture step") as bar:
+            bar.start_at(rows.start * steps)
+            request = replace(asked.request, on_step=lambda step, x, x0: bar.update(len(x)), on_evaluation=counted)
+            pictures = asked.pipeline.drawn(request, asked.prompts, rows, (info.image_size, info.image_size))
+        save_tensors(path, {PICTURES: pictures, EVALUATIONS: torch.tensor(evaluations)})
+
+
+def kept_pipeline(folder: Path) -> Kept[Pipeline]:
+    """The pipeline at `folder`, on the device of the process that draws."""
+    return Kept(partial(_pipeline, folder))
+
+
+def _pipeline(folder: Path) -> Pipeline:
+    return Pipeline.from_pretrained(folder, device=devices.current())
 
 
 def prompts_of(pipeline: Pipeline, split: PreparedSplit, n: int) -> list[str]:

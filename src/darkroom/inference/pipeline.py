@@ -196,11 +196,14 @@ class Pipeline:
         self.remarks.warn([*request.prompts, *(request.negatives or ())], size)
         batch_size = min(request.batch_size, most_at_once(size, self.vae.downscale))
         counting = replace(request, batch_size=batch_size, on_evaluation=counted)
-        pictures = [
-            self.decode(self.latents(counting, prompts, rows, size, edit))[:, :, : size[0], : size[1]]
-            for rows in counting.batches
-        ]
+        pictures = [self.drawn(counting, prompts, rows, size, edit) for rows in counting.batches]
         return PipelineOutput(torch.cat(pictures), request.prompts, request.seeds, evaluations)
+
+    def drawn(
+        self, request: Request, prompts: Prompts, rows: slice, size: tuple[int, int], edit: Edit | None = None
+    ) -> Tensor:
+        """The pictures in `rows`, drawn as one batch: uint8 (n, C, *size); for arguments see `latents`."""
+        return self.decode(self.latents(request, prompts, rows, size, edit))[:, :, : size[0], : size[1]]
 
     def sampling(self, **options: Unpack[Options]) -> Sampling:
         """The pipeline's sampling with these options in place of its own; checked, see `text_to_image`."""

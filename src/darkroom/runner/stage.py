@@ -17,9 +17,10 @@ from darkroom.config.stage_spec import check_not_linked, stage_spec
 from darkroom.config.training import Training
 from darkroom.core import device as devices
 from darkroom.core.artifact import write_json
-from darkroom.core.checkpoint import FULL, Checkpoints
+from darkroom.core.checkpoint import FULL, Checkpoints, keep_latest
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interrupted, Interruption
+from darkroom.core.output_shards import Shards
 from darkroom.core.progress import readable_size
 from darkroom.core.text import printable_text
 from darkroom.planning import demands
@@ -51,7 +52,7 @@ class Work:
     """What a stage works with.
 
     run: what the stage tracks. checkpoints: of its training. processes: who take part in that. ending: of `steps` and
-    `stop_at` makes where the training ends.
+    `stop_at` makes where the training ends. shards: makes what of its output can be made in any order.
     """
 
     device: torch.device
@@ -59,6 +60,7 @@ class Work:
     checkpoints: Checkpoints = field(default_factory=Checkpoints.none)
     processes: Processes = ALONE
     ending: Callable[[int, int | None], Ending] = Ending
+    shards: Shards = field(default_factory=Shards)
 
     def context(self, section: Training) -> TrainingContext:
         """What the losses of a training share."""
@@ -68,18 +70,19 @@ class Work:
 Body = Callable[[parameters.Params, Work], Figures]
 
 
-def run_stage(stage: str, body: Body, trains: bool = False) -> NoReturn:
+def run_stage(stage: str, body: Body, trains: bool = False, divides: bool = False) -> NoReturn:
     """Run a stage and exit: 0 when its outputs are written, 1 with one line on stderr for an error the user can fix.
 
     `body(params, work)` gets all parameters, validated, does the work, writes the outputs named in dvc.yaml and
     returns its key figures for the summary.
 
-    trains: there is one training in it, which several processes can share.
+    trains: there is one training in it, which several processes can share. divides: it computes its output shard by
+        shard, which several processes, or Ray, can do.
     """
     interruption = Interruption()
     try:
         interruption.listen()
-        _start(stage, body, trains, interruption)
+        _start(stage, body, (trains, divides), interruption)
     except LostError as error:  # the launcher, if there is one, knows who was lost
         report(f"darkroom: {stage}: {printable_text(error)}")
         sys.exit(LOST)
@@ -99,8 +102,9 @@ def run_stage(stage: str, body: Body, trains: bool = False) -> NoReturn:
     sys.exit(0)
 
 
-def _start(stage: str, body: Body, trains: bool, interruption: Interruption) -> None:
-    """The stage, or what this process has to do in it."""
+def _start(stage: str, body: Body, kind: tuple[bool, bool], interruption: Interruption) -> None:
+    """The stage, or what this process has to do in it; kind: whether it trains, and divides its output."""
+    trains, divides = kind
     run_own_code()
     params = parameters.load()
     link_untracked(params)
@@ -113,8 +117,9 @@ def _start(stage: str, body: Body, trains: bool, interruption: Interruption) -> 
         return
     if here is None or not shares:
         exit_with_dvc()
-        device = devices.start(settings)
-        _lead(stage, body, params, Setup(device, ALONE, interruption, trains))
+        helpers = settings.processes if divides and not settings.ray else 1
+        device = devices.start(settings.for_tasks() if divides else settings, processes=helpers)
+        _lead(stage, body, params, Setup(device, ALONE, interruption, trains, helpers))
         return
     with here.silent() if here.rank > 0 else nullcontext():
         device = devices.start(settings, here.local_rank, here.local_size)
@@ -127,12 +132,13 @@ def _start(stage: str, body: Body, trains: bool, interruption: Interruption) -> 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a stage begins with, whoever runs it."""
+    """What a stage begins with, whoever runs it; helpers: processes that make its shards."""
 
     device: torch.device
     processes: Processes
     interruption: Interruption
     trains: bool
+    helpers: int = 1
 
 
 def _lead(stage: str, body: Body, params: parameters.Params, setup: Setup) -> None:
@@ -180,7 +186,7 @@ def _run(stage: str, body: Body, params: parameters.Params, setup: Setup) -> Non
         again = reproduction()
         root = again or project_root()
         clear_recorded(root)
-        profile = devices.execution_profile(device, processes.size)
+        profile = devices.execution_profile(device, max(processes.size, setup.helpers))
         if again is not None:
             write_json(again / PROFILE, profile)
         chosen = {key: _lookup(params.model_dump(), key) for key in here.params}
@@ -196,9 +202,12 @@ def _run(stage: str, body: Body, params: parameters.Params, setup: Setup) -> Non
             run.text(parameters.PARAMS_FILE.read_text(encoding="utf-8"), parameters.PARAMS_FILE.name)
             remarks = demands.met_at_start(params, stage, here.inputs)
             processes.from_leader(str(training))
+            if training.parent.is_dir() and not setup.trains:
+                keep_latest(training)
             try:
-                work = Work(device, run, checkpoints, processes, partial(Ending, request=finish))
-                with explain_shortages(stage, params, device, checkpoints):
+                shards = Shards(training, settings)
+                work = Work(device, run, checkpoints, processes, partial(Ending, request=finish), shards)
+                with shards, explain_shortages(stage, params, device, checkpoints):
                     figures = {**body(params, work), **remarks}
             finally:  # a run's parameter has one value for ever, and this one may have changed on the way
                 if finish is not None:
@@ -211,6 +220,8 @@ def _run(stage: str, body: Body, params: parameters.Params, setup: Setup) -> Non
             _check_unchanged(stage, chosen)
             if checkpoints.resumed is not None:
                 run.tag("resumed.from_step", str(checkpoints.resumed))
+            if shards.made_by:
+                run.tag("shards.made_by", shards.made_by)
             for name, value in executed.tags().items():
                 run.tag(name, value)
             run.summary(figures)

@@ -1,7 +1,7 @@
 """Training the KL autoencoder (Rombach et al. 2022, section 3.1 and appendix G)."""
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from darkroom.core.ahead import in_thread
 from darkroom.core.device import autocast
 from darkroom.core.progress import Progress
 from darkroom.core.rng import batch_indices, randn_rows
+from darkroom.core.tasks import Helpers
 from darkroom.core.tensors import batches, psnr, to_float, to_uint8
 from darkroom.nn.autoencoder.identity import Autoencoder
 from darkroom.nn.autoencoder.packed_vae import quick
@@ -168,24 +169,41 @@ def encode(
     device: torch.device,
     description: str,
 ) -> Moments:
-    """The posterior moments of all pictures, fp16, in order.
+    """The posterior moments of all pictures, fp16, in order."""
+    with Progress(n_images, description, "image") as bar:
+        return encode_batches(vae, images, batches(n_images, batch_size), precision, device, bar)
 
-    For CUDA a thread reads pictures ahead, and both they and the moments are copied while others are computed.
+
+@torch.no_grad()
+def encode_batches(
+    vae: Autoencoder,
+    images: Images,
+    rows: Iterable[Tensor],
+    precision: Precision,
+    device: torch.device,
+    bar: Progress,
+) -> Moments:
+    """The posterior moments of batches of pictures, fp16, in order; rows: (n,) int64 each.
+
+    For CUDA a thread reads pictures ahead, unless others do, and both they and the moments are copied while others are
+    computed.
     """
     network, landing = quick(vae, device, precision), _Landing()
     on_cuda = device.type == "cuda"
 
-    def read(rows: Tensor) -> Tensor:
-        return images(rows).pin_memory() if on_cuda else images(rows)
+    def read(chosen: Tensor) -> Tensor:
+        return images(chosen).pin_memory() if on_cuda else images(chosen)
 
-    rows = batches(n_images, batch_size)
-    with Progress(n_images, description, "image") as bar:
-        for x in in_thread(read, rows, READ_AHEAD) if on_cuda else map(read, rows):
-            pictures = to_float(x.to(device, non_blocking=True)) if on_cuda else to_float(x).to(device)
-            with autocast(device, precision):
-                moments = network.encode(pictures)
-            landing.add(*moments)
-            bar.update(len(x))
+    if Helpers.read_ahead is not None:
+        read_pictures = Helpers.read_ahead(images, rows)
+    else:
+        read_pictures = in_thread(read, rows, READ_AHEAD) if on_cuda else map(read, rows)
+    for x in read_pictures:
+        pictures = to_float(x.to(device, non_blocking=True)) if on_cuda else to_float(x).to(device)
+        with autocast(device, precision):
+            moments = network.encode(pictures)
+        landing.add(*moments)
+        bar.update(len(x))
     return landing.all()
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from darkroom.core.tensors import batches
-from darkroom.nn.autoencoder.vae import Moments
+from darkroom.data.rows import Rows
 
 DEAD = 0.1  # a channel with less signal than this is dead
 AT_ONCE = 1024  # latents that are read together
@@ -27,13 +27,13 @@ class Channels:
     kl: tuple[float, ...]
 
     @classmethod
-    def of(cls, moments: Moments) -> "Channels":
-        """Measure the posteriors (N, c, h, w) of N pictures."""
-        n, c, h, w = moments.mean.shape
+    def of(cls, mean: Tensor | Rows, logvar: Tensor | Rows) -> "Channels":
+        """Measure the posteriors (N, c, h, w) of N pictures, some at a time."""
+        n, (c, h, w) = len(mean), mean.shape[-3:]
         sums = {name: torch.zeros(c, dtype=torch.float64) for name in ("mean", "square", "variance", "logvar")}
         for rows in batches(n, AT_ONCE):
-            mean, logvar = moments.mean[rows].double(), moments.logvar[rows].double()
-            values = {"mean": mean, "square": mean.square(), "variance": logvar.exp(), "logvar": logvar}
+            means, logvars = mean[rows].double(), logvar[rows].double()
+            values = {"mean": means, "square": means.square(), "variance": logvars.exp(), "logvar": logvars}
             for name, value in values.items():
                 sums[name] += value.sum(dim=(0, 2, 3)).cpu()
         average = {name: total / (n * h * w) for name, total in sums.items()}
