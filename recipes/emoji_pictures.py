@@ -23,7 +23,7 @@ import tarfile
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from darkroom.core.ahead import in_processes, workers
+from darkroom.core.ahead import forked, workers
 from darkroom.core.artifact import atomic_path
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import track
@@ -231,9 +231,10 @@ def drawn(icons: Sequence[Icon], size: int) -> Iterator[Picture | None]:
     except ImportError:
         raise DarkroomError("the renderer is not installed; pip install resvg-py") from None
     chunks = [icons[start : start + ICONS_AT_ONCE] for start in range(0, len(icons), ICONS_AT_ONCE)]
-    with closing(in_processes(partial(_drawn, size), chunks, workers())) as made:
-        for chunk in track(made, len(chunks), "draw", "chunk"):
-            yield from chunk
+    with forked(workers()) as processes:
+        waiting = [processes.submit(partial(_drawn, size, chunk)) for chunk in chunks]
+        for chunk in track(waiting, len(chunks), "draw", "chunk"):
+            yield from chunk.result()
 
 
 def _drawn(size: int, icons: Sequence[Icon]) -> list[Picture | None]:

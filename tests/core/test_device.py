@@ -25,6 +25,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def _plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("darkroom.core.device._Started.device", None)
     for field in fields(Runtime):
         monkeypatch.delenv(f"DARKROOM_{field.name.upper()}", raising=False)
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import sys
 import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -26,9 +27,11 @@ IDEAS = 40
 
 
 @pytest.fixture
-def script(load: Callable[[Path], ModuleType]) -> ModuleType:
+def script(load: Callable[[Path], ModuleType], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     pytest.importorskip("resvg_py", reason="icons are drawn by the test extra resvg-py")
-    return load(SCRIPT)
+    module = load(SCRIPT)
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # processes look up there what they are to do
+    return module
 
 
 def circle(radius: int, colour: str) -> str:

@@ -3,6 +3,7 @@
 All go through the same trainings in the same order; `alone` is what one process makes of them.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,8 +53,11 @@ class Meeting:
     def join(self) -> Iterator[Processes]:
         self.met += 1
         store = FileStore(str(self.folder / f"store_{self.size}_{self.met}"), self.size)
-        with suppress(SystemExit), group(self.rank, self.size, CPU, store) as processes:
-            yield processes
+        try:
+            with suppress(SystemExit), group(self.rank, self.size, CPU, store) as processes:
+                yield processes
+        finally:
+            gc.collect()  # connections close when nothing holds the group; of a process of a stage, when it ends
 
 
 @dataclass

@@ -54,6 +54,7 @@ def stage(load: Callable[[Path], ModuleType], tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(contrastive, "EMBED_BATCH", 8)
     module = load(ROOT / "stages" / "setup_text_encoder.py")
     monkeypatch.setattr(module, "SHARD_ROWS", 8)
+    monkeypatch.setattr("darkroom.training.caption_shards.SHARD_ROWS", 8)
     work = Work(torch.device("cpu"), Run(Account("setup_text_encoder", {}, {}, {}, {}, "", False), tracked=False))
     return lambda cache: dict(module.body(shortened(cache), work))
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,6 @@ def test_no_more_than_an_interval_is_done_again(tmp_path: Path, optimizer: Make)
     again = Work(optimizer, torch.contiguous_format)
     asked: list[int] = []
     loss = again.loss
-    again.phases[0].loss = Loss.of(lambda step, rows: noted(asked, step, loss(step, rows)))
+    again.phases[0] = replace(again.phases[0], loss=Loss.of(lambda step, rows: noted(asked, step, loss(step, rows))))
     again.train(tmp_path / "training")
     assert min(asked) == 8
