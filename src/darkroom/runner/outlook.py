@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import yaml
 
-from darkroom.config.params import PARAMS_FILE, Params
+from darkroom.config.params import PARAMS_FILE, Params, read
 from darkroom.config.stage_spec import LOCK, StageSpec, stage_specs
 from darkroom.config.yaml_file import Loader
 from darkroom.core.artifact import file_hash, files_of, folder_hash, write_json
@@ -86,7 +86,7 @@ class StageOutlook:
         self._folder = project_root() / FOLDER
         self._steps = self._trained = self._idle = 0.0
         asked = DvcCommand.of(dvc.cmdline())
-        self._later = [] if asked.single else still_to_run(stage, params, stages, asked.targets)
+        self._later = [] if asked.single else still_to_run(stage, stages, asked.targets)
         done = sum(any(t.dvc == self._dvc for t in self._times(s)) for s in stages if s not in (stage, *self._later))
         self._position = f"stage {done + 1} of {done + 1 + len(self._later)}"
         self._stage_seconds = self._estimate(stage)
@@ -186,11 +186,11 @@ class DvcCommand:
         return cls(targets, bool(flags & {"-s", "--single-item"}))
 
 
-def still_to_run(stage: str, params: Params, stages: Mapping[str, StageSpec], targets: Sequence[str]) -> list[str]:
+def still_to_run(stage: str, stages: Mapping[str, StageSpec], targets: Sequence[str]) -> list[str]:
     """The stages that dvc will run after `stage`, as far as is known without hashing data: what builds on it, and
     what differs from dvc.lock in its parameters, its code or its outputs, and what builds on that.
     """
-    lock, now, hashes = _lock(), params.model_dump(), dict[Path, str]()
+    lock, now, hashes = _lock(), read(PARAMS_FILE), dict[Path, str]()
     makers = {path: name for name, spec in stages.items() for path in spec.outputs}
     behind = {name: {makers[path] for path in spec.inputs if path in makers} for name, spec in stages.items()}
     wanted = _with_all_behind([target for target in targets if target in stages] or list(stages), behind)
