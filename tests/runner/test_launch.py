@@ -130,7 +130,7 @@ def test_nothing_outlives_the_launcher(number: signal.Signals, tmp_path: Path) -
         f"        open(os.path.join(os.environ['{REPORTS}'], os.environ['RANK']), 'w').write('saved')\n"
         "        sys.exit(143)\n"
         "    signal.signal(signal.SIGTERM, end)\n"
-        "    print('up', flush=True)\n"
+        "    os.write(1, b'up\\n')\n"
         "    time.sleep(600)\n"
         "from darkroom.runner.launch import launch\n"
         "launch(2)\n"
@@ -140,15 +140,15 @@ def test_nothing_outlives_the_launcher(number: signal.Signals, tmp_path: Path) -
     with subprocess.Popen(
         command, env=os.environ | own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
-        assert running.stdout is not None
-        assert [running.stdout.readline() for _ in range(2)] == ["up\n", "up\n"]
-        ranks = psutil.Process(running.pid).children()
-        assert len(ranks) == 2
-        running.send_signal(number)
         try:
+            assert running.stdout is not None
+            assert [running.stdout.readline() for _ in range(2)] == ["up\n", "up\n"]
+            ranks = [child for child in psutil.Process(running.pid).children() if str(script) in child.cmdline()]
+            assert len(ranks) == 2
+            running.send_signal(number)
             _, errors = running.communicate(timeout=60)
         finally:
-            running.kill()
+            running.kill()  # leaving the block waits for it
     assert psutil.wait_procs(ranks, timeout=5)[1] == []
     if number == signal.SIGTERM:
         assert (running.returncode, errors) == (143, "saved\n")
