@@ -5,6 +5,8 @@ BIN := .venv/bin
 STAMP := .venv/installed
 TESTS_STAMP := .venv/installed-tests
 SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --no-loadscope-reorder
+# Processes that wait for each other: nothing else runs beside them, nor before them in the same process.
+ALONE := tests/training/test_distributed.py
 SYSTEM_PATH := $(PATH)
 # Stages say `python` and mean the one of .venv.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -24,10 +26,12 @@ ui: setup  ## look at runs, pictures and models in the browser (MLflow)
 	$(BIN)/darkroom ui
 
 test: setup-tests  ## the tests, in a few minutes
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow" --ignore $(ALONE)
+	$(BIN)/python -m pytest -m "not slow" $(ALONE)
 
 test-all: setup-tests  ## the tests and the slowest proofs
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore $(ALONE)
+	$(BIN)/python -m pytest $(ALONE)
 
 lint: setup-tests  ## style and types
 	$(BIN)/ruff check .
