@@ -19,6 +19,7 @@ import yaml
 from PIL import Image
 
 from darkroom.core.artifact import content_hash
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from playwright import sync_api
@@ -34,9 +35,7 @@ PATIENCE = 120_000  # milliseconds, for machines with much else to do
 @pytest.fixture(scope="module")
 def address(small_pipeline: Path) -> Iterator[str]:
     """The address that `darkroom ui` prints, over the store of a finished pipeline."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-c", "from darkroom.cli import main; main()", "ui", "--port", str(port)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DARKROOM_", "MLFLOW_", "DVC_"))}
     server = subprocess.Popen(command, cwd=small_pipeline, env=environment, stdout=subprocess.PIPE, text=True)

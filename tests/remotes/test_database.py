@@ -17,6 +17,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.tracking import stage_run
 from darkroom.tracking.query import RunQuery
 from darkroom.tracking.schema import known_revisions
+from tests.support.remote_project import enter_project, refused
 from tests.support.remotes import Buckets, Cluster
 from tests.support.schemas import make_older
 
@@ -41,27 +42,19 @@ def database(cluster: Cluster, buckets: Buckets) -> Iterator[str]:
 @pytest.fixture
 def project(cluster: Cluster, buckets: Buckets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty project, the current folder, whose runs go to the database."""
-    monkeypatch.chdir(tmp_path)
-    for name, value in {
-        "DVC_ROOT": str(tmp_path),
+    variables = {
         "MLFLOW_TRACKING_URI": f"postgresql+psycopg://direct@127.0.0.1:{cluster.port}/direct",
         "PGPASSWORD": PASSWORD,
         "AWS_ACCESS_KEY_ID": "a",
         "AWS_SECRET_ACCESS_KEY": "secret key of the bucket",
         "AWS_DEFAULT_REGION": "us-east-1",
         "MLFLOW_S3_ENDPOINT_URL": buckets.address,
-        "NO_PROXY": "127.0.0.1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("DARKROOM_TRACKING", raising=False)
-    return tmp_path
+    }
+    return enter_project(tmp_path, monkeypatch, variables)
 
 
 def refusal() -> str:
-    with pytest.raises(DarkroomError) as caught, stage_run("train_vae", {}, {}, {}, [], {}):
-        pytest.fail("it began")
-    message = str(caught.value)
-    assert "\n" not in message
+    message = refused()
     assert PASSWORD not in message
     return message
 

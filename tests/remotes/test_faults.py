@@ -19,6 +19,7 @@ from darkroom.tracking import Run, stage_run
 from darkroom.tracking.outbox import uploader
 from darkroom.tracking.outbox.pending import pending
 from darkroom.tracking.query import RunQuery
+from tests.support.remote_project import enter_project, refused
 from tests.support.remotes_page import BUCKET, SECRETS, USER, Walkthrough, forms
 
 PASSWORD = SECRETS["MLFLOW_TRACKING_PASSWORD"]
@@ -27,25 +28,14 @@ PASSWORD = SECRETS["MLFLOW_TRACKING_PASSWORD"]
 @pytest.fixture
 def project(walkthrough: Walkthrough, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty project, the current folder, whose runs go to the server of the page."""
-    monkeypatch.chdir(tmp_path)
     login = {"URI": walkthrough.address, "USERNAME": USER, "PASSWORD": PASSWORD}
-    for name, value in {
-        "DVC_ROOT": str(tmp_path),
-        "NO_PROXY": "127.0.0.1",
-        **{f"MLFLOW_TRACKING_{name}": value for name, value in login.items()},
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("DARKROOM_TRACKING", raising=False)
     monkeypatch.setattr(uploader, "LEAVE_AFTER", 0.5)
-    return tmp_path
+    return enter_project(tmp_path, monkeypatch, {f"MLFLOW_TRACKING_{name}": value for name, value in login.items()})
 
 
 def refusal() -> str:
     """What is said when a stage is to begin."""
-    with pytest.raises(DarkroomError) as caught, stage_run("train_vae", {}, {}, {}, [], {}):
-        pytest.fail("it began")
-    message = str(caught.value)
-    assert "\n" not in message
+    message = refused()
     assert "DARKROOM_TRACKING=off" in message
     assert not [name for name, secret in SECRETS.items() if any(form in message for form in forms(secret))]
     return message

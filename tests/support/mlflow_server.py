@@ -2,13 +2,14 @@
 
 import atexit
 import os
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from functools import cache
 from pathlib import Path
+
+from tests.support.ports import free_port
 
 STARTS_WITHIN = 300  # seconds
 
@@ -37,9 +38,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.port = s.getsockname()[1]
+        self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self._runs = False
 

@@ -3,21 +3,16 @@
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from tests.support.ports import free_port
+
 ADMIN = "postgres"
 STARTS_WITHIN = 120  # seconds
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def programs() -> Path | None:

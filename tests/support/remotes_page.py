@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
+from tests.support.ports import free_port
 from tests.support.projects import ROOT
-from tests.support.remotes import Buckets, Cluster, free_port
+from tests.support.remotes import Buckets, Cluster
 
 PAGE = ROOT / "docs" / "remotes.md"
 PART = re.compile(r"^## (.*)\n", re.MULTILINE)

@@ -35,6 +35,7 @@ from darkroom.tracking.ports import (
     web_port,
 )
 from darkroom.tracking.query import RunQuery
+from tests.support.ports import free_port
 
 T = TypeVar("T")
 STARTS_WITHIN, ANSWERS_WITHIN = 200, 60  # seconds
@@ -92,9 +93,7 @@ def test_a_project_without_runs_has_a_page_to_be_looked_at(project: Path, monkey
     """Catches a server that starts over no store; the server itself ends here before it starts."""
     monkeypatch.setenv("DVC_ROOT", str(project))
     monkeypatch.setattr(ui, "command", lambda port: [sys.executable, "-S", "-c", ""])
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = free_port()
     with pytest.raises(DarkroomError, match=r"did not start; .*server\.log says why"):
         serve(port)
     with closing(sqlite3.connect(project / ".mlflow" / "mlflow.db")) as database:
@@ -107,9 +106,7 @@ def test_a_project_without_runs_has_its_page_and_links_lead_there(
 ) -> None:
     """A process of its own; what follows serves in this one."""
     monkeypatch.setenv("DVC_ROOT", str(project))
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = free_port()
     with served(port) as (server, address):
         experiment = address.split("/experiments/")[1].split("/")[0]
         question = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/get?experiment_id={experiment}"
@@ -226,9 +223,7 @@ def test_only_a_note_of_a_living_process_whose_port_answers_counts(
 
 
 def test_a_server_elsewhere_that_does_not_answer_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = free_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     with pytest.raises(DarkroomError, match=f":{port} does not answer"):
         serve()
@@ -269,9 +264,7 @@ def test_a_project_of_any_name_keeps_its_runs_in_itself_and_shows_them(
     place.rename(moved)
     monkeypatch.setenv("DVC_ROOT", str(moved))
     monkeypatch.chdir(moved)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = free_port()
 
     def look() -> tuple[bytes, list[str], str]:
         question = f"http://127.0.0.1:{port}/get-artifact?run_uuid={run.id}&path=notes.txt"

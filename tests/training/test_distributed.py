@@ -33,9 +33,8 @@ def others(folder: Path, trainings: str, size: int) -> Iterator[pair.Join]:
         patch.setattr("darkroom.training.engine.distributed.TIMEOUT", timedelta(seconds=60))  # one may not come
         for rank in range(1, size):
             command = [sys.executable, "-m", "tests.support.pair", folder, trainings, rank, size, bucket]
-            other = subprocess.Popen(
-                list(map(str, command)), cwd=ROOT, env=os.environ | threads, stderr=subprocess.DEVNULL
-            )
+            words = stack.enter_context((folder / f"{trainings}_{rank}.stderr").open("w"))
+            other = subprocess.Popen(list(map(str, command)), cwd=ROOT, env=os.environ | threads, stderr=words)
             stack.enter_context(other)
             stack.callback(other.kill)
         yield pair.Meeting(folder, 0, size).join
