@@ -1,6 +1,7 @@
-"""prepare_data and cache_latents of scenes alone and on Ray clusters on this machine: the same bytes, and how fast.
+"""prepare_data and cache_latents alone and on Ray clusters on this machine: the same bytes, and how fast.
 
-    python benchmarks/ray_stages.py --scenes 20000
+    python benchmarks/ray_stages.py --scenes 20000                    of drawn scenes
+    python benchmarks/ray_stages.py --scenes 100000 --photos 3000     and prepare_data of photographs, 4 megapixels each
 
 Alone: this process, with one thread. On three nodes of one CPU each, of which one is killed in the middle. And, for
 the speed, on a head without CPUs and one, then two workers of one CPU each: the cluster is up, and the clock runs
@@ -18,7 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from darkroom.config.autoencoder import TrainedVAE
 from darkroom.config.networks import AutoencoderSpec, PictureSizes
@@ -31,6 +34,7 @@ from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
 from darkroom.data import latents
 from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared
+from darkroom.data.sources.image_folder import ImageFolder
 from darkroom.data.sources.scenes import Scenes
 from darkroom.nn.autoencoder.vae import AutoencoderKL
 from darkroom.training.latent_shards import Encoding, Pictures, kept_autoencoder
@@ -38,6 +42,7 @@ from synthetic import PROJECT
 
 ALONE, ON_RAY = Runtime(device="cpu", threads=1), Runtime(device="cpu", ray="auto")
 STORE = 100 << 20  # bytes of a node's object store
+DISTINCT, PHOTO = 64, (2048, 2048)  # photographs, and their pixels
 PARAMS = load(PROJECT / "recipes" / "scenes.yaml")
 Stage = Callable[[Path, Shards], None]
 
@@ -92,6 +97,24 @@ def prepare_scenes(n: int) -> Stage:
     return stage
 
 
+def prepare_photos(folder: Path, n: int) -> Stage:
+    """The stage prepare_data, of n files of photographs' size, a few of which differ."""
+    (folder / "smooth").mkdir(parents=True)
+    for i in range(n):
+        file, first = folder / "smooth" / f"{i:06d}.jpg", folder / "smooth" / f"{i % DISTINCT:06d}.jpg"
+        if file == first:
+            coarse = np.random.default_rng(i).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+            Image.fromarray(coarse).resize(PHOTO, Image.Resampling.BICUBIC).save(file, quality=90)
+        else:
+            file.hardlink_to(first)
+    preparation = PARAMS.prepare_data.model_copy(update={"repeats": "keep"})
+
+    def stage(out: Path, shards: Shards) -> None:
+        prepare(ImageFolder(str(folder), "{label}"), out, preparation, shards=shards)
+
+    return stage
+
+
 def encode_scenes(prepared: Path, vae: Path) -> Stage:
     """The stage cache_latents, as far as its shards."""
 
@@ -142,6 +165,7 @@ def main() -> None:
     """Read the command line, and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=20_000, help="training scenes")
+    parser.add_argument("--photos", type=int, default=0, help="photographs (default: none)")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="for what is made")
     parser.add_argument("--shard-rows", type=int, default=1024, help="latents of a shard (default: 1024)")
     given = parser.parse_args()
@@ -150,11 +174,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=given.folder) as scratch:
         folder = Path(scratch)
         prepared = folder / "prepare_data alone"
-        for name, stage, output in (
+        stages = [
             ("prepare_data", prepare_scenes(given.scenes), True),
             ("cache_latents", encode_scenes(prepared, folder / "vae"), False),
-        ):
-            if not output:
+        ]
+        if given.photos:
+            stages.append(("prepare_data of photographs", prepare_photos(folder / "photos", given.photos), True))
+        for name, stage, output in stages:
+            if name == "cache_latents":
                 random_autoencoder(folder / "vae", prepared)
             found = []
             for one in runs(name, stage, folder, output):

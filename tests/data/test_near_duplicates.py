@@ -55,6 +55,17 @@ def test_copies_are_found_across_splits(tmp_path: Path, listed: type, how: How) 
     assert all(0 < pair.apart <= MOST_APART for pair in found)
 
 
+def test_a_picture_of_several_captions_is_one_picture(tmp_path: Path, listed: type, how: How) -> None:
+    """Catches a count of rows where pictures are meant."""
+    items = [Sample(photo(0), "a.png", "x", "test"), Sample(photo(1), "b.png", "x", "train", others=("y", "z"))]
+    items += [Sample(again(photo(0), "JPEG"), "c.png", "x", "train", others=("y", "z"))]
+    items += [Sample(photo(2), "d.png", "x", "validation")]
+    near = NearDuplicates()
+    info = prepare(listed(items), tmp_path / "out", how(image_size=32), near.add)
+    assert info.splits["train"] == 6
+    assert [(pair.picture, pair.like) for pair in near.found()] == [("c.png", "a.png")]
+
+
 def test_copies_within_a_split_are_none_of_its_business(tmp_path: Path, listed: type, how: How) -> None:
     items = [Sample(photo(i), f"{i}.png", "x", s) for i, s in enumerate(["test", "validation"] + ["train"] * 20)]
     items += [Sample(copy(photo(5)), name, "x", "train") for name, copy in COPIES.items()]

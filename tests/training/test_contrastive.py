@@ -90,6 +90,13 @@ def test_captions_are_embedded_row_by_row_in_half_precision(task: ContrastiveLos
     torch.testing.assert_close(embedded[2].float(), alone, rtol=1e-2, atol=1e-2)
 
 
+def test_captions_are_embedded_alike_whichever_are_asked_for(task: ContrastiveLoss) -> None:
+    """Catches neighbours that change with the number of pictures searched, and captions in another one's place."""
+    everything = task._embed(torch.arange(4))
+    assert torch.equal(task._embed(torch.tensor([1, 3])), everything[[1, 3]])
+    assert len({tuple(row) for row in everything.tolist()}) == 4
+
+
 def test_confusable_captions_fill_the_batches_from_their_step_on(
     task: ContrastiveLoss, optimizer: Callable[..., Optimization], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,7 +30,7 @@ def test_few_pictures_give_few_neighbours() -> None:
 
 def test_batches_are_groups_around_pictures_that_change() -> None:
     rows, embeddings = clusters()
-    hard = HardNegatives(CONFIG.model_copy(update={"every": 100}), rows, lambda: embeddings, batch_size=16, seed=0)
+    hard = HardNegatives(CONFIG.model_copy(update={"every": 100}), rows, embeddings.__getitem__, batch_size=16, seed=0)
     hard.search(10)
     batches = [hard.batch(step) for step in range(10, 40)]
     assert all(batch.shape == (16,) for batch in batches)
@@ -44,7 +44,7 @@ def test_batches_are_groups_around_pictures_that_change() -> None:
 
 def test_batches_depend_on_seed_and_step_alone() -> None:
     rows, embeddings = clusters()
-    one, two, other = (HardNegatives(CONFIG, rows, lambda: embeddings, 16, seed) for seed in (0, 0, 1))
+    one, two, other = (HardNegatives(CONFIG, rows, embeddings.__getitem__, 16, seed) for seed in (0, 0, 1))
     for hard in (one, two, other):
         hard.search(10)
     two.batch(10)
@@ -54,14 +54,14 @@ def test_batches_depend_on_seed_and_step_alone() -> None:
 
 def test_the_search_is_due_at_its_start_and_every_so_many_steps() -> None:
     rows, embeddings = clusters()
-    hard = HardNegatives(CONFIG, rows, lambda: embeddings, 16, 0)
+    hard = HardNegatives(CONFIG, rows, embeddings.__getitem__, 16, 0)
     assert [step for step in range(25) if hard.due(step)] == [10, 15, 20]
 
 
 def test_it_searches_once_where_a_batch_needs_it() -> None:
     rows, embeddings = clusters()
     asked: list[int] = []
-    hard = HardNegatives(CONFIG, rows, lambda: noted(asked, step, embeddings), 16, 0)
+    hard = HardNegatives(CONFIG, rows, lambda captions: noted(asked, step, embeddings[captions]), 16, 0)
     for step in range(10, 21):
         assert hard.batch(step).equal(hard.batch(step))
     assert asked == [10, 15, 20]

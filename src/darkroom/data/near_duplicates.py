@@ -48,11 +48,13 @@ class NearDuplicates:
     def __init__(self) -> None:
         self._known = scratch_database(CACHE_MIB)
         self._counts: dict[str, int] = {}
+        self._last: dict[str, str] = {}
 
     def add(self, split: str, row: Row) -> None:
-        """Take note of a picture; crops of it say no more of which picture it is."""
-        if row.variant:
+        """Take note of a picture; crops of it and further captions, which follow it, say no more of which one it is."""
+        if row.variant or self._last.get(split) == row.path:
             return
+        self._last[split] = row.path
         if split not in self._counts:
             self._known.execute(f"CREATE TABLE {_table(split)} (number INTEGER PRIMARY KEY, picture BLOB, small BLOB)")
         number = self._counts.get(split, 0)

@@ -87,12 +87,17 @@ class ContrastiveLoss:
         return hard.batch(step)
 
     @torch.no_grad()
-    def _embed(self) -> Tensor:
+    def _embed(self, captions: Tensor) -> Tensor:
+        """Of these captions (m,), ascending; in the batches of all, so that a caption's digits are always the same."""
+        wanted = torch.zeros(len(self.input_ids), dtype=torch.bool)
+        wanted[captions] = True
         found = []
         for rows in batches(len(self.input_ids), EMBED_BATCH):
+            if not wanted[rows].any():
+                continue
             with autocast(self.context.device, self.context.precision):
                 pooled = self.towers.text_model(self.input_ids[rows].to(self.context.device)).pooled
-            found.append(pooled.float().cpu())
+            found.append(pooled.float().cpu()[wanted[rows]])
         return torch.cat(found)
 
     def logits(self, towers: Towers, indices: Tensor, processes: Processes = ALONE) -> tuple[Tensor, Tensor]:

@@ -24,11 +24,11 @@ class HardNegatives:
     """Draws the batches.
 
     Args:
-        rows: (N,), picture -> its caption. embed: () -> embeddings (M, D) of all captions.
+        rows: (N,), picture -> its caption. embed: distinct captions (m,) in ascending order -> embeddings (m, D).
     """
 
     def __init__(
-        self, config: HardNegativesConfig, rows: Tensor, embed: Callable[[], Tensor], batch_size: int, seed: int
+        self, config: HardNegativesConfig, rows: Tensor, embed: Callable[[Tensor], Tensor], batch_size: int, seed: int
     ) -> None:
         self.config, self.rows, self.embed = config, rows, embed
         self.batch_size, self.seed = batch_size, seed
@@ -46,7 +46,8 @@ class HardNegatives:
         shuffled = torch.randperm(len(self.rows), generator=generator(self.seed, "hard negatives", step))
         self._pictures = shuffled[:MAX_SEARCHED]
         captions = self.rows[self._pictures]
-        self._nearest = nearest(self.embed()[captions], captions, self.config.neighbours)
+        distinct, row = torch.unique(captions, return_inverse=True)
+        self._nearest = nearest(self.embed(distinct)[row], captions, self.config.neighbours)
 
     def state_dict(self) -> Mapping[str, Any]:
         """The neighbours that were found: they depend on the weights of that time."""
