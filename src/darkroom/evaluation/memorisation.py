@@ -44,12 +44,20 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class _Near:
-    """By one judge: neighbours of drawn pictures, which pictures are authentic, and what `copying` gives."""
+    """What one judge sees, in its features.
 
+    among: (M, F), of the training pictures that it was not trained on. drawn, real: (N, F).
+    neighbours: of drawn pictures. usual: (N,), the distance of real ones to their nearest.
+    authentic, real_authentic: (N,) bool, see `authentic`.
+    """
+
+    among: Tensor
+    drawn: Tensor
+    real: Tensor
     neighbours: Neighbours
+    usual: Tensor
     authentic: Tensor
     real_authentic: Tensor
-    c_t: tuple[float, float, int]
 
 
 def memorisation(
@@ -57,35 +65,39 @@ def memorisation(
 ) -> tuple[dict[str, Any], Neighbours]:
     """Figures of copying, with those of as many real held-out pictures, and the neighbours to be looked at.
 
-    Each judge compares with the training pictures that it was not trained on. Figures are means over both; of the
-    neighbours those that are nearest by either.
+    Each judge compares with the training pictures that it was not trained on, so that together they compare with all;
+    the distance to the nearest is the smaller of the two, in units of each judge's features.
 
     authentic: the share of pictures that lie farther from their nearest training picture than this lies from another
-        (AuthPct; Alaa et al. 2022, section 4.3). Copies have 0; `real` says what real pictures have.
-    c_t: see `copying`.
+        (AuthPct; Alaa et al. 2022, section 4.3), by both judges. Copies have 0; `real` says what real pictures have.
+    c_t: see `copying`; the mean over the cells of either judge.
 
     Raises:
         TooFewError: there are too few training pictures for a judge.
     """
     uncropped = _spread(len(train) // train.info.variants) * train.info.variants
     half = torch.cat([half_of(train.images(uncropped[rows])) for rows in batches(len(uncropped), ROWS_AT_ONCE)])
-    found = [_near(judge, drawn, train, uncropped[half != judge.half], seed) for judge in judges]
-    authentic, real = (
-        torch.stack([getattr(one, name).double() for one in found]).mean(dim=0).numpy()
+    found = [_near(judge, drawn, train, uncropped[half != judge.half]) for judge in judges]
+    both, both_real = (
+        torch.stack([getattr(one, name).double() for one in found]).amin(dim=0)
         for name in ("authentic", "real_authentic")
     )
-    c_t, variance = (sum(one.c_t[i] for one in found) / len(found) for i in (0, 1))
+    nearest = torch.stack([one.neighbours.distances[:, 0] for one in found]).amin(dim=0)
+    usual = torch.stack([one.usual for one in found]).amin(dim=0)
+    scores = [copying((one.drawn, nearest), (one.real, usual), one.among, seed) for one in found]
+    c_t, variance = (sum(score[i] for score in scores) / len(scores) for i in (0, 1))
     spread = NORMAL * variance**0.5
     figures = {
-        "authentic": bootstrap_mean(authentic, resamples, numpy_rng(seed, "authentic")),
+        "authentic": bootstrap_mean(both.numpy(), resamples, numpy_rng(seed, "authentic")),
         "c_t": Estimate(c_t, c_t - spread, c_t + spread, len(drawn)),
-        "c_t_cells": min(one.c_t[2] for one in found),
-        "real": {"authentic": float(real.mean()), "c_t": 0.0},
+        "c_t_cells": min(score[2] for score in scores),
+        "real": {"authentic": float(both_real.mean()), "c_t": 0.0},
     }
-    rows = torch.cat([one.neighbours.rows for one in found], dim=1)
-    apart = torch.cat([one.neighbours.apart for one in found], dim=1)
-    distances, order = torch.cat([one.neighbours.distances for one in found], dim=1).sort(dim=1)
-    return figures, Neighbours(*(of[:, :SHOWN] for of in (rows.gather(1, order), distances, apart.gather(1, order))))
+    rows, distances, apart = (
+        torch.cat([getattr(one.neighbours, name) for one in found], dim=1) for name in ("rows", "distances", "apart")
+    )
+    order = distances.argsort(dim=1)[:, :SHOWN]
+    return figures, Neighbours(*(of.gather(1, order) for of in (rows, distances, apart)))
 
 
 def show_neighbours(drawn: Drawn, found: Neighbours, train: PreparedSplit, n: int, path: Path) -> None:
@@ -106,7 +118,8 @@ def _spread(n: int) -> Tensor:
     return torch.linspace(0, n - 1, min(n, TRAINING_PICTURES)).long()
 
 
-def _near(judge: Judge, drawn: Drawn, train: PreparedSplit, rows: Tensor, seed: int) -> _Near:
+def _near(judge: Judge, drawn: Drawn, train: PreparedSplit, rows: Tensor) -> _Near:
+    """Args: rows: (M,) int64 of train, that the judge was not trained on."""
     if len(rows) <= SHOWN:
         raise TooFewError(
             f"judge {judge.name} has not seen {len(rows)} of the training pictures, and {SHOWN + 1} are needed; give "
@@ -120,10 +133,13 @@ def _near(judge: Judge, drawn: Drawn, train: PreparedSplit, rows: Tensor, seed: 
     usual, nearest_of_real = _nearest(real, among, 1)
     apart = _nearest(among, among, 2)[0][:, 1]  # the first is the picture itself
     return _Near(
+        among,
+        generated,
+        real,
         Neighbours(rows[nearest], distances, apart[nearest]),
+        usual[:, 0],
         authentic(distances[:, 0], apart[nearest[:, 0]]),
         authentic(usual[:, 0], apart[nearest_of_real[:, 0]]),
-        copying((generated, distances[:, 0]), (real, usual[:, 0]), among, seed),
     )
 
 
