@@ -188,8 +188,8 @@ def copying(
             f"C_T needs {LEAST_IN_A_CELL} drawn and as many real pictures of a kind, and {len(drawn[0])} drawn came; "
             "give more"
         )
-    parts = np.array(weights) / sum(weights)
-    return float((parts * np.array(scores)).sum()), float((parts**2).sum()), len(scores)
+    fractions = np.array(weights) / sum(weights)
+    return float((fractions * np.array(scores)).sum()), float((fractions**2).sum()), len(scores)
 
 
 def standardised(distances: Tensor, others: Tensor) -> float:
