@@ -43,6 +43,7 @@ def test_help_is_quick_and_teaches(run: Run, capsys: pytest.CaptureFixture[str])
         "generate",
         "img2img",
         "inpaint",
+        "evaluate",
         "regenerate",
         "ui",
         "serve",

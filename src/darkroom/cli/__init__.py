@@ -5,7 +5,20 @@ from typing import NoReturn
 
 import typer
 
-from darkroom.cli import audit, compare, draw, finish, interop, project, regenerate, registry, reproduce, serve, show
+from darkroom.cli import (
+    audit,
+    compare,
+    draw,
+    evaluate,
+    finish,
+    interop,
+    project,
+    regenerate,
+    registry,
+    reproduce,
+    serve,
+    show,
+)
 from darkroom.cli.terminal import printed
 from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable_text
@@ -29,6 +42,7 @@ darkroom generate "{EXAMPLE}"
 for command in (draw.generate, draw.img2img, draw.inpaint, regenerate.regenerate):
     app.command(no_args_is_help=True)(command)
 app.command(no_args_is_help=True)(compare.compare)
+app.command(no_args_is_help=True)(evaluate.evaluate)
 app.command("import", no_args_is_help=True)(interop.import_model)
 app.command("export", no_args_is_help=True)(interop.export_model)
 groups = {"recipe": project.recipe, "params": project.params, "data": project.data, "show": show.show}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from darkroom.cli.columns import aligned
 from darkroom.cli.options import MAX_PICTURES, checked_path
 from darkroom.core.errors import DarkroomError
 from darkroom.core.text import check_text, plural, printable, read_text
@@ -225,7 +226,7 @@ def _figures(sides: Sequence[Side]) -> Iterator[str]:
         clear = " *" if change and (change.low > 0 or change.high < 0) else ""
         table.append([name, *cells, f"{change}{clear}" if change else ""])
     if len(table) > 1:
-        yield from _aligned(table)
+        yield from aligned(table)
         if any(line[-1].endswith("*") for line in table):
             yield "* the interval of the difference excludes 0"
     yield from reasons
@@ -243,7 +244,7 @@ def _parameters(a: Side, b: Side) -> Iterator[str]:
     if not names:
         yield "No parameter differs"
         return
-    yield from _aligned([["", "A", "B"], *([name, _cell(of_a, name), _cell(of_b, name)] for name in names)])
+    yield from aligned([["", "A", "B"], *([name, _cell(of_a, name), _cell(of_b, name)] for name in names)])
 
 
 def _folder_parameters(folder: Path) -> dict[str, Any]:
@@ -277,13 +278,6 @@ def _run_parameters(*folders: Path) -> list[Mapping[str, Any]] | None:
 def _cell(values: Mapping[str, Any], name: str) -> str:
     text = printable(values[name]) if name in values else "–"
     return text if len(text) <= 2 * LABEL else f"{text[: 2 * LABEL - 1]}…"
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Cells in columns."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        yield "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
 
 
 def _labels(a: Path, b: Path) -> tuple[str, str]:

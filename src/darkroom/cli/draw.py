@@ -7,12 +7,12 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from darkroom.cli.names import check_names
-from darkroom.cli.options import Options, checked_path, with_options
+from darkroom.cli.options import Options, checked_path, sampling_changes, with_options
 from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable_text
 from darkroom.inference.defaults import BATCH_SIZE, INPAINT_STRENGTH, STRENGTH
@@ -151,7 +151,7 @@ def _record(
     from darkroom.inference.options import check_size, most_at_once
     from darkroom.inference.record import Record, profile
 
-    sampling = model.sampling(sampling=model.info.sampling.changed(**_sampling_changes(o)))
+    sampling = model.sampling(sampling=model.info.sampling.changed(**sampling_changes(o)))
     image, mask = pictures.get("image"), pictures.get("mask")
     record = Record(
         prompts=[one for one in prompts for _ in range(o.n)],
@@ -179,19 +179,6 @@ def _record(
         image=None if image is None else to_pil(as_pictures(image, model.info.channels)[0]),
         mask=None if mask is None else to_pil(mask_levels(mask)),
     )
-
-
-def _sampling_changes(o: Options) -> dict[str, Any]:
-    """The options that change the sampling."""
-    changes: dict[str, Any] = {
-        "num_inference_steps": o.steps,
-        "guidance_scale": o.guidance_scale,
-        "guidance_rescale": o.guidance_rescale,
-        "sampler": o.sampler,
-        "spacing": o.spacing,
-        "karras": o.karras,
-    }
-    return {key: value for key, value in changes.items() if value is not None}
 
 
 def _draw_and_save(model: "Pipeline", record: "Record", out: Path, o: Options, gif: Path | None) -> None:

@@ -1,9 +1,10 @@
 """Drawing held-out captions, with what is known of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,17 +66,26 @@ def draw(pipeline: Kept[Pipeline], split: PreparedSplit, n: int, seed: int, batc
     drawing = pipeline()
     takes_prompts = drawing.info.condition.takes_prompts
     prompts, seeds = prompts_of(drawing, split, n), list(range(seed, seed + n))
-    task = _Drawing(Kept(partial(_Asked.of, pipeline, prompts, seeds, batch_size)), f"draw {split.name}")
+    pictures, evaluations = draw_prompts(pipeline, prompts, seeds, batch_size, shards, split.name)
+    asked = Asked(split.captions[:n] if takes_prompts else prompts, split.labels[:n], split.mentioned[:n])
+    return Drawn(takes_prompts, asked, prompts, seeds, split.images(torch.arange(n)), pictures, evaluations)
+
+
+def draw_prompts(
+    pipeline: Kept[Pipeline], prompts: list[str], seeds: list[int], batch_size: int, shards: Shards, name: str
+) -> tuple[Tensor, float]:
+    """Pictures uint8 (N, C, H, W) of N prompts by the pipeline's own sampling, and how often its network was evaluated,
+    mean per batch; name: of what they are drawn for."""
+    drawing, n = pipeline(), len(prompts)
+    task = _Drawing(Kept(partial(_Asked.of, pipeline, prompts, seeds, batch_size)), f"draw {name}")
     drawing.remarks.warn(prompts, (drawing.info.image_size, drawing.info.image_size))
     batches = [
-        Shard(f"{split.name}-{number:05d}.safetensors", partial(task.write, rows), len(prompts[rows]))
+        Shard(f"{name}-{number:05d}.safetensors", partial(task.write, rows), len(prompts[rows]))
         for number, rows in enumerate(_batches(drawing, batch_size, n))
     ]
     drawn = [load_tensors(file) for file in shards.all(batches, task.description, "picture")]
-    asked = Asked(split.captions[:n] if takes_prompts else prompts, split.labels[:n], split.mentioned[:n])
     evaluations = sum(int(batch[EVALUATIONS]) for batch in drawn) / -(-n // batch_size)
-    pictures = torch.cat([batch[PICTURES] for batch in drawn])
-    return Drawn(takes_prompts, asked, prompts, seeds, split.images(torch.arange(n)), pictures, evaluations)
+    return torch.cat([batch[PICTURES] for batch in drawn]), evaluations
 
 
 def _batches(pipeline: Pipeline, batch_size: int, n: int) -> Iterator[slice]:
@@ -123,13 +133,18 @@ class _Drawing:
         save_tensors(path, {PICTURES: pictures, EVALUATIONS: torch.tensor(evaluations)})
 
 
-def kept_pipeline(folder: Path) -> Kept[Pipeline]:
-    """The pipeline at `folder`, on the device of the process that draws."""
-    return Kept(partial(_pipeline, folder))
+def kept_pipeline(folder: Path, sampling: Mapping[str, Any] | None = None) -> Kept[Pipeline]:
+    """The pipeline at `folder`, on the device of the process that draws; sampling: fields of `Sampling` in place of its
+    own."""
+    return Kept(partial(_pipeline, folder, dict(sampling or {})))
 
 
-def _pipeline(folder: Path) -> Pipeline:
-    return Pipeline.from_pretrained(folder, device=devices.current())
+def _pipeline(folder: Path, sampling: Mapping[str, Any]) -> Pipeline:
+    pipeline = Pipeline.from_pretrained(folder, device=devices.current())
+    if not sampling:
+        return pipeline
+    chosen = pipeline.sampling(sampling=pipeline.info.sampling.changed(**sampling))
+    return replace(pipeline, info=replace(pipeline.info, sampling=chosen))
 
 
 def prompts_of(pipeline: Pipeline, split: PreparedSplit, n: int) -> list[str]:

@@ -45,11 +45,12 @@ def show(
     denoising(pipeline, test, folder / "denoising")
 
 
-def samples(drawn: Drawn, verdicts: Sequence[bool | None], path: Path) -> None:
-    """Drawn pictures, each beside the real picture of its caption, with the judges' verdict."""
+def samples(drawn: Drawn, verdicts: Sequence[bool | None], path: Path, real: str = "") -> None:
+    """Drawn pictures, each beside the real picture of its caption, with the judges' verdict; real: what else stands
+    beside them."""
     rows = zip(drawn.pictures, drawn.real, drawn.asked.captions, verdicts, strict=True)
     plates = [Plate([to_pil(x), to_pil(y)], caption, verdict) for x, y, caption, verdict in rows]
-    real = "the real picture with this caption" if drawn.takes_prompts else "a real picture"
+    real = real or ("the real picture with this caption" if drawn.takes_prompts else "a real picture")
     judged = "   ✓ ✗ both judges, of the generated one; no mark: they differ" if {*verdicts} != {None} else ""
     save_png(path, sheet(plates, COLUMNS, f"left: generated   right: {real}{judged}"))
 
