@@ -5,7 +5,20 @@ from typing import NoReturn
 
 import typer
 
-from darkroom.cli import audit, compare, draw, finish, interop, project, regenerate, registry, reproduce, serve, show
+from darkroom.cli import (
+    audit,
+    compare,
+    draw,
+    finish,
+    interop,
+    project,
+    regenerate,
+    registry,
+    reproduce,
+    serve,
+    show,
+    studio,
+)
 from darkroom.cli.terminal import printed
 from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable_text
@@ -37,7 +50,7 @@ for name, group in groups.items():
 app.command("audit", help=audit.HELP)(audit.audit)
 for command in (finish.finish, reproduce.reproduce):
     app.command(no_args_is_help=True)(command)
-for command in (registry.register, serve.serve, project.ui, project.version):
+for command in (registry.register, serve.serve, studio.studio, project.ui, project.version):
     app.command()(command)
 
 
