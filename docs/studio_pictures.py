@@ -19,12 +19,12 @@ PROMPT = "a small red circle above a large blue square"
 
 def draw(page: Page) -> None:
     """A prompt, its pictures, and what made one."""
-    page.get_by_label("Prompt", exact=True).locator("visible=true").fill(PROMPT)
-    page.get_by_label("Seeds, as").locator("visible=true").fill("0-7")
+    page.locator("#draw-prompt textarea").fill(PROMPT)
+    page.locator("#draw-seeds").locator("input, textarea").fill("0-7")
     page.locator("#draw").click()
     page.get_by_text("8 drawn by").wait_for()
     page.wait_for_timeout(SETTLED)
-    page.get_by_role("button", name="Make it again").locator("visible=true").click()
+    page.locator("#draw-again").click()
     page.get_by_text("the same file, to the byte").wait_for()
     page.wait_for_timeout(SETTLED)
     page.screenshot(path=DOCS / "studio-draw.png")
@@ -35,7 +35,7 @@ def compare(page: Page) -> None:
     page.get_by_role("tab", name="Compare", exact=True).click()
     page.locator("#axis").get_by_text("Guidance", exact=True).click()
     page.locator("#values textarea, #values input").first.wait_for()
-    page.get_by_label("Prompts, one a line").fill(f"{PROMPT}\na tiny yellow ring")
+    page.locator("#compare-prompt textarea").fill(f"{PROMPT}\na tiny yellow ring")
     page.locator("#compare").click()
     page.locator(".dr-grid tbody tr").nth(3).wait_for()
     page.wait_for_timeout(SETTLED)

@@ -115,12 +115,10 @@ def seen(page: "sync_api.Page", text: str) -> "sync_api.Locator":
     return found
 
 
-def download(page: "sync_api.Page", target: Path) -> Path:
-    """The file of the chosen picture, as a browser saves it."""
+def download(page: "sync_api.Page", name: str, target: Path) -> Path:
+    """The file of the chosen picture of a tab, as a browser saves it."""
     with page.expect_download() as saved:
-        page.get_by_role("link", name="Download seed").or_(page.get_by_role("button", name="Download seed")).locator(
-            "visible=true"
-        ).first.click()
+        page.locator(f"#{name}-download").click()
     saved.value.save_as(target)
     return target
 
@@ -133,21 +131,21 @@ def pixels(path: Path) -> "np.ndarray[tuple[int, ...], np.dtype[np.int64]]":
 def test_a_picture_from_a_prompt_that_is_made_again_and_knows_what_made_it(
     page: "sync_api.Page", project: Path, tmp_path: Path
 ) -> None:
-    prompt = page.get_by_label("Prompt", exact=True).locator("visible=true").first
+    prompt = page.locator("#draw-prompt textarea")
     assert set(prompt.input_value().split()) <= set(" ".join(pipelines.CAPTIONS).split()), "the model's own words"
     prompt.fill(f"{PROMPT} purple")
-    page.get_by_label("Seeds, as").locator("visible=true").first.fill("4-5, 9")
+    page.locator("#draw-seeds").locator("input, textarea").fill("4-5, 9")
     page.locator("#draw").click()
     seen(page, f"3 drawn by {ONE}")
     seen(page, "purple")
-    assert page.locator(".dr-gallery button img").count() >= 3
-    page.locator(".dr-gallery button:has(img)").nth(1).click()
+    assert page.locator("#draw-gallery button img").count() >= 3
+    page.locator("#draw-gallery button:has(img)").nth(1).click()
     seen(page, "Download seed 5")
-    record = Record.read(download(page, tmp_path / "x.png"))
+    record = Record.read(download(page, "draw", tmp_path / "x.png"))
     assert (record.seeds[record.index or 0], record.model) == (5, model_hash(project / ONE))
-    page.get_by_role("button", name="Make it again").locator("visible=true").first.click()
+    page.locator("#draw-again").click()
     seen(page, "the same file, to the byte")
-    page.get_by_role("button", name="What made this").locator("visible=true").first.click()
+    page.locator("#draw-lineage").click()
     lineage = seen(page, "as in dvc.lock").inner_text()
     assert "drawn" in lineage
     assert ONE in lineage
@@ -156,11 +154,11 @@ def test_a_picture_from_a_prompt_that_is_made_again_and_knows_what_made_it(
 def test_a_refusal_names_the_limit_on_the_page(page: "sync_api.Page") -> None:
     """Catches a traceback, or silence."""
     tab(page, "Draw")
-    page.get_by_label("Seeds, as").locator("visible=true").first.fill("0-6")
+    page.locator("#draw-seeds").locator("input, textarea").fill("0-6")
     page.locator("#draw").click()
     seen(page, "DARKROOM_SERVE_ROWS")
     assert page.get_by_text("Traceback").count() == 0
-    page.get_by_label("Seeds, as").locator("visible=true").first.fill("0")
+    page.locator("#draw-seeds").locator("input, textarea").fill("0")
 
 
 def test_inpainting_with_a_mask_that_was_painted(page: "sync_api.Page", tmp_path: Path) -> None:
@@ -168,7 +166,7 @@ def test_inpainting_with_a_mask_that_was_painted(page: "sync_api.Page", tmp_path
     tab(page, "Draw")
     page.locator("#draw").click()
     seen(page, f"1 drawn by {ONE}")
-    before = pixels(download(page, tmp_path / "before.png"))
+    before = pixels(download(page, "draw", tmp_path / "before.png"))
     tab(page, "Inpaint")
     page.locator("#inpaint-take").click()
     page.locator("#inpaint-picture img").wait_for()
@@ -186,7 +184,7 @@ def test_inpainting_with_a_mask_that_was_painted(page: "sync_api.Page", tmp_path
     page.wait_for_timeout(1000)
     page.locator("#inpaint-draw").click()
     page.get_by_text(f"drawn by {ONE}").locator("visible=true").first.wait_for()
-    after = download(page, tmp_path / "after.png")
+    after = download(page, "inpaint", tmp_path / "after.png")
     record = Record.read(after)
     assert record.mask is not None
     painted = np.asarray(record.mask) > 0

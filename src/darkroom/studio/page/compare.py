@@ -39,7 +39,7 @@ def compare_tab(page: Page) -> tuple[Fields, Any]:
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             axis = _axis(page)
-            here = fields(page, seeds="0, 1", lines=3)
+            here = fields(page, "compare", seeds="0, 1", lines=3)
             button = gr.Button("Compare", variant="primary", elem_id="compare")
         with gr.Column(scale=3, min_width=320):
             with gr.Row():

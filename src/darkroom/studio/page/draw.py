@@ -11,13 +11,13 @@ def draw_tab(page: Page) -> tuple[Fields, Results, list[Any]]:
     gr = page.gr
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
-            here = fields(page)
+            here = fields(page, "draw")
             with gr.Row():
                 width = gr.Number(page.defaults.side, label="Width", precision=0, minimum=1, min_width=80)
                 height = gr.Number(page.defaults.side, label="Height", precision=0, minimum=1, min_width=80)
             button = gr.Button("Draw", variant="primary", elem_id="draw")
         with gr.Column(scale=3, min_width=320):
-            found = results(page)
+            found = results(page, "draw")
 
     def draw(model: str, wide: float | None, high: float | None, *values: Any) -> list[Any]:
         wanted = replace(asked(values), width=int(wide) if wide else None, height=int(high) if high else None)

@@ -34,10 +34,10 @@ def edit_tab(page: Page, drawn: Results, paints: bool) -> Fields:
                 info="0 keeps what is there, 1 forgets it",
             )  # fmt: skip
         with gr.Column(scale=3, min_width=320):
-            here = fields(page)
+            here = fields(page, name)
             label = "Draw the painted part anew" if paints else "Redraw"
             button = gr.Button(label, variant="primary", elem_id=f"{name}-draw")
-            found = results(page)
+            found = results(page, name)
 
     def redraw(model: str, path: str | None, fitted: bool, strong: float, painted: Any, *values: Any) -> list[Any]:
         start = Start(_given(path), float(strong), fit=bool(fitted))

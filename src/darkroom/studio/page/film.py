@@ -14,7 +14,7 @@ def film_tab(page: Page, drawn: Results) -> Fields:
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
             gr.HTML("<b>From noise to a picture</b>")
-            here = fields(page, seeds="0")
+            here = fields(page, "film", seeds="0")
             button = gr.Button("Film it", variant="primary", elem_id="film")
         with gr.Column(scale=1, min_width=320):
             step = gr.Slider(0, page.defaults.steps, value=0, step=1, label="Step", elem_id="step")

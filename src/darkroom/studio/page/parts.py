@@ -71,13 +71,15 @@ class Fields:
         return kept
 
 
-def fields(page: Page, seeds: str = "0-3", lines: int = 2) -> Fields:
-    """Those of a tab, with the model's own values in them. lines: of the prompt."""
+def fields(page: Page, name: str, seeds: str = "0-3", lines: int = 2) -> Fields:
+    """Those of the tab of a name, with the model's own values in them. lines: of the prompt."""
     gr, own_values = page.gr, page.defaults
     several = "Prompts, one a line" if lines > 2 else "Prompt"
-    prompt = gr.Textbox(own_values.prompt, label=several, lines=lines, max_lines=8, info=own_values.knows)
+    prompt = gr.Textbox(
+        own_values.prompt, label=several, lines=lines, max_lines=8, info=own_values.knows, elem_id=f"{name}-prompt"
+    )
     with gr.Row():
-        numbers = gr.Textbox(seeds, label=f"Seeds, as {SEEDS}", min_width=120)
+        numbers = gr.Textbox(seeds, label=f"Seeds, as {SEEDS}", min_width=120, elem_id=f"{name}-seeds")
         steps = gr.Number(own_values.steps, label="Steps", precision=0, minimum=1, min_width=80)
         guidance = gr.Number(
             own_values.guidance_scale, label="Guidance", minimum=0, maximum=100, step=0.5, min_width=80
@@ -140,19 +142,21 @@ class Results:
         return [gr.update(value=pairs, selected_index=None), files, 0, remarks, _download(gr, files, 0), "", ""]
 
 
-def results(page: Page, columns: int = 4) -> Results:
-    """The right side of a tab."""
+def results(page: Page, name: str, columns: int = 4) -> Results:
+    """What the tab of a name has drawn."""
     gr = page.gr
     gallery = gr.Gallery(
         label="Pictures", show_label=False, columns=columns, object_fit="contain", height=430,
-        elem_classes="dr-gallery", interactive=False, buttons=["download", "fullscreen"],
+        elem_classes="dr-gallery", elem_id=f"{name}-gallery", interactive=False, buttons=["download", "fullscreen"],
     )  # fmt: skip
     drawn, chosen = gr.State([]), gr.State(0)
     remarks = gr.HTML("", elem_classes="dr-note")
     with gr.Row():
-        download = gr.DownloadButton("Download", size="sm", interactive=False, min_width=120)
-        again = gr.Button("Make it again", size="sm", min_width=120)
-        made = gr.Button("What made this", size="sm", min_width=120)
+        download = gr.DownloadButton(
+            "Download", size="sm", interactive=False, min_width=120, elem_id=f"{name}-download"
+        )
+        again = gr.Button("Make it again", size="sm", min_width=120, elem_id=f"{name}-again")
+        made = gr.Button("What made this", size="sm", min_width=120, elem_id=f"{name}-lineage")
     said = gr.HTML("", elem_classes="dr-note")
     lineage = gr.HTML("", elem_classes="dr-lineage")
 
