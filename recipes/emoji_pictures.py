@@ -66,7 +66,7 @@ class Style:
         """What people say who ask for it."""
         return [
             f"{idea}, {self.tail}",
-            f"{article(self.name)} {self.name} drawing of {article(idea)} {idea}",
+            f"{idea} as {article(self.name)} {self.name} drawing",
             f"{self.name} {idea}",
         ]
 
