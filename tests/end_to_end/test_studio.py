@@ -48,7 +48,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two pipelines, one of them as dvc.lock has it."""
     root = tmp_path_factory.mktemp("studio")
     pipelines.assembled(root / "artifacts", size=32)
-    pipelines.assembled(root / "other", size=32, sampling=pipelines.SAMPLING.changed(guidance_scale=6.0))
+    pipelines.assembled(root / "other", size=32, prediction_type="sample")
     (root / "dvc.yaml").write_text(toy.PIPELINE)
     outs = [{"path": ONE, "md5": model_hash(root / ONE), "size": 1}]
     stages = {"evaluate": {"cmd": "python -P stages/evaluate.py", "deps": [], "outs": outs}}

@@ -67,7 +67,9 @@ def record_within(asked: Asked, pipeline: Pipeline, limits: Limits) -> Record:
     if (steps := sampling.get("num_inference_steps")) is not None:
         limits.check("steps", steps, "num_inference_steps", "ask for fewer")
     side = pipeline.info.image_size
-    width, height = (None if asked.start or given in (None, side) else given for given in (asked.width, asked.height))
+    width, height = (
+        None if asked.start or pixels in (None, side) else pixels for pixels in (asked.width, asked.height)
+    )
     limits.check("pixels", (width or side) * (height or side), "pixels of a picture", "ask for a smaller one")
     wanted = Wanted(
         [prompt for prompt in prompts for _ in seeds], seeds * len(prompts), sampling, negative, height, width

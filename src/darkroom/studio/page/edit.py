@@ -40,7 +40,7 @@ def edit_tab(page: Page, drawn: Results, paints: bool) -> Fields:
             found = results(page, name)
 
     def redraw(model: str, path: str | None, fitted: bool, strong: float, painted: Any, *values: Any) -> list[Any]:
-        start = Start(_given(path), float(strong), fit=bool(fitted))
+        start = Start(_picked(path), float(strong), fit=bool(fitted))
         if paints:
             start = replace(start, mask=_mask(page, model, start, painted))
         wanted = replace(asked(values), start=start)
@@ -75,7 +75,7 @@ def _editor(gr: Any) -> Any:
     )  # fmt: skip
 
 
-def _given(path: str | None) -> Path:
+def _picked(path: str | None) -> Path:
     if path is None:
         raise DarkroomError("picture: none to start from; drop one there, or take one from Draw")
     return Path(path)

@@ -23,18 +23,20 @@ CSS = """
   background: var(--background-fill-secondary); color: var(--body-text-color); white-space: pre;}
 .dr-scroll {overflow-x: auto; padding-bottom: .5rem;}
 .dr-grid {border-collapse: separate; border-spacing: 10px 8px; color: var(--body-text-color);}
+.dr-scroll .dr-grid, .dr-scroll .dr-grid th, .dr-scroll .dr-grid td {border: 0; padding: 0; width: auto;}
 .dr-grid th {font-weight: 500; text-align: center; font-size: .875rem; vertical-align: bottom; max-width: 190px;
   overflow-wrap: anywhere; line-height: 1.3;}
 .dr-grid th.row {text-align: left; vertical-align: middle; min-width: 9rem; max-width: 15rem;}
 .dr-grid th small, .dr-grid td small, .dr-film small {color: var(--body-text-color-subdued); font-weight: 400;}
 .dr-grid td {text-align: center; vertical-align: top; line-height: 1.3;}
-.dr-grid img {display: block; width: 160px; height: auto; border-radius: 3px; margin-bottom: 3px;}
+.dr-scroll .dr-grid img {display: block; width: 128px; max-width: none; height: auto; border-radius: 3px;
+  margin: 0 auto 3px;}
 .dr-film {display: flex; gap: 1rem; flex-wrap: wrap; color: var(--body-text-color);}
 .dr-film figure {margin: 0; flex: 1 1 180px; max-width: 340px;}
 .dr-film img {display: block; width: 100%; height: auto; border-radius: 3px;}
 .dr-film figcaption {margin-top: .3rem; font-size: .875rem;}
 .dr-film p {flex-basis: 100%; margin: 0; font-size: .875rem; font-variant-numeric: tabular-nums; white-space: pre-wrap;}
-@media (max-width: 640px) {.dr-grid img {width: 104px;} .dr-grid th.row {min-width: 6rem; max-width: 8rem;}
+@media (max-width: 640px) {.dr-scroll .dr-grid img {width: 104px;} .dr-grid th.row {min-width: 6rem; max-width: 8rem;}
   .dr-grid {border-spacing: 6px 6px;}}
 """
 ENLARGED = """
