@@ -24,6 +24,6 @@ def draw_tab(page: Page) -> tuple[Fields, Results, list[Any]]:
         return found.values(gr, page.studio.draw(model, wanted, page.progress()))
 
     inputs = [page.model, width, height, *here.inputs]
-    button.click(page.answering(draw), inputs, found.outputs)
-    here.prompt.submit(page.answering(draw), inputs, found.outputs)
+    button.click(page.answering(draw), inputs, found.outputs, show_progress_on=found.gallery)
+    here.prompt.submit(page.answering(draw), inputs, found.outputs, show_progress_on=found.gallery)
     return here, found, [width, height]

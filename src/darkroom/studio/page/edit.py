@@ -62,7 +62,12 @@ def edit_tab(page: Page, drawn: Results, paints: bool) -> Fields:
         for event in (picture.change, fit.change):
             event(page.answering(to_paint_on), [page.model, picture, fit], editor, show_progress="hidden")
     painted = editor if editor is not None else gr.State(None)
-    button.click(page.answering(redraw), [page.model, picture, fit, strength, painted, *here.inputs], found.outputs)
+    button.click(
+        page.answering(redraw),
+        [page.model, picture, fit, strength, painted, *here.inputs],
+        found.outputs,
+        show_progress_on=found.gallery,
+    )
     return here
 
 

@@ -12,6 +12,7 @@ CSS = """
 .dr-head {display: flex; align-items: baseline; gap: .75rem; flex-wrap: wrap;}
 .dr-head b {font-size: 1.3rem; letter-spacing: .01em;}
 .dr-head span {color: var(--body-text-color-subdued);}
+button[role=tab][aria-selected=true] {color: var(--body-text-color) !important; font-weight: 600;}
 #refresh {align-self: flex-end; height: 3rem;}
 #refresh, .dr-small {font-size: .875rem; font-weight: 500;}
 .dr-note {color: var(--body-text-color-subdued); font-size: .875rem; line-height: 1.45; overflow-wrap: anywhere;}
