@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.cli import draw
 from darkroom.cli.names import check_names
 from darkroom.core.errors import DarkroomError
+from darkroom.inference.file_names import slug
 from tests.support import pipelines
 
 LETTER = "𝔞"  # four bytes
@@ -93,7 +93,6 @@ def test_what_stands_at_any_of_the_names_is_seen_before(
 
 
 def test_slugs_are_cut_between_letters() -> None:
-    slug = draw._slug(LETTER * 70)
-    assert slug == LETTER * 50
-    assert draw._slug("a" * 70) == "a" * 60
-    assert draw._slug("\ud800") == "picture"
+    assert slug(LETTER * 70) == LETTER * 50
+    assert slug("a" * 70) == "a" * 60
+    assert slug("\ud800") == "picture"

@@ -18,6 +18,7 @@ from darkroom.cli import (
     reproduce,
     serve,
     show,
+    studio,
 )
 from darkroom.cli.terminal import printed
 from darkroom.core.errors import DarkroomError
@@ -51,7 +52,7 @@ for name, group in groups.items():
 app.command("audit", help=audit.HELP)(audit.audit)
 for command in (finish.finish, reproduce.reproduce):
     app.command(no_args_is_help=True)(command)
-for command in (registry.register, serve.serve, project.ui, project.version):
+for command in (registry.register, serve.serve, studio.studio, project.ui, project.version):
     app.command()(command)
 
 

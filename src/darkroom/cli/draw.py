@@ -1,9 +1,6 @@
 """Commands that draw pictures."""
 
-import math
-import re
 import sys
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +12,8 @@ from darkroom.cli.names import check_names
 from darkroom.cli.options import Options, checked_path, sampling_changes, with_options
 from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable_text
-from darkroom.inference.defaults import BATCH_SIZE, INPAINT_STRENGTH, STRENGTH
+from darkroom.inference.defaults import INPAINT_STRENGTH, STRENGTH
+from darkroom.inference.file_names import slug
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from darkroom.inference.record import Record
 
 SAMPLES = Path("samples")
-MAX_SLUG, MAX_SLUG_BYTES = 60, 200  # letters of a prompt, and bytes of them, that a file name takes
 ROW = 8  # pictures of a prompt that stand in one line of a grid
 VISIBLE = 128  # pixels that a side of a picture has in a grid, at least, unless asked otherwise
 
@@ -106,7 +103,7 @@ def _draw(prompt: str | None, o: Options, inputs: Inputs) -> None:
     """Check everything, draw, and print what was written."""
     prompts, negative = _prompts(prompt, o.prompts), o.negative_prompt
     negative = None if negative is None else _checked(negative, "negative_prompt")
-    out = checked_path("--out", o.out or SAMPLES / f"{_slug(prompts[0])}.png", ".png", made=o.out is None)
+    out = checked_path("--out", o.out or SAMPLES / f"{slug(prompts[0])}.png", ".png", made=o.out is None)
     check_names("--out", _numbered(out, len(prompts) * o.n))
     gif = None if o.gif is None else checked_path("--gif", o.gif, ".gif")
     if gif is not None and inputs.strength == 0:
@@ -145,40 +142,24 @@ def _record(
 ) -> "Record":
     """What is to be drawn, checked against the model; pictures: those of the inputs."""
     from darkroom.core.artifact import content_hash
-    from darkroom.core.tensors import to_pil
     from darkroom.core.text import printable
-    from darkroom.inference.editing import as_pictures, mask_levels
-    from darkroom.inference.options import check_size, most_at_once
-    from darkroom.inference.record import Record, profile
+    from darkroom.inference.wanted import Wanted, record_of
 
-    sampling = model.sampling(sampling=model.info.sampling.changed(**sampling_changes(o)))
-    image, mask = pictures.get("image"), pictures.get("mask")
-    record = Record(
+    wanted = Wanted(
         prompts=[one for one in prompts for _ in range(o.n)],
         seeds=[o.seed + i for i in range(len(prompts) * o.n)],
-        sampling=sampling,
-        batch_size=BATCH_SIZE,
-        model=model.model_hash,
-        precision=model.precision,
-        profile=profile(model),
-        negative_prompt=negative,
+        sampling=sampling_changes(o),
+        negative=negative,
         height=inputs.height,
         width=inputs.width,
         strength=inputs.strength,
-        columns=min(o.n, ROW) if len(prompts) > 1 and o.n > 1 else math.ceil(math.sqrt(len(prompts) * o.n)),
+        pictures=pictures,
+        sources={k: {"name": printable(path.name), "md5": content_hash(path)} for k, path in inputs.files.items()},
+        columns=min(o.n, ROW) if len(prompts) > 1 and o.n > 1 else None,
         each=o.n,
         scale=o.scale or 1,
-        sources={k: {"name": printable(path.name), "md5": content_hash(path)} for k, path in inputs.files.items()},
-        image=image,
     )
-    size, downscale = record.size(model), model.vae.downscale
-    check_size(size, model.unet.fixed_side, downscale)
-    return replace(
-        record,
-        batch_size=min(BATCH_SIZE, most_at_once(size, downscale)),
-        image=None if image is None else to_pil(as_pictures(image, model.info.channels)[0]),
-        mask=None if mask is None else to_pil(mask_levels(mask)),
-    )
+    return record_of(model, wanted)
 
 
 def _draw_and_save(model: "Pipeline", record: "Record", out: Path, o: Options, gif: Path | None) -> None:
@@ -254,12 +235,6 @@ def _checked(text: str, what: str) -> str:
     from darkroom.inference.words import check_prompt, without_marks
 
     return check_prompt(without_marks(text), what)
-
-
-def _slug(prompt: str) -> str:
-    """A prompt as a file name: its letters and digits, joined by hyphens; the same in NFC and NFD."""
-    letters = re.sub(r"\W+", "-", unicodedata.normalize("NFC", prompt).lower())[:MAX_SLUG]
-    return letters.encode(errors="ignore")[:MAX_SLUG_BYTES].decode(errors="ignore").strip("-_") or "picture"
 
 
 def _numbered(out: Path, n: int) -> list[Path]:

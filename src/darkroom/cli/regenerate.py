@@ -3,7 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,9 +12,6 @@ from darkroom.cli.options import checked_path
 from darkroom.config.paths import PIPELINE
 from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable_text
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def regenerate(
@@ -34,6 +31,7 @@ def regenerate(
     """
     from darkroom.core.progress import Progress
     from darkroom.diffusion.generate import sampling_levels
+    from darkroom.inference.again import compared
     from darkroom.inference.record import Record, profile
     from darkroom.inference.record_text import differences
 
@@ -56,22 +54,4 @@ def regenerate(
     with Progress(record.steps(model), "regenerate") as bar:
         again = record.redraw(model, lambda *_: bar.update())
     replace(record, profile=now).save(out, again)
-    print(f"{printable_text(out)}: {printable_text(_compared(picture, out, again))}")
-
-
-def _compared(picture: Path, out: Path, again: "Tensor") -> str:
-    """How the file `out` of the pixels `again`, uint8 (C, H, W), differs from the picture."""
-    import torch
-
-    from darkroom.inference.editing import as_pictures
-    from darkroom.inference.record_text import open_picture
-
-    if out.read_bytes() == picture.read_bytes():
-        return "the same file, to the byte"
-    opened = open_picture(picture)
-    if (size := (opened.height, opened.width)) != again.shape[1:]:
-        drawn = f"{again.shape[2]} x {again.shape[1]}"
-        return f"{drawn} pixels, but {picture} has {size[1]} x {size[0]}: it was changed since it was drawn"
-    before = as_pictures(opened, len(again))[0]
-    apart = int((torch.maximum(before, again) - torch.minimum(before, again)).max())
-    return f"differs, by {apart} grey levels at most" if apart else "the same pixels"
+    print(f"{printable_text(out)}: {printable_text(compared(picture, out, again))}")

@@ -33,7 +33,7 @@ from darkroom.core.text import plural
 from darkroom.data.images import MAX_PIXELS, UnusablePictureError
 from darkroom.diffusion.generate import ignore_step, sampling_levels
 from darkroom.diffusion.samplers._base import OnStep
-from darkroom.inference.options import Options, check_size, positions
+from darkroom.inference.options import OnEvaluation, Options, check_size, positions
 from darkroom.inference.output import PipelineOutput
 from darkroom.inference.packing import packed, unpacked
 from darkroom.inference.pipeline import Pipeline
@@ -93,14 +93,17 @@ class Record:
         levels = sampling_levels(self.sampling, pipeline.schedule, pipeline.info.prediction_type, strength)
         return len(self.batches()) * (len(levels) - 1)
 
-    def draw(self, pipeline: Pipeline, on_step: OnStep = ignore_step) -> PipelineOutput:
-        """The pictures of the prompts."""
+    def draw(
+        self, pipeline: Pipeline, on_step: OnStep = ignore_step, on_evaluation: OnEvaluation = lambda: None
+    ) -> PipelineOutput:
+        """The pictures of the prompts; the last two arguments: see `Options`."""
         options: Options = {
             "sampling": self.sampling,
             "seeds": self.seeds,
             "negative_prompt": self.negative_prompt,
             "batch_size": self.batch_size,
             "on_step": on_step,
+            "on_evaluation": on_evaluation,
         }
         if self.image is None:
             return pipeline.text_to_image(self.prompts, height=self.height, width=self.width, **options)
@@ -109,9 +112,12 @@ class Record:
             return pipeline.image_to_image(self.prompts, self.image, strength=self.strength, **options)
         return pipeline.inpaint(self.prompts, self.image, self.mask, strength=self.strength, **options)
 
-    def redraw(self, pipeline: Pipeline, on_step: OnStep = ignore_step) -> Tensor:
+    def redraw(
+        self, pipeline: Pipeline, on_step: OnStep = ignore_step, on_evaluation: OnEvaluation = lambda: None
+    ) -> Tensor:
         """What the file shows, uint8 (C, H', W'), drawn in the batches of the first time."""
-        return self.file_pixels(torch.cat([batch.draw(pipeline, on_step).tensor for batch in self.batches()]))
+        drawn = [batch.draw(pipeline, on_step, on_evaluation).tensor for batch in self.batches()]
+        return self.file_pixels(torch.cat(drawn))
 
     def file_pixels(self, pictures: Tensor | Mapping[int, Tensor]) -> Tensor:
         """What the file shows of the pictures uint8 (N, C, H, W) of the prompts: one, or a grid of all; (C, H', W')."""

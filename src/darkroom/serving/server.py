@@ -1,19 +1,13 @@
 """`darkroom serve`: MLflow's scoring application for a registered pipeline, behind `Middleware`."""
 
 import os
-import shutil
 import signal
-import sys
 import tempfile
-import threading
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
-import uvicorn
-
+from darkroom.serving.ending_server import EndingServer, leave
 from darkroom.serving.limits import MLFLOW_SECONDS, SHARE, Limits
 from darkroom.serving.middleware import INVOCATIONS, LIMITS, Middleware
 from darkroom.serving.queueing import ending
@@ -25,9 +19,6 @@ from darkroom.tracking.store import Store
 
 HOST, PORT = "127.0.0.1", 5001
 HERE = ("127.0.0.1", "localhost", "::1")  # names of this machine
-ANSWERS_UNTIL = 5  # seconds after a signal in which requests at work may still be refused in order
-ENDS_WITHIN = 8.0  # seconds after a signal; a step of the drawing that takes longer is left unfinished
-CONNECTIONS = 128  # open at the same time
 
 
 def serve(which: str, host: str = HOST, port: int = PORT, names: Sequence[str] = ()) -> None:
@@ -48,7 +39,7 @@ def serve(which: str, host: str = HOST, port: int = PORT, names: Sequence[str] =
     check_answers(location())
     store = Store()
     with tempfile.TemporaryDirectory(prefix="darkroom_") as beside:  # parts of a pipeline are read when first needed
-        signal.signal(signal.SIGTERM, lambda *_: _leave(Path(beside), 0))  # uvicorn calls it when it has ended
+        signal.signal(signal.SIGTERM, lambda *_: leave(Path(beside), 0))  # uvicorn calls it when it has ended
         version, folder = take_out(store, which, Path(beside))
         print(f"Loading version {version} …", flush=True)
         os.environ.setdefault(MLFLOW_SECONDS, str(ceil(wanted / SHARE)))
@@ -57,56 +48,10 @@ def serve(which: str, host: str = HOST, port: int = PORT, names: Sequence[str] =
         known = {name.lower() for name in (host, *local_names, *names) if name}
         at = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         said = f"{at}{INVOCATIONS} draws with version {version}; {at}{LIMITS} gives its limits\nStop it with Ctrl-C."
-        server = _Server(Middleware(app, model.service.limits, known, params), host, port, said, Path(beside))
+        server = EndingServer(Middleware(app, model.service.limits, known, params), host, port, said, Path(beside))
         try:
             server.run()
         except KeyboardInterrupt:
             print(flush=True)
         if ending.is_set():
-            _leave(Path(beside), 0)
-
-
-class _Server(uvicorn.Server):
-    """Says where it is once it is there, and ends in time, whatever is at work.
-
-    said: that. beside: a folder that goes when it ends.
-    """
-
-    def __init__(self, app: Middleware, host: str, port: int, said: str, beside: Path) -> None:
-        config = uvicorn.Config(
-            app,
-            host,
-            port,
-            loop="asyncio",
-            http="h11",  # bounds the size of headers
-            ws="none",
-            log_level="warning",
-            proxy_headers=False,
-            server_header=False,
-            limit_concurrency=CONNECTIONS,
-            timeout_graceful_shutdown=ANSWERS_UNTIL,
-        )
-        super().__init__(config)
-        self._said, self._beside = said, beside
-
-    async def startup(self, sockets: Any = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            print(self._said, flush=True)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if not ending.is_set():
-            ending.set()
-            late = threading.Timer(ENDS_WITHIN, _leave, (self._beside, 1))
-            late.daemon = True
-            late.start()
-        super().handle_exit(sig, frame)
-
-
-def _leave(beside: Path, status: int) -> None:
-    """End this process. To take PyTorch and MLflow down in order takes seconds where others work too, for nothing:
-    nothing is left to be saved."""
-    if status:
-        print("darkroom: ended within a step of the drawing", file=sys.stderr, flush=True)
-    shutil.rmtree(beside, ignore_errors=True)
-    os._exit(status)
+            leave(Path(beside), 0)
