@@ -30,7 +30,7 @@ button[role=tab][aria-selected=true] {color: var(--body-text-color) !important; 
 .dr-grid th.row {text-align: left; vertical-align: middle; min-width: 9rem; max-width: 15rem;}
 .dr-grid th small, .dr-grid td small, .dr-film small {color: var(--body-text-color-subdued); font-weight: 400;}
 .dr-grid td {text-align: center; vertical-align: top; line-height: 1.3;}
-.dr-scroll .dr-grid img {display: block; width: 128px; max-width: none; height: auto; border-radius: 3px;
+.dr-scroll .dr-grid img {display: block; width: 112px; max-width: none; height: auto; border-radius: 3px;
   margin: 0 auto 3px;}
 .dr-film {display: flex; gap: 1rem; flex-wrap: wrap; color: var(--body-text-color);}
 .dr-film figure {margin: 0; flex: 1 1 180px; max-width: 340px;}
