@@ -57,9 +57,9 @@ def test_copies_are_found_across_splits(tmp_path: Path, listed: type, how: How) 
 
 def test_a_picture_of_several_captions_is_one_picture(tmp_path: Path, listed: type, how: How) -> None:
     """Catches a count of rows where pictures are meant."""
-    items = [Sample(photo(0), "a.png", "x", "test"), Sample(photo(1), "b.png", "x", "train", others=("y", "z"))]
+    items = [Sample(photo(0), "a.png", "x", "test"), Sample(photo(2), "d.png", "x", "validation")]
+    items += [Sample(photo(1), "b.png", "x", "train", others=("y", "z"))]
     items += [Sample(again(photo(0), "JPEG"), "c.png", "x", "train", others=("y", "z"))]
-    items += [Sample(photo(2), "d.png", "x", "validation")]
     near = NearDuplicates()
     info = prepare(listed(items), tmp_path / "out", how(image_size=32), near.add)
     assert info.splits["train"] == 6

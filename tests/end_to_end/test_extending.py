@@ -122,9 +122,10 @@ def test_no_stage_but_those_that_draw_with_it_depends_on_a_new_sampler(extended:
     command = [sys.executable, "-m", "tests.support.dependencies"]
     environment = {**os.environ, "PYTHONPATH": str(extended)}
     (extended / "tests" / "support").mkdir(parents=True, exist_ok=True)
-    for name in ("__init__.py", "dependencies.py", "imports.py"):
-        (extended / "tests" / "support" / name).write_bytes((ROOT / "tests" / "support" / name).read_bytes())
-    subprocess.run(command, cwd=extended, env=environment, check=True, capture_output=True)
+    for name in ("__init__.py", "support/__init__.py", "support/dependencies.py", "support/imports.py"):
+        (extended / "tests" / name).write_bytes((ROOT / "tests" / name).read_bytes())
+    done = subprocess.run(command, cwd=extended, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     text = (extended / "dvc.yaml").read_text()
     stages = yaml.safe_load(text)["stages"]
     named = {stage for stage, entry in stages.items() if any("samplers/midpoint" in dep for dep in entry["deps"])}

@@ -28,6 +28,7 @@ def make_studio(two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DARKROOM_TRACKING", "off")
     monkeypatch.setenv("DARKROOM_DETERMINISTIC", "0")
+    monkeypatch.setenv("DARKROOM_THREADS", "1")  # records say how many, and commands here are to say the same
 
     def make(**limits: float) -> Studio:
         folder = Path(tempfile.mkdtemp(dir=tmp_path))

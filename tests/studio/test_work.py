@@ -39,14 +39,11 @@ def test_a_file_is_what_the_command_writes(studio: Studio, two: list[Path], tmp_
     """Catches a record of another form: `darkroom regenerate` would not take what the page hands out, or a picture that
     depends on who draws it."""
     drawn = studio.draw(str(two[0]), Asked([PROMPT], "3-5", sampling={"num_inference_steps": 3, "sampler": "euler"}))
-    torch_threads = str(torch.get_num_threads())
-    with pytest.MonkeyPatch.context() as here:
-        here.setenv("DARKROOM_THREADS", torch_threads)
-        options = ("-n", "3", "--seed", "3", "--steps", "3", "--sampler", "euler", "--no-grid")
-        assert run("generate", PROMPT, *options, "--out", "x.png", "--pipeline", str(two[0])) == 0
-        for i, file in enumerate(drawn.files, 1):
-            assert file.read_bytes() == Path(f"x-{i}.png").read_bytes()
-        assert run("regenerate", str(drawn.files[1]), "--out", "again.png", "--pipeline", str(two[0])) == 0
+    options = ("-n", "3", "--seed", "3", "--steps", "3", "--sampler", "euler", "--no-grid")
+    assert run("generate", PROMPT, *options, "--out", "x.png", "--pipeline", str(two[0])) == 0
+    for i, file in enumerate(drawn.files, 1):
+        assert file.read_bytes() == Path(f"x-{i}.png").read_bytes()
+    assert run("regenerate", str(drawn.files[1]), "--out", "again.png", "--pipeline", str(two[0])) == 0
     assert Path("again.png").read_bytes() == drawn.files[1].read_bytes()
     assert [file.name for file in drawn.files] == [f"a-small-red-circle-seed-{seed}.png" for seed in (3, 4, 5)]
 
@@ -56,10 +53,8 @@ def test_an_inpainted_file_is_what_the_command_writes(studio: Studio, two: list[
     mask.paste(255, (4, 4, 12, 12))
     mask.save("mask.png")
     drawn = studio.draw(str(two[0]), Asked([PROMPT], "1", start=Start(scene, 0.7, mask)))
-    with pytest.MonkeyPatch.context() as here:
-        here.setenv("DARKROOM_THREADS", str(torch.get_num_threads()))
-        options = ("--seed", "1", "--strength", "0.7", "--out", "x.png", "--pipeline", str(two[0]))
-        assert run("inpaint", str(scene), "mask.png", PROMPT, *options) == 0
+    options = ("--seed", "1", "--strength", "0.7", "--out", "x.png", "--pipeline", str(two[0]))
+    assert run("inpaint", str(scene), "mask.png", PROMPT, *options) == 0
     made, by_command = Record.read(drawn.files[0]), Record.read(Path("x.png"))
     assert made.sampling == by_command.sampling
     assert (pixels(drawn.files[0]) == pixels(Path("x.png"))).all()

@@ -81,7 +81,7 @@ def serve(folders: Sequence[Path], port: int = PORT) -> None:
 
 def application(folders: Sequence[Path], limits: Limits, beside: Path, port: int) -> App:
     """The page as an ASGI application. beside: a folder for all that it writes."""
-    loading = threading.Thread(target=lambda: __import__("gradio"), name="import of Gradio", daemon=True)
+    loading = threading.Thread(target=_import_gradio, name="import of Gradio", daemon=True)
     loading.start()  # while PyTorch is imported and the first model read
     from darkroom.studio.models import Models
     from darkroom.studio.page.build import build
@@ -117,3 +117,7 @@ def application(folders: Sequence[Path], limits: Limits, beside: Path, port: int
         css=css(side),
     )
     return Confined(TrustedHostMiddleware(app, NAMES))
+
+
+def _import_gradio() -> None:
+    import gradio  # noqa: F401
