@@ -36,9 +36,9 @@ from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.ema import EMA
 from darkroom.training.engine.loop import Loop, Loss, Phase
 from darkroom.training.latent_batches import LatentBatches
-from darkroom.training.unet import UNetTask
+from darkroom.training.unet import UNetTask, spec_of
 from gpu_measure import FLOP_A_MAC, Clock, Emit, EnoughError, Laps, forward_macs
-from synthetic import HELD_OUT, PROJECT, condition_of, conditioning, latent_of, latents, spec_of
+from synthetic import HELD_OUT, PROJECT, condition_of, conditioning, latent_of, latents
 
 RECIPES = PROJECT / "recipes"
 LONG = 75_000  # steps of a training that no recipe gives a number of: as many as one of this size has

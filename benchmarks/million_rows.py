@@ -39,8 +39,8 @@ from darkroom.nn.text.clip import CLIPTextModel
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.frozen_text import FrozenTextEncoder
 from darkroom.training.latent_batches import LatentBatches
-from darkroom.training.unet import UNetTask
-from synthetic import PROJECT, spec_of
+from darkroom.training.unet import UNetTask, spec_of
+from synthetic import PROJECT
 
 SHAPE = (4, 32, 32)
 HELD_OUT = 64

@@ -5,14 +5,13 @@ from pathlib import Path
 import torch
 
 from darkroom.config.autoencoder import IdentityVAE, PretrainedVAE
-from darkroom.config.denoisers import DenoiserSizes, DenoiserSpec
 from darkroom.config.params import Params
-from darkroom.config.sections import TrainUNet
 from darkroom.config.text_encoder import PretrainedTextEncoder, TrainedTextEncoder
 from darkroom.core.rng import generator, seeded
 from darkroom.data.conditioning import Conditioning, ConditioningInfo
 from darkroom.data.latents import Latents
 from darkroom.nn.denoiser.base import build
+from darkroom.training.unet import spec_of
 
 PROJECT = Path(__file__).parents[1]
 CLASSES = 10  # of recipes for classes
@@ -40,17 +39,6 @@ def latent_of(params: Params) -> tuple[int, ...]:
         return SD_CHANNELS, data.image_size // SD_DOWNSCALE, data.image_size // SD_DOWNSCALE
     side = data.image_size // vae.autoencoder.downscale
     return vae.autoencoder.latent_channels, side, side
-
-
-def spec_of(p: TrainUNet, latent: tuple[int, ...], condition: ConditioningInfo) -> DenoiserSpec:
-    """The denoiser, as its stage builds it for latents of this shape."""
-    sizes = DenoiserSizes(
-        in_channels=latent[0],
-        sample_size=latent[-1],
-        cross_attention_dim=condition.dim if condition.kind == "text" else None,
-        num_classes=len(condition.classes) or None,
-    )
-    return DenoiserSpec(network=p.unet, sizes=sizes)
 
 
 def network(params: Params) -> torch.nn.Module:

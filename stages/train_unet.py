@@ -8,12 +8,11 @@ import darkroom.runner.startup  # noqa: F401
 
 # isort: split
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 from PIL import Image
 
-from darkroom.config.denoisers import DenoiserSizes, DenoiserSpec, UNet2DConditionConfig
+from darkroom.config.denoisers import DenoiserSizes, UNet2DConditionConfig
 from darkroom.config.params import Params
 from darkroom.config.paths import CONDITIONING, LATENTS, TEXT_ENCODER, UNET, VAE, report_of
 from darkroom.config.sections import TrainUNet
@@ -35,7 +34,7 @@ from darkroom.training.engine.fit import fit
 from darkroom.training.frozen_text import FrozenTextEncoder
 from darkroom.training.latent_batches import LatentBatches
 from darkroom.training.previews import LatentView, UNetPreviews
-from darkroom.training.unet import UNetTask
+from darkroom.training.unet import UNetTask, description, spec_of
 from darkroom.view.forward import ROWS
 
 REPORT = report_of("train_unet")
@@ -46,14 +45,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     p = params.train_unet
     latents, held_out = (Latents.read(LATENTS, split) for split in ("train", "validation"))
     conditioning = _conditioning(work)
-    info = conditioning.info
-    sizes = DenoiserSizes(
-        in_channels=latents.shape[0],
-        sample_size=latents.shape[-1],
-        cross_attention_dim=info.dim if info.of_text else None,
-        num_classes=len(info.classes) or None,
-    )
-    unet = _network(p, sizes, work)
+    unet = _network(p, spec_of(p, latents.shape, conditioning.info).sizes, work)
     data = LatentBatches(
         latents, held_out, conditioning, work.context(p), p.condition_dropout, p.horizontal_flip, p.held_out
     )
@@ -71,13 +63,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         sources.append(Path(p.init_from))
         figures["init_from"] = content_hash(p.init_from)
     write_json(REPORT / "metrics.json", figures)
-    config = {
-        **DenoiserSpec(network=p.unet, sizes=sizes).model_dump(),
-        "process": p.process.model_dump(),
-        "prediction_type": p.objective.prediction_type,
-        "condition": asdict(info),
-        "latents": asdict(read_info(LATENTS)),
-    }
+    config = description(p, read_info(LATENTS), conditioning.info)
     write_network(UNET, DIFFUSERS_WEIGHTS, fitted.network, config, provenance(*sources))
     return figures
 

@@ -122,7 +122,7 @@ COMMANDS = {
 def test_a_picture_is_made_again_to_the_byte_without_what_it_was_made_from(
     command: str, place: Path, run: Run, capsys: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("darkroom.inference.wanted.BATCH_SIZE", 2)
+    monkeypatch.setattr("darkroom.inference.request.BATCH_SIZE", 2)
     assert run(*COMMANDS[command], "-n", "3", "--out", "x.png") == 0
     Path("scene.png").unlink()
     Path("mask.png").unlink()

@@ -29,6 +29,7 @@ from darkroom.training.engine.distributed import CPU, LOOPBACK, Processes
 ROOT = Path(__file__).parents[2]
 STAGE, REPORT = "setup_text_encoder", Path("reports/setup_text_encoder")
 SCRIPT = f"stages/{STAGE}.py"
+HALF_A_DIGIT = 5e-6  # of the six that curves are written with
 PATIENCE = 300  # seconds, for machines with much else to do
 COLUMNS = ("train/loss", "train/accuracy", "held_out/loss", "held_out/accuracy")
 
@@ -82,11 +83,11 @@ def left_in(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if not path.name.startswith("torchinductor")]
 
 
-def assert_alike(rows: list[dict[str, str]], expected: list[dict[str, str]]) -> None:
+def assert_alike(rows: list[dict[str, str]], expected: list[dict[str, str]], within: float = 2e-5) -> None:
     assert [row["step"] for row in rows] == [row["step"] for row in expected]
     for name in COLUMNS:
         found, wanted = ([float(row[name]) for row in of if row[name]] for of in (rows, expected))
-        assert found == pytest.approx(wanted, rel=2e-5), name  # the file has six digits
+        assert found == pytest.approx(wanted, rel=within), name
 
 
 @pytest.mark.slow
@@ -110,6 +111,10 @@ def test_two_machines_do_what_one_does(project: Path) -> None:
 
     Catches a second machine that writes or waits for a lock, and ranks that take part by their place on their machine.
     """
+    values = yaml.safe_load(Path("params.yaml").read_text())
+    values[STAGE]["steps"] = 50
+    values[STAGE]["optimizer"]["learning_rate"] = 1e-4  # ten times as much enlarges rounding as much
+    Path("params.yaml").write_text(yaml.safe_dump(values))
     assert start(1).wait(PATIENCE) == 0
     expected = curves()
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -124,7 +129,7 @@ def test_two_machines_do_what_one_does(project: Path) -> None:
     assert "done in" in said
     assert "done in" not in nothing
     assert "text encoder" not in of_second
-    assert_alike(curves(), expected)
+    assert_alike(curves(), expected, within=1e-6 + HALF_A_DIGIT)
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from darkroom.core.errors import DarkroomError
 from darkroom.core.weights import DIFFUSERS_WEIGHTS
 from darkroom.inference.pipeline import Pipeline
 from darkroom.serving.limits import Limits
-from darkroom.studio.asked import Asked
 from darkroom.studio.checkpoints import ASSEMBLED, TRAININGS, checkpoints, situation
 from darkroom.studio.comparison import compare, ways_of
 from darkroom.studio.models import LATEST, Models
+from darkroom.studio.request import PageRequest
 from darkroom.studio.work import Studio
 
 Save = Callable[[int, Mapping[str, Tensor]], None]
@@ -98,7 +98,9 @@ def test_the_latest_is_the_newest_at_each_drawing_and_two_are_compared(
     (project / "drawn").mkdir()
     names = [one.name for one in checkpoints()]
     found = compare(
-        Studio(models, Limits(seconds=600), project / "drawn"), ways_of("models", names, ""), Asked(["a red circle"])
+        Studio(models, Limits(seconds=600), project / "drawn"),
+        ways_of("models", names, ""),
+        PageRequest(["a red circle"]),
     )
     assert found.labels == ["train_unet 0123, step 10", "train_unet 0123, step 5"]
     assert not torch.equal(found.pictures[0][0], found.pictures[1][0])

@@ -11,13 +11,13 @@ from darkroom.config.sampling import SAMPLERS
 from darkroom.core.errors import DarkroomError
 from darkroom.inference.record import Record
 from darkroom.serving.limits import LimitError
-from darkroom.studio.asked import Asked
 from darkroom.studio.comparison import compare, differences, ways_of
 from darkroom.studio.films import MOMENTS, denoising, noising
 from darkroom.studio.page.html import grid, note
+from darkroom.studio.request import PageRequest
 from darkroom.studio.work import Studio
 
-ASKED = Asked(["a small red circle", "a large blue square"], "0, 4")
+ASKED = PageRequest(["a small red circle", "a large blue square"], "0, 4")
 
 
 def test_each_way_draws_the_same_prompts_and_seeds(studio: Studio, two: list[Path]) -> None:
@@ -49,7 +49,7 @@ def test_differences_are_of_the_first_column_and_amplified(studio: Studio, two: 
 
 @pytest.mark.parametrize(("axis", "values"), [("sampler", ["ddim", "ode"]), ("num_inference_steps", [2.0, 3.0])])
 def test_samplers_and_steps_can_be_compared(studio: Studio, two: list[Path], axis: str, values: list[object]) -> None:
-    found = compare(studio, ways_of(axis, values, str(two[0])), Asked(["a small red circle"]))
+    found = compare(studio, ways_of(axis, values, str(two[0])), PageRequest(["a small red circle"]))
     assert len(found.files) == 2
 
 
@@ -67,19 +67,19 @@ def test_too_few_and_too_much_is_refused(studio: Studio, two: list[Path]) -> Non
         with pytest.raises(DarkroomError, match="choose from two to 8"):
             ways_of("guidance_scale", values, name)
     with pytest.raises(LimitError, match="DARKROOM_SERVE_ROWS"):
-        compare(studio, ways_of("guidance_scale", [1.0, 2.0], name), Asked(["a"], "0-39"))
+        compare(studio, ways_of("guidance_scale", [1.0, 2.0], name), PageRequest(["a"], "0-39"))
     with pytest.raises(DarkroomError, match="elsewhere: "):
         compare(studio, ways_of("models", [name, "elsewhere"], ""), ASKED)
 
 
 def test_what_people_wrote_is_not_obeyed(studio: Studio, two: list[Path]) -> None:
     evil = "<img src=x onerror=alert(1)>"
-    found = compare(studio, ways_of("guidance_scale", [1.0, 2.0], str(two[0])), Asked([evil]))
+    found = compare(studio, ways_of("guidance_scale", [1.0, 2.0], str(two[0])), PageRequest([evil]))
     assert "<img src=x" not in grid(found, differences(found, 1)) + note([evil])
 
 
 def test_a_film_ends_with_the_picture(studio: Studio, two: list[Path]) -> None:
-    asked = Asked(["a small red circle"], "5")
+    asked = PageRequest(["a small red circle"], "5")
     film = denoising(studio, str(two[0]), asked)
     assert len(film.frames) == 5, "four steps, and what they begin with"
     with Image.open(film.frames[-1].files[0][1]) as last, Image.open(studio.draw(str(two[0]), asked).files[0]) as drawn:

@@ -14,8 +14,8 @@ from darkroom.core.errors import DarkroomError
 from darkroom.inference.record import Record
 from darkroom.serving.limits import EndingError, LimitError
 from darkroom.serving.queueing import ending
-from darkroom.studio.asked import Asked, Start, mask_of
 from darkroom.studio.models import Models
+from darkroom.studio.request import PageRequest, Start, mask_of
 from darkroom.studio.work import Studio, prompts_in
 from tests.support import pipelines, toy
 
@@ -38,7 +38,9 @@ def pixels(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
 def test_a_file_is_what_the_command_writes(studio: Studio, two: list[Path], tmp_path: Path, run: Run) -> None:
     """Catches a record of another form: `darkroom regenerate` would not take what the page hands out, or a picture that
     depends on who draws it."""
-    drawn = studio.draw(str(two[0]), Asked([PROMPT], "3-5", sampling={"num_inference_steps": 3, "sampler": "euler"}))
+    drawn = studio.draw(
+        str(two[0]), PageRequest([PROMPT], "3-5", sampling={"num_inference_steps": 3, "sampler": "euler"})
+    )
     options = ("-n", "3", "--seed", "3", "--steps", "3", "--sampler", "euler", "--no-grid")
     assert run("generate", PROMPT, *options, "--out", "x.png", "--pipeline", str(two[0])) == 0
     for i, file in enumerate(drawn.files, 1):
@@ -52,7 +54,7 @@ def test_an_inpainted_file_is_what_the_command_writes(studio: Studio, two: list[
     mask = Image.new("L", (16, 16))
     mask.paste(255, (4, 4, 12, 12))
     mask.save("mask.png")
-    drawn = studio.draw(str(two[0]), Asked([PROMPT], "1", start=Start(scene, 0.7, mask)))
+    drawn = studio.draw(str(two[0]), PageRequest([PROMPT], "1", start=Start(scene, 0.7, mask)))
     options = ("--seed", "1", "--strength", "0.7", "--out", "x.png", "--pipeline", str(two[0]))
     assert run("inpaint", str(scene), "mask.png", PROMPT, *options) == 0
     made, by_command = Record.read(drawn.files[0]), Record.read(Path("x.png"))
@@ -63,7 +65,7 @@ def test_an_inpainted_file_is_what_the_command_writes(studio: Studio, two: list[
 
 
 def test_made_again_it_is_identical_and_a_changed_file_is_not(studio: Studio, two: list[Path]) -> None:
-    drawn = studio.draw(str(two[0]), Asked([PROMPT], "0, 9"))
+    drawn = studio.draw(str(two[0]), PageRequest([PROMPT], "0, 9"))
     again = studio.again(drawn.files[1])
     assert again.identical
     assert again.file != drawn.files[1]
@@ -78,9 +80,9 @@ def test_made_again_it_is_identical_and_a_changed_file_is_not(studio: Studio, tw
 def test_a_picture_of_a_model_that_is_not_open_is_not_made_again(
     studio: Studio, make_studio: Callable[..., Studio], two: list[Path]
 ) -> None:
-    drawn = studio.draw(str(two[1]), Asked([PROMPT]))
+    drawn = studio.draw(str(two[1]), PageRequest([PROMPT]))
     other = make_studio()
-    other.draw(str(two[0]), Asked([PROMPT]))
+    other.draw(str(two[0]), PageRequest([PROMPT]))
     with pytest.raises(DarkroomError, match="not open in this studio"):
         other.again(drawn.files[0])
 
@@ -88,16 +90,16 @@ def test_a_picture_of_a_model_that_is_not_open_is_not_made_again(
 @pytest.mark.parametrize(
     ("limits", "asked", "variable"),
     [
-        ({"rows": 3}, Asked([PROMPT], "0-3"), "DARKROOM_SERVE_ROWS"),
-        ({"rows": 3}, Asked([PROMPT, "a ring"], "0, 1"), "DARKROOM_SERVE_ROWS"),
-        ({"steps": 4}, Asked([PROMPT], sampling={"num_inference_steps": 5}), "DARKROOM_SERVE_STEPS"),
-        ({"pixels": 256}, Asked([PROMPT], width=17, height=16), "DARKROOM_SERVE_PIXELS"),
-        ({"prompt_bytes": 8}, Asked([PROMPT]), "DARKROOM_SERVE_PROMPT_BYTES"),
-        ({"prompt_bytes": 20}, Asked([PROMPT], negative="x" * 21), "DARKROOM_SERVE_PROMPT_BYTES"),
+        ({"rows": 3}, PageRequest([PROMPT], "0-3"), "DARKROOM_SERVE_ROWS"),
+        ({"rows": 3}, PageRequest([PROMPT, "a ring"], "0, 1"), "DARKROOM_SERVE_ROWS"),
+        ({"steps": 4}, PageRequest([PROMPT], sampling={"num_inference_steps": 5}), "DARKROOM_SERVE_STEPS"),
+        ({"pixels": 256}, PageRequest([PROMPT], width=17, height=16), "DARKROOM_SERVE_PIXELS"),
+        ({"prompt_bytes": 8}, PageRequest([PROMPT]), "DARKROOM_SERVE_PROMPT_BYTES"),
+        ({"prompt_bytes": 20}, PageRequest([PROMPT], negative="x" * 21), "DARKROOM_SERVE_PROMPT_BYTES"),
     ],
 )
 def test_the_limits_of_the_server_hold_and_are_named(
-    make_studio: Callable[..., Studio], two: list[Path], limits: dict[str, float], asked: Asked, variable: str
+    make_studio: Callable[..., Studio], two: list[Path], limits: dict[str, float], asked: PageRequest, variable: str
 ) -> None:
     studio = make_studio(**limits)
     with pytest.raises(LimitError, match=variable) as refused:
@@ -111,13 +113,13 @@ def test_a_picture_to_start_from_has_its_limits_too(
 ) -> None:
     name = str(two[0])
     Image.new("RGB", (70, 70)).save("large.png")
-    unfitted = Asked([PROMPT], start=Start(Path("large.png"), 0.5, fit=False))
+    unfitted = PageRequest([PROMPT], start=Start(Path("large.png"), 0.5, fit=False))
     with pytest.raises(LimitError, match="DARKROOM_SERVE_PIXELS"):
         make_studio().draw(name, unfitted)
-    fitted = make_studio().draw(name, Asked([PROMPT], start=Start(Path("large.png"), 0.5)))
+    fitted = make_studio().draw(name, PageRequest([PROMPT], start=Start(Path("large.png"), 0.5)))
     assert pixels(fitted.files[0]).shape == (16, 16, 3)
     with pytest.raises(LimitError, match="DARKROOM_SERVE_PICTURE_BYTES"):
-        make_studio(picture_bytes=100).draw(name, Asked([PROMPT], start=Start(scene, 0.5)))
+        make_studio(picture_bytes=100).draw(name, PageRequest([PROMPT], start=Start(scene, 0.5)))
 
 
 def test_a_drawing_ends_at_its_deadline_and_with_the_studio(
@@ -126,7 +128,7 @@ def test_a_drawing_ends_at_its_deadline_and_with_the_studio(
     """Catches a page that draws on after Ctrl-C, or for ever."""
     studio = make_studio(seconds=1)
     studio.models.model(str(two[0]))
-    endless = Asked([PROMPT], sampling={"num_inference_steps": 1000})
+    endless = PageRequest([PROMPT], sampling={"num_inference_steps": 1000})
     with pytest.raises(LimitError, match="DARKROOM_SERVE_SECONDS"):
         studio.draw(str(two[0]), endless)
     late = threading.Timer(0.3, ending.set)
@@ -142,14 +144,14 @@ def test_a_drawing_ends_at_its_deadline_and_with_the_studio(
 def test_unknown_words_are_named_each_time(studio: Studio, two: list[Path]) -> None:
     """Not once a process, as the command does: a page is asked many times."""
     for _ in range(2):
-        assert any("purple" in line for line in studio.draw(str(two[0]), Asked(["a purple circle"])).remarks)
-    assert studio.draw(str(two[0]), Asked([PROMPT])).remarks == []
+        assert any("purple" in line for line in studio.draw(str(two[0]), PageRequest(["a purple circle"])).remarks)
+    assert studio.draw(str(two[0]), PageRequest([PROMPT])).remarks == []
 
 
 def test_what_made_a_picture_is_what_the_audit_says(
     studio: Studio, two: list[Path], run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    drawn = studio.draw(str(two[0]), Asked([PROMPT]))
+    drawn = studio.draw(str(two[0]), PageRequest([PROMPT]))
     with pytest.raises(DarkroomError, match=r"dvc\.yaml"):
         studio.lineage(drawn.files[0])
     Path("dvc.yaml").write_text(toy.PIPELINE)

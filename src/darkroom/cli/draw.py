@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from darkroom.cli.names import check_names
-from darkroom.cli.options import Options, checked_path, sampling_changes, with_options
+from darkroom.cli.options import Options, checked_path, with_options
 from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable_text
 from darkroom.inference.defaults import INPAINT_STRENGTH, STRENGTH
@@ -143,12 +143,12 @@ def _record(
     """What is to be drawn, checked against the model; pictures: those of the inputs."""
     from darkroom.core.artifact import content_hash
     from darkroom.core.text import printable
-    from darkroom.inference.wanted import Wanted, record_of
+    from darkroom.inference.request import DrawingRequest, record_of
 
-    wanted = Wanted(
+    wanted = DrawingRequest(
         prompts=[one for one in prompts for _ in range(o.n)],
         seeds=[o.seed + i for i in range(len(prompts) * o.n)],
-        sampling=sampling_changes(o),
+        sampling=o.changes,
         negative=negative,
         height=inputs.height,
         width=inputs.width,

@@ -11,13 +11,7 @@ from darkroom.cli.columns import aligned
 from darkroom.cli.names import check_names
 from darkroom.cli.options import (
     MAX_SEED,
-    GuidanceRescale,
-    GuidanceScale,
-    Karras,
-    Sampler,
-    Steps,
-    StepSpacing,
-    sampling_changes,
+    SamplingOptions,
     with_options,
 )
 from darkroom.config.paths import EVALUATOR, PREPARED
@@ -37,7 +31,7 @@ DISTANCES = ("real pictures", "blurred pictures", "mean colours", "noise")
 
 
 @dataclass(frozen=True)
-class EvaluateOptions:
+class EvaluateOptions(SamplingOptions):
     """What `darkroom evaluate` takes; sampling None: the pipeline's own."""
 
     data: Annotated[Path, typer.Option(help="Folder of prepared data, the real pictures.")] = PREPARED
@@ -56,12 +50,6 @@ class EvaluateOptions:
         int,
         typer.Option(min=0, max=MAX_SEED, help="Of the choice and of the first picture; the next have seed + 1, …"),
     ] = 0
-    steps: Steps = None
-    guidance_scale: GuidanceScale = None
-    guidance_rescale: GuidanceRescale = None
-    sampler: Sampler = None
-    spacing: StepSpacing = None
-    karras: Karras = None
     resize: Annotated[
         Literal["crop", "pad", "squash"], typer.Option(help="How pictures of a folder get the size of the data.")
     ] = "crop"
@@ -103,15 +91,15 @@ def evaluate(
     from darkroom.core.artifact import write_json
     from darkroom.data.prepared import Prepared
     from darkroom.evaluation.scoring import score
-    from darkroom.evaluation.subject import Wanted, is_pipeline
+    from darkroom.evaluation.subject import Choice, is_pipeline
 
     pipeline = is_pipeline(target)
-    changes = sampling_changes(options)
+    changes = options.changes
     _check(target, out, options, changes, pipeline)
     here = device.start()
     data = Prepared.open(options.data)
     panel = _panel(options.judges, data, here)
-    subject = _subject(target, pipeline, data, options, Wanted(options.n, options.seed, changes, options.resize))
+    subject = _subject(target, pipeline, data, options, Choice(options.n, options.seed, changes, options.resize))
     scored = score(subject, panel, data, options.split, options.seed)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / FIGURES, scored.metrics)

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Protocol, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -20,64 +20,53 @@ MAX_SCALE = 64
 MAX_SEED = 2**62  # far below the largest that a picture's record may name, for the seeds that follow
 
 
-Steps = Annotated[int | None, typer.Option(min=1, help="Sampling steps. [default: the pipeline's]")]
-GuidanceScale = Annotated[
-    float | None,
-    typer.Option(min=0, help="How strongly the prompt guides the picture; 1: no guidance. [default: the pipeline's]"),
-]
-GuidanceRescale = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        max=1,
-        help="Reduces the overexposure of strong guidance: 0 is off, 0.7 is usual. [default: the pipeline's]",
-    ),
-]
-Sampler = Annotated[
-    str | None,
-    typer.Option(
-        help="By name, such as dpmpp_2m, or with its own options: ddim,eta=0.5. [default: the pipeline's]",
-        metavar="NAME[,KEY=VALUE]",
-    ),
-]
-StepSpacing = Annotated[Spacing | None, typer.Option(help="Where the steps lie. [default: the pipeline's]")]
-Karras = Annotated[
-    bool | None, typer.Option("--karras/--no-karras", help="Smaller steps at the end. [default: the pipeline's]")
-]
-
-
-class SamplingOptions(Protocol):
+@dataclass(frozen=True)
+class SamplingOptions:
     """The options of a command that change how pictures are sampled; None: the pipeline's own."""
 
-    @property
-    def steps(self) -> int | None: ...
-    @property
-    def guidance_scale(self) -> float | None: ...
-    @property
-    def guidance_rescale(self) -> float | None: ...
-    @property
-    def sampler(self) -> str | None: ...
-    @property
-    def spacing(self) -> Spacing | None: ...
-    @property
-    def karras(self) -> bool | None: ...
+    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps. [default: the pipeline's]")] = None
+    guidance_scale: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="How strongly the prompt guides the picture; 1: no guidance. [default: the pipeline's]"
+        ),
+    ] = None
+    guidance_rescale: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Reduces the overexposure of strong guidance: 0 is off, 0.7 is usual. [default: the pipeline's]",
+        ),
+    ] = None
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help="By name, such as dpmpp_2m, or with its own options: ddim,eta=0.5. [default: the pipeline's]",
+            metavar="NAME[,KEY=VALUE]",
+        ),
+    ] = None
+    spacing: Annotated[Spacing | None, typer.Option(help="Where the steps lie. [default: the pipeline's]")] = None
+    karras: Annotated[
+        bool | None, typer.Option("--karras/--no-karras", help="Smaller steps at the end. [default: the pipeline's]")
+    ] = None
 
-
-def sampling_changes(o: SamplingOptions) -> dict[str, Any]:
-    """What the options change of the pipeline's `Sampling`."""
-    changes: dict[str, Any] = {
-        "num_inference_steps": o.steps,
-        "guidance_scale": o.guidance_scale,
-        "guidance_rescale": o.guidance_rescale,
-        "sampler": o.sampler,
-        "spacing": o.spacing,
-        "karras": o.karras,
-    }
-    return {key: value for key, value in changes.items() if value is not None}
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What they change of the pipeline's `Sampling`."""
+        changes: dict[str, Any] = {
+            "num_inference_steps": self.steps,
+            "guidance_scale": self.guidance_scale,
+            "guidance_rescale": self.guidance_rescale,
+            "sampler": self.sampler,
+            "spacing": self.spacing,
+            "karras": self.karras,
+        }
+        return {key: value for key, value in changes.items() if value is not None}
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(SamplingOptions):
     """What every drawing command takes; None: the pipeline's own."""
 
     prompts: Annotated[
@@ -87,12 +76,6 @@ class Options:
     negative_prompt: Annotated[
         str | None, typer.Option(help="What the pictures should not show.", show_default=False)
     ] = None
-    steps: Steps = None
-    guidance_scale: GuidanceScale = None
-    guidance_rescale: GuidanceRescale = None
-    sampler: Sampler = None
-    spacing: StepSpacing = None
-    karras: Karras = None
     seed: Annotated[
         int, typer.Option(min=0, max=MAX_SEED, help="Of the first picture; the next have seed + 1, seed + 2, …")
     ] = 0
@@ -116,17 +99,18 @@ class Options:
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
     """A command with a parameter `options`, of a dataclass of options, as one that has each of them as a command-line
-    option."""
+    option; those of the class itself stand before those that it inherits."""
     hints = get_type_hints(command, include_extras=True)
     kind = hints["options"]
-    names = [one.name for one in fields(kind)]
+    options = sorted(fields(kind), key=lambda one: one.name not in vars(kind)["__annotations__"])
+    names = [one.name for one in options]
 
     def spread(**values: Any) -> None:
         command(options=kind(**{name: values.pop(name) for name in names}), **values)
 
     particular = [one for one in inspect.signature(command).parameters.values() if one.name != "options"]
     hints |= get_type_hints(kind, include_extras=True)
-    shared = [inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default) for f in fields(kind)]
+    shared = [inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default) for f in options]
     every = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in particular] + shared
     spread.__name__, spread.__doc__ = command.__name__, taught(command).__doc__
     spread.__annotations__ = {one.name: hints[one.name] for one in every}

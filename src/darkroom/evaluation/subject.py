@@ -50,7 +50,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Choice:
     """n: pictures; None: what is usual. sampling: fields of `Sampling` in place of the pipeline's own.
 
     resize: how pictures of a folder become square, see `images.conform`.
@@ -87,7 +87,7 @@ class PipelineSubject:
         DarkroomError: it cannot be loaded, or does not take such sampling.
     """
 
-    def __init__(self, target: Path, wanted: Wanted) -> None:
+    def __init__(self, target: Path, wanted: Choice) -> None:
         self._kept, self._wanted = kept_pipeline(target, wanted.sampling), wanted
         self.pipeline: Pipeline = self._kept()
 
@@ -167,7 +167,7 @@ def _in_form(pictures: Tensor, data: Info) -> tuple[Tensor, list[Caveat]]:
     return (formed[:, None] if formed.ndim == 3 else formed.permute(0, 3, 1, 2).contiguous()), caveats
 
 
-def folder_subject(target: Path, wanted: Wanted, data: Prepared, split: PreparedSplit) -> Subject:
+def folder_subject(target: Path, wanted: Choice, data: Prepared, split: PreparedSplit) -> Subject:
     """Pictures of a folder, each beside a real one of the split: of its own caption where one is left, else any.
 
     What a caption asks for is known where a picture of the data has the same one.

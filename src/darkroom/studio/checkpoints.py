@@ -3,11 +3,10 @@
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darkroom.config.denoisers import DenoiserSizes, DenoiserSpec
 from darkroom.config.params import Params, load
 from darkroom.config.paths import CONDITIONING, LATENTS, PREPARED, TEXT_ENCODER, VAE
 from darkroom.config.stage_spec import stage_spec
@@ -17,13 +16,14 @@ from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import duration
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
 from darkroom.data.conditioning import ConditioningInfo, read_asked
-from darkroom.data.latents import LatentsInfo, read_info
+from darkroom.data.latents import read_info
 from darkroom.data.prepared import Prepared
 from darkroom.inference.folder import Trained, assemble
 from darkroom.inference.words import Words
 from darkroom.nn.denoiser.base import build
 from darkroom.runner.finishing import STOP_AT
 from darkroom.runner.resuming import FOLDER, fingerprint
+from darkroom.training.unet import description, spec_of
 
 STAGE = "train_unet"
 TRAININGS = FOLDER / STAGE
@@ -127,7 +127,7 @@ def _average(checkpoint: Checkpoint) -> Mapping[str, Any]:
 def _assemble(checkpoint: Checkpoint, average: Mapping[str, Any], params: Params) -> None:
     """Write the pipeline's folder."""
     p, info, latents = params.train_unet, ConditioningInfo(**read_json(CONDITIONING / CONFIG)), read_info(LATENTS)
-    spec = _spec(params, info, latents)
+    spec = spec_of(p, latents.shape, info)
     network = build(spec.network, spec.sizes)
     try:
         network.load_state_dict(dict(average))
@@ -140,29 +140,12 @@ def _assemble(checkpoint: Checkpoint, average: Mapping[str, Any], params: Params
     data = Prepared.open(PREPARED).info
     beside = checkpoint.folder.with_name(f".{checkpoint.folder.name}.unet")
     origin = {"inputs": {checkpoint.path.as_posix(): "a checkpoint, which is no output of a stage"}}
-    config = {
-        **spec.model_dump(),
-        "process": p.process.model_dump(),
-        "prediction_type": p.objective.prediction_type,
-        "condition": asdict(info),
-        "latents": asdict(latents),
-    }
     try:
-        write_network(beside, DIFFUSERS_WEIGHTS, network, config, origin)
+        write_network(beside, DIFFUSERS_WEIGHTS, network, description(p, latents, info), origin)
         trained = Trained(beside, VAE, TEXT_ENCODER, latents, data.channels, data.image_size, _words(params))
         assemble(checkpoint.folder, trained, params.evaluate.sampling, params.evaluate.precision, origin)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-
-
-def _spec(params: Params, info: ConditioningInfo, latents: LatentsInfo) -> DenoiserSpec:
-    sizes = DenoiserSizes(
-        in_channels=latents.shape[0],
-        sample_size=latents.shape[-1],
-        cross_attention_dim=info.dim if info.of_text else None,
-        num_classes=len(info.classes) or None,
-    )
-    return DenoiserSpec(network=params.train_unet.unet, sizes=sizes)
 
 
 def _words(params: Params) -> Words | None:

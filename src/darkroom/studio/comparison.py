@@ -13,7 +13,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.core.tensors import save_png
 from darkroom.core.text import plural
 from darkroom.serving.queueing import Watch
-from darkroom.studio.asked import Asked, record_within, remarks
+from darkroom.studio.request import PageRequest, record_within, remarks
 from darkroom.studio.seeds import seeds_in
 from darkroom.studio.work import OnProgress, Studio, unseen
 
@@ -76,7 +76,7 @@ def ways_of(axis: str, values: Sequence[Any], model: str) -> list[Way]:
     return [Way(f"guidance {value:g}", model, {axis: float(value)}) for value in values]
 
 
-def compare(studio: Studio, ways: Sequence[Way], asked: Asked, on_progress: OnProgress = unseen) -> Comparison:
+def compare(studio: Studio, ways: Sequence[Way], asked: PageRequest, on_progress: OnProgress = unseen) -> Comparison:
     """Draw the same in all ways; what a way says of its sampling goes before what was asked.
 
     Raises:
@@ -87,7 +87,9 @@ def compare(studio: Studio, ways: Sequence[Way], asked: Asked, on_progress: OnPr
     return studio.in_turn(lambda watch: _drawn(studio, ways, asked, watch, on_progress))
 
 
-def _drawn(studio: Studio, ways: Sequence[Way], asked: Asked, watch: Watch, on_progress: OnProgress) -> Comparison:
+def _drawn(
+    studio: Studio, ways: Sequence[Way], asked: PageRequest, watch: Watch, on_progress: OnProgress
+) -> Comparison:
     files, pictures, labels = list[list[Path]](), list[list[Tensor]](), list[str]()
     rows, said = list[tuple[str, int]](), dict[str, None]()
     for number, way in enumerate(ways):

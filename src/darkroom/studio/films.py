@@ -11,7 +11,7 @@ from darkroom.core.tensors import save_png, to_pil
 from darkroom.diffusion.schedule import CLEAN, Level
 from darkroom.inference.editing import as_pictures
 from darkroom.serving.queueing import Watch
-from darkroom.studio.asked import Asked, opened, record_within, remarks
+from darkroom.studio.request import PageRequest, opened, record_within, remarks
 from darkroom.studio.work import OnProgress, Studio, unseen
 from darkroom.view.forward import log_snr
 from darkroom.view.trace import visible
@@ -36,7 +36,7 @@ class Filmed:
     remarks: list[str]
 
 
-def denoising(studio: Studio, name: str, asked: Asked, on_progress: OnProgress = unseen) -> Filmed:
+def denoising(studio: Studio, name: str, asked: PageRequest, on_progress: OnProgress = unseen) -> Filmed:
     """A picture of the first prompt and seed as it comes about: so far, and what the model expects of it.
 
     Raises:

@@ -20,8 +20,8 @@ from darkroom.inference.record import Record, profile
 from darkroom.inference.record_text import differences
 from darkroom.serving.limits import Limits
 from darkroom.serving.queueing import Queue, Watch
-from darkroom.studio.asked import Asked, record_within, remarks
 from darkroom.studio.models import Model, Models
+from darkroom.studio.request import PageRequest, record_within, remarks
 
 T = TypeVar("T")
 OnProgress = Callable[[int, int], None]  # steps done, of so many
@@ -32,7 +32,7 @@ def unseen(done: int, of: int) -> None:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnFiles:
     """Pictures that were drawn.
 
     files: PNG files with their records. captions: of each. remarks: what a person should know of them, a line each.
@@ -76,7 +76,7 @@ class Studio:
         watch, context = Watch(self.limits), copy_context()
         return self._queue.do(lambda: context.run(work, watch), watch)
 
-    def draw(self, name: str, asked: Asked, on_progress: OnProgress = unseen) -> Drawn:
+    def draw(self, name: str, asked: PageRequest, on_progress: OnProgress = unseen) -> DrawnFiles:
         """Draw with the model of a name.
 
         Raises:
@@ -123,13 +123,13 @@ class Studio:
                 pictures.append(picture)
         return files, pictures
 
-    def _draw(self, model: Model, asked: Asked, watch: Watch, on_progress: OnProgress) -> Drawn:
+    def _draw(self, model: Model, asked: PageRequest, watch: Watch, on_progress: OnProgress) -> DrawnFiles:
         began = time.monotonic()
         record = record_within(asked, model.pipeline, self.limits.of_model(model.pipeline.info.image_size))
         files, _ = self.drawn_by(model, record, watch, on_progress)
         said = [*([model.remark] if model.remark else []), *remarks(record, model.pipeline)]
         captions = [f"seed {seed}" for seed in record.seeds]
-        return Drawn(model.key, files, captions, said, time.monotonic() - began)
+        return DrawnFiles(model.key, files, captions, said, time.monotonic() - began)
 
     def _again(self, picture: Path, watch: Watch, on_progress: OnProgress) -> Again:
         record = Record.read(picture)

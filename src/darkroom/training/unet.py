@@ -1,12 +1,18 @@
 """Training the denoising network on cached latents and conditions, without VAE or text encoder in memory."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from darkroom.config.denoisers import DenoiserSizes, DenoiserSpec
+from darkroom.config.sections import TrainUNet
 from darkroom.config.training import Optimization
 from darkroom.core.device import autocast
+from darkroom.data.conditioning import ConditioningInfo
+from darkroom.data.latents import LatentsInfo
 from darkroom.diffusion.denoiser import Condition
 from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.prediction import target
@@ -20,6 +26,28 @@ from darkroom.training.engine.throughput import TRAINING, flops
 from darkroom.training.latent_batches import LatentBatches, Samples
 
 LEVEL_BINS = 4  # held-out loss is reported for so many equal ranges of the times
+
+
+def spec_of(p: TrainUNet, latent: Sequence[int], condition: ConditioningInfo) -> DenoiserSpec:
+    """The network that is trained on latents of the shape (c, h, w) under such conditions."""
+    sizes = DenoiserSizes(
+        in_channels=latent[0],
+        sample_size=latent[-1],
+        cross_attention_dim=condition.dim if condition.of_text else None,
+        num_classes=len(condition.classes) or None,
+    )
+    return DenoiserSpec(network=p.unet, sizes=sizes)
+
+
+def description(p: TrainUNet, latents: LatentsInfo, condition: ConditioningInfo) -> dict[str, Any]:
+    """The config.json of a U-Net that was trained with these parameters: all that drawing with it takes."""
+    return {
+        **spec_of(p, latents.shape, condition).model_dump(),
+        "process": p.process.model_dump(),
+        "prediction_type": p.objective.prediction_type,
+        "condition": asdict(condition),
+        "latents": asdict(latents),
+    }
 
 
 def condition_of(raw: Tensor | None, device: torch.device) -> Condition:

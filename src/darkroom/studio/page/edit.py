@@ -10,9 +10,9 @@ from PIL import Image
 from darkroom.core.errors import DarkroomError
 from darkroom.inference.defaults import INPAINT_STRENGTH, STRENGTH
 from darkroom.inference.record_text import open_picture
-from darkroom.studio.asked import Start, mask_of, opened
 from darkroom.studio.page.look import PAINT
 from darkroom.studio.page.parts import Fields, Page, Results, asked, chosen_file, fields, results
+from darkroom.studio.request import Start, mask_of, opened
 
 CANVAS = 448  # pixels of the side that is painted on, at least
 

@@ -3,17 +3,16 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from darkroom.config.sampling import CONTINUOUS_SPACINGS, SAMPLERS
+from darkroom.config.sampling import SAMPLERS, Spacing
 from darkroom.core.errors import DarkroomError
-from darkroom.studio.asked import Asked
 from darkroom.studio.models import Defaults
 from darkroom.studio.page import html
+from darkroom.studio.request import PageRequest
 from darkroom.studio.seeds import SEEDS
-from darkroom.studio.work import Drawn, OnProgress, Studio
+from darkroom.studio.work import DrawnFiles, OnProgress, Studio
 
-SPACINGS = ("leading", *CONTINUOUS_SPACINGS)
 REFUSED = "Refused"
 NOTHING = "draw a picture first, then choose it"
 
@@ -88,17 +87,17 @@ def fields(page: Page, name: str, seeds: str = "0-3", lines: int = 2) -> Fields:
     with gr.Accordion("More", open=False):
         negative = gr.Textbox("", label="Negative prompt", info="What the picture should not show")
         spacing = gr.Dropdown(
-            [("the model's own", ""), *((one, one) for one in SPACINGS)], value="", label="Where the steps lie"
+            [("the model's own", ""), *((one, one) for one in get_args(Spacing))], value="", label="Where the steps lie"
         )
         rescale = gr.Slider(0, 1, value=0, step=0.05, label="Guidance rescale", info="Less overexposure; 0.7 is usual")
         karras = gr.Checkbox(False, label="Karras' spacing", info="Smaller steps at the end")
     return Fields(prompt, negative, numbers, steps, guidance, sampler, spacing, rescale, karras)
 
 
-def asked(values: Sequence[Any], prompts: Sequence[str] | None = None) -> Asked:
+def asked(values: Sequence[Any], prompts: Sequence[str] | None = None) -> PageRequest:
     """What the values of `Fields.inputs` ask for. prompts: in place of the one field."""
     prompt, negative, seeds, steps, guidance, sampler, spacing, rescale, karras = values
-    return Asked(
+    return PageRequest(
         prompts=[prompt or ""] if prompts is None else prompts,
         seeds=seeds or "",
         negative=negative or "",
@@ -133,7 +132,7 @@ class Results:
         """What `values` fills."""
         return [self.gallery, self.drawn, self.chosen, self.remarks, self.download, self.said, self.lineage]
 
-    def values(self, gr: Any, drawn: Drawn) -> list[Any]:
+    def values(self, gr: Any, drawn: DrawnFiles) -> list[Any]:
         """Of `outputs`."""
         pairs = [(str(file), caption) for file, caption in zip(drawn.files, drawn.captions, strict=True)]
         count = f"{len(pairs)} drawn by {drawn.model} in {drawn.seconds:.1f} s. Each file says how it was made."

@@ -16,7 +16,7 @@ from darkroom.inference.record import Record, profile
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DrawingRequest:
     """Pictures to be drawn.
 
     prompts, seeds: of each picture. sampling: what differs from the pipeline's own.
@@ -38,7 +38,7 @@ class Wanted:
     scale: int = 1
 
 
-def record_of(pipeline: Pipeline, wanted: Wanted) -> Record:
+def record_of(pipeline: Pipeline, wanted: DrawingRequest) -> Record:
     """What is to be drawn, checked against the model.
 
     Raises:

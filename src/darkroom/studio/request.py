@@ -14,7 +14,7 @@ from darkroom.inference.editing import check_strength
 from darkroom.inference.pipeline import Pipeline
 from darkroom.inference.record import Record
 from darkroom.inference.record_text import open_picture
-from darkroom.inference.wanted import Wanted, record_of
+from darkroom.inference.request import DrawingRequest, record_of
 from darkroom.inference.words import Remarks, check_prompt, without_marks
 from darkroom.serving.limits import Limits
 from darkroom.studio.seeds import seeds_in
@@ -34,7 +34,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Asked:
+class PageRequest:
     """Pictures that a page asks for; None, and "" of the negative prompt: as the model has it.
 
     prompts: each with all seeds. sampling: steps, guidance and so on, as `Sampling.changed` takes them.
@@ -49,7 +49,7 @@ class Asked:
     start: Start | None = None
 
 
-def record_within(asked: Asked, pipeline: Pipeline, limits: Limits) -> Record:
+def record_within(asked: PageRequest, pipeline: Pipeline, limits: Limits) -> Record:
     """The record of what is to be drawn.
 
     Args:
@@ -71,7 +71,7 @@ def record_within(asked: Asked, pipeline: Pipeline, limits: Limits) -> Record:
         None if asked.start or pixels in (None, side) else pixels for pixels in (asked.width, asked.height)
     )
     limits.check("pixels", (width or side) * (height or side), "pixels of a picture", "ask for a smaller one")
-    wanted = Wanted(
+    wanted = DrawingRequest(
         [prompt for prompt in prompts for _ in seeds], seeds * len(prompts), sampling, negative, height, width
     )
     if asked.start is not None:
@@ -122,7 +122,7 @@ def mask_of(layers: Sequence[Image.Image], size: tuple[int, int]) -> Image.Image
     return covered
 
 
-def _starting(wanted: Wanted, start: Start, side: int, limits: Limits) -> Wanted:
+def _starting(wanted: DrawingRequest, start: Start, side: int, limits: Limits) -> DrawingRequest:
     """With a picture, and perhaps a mask."""
     check_strength(start.strength)
     pictures = {"image": opened(start.picture, side, limits, start.fit)}
