@@ -106,6 +106,19 @@ def test_the_latest_is_the_newest_at_each_drawing_and_two_are_compared(
     assert not torch.equal(found.pictures[0][0], found.pictures[1][0])
 
 
+def test_a_picture_of_a_checkpoint_is_not_called_of_an_unknown_model(
+    project: Path, weights: dict[str, Tensor], save: Save
+) -> None:
+    """Catches an audit's "the chain is broken" about a training that runs as it should."""
+    save(5, weights)
+    (project / "drawn").mkdir()
+    studio = Studio(Models([], project), Limits(seconds=600), project / "drawn")
+    drawn = studio.draw(LATEST, PageRequest(["a red circle"]))
+    said = studio.lineage(drawn.files[0])
+    assert "step_000000005" in said
+    assert "broken" not in said
+
+
 def test_what_is_damaged_gone_or_of_another_network_is_said_in_a_line(
     project: Path, weights: dict[str, Tensor], save: Save
 ) -> None:

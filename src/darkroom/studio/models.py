@@ -68,6 +68,7 @@ class Models:
         self._loaded: OrderedDict[str, Model] = OrderedDict()
         self._sources: dict[str, Path] = {}  # key -> folder of its pipeline
         self._hashes: dict[str, str] = {}  # content of a pipeline -> key
+        self._averages: dict[str, Checkpoint] = {}  # key -> whose average it is
         self._lock = threading.Lock()
 
     def names(self) -> list[str]:
@@ -112,6 +113,10 @@ class Models:
                 raise DarkroomError(f"it was drawn by the pipeline {content}, which is not open in this studio")
             return self._load(self._hashes[content], self._hashes[content])
 
+    def checkpoint_of(self, content: str) -> Checkpoint | None:
+        """The checkpoint whose average has this content, where it was drawn with here."""
+        return self._averages.get(self._hashes.get(content, ""))
+
     def defaults(self, name: str) -> Defaults:
         """What a page asks of a model unless a person asks otherwise."""
         model = self.model(name)
@@ -145,6 +150,7 @@ class Models:
 
     def _of_checkpoint(self, name: str, checkpoint: Checkpoint) -> Model:
         key = checkpoint.name
+        self._averages[key] = checkpoint
         if key in self._loaded:
             return self._load(name, key)
         return self._load(name, key, pipeline_of(checkpoint), remark(checkpoint))

@@ -93,11 +93,18 @@ class Studio:
         return self.in_turn(lambda watch: self._again(picture, watch, on_progress))
 
     def lineage(self, picture: Path) -> str:
-        """What made a picture: what `darkroom audit PICTURE` says.
+        """What made a picture: what `darkroom audit PICTURE` says, which knows the outputs of stages alone.
 
         Raises:
             DarkroomError: no project here, or its store does not answer.
         """
+        record = Record.read(picture)
+        if (checkpoint := self.models.checkpoint_of(record.model)) is not None:
+            return (
+                f"{picture.name}\n  drawn by the average in {checkpoint.path}\n\nA checkpoint is not an output of a "
+                "stage. Its training's run in MLflow names data, code and parameters;\ndarkroom audit follows pictures "
+                "of the finished model."
+            )
         with self._auditing:
             return report.text(Auditor(str(picture)).audit())
 
