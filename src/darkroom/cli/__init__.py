@@ -12,6 +12,7 @@ from darkroom.cli import (
     evaluate,
     finish,
     interop,
+    own_project,
     project,
     regenerate,
     registry,
@@ -50,6 +51,10 @@ groups = {"recipe": project.recipe, "params": project.params, "data": project.da
 for name, group in groups.items():
     app.add_typer(group, name=name)
 app.command("audit", help=audit.HELP)(audit.audit)
+for command in (own_project.new, own_project.keep):
+    app.command(no_args_is_help=True)(command)
+for command in (own_project.status, own_project.sync):
+    app.command()(command)
 for command in (finish.finish, reproduce.reproduce):
     app.command(no_args_is_help=True)(command)
 for command in (registry.register, serve.serve, studio.studio, project.ui, project.version):
