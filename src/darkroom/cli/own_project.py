@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from darkroom.core.text import printable_text
+from darkroom.inference.defaults import EXAMPLE
 
 WIDTH = 20  # of a stage's name
 
@@ -43,7 +44,7 @@ def new(
 
     if remote is None and sys.stdin.isatty() and sys.stdout.isatty():
         remote = typer.prompt("Where DVC pushes data and models (a folder, s3://…; nothing: nowhere yet)", default="")
-    for line in make(folder, Wish(recipe, remote or "", pictures, minutes)):
+    for line in make(folder, Wish(recipe, remote or "", pictures, minutes, EXAMPLE)):
         print(printable_text(line))
     print(f"next: cd {folder}, then dvc repro; README.md there has the other commands")
 

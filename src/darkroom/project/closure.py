@@ -45,7 +45,7 @@ def facts(file: Path) -> Facts:
     """Read a file of Python. Its imports are to be written out in full."""
     tree = ast.parse(file.read_bytes())
     modules: set[str] = set()
-    for node in ast.walk(tree):
+    for node in _nodes(tree):
         if isinstance(node, ast.Import):
             modules |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -57,6 +57,14 @@ def facts(file: Path) -> Facts:
     body = tree.body if file.name == "__init__.py" else [ast.Pass()]
     empty = all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)
     return Facts(frozenset(modules), empty)
+
+
+def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        waiting += ast.iter_child_nodes(node)
 
 
 class Code:

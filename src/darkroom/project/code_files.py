@@ -9,14 +9,19 @@ dvc.yaml runs before every stage.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from darkroom import __version__
+import darkroom
+from darkroom.config.shipped import shipped
 from darkroom.config.stage_spec import PIPELINE, StageSpec, stage_specs
-from darkroom.core.artifact import file_hash, read_json, write_json
+from darkroom.core.artifact import atomic_path, file_hash, folder_hash, read_json, write_json
 from darkroom.core.errors import DarkroomError
-from darkroom.project.closure import Code
+
+if TYPE_CHECKING:
+    from darkroom.project.closure import Code
 
 FOLDER = Path("code")
+STAMP = Path(".checkpoints/code.md5")  # see `_state`: as it was when every file was right
 SYNC = "darkroom sync"
 MOST_NAMES = 3  # of modules in a line
 
@@ -29,10 +34,10 @@ class CodeFile:
     modules: Mapping[str, str]
 
     @classmethod
-    def installed(cls, stage: str, code: Code) -> "CodeFile":
+    def installed(cls, stage: str, code: "Code") -> "CodeFile":
         """What it should say."""
         files = {_name(file, code): file_hash(file) for file in code.of_stage(stage)}
-        return cls(__version__, dict(sorted(files.items())))
+        return cls(darkroom.__version__, dict(sorted(files.items())))
 
     @classmethod
     def read(cls, stage: str) -> "CodeFile":
@@ -92,6 +97,10 @@ def recorded_stages(specs: Mapping[str, StageSpec]) -> list[str]:
 
 def outdated(stages: Sequence[str]) -> list[Change]:
     """The stages, of these, whose file does not say what the installed package runs."""
+    if not stages or (STAMP.is_file() and STAMP.read_text(encoding="utf-8") == _state()):
+        return []
+    from darkroom.project.closure import Code  # a second of work, which is mostly not needed
+
     code, found = Code.installed(), []
     for stage in stages:
         installed = CodeFile.installed(stage, code)
@@ -118,6 +127,8 @@ def sync() -> list[Change]:
     changes = outdated(stages)
     for change in changes:
         change.installed.write(change.stage)
+    with atomic_path(STAMP) as beside:
+        beside.write_text(_state(), encoding="utf-8")
     return changes
 
 
@@ -133,7 +144,15 @@ def check_installed(stage: str) -> None:
         raise DarkroomError(f"{file_of(stage)}: {change.why}; run {SYNC}{back}")
 
 
-def _name(file: Path, code: Code) -> str:
+def _state() -> str:
+    """A hash of all that decides what the files are to say, and of the files: the package, recipes, dvc.yaml and
+    params.yaml."""
+    package, recipes = Path(darkroom.__file__).parent, shipped("recipes")
+    files = [*package.rglob("*.py"), *recipes.rglob("*.yaml"), *Path().glob("*.yaml"), *FOLDER.glob("*.json")]
+    return folder_hash({str(file): file_hash(file) for file in files})
+
+
+def _name(file: Path, code: "Code") -> str:
     """How a file of the code is called, wherever it is installed."""
     root = code.stages if file.is_relative_to(code.stages) else code.library
     return file.relative_to(root.parent).as_posix()

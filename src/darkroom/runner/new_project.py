@@ -39,13 +39,15 @@ class Wish:
     """What a project is to be of.
 
     recipe: None: the default one, or, of pictures, the one that is fitted to them. remote: of DVC, a folder or an
-    address; "": none. pictures: a folder of them. minutes: that a recipe fitted to them may take.
+    address; "": none. pictures: a folder of them. minutes: that a recipe fitted to them may take. example: a prompt for
+    the README, where the pictures are the default recipe's.
     """
 
     recipe: str | None = None
     remote: str = ""
     pictures: Path | None = None
     minutes: float = 20
+    example: str = ""
 
 
 def new(folder: Path, wish: Wish) -> list[str]:
@@ -66,7 +68,7 @@ def new(folder: Path, wish: Wish) -> list[str]:
         _write_files(recipe)
         said = _write_params(recipe, pictures, wish.minutes)
         sync()
-        text = README.format(name=Path.cwd().name, recipe=recipe, version=__version__, caption=_caption(recipe))
+        text = README.format(name=Path.cwd().name, recipe=recipe, version=__version__, caption=_caption(recipe, wish))
         Path("README.md").write_text(text, encoding="utf-8")
         git_text("-c", "init.defaultBranch=main", "init", "--quiet")
         if remote:
@@ -187,7 +189,5 @@ def _first_commit(message: str) -> list[str]:
     return ["git knows no name of yours, so the commit has none: git config --global user.name, user.email"]
 
 
-def _caption(recipe: str) -> str:
-    from darkroom.inference.defaults import EXAMPLE
-
-    return EXAMPLE if recipe.startswith("scenes") else "words that your captions use"
+def _caption(recipe: str, wish: Wish) -> str:
+    return wish.example if recipe.startswith(DEFAULT) and wish.example else "words that your captions use"
