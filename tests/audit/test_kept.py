@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from darkroom.project.kept import Kept, file_of
+from darkroom.project.kept import Kept, file_of, forget
 from tests.support import toy
 from tests.support.tampering import Audit, edited, named
 
@@ -39,6 +39,8 @@ def test_a_kept_stage_is_a_remark_in_every_audit(audit: Audit, run: Run, capsys:
     assert weights.stat().st_mtime_ns == before
     assert run("status") == 0
     assert "train_vae           up to date; not rerun: kept since 20" in capsys.readouterr().out
+    forget("train_vae")  # as a run of the stage does, whose note git still has
+    assert kinds(audit()) == ["other code"]
 
 
 @pytest.mark.usefixtures("tracked")

@@ -20,6 +20,7 @@ NEWER = {
 WHY = f"darkroom 0.1.1 runs other code than 0.1.0: darkroom/{MODULE}"
 
 
+@pytest.mark.slow
 def test_the_wheel_alone_trains_audits_and_knows_what_an_upgrade_changes(tmp_path: Path) -> None:
     """Fails if something of the clone is needed, if the chain is not whole, or if an upgrade is silent or too loud."""
     (tmp_path / "first").mkdir()
@@ -51,7 +52,6 @@ def test_the_wheel_alone_trains_audits_and_knows_what_an_upgrade_changes(tmp_pat
     assert f"{'cache_latents':20}out of date: {WHY}\n" in said
     assert [line.split()[0] for line in said.splitlines() if "out of date" in line] == ["cache_latents"]
     assert f"✗ out of date: code/cache_latents.json: {WHY}; " in here.run(project, "darkroom", "audit", status=1)
-    assert f"{WHY}; run darkroom sync" in here.run(project, "python", "-P", "stages/cache_latents.py", status=1)
 
     assert "cache_latents: kept" in here.run(project, "darkroom", "keep", "cache_latents")
     assert "Running stage 'cache_latents'" not in here.run(project, "dvc", "repro")
