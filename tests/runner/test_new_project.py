@@ -192,6 +192,7 @@ def test_pictures_of_ones_own_are_fitted_linked_and_listed(elsewhere: Path) -> N
     values = yaml.safe_load(Path("birds/params.yaml").read_text())
     assert values["prepare_data"]["source"]["root"] == "my birds"
     assert Path("birds/data/raw/my birds").resolve() == folder
+    assert 'darkroom generate "a large bird number 0"' in Path("birds/README.md").read_text()
     os.chdir("birds")
     assert git("status", "--porcelain") == ""
     assert "data/manifests/my birds.json" in git("ls-files")

@@ -32,6 +32,7 @@ CAPTIONS = (".txt", "metadata.jsonl", "metadata.csv", "metadata.tsv")
 SCRIPT = re.compile(r"recipes/(\w+\.py)")  # that a recipe's header has a person run
 NOBODY = ("-c", "user.name=darkroom", "-c", "user.email=darkroom@localhost")
 REMOTE = "storage"
+ANY_WORDS, LONGEST = "words that your captions use", 60  # letters
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ def new(folder: Path, wish: Wish) -> list[str]:
         _write_files(recipe)
         said = _write_params(recipe, pictures, wish.minutes)
         sync()
-        text = README.format(name=Path.cwd().name, recipe=recipe, version=__version__, caption=_caption(recipe, wish))
+        text = README.format(
+            name=Path.cwd().name, recipe=recipe, version=__version__, caption=_caption(recipe, wish, pictures)
+        )
         Path("README.md").write_text(text, encoding="utf-8")
         git_text("-c", "init.defaultBranch=main", "init", "--quiet")
         if remote:
@@ -189,5 +192,11 @@ def _first_commit(message: str) -> list[str]:
     return ["git knows no name of yours, so the commit has none: git config --global user.name, user.email"]
 
 
-def _caption(recipe: str, wish: Wish) -> str:
-    return wish.example if recipe.startswith(DEFAULT) and wish.example else "words that your captions use"
+def _caption(recipe: str, wish: Wish, pictures: Path | None) -> str:
+    """A prompt for the README: a caption of the pictures, where it is a short one."""
+    if pictures is None:
+        return wish.example if recipe.startswith(DEFAULT) and wish.example else ANY_WORDS
+    first = next((name for name in files_below(pictures) if name.lower().endswith(".txt")), None)
+    lines = (pictures / first).read_text(encoding="utf-8", errors="replace").splitlines() if first else []
+    words = lines[0].strip() if lines else ""
+    return words if 0 < len(words) <= LONGEST and not re.search(r"[^\w ,.-]", words) else ANY_WORDS

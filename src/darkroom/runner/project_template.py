@@ -23,8 +23,8 @@ CODE_STAGE = """\
 README = """\
 # {name}
 
-A project of Darkroom {version}, begun with the recipe `{recipe}`. Its programs, `darkroom` and `dvc`, are to be on the
-PATH: activate the environment that Darkroom is installed in.
+Begun with Darkroom {version} and the recipe `{recipe}`. The programs `darkroom` and `dvc` are to be on the PATH:
+activate the environment that Darkroom is installed in.
 
 ```console
 $ darkroom params check               # is params.yaml sound?
@@ -39,7 +39,7 @@ $ darkroom ui                         # the runs, pictures and models in the bro
 |---|---|
 | `params.yaml` | what is trained; `darkroom params explain KEY` says what a key means |
 | `dvc.yaml`, `stages/` | the stages: each runs the installed package's own |
-| `code/STAGE.json` | the modules that a stage runs, by their hashes; `darkroom sync` writes it, and `dvc repro` first |
+| `code/STAGE.json` | the modules that a stage runs, by their hashes; written by `darkroom sync`, the first stage |
 | `data/`, `artifacts/` | what the stages make; DVC keeps it, and `dvc push` takes it to the remote |
 | `reports/STAGE/` | figures and pictures to look at; those of the finished model in `reports/evaluation/` |
 | `.darkroom/` | records of the runs; commit them |
@@ -48,6 +48,9 @@ $ darkroom ui                         # the runs, pictures and models in the bro
 `dvc repro` runs them again. Where you know that a change does not matter to you, `darkroom keep STAGE` keeps what a
 stage made, and every audit says so until it runs again. To make again what an old commit made, install the version that
 its `code/` names.
+
+**Pictures from outside** lie below `data/raw`, or below the folder that `DARKROOM_DATA` names; a link will do. Neither
+git nor DVC keeps them: `data/manifests` says which they are, by their hashes. When they change: `darkroom data scan`.
 
 **Another recipe.** `darkroom recipe list`, then `darkroom recipe use NAME`.
 
