@@ -168,6 +168,8 @@ def test_what_is_there_stays_and_what_fails_leaves_nothing(elsewhere: Path) -> N
         new(Path("used"), Wish())
     with pytest.raises(DarkroomError, match="did you mean scenes"):
         new(Path("birds"), Wish("scene"))
+    with pytest.raises(DarkroomError, match="--minutes 5: the recipe captioned alone is fitted"):
+        new(Path("birds"), Wish("scenes", minutes=5))
     (elsewhere / "pictures").mkdir()
     Image.new("RGB", (8, 8)).save("pictures/a.png")
     (elsewhere / "birds").mkdir()

@@ -32,8 +32,9 @@ app = typer.Typer(
     help="Train latent diffusion models from scratch, stage by stage, and draw with them.",
     epilog=f"""\
 \b
+darkroom new birds             make a project of your own in the folder birds
 darkroom recipe use scenes     choose what to train: writes params.yaml
-make repro                     train: runs every stage that is out of date; dvc repro STAGE runs one
+dvc repro                      train: runs every stage that is out of date; dvc repro STAGE runs one
 darkroom generate "{EXAMPLE}"
 """,
     no_args_is_help=True,

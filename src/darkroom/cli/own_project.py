@@ -13,7 +13,7 @@ WIDTH = 20  # of a stage's name
 
 
 def new(
-    folder: Annotated[Path, typer.Argument(help="To make it in; a new or an empty one.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, or an empty one.", show_default=False)],
     recipe: Annotated[
         str | None,
         typer.Option(help="As `darkroom recipe list` spells it. [default: scenes; of pictures, captioned]"),
@@ -22,8 +22,9 @@ def new(
         Path | None, typer.Option(help="A folder of your own, each picture with a caption.", show_default=False)
     ] = None,
     minutes: Annotated[
-        float, typer.Option(min=1, max=1_000_000, help="For all stages, with --pictures, on two cores.")
-    ] = 20,
+        float | None,
+        typer.Option(min=1, max=1_000_000, help="For all stages, with --pictures, on two cores. [default: 20]"),
+    ] = None,
     remote: Annotated[
         str | None,
         typer.Option(help="Where DVC pushes data and models: a folder or s3://… [default: asked for in a terminal]"),

@@ -32,6 +32,7 @@ CAPTIONS = (".txt", "metadata.jsonl", "metadata.csv", "metadata.tsv")
 SCRIPT = re.compile(r"recipes/(\w+\.py)")  # that a recipe's header has a person run
 NOBODY = ("-c", "user.name=darkroom", "-c", "user.email=darkroom@localhost")
 REMOTE = "storage"
+MINUTES = 20.0
 ANY_WORDS, LONGEST = "words that your captions use", 60  # letters
 
 
@@ -40,14 +41,14 @@ class Wish:
     """What a project is to be of.
 
     recipe: None: the default one, or, of pictures, the one that is fitted to them. remote: of DVC, a folder or an
-    address; "": none. pictures: a folder of them. minutes: that a recipe fitted to them may take. example: a prompt for
-    the README, where the pictures are the default recipe's.
+    address; "": none. pictures: a folder of them. minutes: that a recipe fitted to them may take; None: 20.
+    example: a prompt for the README, where the pictures are the default recipe's.
     """
 
     recipe: str | None = None
     remote: str = ""
     pictures: Path | None = None
-    minutes: float = 20
+    minutes: float | None = None
     example: str = ""
 
 
@@ -63,11 +64,15 @@ def new(folder: Path, wish: Wish) -> list[str]:
     git_text("--version")
     pictures = wish.pictures.expanduser().resolve() if wish.pictures else None
     remote = _remote(wish.remote)
+    if wish.minutes is not None and (pictures is None or recipe != FITTED):
+        raise DarkroomError(
+            f"--minutes {wish.minutes:g}: the recipe {FITTED} alone is fitted, to --pictures; leave it out"
+        )
     if pictures and not pictures.is_dir():
         raise DarkroomError(f"{pictures}: no such folder; name the folder of your pictures")
     with _empty(folder), chdir(folder):
         _write_files(recipe)
-        said = _write_params(recipe, pictures, wish.minutes)
+        said = _write_params(recipe, pictures, wish.minutes or MINUTES)
         sync()
         text = README.format(
             name=Path.cwd().name, recipe=recipe, version=__version__, caption=_caption(recipe, wish, pictures)
