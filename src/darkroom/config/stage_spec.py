@@ -67,10 +67,10 @@ def stage_specs(pipeline: Path = PIPELINE) -> dict[str, StageSpec]:
 def read_stage_specs(text: str) -> dict[str, StageSpec]:
     """The stages of a dvc.yaml, given as its text; raises what a text that is none makes raise.
 
-    One that always runs only keeps what others depend on up to date: it makes nothing that a run stands for.
+    One that writes nothing but lists of code, which others depend on, is left out: no run stands for what it makes.
     """
-    stages = yaml.safe_load(text)["stages"]
-    return {name: _stage_spec(entry) for name, entry in stages.items() if not entry.get("always_changed")}
+    specs = {name: _stage_spec(entry) for name, entry in yaml.safe_load(text)["stages"].items()}
+    return {name: spec for name, spec in specs.items() if not (spec.outputs and all(map(is_code, spec.outputs)))}
 
 
 def stage_spec(stage: str, pipeline: Path = PIPELINE) -> StageSpec:

@@ -62,15 +62,16 @@ def _check(stage: str, found: Differences) -> None:
 
 
 def _commit(note: Kept, before: Locked) -> None:
-    """Write the note, then dvc.lock; where DVC does not do that, the note is as before."""
+    """Write the note, then dvc.lock; where DVC does not do that, both are as before."""
     path = file_of(note.stage)
-    earlier = path.read_bytes() if path.is_file() else None
+    earlier, lock = path.read_bytes() if path.is_file() else None, LOCK.read_bytes()
     note.write()
     command = [sys.executable, "-m", "dvc", "commit", "--force", "--quiet", note.stage]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     now = Locked.read().get(note.stage)
     if done.returncode or now is None or dict(now.code) != note.code or now.outputs != before.outputs:
         _restore(path, earlier)
+        _restore(LOCK, lock)
         lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
         said = lines[0].removeprefix("ERROR: ") if lines else "it does not say why"
         raise DarkroomError(f"{note.stage}: dvc commit did not take it over ({said}); see dvc status")
