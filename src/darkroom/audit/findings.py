@@ -31,6 +31,7 @@ WARNINGS = {
     "restored": "the outputs are of an earlier run: DVC's run cache or git brought them back",
     "recorded afterwards": "an audit, not the stage, recorded the run",
     "other code": "the run that wrote this ran other code than dvc.lock has, as after dvc commit",
+    "not rerun": "darkroom keep took the outputs over when code of the stage had changed",
     "other frame": "what starts and tracks stages has changed since, which is not a dependency",
     "no definition": "the run is older than the record of how a stage was started",
     "system files": "a file manager, disk or drive left its own files in what DVC hashes; they were not counted",

@@ -12,6 +12,7 @@ from darkroom.cli import (
     evaluate,
     finish,
     interop,
+    own_project,
     project,
     regenerate,
     registry,
@@ -31,8 +32,9 @@ app = typer.Typer(
     help="Train latent diffusion models from scratch, stage by stage, and draw with them.",
     epilog=f"""\
 \b
+darkroom new birds             make a project of your own in the folder birds
 darkroom recipe use scenes     choose what to train: writes params.yaml
-make repro                     train: runs every stage that is out of date; dvc repro STAGE runs one
+dvc repro                      train: runs every stage that is out of date; dvc repro STAGE runs one
 darkroom generate "{EXAMPLE}"
 """,
     no_args_is_help=True,
@@ -50,6 +52,10 @@ groups = {"recipe": project.recipe, "params": project.params, "data": project.da
 for name, group in groups.items():
     app.add_typer(group, name=name)
 app.command("audit", help=audit.HELP)(audit.audit)
+for command in (own_project.new, own_project.keep):
+    app.command(no_args_is_help=True)(command)
+for command in (own_project.status, own_project.sync):
+    app.command()(command)
 for command in (finish.finish, reproduce.reproduce):
     app.command(no_args_is_help=True)(command)
 for command in (registry.register, serve.serve, studio.studio, project.ui, project.version):

@@ -18,6 +18,7 @@ from darkroom.config.diffusion import check_sampling
 from darkroom.config.faults import explain
 from darkroom.config.merging import complete_text
 from darkroom.config.sections import CacheLatents, Evaluate, PrepareData, Register, TrainEvaluator, TrainUNet
+from darkroom.config.shipped import default_recipe
 from darkroom.config.text_encoder import SetupTextEncoder
 from darkroom.config.yaml_file import parse
 from darkroom.core.errors import DarkroomError
@@ -28,7 +29,6 @@ PARAMS_FILE = Path("params.yaml")
 # Every class made of ABCMeta has a method of this name, which pydantic warns of, and would take for a default.
 warnings.filterwarnings("ignore", 'Field name "register" in "Params" shadows', UserWarning)
 CONDITIONS: dict[str, ConditionKind] = {"clip": "text", "pretrained": "text", "class": "class", "none": "none"}
-DEFAULT_RECIPE = Path("recipes/scenes.yaml")
 
 
 class Params(Section):
@@ -155,8 +155,8 @@ def problems(path: Path | str = PARAMS_FILE) -> list[str]:
 def _example(key: Sequence[str], kind: Any) -> str:
     """The command that shows a recipe with a key, in a section of that kind if there is one: the default one where
     it does."""
-    example = DEFAULT_RECIPE
-    for file in [DEFAULT_RECIPE, *sorted(DEFAULT_RECIPE.parent.glob("*.yaml"))]:
+    example = default = default_recipe()
+    for file in [default, *sorted(default.parent.glob("*.yaml"))]:
         try:
             section: Any = read(file)
             for part in key[:-1]:
@@ -168,5 +168,5 @@ def _example(key: Sequence[str], kind: Any) -> str:
         if kind is None or section.get("kind") == kind:
             example = file
             break
-        example = file if example == DEFAULT_RECIPE else example
+        example = file if example == default else example
     return f"darkroom recipe show {example.stem}"
