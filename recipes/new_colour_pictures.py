@@ -2,10 +2,10 @@
 
     python recipes/new_colour_pictures.py [FOLDER] [NAME R G B]
 
-Scenes are those of the default recipe, and in each one thing is given the new colour, in the picture and in the caption.
+Scenes are those of the default recipe; one thing in each is given the new colour, in the picture and in the caption.
 Training and validation show nothing else: 50 and 50 pictures. `novel` holds 1000 more with the new colour, for which
 pictures are drawn at the end; `test` 1000 scenes of the default recipe as they are, to show what became of the other
-colours. Only the judges, who read what is drawn, learn from half of these. By default the colour is brown.
+colours. Only the judges, who read what is drawn, learn from half of these. By default the colour is magenta.
 """
 
 import csv
@@ -23,7 +23,7 @@ from darkroom.data.manifest import data_root
 from darkroom.data.sources.scenes import COLOR_JITTER, COLORS, HEADS, Scene, Scenes
 from darkroom.data.sources.scenes_drawing import Rgb
 
-NAME, COLOUR = "brown", (0.48, 0.27, 0.09)
+NAME, COLOUR = "magenta", (0.90, 0.05, 0.50)
 OUT, SIZE, SEED = "new-colour", 32, 0
 COUNTS = {"train": 50, "validation": 50, "test": 1000, "novel": 1000}
 TAKEN_FROM = {"train": ("train", 0), "validation": ("validation", 0), "test": ("test", 0), "novel": ("test", 1000)}

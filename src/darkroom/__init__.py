@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import `Pipeline` and `LoRA` on first use, so that `import darkroom` itself costs nothing beyond the standard library."""
+    """Import what is named here on first use, so that `import darkroom` costs nothing beyond the standard library."""
     if name == "Pipeline":
         from darkroom.inference.pipeline import Pipeline
 

@@ -17,6 +17,7 @@ from darkroom.inference.pipeline import Pipeline
 from darkroom.interop.diffusers import read_text_encoder, read_unet
 from darkroom.interop.lora import FILE, LoRA
 from darkroom.nn.denoiser.adapted import AdaptedDenoiser
+from darkroom.nn.layers.lora import adapted_layers
 from tests.support import adapters, pipelines
 from tests.support.diffusion import make_sampling
 
@@ -126,7 +127,7 @@ def test_what_peft_itself_saved_is_read_with_its_configuration(folder: Path, the
         r=2, lora_alpha=6, init_lora_weights=False, target_modules=["to_q"], alpha_pattern={"attn1.to_q": 3}
     )
     model = peft.get_peft_model(theirs.unet, config)
-    model.save_pretrained(tmp_path)
+    model.save_pretrained(str(tmp_path))
     assert decibels(ours(folder, LoRA(tmp_path)), drawn(theirs, folder)) >= 100
 
 
@@ -165,9 +166,8 @@ def test_the_merged_pipeline_is_base_plus_adapter(
     base = read_unet(folder / "unet", CPU, "fp32").double()
     layers = AdaptedDenoiser(base, None, adapters.TARGETS, adapters.RANK, adapters.ALPHA, halved=False)
     layers.load_state_dict({k: v for k, v in adapted.state_dict().items() if k.startswith("unet.")})
-    for layer in layers.modules():
-        if hasattr(layer, "strength"):
-            layer.strength = 0.7
+    for layer in adapted_layers(layers):
+        layer.strength = 0.7
     x, t, words = torch.randn(2, 4, 8, 8).double(), torch.tensor([3.0, 700.0]).double(), torch.randn(2, 5, 32).double()
     plain = read_unet(folder / "unet", CPU, "fp32")
     plain.load_state_dict(weights)

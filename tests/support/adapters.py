@@ -10,6 +10,7 @@ from torch import Tensor
 
 from darkroom.core.rng import seeded
 from darkroom.interop.lora import Trained, write_adapter
+from darkroom.interop.lora_names import Network
 from darkroom.nn.denoiser.adapted import AdaptedDenoiser
 from darkroom.nn.denoiser.unet import UNet2DConditionModel
 from darkroom.nn.text.clip import CLIPTextModel
@@ -31,10 +32,10 @@ def random_adapters(
 
 def write(path: Path, adapted: AdaptedDenoiser, inputs: dict[str, str] | None = None) -> Path:
     """The file of its adapters, as the stage writes it."""
-    targets = {"unet": TARGETS}
+    targets: dict[Network, Sequence[str]] = {"unet": TARGETS}
     if adapted.text_encoder is not None:
         targets["text_encoder"] = ("q_proj", "k_proj", "v_proj", "out_proj")
-    write_adapter(path, adapted.state_dict(), Trained(RANK, ALPHA, targets, "0" * 32, inputs or {}))  # type: ignore[arg-type]
+    write_adapter(path, adapted.state_dict(), Trained(RANK, ALPHA, targets, "0" * 32, inputs or {}))
     return path
 
 

@@ -118,8 +118,8 @@ class Params(Section):
             return
         if not isinstance(encoder, PretrainedTextEncoder):
             raise ValueError(
-                f"train_unet.lora.text_encoder = true needs setup_text_encoder.kind = 'pretrained', not {encoder.kind!r}"
-                "; give the text_encoder folder of the model that init_from is of, or text_encoder: false"
+                "train_unet.lora.text_encoder = true needs setup_text_encoder.kind = 'pretrained', not "
+                f"{encoder.kind!r}; give the text_encoder folder of init_from's model, or text_encoder: false"
             )
         for key, found, wanted in (
             ("cache", encoder.cache, "tokens"),
@@ -127,7 +127,8 @@ class Params(Section):
         ):
             if found != wanted:
                 raise ValueError(
-                    f"train_unet.lora.text_encoder = true needs setup_text_encoder.{key} = {wanted!r}, not {found!r}"
+                    f"train_unet.lora.text_encoder = true needs setup_text_encoder.{key} = {wanted!r}, not {found!r}; "
+                    "give that, or text_encoder: false"
                 )
 
 

@@ -114,7 +114,7 @@ class CacheLatents(Section):
 
 
 class LoRAConfig(Section):
-    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685): W x + (alpha / rank) B A x, of which A and B are trained."""
+    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685): W x + (alpha / rank) B A x, where A and B are trained."""
 
     rank: Annotated[int, Field(ge=1, le=1024)]
     """Rows of A and columns of B."""

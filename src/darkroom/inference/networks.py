@@ -111,12 +111,13 @@ def read_networks(
         model = read_model(path, tokenizer, config)
         info = PipelineInfo.of(model)
         adapters = tuple(read_adapter(lora, model.unet_weights, model.text_weights) for lora in loras)
-        unet, text_weights = merged(model.unet_weights, adapters, "unet"), model.text_weights
+        unet_weights = merged(model.unet_weights, adapters, "unet")
+        text_weights = merged(model.text_weights, adapters, "text_encoder")
         return Networks(
             info,
-            _for_drawing(build(model.unet, unet, device, precision or info.precision), device),
+            _for_drawing(build(model.unet, unet_weights, device, precision or info.precision), device),
             build_vae(model.vae, model.vae_weights, device),
-            (model.tokenizer, build(model.text, merged(text_weights, adapters, "text_encoder"), device)),
+            (model.tokenizer, build(model.text, text_weights, device)),
             adapters,
         )
     info = PipelineInfo.read(path)

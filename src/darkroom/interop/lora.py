@@ -26,7 +26,7 @@ from darkroom.interop.model import Weights
 
 FILE = "pytorch_lora_weights.safetensors"  # as diffusers names it
 PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-CONFIGS, OWN = "lora_adapter_metadata", "darkroom"  # keys of the file's metadata: PEFT's configurations, and ours
+CONFIGS, ORIGIN = "lora_adapter_metadata", "darkroom"  # keys of the file's metadata: PEFT's configurations, and ours
 MOST = 10.0  # a strength is in [-MOST, MOST]
 GIVE = "give an adapter that was trained on this model"
 
@@ -122,16 +122,16 @@ def read_adapter(lora: LoRA, unet: Weights, text: Weights | None) -> Adapter:
     """An adapter for a model of these weights: every key of its file is used once.
 
     Raises:
-        DarkroomError: the file is missing, torn or holds code; or it lists the keys that are of no layer here, that lack
-            their other half, or that are of another shape.
+        DarkroomError: the file is missing, torn or holds code; or it lists the keys that are of no layer here, that
+            lack their other half, or that are of another shape.
     """
     path = adapter_file(lora.path)
     file = open_checkpoint(path)
     shapes = {"unet": _layers(unet), "text_encoder": {} if text is None else _layers(text)}
-    parts = _parts(file, names_of(shapes["unet"], shapes["text_encoder"]))
-    configs, own = _metadata(path)
+    adapted = _keys_by_layer(file, names_of(shapes["unet"], shapes["text_encoder"]))
+    configs, origin = _metadata(path)
     wrong, factors = list[str](), dict[Layer, Factors]()
-    for layer, keys in parts.items():
+    for layer, keys in adapted.items():
         missing = [part for part in ("down", "up") if part not in keys]
         if missing:
             wrong.append(f"{next(iter(keys.values()))} has no {missing[0]}")
@@ -147,7 +147,7 @@ def read_adapter(lora: LoRA, unet: Weights, text: Weights | None) -> Adapter:
         factors[layer] = Factors(down, up, scale)
     if wrong:
         raise DarkroomError(f"{path}: {len(wrong)} layers do not fit: {some(wrong)}; {GIVE}")
-    base, inputs = _origin(own)
+    base, inputs = _origin(origin)
     return Adapter(path, file_hash(path), checked_strength(lora.strength, str(lora.path)), factors, base, inputs)
 
 
@@ -174,7 +174,7 @@ def _layers(weights: Weights) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _parts(file: Checkpoint, names: Mapping[str, Layer]) -> dict[Layer, dict[Part, str]]:
+def _keys_by_layer(file: Checkpoint, names: Mapping[str, Layer]) -> dict[Layer, dict[Part, str]]:
     """{layer: {part: key}}; every key of the file is in it, once.
 
     Raises:
@@ -188,12 +188,12 @@ def _parts(file: Checkpoint, names: Mapping[str, Layer]) -> dict[Layer, dict[Par
         if parted is None or layer is None:
             unknown.append(key)
             continue
-        parts = found.setdefault(layer, {})
-        if parted[1] in parts:
+        keys = found.setdefault(layer, {})
+        if parted[1] in keys:
             raise DarkroomError(
-                f"{file.path}: {printable(key)} and {printable(parts[parted[1]])} are the same factor; give it once"
+                f"{file.path}: {printable(key)} and {printable(keys[parted[1]])} are the same factor; give it once"
             )
-        parts[parted[1]] = key
+        keys[parted[1]] = key
     if unknown:
         of = f"{len(unknown)} of {len(file.shapes)} keys are of no layer of this model"
         raise DarkroomError(f"{file.path}: {of} ({some(unknown)}); {GIVE}")
@@ -211,20 +211,20 @@ def _metadata(path: Path) -> tuple[dict[Network, Mapping[str, Any]], Mapping[str
             texts = {}
     try:
         said = parse_json(texts.get(CONFIGS) or "{}")
-        own = parse_json(texts.get(OWN) or "{}")
+        origin = parse_json(texts.get(ORIGIN) or "{}")
     except ValueError as error:
         raise DarkroomError(f"{path}: its metadata are not JSON ({error}); fetch it again") from None
-    said, own = (one if isinstance(one, dict) else {} for one in (said, own))
+    said, origin = (one if isinstance(one, dict) else {} for one in (said, origin))
     beside = path.parent / PEFT_CONFIG
     if path.name == PEFT_FILE and beside.is_file():
         values = read_json(beside, "fetch it again", JSON_BYTES)
-        return {"unet": values, "text_encoder": values}, own
+        return {"unet": values, "text_encoder": values}, origin
     names: tuple[Network, ...] = ("unet", "text_encoder")
     configs: dict[Network, Mapping[str, Any]] = {}
     for name in names:
         prefix = f"{name}."
         configs[name] = {key.removeprefix(prefix): value for key, value in said.items() if key.startswith(prefix)}
-    return configs, own
+    return configs, origin
 
 
 def _scale(path: Path, config: Mapping[str, Any], name: str, alpha: float | None, rank: int) -> float:
@@ -246,8 +246,8 @@ def _scale(path: Path, config: Mapping[str, Any], name: str, alpha: float | None
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _origin(own: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
-    base, inputs = own.get("base", ""), own.get("inputs", {})
+def _origin(origin: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+    base, inputs = origin.get("base", ""), origin.get("inputs", {})
     known = isinstance(inputs, dict) and all(isinstance(value, str) for value in inputs.values())
     return (base if isinstance(base, str) else ""), (dict(inputs) if known else {})
 
@@ -274,7 +274,7 @@ def write_adapter(path: Path, tensors: Mapping[str, Tensor], trained: Trained) -
         tensors: under the names of `AdaptedDenoiser`.
     """
     text = "text_encoder."
-    named = {
+    tensors_of_file = {
         text + TEXT_PREFIX + key.removeprefix(text) if key.startswith(text) else key: value.detach().cpu().contiguous()
         for key, value in tensors.items()
     }
@@ -283,10 +283,14 @@ def write_adapter(path: Path, tensors: Mapping[str, Tensor], trained: Trained) -
         for network, targets in trained.targets.items()
         for key, value in (("r", trained.rank), ("lora_alpha", trained.alpha), ("target_modules", [*targets]))
     }
-    own = {"base": trained.base, "inputs": dict(trained.inputs)}
-    metadata = {"format": "pt", CONFIGS: json.dumps(configs, sort_keys=True), OWN: json.dumps(own, sort_keys=True)}
+    origin = {"base": trained.base, "inputs": dict(trained.inputs)}
+    metadata = {
+        "format": "pt",
+        CONFIGS: json.dumps(configs, sort_keys=True),
+        ORIGIN: json.dumps(origin, sort_keys=True),
+    }
     with atomic_path(path) as beside:
-        beside.write_bytes(_sorted_header(save(named, metadata)))
+        beside.write_bytes(_sorted_header(save(tensors_of_file, metadata)))
 
 
 def _sorted_header(data: bytes) -> bytes:

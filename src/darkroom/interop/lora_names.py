@@ -1,7 +1,7 @@
 """The names under which tools keep low-rank adapters: PEFT's and diffusers', of several years, and kohya's.
 
-Of each layer there are two factors, A (down) and B (up), and maybe alpha. diffusers and PEFT write the layer's name with
-dots behind the network's (unet.….to_q.lora_A.weight); kohya's scripts write it with underscores throughout
+Of each layer there are two factors, A (down) and B (up), and maybe alpha. diffusers and PEFT write the layer's name
+with dots behind the network's (unet.….to_q.lora_A.weight); kohya's scripts write it with underscores throughout
 (lora_unet_…_to_q.lora_down.weight), and so do the many tools that came after them.
 """
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self
 
 import torch
@@ -47,8 +47,7 @@ class AdaptedDenoiser(DenoisingNetwork):
 
     def prepare_context(self, encoder_hidden_states: Tensor) -> Context:
         """See `UNet2DConditionModel`; of token ids (N, L) where the text encoder is trained too."""
-        device = encoder_hidden_states.device.type
-        with torch.autocast(device, torch.bfloat16) if self.halved else nullcontext():
+        with self._in_16_bits(encoder_hidden_states):
             if self.text_encoder is not None:
                 encoder_hidden_states = self.text_encoder(encoder_hidden_states.long()).last_hidden_state
             return self.unet.prepare_context(encoder_hidden_states)
@@ -57,8 +56,12 @@ class AdaptedDenoiser(DenoisingNetwork):
         self, sample: Tensor, timestep: Tensor, context: Context | None = None, class_labels: Tensor | None = None
     ) -> Tensor:
         """See `DenoisingNetwork`."""
-        out: Tensor = self.unet(sample, timestep, context, class_labels)
+        with self._in_16_bits(sample):
+            out: Tensor = self.unet(sample, timestep, context, class_labels)
         return out
+
+    def _in_16_bits(self, x: Tensor) -> AbstractContextManager[Any]:
+        return torch.autocast(x.device.type, torch.bfloat16) if self.halved else nullcontext()
 
     @contextmanager
     def without(self) -> Iterator[None]:

@@ -20,8 +20,8 @@ ADAPTER = "lora_"  # what the names of an adapter's own modules begin with
 class _Adapted(nn.Module):
     """What both kinds of layer share. strength: 0 leaves the adapter out."""
 
-    lora_A: nn.Module
-    lora_B: nn.Module
+    lora_A: nn.Module  # noqa: N815 # PEFT's names
+    lora_B: nn.Module  # noqa: N815
     scale: float
     strength: float
 
