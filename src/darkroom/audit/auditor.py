@@ -97,7 +97,7 @@ class Auditor:
         query, findings = self._open_query()
         lineage, checks, past = self.lineage, self.checks, False
         if self.picture is not None:
-            traced = pictures.trace(self.picture, lineage, self.specs, self.disk, query)
+            traced = pictures.trace(self.picture, lineage, self.current, self.specs, self.disk, query)
             findings += traced.findings
             if traced.lineage is not None:
                 lineage, past = traced.lineage, True

@@ -35,6 +35,7 @@ WARNINGS = {
     "other frame": "what starts and tracks stages has changed since, which is not a dependency",
     "no definition": "the run is older than the record of how a stage was started",
     "system files": "a file manager, disk or drive left its own files in what DVC hashes; they were not counted",
+    "unknown adapter": "neither dvc.lock, git nor a run knows what an adapter of a picture was trained from",
     "not in cache": "DVC's cache could not give an output back",
     "lost copies": "the pictures and files that a run kept are gone or lie where it does not look",
     "recorded before digests": "a run or a model is older than records, so that nothing shows whether it was changed",

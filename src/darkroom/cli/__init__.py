@@ -48,6 +48,7 @@ app.command(no_args_is_help=True)(compare.compare)
 app.command(no_args_is_help=True)(evaluate.evaluate)
 app.command("import", no_args_is_help=True)(interop.import_model)
 app.command("export", no_args_is_help=True)(interop.export_model)
+app.command("merge", no_args_is_help=True)(interop.merge_adapters)
 groups = {"recipe": project.recipe, "params": project.params, "data": project.data, "show": show.show}
 for name, group in groups.items():
     app.add_typer(group, name=name)

@@ -19,7 +19,7 @@ from darkroom.config.faults import explain
 from darkroom.config.merging import complete_text
 from darkroom.config.sections import CacheLatents, Evaluate, PrepareData, Register, TrainEvaluator, TrainUNet
 from darkroom.config.shipped import default_recipe
-from darkroom.config.text_encoder import SetupTextEncoder
+from darkroom.config.text_encoder import PretrainedTextEncoder, SetupTextEncoder
 from darkroom.config.yaml_file import parse
 from darkroom.core.errors import DarkroomError
 
@@ -88,6 +88,7 @@ class Params(Section):
                 f"cache_latents.scaling = 'imported', but train_vae.kind = {vae.kind!r} brings no factor; use measured"
             )
         trained = self.train_unet
+        self._check_adapters()
         try:
             trained.unet.check_condition(CONDITIONS[conditions])
         except ValueError as error:
@@ -109,6 +110,26 @@ class Params(Section):
         for section, sampling in (("train_unet", trained.sampling), ("evaluate", self.evaluate.sampling)):
             check_sampling(section, sampling, trained.process, trained.objective.prediction_type)
         return self
+
+    def _check_adapters(self) -> None:
+        """Refuse adapters of a text encoder of which there is none, or whose output is cached."""
+        lora, encoder = self.train_unet.lora, self.setup_text_encoder
+        if lora is None or not lora.text_encoder:
+            return
+        if not isinstance(encoder, PretrainedTextEncoder):
+            raise ValueError(
+                "train_unet.lora.text_encoder = true needs setup_text_encoder.kind = 'pretrained', not "
+                f"{encoder.kind!r}; give the text_encoder folder of init_from's model, or text_encoder: false"
+            )
+        for key, found, wanted in (
+            ("cache", encoder.cache, "tokens"),
+            ("null_condition", encoder.null_condition, "empty_prompt"),
+        ):
+            if found != wanted:
+                raise ValueError(
+                    f"train_unet.lora.text_encoder = true needs setup_text_encoder.{key} = {wanted!r}, not {found!r}; "
+                    "give that, or text_encoder: false"
+                )
 
 
 def read(path: Path | str) -> dict[Any, Any]:
