@@ -26,11 +26,20 @@ def half_of(images: Tensor) -> Tensor:
 
 def halves(split: PreparedSplit) -> Tensor:
     """The half of each picture of a split: (N,) int64."""
-    return torch.cat([half_of(split.images(rows)) for rows in batches(len(split), ROWS_AT_ONCE)])
+    return torch.cat([half_of(split.images(rows)) for rows in batches(split.runs, ROWS_AT_ONCE)])
+
+
+def halves_among(split: PreparedSplit, chosen: Tensor) -> Tensor:
+    """The half of each picture in rows `chosen` (n,) of a split: (n,) int64."""
+    found = torch.empty(len(chosen), dtype=torch.int64)
+    for rows in batches(len(chosen), ROWS_AT_ONCE):
+        for here, pictures in split.by_size(chosen[rows]):
+            found[rows[here]] = half_of(pictures)
+    return found
 
 
 class Chosen:
-    """Chosen pictures of one or more splits, one after the other, read as a split is.
+    """Chosen pictures of one or more splits, one after the other, read as squares.
 
     Args:
         parts: splits, each with the rows (n,) int64 that are chosen of it.
@@ -55,5 +64,5 @@ class Chosen:
         for k, (split, rows) in enumerate(self._chosen):
             here = (part == k).nonzero().flatten()
             if len(here):
-                out[here] = split.images(rows[wanted[here] - (self._ends[k] - len(rows))])
+                out[here] = split.squares(rows[wanted[here] - (self._ends[k] - len(rows))])
         return out

@@ -85,6 +85,7 @@ def of_what_is_prepared(params: Params) -> list[Demand]:
     data, asked = Prepared.open(PREPARED), params.prepare_data
     made, kind = data.info, asked.source.kind
     same = (made.source.split()[0], made.image_size, made.channels) == (kind, asked.image_size, asked.channels)
+    same = same and bool(made.buckets) == (asked.buckets is not None)
     if (counts := asked.source.counts()) is not None:
         same = same and made.splits == {name: min(n, asked.limit or n) for name, n in counts.items()}
     return unmet(params, data) if same else []
@@ -105,12 +106,15 @@ def _vae(params: Params, data: Prepared) -> Demands:
 
 def _fits_the_unet(params: Params, downscale: int) -> Demands:
     """Whether pictures can be halved so often, and the U-Net takes latents of that size."""
-    size = params.prepare_data.image_size
-    try:
-        check_multiple_of("prepare_data.image_size", size, downscale, "the downscale factor of train_vae.path")
-        params.train_unet.check_side(size // downscale)
-    except ValueError as error:
-        yield Demand("prepare_data.image_size", size, str(error), fault=True)
+    p = params.prepare_data
+    for side in dict.fromkeys([p.image_size, *(side for size in p.sizes for side in size)]):
+        key = "prepare_data.image_size" if side == p.image_size else "prepare_data.buckets"
+        try:
+            check_multiple_of(key, side, downscale, "the downscale factor of train_vae.path")
+            params.train_unet.check_side(side // downscale, key)
+        except ValueError as error:
+            yield Demand(key, side, str(error), fault=True)
+            return
 
 
 def _latents(params: Params, data: Prepared) -> Demands:
