@@ -234,7 +234,7 @@ class Pipeline:
     @cached_property
     def remarks(self) -> Remarks:
         """Messages on words and sizes that training never showed."""
-        return Remarks(self.info.image_size, Words.read(self.path) if self.text else None)
+        return Remarks(self.info.image_size, Words.read(self.path) if self.text else None, self.info.sizes)
 
     def start(self, seeds: Sequence[int], height: int | None = None, width: int | None = None) -> Tensor:
         """The noise (N, c, h, w) that pictures of these seeds begin with, for pictures of at least this size."""

@@ -95,6 +95,7 @@ def _vae(params: Params, data: Prepared) -> Demands:
     p = params.train_vae
     if isinstance(p, TrainedVAE):
         yield from _batch("train_vae", p.batch_size, data)
+        yield from _buckets("train_vae", p.batch_size, data)
     if isinstance(p, PretrainedVAE) and (config := Path(p.path) / CONFIG).is_file():
         found = read_json(config)
         takes = found.get("in_channels", data.info.channels)
@@ -174,6 +175,7 @@ def _classes(data: Prepared, train: PreparedSplit) -> Demands:
 def _unet(params: Params, data: Prepared) -> Demands:
     p, there = params.train_unet, data.info.splits["validation"]
     yield from _batch("train_unet", p.batch_size, data)
+    yield from _buckets("train_unet", p.batch_size, data)
     yield from _clipped("train_unet.held_out", p.held_out, "validation", there)
     yield from _clipped("train_unet.samples", p.samples, "validation", there)
 
@@ -206,6 +208,16 @@ def _batch(section: str, size: int, data: Prepared) -> Demands:
     if size > (there := data.info.splits["train"]):
         but = f"the train split has {there}, so pictures stand in a batch more than once; lower it"
         yield Demand(f"{section}.batch_size", size, but)
+
+
+def _buckets(section: str, size: int, data: Prepared) -> Demands:
+    train = {f"{of.height} x {of.width}": of.splits.get("train", 0) for of in data.info.buckets}
+    if few := {name: count for name, count in train.items() if 0 < count < size}:
+        listed = ", ".join(f"{name}: {count}" for name, count in few.items())
+        but = (
+            f"{len(few)} of {len(train)} buckets have fewer training pictures ({listed}), which stand in their batches"
+        )
+        yield Demand(f"{section}.batch_size", size, f"{but} more than once; lower it, or give fewer buckets")
 
 
 def _clipped(key: str, asked: int, split: str, there: int, more: str = "") -> Demands:
