@@ -9,6 +9,8 @@ from darkroom.core.tensors import save_png, to_pil
 from darkroom.data.prepared import PreparedSplit
 from darkroom.view.sheet import Plate, sheet, table
 
+NO_BREAK = "\u00a0"
+
 
 def contact_sheet(split: PreparedSplit, path: Path | str, columns: int = 8, rows: int = 5) -> None:
     """Write a PNG of columns x rows pictures, evenly spread over the split, each with its caption below.
@@ -29,6 +31,7 @@ def _by_bucket(split: PreparedSplit, columns: int) -> Image.Image:
     for size, run in zip(split.sizes, split.runs, strict=True):
         chosen = np.linspace(run.start, run.stop - 1, min(columns, len(run))).round().astype(int).tolist()
         of = known[size]
-        said = f"{of.height} x {of.width} pixels {of.pictures:,} pictures, {of.cropped_share:.1%} cut off"
+        lines = f"{of.height} x {of.width} pixels:", f"{of.pictures:,} pictures,", f"{of.cropped_share:.1%} cut off"
+        said = " ".join(line.replace(" ", NO_BREAK) for line in lines)
         rows.append(Plate([to_pil(x) for x in split.images(chosen)], said))
     return table(["" for _ in range(columns)], rows)
