@@ -82,12 +82,12 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
 
 def _text(p: TrainedTextEncoder | PretrainedTextEncoder, splits: Splits, work: Work) -> dict[str, float | str]:
     texts, index = distinct({name: split.caption_column for name, split in splits.items()})
-    whole, drops = (texts, index), p.caption_dropout
+    uncut, drops = (texts, index), p.caption_dropout
     if drops is not None:
         texts, index = with_variants(texts, index, drops)
     if isinstance(p, TrainedTextEncoder):
         check_cache(p.cache, len(texts), p.text.max_length, p.text.hidden_size)
-        encoder = _trained(p, splits, *whole, work)
+        encoder = _trained(p, splits, *uncut, work)
     else:
         encoder = _pretrained(p, work)
         check_cache(p.cache, len(texts), encoder.tokenizer.max_length, encoder.model.config.hidden_size)
@@ -104,7 +104,7 @@ def _text(p: TrainedTextEncoder | PretrainedTextEncoder, splits: Splits, work: W
         shards = CaptionShards(kept_encoder(TEXT_ENCODER, p.cache), p.cache, captions, version).of(len(texts))
         for number, file in enumerate(work.shards.all(shards, f"cache {p.cache} of captions", "caption")):
             take_over(file, folder / shard_name(p.cache, number))
-    counts = {"distinct_captions": len(whole[0]), "vocabulary": len(tokenizer.vocab)}
+    counts = {"distinct_captions": len(uncut[0]), "vocabulary": len(tokenizer.vocab)}
     return {**encoder.figures, **counts, **({} if drops is None else {"with_variants": len(texts)})}
 
 

@@ -94,7 +94,7 @@ def _network(p: TrainUNet, sizes: DenoiserSizes, work: Work) -> DenoisingNetwork
 
 def _asked(data: LatentBatches, n: int) -> list[str]:
     """What the held-out samples to look at are asked to show."""
-    said = [data.held_out_captions(size, torch.tensor([row])) for size, row in data.shown(n)]
+    said = [data.held_out_captions(size, torch.tensor([row])) for size, row in data.to_show(n)]
     rows = [int(of) for of in said if of is not None]
     return read_words(CONDITIONING, rows) if rows else [""] * len(said)
 

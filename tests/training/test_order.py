@@ -147,7 +147,7 @@ def test_held_out_samples_are_of_every_size_and_the_same_each_time() -> None:
     assert here.validate(here.network) == here.validate(here.network)
     assert here.by_chance() > 0
     assert here.flops() > 0
-    assert here.data.shown(5) == [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1)]
+    assert here.data.to_show(5) == [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1)]
 
 
 def test_sizes_do_not_mix_with_the_captions_of_others() -> None:
@@ -159,5 +159,5 @@ def test_sizes_do_not_mix_with_the_captions_of_others() -> None:
         batch = here.training_batch(step, slice(0, BATCH), lambda n, g: torch.zeros(n))
         first = sum(n for n, *_ in SHAPES[:bucket])
         rows = samples + first
-        assert torch.equal(mean[rows], here.parts[bucket].latents.mean[samples])
+        assert torch.equal(mean[rows], here.train_parts[bucket].latents.mean[samples])
         assert batch.tensors["condition"].tolist() == here.conditioning.rows("train", rows).tolist()  # type: ignore[union-attr]

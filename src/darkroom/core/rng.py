@@ -58,9 +58,9 @@ _permutations: dict[tuple[int, int, str], dict[int, Tensor]] = {}
 
 def _permutation(n: int, seed: int, purpose: str, epoch: int) -> Tensor:
     """The order of an epoch, remembered for the last two of its walk: drawing one per step would cost O(n) a step."""
-    walk = n, seed, purpose
-    epochs = _permutations.pop(walk, {})
-    _permutations[walk] = epochs  # the last one asked for stands last
+    key = n, seed, purpose
+    epochs = _permutations.pop(key, {})
+    _permutations[key] = epochs  # the last one asked for stands last
     while len(_permutations) > WALKS:
         _permutations.pop(next(iter(_permutations)))
     if epoch not in epochs:

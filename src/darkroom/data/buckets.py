@@ -69,12 +69,12 @@ class Cropped:
     pictures: dict[int, int] = field(default_factory=dict)
     shares: dict[int, float] = field(default_factory=dict)
 
-    def add(self, bucket: int, share: float) -> None:
+    def add(self, bucket: int, cropped: float) -> None:
         """One more picture."""
         self.pictures[bucket] = self.pictures.get(bucket, 0) + 1
-        self.shares[bucket] = self.shares.get(bucket, 0.0) + share
+        self.shares[bucket] = self.shares.get(bucket, 0.0) + cropped
 
-    def share(self, bucket: int) -> float:
+    def share_of(self, bucket: int) -> float:
         """The mean share of a picture of the bucket."""
         return round(self.shares.get(bucket, 0.0) / max(1, self.pictures.get(bucket, 0)), DIGITS)
 

@@ -21,10 +21,10 @@ def variants_of(caption: str, dropout: CaptionDropout) -> list[str]:
     units = [unit for unit in between.split(caption.strip()) if unit]
     if len(units) <= max(1, dropout.keep_first):
         return [caption] * dropout.variants
-    places = numpy_rng(dropout.seed, "caption dropout", caption).random((dropout.variants, len(units)))
-    stays = places >= dropout.probability
+    uniform = numpy_rng(dropout.seed, "caption dropout", caption).random((dropout.variants, len(units)))
+    stays = uniform >= dropout.probability
     stays[:, : dropout.keep_first] = True
-    stays[range(dropout.variants), places.argmax(axis=1)] |= ~stays.any(axis=1)
+    stays[range(dropout.variants), uniform.argmax(axis=1)] |= ~stays.any(axis=1)
     return [
         caption if row.all() else joint.join(unit for unit, stay in zip(units, row, strict=True) if stay)
         for row in stays

@@ -92,10 +92,10 @@ class Captions:
         """The rows (n,) of the first captions of pictures (n,)."""
         return self.rows[self.starts[pictures]]
 
-    def at(self, pictures: Tensor, places: Tensor) -> Tensor:
-        """The rows (n,) of captions at `places` (n,) in [0, 1) among those of pictures (n,)."""
+    def at(self, pictures: Tensor, uniform: Tensor) -> Tensor:
+        """The rows (n,) of one caption each of pictures (n,), chosen by uniform numbers (n,) in [0, 1)."""
         counts = self.counts[pictures]
-        return self.row(pictures, (places * counts).long().clamp(max=counts - 1))
+        return self.row(pictures, (uniform * counts).long().clamp(max=counts - 1))
 
 
 class Conditioning:
@@ -142,20 +142,10 @@ class Conditioning:
         pictures = self.index.get(f"{split}/pictures")
         return None if pictures is None else Captions.of(pictures, self.index.get(f"{split}/longest"))
 
-    def rows(self, split: str, samples: Tensor, draw: Draw | None = None) -> Tensor | None:
+    def rows(self, split: str, samples: Tensor) -> Tensor | None:
         """Of rows (n,) of the prepared data the rows of `table`, or the class ids, (n,) int64; None without conditions.
-
-        Args:
-            draw: purpose -> uniform numbers (n,) in [0, 1), by which a variant is chosen; None: the first one.
-        """
-        if not self.info.takes_prompts:
-            return None
-        found = self.index[split][samples]
-        if found.ndim == 1:
-            return found
-        variants = found.shape[1]
-        places = torch.zeros(len(found)) if draw is None else draw("caption variant")
-        return found.gather(1, (places * variants).long().clamp(max=variants - 1)[:, None])[:, 0]
+        Where captions are kept in K variants, (n, K), of which `one_variant` takes one."""
+        return self.index[split][samples] if self.info.takes_prompts else None
 
     def states(self, found: Tensor) -> Tensor:
         """Rows of the table -> the states they stand for, (n, L, D) float32."""
@@ -163,7 +153,8 @@ class Conditioning:
 
     def of_samples(self, split: str, samples: Tensor) -> Tensor | None:
         """The conditions of samples (n,): states (n, L, D) float32, class ids (n,) int64, or None."""
-        return self.of_rows(self.rows(split, samples))
+        rows = self.rows(split, samples)
+        return self.of_rows(None if rows is None else one_variant(rows, lambda purpose: torch.zeros(len(rows))))
 
     def of_rows(self, rows: Tensor | None) -> Tensor | None:
         """The conditions in `rows` (n,) of the table, or of these class ids, in the form of `of_samples`."""
@@ -190,6 +181,18 @@ class Conditioning:
             if shards := sorted(folder.glob(f"{name}-*.safetensors")):
                 return cls(info, index, Rows.mapped(shards, name), null)
         raise DarkroomError(f"{folder}: has no {' or '.join(NAMES.values())} of captions; {REPRO}")
+
+
+def one_variant(rows: Tensor, draw: Draw) -> Tensor:
+    """One of K variants each, (n, K) -> (n,); rows (n,) as they are.
+
+    Args:
+        draw: purpose -> uniform numbers (n,) in [0, 1).
+    """
+    if rows.ndim == 1:
+        return rows
+    which = (draw("caption variant") * rows.shape[1]).long().clamp(max=rows.shape[1] - 1)
+    return rows.gather(1, which[:, None])[:, 0]
 
 
 def write_description(folder: Path, info: ConditioningInfo, index: dict[str, Tensor], null: Tensor | None) -> None:

@@ -38,10 +38,10 @@ def _crop(picture: Image.Image, first: Pixels, rng: np.random.Generator, fits: C
     size = first.shape[0], first.shape[1]
     largest = largest_part(picture.height, picture.width, size)
     for _ in range(TRIES):
-        share = float(rng.uniform(SMALLEST, 1))
-        height, width = (max(1, round(share * side)) for side in largest)
+        scale = float(rng.uniform(SMALLEST, 1))
+        height, width = (max(1, round(scale * side)) for side in largest)
         left, top = (
-            int(rng.integers(0, whole - side + 1)) for whole, side in zip(picture.size, (width, height), strict=True)
+            int(rng.integers(0, length - side + 1)) for length, side in zip(picture.size, (width, height), strict=True)
         )
         pixels = np.asarray(resized(picture, size, (left, top, left + width, top + height)))
         if fits(fingerprint(pixels)):

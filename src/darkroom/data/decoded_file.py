@@ -69,9 +69,10 @@ def read_decoded(path: Path) -> list[Decoded | Skipped]:
             continue
         encoded = Encoded(next(pngs), tuple(known["total"]), tuple(known["squares"]), bytes.fromhex(known["thumbnail"]))
         labels, mentioned = tuple(known["labels"]), tuple(known["mentioned"])
-        place = {"bucket": known["bucket"], "cropped": known["cropped"]}
+        of_bucket = {"bucket": known["bucket"], "cropped": known["cropped"]}
         rows = [
-            Row(None, known["path"], text, labels, mentioned, encoded=encoded, **place) for text in known["captions"]
+            Row(None, known["path"], text, labels, mentioned, encoded=encoded, **of_bucket)
+            for text in known["captions"]
         ]
         image = png_pixels(next(pngs)) if known["image"] else None
         found.append(Decoded(image, rows, known["split"], bytes.fromhex(known["fingerprint"])))

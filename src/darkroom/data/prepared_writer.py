@@ -182,7 +182,7 @@ class PreparedWriter:
     def _buckets(self) -> tuple[Bucket, ...]:
         """Those of the sizes that have pictures."""
         return tuple(
-            Bucket(*size, rows, self.cropped.pictures.get(i, 0), self.cropped.share(i))
+            Bucket(*size, rows, self.cropped.pictures.get(i, 0), self.cropped.share_of(i))
             for i, size in enumerate(self.sizes)
             if (rows := self._rows([i]))
         )
@@ -191,8 +191,8 @@ class PreparedWriter:
         """Which rows have the same picture, where any do."""
         found: dict[str, npt.NDArray[np.int64]] = {}
         for name in self.splits:
-            parts = [np.asarray(split.pictures) for (of, _), split in sorted(self._splits.items()) if of == name]
-            numbers = np.concatenate([np.where(part < 0, part - (i << 40), part) for i, part in enumerate(parts)])
+            several = [np.asarray(split.pictures) for (of, _), split in sorted(self._splits.items()) if of == name]
+            numbers = np.concatenate([np.where(part < 0, part - (i << 40), part) for i, part in enumerate(several)])
             _, first, which = np.unique(numbers, return_index=True, return_inverse=True)
             found[name] = np.argsort(np.argsort(first))[which].astype(np.int64)
         if any((numbers != np.arange(len(numbers))).any() for numbers in found.values()):

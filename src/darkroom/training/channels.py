@@ -30,11 +30,11 @@ class Channels:
     def of(cls, mean: Tensor | Rows, logvar: Tensor | Rows) -> "Channels":
         """Measure the posteriors (N, c, h, w) of N pictures, some at a time; rows may differ in height and width."""
         by_shape = ([part for _, part in Rows.of(of).by_shape()] for of in (mean, logvar))
-        parts = list(zip(*by_shape, strict=True))
-        positions = sum(len(part) * part.shape[-2] * part.shape[-1] for part, _ in parts)
-        c = parts[0][0].shape[0]
+        tables = list(zip(*by_shape, strict=True))
+        positions = sum(len(part) * part.shape[-2] * part.shape[-1] for part, _ in tables)
+        c = tables[0][0].shape[0]
         sums = {name: torch.zeros(c, dtype=torch.float64) for name in ("mean", "square", "variance", "logvar")}
-        for part, other in parts:
+        for part, other in tables:
             for rows in batches(len(part), AT_ONCE):
                 means, logvars = part[rows].double(), other[rows].double()
                 values = {"mean": means, "square": means.square(), "variance": logvars.exp(), "logvar": logvars}

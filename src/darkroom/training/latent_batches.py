@@ -16,7 +16,7 @@ from torch import Tensor
 from darkroom.config.sections import CaptionChoice
 from darkroom.core.rng import generator, randn_rows
 from darkroom.core.tensors import batches
-from darkroom.data.conditioning import Conditioning
+from darkroom.data.conditioning import Conditioning, one_variant
 from darkroom.data.latents import Latents
 from darkroom.data.rows import Rows
 from darkroom.diffusion.guidance import drop_condition, dropout_mask
@@ -67,7 +67,7 @@ class LatentBatches:
         self.conditioning = self.conditioning.resident(self.context.device)
 
     @cached_property
-    def parts(self) -> list[Part]:
+    def train_parts(self) -> list[Part]:
         """The training samples of each size."""
         found = parts_of(self.train, self.conditioning.captions(TRAIN), self.captions == "each")
         return [part.resident(self.context.device) for part in found]
@@ -80,7 +80,7 @@ class LatentBatches:
     @cached_property
     def order(self) -> BatchOrder:
         """Which training samples each step takes."""
-        return BatchOrder([len(part) for part in self.parts], self.context.batch_size, self.context.seed)
+        return BatchOrder([len(part) for part in self.train_parts], self.context.batch_size, self.context.seed)
 
     @property
     def n_held_out(self) -> int:
@@ -91,10 +91,10 @@ class LatentBatches:
     def _measured(self) -> list[int]:
         """How many of each size: its share of them."""
         sizes = [len(part) for part in self.held_out_parts]
-        n, whole, before, found = min(sum(sizes), self.max_held_out), sum(sizes), 0, list[int]()
+        n, total, before, found = min(sum(sizes), self.max_held_out), sum(sizes), 0, list[int]()
         for size in sizes:
             before += size
-            found.append(-(-n * before // whole) - sum(found))
+            found.append(-(-n * before // total) - sum(found))
         return found
 
     def training_batch(self, step: int, rows: slice, draw_times: DrawTimes) -> Batch:
@@ -104,7 +104,7 @@ class LatentBatches:
         """
         n, seed = self.context.batch_size, self.context.seed
         bucket, chosen = self.order.at(step)
-        part, chosen = self.parts[bucket], chosen[rows]
+        part, chosen = self.train_parts[bucket], chosen[rows]
         shape = part.latents.shape
         tensors = {
             "eps": randn_rows(rows, shape, seed, "noise", step),
@@ -149,7 +149,7 @@ class LatentBatches:
 
         return self._said(part, chosen, HELD_OUT, draw)
 
-    def shown(self, n: int) -> list[tuple[int, int]]:
+    def to_show(self, n: int) -> list[tuple[int, int]]:
         """n held-out samples to look at, fewer where there are no more: (size, which of its samples), of all sizes in
         turn."""
         turns = sorted((i, bucket) for bucket, part in enumerate(self.held_out_parts) for i in range(min(n, len(part))))
@@ -180,14 +180,12 @@ class LatentBatches:
         """The samples of a split and size, which is what tells batches apart."""
         assert isinstance(variant, tuple)
         split, bucket = variant
-        return (self.parts if split == TRAIN else self.held_out_parts)[bucket]
+        return (self.train_parts if split == TRAIN else self.held_out_parts)[bucket]
 
     def _said(self, part: Part, chosen: Tensor, split: str, draw: Callable[[str], Tensor]) -> Tensor | None:
         """What samples (n,) of a size are asked to show; draw: purpose -> uniform numbers (n,)."""
-        if not self.conditioning.info.takes_prompts:
-            return None
-        rows = part.caption_rows(chosen, self.captions, draw)
-        return self.conditioning.rows(split, rows, draw)
+        rows = self.conditioning.rows(split, part.caption_rows(chosen, self.captions, draw))
+        return None if rows is None else one_variant(rows, draw)
 
     def _batch(
         self,

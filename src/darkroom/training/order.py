@@ -33,9 +33,9 @@ class BatchOrder:
         before, behind = torch.tensor(self._batches(epoch)), torch.tensor(self._batches(epoch + 1))
         buckets = torch.arange(len(self.sizes)).repeat_interleave(behind - before)
         buckets = buckets[torch.randperm(len(buckets), generator=generator(self.seed, "buckets", epoch))]
-        place = step - int(before.sum())
-        bucket = int(buckets[place])
-        number = int(before[bucket]) + int((buckets[:place] == bucket).sum())
+        position = step - int(before.sum())
+        bucket = int(buckets[position])
+        number = int(before[bucket]) + int((buckets[:position] == bucket).sum())
         return bucket, batch_indices(self.sizes[bucket], self.batch_size, number, self.seed, f"order of {bucket}")
 
     def _batches(self, epoch: int) -> list[int]:

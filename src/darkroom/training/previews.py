@@ -63,9 +63,9 @@ class UNetPreviews:
     def show_inputs(self) -> None:
         """Noisier and noisier held-out pictures, of one size."""
         asked = self.view.asked
-        group = max(_by_size(self.task.data, len(asked)), key=lambda of: len(of.places))
+        group = max(_by_size(self.task.data, len(asked)), key=lambda of: len(of.positions))
         means = _means(self.task.data, group)[:ROWS]
-        words = [asked[i] or f"held-out picture {i + 1}" for i in group.places[:ROWS]]
+        words = [asked[i] or f"held-out picture {i + 1}" for i in group.positions[:ROWS]]
         picture = forward(means, words, self.task.objective.process, self.view.decode, self.view.centre)
         self.emit(picture, "forward", None)
 
@@ -89,7 +89,7 @@ def preview(
     asked = view.asked[:n] if any(view.asked) else []
     states, pictures = list[int](), dict[int, list[Image.Image]]()
     for group in _by_size(task.data, n):
-        trace = Trace(evenly(len(levels), STRIP_COLUMNS), sum(place < STRIP_ROWS for place in group.places))
+        trace = Trace(evenly(len(levels), STRIP_COLUMNS), sum(position < STRIP_ROWS for position in group.positions))
         latents = _sampled(unet, task, sampling, levels, group, trace)
         real = _means(task.data, group) if asked else latents[:0].cpu()
         noisy = [visible(x, float(levels[i].alpha), float(levels[i].sigma), view.centre) for i, x, _ in trace]
@@ -97,8 +97,8 @@ def preview(
         decoded = torch.split(to_uint8(view.decode(torch.cat(several))), [len(one) for one in several])
         columns = [[to_pil(picture) for picture in of] for of in decoded]
         states = [state for state, *_ in trace]
-        pictures |= {place: [of[i] for of in columns if i < len(of)] for i, place in enumerate(group.places)}
-    found = [pictures[place] for place in sorted(pictures)]
+        pictures |= {position: [of[i] for of in columns if i < len(of)] for i, position in enumerate(group.positions)}
+    found = [pictures[position] for position in sorted(pictures)]
     first = 2 if asked else 1  # of the moments
     moments = [[of[k] for of in found[:STRIP_ROWS]] for k in range(first, first + 2 * len(states))]
     kept = "" if task.data.held_out.std is None else ", as the autoencoder keeps it"
@@ -109,19 +109,19 @@ def preview(
 
 
 class _Group(NamedTuple):
-    """Held-out samples of one size to look at: places among all of them; rows: (n,), which of that size they are."""
+    """Held-out samples of one size to look at: positions among all of them; rows: (n,), which of that size they are."""
 
     size: int
-    places: list[int]
+    positions: list[int]
     rows: Tensor
 
 
 def _by_size(data: LatentBatches, n: int) -> list[_Group]:
     """n held-out samples."""
-    places: dict[int, list[tuple[int, int]]] = {}
-    for place, (size, row) in enumerate(data.shown(n)):
-        places.setdefault(size, []).append((place, row))
-    return [_Group(size, [i for i, _ in of], torch.tensor([row for _, row in of])) for size, of in places.items()]
+    positions: dict[int, list[tuple[int, int]]] = {}
+    for position, (size, row) in enumerate(data.to_show(n)):
+        positions.setdefault(size, []).append((position, row))
+    return [_Group(size, [i for i, _ in of], torch.tensor([row for _, row in of])) for size, of in positions.items()]
 
 
 def _means(data: LatentBatches, group: _Group) -> Tensor:
@@ -141,7 +141,7 @@ def _sampled(
     )
     network = _Network(unet, device, task.context.precision)
     denoiser = Denoiser(network, objective.process, objective.prediction_type)
-    shape, seeds = task.data.held_out_parts[group.size].latents.shape, group.places
+    shape, seeds = task.data.held_out_parts[group.size].latents.shape, group.positions
     x = initial_noise(sampling, objective.process, levels, randn_each(shape, seeds, "preview").to(device))
     trace.start(x)
 

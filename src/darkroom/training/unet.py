@@ -140,5 +140,5 @@ class UNetTask(Task[DenoisingNetwork]):
         """See `Task`."""
         null = self.data.conditioning.null
         words = None if null is None else tuple(null.shape)
-        shape = max((part.latents.shape for part in self.data.parts), key=math.prod)
+        shape = max((part.latents.shape for part in self.data.train_parts), key=math.prod)
         return TRAINING * flops(self.network, lambda: denoised(self.network, 1, shape, words))
