@@ -17,7 +17,7 @@ from darkroom.config.sections import Preparation
 from darkroom.core.artifact import content_hash
 from darkroom.core.errors import DarkroomError
 from darkroom.data.buckets import cropped_share, largest_part, nearest
-from darkroom.data.halves import halves, halves_among
+from darkroom.data.halves import halves
 from darkroom.data.images import conform
 from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Info, Prepared
@@ -89,7 +89,7 @@ def test_sizes_do_not_mix_and_squares_do(bucketed: Prepared) -> None:
     with pytest.raises(DarkroomError, match="do not go into one batch"):
         split.images(ends)
     assert split.squares(ends).shape == (2, 3, 64, 64)
-    assert torch.equal(halves(split)[ends], halves_among(split, torch.tensor(ends)))
+    assert torch.equal(halves(split)[ends], halves(split, torch.tensor(ends)))
     spread = split.spread(40)
     assert len(spread) == 40
     assert len(list(split.by_size(spread))) == len(split.runs)

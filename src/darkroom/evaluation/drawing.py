@@ -16,7 +16,7 @@ from darkroom.core.output_shards import Shard, Shards
 from darkroom.core.progress import Progress
 from darkroom.core.tasks import Kept
 from darkroom.data.buckets import squashed
-from darkroom.data.halves import half_of, halves_among
+from darkroom.data.halves import half_of, halves
 from darkroom.data.prepared import PreparedSplit
 from darkroom.evaluation.alignment import Asked
 from darkroom.inference.options import Request, most_at_once
@@ -102,7 +102,7 @@ def draw(pipeline: Kept[Pipeline], split: PreparedSplit, n: int, seed: int, batc
         pairs |= dict(zip(mine, zip(theirs, drawn, strict=True), strict=True))
         evaluations += evaluated * len(here) / n
     in_size = [pairs[i] for i in range(n)]
-    half = halves_among(split, rows)
+    half = halves(split, rows)
     return Drawn(takes_prompts, asked, prompts, seeds, real, pictures, evaluations, half, in_size)
 
 

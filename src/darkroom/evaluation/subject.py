@@ -16,7 +16,7 @@ from darkroom.core.output_shards import Shards
 from darkroom.core.rng import generator
 from darkroom.core.tensors import to_pil
 from darkroom.core.text import plural, printable
-from darkroom.data.halves import halves_among
+from darkroom.data.halves import halves
 from darkroom.data.images import conform
 from darkroom.data.prepared import Info, Prepared, PreparedSplit
 from darkroom.evaluation.alignment import Asked
@@ -119,7 +119,7 @@ class PipelineSubject:
             split.squares(rows),
             pictures,
             evaluations,
-            halves_among(split, rows),
+            halves(split, rows),
         )
         sampling = {**info.sampling.model_dump(), "precision": info.precision, "network_evaluations": evaluations}
         everything = torch.arange(n) if asks else torch.empty(0, dtype=torch.int64)
@@ -193,7 +193,7 @@ def folder_subject(target: Path, wanted: Choice, data: Prepared, split: Prepared
         split.squares(rows),
         found.pictures,
         0.0,
-        halves_among(split, rows),
+        halves(split, rows),
     )
     return Subject("pictures", drawn, captioned.nonzero().flatten(), matched, {}, caveats)
 
