@@ -46,6 +46,7 @@ MAY_IMPORT = {
     "runner": FOUNDATION | {"data", "training", "planning", "tracking"},
 }
 MAY_IMPORT["studio"] = set(MAY_IMPORT)
+MAY_IMPORT["maintenance"] = FOUNDATION | {"data", "serving", "tracking", "audit", "runner"}
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 LOOSE = {"__init__"}  # modules at the root of the package
 SERVED = LIBRARY / "serving" / "served.py"  # what MLflow runs where a model is served

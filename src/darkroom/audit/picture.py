@@ -60,12 +60,12 @@ def trace(
         return Traced(picture, "", Lineage({}), [Finding("no record", str(picture.path), picture.why, remedy)])
     if _maker(current, picture.model):
         return Traced(picture, f"as in {LOCK}")
-    if (earlier := _in_git(picture.model)) is not None:
+    if (earlier := lineage_in_git(picture.model)) is not None:
         commit, lineage = earlier
         found = f"an earlier one, {LOCK} of commit {short(commit)}: git checkout {short(commit)} && dvc checkout"
         return Traced(picture, found, lineage)
     if query and (run := query.wrote(MADE_AT, picture.model)):
-        return Traced(picture, f"an earlier one, that run {short(run.id)} made", _from_runs(run, query, specs))
+        return Traced(picture, f"an earlier one, that run {short(run.id)} made", lineage_of_run(run, query, specs))
     return Traced(picture, "", Lineage({}), [_unknown(picture, disk, query)])
 
 
@@ -86,7 +86,7 @@ def _maker(lineage: Lineage, model: str) -> Step | None:
     return next((step for step in lineage.steps.values() if model in step.outputs.values()), None)
 
 
-def _in_git(model: str) -> tuple[str, Lineage] | None:
+def lineage_in_git(model: str) -> tuple[str, Lineage] | None:
     """The commit that brought a dvc.lock with this content, and what that says of its making."""
     commits = git_text_or_none("log", "-m", "--format=%H", f"-S{model}", "--", str(LOCK))  # -m: merges too
     if not commits:
@@ -101,7 +101,7 @@ def _in_git(model: str) -> tuple[str, Lineage] | None:
     return (commit, lineage.behind(maker.stage)) if maker else None
 
 
-def _from_runs(last: RecordedRun, query: RunQuery, specs: Mapping[str, StageSpec]) -> Lineage:
+def lineage_of_run(last: RecordedRun, query: RunQuery, specs: Mapping[str, StageSpec]) -> Lineage:
     """The run that made a pipeline, and those that made what it read, each found by its content."""
     uncached = frozenset(path.as_posix() for spec in specs.values() for path in spec.uncached)
     steps: dict[str, Step] = {}

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from darkroom.audit.findings import BREAKS, WARNINGS
+from darkroom.cli.completion import stages
 
 HELP = f"""\
 Check that dvc.lock, the disk, DVC's cache and MLflow's runs agree, and print the lineage.
@@ -37,7 +38,10 @@ darkroom audit --json > audit.json
 
 def audit(
     target: Annotated[
-        str | None, typer.Argument(help="A stage, a file or a picture. [default: all stages]", show_default=False)
+        str | None,
+        typer.Argument(
+            help="A stage, a file or a picture. [default: all stages]", show_default=False, autocompletion=stages
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Fix what MLflow's store should say.")] = False,
