@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from darkroom import Pipeline
 from darkroom.config.stage_spec import stage_spec
 from darkroom.core.artifact import content_hash
 from darkroom.core.dvc_settings import cache_root
@@ -19,6 +21,7 @@ from darkroom.tracking import stage_run
 from darkroom.tracking.query import RunQuery
 from darkroom.tracking.store import Store
 from tests.support import toy
+from tests.support.projects import environment_of
 
 SRC = Path(__file__).parents[2] / "src"
 WEIGHTS = 2**21  # bytes
@@ -83,7 +86,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(f"GIT_{who}_NAME", "A")
         monkeypatch.setenv(f"GIT_{who}_EMAIL", "a@example.org")
     toy.write_files({f"stages/{stage}.py": text for stage, text in SCRIPTS.items()})
-    toy.write_files({"dvc.yaml": PIPELINE, ".gitignore": ".mlflow/\n.checkpoints/\nartifacts/\n"})
+    toy.write_files({"dvc.yaml": PIPELINE, ".gitignore": ".mlflow/\n.darkroom/\n.checkpoints/\nartifacts/\n"})
     subprocess.run(["git", "init", "--quiet", "--initial-branch", "main"], check=True)
     toy.shell("dvc init && dvc config core.analytics false && dvc config core.check_update false")
     return root
@@ -208,3 +211,34 @@ def test_an_object_that_only_a_link_uses_stays(project: Path) -> None:
     gone = [path for item in plan().items for path in item.paths]
     assert Path("artifacts/vae/model.safetensors").resolve() not in {path.resolve() for path in gone}
     assert cache_root().is_dir()
+
+
+@pytest.mark.slow
+def test_three_experiments_with_the_whole_pipeline(
+    small_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., int]
+) -> None:
+    """Three real trainings: one is registered, one tagged, one thrown away; each that has a name loads again."""
+    root = tmp_path / "project"
+    shutil.copytree(small_pipeline, root, symlinks=True)
+    monkeypatch.chdir(root)
+    for name in [name for name in os.environ if name.startswith(("DARKROOM_", "MLFLOW_", "DVC_"))]:
+        monkeypatch.delenv(name)
+    for name, value in environment_of(root).items():
+        monkeypatch.setenv(name, value)
+    toy.commit()
+    kept = {}
+    for seed, command in ((11, "darkroom register"), (12, "git tag chosen"), (13, "true")):
+        toy.shell(f"dvc exp run --set-param train_unet.seed={seed} && git add --all")
+        toy.commit()
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+        toy.shell(command)
+        if command != "true":
+            kept[commit] = content_hash("artifacts/pipeline")
+        toy.shell("git reset --quiet --hard HEAD~1 && dvc checkout --force")
+    expected, before = plan().bytes, du(root)
+    assert run("gc", "--yes") == 0
+    assert before - du(root) == pytest.approx(expected, rel=0.01)
+    for commit, pipeline in kept.items():
+        toy.shell(f"git checkout --quiet --force {commit} && dvc checkout --force")
+        assert content_hash("artifacts/pipeline") == pipeline
+        assert Pipeline.from_pretrained("artifacts/pipeline").text_to_image("a small red circle", seeds=[0]).images

@@ -22,7 +22,7 @@ from darkroom.tracking.store import Store
 KIND = "copies in MLflow"
 COPIED = (ARTIFACTS.name, "data")  # where outputs lie that are more than a report
 OPEN = ("RUNNING", "SCHEDULED")
-TAG = "copies"  # of a run or a version: what became of its copies
+TAG = "copies"  # of a run: what became of its copies
 REMOVED = "removed by darkroom gc"
 
 
@@ -47,7 +47,8 @@ def remove_copies(items: Sequence[Item], query: RunQuery) -> Iterator[str]:
         store.keep_record("run", item.run, again=True)
         for version in versions:
             if version.run == item.run and any(str(path) in version.source for path in item.paths):
-                store.client.set_model_version_tag(version.name, version.number, TAG, REMOVED)
+                said = store.client.get_model_version(version.name, version.number).description or ""
+                store.client.update_model_version(version.name, version.number, f"{said} (copy {REMOVED})".lstrip())
                 store.keep_record("version", version.key, again=True)
 
 
