@@ -58,9 +58,8 @@ def test_outside_a_project_nothing_is_completed_and_nothing_said(tmp_path: Path,
         "COMP_WORDS": "darkroom recipe use s",
         "COMP_CWORD": "3",
     }
-    done = subprocess.run(
-        ["darkroom"], cwd=tmp_path, env=environment | asked, capture_output=True, text=True, check=False
-    )
+    asked = {**environment, **asked}
+    done = subprocess.run(["darkroom"], cwd=tmp_path, env=asked, capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.stderr) == ("", "")
 
 
