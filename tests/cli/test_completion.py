@@ -52,8 +52,7 @@ def test_bash_completes(line: str, environment: dict[str, str]) -> None:
 
 
 def test_outside_a_project_nothing_is_completed_and_nothing_said(tmp_path: Path, environment: dict[str, str]) -> None:
-    asked = {
-        **environment,
+    asked = environment | {
         "_DARKROOM_COMPLETE": "complete_bash",
         "COMP_WORDS": "darkroom recipe use s",
         "COMP_CWORD": "3",
