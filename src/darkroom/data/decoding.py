@@ -15,7 +15,8 @@ from darkroom.core.text import printable
 from darkroom.data.decoded import Decoded
 from darkroom.data.decoded_file import read_decoded, write_decoded
 from darkroom.data.fingerprint import fingerprint
-from darkroom.data.images import Pixels, UnusablePictureError, conform, decode, with_channels
+from darkroom.data.images import Pixels, UnusablePictureError, conform, with_channels
+from darkroom.data.manifest import SourceFile
 from darkroom.data.prepared_writer import Row
 from darkroom.data.sources.base import Divisible, Reader, Sample, Skipped
 
@@ -58,12 +59,20 @@ def _chunks(source: Reader) -> Iterator[list[Item]]:
     size = 0
     for item in source:
         items.append(item)
-        size += len(item.image) if isinstance(item, Sample) and isinstance(item.image, bytes) else 0
+        size += _bytes(item)
         if len(items) == AT_ONCE or size >= BYTES_AT_ONCE:
             yield items
             items, size = [], 0
     if items:
         yield items
+
+
+def _bytes(item: Item) -> int:
+    """Of the item's file."""
+    if isinstance(item, Skipped):
+        return 0
+    image = item.image
+    return len(image) if isinstance(image, bytes) else image.size if isinstance(image, SourceFile) else 0
 
 
 def _digest(items: list[Item]) -> str:
@@ -76,6 +85,8 @@ def _digest(items: list[Item]) -> str:
             data = picture.tobytes()
         elif isinstance(picture, np.ndarray):
             known, data = picture.shape, picture.tobytes()
+        elif isinstance(picture, SourceFile):
+            known, data = picture, b""
         else:
             known, data = None, picture or b""
         text = repr((replace(item, image=b"") if isinstance(item, Sample) else item, known, len(data)))
@@ -93,7 +104,7 @@ def _decoded(item: Item, decoding: Decoding) -> Decoded | Skipped:
         return Skipped(printable(item.file), printable(item.reason), item.picture)
     path = item.path.encode("utf-8", "backslashreplace").decode()  # names inside archives may be any bytes
     try:
-        image = decode(item.image) if isinstance(item.image, bytes) else item.image
+        image = item.picture()
         pixels = conform(image, decoding.image_size, decoding.channels, decoding.resize)
     except UnusablePictureError as error:
         return Skipped(printable(item.path), str(error))

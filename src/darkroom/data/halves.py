@@ -24,9 +24,14 @@ def half_of(images: Tensor) -> Tensor:
     return torch.tensor([half(fingerprint(np.ascontiguousarray(one))) for one in pixels], dtype=torch.int64)
 
 
-def halves(split: PreparedSplit) -> Tensor:
-    """The half of each picture of a split: (N,) int64."""
-    return torch.cat([half_of(split.images(rows)) for rows in batches(len(split), ROWS_AT_ONCE)])
+def halves(split: PreparedSplit, chosen: Tensor | None = None) -> Tensor:
+    """The half of each picture of a split, or of the rows `chosen` (N,) of it: (N,) int64."""
+    chosen = torch.arange(len(split)) if chosen is None else chosen
+    # Filled, not joined: pieces kept between the pictures of each batch would keep the pictures' memory too.
+    found = torch.empty(len(chosen), dtype=torch.int64)
+    for rows in batches(len(chosen), ROWS_AT_ONCE):
+        found[rows] = half_of(split.images(chosen[rows]))
+    return found
 
 
 class Chosen:

@@ -14,7 +14,7 @@ from torch import Tensor
 from darkroom.core.seeds import numpy_rng
 from darkroom.core.tensors import batches, save_png, to_pil
 from darkroom.data.fingerprint import fingerprint
-from darkroom.data.halves import half_of
+from darkroom.data.halves import halves
 from darkroom.data.prepared import PreparedSplit
 from darkroom.evaluation.drawing import Drawn
 from darkroom.evaluation.estimates import NORMAL, Estimate, TooFewError, bootstrap_mean
@@ -76,7 +76,7 @@ def memorisation(
         TooFewError: there are too few training pictures for a judge.
     """
     uncropped = _spread(len(train) // train.info.variants) * train.info.variants
-    half = torch.cat([half_of(train.images(uncropped[rows])) for rows in batches(len(uncropped), ROWS_AT_ONCE)])
+    half = halves(train, uncropped)
     found = [_near(judge, drawn, train, uncropped[half != judge.half]) for judge in judges]
     both, both_real = (
         torch.stack([getattr(one, name).double() for one in found]).amin(dim=0)
