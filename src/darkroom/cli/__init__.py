@@ -15,6 +15,7 @@ from darkroom.cli import (
     project,
     regenerate,
     registry,
+    report,
     reproduce,
     serve,
     show,
@@ -52,7 +53,7 @@ for name, group in groups.items():
 app.command("audit", help=audit.HELP)(audit.audit)
 for command in (finish.finish, reproduce.reproduce):
     app.command(no_args_is_help=True)(command)
-for command in (registry.register, serve.serve, studio.studio, project.ui, project.version):
+for command in (report.report, registry.register, serve.serve, studio.studio, project.ui, project.version):
     app.command()(command)
 
 
