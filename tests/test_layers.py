@@ -42,8 +42,9 @@ MAY_IMPORT = {
     "planning": DIFFUSION_CORE | {"training"},
     "tracking": FOUNDATION,
     "serving": FOUNDATION | {"data", "inference", "tracking"},
-    "audit": FOUNDATION | {"data", "inference", "serving", "tracking"},
-    "runner": FOUNDATION | {"data", "training", "planning", "tracking"},
+    "reporting": FOUNDATION | {"evaluation", "tracking"},
+    "audit": FOUNDATION | {"data", "inference", "reporting", "serving", "tracking"},
+    "runner": FOUNDATION | {"data", "training", "planning", "reporting", "tracking"},
 }
 MAY_IMPORT["studio"] = set(MAY_IMPORT)
 MAY_IMPORT["maintenance"] = FOUNDATION | {"data", "serving", "tracking", "audit", "runner"}

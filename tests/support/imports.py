@@ -24,6 +24,7 @@ PLUMBING = (
     "core/errors.py",
     "core/progress.py",
     "planning/demands.py",
+    "reporting",
     "runner",
     "tracking",
 )

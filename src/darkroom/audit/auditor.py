@@ -26,6 +26,7 @@ from darkroom.audit.findings import Finding, merged, short
 from darkroom.audit.foreign_files import check_kinds
 from darkroom.audit.lineage import Lineage, Step, ordered, read_lineage
 from darkroom.audit.raw_data import check_raw_data
+from darkroom.audit.reports import check_reports
 from darkroom.audit.store_audit import StoreAudit
 from darkroom.config.paths import ARTIFACTS
 from darkroom.config.stage_spec import LOCK, StageSpec, stage_specs
@@ -110,6 +111,7 @@ class Auditor:
                 findings += compare_definition(step, evidence[name].maker, checks)
         if not past:
             findings += [*check_kinds(checks), *check_code(self.specs), *self._never_ran()]
+            findings += check_reports(checks, evidence, query)
         if query:
             findings += self._store_faults(query)
         versions, unvouched = {}, list[str]()

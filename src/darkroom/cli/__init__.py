@@ -17,6 +17,7 @@ from darkroom.cli import (
     project,
     regenerate,
     registry,
+    report,
     reproduce,
     serve,
     show,
@@ -57,7 +58,7 @@ for command in (maintenance.doctor, maintenance.gc):
 app.command(no_args_is_help=True)(completion.completion)
 for command in (finish.finish, reproduce.reproduce):
     app.command(no_args_is_help=True)(command)
-for command in (registry.register, serve.serve, studio.studio, project.ui, project.version):
+for command in (report.report, registry.register, serve.serve, studio.studio, project.ui, project.version):
     app.command()(command)
 
 

@@ -91,6 +91,19 @@ class RunQuery:
         """The latest finished run that wrote `path` with this content."""
         return next((run for run in self._search({f"out.{path}": digest}) if run.good), None)
 
+    def called(self, text: str) -> list[RecordedRun]:
+        """The runs that a text means: those whose id it begins, or the newest one of the stage of that name."""
+        named = [run for run in self._search({"stage": text}) if not run.deleted][:1]
+        return named or list(self._source.called(text))
+
+    def series(self, run: RecordedRun) -> dict[str, list[tuple[int, float]]]:
+        """The points (step, value) of each curve of a run."""
+        return self._source.series(run.id)
+
+    def folder(self, run: RecordedRun) -> Path | None:
+        """Where the files that a run keeps can be read, copied there from a server; None where that cannot be."""
+        return self._source.folder(run)
+
     def running(self) -> list[RecordedRun]:
         """Runs that are not over, as far as the store knows."""
         return [run for run in self._search({}, "RUNNING") if not run.deleted]

@@ -4,12 +4,14 @@ Whatever is asked, the store may not answer, which is a DarkroomError.
 """
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from darkroom.core.errors import DarkroomError
-from darkroom.tracking.address import without_password
+from darkroom.tracking.address import artifacts_folder, without_password
 from darkroom.tracking.database import Rows, Tables
 from darkroom.tracking.records import current_record, resolve_artifacts
 from darkroom.tracking.repository import NO_REPOSITORY
@@ -19,6 +21,7 @@ from darkroom.tracking.store import AFTERWARDS, Store
 
 RECENT = 100  # runs that are looked through where more match
 DELETED = "Deleted_Internal"  # stage of a version that MLflow keeps the row of
+ID_LENGTH = 32  # digits of a run's id
 CONTENT = "content"  # tag of a registered version: what it holds
 
 
@@ -122,6 +125,23 @@ class Local:
         found = self.tables.runs(tags, status, RECENT)
         return [run_of(self.tables, current_record(self.tables, "run", run, with_files=False).rows) for run in found]
 
+    def called(self, beginning: str) -> list[RecordedRun]:
+        """The runs whose id begins so, deleted ones too."""
+        found = [run for run in self.tables.keys("run") if run.startswith(beginning)]
+        return [run_of(self.tables, self.tables.rows("run", run)) for run in found]
+
+    def series(self, run: str) -> dict[str, list[tuple[int, float]]]:
+        """The points (step, value) of each curve of a run."""
+        question = "SELECT key, step, value FROM metrics WHERE run_uuid = :run ORDER BY key, step, timestamp"
+        found: dict[str, list[tuple[int, float]]] = {}
+        for row in self.tables.ask(question, run=run):
+            found.setdefault(row["key"], []).append((int(row["step"]), float(row["value"])))
+        return found
+
+    def folder(self, run: RecordedRun) -> Path | None:
+        """Where the files that a run keeps can be read; None where that cannot be."""
+        return artifacts_folder(run.artifacts)
+
     def versions(self, digest: str) -> list[str]:
         """The registered versions of this content, in words, with their aliases."""
         return sorted(_version(*found) for found in self.tables.versions(CONTENT, digest))
@@ -157,6 +177,24 @@ class Remote:
             address = without_password(self._store.address)
             raise DarkroomError(f"{address}: does not say which runs it holds ({first_line(error)})") from error
         return [_run(run.info, run.data.params, run.data.tags) for run in found]
+
+    def called(self, beginning: str) -> list[RecordedRun]:
+        if len(beginning) < ID_LENGTH:
+            return [run for run in self.search({}) if run.id.startswith(beginning)]
+        try:
+            run = self._client.get_run(beginning)
+        except self._store.mlflow.exceptions.MlflowException:
+            return []
+        return [_run(run.info, run.data.params, run.data.tags)]
+
+    def series(self, run: str) -> dict[str, list[tuple[int, float]]]:
+        names = self._client.get_run(run).data.metrics
+        histories = {name: self._client.get_metric_history(run, name) for name in sorted(names)}
+        return {name: [(point.step, point.value) for point in points] for name, points in histories.items()}
+
+    def folder(self, run: RecordedRun) -> Path | None:
+        target = tempfile.mkdtemp(prefix="darkroom-run-")
+        return Path(self._client.download_artifacts(run.id, "", target))
 
     def versions(self, digest: str) -> list[str]:
         names = []
