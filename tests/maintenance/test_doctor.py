@@ -122,7 +122,7 @@ def fill_disk(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stray = project / ".dvc/cache/files/md5/ab/cdef0123456789abcdef0123456789"
     stray.parent.mkdir(parents=True)
     stray.write_bytes(os.urandom(2**20))
-    usage = type(shutil.disk_usage("."))._make  # type: ignore[attr-defined]
+    usage = type(shutil.disk_usage("."))._make
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage((room, size_of([project]), room - size_of([project]))))
 
 

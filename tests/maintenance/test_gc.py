@@ -16,6 +16,7 @@ from darkroom.config.stage_spec import stage_spec
 from darkroom.core.artifact import content_hash
 from darkroom.core.dvc_settings import cache_root
 from darkroom.core.errors import DarkroomError
+from darkroom.maintenance.garbage import leftovers
 from darkroom.maintenance.garbage.plan import plan
 from darkroom.tracking import stage_run
 from darkroom.tracking.query import RunQuery
@@ -72,6 +73,14 @@ def du(folder: Path) -> int:
     return int(done.stdout.split()[0])
 
 
+def checkpoint(stage: str, training: str) -> Path:
+    """A checkpoint of a training, as far as gc looks at it."""
+    folder = Path.cwd() / ".checkpoints" / stage / training / "step_000000009"
+    folder.mkdir(parents=True)
+    (folder / "tensors.safetensors").write_bytes(bytes(WEIGHTS))
+    return folder
+
+
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A toy project with real DVC, git and MLflow: nothing run yet."""
@@ -126,9 +135,7 @@ def test_what_has_no_name_goes_and_what_has_one_comes_back(
 ) -> None:
     """Catches bytes that are counted and not freed, and outputs that only a tag, a branch or a version names."""
     kept = branch_tag_and_version()
-    training = project / ".checkpoints/train_vae/0123456789abcdef/step_000000009"
-    training.mkdir(parents=True)
-    (training / "tensors.safetensors").write_bytes(bytes(WEIGHTS))
+    training = checkpoint("train_unet", "0123456789abcdef")
     toy.shell("dvc exp run --name tried --set-param train_vae.seed=9 --quiet && git reset --hard --quiet")
     toy.shell("dvc checkout --force")
     capsys.readouterr()
@@ -151,7 +158,7 @@ def test_what_has_no_name_goes_and_what_has_one_comes_back(
         assert content_hash("artifacts/pipeline") == pipeline
         assert run("audit") == 0, capsys.readouterr().out
     toy.shell("git checkout --quiet --force main")
-    assert not list(project.glob(".checkpoints/train_vae/*"))
+    assert not training.exists()
 
 
 def test_runs_stay_and_their_records_hold(
@@ -182,6 +189,17 @@ def test_experiments_are_kept_where_that_is_asked(project: Path, run: Callable[.
     assert plan(experiments=True).items == []
     assert run("gc", "--yes", "--experiments") == 0
     toy.shell("dvc exp apply tried")
+
+
+def test_the_checkpoint_that_would_be_resumed_stays(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches hours of training taken away, also where nobody can tell which training would begin."""
+    ours, other = checkpoint("train_vae", "aa"), checkpoint("train_vae", "bb")
+    reach(1)
+    assert [item.kind for item in plan().items] == []
+    assert "train_vae stay" in plan().remarks[0]  # its parameters here are no Darkroom's
+    monkeypatch.setattr(leftovers, "present_fingerprint", lambda stage: "aa")
+    assert [item.paths for item in plan().items] == [(other.parent.relative_to(project),)]
+    assert ours.exists()
 
 
 def test_nothing_goes_while_a_dvc_works(project: Path) -> None:

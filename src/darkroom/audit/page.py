@@ -50,7 +50,7 @@ def _lines(texts: Sequence[str]) -> list[Block]:
 
 
 def _findings(findings: Sequence[Finding]) -> Iterator[Block]:
-    rows = []
+    rows = list[list[Cell | str]]()
     for one in findings:
         where, what, remedy = map(printable_text, (one.where, one.what, one.remedy))
         rows.append([one.kind, Cell(where, "code"), what, Cell(remedy, "code")])
@@ -88,6 +88,6 @@ def _rows(audit: Audit, step: Step) -> Iterator[list[Cell | str]]:
 def _parameters(audit: Audit) -> Iterator[Block]:
     for step in audit.lineage.steps.values():
         if values := step.flat_params:
-            rows = [[Cell(printable_text(key), "code"), printable_text(str(value))] for key, value in values.items()]
+            rows = [[Cell(printable_text(k), "code"), Cell(printable_text(str(v)))] for k, v in values.items()]
             yield Heading(step.stage)
             yield Table(["key", "value"], rows)
