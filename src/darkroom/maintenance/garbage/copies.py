@@ -44,12 +44,19 @@ def remove_copies(items: Sequence[Item], query: RunQuery) -> Iterator[str]:
             shutil.rmtree(path, ignore_errors=True)
         _remove_if_empty({path.parent for path in item.paths})
         store.client.set_tag(item.run, TAG, REMOVED)
-        store.keep_record("run", item.run, again=True)
+        _record(store, query, "run", item.run)
         for version in versions:
             if version.run == item.run and any(str(path) in version.source for path in item.paths):
                 said = store.client.get_model_version(version.name, version.number).description or ""
                 store.client.update_model_version(version.name, version.number, f"{said} (copy {REMOVED})".lstrip())
-                store.keep_record("version", version.key, again=True)
+                _record(store, query, "version", version.key)
+
+
+def _record(store: Store, query: RunQuery, kind: str, key: str) -> None:
+    """Write down what is there now, after what was written down before; of what no record is here, none is made: it
+    would vouch for what nobody has compared."""
+    if (kind, key) in query.records.latest:
+        store.keep_record(kind, key, again=True)
 
 
 def _of_run(query: RunQuery, tables: Tables, kept: References, run: str) -> Iterator[Item]:

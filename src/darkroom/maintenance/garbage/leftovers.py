@@ -53,7 +53,7 @@ def leftovers() -> list[Item]:
 
 def _training(training: Path) -> Item:
     steps = sorted(training.glob("step_*"))
-    at = f"step {int(steps[-1].name.removeprefix('step_')):,}" if steps else "no whole checkpoint"
+    at = f"step {int(steps[-1].name.removeprefix('step_')):,}" if steps else "parts of its output"
     what = f"{training.parent.name} {training.name[:8]}, {at}, {_age(training)}: of other parameters, data or code"
     return Item(CHECKPOINTS, what, (training,), size_of([training]))
 
