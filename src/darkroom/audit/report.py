@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from darkroom.audit import adapters
 from darkroom.audit.auditor import Audit
 from darkroom.audit.evidence import MatchedRuns, day
 from darkroom.audit.findings import Finding, short
@@ -46,7 +47,12 @@ def as_json(audit: Audit) -> dict[str, Any]:
         "target": audit.target,
         "whole": audit.intact,
         "picture": picture
-        and {"path": str(picture.picture.path), "found": picture.found, "record": dict(picture.picture.values)},
+        and {
+            "path": str(picture.picture.path),
+            "found": picture.found,
+            "record": dict(picture.picture.values),
+            "adapters": [adapters.as_json(adapter) for adapter in picture.adapters],
+        },
         "steps": [_step_as_json(audit, step) for step in audit.lineage.steps.values()],
         "findings": [asdict(finding) | {"breaks": finding.breaks} for finding in audit.findings],
         "repaired": audit.repaired,
@@ -98,6 +104,7 @@ def picture_lines(audit: Audit) -> list[str]:
         lines[-1] += f", guidance {sampling.get('guidance_scale')}"
     if recorded.model:
         lines.append(f"  pipeline  {recorded.model}" + (f", {audit.picture.found}" if audit.picture.found else ""))
+    lines += [line for adapter in audit.picture.adapters for line in adapters.lines(adapter)]
     if audit.picture.found:
         lines.append(f"  pixels    not compared: darkroom regenerate {recorded.path} draws it again and compares")
     return lines

@@ -18,7 +18,8 @@ from darkroom.config.diffusion import check_sampling
 from darkroom.config.faults import explain
 from darkroom.config.merging import complete_text
 from darkroom.config.sections import CacheLatents, Evaluate, PrepareData, Register, TrainEvaluator, TrainUNet
-from darkroom.config.text_encoder import SetupTextEncoder
+from darkroom.config.shipped import default_recipe
+from darkroom.config.text_encoder import PretrainedTextEncoder, SetupTextEncoder
 from darkroom.config.yaml_file import parse
 from darkroom.core.errors import DarkroomError
 
@@ -28,7 +29,6 @@ PARAMS_FILE = Path("params.yaml")
 # Every class made of ABCMeta has a method of this name, which pydantic warns of, and would take for a default.
 warnings.filterwarnings("ignore", 'Field name "register" in "Params" shadows', UserWarning)
 CONDITIONS: dict[str, ConditionKind] = {"clip": "text", "pretrained": "text", "class": "class", "none": "none"}
-DEFAULT_RECIPE = Path("recipes/scenes.yaml")
 
 
 class Params(Section):
@@ -88,6 +88,7 @@ class Params(Section):
                 f"cache_latents.scaling = 'imported', but train_vae.kind = {vae.kind!r} brings no factor; use measured"
             )
         trained = self.train_unet
+        self._check_adapters()
         try:
             trained.unet.check_condition(CONDITIONS[conditions])
         except ValueError as error:
@@ -109,6 +110,26 @@ class Params(Section):
         for section, sampling in (("train_unet", trained.sampling), ("evaluate", self.evaluate.sampling)):
             check_sampling(section, sampling, trained.process, trained.objective.prediction_type)
         return self
+
+    def _check_adapters(self) -> None:
+        """Refuse adapters of a text encoder of which there is none, or whose output is cached."""
+        lora, encoder = self.train_unet.lora, self.setup_text_encoder
+        if lora is None or not lora.text_encoder:
+            return
+        if not isinstance(encoder, PretrainedTextEncoder):
+            raise ValueError(
+                "train_unet.lora.text_encoder = true needs setup_text_encoder.kind = 'pretrained', not "
+                f"{encoder.kind!r}; give the text_encoder folder of init_from's model, or text_encoder: false"
+            )
+        for key, found, wanted in (
+            ("cache", encoder.cache, "tokens"),
+            ("null_condition", encoder.null_condition, "empty_prompt"),
+        ):
+            if found != wanted:
+                raise ValueError(
+                    f"train_unet.lora.text_encoder = true needs setup_text_encoder.{key} = {wanted!r}, not {found!r}; "
+                    "give that, or text_encoder: false"
+                )
 
 
 def read(path: Path | str) -> dict[Any, Any]:
@@ -155,8 +176,8 @@ def problems(path: Path | str = PARAMS_FILE) -> list[str]:
 def _example(key: Sequence[str], kind: Any) -> str:
     """The command that shows a recipe with a key, in a section of that kind if there is one: the default one where
     it does."""
-    example = DEFAULT_RECIPE
-    for file in [DEFAULT_RECIPE, *sorted(DEFAULT_RECIPE.parent.glob("*.yaml"))]:
+    example = default = default_recipe()
+    for file in [default, *sorted(default.parent.glob("*.yaml"))]:
         try:
             section: Any = read(file)
             for part in key[:-1]:
@@ -168,5 +189,5 @@ def _example(key: Sequence[str], kind: Any) -> str:
         if kind is None or section.get("kind") == kind:
             example = file
             break
-        example = file if example == DEFAULT_RECIPE else example
+        example = file if example == default else example
     return f"darkroom recipe show {example.stem}"

@@ -113,11 +113,34 @@ class CacheLatents(Section):
     right, always is not."""
 
 
+class LoRAConfig(Section):
+    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685): W x + (alpha / rank) B A x, where A and B are trained."""
+
+    rank: Annotated[int, Field(ge=1, le=1024)]
+    """Rows of A and columns of B."""
+
+    alpha: Annotated[float, Field(gt=0, le=10_000)]
+    """What B A x is multiplied by, times the rank."""
+
+    targets: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    """Layers of the U-Net that get an adapter, linear ones or convolutions, by the ends of their names: to_q means all
+    queries, attn2.to_q those that look at the words."""
+
+    text_encoder: bool
+    """Whether the attention of the text encoder gets adapters too; needs setup_text_encoder.cache = tokens, since
+    cached states would not change with it."""
+
+
 class TrainUNet(Training):
     """The denoiser."""
 
     init_from: str | None
-    """The unet folder of an imported model to start from, whose shape is then that of `unet`; null: from scratch."""
+    """The unet folder of an imported model, or of a pipeline made here, to start from, whose shape is then that of
+    `unet`; null: from scratch."""
+
+    lora: LoRAConfig | None
+    """Adapters that are trained in place of the weights of `init_from`, which stay as they are; null: all weights
+    are trained."""
 
     accumulation: Annotated[int, Field(ge=1, le=4096)]
     """Micro-batches whose gradients make one step: less memory, and the same step up to rounding."""
@@ -155,6 +178,8 @@ class TrainUNet(Training):
         check_within_project("init_from", self.init_from)
         if self.init_from is not None and self.unet.kind != "unet_2d_condition":
             raise ValueError(f"init_from does not go with unet.kind = {self.unet.kind!r}; give null")
+        if self.lora is not None and self.init_from is None:
+            raise ValueError("lora needs weights to adapt, but init_from = null; give the unet folder of a model")
         check_at_most("accumulation", self.accumulation, "batch_size", self.batch_size)
         check_objective(self.process, self.objective)
         return self

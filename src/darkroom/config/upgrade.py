@@ -241,6 +241,13 @@ def offer_labels(values: Values) -> None:
         _in_place_of(source, "root", {"root": source["root"], "labels": []})
 
 
+def offer_adapters(values: Values) -> None:
+    """train_unet.lora: null, since all weights were trained."""
+    section = _section(values, "train_unet")
+    if "init_from" in section and "lora" not in section:
+        _in_place_of(section, "init_from", {"init_from": section["init_from"], "lora": None})
+
+
 STEPS: tuple[Step, ...] = (
     offer_hard_negatives,
     name_optimizers,
@@ -259,4 +266,5 @@ STEPS: tuple[Step, ...] = (
     give_networks_their_own_keys,
     add_the_cache_of_captions,
     offer_labels,
+    offer_adapters,
 )

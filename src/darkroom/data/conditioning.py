@@ -87,6 +87,16 @@ class Conditioning:
         """Whether captions are kept as token ids, which `encode` has to make states of."""
         return self.table is not None and not self.table.dtype.is_floating_point
 
+    def as_ids(self, null: Tensor) -> "Conditioning":
+        """The same, whose conditions are token ids (n, L) int64 as they are kept, for an encoder that is trained.
+
+        Args:
+            null: token ids (L,) of the null condition.
+        """
+        other = self.encoded_by(lambda ids: ids.long())
+        other.null = null
+        return other
+
     def encoded_by(self, encode: Encode) -> "Conditioning":
         """The same, whose token ids `encode` makes states of."""
         other = copy.copy(self)

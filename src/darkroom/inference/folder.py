@@ -6,6 +6,7 @@ can express the model, scheduler/ and model_index.json make the folder one that 
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -39,7 +40,7 @@ from darkroom.core.weights import DIFFUSERS_WEIGHTS, WEIGHTS, load_weights
 from darkroom.data.conditioning import ConditioningInfo
 from darkroom.data.latents import LatentsInfo
 from darkroom.inference.words import Words
-from darkroom.interop.configs import text_config, unet_config, vae_config
+from darkroom.interop.configs import read_unet_config, text_config, unet_config, vae_config
 from darkroom.interop.diffusers import (
     TEXT_ENCODER,
     TEXT_PREFIX,
@@ -51,6 +52,8 @@ from darkroom.interop.diffusers import (
     write_network,
     write_scheduler,
 )
+from darkroom.interop.lora import Adapter, LoRA, merged, read_adapter
+from darkroom.interop.lora_artifact import base_of
 from darkroom.interop.model import Model
 from darkroom.interop.process import checked_process
 from darkroom.interop.scheduler import inexpressible, obstacle, scheduler_config
@@ -230,9 +233,10 @@ def assemble(
         sampling=sampling,
         precision=precision,
     )
+    adapters = _adapters(trained)
     with atomic_path(destination) as folder:
         folder.mkdir()
-        _write_denoiser(folder / UNET, denoiser, trained.unet)
+        _write_denoiser(folder / UNET, denoiser, trained.unet, adapters)
         if info.autoencoder == "kl":
             kl = AutoencoderSpec.read(vae, str(trained.vae / CONFIG), REPRO)
             config = vae_config(kl, info.image_size, info.scaling_factor)
@@ -240,7 +244,7 @@ def assemble(
             write_network(folder / VAE, DIFFUSERS_WEIGHTS, config, weights)
         if info.condition.of_text:
             text = TextSpec.read(text_encoder, str(trained.text_encoder / CONFIG), REPRO)
-            weights = folder_weights(text, trained.text_encoder, WEIGHTS)
+            weights = merged(folder_weights(text, trained.text_encoder, WEIGHTS), adapters, "text_encoder")
             write_network(folder / TEXT_ENCODER, WEIGHTS, text_config(text), weights, prefix=TEXT_PREFIX)
             shutil.copytree(trained.text_encoder / TOKENIZER, folder / TOKENIZER)
         if info.for_diffusers:
@@ -252,10 +256,23 @@ def assemble(
     return info
 
 
-def _write_denoiser(folder: Path, spec: DenoiserSpec, artifact: Path) -> None:
+def _adapters(trained: Trained) -> list[Adapter]:
+    """What was trained in place of whole weights, if it was."""
+    if (base := base_of(trained.unet)) is None:
+        return []
+    unet, text = folder_weights(read_unet_config(base), base, DIFFUSERS_WEIGHTS), None
+    if ConditioningInfo(**read_json(trained.unet / CONFIG)["condition"]).of_text:
+        config = trained.text_encoder / CONFIG
+        spec = TextSpec.read(read_json(config), str(config), REPRO)
+        text = folder_weights(spec, trained.text_encoder, WEIGHTS)
+    return [read_adapter(LoRA(trained.unet), unet, text)]
+
+
+def _write_denoiser(folder: Path, spec: DenoiserSpec, artifact: Path, adapters: Sequence[Adapter]) -> None:
     if isinstance(spec.network, UNet2DConditionConfig):
         unet = UNetSpec(network=spec.network, sizes=spec.sizes)
-        write_network(folder, DIFFUSERS_WEIGHTS, unet_config(unet), folder_weights(unet, artifact, DIFFUSERS_WEIGHTS))
+        weights = folder_weights(unet, base_of(artifact) or artifact, DIFFUSERS_WEIGHTS)
+        write_network(folder, DIFFUSERS_WEIGHTS, unet_config(unet), merged(weights, adapters, "unet"))
         return
     network = load_weights(build(spec.network, spec.sizes), artifact / DIFFUSERS_WEIGHTS, torch.device("cpu"))
     folder.mkdir()

@@ -44,12 +44,13 @@ from darkroom.nn.autoencoder.discriminator import PatchDiscriminator
 from darkroom.nn.autoencoder.perceptual import PerceptualDistance
 from darkroom.nn.autoencoder.tiling import AT_ONCE
 from darkroom.nn.autoencoder.vae import AutoencoderKL
-from darkroom.nn.denoiser.base import build
+from darkroom.nn.denoiser.base import DenoisingNetwork, build
 from darkroom.nn.judge.classifier import ROTATIONS, Classifier, SelfSupervised
 from darkroom.nn.judge.towers import Towers
 from darkroom.nn.layers import attention
 from darkroom.nn.layers.recompute import checkpoint_activations
 from darkroom.nn.text.clip import CLIPTextModel
+from darkroom.planning.adapters import adapted
 from darkroom.planning.footprint import Footprint
 from darkroom.training.engine.blank import Size, denoised, judged, matched, reconstructed
 from darkroom.training.engine.sharding import block_bytes
@@ -155,7 +156,7 @@ def _training(
     matrices = sum(p.nbytes for n in networks for p in n.parameters() if p.ndim > 1 and p.requires_grad)
     muon = section.optimizer.kind == "muon"
     optimizer = 2 * gradients - (matrices if muon else 0)
-    averages = weights * (1 + best)
+    averages = gradients * (1 + best)  # what is frozen is shared
     # Muon's directions are made when the activations are gone.
     return Footprint(
         weights, gradients, optimizer, averages, max(live.peak - gradients, matrices if muon else 0.0, 0.0)
@@ -258,7 +259,7 @@ class Estimate:
         forward = lambda: [matched(towers, n, self.picture, p.text.max_length)]  # noqa: E731
         return _training([towers], forward, p, self.device, best=False)
 
-    def _unet(self) -> tuple[nn.Module, tuple[int, int] | None]:
+    def _unet(self) -> tuple[DenoisingNetwork, tuple[int, ...] | None]:
         classes = None
         if self.p.setup_text_encoder.kind == "class":
             classes = len(self.info.heads[0].classes) if self.info and self.info.heads else CLASSES
@@ -284,18 +285,24 @@ class Estimate:
         return int(found.get("max_position_embeddings", 77)), int(found.get("hidden_size", 768))
 
     def _train_unet(self) -> Footprint:
-        p, (unet, words) = self.p.train_unet, self._unet()
-        n = self._rows(p)
+        p, n = self.p.train_unet, self._rows(self.p.train_unet)
+        unet, words = self._unet()
+        if p.lora is not None:
+            unet = adapted(p, p.lora, unet, self.p.setup_text_encoder)
+            words = words[:1] if words is not None and p.lora.text_encoder else words  # token ids
         found = _training([unet], lambda: [denoised(unet, n, self.latent, words)], p, self.device, best=True)
-        if runtime().strategy == "fsdp2" and p.optimizer.kind == "adamw":
+        if runtime().strategy == "fsdp2" and p.lora is None and p.optimizer.kind == "adamw":
             found = found.divided(runtime().processes, max(block_bytes(unet)))
         return replace(found, weights=found.weights + self._frozen_text())
 
     def _frozen_text(self) -> float:
         """Of the text encoder beside the denoiser, where captions are kept as tokens."""
         p = self.p.setup_text_encoder
+        lora = self.p.train_unet.lora
         if not isinstance(p, TrainedTextEncoder | PretrainedTextEncoder) or p.cache == "states":
             return 0.0
+        if lora is not None and lora.text_encoder:
+            return 0.0  # it is a part of what is trained
         if isinstance(p, TrainedTextEncoder):
             return _bytes(CLIPTextModel(p.text, TokenSizes(bos_token_id=0, eos_token_id=0, pad_token_id=0)))
         weights = Path(p.path) / WEIGHTS

@@ -125,6 +125,11 @@ def _average(checkpoint: Checkpoint) -> Mapping[str, Any]:
 
 def _assemble(checkpoint: Checkpoint, average: Mapping[str, Any], params: Params) -> None:
     """Write the pipeline's folder."""
+    if params.train_unet.lora is not None:
+        raise DarkroomError(
+            f"{checkpoint.path}: holds adapters, which are drawn with when the training is through; see its previews "
+            "in reports/train_unet"
+        )
     p, info, latents = params.train_unet, ConditioningInfo(**read_json(CONDITIONING / CONFIG)), read_info(LATENTS)
     spec = spec_of(p, latents.shape, info)
     network = build(spec.network, spec.sizes)

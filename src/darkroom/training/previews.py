@@ -17,6 +17,7 @@ from darkroom.diffusion.denoiser import Condition, Conditions, Denoiser
 from darkroom.diffusion.generate import initial_noise, sample_from, sampling_levels
 from darkroom.diffusion.guidance import guided
 from darkroom.diffusion.schedule import Level
+from darkroom.nn.denoiser.adapted import AdaptedDenoiser
 from darkroom.nn.denoiser.base import DenoisingNetwork, Prepared
 from darkroom.training.unet import UNetTask, condition_of
 from darkroom.view.forward import ROWS, forward
@@ -93,12 +94,24 @@ def preview(
     real_latents = held_out.sample(torch.arange(len(asked)), torch.zeros(len(asked), *held_out.shape))
     noisy = [visible(x, float(levels[i].alpha), float(levels[i].sigma), view.centre) for i, x, _ in trace]
     groups = [latents.cpu(), real_latents, *noisy, *(x0 for _, _, x0 in trace)]
+    before = _sampled_without(unet, task, sampling, levels, n)
+    groups.append(before)
     decoded = torch.split(to_uint8(view.decode(torch.cat(groups))), [len(group) for group in groups])
-    drawn, real, *moments = [[to_pil(picture) for picture in pictures] for pictures in decoded]
+    drawn, real, *moments, base = [[to_pil(picture) for picture in pictures] for pictures in decoded]
     kept = "" if held_out.std is None else ", as the autoencoder keeps it"
     if asked:
         heading += f" · left: held-out picture{kept} · right: drawn for its caption"
-    return Preview(_grid(drawn, real, asked, heading), _strip(moments, asked, levels, trace))
+    heading += ", without the adapter and with it" if base else ""
+    rows = [list(row) for row in zip(*(some for some in (real, base, drawn) if some), strict=True)]
+    return Preview(_grid(rows, asked, heading), _strip(moments, asked, levels, trace))
+
+
+def _sampled_without(unet: DenoisingNetwork, task: UNetTask, sampling: Sampling, levels: list[Level], n: int) -> Tensor:
+    """n latents as the network draws them without its adapters; none of a network that has none."""
+    if not isinstance(unet, AdaptedDenoiser):
+        return torch.zeros(0, *task.data.train.shape)
+    with unet.without():
+        return _sampled(unet, task, sampling, levels, n, Trace([], 0)).cpu()
 
 
 def _sampled(
@@ -140,11 +153,9 @@ class _Network:
         return output
 
 
-def _grid(drawn: Sequence[Image.Image], real: Sequence[Image.Image], asked: Sequence[str], heading: str) -> Image.Image:
-    if asked:
-        plates = [Plate(pair, caption) for *pair, caption in zip(real, drawn, asked, strict=True)]
-    else:
-        plates = [Plate([picture], "") for picture in drawn]
+def _grid(rows: Sequence[Sequence[Image.Image]], asked: Sequence[str], heading: str) -> Image.Image:
+    """rows: the pictures that stand beside each other, for each sample."""
+    plates = [Plate(row, asked[i] if asked else "") for i, row in enumerate(rows)]
     return sheet(plates, max(1, round(len(plates) ** 0.5)), heading)
 
 

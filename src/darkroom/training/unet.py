@@ -16,6 +16,7 @@ from darkroom.data.latents import LatentsInfo
 from darkroom.diffusion.denoiser import Condition
 from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.prediction import target
+from darkroom.nn.denoiser.adapted import AdaptedDenoiser
 from darkroom.nn.denoiser.base import DenoisingNetwork
 from darkroom.training.engine.batches import Batch, Loss
 from darkroom.training.engine.blank import denoised
@@ -70,6 +71,7 @@ class UNetTask(Task[DenoisingNetwork]):
     ) -> None:
         self.network, self.objective, self.data, self.accumulation = unet, objective, data, accumulation
         self.context = data.context
+        self.shards = not isinstance(unet, AdaptedDenoiser)  # whose frozen weights are what would be divided
         self.loss = Loss(lambda step, rows: self.data.training_batch(step, rows, self.objective.draw_times), self._loss)
 
     def phases(self, config: Optimization) -> list[Phase]:

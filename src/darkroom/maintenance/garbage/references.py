@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from darkroom.audit.lineage import Lineage
-from darkroom.audit.picture import lineage_in_git, lineage_of_run
+from darkroom.audit.lineage import Lineage, read_lineage
+from darkroom.audit.picture import locate
 from darkroom.config.stage_spec import LOCK, stage_specs
 from darkroom.config.yaml_file import Loader
 from darkroom.serving.registry import MADE_AT, MODEL
@@ -84,17 +83,11 @@ def _counts(version: RegisteredVersion) -> bool:
 
 
 def _behind(version: RegisteredVersion, query: RunQuery) -> Lineage:
-    """What a version was made from: as a commit's dvc.lock has it, else as the runs do."""
-    steps: dict[str, Any] = {}
-    for path in dict.fromkeys((MADE_AT, *_paths(version))):
-        maker = query.wrote(path, version.content) or (query.run(version.run) if version.run else None)
-        if maker is not None:
-            steps |= {
-                f"{path} {name}": step for name, step in lineage_of_run(maker, query, stage_specs()).steps.items()
-            }
-    if version.content and (found := lineage_in_git(version.content)) is not None:
-        steps |= {f"git {name}": step for name, step in found[1].steps.items()}
-    return Lineage(steps)
+    """What a version was made from: as a commit's dvc.lock has it, else as the runs do; nothing where none knows."""
+    specs = stage_specs()
+    lock = read_lineage(LOCK.read_bytes() if LOCK.is_file() else None, specs)
+    found = (locate(path, version.content, lock, specs, query) for path in (MADE_AT, *_paths(version)))
+    return next((known[1] for known in found if known is not None), Lineage({}))
 
 
 def _paths(version: RegisteredVersion) -> Iterator[str]:
