@@ -77,7 +77,7 @@ def examine(checks: Sequence[Check] = CHECKS) -> list[Result]:
         if one.thread.is_alive():
             found.append(problem(one.check.name, f"gave no answer within {DEADLINE:.0f} s"))
     if not in_project:
-        remedy = "go to the project's folder, or clone one"
+        remedy = "go to the project's folder, or make one: darkroom new NAME"
         found.append(problem("project", f"{PIPELINE}: not there: this folder is not a project", remedy))
     return [
         Result(one.check, one.state, *(without_secrets(text) for text in (one.found, one.remedy, one.command)))
