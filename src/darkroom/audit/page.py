@@ -82,7 +82,14 @@ def _rows(audit: Audit, step: Step) -> Iterator[list[Cell | str]]:
         size = readable_size(step.sizes[path]) if path in step.sizes else ""
         versions = ", ".join(audit.versions.get(digest, []))
         codes = [Cell(stage, "code"), Cell(printable_text(path), "code"), Cell(short(digest), "code")]
-        yield [*codes, Cell(size, "number"), Cell(run_id, "code"), began, Cell(commit, "code"), versions]
+        yield [
+            *codes,
+            Cell(size, "number"),
+            Cell(run_id, "code"),
+            Cell(began, "number"),
+            Cell(commit, "code"),
+            versions,
+        ]
 
 
 def _parameters(audit: Audit) -> Iterator[Block]:
