@@ -7,8 +7,8 @@ Training and validation show nothing else: 50 and 50 pictures. `novel` holds 100
 pictures are drawn at the end; `test` 1000 scenes of the default recipe as they are, to show what became of the other
 colours. Only the judges, who read what is drawn, learn from half of these. By default the colour is rose.
 
-The base's tokenizer reads a word that no caption had letter by letter, and its text encoder sees 20 tokens: scenes whose
-caption would be cut are left out, and a name of few letters leaves more of them.
+The base's tokenizer reads a word that no caption had letter by letter, and its text encoder sees 20 tokens: scenes
+whose caption would be cut are left out, and a name of few letters leaves more of them.
 """
 
 import csv
