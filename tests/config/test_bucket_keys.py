@@ -30,7 +30,7 @@ FAULTS: dict[str, tuple[Any, dict[str, Any], str]] = {
         "area = 100 has no room for 16 x 16 pixels; lower step",
     ),
     "too many": ({"area": 10**6, "step": 8, "max_aspect": 4.0}, {}, "buckets, above 64; raise it, or lower max_aspect"),
-    "sides that do not divide": ([[64, 64], [60, 68]], {}, "prepare_data.buckets: side = 60 is not divisible by"),
+    "sides that do not divide": ([[64, 64], [62, 66]], {}, "prepare_data.buckets: side = 62 is not divisible by"),
     "latents that do not divide": (
         [[64, 64], [56, 72]],
         {},
@@ -38,7 +38,7 @@ FAULTS: dict[str, tuple[Any, dict[str, Any], str]] = {
     ),
     "drawn squares": (
         [[64, 64]],
-        {"prepare_data": {"source": {"kind": "scenes", "n_train": 9, "n_validation": 9, "n_test": 9, "n_novel": 0}}},
+        {"prepare_data": {"source": {"kind": "scenes", "n_train": 9, "n_validation": 9, "n_test": 9, "n_novel": 1}}},
         "buckets are not for scenes, which are drawn as squares of image_size; give null",
     ),
     "a network of one side": (
