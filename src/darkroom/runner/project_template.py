@@ -46,8 +46,8 @@ $ darkroom ui                         # the runs, pictures and models in the bro
 
 **Another Darkroom.** After `pip install --upgrade darkroom`, `darkroom status` names the stages whose code has changed;
 `dvc repro` runs them again. Where you know that a change does not matter to you, `darkroom keep STAGE` keeps what a
-stage made, and every audit says so until it runs again. To make again what an old commit made, install the version that
-its `code/` names.
+stage made, and every audit says so until it runs again. `darkroom params upgrade` adds parameters that are new. To make
+again what an old commit made, install the version that its `code/` names.
 
 **Pictures from outside** lie below `data/raw`, or below the folder that `DARKROOM_DATA` names; a link will do. Neither
 git nor DVC keeps them: `data/manifests` says which they are, by their hashes. When they change: `darkroom data scan`.
