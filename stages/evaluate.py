@@ -3,6 +3,7 @@
 import darkroom.runner.startup  # noqa: F401
 
 # isort: split
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
@@ -21,11 +22,12 @@ from darkroom.config.paths import (
 from darkroom.config.paths import EVALUATION as REPORT
 from darkroom.core.artifact import atomic_path, check_made_from, provenance, write_json
 from darkroom.data.latents import read_info
-from darkroom.data.prepared import Prepared
+from darkroom.data.prepared import Prepared, PreparedSplit
 from darkroom.evaluation.card import write_card
-from darkroom.evaluation.drawing import draw, kept_pipeline
+from darkroom.evaluation.drawing import Drawn, draw, kept_pipeline
 from darkroom.evaluation.judge import read_judges
-from darkroom.evaluation.judging import Judges, normalised
+from darkroom.evaluation.judging import Judges, Validity, normalised
+from darkroom.evaluation.looking import confusions, nearest_training_pictures
 from darkroom.evaluation.pictures import show
 from darkroom.evaluation.reconstruction import reconstruction
 from darkroom.evaluation.report import EVALUATION, as_json, summary
@@ -90,7 +92,19 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         write_json(file, metrics)
     trained = {stage: getattr(params, stage).model_dump() for stage in TRAINED}
     write_card(PIPELINE, data.info, metrics, trained, example=drawn["test"].prompts[0])
+    look_closer(work, judges, drawn, splits["train"], validity)
     return summary(metrics)
+
+
+def look_closer(
+    work: Work, judges: Judges, drawn: Mapping[str, Drawn], train: PreparedSplit, validity: Validity
+) -> None:
+    """Give the run, and by that its report, what is confused with what, and the nearest training pictures."""
+    figures, picture = nearest_training_pictures(judges, drawn["test"], train, validity)
+    work.run.text(json.dumps(confusions(judges.judges, drawn, validity)), "report/confusions.json")
+    work.run.text(json.dumps(figures), "report/nearest.json")
+    if picture is not None:
+        work.run.picture(picture, "report/neighbours")
 
 
 def assemble_pipeline(params: Params, data: Prepared) -> None:

@@ -42,11 +42,13 @@ MAY_IMPORT = {
     "planning": DIFFUSION_CORE | {"training"},
     "tracking": FOUNDATION,
     "serving": FOUNDATION | {"data", "inference", "tracking"},
+    "reporting": FOUNDATION | {"evaluation", "tracking"},
     "project": FOUNDATION,
-    "audit": FOUNDATION | {"data", "inference", "project", "serving", "tracking"},
-    "runner": FOUNDATION | {"data", "training", "planning", "project", "tracking"},
+    "audit": FOUNDATION | {"data", "inference", "project", "reporting", "serving", "tracking"},
+    "runner": FOUNDATION | {"data", "training", "planning", "project", "reporting", "tracking"},
 }
 MAY_IMPORT["studio"] = set(MAY_IMPORT)
+MAY_IMPORT["maintenance"] = FOUNDATION | {"data", "serving", "tracking", "audit", "runner"}
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 LOOSE = {"__init__"}  # modules at the root of the package
 SERVED = LIBRARY / "serving" / "served.py"  # what MLflow runs where a model is served

@@ -52,6 +52,9 @@ def test_help_is_quick_and_teaches(run: Run, capsys: pytest.CaptureFixture[str])
         "params",
         "data",
         "show",
+        "doctor",
+        "gc",
+        "completion",
         "version",
     ):
         assert run(command, "--help") == 0

@@ -215,12 +215,13 @@ def test_the_stages_make_one_latent_a_picture_and_a_caption_for_each_row(
     splits = {name: data.split(name) for name in ("train", "validation")}
     index = {**module._pictures(splits), **module._longest(splits)}
     for name, split in splits.items():
-        assert split.pictures is not None
-        assert index[f"{name}/pictures"].tolist() == split.pictures.tolist()
+        pictures = split.pictures
+        assert pictures is not None
+        assert index[f"{name}/pictures"].tolist() == pictures.tolist()
         longest = index[f"{name}/longest"].tolist()
         assert len(longest) == Pictures.of(data.root, name, mirrored=False).n
         lengths = [len(caption) for caption in split.captions]
         for picture, row in enumerate(longest):
-            rows = (split.pictures == picture).nonzero().flatten().tolist()
+            rows = (pictures == picture).nonzero().flatten().tolist()
             assert row in rows
             assert lengths[row] == max(lengths[i] for i in rows)

@@ -27,6 +27,7 @@ from darkroom.audit.foreign_files import check_kinds
 from darkroom.audit.kept_code import check_installed, check_kept
 from darkroom.audit.lineage import Lineage, Step, ordered, read_lineage
 from darkroom.audit.raw_data import check_raw_data
+from darkroom.audit.reports import check_reports
 from darkroom.audit.store_audit import StoreAudit
 from darkroom.config.paths import ARTIFACTS
 from darkroom.config.stage_spec import LOCK, StageSpec, stage_specs
@@ -111,6 +112,7 @@ class Auditor:
                 findings += compare_definition(step, evidence[name].maker, checks)
         if not past:
             findings += [*check_kinds(checks), *check_code(self.specs), *self._never_ran()]
+            findings += check_reports(checks, evidence, query)
             findings += check_installed(self.specs, self.stages)
         if query:
             findings += self._store_faults(query)

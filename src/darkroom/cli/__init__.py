@@ -8,14 +8,17 @@ import typer
 from darkroom.cli import (
     audit,
     compare,
+    completion,
     draw,
     evaluate,
     finish,
     interop,
+    maintenance,
     own_project,
     project,
     regenerate,
     registry,
+    report,
     reproduce,
     serve,
     show,
@@ -53,18 +56,22 @@ groups = {"recipe": project.recipe, "params": project.params, "data": project.da
 for name, group in groups.items():
     app.add_typer(group, name=name)
 app.command("audit", help=audit.HELP)(audit.audit)
+for command in (maintenance.doctor, maintenance.gc):
+    app.command()(command)
+app.command(no_args_is_help=True)(completion.completion)
 for command in (own_project.new, own_project.keep):
     app.command(no_args_is_help=True)(command)
 for command in (own_project.status, own_project.sync):
     app.command()(command)
 for command in (finish.finish, reproduce.reproduce):
     app.command(no_args_is_help=True)(command)
-for command in (registry.register, serve.serve, studio.studio, project.ui, project.version):
+for command in (report.report, registry.register, serve.serve, studio.studio, project.ui, project.version):
     app.command()(command)
 
 
 def main() -> None:
     """Run the command line: an error the user can fix is one line on stderr and exit status 1."""
+    completion.answer_shells()
     with printed():
         _run()
 

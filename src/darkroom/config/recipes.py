@@ -92,6 +92,13 @@ def changed(first: Mapping[Any, Any], second: Mapping[Any, Any]) -> dict[str, tu
     return {key: values for key, values in both.items() if values[0] != values[1]}
 
 
+def nearest(values: Mapping[Any, Any]) -> tuple[str, dict[str, tuple[Any, Any]]]:
+    """The recipe that a params file is nearest to, and what `changed` says of the two."""
+    recipes = {name: changed(values, read(file_of(name))) for name in names()}
+    found = min(recipes, key=lambda name: len(recipes[name]))
+    return found, recipes[found]
+
+
 def flat(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """{a: {b: 1}} -> ("a.b", 1)."""
     if isinstance(values, dict):
@@ -109,11 +116,9 @@ def _described() -> str:
         values = read(PARAMS_FILE)
     except DarkroomError as error:
         return f"not readable ({error})"
-    recipes = {name: changed(values, read(file_of(name))) for name in names()}
-    nearest = min(recipes, key=lambda name: len(recipes[name]))
-    changed_keys = recipes[nearest].items()
-    changes = [f"no {key}" if value == ABSENT else f"{key} = {short(value)}" for key, (value, _) in changed_keys]
+    name, differing = nearest(values)
+    changes = [f"no {key}" if value == ABSENT else f"{key} = {short(value)}" for key, (value, _) in differing.items()]
     if not changes:
-        return f"the recipe {nearest}"
+        return f"the recipe {name}"
     more = f" and {len(changes) - MOST_SHOWN} more" if len(changes) > MOST_SHOWN else ""
-    return f"the recipe {nearest} with {', '.join(changes[:MOST_SHOWN])}{more}"
+    return f"the recipe {name} with {', '.join(changes[:MOST_SHOWN])}{more}"

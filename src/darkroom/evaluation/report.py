@@ -1,10 +1,8 @@
 """reports/evaluation/metrics.json: how its figures are written and found."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
-
-from darkroom.evaluation.estimates import Estimate
 
 EVALUATION = "evaluation.json"  # the same beside a pipeline, in its folder
 DIGITS = 6  # significant, of figures in reports
@@ -14,8 +12,8 @@ PARTS = ("by_", "judges")  # how the names of groups begin whose figures are par
 
 
 def as_json(value: Any) -> Any:
-    """Estimates as {value, low, high, n}; numbers to 6 significant digits, which every machine writes alike."""
-    if isinstance(value, Estimate):
+    """`Estimate`s as {value, low, high, n}; numbers to 6 significant digits, which every machine writes alike."""
+    if is_dataclass(value) and not isinstance(value, type):
         return as_json(asdict(value))
     if isinstance(value, Mapping):
         return {key: as_json(item) for key, item in value.items()}

@@ -25,6 +25,7 @@ PLUMBING = (
     "core/progress.py",
     "planning/demands.py",
     "project",
+    "reporting",
     "runner",
     "tracking",
 )

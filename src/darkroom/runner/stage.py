@@ -29,7 +29,7 @@ from darkroom.runner.budget import VARIABLE, keep
 from darkroom.runner.finishing import STOP_AT, Finish, differences
 from darkroom.runner.launch import LOST, NODES, Rank, launch, report
 from darkroom.runner.lock import exclusive, exit_with_dvc
-from darkroom.runner.out_of_memory import explain_shortages
+from darkroom.runner.out_of_memory import explain_shortages, peak
 from darkroom.runner.outlook import start_outlook
 from darkroom.runner.project_copy import PROFILE, link, link_untracked, reproduction, run_own_code
 from darkroom.runner.resuming import FOLDER, clear_recorded, fingerprint, mark_done
@@ -38,11 +38,13 @@ from darkroom.tracking.address import project_root
 from darkroom.tracking.executed_code import ExecutedCode
 from darkroom.tracking.note import Account, figure
 from darkroom.tracking.ports import link_hint
+from darkroom.tracking.secrets import first_line
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.distributed import ALONE, LostError, Processes
 from darkroom.training.engine.ending import Ending
 from darkroom.training.engine.timing import MeasuredError, Stopwatch
 
+MIB = 2**20
 KILLED_BY = 128  # a process ended by signal n exits with 128 + n
 
 Figures = Mapping[str, float | str]
@@ -210,6 +212,9 @@ def _run(stage: str, body: Body, params: parameters.Params, setup: Setup) -> Non
                 work = Work(device, run, checkpoints, processes, partial(Ending, request=finish), shards)
                 with shards, explain_shortages(stage, params, device, checkpoints):
                     figures = {**body(params, work), **remarks}
+            except BaseException as error:
+                _report(run, device, began, error)
+                raise
             finally:  # a run's parameter has one value for ever, and this one may have changed on the way
                 if finish is not None:
                     chosen[stage] = section = finish.section
@@ -219,18 +224,52 @@ def _run(stage: str, body: Body, params: parameters.Params, setup: Setup) -> Non
                 if not path.exists():
                     raise DarkroomError(f"{path} was not written")
             _check_unchanged(stage, chosen)
-            if checkpoints.resumed is not None:
-                run.tag("resumed.from_step", str(checkpoints.resumed))
-            if shards.made_by:
-                run.tag("shards.made_by", shards.made_by)
-            for name, value in executed.tags().items():
+            resumed = {} if checkpoints.resumed is None else {"resumed.from_step": str(checkpoints.resumed)}
+            made_by = {"shards.made_by": shards.made_by} if shards.made_by else {}
+            for name, value in {**resumed, **made_by, **executed.tags()}.items():
                 run.tag(name, value)
             run.summary(figures)
+            run.wrote(here.outputs)
+            _report(run, device, began)
         mark_done(training, here.outputs)
         forget(stage)
         if outlook is not None:
             outlook.record(time.monotonic() - began)
     print(_summary(stage, time.monotonic() - began, here.outputs, figures, run.address), flush=True)
+
+
+def _report(run: Run, device: torch.device, began: float, error: BaseException | None = None) -> None:
+    """Write the report of the run, which ends here, by an error or without; no fault in that stops a stage.
+
+    Imported here, after the run has said what it ran: what is written afterwards changes no output.
+    """
+    if reproduction() is not None:
+        return
+    try:
+        from darkroom.reporting.facts import Execution
+        from darkroom.reporting.write import report_stage
+
+        seconds = time.monotonic() - began
+        execution = Execution(
+            began=round((time.time() - seconds) * 1000),
+            seconds=seconds,
+            memory_mib=peak(torch.device("cpu"))[0] / MIB,
+            device_memory_mib=None if device.type == "cpu" else peak(device)[0] / MIB,
+            profile=run.account.profile,
+            commit=run.account.commit,
+            dirty=bool(run.account.dirty),
+        )
+        if error is None:
+            report_stage(run, execution, "FINISHED")
+        elif isinstance(error, KeyboardInterrupt):
+            saved = error.saved if isinstance(error, Interrupted) else ""
+            report_stage(run, execution, "KILLED", f"Interrupted; {saved}." if saved else "Interrupted.")
+        else:
+            report_stage(run, execution, "FAILED", first_line(error))
+    except Exception as failure:
+        report(
+            f"darkroom: {run.account.stage}: no report was written ({first_line(failure)}); darkroom report does that"
+        )
 
 
 def _without_end(chosen: Mapping[str, Any], stage: str) -> dict[str, Any]:

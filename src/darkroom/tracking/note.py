@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 NOTE = "mlflow.note.content"  # the tag whose text the run's page shows
+PICTURES = 16  # of one name over the steps that `Observed` keeps at most
 
 
 @dataclass
@@ -22,6 +23,31 @@ class Account:
     figures: dict[str, float | str] = field(default_factory=dict)
     made_by: dict[str, str] = field(default_factory=dict)  # input -> id of the run that wrote it
     why_unknown: str = ""  # why commit or dirty are not known
+
+
+@dataclass
+class Observed:
+    """What a stage told while it worked, tracked or not, for its report.
+
+    metrics: points (step, value) by the curve's name. files: bytes by name, "samples/step_000100.png" or "words.json".
+    """
+
+    metrics: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self.metrics.setdefault(name, []).append((step, float(value)))
+
+    def keep(self, name: str, content: bytes) -> None:
+        """Keep a file; of more than PICTURES in one folder every second goes, and the first and the last stay."""
+        self.files.pop(name, None)
+        self.files[name] = content
+        folder = name.rpartition("/")[0]
+        row = [one for one in self.files if folder and one.rpartition("/")[0] == folder]
+        if len(row) > PICTURES:
+            for one in row[1:-1:2]:
+                del self.files[one]
 
 
 def figure(value: float | str) -> str:

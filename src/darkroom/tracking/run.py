@@ -1,12 +1,12 @@
 """One run in MLflow per execution of a stage: what it read, what it did, what it wrote."""
 
 import hashlib
+import io
 import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interrupted
 from darkroom.tracking.address import current_store, is_on, location, project_root
 from darkroom.tracking.availability import check_answers
-from darkroom.tracking.note import NOTE, Account, broken_off
+from darkroom.tracking.note import NOTE, Account, Observed, broken_off
 from darkroom.tracking.outbox.events import Begin, End, Event, File, Metrics, Parameters, Picture, Tags
 from darkroom.tracking.outbox.uploader import Uploader
 from darkroom.tracking.outputs import copy_limit, describe_outputs
@@ -35,6 +35,7 @@ class Run:
 
     def __init__(self, account: Account, tracked: bool) -> None:
         self.account = account
+        self.observed = Observed()
         self._curves: set[str] = set()
         self._copy_mib = copy_limit()
         self._uploader = Uploader(self._start_event()) if tracked else None
@@ -52,6 +53,7 @@ class Run:
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Add a point to each named curve; `step` counts what the stage's curves count."""
         self._curves |= values.keys()
+        self.observed.add(step, values)
         self._put(Metrics(step, _now(), {name: float(value) for name, value in values.items()}))
 
     def picture(self, picture: Image.Image | Path, name: str, step: int | None = None) -> None:
@@ -59,15 +61,21 @@ class Run:
         if isinstance(picture, Path):
             with Image.open(picture) as opened:
                 picture = opened.convert("RGB")
-        save = partial(picture.save, format="PNG", compress_level=1)  # several times as fast
+        drawn = io.BytesIO()
+        picture.save(drawn, format="PNG", compress_level=1)  # several times as fast
         if step is None:
-            self._keep(f"{name}.png", save, lambda file: File(f"{name}.png", file))
+            self._keep(f"{name}.png", drawn.getvalue(), lambda file: File(f"{name}.png", file))
         else:
-            self._keep(f"step_{step:06d}.png", save, lambda file: Picture(name, step, _now(), file))
+            kept = f"{name}/step_{step:06d}.png"
+            self._keep(kept, drawn.getvalue(), lambda file: Picture(name, step, _now(), file))
 
     def text(self, text: str, name: str) -> None:
         """Keep a text as the artifact `name`, such as "notes/vocabulary.md"."""
-        self._keep(name, lambda path: path.write_text(text, encoding="utf-8"), lambda file: File(name, file))
+        self._keep(name, text.encode(), lambda file: File(name, file))
+
+    def file(self, path: Path, name: str) -> None:
+        """Have a copy of a file as the artifact `name`."""
+        self._send(name, path.read_bytes(), lambda file: File(name, file))
 
     def tag(self, name: str, value: str) -> None:
         self._put(Tags({name: value}))
@@ -89,10 +97,22 @@ class Run:
         if self._uploader is not None:
             self._uploader.put(event)
 
-    def _keep(self, name: str, write: Callable[[Path], Any], make_event: Callable[[str], Event]) -> None:
-        """Have `write` make a file called as the last part of `name`, and put the event that names it."""
-        if self._uploader is not None and (file := self._uploader.keep(Path(name).name, write)) is not None:
+    def _keep(self, name: str, content: bytes, make_event: Callable[[str], Event]) -> None:
+        """Keep a file for the report, and send it."""
+        self.observed.keep(name, content)
+        self._send(name, content, make_event)
+
+    def _send(self, name: str, content: bytes, make_event: Callable[[str], Event]) -> None:
+        """Put the event that names a file with this content, called as the last part of `name`."""
+        if self._uploader is None:
+            return
+        file = self._uploader.keep(Path(name).name, lambda path: path.write_bytes(content))
+        if file is not None:
             self._uploader.put(make_event(file))
+
+    def wrote(self, outputs: Sequence[Path]) -> None:
+        """Note the content of the outputs, which exist by now."""
+        self.account.outputs = {path.as_posix(): content_hash(path) for path in outputs}
 
     def _start_event(self) -> Begin:
         account = self.account
@@ -124,7 +144,8 @@ class Run:
         """
         if self._uploader is None:
             return
-        self.account.outputs = {path.as_posix(): content_hash(path) for path in outputs}
+        if not self.account.outputs:
+            self.wrote(outputs)
         figures = {name: value for name, value in self.account.figures.items() if name not in self._curves}
         self.metrics(0, {name: value for name, value in figures.items() if not isinstance(value, str)})
         self._put(describe_outputs(self.account, self._copy_mib))

@@ -1,0 +1,84 @@
+"""What a person who looks into a model asks for beyond its figures: which answers are confused, and which training
+pictures the drawn ones come nearest to. For the run and its report; no output holds it."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from darkroom.data.prepared import PreparedSplit
+from darkroom.evaluation.drawing import Drawn
+from darkroom.evaluation.estimates import TooFewError
+from darkroom.evaluation.judge import Judge
+from darkroom.evaluation.judging import Judges, Validity
+from darkroom.evaluation.memorisation import memorisation, show_neighbours
+from darkroom.evaluation.report import as_json
+
+WITH_NEIGHBOURS = 6  # drawn pictures that are shown beside training pictures
+
+
+def confusions(judges: Sequence[Judge], drawn: Mapping[str, Drawn], validity: Validity) -> dict[str, Any]:
+    """Of each split and attribute, how often what was asked for was read as what.
+
+    {split: {attribute: {"classes": K names, "counts": K rows of K + 1}}}: a row for each class that was asked for, a
+    column for each that was read, and a last one for "not there". Readings of both judges are added. {} where the
+    judges read no labels or cannot be believed, and for a model of which nothing is asked.
+    """
+    if not validity.valid or judges[0].kind != "classifier":
+        return {}
+    found: dict[str, Any] = {}
+    for split, pictures in drawn.items():
+        if not pictures.takes_prompts:
+            continue
+        readings = [
+            reading if reading.ndim == 2 else reading[:, :, 0]
+            for reading in (judge.read(pictures.pictures) for judge in judges)
+        ]
+        found[split] = {
+            head.name: {"classes": list(head.classes), "counts": _counts(pictures, readings, i, len(head.classes))}
+            for i, head in enumerate(judges[0].heads)
+        }
+    return found
+
+
+def _counts(drawn: Drawn, readings: Sequence[torch.Tensor], attribute: int, n: int) -> list[list[int]]:
+    asked = drawn.asked.labels[:, attribute]
+    rows = (drawn.asked.mentioned[:, attribute] & (asked >= 0)).nonzero().flatten()
+    counted = torch.zeros(n * (n + 1), dtype=torch.int64)
+    for reading in readings:
+        seen = reading[rows, attribute].long()
+        seen = torch.where(seen < 0, n, seen)
+        counted += torch.bincount(asked[rows] * (n + 1) + seen, minlength=len(counted))
+    counts: list[list[int]] = counted.view(n, n + 1).tolist()
+    return counts
+
+
+def nearest_training_pictures(
+    judges: Judges, drawn: Drawn, train: PreparedSplit, validity: Validity
+) -> tuple[dict[str, Any], Image.Image | None]:
+    """The figures of `memorisation` with the distance of the likeliest copy, and the pictures beside their neighbours.
+
+    {"reason": …} and no picture where the judges cannot be believed, or there are too few pictures.
+    """
+    if not validity.valid:
+        return {"reason": validity.reason}, None
+    try:
+        figures, found = memorisation(judges.judges, drawn, train, judges.seed, judges.resamples)
+    except TooFewError as error:
+        return {"reason": str(error)}, None
+    ratio = (found.distances / found.apart.clamp(min=1e-9))[:, 0]
+    likeliest = int(ratio.argmin())
+    nearest = {
+        "distance": float(found.distances[likeliest, 0]),
+        "apart": float(found.apart[likeliest, 0]),
+        "asked": drawn.asked.captions[likeliest],
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "neighbours.png"
+        show_neighbours(drawn, found, train, WITH_NEIGHBOURS, file)
+        with Image.open(file) as opened:
+            picture = opened.convert("RGB")
+    return as_json({**figures, "nearest": nearest}), picture

@@ -1,0 +1,297 @@
+"""The parts of a report that tell how good a model is: figures with what they are read against, attributes, copies."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from darkroom.evaluation.limits import measured
+from darkroom.evaluation.report import beside, estimates, withheld
+from darkroom.reporting.blocks import Block, Cell, Heading, Pictures, Statement, Table, Text, picture
+from darkroom.reporting.charts import number, strip
+from darkroom.reporting.facts import WITH_RUN, Facts, Files
+from darkroom.reporting.stage_sections import words_of
+
+OF_JUDGES = "evaluator."  # figures about the judges, not the model
+METRICS = "reports/evaluation/metrics.json"
+CONFUSIONS, NEAREST, NEIGHBOURS = (  # see stages/evaluate.py
+    f"{WITH_RUN}/{name}" for name in ("confusions.json", "nearest.json", "neighbours.png")
+)
+CLOSENESS = "closer_to_training_than_test"
+GROUPS = ("by_attribute", "by_class")
+MOST_CLASSES = 12  # of an attribute whose confusions are a table; of others the commonest are listed
+MOST_LISTED = 12
+MEANINGS = {  # by the last part of a figure's path
+    "exact_match": "pictures that show all that was asked for",
+    "attribute_accuracy": "attributes that were asked for and are right",
+    "class_accuracy": "pictures of the class that was asked for",
+    "caption_retrieval": "pictures whose own caption is the nearest of 100",
+    "disagreement": "pictures that the two judges read differently; lower is better",
+    "fid": "distance to real pictures in the judges' features; lower is better",
+    "kid": "likewise, without bias for few pictures; lower is better",
+    "precision": "drawn pictures that lie among real ones",
+    "recall": "real pictures that lie among drawn ones",
+    CLOSENESS: "drawn pictures nearer to training pictures than new real ones are; above 0.5 speaks of copies",
+    "psnr": "likeness of what the autoencoder keeps, in dB; higher is better",
+    "ssim": "likewise, in structure; 1 is the same picture",
+}
+FIRST = ("samples", "novel")
+SPLITS = {"test": "captions like those of training", "novel": "captions with combinations that training never showed"}
+
+
+@dataclass(frozen=True)
+class Confused:
+    """Something that was asked for and read as something else, in a share of its readings."""
+
+    asked: str
+    read: str
+    share: float
+    n: int
+
+
+def metrics_of(facts: Facts, files: Files) -> Mapping[str, Any] | None:
+    """What evaluate measured; None where there is nothing of the kind."""
+    found = files.json(METRICS) if METRICS in facts.outputs else None
+    return found if isinstance(found, dict) and isinstance(found.get("alignment"), dict) else None
+
+
+def statements(metrics: Mapping[str, Any], files: Files) -> Iterator[Statement]:
+    """What a reader should know first, a sentence each."""
+    if worst := worst_attribute(metrics):
+        group, split, name, figure, real = worst
+        what = "attribute" if group == "by_attribute" else "class"
+        text = (
+            f"Worst {what}: {name}. Of {figure['n']:,} {split} captions that ask for it, "
+            f"{percent(figure['value'])} are drawn right "
+            f"(95 % interval {percent(figure['low'])} to {percent(figure['high'])}"
+            + (f"; of real pictures the judges read {percent(real)} right)" if real is not None else ")")
+        )
+        if confused := confusions_of(files, split, name if group == "by_attribute" else None):
+            first = confused[0]
+            text += (
+                f". What goes wrong most: {first.asked} is drawn as {first.read}, {percent(first.share)} of the time"
+            )
+        yield Statement(f"{text}.", "attributes")
+    fid = metrics["fidelity"].get("fid")
+    if fid:
+        lines = {line.of: line.value for line in beside(metrics, "fidelity.fid")}
+        against = "; ".join(f"{of} {number(value)}" for of, value in lines.items())
+        yield Statement(
+            f"Distance to real pictures (FID): {number(fid['value'])}, to be read against {against}.", "figures"
+        )
+    near = files.json(NEAREST)
+    if isinstance(near, dict) and isinstance(near.get("nearest"), dict):
+        distance, apart = near["nearest"]["distance"], near["nearest"]["apart"]
+        text = (
+            f"Nearest training picture: the likeliest copy among the drawn pictures lies {distance:.2f} from it, which "
+            f"lies {apart:.2f} from the next training picture"
+        )
+        if near.get("authentic") and near.get("real"):
+            drawn, real = (1 - value for value in (near["authentic"]["value"], near["real"]["authentic"]))
+            text += (
+                f". So near, or nearer, are {percent(drawn)} of drawn pictures, and {percent(real)} of new real ones"
+            )
+        yield Statement(f"{text}.", "neighbours")
+    elif isinstance(near, dict) and near.get("reason"):
+        yield Statement(f"Nearest training pictures were not sought: {near['reason']}.", "neighbours")
+    for limit in measured(metrics):
+        yield Statement(limit.replace("`", ""), "figures")
+
+
+def worst_attribute(metrics: Mapping[str, Any]) -> tuple[str, str, str, Mapping[str, Any], float | None] | None:
+    """Group, split, name, figure, and what judges read right of real pictures; None where nothing is asked for."""
+    found = [
+        (figure["value"], name, group, split, figure)
+        for split, figures in metrics["alignment"].items()
+        for group in GROUPS
+        for name, figure in figures.get(group, {}).items()
+    ]
+    if not found:
+        return None
+    _, name, group, split, figure = min(found, key=lambda one: one[:2])
+    return group, split, name, figure, real_of(metrics, split, group, name)
+
+
+def real_of(metrics: Mapping[str, Any], split: str, group: str, name: str) -> float | None:
+    """What the judges read right of real pictures of a split: the ceiling."""
+    figure = metrics["evaluator"].get("real", {}).get(split, {}).get(group, {}).get(name)
+    return figure["value"] if figure else None
+
+
+def samples(facts: Facts, files: Files, first: bool) -> Iterator[Block]:
+    """The sheets of the evaluation: what it draws (`first`), or all others."""
+    names = [name for path in facts.outputs if path.startswith("reports/") for name in files.below(path, ".png")]
+    names = [name for name in names if (name.rpartition("/")[2].removesuffix(".png") in FIRST) == first]
+    names.sort(reverse=first)
+    shown = [shown for name in names if (shown := picture(files.read(name), words_of(name)))]
+    if shown:
+        yield Pictures(shown)
+
+
+def figures(metrics: Mapping[str, Any]) -> Iterator[Block]:
+    """Every figure with its interval, and what it is to be read against."""
+    rows = []
+    of_model = {name: figure for name, figure in estimates(metrics).items() if not name.startswith(OF_JUDGES)}
+    for name, figure in of_model.items():
+        against = {line.of: line.value for line in beside(metrics, name)}
+        if name.endswith(CLOSENESS):
+            against = {"expected of new pictures": 0.5}
+        rows.append(
+            [
+                Cell(MEANINGS.get(name.rpartition(".")[2], ""), below=name),
+                Cell("", drawing=strip(figure["value"], figure["low"], figure["high"], against, _is_share(name))),
+                Cell(number(figure["value"]), "number"),
+                Cell(f"{number(figure['low'])} to {number(figure['high'])}", "number"),
+                Cell(f"{figure['n']:,}", "number"),
+                Cell(", ".join(f"{of} {number(value)}" for of, value in against.items())),
+            ]
+        )
+    yield Text(
+        "Dots are values, bars their 95 % intervals, ticks what each is to be read against: chance is what the same "
+        "pictures get for shuffled captions, real pictures are the ceiling, noise and blurred pictures are "
+        "deliberately bad. Judges are two networks that saw real pictures alone, each one half of them."
+    )
+    yield Table(["figure", "", "value", "95 % interval", "pictures", "read against"], rows)
+    if metrics.get("withheld"):
+        yield Heading("Withheld")
+        yield Table(
+            ["figure", "why"], [[Cell(", ".join(names), "code"), Cell(why)] for why, names in withheld(metrics).items()]
+        )
+    if not metrics["evaluator"].get("valid", True):
+        yield Text(f"The judges cannot be believed: {metrics['evaluator'].get('reason', '')}.")
+
+
+def attributes(metrics: Mapping[str, Any], files: Files) -> Iterator[Block]:
+    """What is drawn right of each attribute or class, the worst first, and what is confused with what."""
+    confusions = files.json(CONFUSIONS)
+    confusions = confusions if isinstance(confusions, dict) else {}
+    for split, asked in metrics["alignment"].items():
+        for group in GROUPS:
+            if asked.get(group):
+                yield Heading(f"{split}: {SPLITS.get(split, 'captions')}")
+                yield _table(metrics, split, group, confusions)
+        if isinstance(confusions.get(split), dict):
+            yield Text(
+                "What is asked for, a row each, and what the judges read off the drawn pictures, a column each, in "
+                "percent of the row; the attribute that is drawn worst comes first."
+            )
+            yield from _confused(confusions[split], asked)
+
+
+def _table(metrics: Mapping[str, Any], split: str, group: str, confusions: Mapping[str, Any]) -> Table:
+    asked = metrics["alignment"][split][group]
+    chance = {
+        name: constant for name, one in confusions.get(split, {}).items() if (constant := _constant(one)) is not None
+    }
+    rows = []
+    for i, (name, figure) in enumerate(sorted(asked.items(), key=lambda one: (one[1]["value"], one[0]))):
+        real, floor = real_of(metrics, split, group, name), chance.get(name)
+        against = {"real pictures": real} if real is not None else {}
+        against |= {"best constant answer": floor} if floor is not None else {}
+        rows.append(
+            [
+                Cell(name, "worst" if i == 0 else "code"),
+                Cell("", drawing=strip(figure["value"], figure["low"], figure["high"], against, True)),
+                Cell(percent(figure["value"]), "number"),
+                Cell(f"{percent(figure['low'])} to {percent(figure['high'])}", "number"),
+                Cell(f"{figure['n']:,}", "number"),
+                Cell("" if real is None else percent(real), "number"),
+                Cell("" if floor is None else percent(floor), "number"),
+            ]
+        )
+    what = "attribute" if group == "by_attribute" else "class"
+    return Table([what, "", "right", "95 % interval", "asked", "real pictures", "best constant answer"], rows)
+
+
+def _confused(heads: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[Block]:
+    order = {name: figure["value"] for name, figure in asked.get("by_attribute", {}).items()}
+    for name in sorted(heads, key=lambda one: (order.get(one, 1.0), one)):
+        classes, counts = heads[name]["classes"], heads[name]["counts"]
+        if not sum(map(sum, counts)):
+            continue
+        if len(classes) > MOST_CLASSES:
+            listed = confused_among(classes, counts)[:MOST_LISTED]
+            if listed:
+                rows = [[Cell(one.asked), Cell(one.read), Cell(percent(one.share), "number")] for one in listed]
+                yield Table(["asked for", "drawn as", "of its readings"], rows, caption=f"{name}: commonest confusions")
+            continue
+        nothing = any(row[-1] for row in counts)
+        rows = []
+        for label, row in zip(classes, counts, strict=True):
+            if total := sum(row):
+                cells = row if nothing else row[:-1]
+                rows.append(
+                    [
+                        Cell(f"{label} (asked {total // 2:,} times)"),
+                        *(Cell(_share(count, total), "number", count / total) for count in cells),
+                    ]
+                )
+        yield Table(["", *classes, *(["nothing"] if nothing else [])], rows, caption=name, matrix=True)
+
+
+def confusions_of(files: Files, split: str, attribute: str | None) -> list[Confused]:
+    """What is confused of an attribute, the commonest first; None: of the one attribute there is."""
+    found = files.json(CONFUSIONS)
+    heads = found.get(split, {}) if isinstance(found, dict) else {}
+    head = heads.get(attribute) if attribute else next(iter(heads.values()), None)
+    return confused_among(head["classes"], head["counts"]) if head else []
+
+
+def confused_among(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> list[Confused]:
+    found = [
+        Confused(label, ([*classes, "nothing"])[j], count / sum(row), count)
+        for i, (label, row) in enumerate(zip(classes, counts, strict=True))
+        for j, count in enumerate(row)
+        if count and j != i
+    ]
+    return sorted(found, key=lambda one: (-one.share, one.asked, one.read))
+
+
+def neighbours(files: Files) -> Iterator[Block]:
+    """Are drawn pictures copies? The likeliest ones beside the training pictures that they are nearest to."""
+    near = files.json(NEAREST)
+    if not isinstance(near, dict):
+        return
+    if reason := near.get("reason"):
+        yield Text(f"Nearest training pictures were not sought: {reason}.")
+        return
+    yield Text(
+        "The drawn pictures that are likeliest to be copies, each beside the training pictures nearest to it in the "
+        "features of the judges. A copy would lie much closer to one than that lies to another training picture."
+    )
+    if shown := picture(files.read(NEIGHBOURS), words_of(NEIGHBOURS)):
+        yield Pictures([shown])
+    rows = []
+    for name, words in (
+        ("authentic", "pictures farther from their nearest training picture than that is from another"),
+        ("c_t", "about 0: no nearer to training than new real pictures; far below 0: copies"),
+    ):
+        if figure := near.get(name):
+            rows.append(
+                [
+                    Cell(words, below=name),
+                    Cell(number(figure["value"]), "number"),
+                    Cell(f"{number(figure['low'])} to {number(figure['high'])}", "number"),
+                    Cell(number(near.get("real", {}).get(name, float("nan"))), "number"),
+                ]
+            )
+    if rows:
+        yield Table(["figure", "value", "95 % interval", "real held-out pictures"], rows)
+
+
+def _is_share(name: str) -> bool:
+    return name.startswith("alignment.") or name.rpartition(".")[2] in (CLOSENESS, "precision", "recall", "ssim")
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _share(count: int, total: int) -> str:
+    share = 100 * count / total
+    return "" if not count else f"{share:.0f}" if share >= 9.95 or share == round(share) else f"{share:.1f}"
+
+
+def _constant(head: Any) -> float | None:
+    """How often the best constant answer is right."""
+    asked = [sum(row) for row in head["counts"]]
+    return max(asked) / sum(asked) if sum(asked) else None

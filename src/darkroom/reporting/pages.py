@@ -1,0 +1,192 @@
+"""Pages: of a run of a stage, and of the model with all stages behind it."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from darkroom.reporting import model_sections as model
+from darkroom.reporting import stage_sections as stage
+from darkroom.reporting.blocks import Block, Cell, Heading, Page, Section, Statement, Table, Text, timed
+from darkroom.reporting.charts import bar
+from darkroom.reporting.facts import Facts, Files
+
+TIMED = re.compile(r"<!--timed-->.*?<!--/timed-->", re.DOTALL)
+LEFT_OUT = "<!--timed-->"
+
+Made = tuple[Facts, Files]
+
+
+def render(page: Page) -> str:
+    """The page as HTML that asks for nothing else."""
+    text: str = _environment().get_template("page.html.j2").render(page=page)
+    return text
+
+
+def timeless(text: str) -> str:
+    """A rendered page without what no second run has alike."""
+    return TIMED.sub(LEFT_OUT, text)
+
+
+@cache
+def _environment() -> Any:
+    import jinja2
+
+    templates = Path(__file__).parent / "templates"
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(templates),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["style"] = Markup((templates / "style.css").read_text(encoding="utf-8"))
+    return environment
+
+
+def stage_page(facts: Facts, files: Files) -> Page:
+    """The report of one run of a stage."""
+    metrics = model.metrics_of(facts, files)
+    sections = [
+        *_of_model(facts, files, metrics),
+        _section("results", "Figures", stage.figures(facts, files)),
+        _section("levels", "Held-out loss by noise level", stage.losses_by_level(facts, files)),
+        _section("curves", "Curves", stage.training_curves(facts, files)),
+        _section("films", "Samples over the training", stage.films(files)),
+        _section("sheets", "Pictures", () if metrics else stage.sheets(facts, files)),
+        _section("execution", "Time, memory and machine", stage.execution(facts)),
+        _section("lineage", "Lineage", stage.lineage(facts, facts.stage)),
+        _section("parameters", "Parameters", stage.parameters(facts)),
+    ]
+    statements = [*(model.statements(metrics, files) if metrics else ()), *_took([(facts, files)])]
+    return Page(facts.stage, facts.about, facts.status, facts.reason, statements, _filled(sections))
+
+
+def model_page(made: Sequence[Made]) -> Page:
+    """The report of a model: of the last run of each stage, in the order in which they build on each other."""
+    by_stage = {facts.stage: (facts, files) for facts, files in made}
+    facts, files = by_stage.get("evaluate", made[-1])
+    metrics = model.metrics_of(facts, files)
+    sections = _of_model(facts, files, metrics)
+    for one, its_files in made:
+        if one.stage != facts.stage or metrics is None:
+            sections.append(_section(f"stage-{one.stage}", one.stage, _of_stage(one, its_files)))
+    sections += [
+        _section("execution", "Time, memory and machine", _times(made)),
+        _section("lineage", "Lineage", stage.lineage(facts)),
+        _section("parameters", "Parameters", _all_parameters(made)),
+    ]
+    statements = [*(model.statements(metrics, files) if metrics else ()), *_took(made)]
+    broken = [one for one, _ in made if not one.finished]
+    status, reason = (broken[0].status, f"{broken[0].stage}: {broken[0].reason}") if broken else (facts.status, "")
+    missing = "" if metrics else " It was not evaluated yet."
+    about = f"The model that this project made, and the {len(made)} stages behind it.{missing}"
+    return Page(_name(made), about, status, reason, statements, _filled(sections))
+
+
+def _of_model(facts: Facts, files: Files, metrics: Mapping[str, Any] | None) -> list[Section | None]:
+    if metrics is None:
+        return []
+    return [
+        _section("samples", "What it draws", model.samples(facts, files, True)),
+        _section("figures", "Figures", model.figures(metrics)),
+        _section("attributes", "What is drawn right, and what is confused", model.attributes(metrics, files)),
+        _section("neighbours", "Nearest training pictures", model.neighbours(files)),
+        _section("pictures", "More pictures", model.samples(facts, files, False)),
+    ]
+
+
+def _of_stage(facts: Facts, files: Files) -> Iterator[Block]:
+    """A stage in the report of a model."""
+    if facts.about:
+        yield Text(f"{facts.about}.")
+    if not facts.finished:
+        yield Text(f"{facts.status}: {facts.reason}")
+    parts: list[tuple[str, Callable[[], Iterable[Block]]]] = [
+        ("Held-out loss by noise level", lambda: stage.losses_by_level(facts, files)),
+        ("Curves", lambda: stage.training_curves(facts, files)),
+        ("Samples over the training", lambda: stage.films(files)),
+        ("Pictures", lambda: stage.sheets(facts, files)),
+        ("Figures", lambda: stage.figures(facts, files)),
+    ]
+    for title, make in parts:
+        if blocks := list(make()):
+            yield Heading(title)
+            yield from blocks
+
+
+def _times(made: Sequence[Made]) -> list[Block]:
+    """What each stage took, the longest bar the slowest."""
+    seconds = {facts.stage: facts.execution.seconds or 0.0 for facts, _ in made}
+    longest = max([*seconds.values(), 1e-9])
+    rows = []
+    for facts, _ in made:
+        speed = stage.throughput(facts)
+        rows.append(
+            [
+                Cell(facts.stage, "code"),
+                Cell("", drawing=bar(seconds[facts.stage] / longest)),
+                Cell(stage.seconds_of(facts) or "not known", "number"),
+                Cell(next((text for label, text in speed.items() if label.startswith("samples")), ""), "number"),
+                Cell(next((text for label, text in speed.items() if label.startswith("MFU")), ""), "number"),
+                Cell(stage.memory_of(facts), "number"),
+                Cell(stage.moment(facts.execution.began) if facts.execution.began else "", "number"),
+                Cell(facts.execution.commit[:8] + ("+" if facts.execution.dirty else ""), "code"),
+            ]
+        )
+    head = ["stage", "", "time", "samples a second", "MFU", "memory, at most", "began", "commit"]
+    profiles = {
+        "; ".join(
+            f"{key.removeprefix('version.').replace('_', ' ')} {value}"
+            for key, value in facts.execution.profile.items()
+        )
+        for facts, _ in made
+    }
+    blocks: list[Block] = [
+        Text(
+            "MFU is the share of the device's peak that the training's arithmetic reaches; + marks a commit with "
+            "uncommitted changes. Samples a second and MFU are medians over the training."
+        ),
+        Table(head, rows),
+        *(Text(f"Ran on: {profile}.") for profile in sorted(profiles) if profile),
+    ]
+    return timed(blocks)
+
+
+def _all_parameters(made: Sequence[Made]) -> Iterator[Block]:
+    names = {facts.recipe for facts, _ in made}
+    if len(names) == 1 and not any(facts.changed for facts, _ in made) and names != {""}:
+        yield Text(f"All parameters are those of the recipe {names.pop()}.")
+        return
+    for facts, _ in made:
+        yield Heading(facts.stage)
+        yield from stage.parameters(facts)
+
+
+def _took(made: Sequence[Made]) -> Iterator[Statement]:
+    known = {facts.stage: facts.execution.seconds for facts, _ in made if facts.execution.seconds is not None}
+    if not known:
+        return
+    total = sum(seconds for seconds in known.values() if seconds)
+    if len(known) == 1:
+        yield Statement(f"It took {total:,.0f} s.", "execution", timed=True)
+        return
+    each = ", ".join(f"{name} {seconds:,.0f} s" for name, seconds in known.items())
+    yield Statement(f"The stages took {total:,.0f} s in all: {each}.", "execution", timed=True)
+
+
+def _name(made: Sequence[Made]) -> str:
+    recipes = {facts.recipe for facts, _ in made if facts.recipe}
+    return f"Model of the recipe {recipes.pop()}" if len(recipes) == 1 else "Model"
+
+
+def _section(name: str, title: str, blocks: Iterable[Block]) -> Section | None:
+    found = list(blocks)
+    return Section(name, title, found) if found else None
+
+
+def _filled(sections: Sequence[Section | None]) -> list[Section]:
+    return [section for section in sections if section is not None]
