@@ -18,7 +18,7 @@ from PIL import Image
 from darkroom.config.paths import RAW
 from darkroom.core.artifact import atomic_path
 from darkroom.core.errors import DarkroomError
-from darkroom.data.images import conform, decode
+from darkroom.data.images import conform
 from darkroom.data.sources.base import Sample, Skipped
 from darkroom.data.sources.torchvision_sets import DATASETS, Torchvision
 from darkroom.data.sources.webdataset import WebDataset
@@ -60,7 +60,7 @@ def _class_of(sample: Sample) -> str:
 
 
 def _pixels(sample: Sample) -> npt.NDArray[np.uint8]:
-    return conform(decode(sample.image) if isinstance(sample.image, bytes) else sample.image, SIZE, 3, "crop")
+    return conform(sample.picture(), SIZE, 3, "crop")
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import yaml
 
 from tests.support.dependencies import PIPELINE, dependencies, rewritten
 from tests.support.imports import (
+    CODE,
     LIBRARY,
     ROOT,
     SAMPLERS,
@@ -21,7 +22,6 @@ from tests.support.imports import (
     of_library,
     relative,
     room_of,
-    samplers_of,
     tree,
 )
 
@@ -43,10 +43,12 @@ MAY_IMPORT = {
     "tracking": FOUNDATION,
     "serving": FOUNDATION | {"data", "inference", "tracking"},
     "reporting": FOUNDATION | {"evaluation", "tracking"},
-    "audit": FOUNDATION | {"data", "inference", "reporting", "serving", "tracking"},
-    "runner": FOUNDATION | {"data", "training", "planning", "reporting", "tracking"},
+    "project": FOUNDATION,
+    "audit": FOUNDATION | {"data", "inference", "project", "reporting", "serving", "tracking"},
+    "runner": FOUNDATION | {"data", "training", "planning", "project", "reporting", "tracking"},
 }
 MAY_IMPORT["studio"] = set(MAY_IMPORT)
+MAY_IMPORT["maintenance"] = FOUNDATION | {"data", "serving", "tracking", "audit", "runner"}
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 LOOSE = {"__init__"}  # modules at the root of the package
 SERVED = LIBRARY / "serving" / "served.py"  # what MLflow runs where a model is served
@@ -161,7 +163,7 @@ def test_a_stage_that_trains_shares_its_training_and_saves_it(stage: str) -> Non
 
 def test_a_new_sampler_reruns_evaluation_alone() -> None:
     """Fails if a training imports samplers that no recipe names, or evaluation lists them one by one."""
-    named = {sampler.name for sampler in samplers_of(ROOT / "stages" / "train_unet.py")}
+    named = {sampler.name for sampler in CODE.samplers_of(ROOT / "stages" / "train_unet.py")}
     listed = {stage: dependencies(ROOT / "stages" / f"{stage}.py") for stage in ("train_unet", "evaluate")}
     below = {Path(path).name for path in listed["train_unet"] if path.startswith(relative(SAMPLERS))}
     assert named

@@ -1,5 +1,6 @@
 """From a generated picture to the pipeline that drew it and on to the source."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from darkroom.core.artifact import content_hash
+from darkroom.inference.record_text import KEY
 from tests.support import toy
 
 Audit = Callable[..., dict[str, Any]]
@@ -131,6 +133,35 @@ def test_a_picture_without_a_record_is_a_finding(audit: Audit) -> None:
 def test_a_picture_that_is_a_pipe_is_not_waited_for(audit: Audit) -> None:
     os.mkfifo("pipe.png")
     assert only(audit("pipe.png"))["what"] == "is not a file"
+
+
+def draw_with_adapters(path: Path, model: str, *adapters: dict[str, Any]) -> Path:
+    """A picture whose record names adapters."""
+    toy.draw_picture(path, model)
+    record = json.loads(Image.open(path).info[KEY]) | {"adapters": list(adapters)}
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_text(KEY, json.dumps(record))
+    Image.new("RGB", (8, 8)).save(path, pnginfo=chunks)
+    return path
+
+
+@pytest.mark.usefixtures("project")
+def test_the_adapters_of_a_picture_lead_to_their_data(audit: Audit) -> None:
+    """Of an adapter from elsewhere nothing is known, which is a remark; what is no adapter is left out."""
+    known = {"file": "a.safetensors", "md5": "1" * 32, "strength": 0.8, "base": "2" * 32}
+    known["inputs"] = {"data/prepared": content_hash("data/prepared"), "artifacts/base/unet": "3" * 32}
+    foreign = {"file": "b.safetensors", "md5": "4" * 32, "strength": -0.5, "base": "", "inputs": {}}
+    picture = draw_with_adapters(Path("ring.png"), content_hash(PIPELINE), known, foreign, {"md5": 7})
+    found = audit(str(picture))
+    assert found["whole"]
+    assert (only(found)["kind"], "b.safetensors" in only(found)["what"]) == ("unknown adapter", True)
+    first, second = found["picture"]["adapters"]
+    assert (first["md5"], first["strength"], second["md5"]) == ("1" * 32, 0.8, "4" * 32)
+    assert [(one["path"], one["found"]) for one in first["inputs"]] == [
+        ("data/prepared", "as in dvc.lock"),
+        ("artifacts/base/unet", ""),
+    ]
+    assert first["inputs"][0]["stages"] == ["prepare_data"]
 
 
 def test_an_audit_imports_no_torch() -> None:

@@ -52,6 +52,9 @@ def test_help_is_quick_and_teaches(run: Run, capsys: pytest.CaptureFixture[str])
         "params",
         "data",
         "show",
+        "doctor",
+        "gc",
+        "completion",
         "version",
     ):
         assert run(command, "--help") == 0
@@ -113,12 +116,18 @@ def test_an_unknown_recipe_is_answered_with_the_nearest(
     assert Path("params.yaml").read_text() == SCENES
 
 
-def test_outside_the_project_there_are_no_recipes(
+def test_outside_a_project_the_installed_recipes_are_listed_and_none_is_written(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Fails if params.yaml appears in whatever folder a person happens to be in."""
     monkeypatch.chdir(tmp_path)
-    assert run("recipe", "list") == 1
-    assert capsys.readouterr().err == "darkroom: recipes: no recipes here; run darkroom from the project's folder\n"
+    assert run("recipe", "list") == 0
+    assert "scenes-quick" in capsys.readouterr().out
+    assert run("recipe", "use", "scenes") == 1
+    assert capsys.readouterr().err == (
+        "darkroom: dvc.yaml: no such file here; go to the project's folder, or make one: darkroom new DIR\n"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_using_a_recipe_writes_it_and_says_what_it_replaced(

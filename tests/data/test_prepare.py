@@ -1,5 +1,6 @@
 """Preparing data: the split laws, everything left out accounted for, the same input giving the same bytes."""
 
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared
 from darkroom.data.prepared_writer import Row
 from darkroom.data.sources.base import Sample, Skipped
+from darkroom.data.sources.image_folder import ImageFolder
 from darkroom.data.sources.scenes import Scenes
 
 How = Callable[..., Preparation]
@@ -272,3 +274,36 @@ def test_a_stage_that_ended_in_the_middle_decodes_no_picture_twice(
             shards=Shards(folder))  # fmt: skip
     assert len(list(folder.iterdir())) == 7
     assert content_hash(tmp_path / "other") != content_hash(tmp_path / "made")
+
+
+def test_a_picture_file_that_changed_is_read_again_and_the_others_are_not(
+    tmp_path: Path, folder: Path, how: How, png: Callable[..., bytes], pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would catch a shard that stands for a file as it was before, size and time of the last change being the same."""
+    monkeypatch.setattr(decoding, "WORTH_SHARDS", 1)
+    monkeypatch.setattr(decoding, "AT_ONCE", 10)
+    monkeypatch.setenv("DARKROOM_THREADS", "2")
+    source, shards, changed = ImageFolder("set", "{label}"), Shards(tmp_path / "shards"), folder / "37.png"
+    for i in range(60):
+        (folder / f"{i:02d}.png").write_bytes(png(pixels(i, 24)).ljust(4096, b"\0"))
+    prepare(source, tmp_path / "made", how(), shards=shards)
+    before, times = set(shards.folder.iterdir()), changed.stat()
+    changed.write_bytes(png(pixels(99, 24)).ljust(4096, b"\0"))
+    os.utime(changed, ns=(times.st_atime_ns, times.st_mtime_ns))
+    prepare(source, tmp_path / "again", how(), shards=shards)
+    assert len(set(shards.folder.iterdir()) - before) == 1
+    assert content_hash(tmp_path / "again") != content_hash(tmp_path / "made")
+
+
+def test_a_file_that_a_process_beside_cannot_read_is_named(
+    tmp_path: Path, folder: Path, listed: type, how: How, png: Callable[..., bytes], pixels: Pixels,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(decoding, "WORTH_SHARDS", 1)
+    monkeypatch.setenv("DARKROOM_THREADS", "2")
+    for i in range(40):
+        (folder / f"{i:02d}.png").write_bytes(png(pixels(i, 24)))
+    items = list(ImageFolder("set", "{label}"))
+    (folder / "37.png").unlink()
+    with pytest.raises(DarkroomError, match=r"37\.png: cannot be read \(No such file or directory\)"):
+        prepare(listed(items), tmp_path / "made", how())

@@ -190,7 +190,7 @@ def test_what_can_be_chosen(two: list[Path], tmp_path: Path, monkeypatch: pytest
         models.model("elsewhere")
     with pytest.raises(DarkroomError, match="no such pipeline"):
         Models([Path("nowhere")], tmp_path).check()
-    with pytest.raises(DarkroomError, match="make repro"):
+    with pytest.raises(DarkroomError, match="dvc repro"):
         Models([Path("artifacts/pipeline")], tmp_path).check()
 
 

@@ -8,16 +8,16 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.support.imports import LIBRARY, ROOT, code_of, is_empty, relative
+from darkroom.project import closure
+from tests.support.imports import CODE, LIBRARY, ROOT, relative
 
 PIPELINE = ROOT / "dvc.yaml"
-CODE = ("src/", "stages/")
-ENTRY = "      - "
+LISTED = ("src/", "stages/")
 
 
 def dependencies(script: Path) -> list[str]:
     """The code that a stage depends on, as dvc.yaml lists it: its script first, then folders and files in order."""
-    code = code_of(script)
+    code = CODE.of_stage(script.stem)
     return [relative(script), *sorted(relative(path) for path in _joined(code - {script}, LIBRARY))]
 
 
@@ -25,7 +25,7 @@ def _joined(code: set[Path], folder: Path) -> Iterable[Path]:
     """The files of `code` below a folder, as few paths."""
     for path in sorted(folder.iterdir()):
         if path.is_dir():
-            inside = {file for file in path.rglob("*.py") if not is_empty(file)}
+            inside = {file for file in path.rglob("*.py") if not CODE.is_empty(file)}
             if inside and inside <= code:
                 yield path
             else:
@@ -36,18 +36,8 @@ def _joined(code: set[Path], folder: Path) -> Iterable[Path]:
 
 def rewritten(text: str) -> str:
     """A dvc.yaml with the code dependencies of each stage replaced; nothing else of it changes by a byte."""
-    lines: list[str] = []
-    stage, written = "", False
-    for line in text.splitlines():
-        if line.startswith("  ") and not line.startswith("   ") and line.endswith(":"):
-            stage, written = line.strip()[:-1], False
-        if line.startswith(tuple(ENTRY + code for code in CODE)):
-            if not written:
-                lines += [ENTRY + path for path in dependencies(ROOT / "stages" / f"{stage}.py")]
-                written = True
-            continue
-        lines.append(line)
-    return "\n".join(lines) + "\n"
+    stages = sorted((ROOT / "stages").glob("*.py"))
+    return closure.rewritten(text, LISTED, {script.stem: dependencies(script) for script in stages})
 
 
 def main() -> None:

@@ -125,7 +125,7 @@ def test_a_project_without_runs_has_its_page_and_links_lead_there(
     with socket.socket() as s:
         assert s.connect_ex(("127.0.0.1", port)) != 0, "the server outlived the command"
     assert web_port() == UI_PORT
-    assert link_hint() == " (while `make ui` runs)"
+    assert link_hint() == " (while `darkroom ui` runs)"
 
 
 def test_a_taken_port_is_named(project: Path) -> None:
@@ -287,4 +287,4 @@ def test_a_project_of_any_name_keeps_its_runs_in_itself_and_shows_them(
     with socket.socket() as s:
         assert s.connect_ex(("127.0.0.1", port)) != 0, "the server outlived the command"
     assert web_port() == UI_PORT
-    assert link_hint() == " (while `make ui` runs)"
+    assert link_hint() == " (while `darkroom ui` runs)"

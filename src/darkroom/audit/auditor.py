@@ -24,6 +24,7 @@ from darkroom.audit.evidence import (
 from darkroom.audit.file_types import foreign
 from darkroom.audit.findings import Finding, merged, short
 from darkroom.audit.foreign_files import check_kinds
+from darkroom.audit.kept_code import check_installed, check_kept
 from darkroom.audit.lineage import Lineage, Step, ordered, read_lineage
 from darkroom.audit.raw_data import check_raw_data
 from darkroom.audit.reports import check_reports
@@ -97,7 +98,7 @@ class Auditor:
         query, findings = self._open_query()
         lineage, checks, past = self.lineage, self.checks, False
         if self.picture is not None:
-            traced = pictures.trace(self.picture, lineage, self.specs, self.disk, query)
+            traced = pictures.trace(self.picture, lineage, self.current, self.specs, self.disk, query)
             findings += traced.findings
             if traced.lineage is not None:
                 lineage, past = traced.lineage, True
@@ -112,6 +113,7 @@ class Auditor:
         if not past:
             findings += [*check_kinds(checks), *check_code(self.specs), *self._never_ran()]
             findings += check_reports(checks, evidence, query)
+            findings += check_installed(self.specs, self.stages)
         if query:
             findings += self._store_faults(query)
         versions, unvouched = {}, list[str]()
@@ -214,6 +216,7 @@ class Auditor:
         yield from checks.chain(step)
         yield from checks.code(step, evidence.maker.commit if evidence and evidence.maker else "")
         yield from checks.definition(step)
+        yield from check_kept(step)
         yield from check_raw_data(step, self.disk)
 
     def _past(self, step: Step, lineage: Lineage) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ import yaml
 
 from darkroom.audit.checks import Checks
 from darkroom.audit.findings import Finding, short, some
+from darkroom.audit.kept_code import kept
 from darkroom.audit.lineage import Step, read_lineage
 from darkroom.config.stage_spec import LOCK, PIPELINE, StageSpec, is_code, read_stage_specs
 from darkroom.core.artifact import file_hash
@@ -66,6 +67,8 @@ def _definition(step: Step, spec: StageSpec, recorded: Mapping[str, Any], run: s
         return
     deps, before = list(map(str, now.get("deps", []))), list(map(str, recorded.get("deps", [])))
     lost = [dep for dep in before if not any(dep == path or Path(path) in Path(dep).parents for path in deps)]
+    if kept(step) is not None:
+        lost = [dep for dep in lost if not is_code(Path(dep))]
     new = [dep for dep in deps if dep not in before and not is_code(Path(dep))]
     said = []
     if now.get("cmd") != recorded.get("cmd"):

@@ -9,6 +9,7 @@ from typing import Any
 
 from darkroom.audit.checks import Checks
 from darkroom.audit.findings import Finding, short, some
+from darkroom.audit.kept_code import kept
 from darkroom.audit.lineage import Step
 from darkroom.tracking.address import artifacts_folder
 from darkroom.tracking.query import RunQuery
@@ -71,11 +72,11 @@ def compare(step: Step, evidence: MatchedRuns, checks: Checks) -> Iterator[Findi
         lacks = "which this repository lacks; git fetch --all, or push it from where it was made"
         why, _, remedy = (f"but {silent}" if (silent := why_git_fails()) else lacks).rpartition("; ")
         yield step.finding("unknown commit", f"made at commit {short(maker.commit)}, {why}", remedy)
-    if _same_code(step, maker, checks) is False:
+    if _same_code(step, maker, checks) is False and kept(step) is None:  # else that is said
         yield step.finding("other code", f"run {short(maker.id)} ran other code than dvc.lock has", again)
-    kept = artifacts_folder(maker.artifacts)
-    if kept is not None and not kept.is_dir():
-        what = f"the pictures and files that run {short(maker.id)} kept are not in {kept}"
+    folder = artifacts_folder(maker.artifacts)
+    if folder is not None and not folder.is_dir():
+        what = f"the pictures and files that run {short(maker.id)} kept are not in {folder}"
         yield step.finding("lost copies", what, f"put them back there, or {again}")
 
 

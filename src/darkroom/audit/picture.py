@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from darkroom.audit.adapters import TracedAdapter, trace_adapters
 from darkroom.audit.disk import Disk
 from darkroom.audit.findings import Finding, short
 from darkroom.audit.lineage import Lineage, Step, ordered, read_lineage
@@ -17,6 +18,9 @@ from darkroom.serving.registry import MADE_AT
 from darkroom.tracking.query import RunQuery
 from darkroom.tracking.repository import git_text_or_none, why_git_fails
 from darkroom.tracking.sources import RecordedRun
+
+UNKNOWN = "neither dvc.lock, git nor a run knows anything"
+AUDIT_THERE = "audit it in the project, or with the MLFLOW_TRACKING_URI, where the adapter was trained"
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,16 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Traced:
-    """A picture and where its pipeline was found. lineage: of an earlier pipeline; None for dvc.lock's, or for none."""
+    """A picture and where its pipeline was found. lineage: of an earlier pipeline; None for dvc.lock's, or for none.
+
+    adapters: that it was drawn with.
+    """
 
     picture: Recorded
     found: str
     lineage: Lineage | None = None
     findings: list[Finding] = field(default_factory=list)
+    adapters: list[TracedAdapter] = field(default_factory=list)
 
 
 def read(path: Path) -> Recorded:
@@ -52,21 +60,52 @@ def read(path: Path) -> Recorded:
 
 
 def trace(
-    picture: Recorded, current: Lineage, specs: Mapping[str, StageSpec], disk: Disk, query: RunQuery | None
+    picture: Recorded,
+    current: Lineage,
+    lock: Lineage,
+    specs: Mapping[str, StageSpec],
+    disk: Disk,
+    query: RunQuery | None,
 ) -> Traced:
-    """Find the pipeline that drew a picture: in dvc.lock, in an earlier dvc.lock that git has, among the runs."""
+    """Find the pipeline that drew a picture: in dvc.lock, in an earlier dvc.lock that git has, among the runs.
+
+    Args:
+        current: what is behind the pipeline, of dvc.lock; lock: all of it, in which the data of adapters are sought.
+    """
     if not picture.model:
         remedy = "give a PNG as darkroom generate wrote it"
         return Traced(picture, "", Lineage({}), [Finding("no record", str(picture.path), picture.why, remedy)])
+    adapters = trace_adapters(picture.values, lambda path, digest: locate(path, digest, lock, specs, query))
+    findings = [
+        Finding(
+            "unknown adapter", str(picture.path), f"was drawn with {one.name}, of whose data {UNKNOWN}", AUDIT_THERE
+        )
+        for one in adapters
+        if not one.known
+    ]
     if _maker(current, picture.model):
-        return Traced(picture, f"as in {LOCK}")
+        return Traced(picture, f"as in {LOCK}", None, findings, adapters)
     if (earlier := _in_git(picture.model)) is not None:
         commit, lineage = earlier
         found = f"an earlier one, {LOCK} of commit {short(commit)}: git checkout {short(commit)} && dvc checkout"
-        return Traced(picture, found, lineage)
+        return Traced(picture, found, lineage, findings, adapters)
     if query and (run := query.wrote(MADE_AT, picture.model)):
-        return Traced(picture, f"an earlier one, that run {short(run.id)} made", _from_runs(run, query, specs))
-    return Traced(picture, "", Lineage({}), [_unknown(picture, disk, query)])
+        found = f"an earlier one, that run {short(run.id)} made"
+        return Traced(picture, found, _from_runs(run, query, specs), findings, adapters)
+    return Traced(picture, "", Lineage({}), [_unknown(picture, disk, query), *findings], adapters)
+
+
+def locate(
+    path: str, digest: str, lock: Lineage, specs: Mapping[str, StageSpec], query: RunQuery | None
+) -> tuple[str, Lineage] | None:
+    """Where an output of this content is known from, in words, and all that it was made from; None: nowhere."""
+    if maker := _maker(lock, digest):
+        return f"as in {LOCK}", lock.behind(maker.stage)
+    if (earlier := _in_git(digest)) is not None:
+        return f"{LOCK} of commit {short(earlier[0])}", earlier[1]
+    if query and (run := query.wrote(path, digest)):
+        return f"run {short(run.id)}", _from_runs(run, query, specs)
+    return None
 
 
 def _unknown(picture: Recorded, disk: Disk, query: RunQuery | None) -> Finding:

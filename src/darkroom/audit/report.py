@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from darkroom.audit import adapters
 from darkroom.audit.auditor import Audit
 from darkroom.audit.evidence import MatchedRuns, day
 from darkroom.audit.findings import Finding, short
@@ -27,14 +28,14 @@ def text(audit: Audit) -> str:
     printable here, as one line.
     """
     sections = [
-        _picture(audit),
+        picture_lines(audit),
         _tree(audit),
         _profile(audit),
         [line for step in reversed(list(audit.lineage.steps.values())) for line in _about(audit, step)],
         [_line(finding) for finding in audit.findings],
         [f"repaired: {what}" for what in audit.repaired],
         [f"not vouched for: {what}" for what in audit.unvouched],
-        [_verdict(audit)],
+        [verdict(audit)],
     ]
     return "\n\n".join("\n".join(map(printable_text, lines)) for lines in sections if lines)
 
@@ -46,7 +47,12 @@ def as_json(audit: Audit) -> dict[str, Any]:
         "target": audit.target,
         "whole": audit.intact,
         "picture": picture
-        and {"path": str(picture.picture.path), "found": picture.found, "record": dict(picture.picture.values)},
+        and {
+            "path": str(picture.picture.path),
+            "found": picture.found,
+            "record": dict(picture.picture.values),
+            "adapters": [adapters.as_json(adapter) for adapter in picture.adapters],
+        },
         "steps": [_step_as_json(audit, step) for step in audit.lineage.steps.values()],
         "findings": [asdict(finding) | {"breaks": finding.breaks} for finding in audit.findings],
         "repaired": audit.repaired,
@@ -80,7 +86,8 @@ def _step_as_json(audit: Audit, step: Step) -> dict[str, Any]:
     }
 
 
-def _picture(audit: Audit) -> list[str]:
+def picture_lines(audit: Audit) -> list[str]:
+    """What a picture says of itself; nothing where none was asked about."""
     if audit.picture is None:
         return []
     recorded = audit.picture.picture
@@ -97,6 +104,7 @@ def _picture(audit: Audit) -> list[str]:
         lines[-1] += f", guidance {sampling.get('guidance_scale')}"
     if recorded.model:
         lines.append(f"  pipeline  {recorded.model}" + (f", {audit.picture.found}" if audit.picture.found else ""))
+    lines += [line for adapter in audit.picture.adapters for line in adapters.lines(adapter)]
     if audit.picture.found:
         lines.append(f"  pixels    not compared: darkroom regenerate {recorded.path} draws it again and compares")
     return lines
@@ -132,7 +140,7 @@ def _branch(audit: Audit, step: Step, first: str, rest: str, seen: set[str]) -> 
     for i, path in enumerate(products):
         size = readable_size(step.sizes[path]) if path in step.sizes else ""
         if i == 0:
-            yield (_mark(audit, step), first + path, short(step.outputs[path]), size, step.stage, *run)
+            yield (mark(audit, step), first + path, short(step.outputs[path]), size, step.stage, *run)
         else:
             yield ("", rest + path, short(step.outputs[path]), size, "", "", "", "")
     sources = list(_sources(audit, step))
@@ -169,7 +177,8 @@ def _sources(audit: Audit, step: Step) -> Iterator[tuple[str, str]]:
             yield f"{kind}, made by the stage itself", ""
 
 
-def _mark(audit: Audit, step: Step) -> str:
+def mark(audit: Audit, step: Step) -> str:
+    """GOOD, REMARK or BAD: what is said of a step."""
     mine = [finding for finding in audit.findings if step.stage in finding.stages]
     return BAD if any(finding.breaks for finding in mine) else REMARK if mine else GOOD
 
@@ -232,7 +241,8 @@ def _line(finding: Finding) -> str:
     return f"{BAD if finding.breaks else REMARK} {finding.kind}: {finding.where}: {finding.what}; {finding.remedy}"
 
 
-def _verdict(audit: Audit) -> str:
+def verdict(audit: Audit) -> str:
+    """Whether the chain holds, in a sentence."""
     breaks = sum(finding.breaks for finding in audit.findings)
     remarks = len(audit.findings) - breaks
     noted = f"; {remarks} {'remark' if remarks == 1 else 'remarks'}" if remarks else ""

@@ -215,7 +215,8 @@ class StoreAudit:
     def _files_of_records(self, tables: Tables) -> Iterator[Finding]:
         """Records that are damaged, that git has and the disk has not, or of which two tell of the same thing."""
         records = self.query.records
-        gone = (git_text_or_none("ls-files", "--deleted", "--", str(FOLDER)) or "").splitlines()
+        folders = {str(FOLDER / folder) for folder in SUBFOLDERS.values()}
+        gone = (git_text_or_none("ls-files", "--deleted", "--", *sorted(folders)) or "").splitlines()
         for file in dict.fromkeys(file for file in (*records.damaged, *map(Path, gone)) if file not in self._reported):
             what = "is not what its name says" if file in records.damaged else "is gone, and git has it"
             yield Finding("lost record", str(file), what, _from_git(file) or REPAIR)

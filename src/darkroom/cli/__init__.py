@@ -8,10 +8,13 @@ import typer
 from darkroom.cli import (
     audit,
     compare,
+    completion,
     draw,
     evaluate,
     finish,
     interop,
+    maintenance,
+    own_project,
     project,
     regenerate,
     registry,
@@ -32,8 +35,9 @@ app = typer.Typer(
     help="Train latent diffusion models from scratch, stage by stage, and draw with them.",
     epilog=f"""\
 \b
+darkroom new birds             make a project of your own in the folder birds
 darkroom recipe use scenes     choose what to train: writes params.yaml
-make repro                     train: runs every stage that is out of date; dvc repro STAGE runs one
+dvc repro                      train: runs every stage that is out of date; dvc repro STAGE runs one
 darkroom generate "{EXAMPLE}"
 """,
     no_args_is_help=True,
@@ -47,10 +51,18 @@ app.command(no_args_is_help=True)(compare.compare)
 app.command(no_args_is_help=True)(evaluate.evaluate)
 app.command("import", no_args_is_help=True)(interop.import_model)
 app.command("export", no_args_is_help=True)(interop.export_model)
+app.command("merge", no_args_is_help=True)(interop.merge_adapters)
 groups = {"recipe": project.recipe, "params": project.params, "data": project.data, "show": show.show}
 for name, group in groups.items():
     app.add_typer(group, name=name)
 app.command("audit", help=audit.HELP)(audit.audit)
+for command in (maintenance.doctor, maintenance.gc):
+    app.command()(command)
+app.command(no_args_is_help=True)(completion.completion)
+for command in (own_project.new, own_project.keep):
+    app.command(no_args_is_help=True)(command)
+for command in (own_project.status, own_project.sync):
+    app.command()(command)
 for command in (finish.finish, reproduce.reproduce):
     app.command(no_args_is_help=True)(command)
 for command in (report.report, registry.register, serve.serve, studio.studio, project.ui, project.version):
@@ -59,6 +71,7 @@ for command in (report.report, registry.register, serve.serve, studio.studio, pr
 
 def main() -> None:
     """Run the command line: an error the user can fix is one line on stderr and exit status 1."""
+    completion.answer_shells()
     with printed():
         _run()
 

@@ -1,7 +1,7 @@
 """Commands that draw pictures."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,8 +18,10 @@ from darkroom.inference.file_names import slug
 if TYPE_CHECKING:
     from PIL import Image
 
+    from darkroom.config.base import Precision
     from darkroom.inference.pipeline import Pipeline
     from darkroom.inference.record import Record
+    from darkroom.interop.lora import LoRA
 
 SAMPLES = Path("samples")
 ROW = 8  # pictures of a prompt that stand in one line of a grid
@@ -119,7 +121,7 @@ def _draw(prompt: str | None, o: Options, inputs: Inputs) -> None:
         size = f"height = {counted(inputs.height)}, width = {counted(inputs.width)}: height x width"
         PIXELS.check(size, inputs.height * inputs.width, "draw a smaller picture")
     check_sampling({"num_inference_steps": o.steps}, "", "take fewer")
-    model = load_pipeline(o.pipeline)
+    model = load_pipeline(o.pipeline, lora=_adapters(o.lora or []))
     record = _record(model, o, inputs, prompts, negative, pictures)
     batch = slice(record.batch_size)
     first = replace(record, prompts=record.prompts[batch], seeds=record.seeds[batch], index=0)
@@ -205,11 +207,18 @@ def _draw_and_save(model: "Pipeline", record: "Record", out: Path, o: Options, g
     print(*map(printable_text, files), sep="\n")
 
 
-def load_pipeline(folder: Path, precision: str | None = None) -> "Pipeline":
+def load_pipeline(folder: Path, precision: "Precision | None" = None, lora: "Sequence[LoRA]" = ()) -> "Pipeline":
+    """The pipeline in `folder`, with adapters."""
     from darkroom import Pipeline
     from darkroom.core import device
 
-    return Pipeline.from_pretrained(folder, device=device.start(), precision=precision)  # type: ignore[arg-type]
+    return Pipeline.from_pretrained(folder, device=device.start(), precision=precision, lora=lora)
+
+
+def _adapters(texts: Sequence[str]) -> "list[LoRA]":
+    from darkroom import LoRA
+
+    return [LoRA.parse(text) for text in texts]
 
 
 def _prompts(prompt: str | None, file: Path | None) -> list[str]:

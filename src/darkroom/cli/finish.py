@@ -5,9 +5,13 @@ from typing import Annotated
 
 import typer
 
+from darkroom.cli.completion import trained_stages
+
 
 def finish(
-    stage: Annotated[str, typer.Argument(help="The stage that is training.", show_default=False)],
+    stage: Annotated[
+        str, typer.Argument(help="The stage that is training.", show_default=False, autocompletion=trained_stages)
+    ],
 ) -> None:
     """End a running training early; the stage completes, and the same bytes can be made again.
 

@@ -101,6 +101,32 @@ def export_model(
         print(printable_text(f"{destination}: {said}"))
 
 
+def merge_adapters(
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="Folder to write.")],
+    lora: Annotated[
+        list[str],
+        typer.Option(
+            help="Adapter, by its file or folder, and how strongly it acts (1); may be given again.",
+            metavar="FILE[:STRENGTH]",
+            show_default=False,
+        ),
+    ],
+    pipeline: Annotated[Path, typer.Option(help="Folder of the pipeline that they are added to.")] = PIPELINE,
+) -> None:
+    """Write a pipeline with adapters added to its weights: it draws as --lora does, and needs their files no more.
+
+    \b
+    darkroom merge artifacts/with-brown --lora artifacts/unet:0.8
+    """
+    from darkroom.inference.adapters import merge
+    from darkroom.interop.lora import LoRA
+
+    _check_destination(destination, pipeline)
+    for adapter in merge(pipeline, destination, [LoRA.parse(text) for text in lora]):
+        print(printable_text(f"{adapter.path}: {len(adapter.factors)} layers, strength {adapter.strength:g}"))
+    print(printable_text(str(destination)))
+
+
 def _described(model: "Model") -> str:
     numbers = [sum(math.prod(shape) for shape in part.shapes.values()) for part in model.weights]
     names = ("U-Net", "autoencoder", "text encoder")

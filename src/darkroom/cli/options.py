@@ -95,6 +95,14 @@ class Options(SamplingOptions):
         Path | None, typer.Option(help="GIF file to write: the first few pictures, step by step.", show_default=False)
     ] = None
     pipeline: Annotated[Path, typer.Option(help="Folder of the trained pipeline.")] = PIPELINE
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Adapter to draw with, by its file or folder, and how strongly it acts (1); may be given again.",
+            metavar="FILE[:STRENGTH]",
+            show_default=False,
+        ),
+    ] = None
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

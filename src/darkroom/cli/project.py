@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from darkroom import __version__
+from darkroom.cli.completion import keys, recipes, trained_stages
 from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable_text
 
@@ -32,8 +33,10 @@ def recipe_list() -> None:
 
 @recipe.command("show", no_args_is_help=True)
 def recipe_show(
-    name: Annotated[str, typer.Argument(help="As `darkroom recipe list` spells it.")],
-    other: Annotated[str | None, typer.Argument(help="A recipe to compare it with.", show_default=False)] = None,
+    name: Annotated[str, typer.Argument(help="As `darkroom recipe list` spells it.", autocompletion=recipes)],
+    other: Annotated[
+        str | None, typer.Argument(help="A recipe to compare it with.", show_default=False, autocompletion=recipes)
+    ] = None,
     diff: Annotated[bool, typer.Option("--diff", help="Only the keys in which it differs from params.yaml.")] = False,
 ) -> None:
     """Print the complete params file of a recipe, or how it differs from params.yaml or from another recipe.
@@ -52,7 +55,9 @@ def recipe_show(
 
 
 @recipe.command("use", no_args_is_help=True)
-def recipe_use(name: Annotated[str, typer.Argument(help="As `darkroom recipe list` spells it.")]) -> None:
+def recipe_use(
+    name: Annotated[str, typer.Argument(help="As `darkroom recipe list` spells it.", autocompletion=recipes)],
+) -> None:
     """Write a recipe to params.yaml, and say what stood there before.
 
     \b
@@ -158,7 +163,10 @@ def _print_memory(loaded: "Params") -> None:
 @params.command("explain")
 def params_explain(
     key: Annotated[
-        str | None, typer.Argument(help="A key, a section or a kind. [default: lists the sections]", show_default=False)
+        str | None,
+        typer.Argument(
+            help="A key, a section or a kind. [default: lists the sections]", show_default=False, autocompletion=keys
+        ),
     ] = None,
 ) -> None:
     """Say what a key of params.yaml means and takes, its values, which stages read it and what changes with it.
@@ -206,7 +214,9 @@ def params_upgrade(
 
 @params.command("budget", no_args_is_help=True)
 def params_budget(
-    stage: Annotated[str, typer.Argument(help="A stage that trains.", show_default=False)],
+    stage: Annotated[
+        str, typer.Argument(help="A stage that trains.", show_default=False, autocompletion=trained_stages)
+    ],
     minutes: Annotated[float, typer.Argument(min=0.01, help="That its training may take.", show_default=False)],
 ) -> None:
     """Time 20 steps of a stage's training and write to params.yaml how many fit into so many minutes.
@@ -236,7 +246,10 @@ def params_budget(
 @data.command("scan")
 def data_scan(
     which: Annotated[
-        str | None, typer.Argument(help="A recipe or a params file. [default: params.yaml]", show_default=False)
+        str | None,
+        typer.Argument(
+            help="A recipe or a params file. [default: params.yaml]", show_default=False, autocompletion=recipes
+        ),
     ] = None,
 ) -> None:
     """Write the manifest of a source: names, sizes and hashes of its files, to be committed.

@@ -20,6 +20,10 @@ def regenerate(
         Path | None, typer.Option(help="PNG file to write. [default: beside PICTURE, -again added to its name]")
     ] = None,
     pipeline: Annotated[Path, typer.Option(help="Folder of the pipeline that drew it.")] = PIPELINE,
+    lora: Annotated[
+        list[Path] | None,
+        typer.Option(help="Adapter that it was drawn with, where it lies elsewhere now; may be given again."),
+    ] = None,
 ) -> None:
     """Make a picture again from its metadata, together with its batch.
 
@@ -31,13 +35,13 @@ def regenerate(
     """
     from darkroom.core.progress import Progress
     from darkroom.diffusion.generate import sampling_levels
-    from darkroom.inference.again import compared
+    from darkroom.inference.again import adapters_of, compared
     from darkroom.inference.record import Record, profile
     from darkroom.inference.record_text import differences
 
     record = Record.read(picture)
     out = checked_path("--out", out or picture.with_stem(f"{picture.stem}-again"), ".png")
-    model = load_pipeline(pipeline, record.precision)
+    model = load_pipeline(pipeline, record.precision, adapters_of(picture, record, lora or []))
     if model.model_hash != record.model:
         raise DarkroomError(
             f"{picture}: was drawn by the pipeline {record.model}, but {pipeline} is {model.model_hash}; "

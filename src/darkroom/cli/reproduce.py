@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from darkroom.cli.completion import stages
 from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable_text
 
@@ -16,7 +17,7 @@ MOST_SHOWN = 8  # of the files of a folder
 
 
 def reproduce(
-    stage: Annotated[str, typer.Argument(help="As dvc.yaml names it.", show_default=False)],
+    stage: Annotated[str, typer.Argument(help="As dvc.yaml names it.", show_default=False, autocompletion=stages)],
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON; all else goes to stderr.")] = False,
 ) -> None:
     """Run a stage of the last commit again and check whether its outputs are those of dvc.lock, to the byte.

@@ -13,7 +13,8 @@ from pydantic.fields import FieldInfo
 from darkroom.config.base import Section
 from darkroom.config.fields import Key, Model, alternatives, class_of, documented, keys, takes
 from darkroom.config.kinds import KIND
-from darkroom.config.params import DEFAULT_RECIPE, PARAMS_FILE, Params, read
+from darkroom.config.params import PARAMS_FILE, Params, read
+from darkroom.config.shipped import RECIPES, default_recipe
 from darkroom.config.stage_spec import PIPELINE, StageSpec, stage_specs
 from darkroom.core.errors import DarkroomError
 
@@ -124,14 +125,15 @@ def _about(model: type[Section]) -> str:
 def _values(key: str) -> dict[str, Any]:
     """{file: the value of a key} in the default recipe and params.yaml, where they can be read and have it."""
     found = {}
-    for file in (DEFAULT_RECIPE, PARAMS_FILE):
+    recipe = default_recipe()
+    for label, file in ((RECIPES / recipe.name, recipe), (PARAMS_FILE, PARAMS_FILE)):
         try:
             value: Any = read(file)
             for name in key.split("."):
                 value = value[name]
         except (DarkroomError, LookupError, TypeError):
             continue
-        found[str(file)] = value if isinstance(value, dict) else json.dumps(value)
+        found[str(label)] = value if isinstance(value, dict) else json.dumps(value)
     return found
 
 

@@ -18,7 +18,8 @@ from darkroom.config.diffusion import check_sampling
 from darkroom.config.faults import explain
 from darkroom.config.merging import complete_text
 from darkroom.config.sections import CacheLatents, Evaluate, PrepareData, Register, TrainEvaluator, TrainUNet
-from darkroom.config.text_encoder import SetupTextEncoder
+from darkroom.config.shipped import default_recipe
+from darkroom.config.text_encoder import PretrainedTextEncoder, SetupTextEncoder
 from darkroom.config.yaml_file import parse
 from darkroom.core.errors import DarkroomError
 
@@ -28,7 +29,6 @@ PARAMS_FILE = Path("params.yaml")
 # Every class made of ABCMeta has a method of this name, which pydantic warns of, and would take for a default.
 warnings.filterwarnings("ignore", 'Field name "register" in "Params" shadows', UserWarning)
 CONDITIONS: dict[str, ConditionKind] = {"clip": "text", "pretrained": "text", "class": "class", "none": "none"}
-DEFAULT_RECIPE = Path("recipes/scenes.yaml")
 
 
 class Params(Section):
@@ -60,20 +60,29 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
-        size, vae = self.prepare_data.image_size, self.train_vae
+        p, vae = self.prepare_data, self.train_vae
+        sides = {p.image_size: "prepare_data.image_size"}
+        sides |= {side: "prepare_data.buckets: side" for size in p.sizes for side in size if side not in sides}
+        if p.buckets is not None and self.train_unet.unet.fixed_side:
+            raise ValueError(
+                f"prepare_data.buckets: train_unet.unet.kind = {self.train_unet.unet.kind!r} takes squares of one side "
+                "alone; give null, or another network"
+            )
         if isinstance(vae, PretrainedVAE):
             return self  # its downscale factor stands in its own config.json; planning.demands asks there
         factor = 1
         if isinstance(vae, TrainedVAE):
             factor = vae.autoencoder.downscale
             key = "the downscale factor of train_vae.autoencoder.block_out_channels"
-            check_multiple_of("prepare_data.image_size", size, factor, key)
-            if vae.adversarial is not None and size < 3 * 2**vae.adversarial.n_layers:
+            for side, of in sides.items():
+                check_multiple_of(of, side, factor, key)
+            if vae.adversarial is not None and (side := min(sides)) < 3 * 2**vae.adversarial.n_layers:
                 raise ValueError(
-                    f"train_vae.adversarial.n_layers = {vae.adversarial.n_layers} leaves no patch of {size} pixels; "
+                    f"train_vae.adversarial.n_layers = {vae.adversarial.n_layers} leaves no patch of {side} pixels; "
                     "lower it"
                 )
-        self.train_unet.check_side(size // factor)
+        for side, of in sides.items():
+            self.train_unet.check_side(side // factor, of.partition(":")[0])
         return self
 
     @model_validator(mode="after")
@@ -88,6 +97,7 @@ class Params(Section):
                 f"cache_latents.scaling = 'imported', but train_vae.kind = {vae.kind!r} brings no factor; use measured"
             )
         trained = self.train_unet
+        self._check_adapters()
         try:
             trained.unet.check_condition(CONDITIONS[conditions])
         except ValueError as error:
@@ -109,6 +119,26 @@ class Params(Section):
         for section, sampling in (("train_unet", trained.sampling), ("evaluate", self.evaluate.sampling)):
             check_sampling(section, sampling, trained.process, trained.objective.prediction_type)
         return self
+
+    def _check_adapters(self) -> None:
+        """Refuse adapters of a text encoder of which there is none, or whose output is cached."""
+        lora, encoder = self.train_unet.lora, self.setup_text_encoder
+        if lora is None or not lora.text_encoder:
+            return
+        if not isinstance(encoder, PretrainedTextEncoder):
+            raise ValueError(
+                "train_unet.lora.text_encoder = true needs setup_text_encoder.kind = 'pretrained', not "
+                f"{encoder.kind!r}; give the text_encoder folder of init_from's model, or text_encoder: false"
+            )
+        for key, found, wanted in (
+            ("cache", encoder.cache, "tokens"),
+            ("null_condition", encoder.null_condition, "empty_prompt"),
+        ):
+            if found != wanted:
+                raise ValueError(
+                    f"train_unet.lora.text_encoder = true needs setup_text_encoder.{key} = {wanted!r}, not {found!r}; "
+                    "give that, or text_encoder: false"
+                )
 
 
 def read(path: Path | str) -> dict[Any, Any]:
@@ -155,8 +185,8 @@ def problems(path: Path | str = PARAMS_FILE) -> list[str]:
 def _example(key: Sequence[str], kind: Any) -> str:
     """The command that shows a recipe with a key, in a section of that kind if there is one: the default one where
     it does."""
-    example = DEFAULT_RECIPE
-    for file in [DEFAULT_RECIPE, *sorted(DEFAULT_RECIPE.parent.glob("*.yaml"))]:
+    example = default = default_recipe()
+    for file in [default, *sorted(default.parent.glob("*.yaml"))]:
         try:
             section: Any = read(file)
             for part in key[:-1]:
@@ -168,5 +198,5 @@ def _example(key: Sequence[str], kind: Any) -> str:
         if kind is None or section.get("kind") == kind:
             example = file
             break
-        example = file if example == DEFAULT_RECIPE else example
+        example = file if example == default else example
     return f"darkroom recipe show {example.stem}"

@@ -1,4 +1,4 @@
-"""Recipes: params files under names, in the project's folder. Each states a base and its differences."""
+"""Recipes: params files under names, the project's or the installation's. Each states a base and its differences."""
 
 import difflib
 import json
@@ -8,25 +8,19 @@ from typing import Any
 
 from darkroom.config.faults import short
 from darkroom.config.merging import complete_text
-from darkroom.config.params import DEFAULT_RECIPE, PARAMS_FILE, read
+from darkroom.config.params import PARAMS_FILE, read
+from darkroom.config.shipped import RECIPES, recipes_folder
+from darkroom.config.stage_spec import PIPELINE
 from darkroom.core.artifact import atomic_path
 from darkroom.core.errors import DarkroomError
 
-RECIPES = DEFAULT_RECIPE.parent
 MOST_SHOWN = 12  # of the values that a recipe replaces
 ABSENT = "-"
 
 
 def names() -> list[str]:
-    """The recipes of the project, sorted.
-
-    Raises:
-        DarkroomError: the current folder is not the project's.
-    """
-    found = sorted(file.stem for file in RECIPES.glob("*.yaml"))
-    if not found:
-        raise DarkroomError(f"{RECIPES}: no recipes here; run darkroom from the project's folder")
-    return found
+    """The recipes there are, sorted; see `recipes_folder`."""
+    return sorted(file.stem for file in recipes_folder().glob("*.yaml"))
 
 
 def file_of(name: str) -> Path:
@@ -40,7 +34,7 @@ def file_of(name: str) -> Path:
         close = difflib.get_close_matches(name, known, n=1)
         remedy = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
         raise DarkroomError(f"recipe {name!r}: no such recipe; {remedy}")
-    return RECIPES / f"{name}.yaml"
+    return recipes_folder() / f"{name}.yaml"
 
 
 def complete(name: str) -> str:
@@ -60,7 +54,13 @@ def use(name: str) -> str:
 
 
 def put(text: str, what: str) -> str:
-    """Write params.yaml; what: the content in words. Returns what happened, as `use` does."""
+    """Write params.yaml; what: the content in words. Returns what happened, as `use` does.
+
+    Raises:
+        DarkroomError: the current folder is not a project's.
+    """
+    if not (PIPELINE.is_file() or RECIPES.is_dir()):
+        raise DarkroomError(f"{PIPELINE}: no such file here; go to the project's folder, or make one: darkroom new DIR")
     content = text.encode()
     if PARAMS_FILE.exists() and PARAMS_FILE.read_bytes() == content:
         return f"{PARAMS_FILE}: is {what}, as before"

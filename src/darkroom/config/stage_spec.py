@@ -13,7 +13,7 @@ from darkroom.core.artifact import content_hash, files_of
 from darkroom.core.errors import DarkroomError
 
 PIPELINE, LOCK = Path("dvc.yaml"), Path("dvc.lock")
-CODE = ("src", "stages")
+CODE = ("src", "stages", "code")  # of a clone; code/ is that of a project around the installed package
 LISTED = ("deps", "outs", "metrics", "plots", "params")
 COSMETIC = ("desc", "meta")  # keys of a stage, for readers
 KEEPING = ("cache", "persist")  # options of an output that are not about how it is drawn
@@ -65,8 +65,12 @@ def stage_specs(pipeline: Path = PIPELINE) -> dict[str, StageSpec]:
 
 
 def read_stage_specs(text: str) -> dict[str, StageSpec]:
-    """The stages of a dvc.yaml, given as its text; raises what a text that is none makes raise."""
-    return {name: _stage_spec(entry) for name, entry in yaml.safe_load(text)["stages"].items()}
+    """The stages of a dvc.yaml, given as its text; raises what a text that is none makes raise.
+
+    One that writes nothing but lists of code, which others depend on, is left out: no run stands for what it makes.
+    """
+    specs = {name: _stage_spec(entry) for name, entry in yaml.safe_load(text)["stages"].items()}
+    return {name: spec for name, spec in specs.items() if not (spec.outputs and all(map(is_code, spec.outputs)))}
 
 
 def stage_spec(stage: str, pipeline: Path = PIPELINE) -> StageSpec:

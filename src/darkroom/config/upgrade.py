@@ -241,6 +241,26 @@ def offer_labels(values: Values) -> None:
         _in_place_of(source, "root", {"root": source["root"], "labels": []})
 
 
+def offer_adapters(values: Values) -> None:
+    """train_unet.lora: null, since all weights were trained."""
+    section = _section(values, "train_unet")
+    if "init_from" in section and "lora" not in section:
+        _in_place_of(section, "init_from", {"init_from": section["init_from"], "lora": None})
+
+
+def offer_buckets_and_captions(values: Values) -> None:
+    """prepare_data.buckets and setup_text_encoder.caption_dropout are null, and train_unet.captions is each: pictures
+    were squares, captions whole, and each of them a sample of its own."""
+    for name, before, key, value in (
+        ("prepare_data", "image_size", "buckets", None),
+        ("train_unet", "horizontal_flip", "captions", "each"),
+        ("setup_text_encoder", "cache", "caption_dropout", None),
+    ):
+        section = _section(values, name)
+        if before in section and key not in section:
+            _in_place_of(section, before, {before: section[before], key: value})
+
+
 STEPS: tuple[Step, ...] = (
     offer_hard_negatives,
     name_optimizers,
@@ -259,4 +279,6 @@ STEPS: tuple[Step, ...] = (
     give_networks_their_own_keys,
     add_the_cache_of_captions,
     offer_labels,
+    offer_adapters,
+    offer_buckets_and_captions,
 )

@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from darkroom.config.buckets import Size
 from darkroom.core.output_shards import Shard, Shards
 from darkroom.core.text import printable
+from darkroom.data.buckets import cropped_share, nearest
 from darkroom.data.decoded import Decoded
 from darkroom.data.decoded_file import read_decoded, write_decoded
 from darkroom.data.fingerprint import fingerprint
-from darkroom.data.images import Pixels, UnusablePictureError, conform, decode, with_channels
+from darkroom.data.images import Pixels, UnusablePictureError, conform, with_channels
+from darkroom.data.manifest import SourceFile
 from darkroom.data.prepared_writer import Row
 from darkroom.data.sources.base import Divisible, Reader, Sample, Skipped
 
@@ -27,9 +30,12 @@ Item = Sample | Skipped
 
 @dataclass(frozen=True)
 class Decoding:
-    """How pictures are read: see `images.conform`; keeps: those before it too."""
+    """How pictures are read: see `images.conform`.
 
-    image_size: int
+    sizes: (height, width) of the buckets, or of the one square. keeps: pictures before they are conformed too.
+    """
+
+    sizes: tuple[Size, ...]
     channels: int
     resize: str
     keeps: bool
@@ -58,12 +64,20 @@ def _chunks(source: Reader) -> Iterator[list[Item]]:
     size = 0
     for item in source:
         items.append(item)
-        size += len(item.image) if isinstance(item, Sample) and isinstance(item.image, bytes) else 0
+        size += _bytes(item)
         if len(items) == AT_ONCE or size >= BYTES_AT_ONCE:
             yield items
             items, size = [], 0
     if items:
         yield items
+
+
+def _bytes(item: Item) -> int:
+    """Of the item's file."""
+    if isinstance(item, Skipped):
+        return 0
+    image = item.image
+    return len(image) if isinstance(image, bytes) else image.size if isinstance(image, SourceFile) else 0
 
 
 def _digest(items: list[Item]) -> str:
@@ -76,6 +90,8 @@ def _digest(items: list[Item]) -> str:
             data = picture.tobytes()
         elif isinstance(picture, np.ndarray):
             known, data = picture.shape, picture.tobytes()
+        elif isinstance(picture, SourceFile):
+            known, data = picture, b""
         else:
             known, data = None, picture or b""
         text = repr((replace(item, image=b"") if isinstance(item, Sample) else item, known, len(data)))
@@ -93,11 +109,18 @@ def _decoded(item: Item, decoding: Decoding) -> Decoded | Skipped:
         return Skipped(printable(item.file), printable(item.reason), item.picture)
     path = item.path.encode("utf-8", "backslashreplace").decode()  # names inside archives may be any bytes
     try:
-        image = decode(item.image) if isinstance(item.image, bytes) else item.image
-        pixels = conform(image, decoding.image_size, decoding.channels, decoding.resize)
+        image = item.picture()
+        height, width = image.shape[:2] if isinstance(image, np.ndarray) else image.size[::-1]
+        bucket = nearest(decoding.sizes, height, width)
+        size = decoding.sizes[bucket]
+        pixels = conform(image, size, decoding.channels, decoding.resize)
     except UnusablePictureError as error:
         return Skipped(printable(item.path), str(error))
-    rows = [Row(pixels, path, caption, item.labels, item.mentioned) for caption in (item.caption, *item.others)]
+    cropped = cropped_share(height, width, size) if decoding.resize == "crop" else 0.0
+    rows = [
+        Row(pixels, path, caption, item.labels, item.mentioned, bucket=bucket, cropped=cropped)
+        for caption in (item.caption, *item.others)
+    ]
     return Decoded(_kept(image, decoding) if decoding.keeps else None, rows, item.split, fingerprint(pixels))
 
 

@@ -24,13 +24,19 @@ def half_of(images: Tensor) -> Tensor:
     return torch.tensor([half(fingerprint(np.ascontiguousarray(one))) for one in pixels], dtype=torch.int64)
 
 
-def halves(split: PreparedSplit) -> Tensor:
-    """The half of each picture of a split: (N,) int64."""
-    return torch.cat([half_of(split.images(rows)) for rows in batches(len(split), ROWS_AT_ONCE)])
+def halves(split: PreparedSplit, chosen: Tensor | None = None) -> Tensor:
+    """The half of each picture of a split, or of the rows `chosen` (N,) of it: (N,) int64."""
+    chosen = torch.arange(len(split)) if chosen is None else chosen
+    # Filled, not joined: pieces kept between the pictures of each batch would keep the pictures' memory too.
+    found = torch.empty(len(chosen), dtype=torch.int64)
+    for rows in batches(len(chosen), ROWS_AT_ONCE):
+        for here, pictures in split.by_size(chosen[rows]):
+            found[rows[here]] = half_of(pictures)
+    return found
 
 
 class Chosen:
-    """Chosen pictures of one or more splits, one after the other, read as a split is.
+    """Chosen pictures of one or more splits, one after the other, read as squares.
 
     Args:
         parts: splits, each with the rows (n,) int64 that are chosen of it.
@@ -55,5 +61,5 @@ class Chosen:
         for k, (split, rows) in enumerate(self._chosen):
             here = (part == k).nonzero().flatten()
             if len(here):
-                out[here] = split.images(rows[wanted[here] - (self._ends[k] - len(rows))])
+                out[here] = split.squares(rows[wanted[here] - (self._ends[k] - len(rows))])
         return out

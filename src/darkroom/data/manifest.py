@@ -96,12 +96,15 @@ class Manifest:
 
     def check(self, name: str, found: Entry) -> None:
         """Raises DarkroomError unless the file is the one that was scanned."""
-        expected = self.files[name]
-        if found != expected:
-            raise DarkroomError(
-                f"{printable(name)}: has md5 {found.md5} ({found.size} bytes), but {self.path} says {expected.md5} "
-                f"({expected.size} bytes); {RESCAN}"
-            )
+        _check(name, found, self.files[name], self.path)
+
+
+def _check(name: str, found: Entry, expected: Entry, manifest: Path) -> None:
+    if found != expected:
+        raise DarkroomError(
+            f"{printable(name)}: has md5 {found.md5} ({found.size} bytes), but {manifest} says {expected.md5} "
+            f"({expected.size} bytes); {RESCAN}"
+        )
 
 
 def _entry(value: Any) -> Entry:
@@ -109,6 +112,44 @@ def _entry(value: Any) -> Entry:
     if type(size) is not int or not isinstance(md5, str):
         raise TypeError
     return Entry(size, md5)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file of a source that whoever needs it reads, in any process that sees the same folders.
+
+    name: relative to `root`. expected: what the manifest at `manifest` says of it; None: nothing.
+    state: size in bytes, and the times of its last changes in nanoseconds: of another content they differ.
+    """
+
+    root: Path
+    name: str
+    expected: Entry | None
+    manifest: Path | None
+    state: tuple[int, int, int]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.state[0]
+
+    def read(self) -> bytes:
+        """The content, verified.
+
+        Raises:
+            DarkroomError: it cannot be read, or is not the file of the manifest.
+        """
+        try:
+            content = (self.root / self.name).read_bytes()
+        except OSError as error:
+            raise _unreadable(self.root, self.name, error) from None
+        if self.expected is not None and self.manifest is not None:
+            _check(self.name, Entry(len(content), hashlib.md5(content).hexdigest()), self.expected, self.manifest)
+        return content
+
+
+def _unreadable(root: Path, name: str, error: OSError) -> DarkroomError:
+    return DarkroomError(f"{printable(root / name)}: cannot be read ({error.strerror}); fix or remove it")
 
 
 class Files:
@@ -168,42 +209,41 @@ class Files:
         Raises:
             DarkroomError: it cannot be read, or is not the file of the manifest.
         """
+        self.file(name)
         try:
-            file = self._plain(name).open("rb")
+            file = (self.root / name).open("rb")
             if self.manifest is not None:
                 digest = hashlib.file_digest(file, "md5")
                 self.manifest.check(name, Entry(file.tell(), digest.hexdigest()))
                 file.seek(0)
         except OSError as error:
-            raise self._unreadable(name, error) from None
+            raise _unreadable(self.root, name, error) from None
         return file
 
-    def read(self, name: str) -> bytes:
-        """The content of a file, verified. Raises DarkroomError as `open`."""
+    def file(self, name: str) -> SourceFile:
+        """A file, to be read later.
+
+        Raises:
+            DarkroomError: it is not there, or not a file: a pipe would be waited for, and some devices never end.
+        """
+        path = self.root / name
         try:
-            content = self._plain(name).read_bytes()
+            found = path.stat()
         except OSError as error:
-            raise self._unreadable(name, error) from None
-        if self.manifest is not None:
-            self.manifest.check(name, Entry(len(content), hashlib.md5(content).hexdigest()))
-        return content
+            raise _unreadable(self.root, name, error) from None
+        if not stat.S_ISREG(found.st_mode):
+            raise DarkroomError(f"{printable(path)}: is not a file but a folder, pipe, socket or device; remove it")
+        expected = None if self.manifest is None else self.manifest.files[name]
+        manifest = None if self.manifest is None else self.manifest.path
+        return SourceFile(self.root, name, expected, manifest, (found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+
+    def read(self, name: str) -> bytes:
+        """The content of a file, verified. Raises DarkroomError as `file` and `SourceFile.read`."""
+        return self.file(name).read()
 
     def size(self, name: str) -> int:
-        """Bytes. Raises DarkroomError where it cannot be known."""
-        try:
-            return self._plain(name).stat().st_size
-        except OSError as error:
-            raise self._unreadable(name, error) from None
-
-    def _plain(self, name: str) -> Path:
-        """Its path, after a look at what it is: a pipe would be waited for, and some devices never end."""
-        path = self.root / name
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise DarkroomError(f"{printable(path)}: is not a file but a folder, pipe, socket or device; remove it")
-        return path
-
-    def _unreadable(self, name: str, error: OSError) -> DarkroomError:
-        return DarkroomError(f"{printable(self.root / name)}: cannot be read ({error.strerror}); fix or remove it")
+        """Bytes. Raises DarkroomError as `file`."""
+        return self.file(name).size
 
     @staticmethod
     def _is_there(kind: Callable[[Path], bool], path: Path) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 from darkroom.core.rng import generator
 from darkroom.core.seeds import numpy_rng
 from darkroom.core.tensors import batches
-from darkroom.data.halves import half_of
+from darkroom.data.halves import halves
 from darkroom.data.prepared import PreparedSplit
 from darkroom.evaluation import distances
 from darkroom.evaluation.distances import closeness_to_training, nearest
@@ -83,16 +83,16 @@ def fidelity(judges: Sequence[Judge], drawn: Drawn, train: PreparedSplit, seed: 
     """
     chosen = _spread(len(train))
     uncropped = _spread(len(train) // train.info.variants) * train.info.variants
-    halves = {
-        "train": _halves_of(train, chosen),
-        "uncropped": _halves_of(train, uncropped),
-        "test": half_of(drawn.real),
+    half = {
+        "train": halves(train, chosen),
+        "uncropped": halves(train, uncropped),
+        "test": drawn.halves,
     }
     found = {}
     for judge in judges:
-        rows, unseen = ((halves[of] != judge.half).nonzero().flatten() for of in ("test", "uncropped"))
+        rows, unseen = ((half[of] != judge.half).nonzero().flatten() for of in ("test", "uncropped"))
         order = torch.randperm(len(unseen), generator=generator(seed, "real against real"))
-        real, spare = drawn.real[rows], train.images(uncropped[unseen[order[: len(rows)]]])
+        real, spare = drawn.real[rows], train.squares(uncropped[unseen[order[: len(rows)]]])
         found[judge.name] = _compare(judge, real, drawn.pictures[rows], spare, seed)
     figures: dict[str, Any] = {"scale": {}, "judges": {name: {} for name in found}}
     withheld = {}
@@ -110,7 +110,7 @@ def fidelity(judges: Sequence[Judge], drawn: Drawn, train: PreparedSplit, seed: 
         for of, compared in found.items():
             figures["judges"][of][name] = compared.figures[name]
     try:
-        figures[CLOSENESS] = _closeness(judges, drawn, train, chosen, halves["train"])
+        figures[CLOSENESS] = _closeness(judges, drawn, train, chosen, half["train"])
     except TooFewError as error:
         withheld[f"fidelity.{CLOSENESS}"] = str(error)
     width = judges[0].features(drawn.real[:1]).shape[1]
@@ -126,10 +126,6 @@ def fidelity(judges: Sequence[Judge], drawn: Drawn, train: PreparedSplit, seed: 
 def _spread(n: int) -> Tensor:
     """TRAINING_PICTURES of n, or all, evenly spread: int64."""
     return torch.linspace(0, n - 1, min(n, TRAINING_PICTURES)).long()
-
-
-def _halves_of(split: PreparedSplit, chosen: Tensor) -> Tensor:
-    return torch.cat([half_of(split.images(chosen[rows])) for rows in batches(len(chosen), ROWS_AT_ONCE)])
 
 
 def _compare(judge: Judge, real: Tensor, generated: Tensor, spare: Tensor, seed: int) -> _Compared:
@@ -172,7 +168,7 @@ def _closeness(judges: Sequence[Judge], drawn: Drawn, train: PreparedSplit, chos
         if not len(unseen):
             continue
         features = torch.cat(
-            [judge.features(train.images(unseen[rows])) for rows in batches(len(unseen), ROWS_AT_ONCE)]
+            [judge.features(train.squares(unseen[rows])) for rows in batches(len(unseen), ROWS_AT_ONCE)]
         )
         unit = features.square().mean().sqrt()
         nearest_drawn.append(nearest(judge.features(drawn.pictures), features) / unit)

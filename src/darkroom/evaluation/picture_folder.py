@@ -20,7 +20,7 @@ from darkroom.data.manifest import Files
 from darkroom.data.prepared import Info
 from darkroom.data.sources.base import Sample, Skipped
 from darkroom.data.sources.captioned_folder import CaptionedFolder, CaptionedFolderSource
-from darkroom.data.sources.layout import pictures_among, read_picture
+from darkroom.data.sources.layout import picture_file, pictures_among
 from darkroom.evaluation.caveats import Caveat, listed
 
 GREY = ("1", "L", "LA", "La", "F")  # modes of pictures without colours, besides those of whole numbers: I;16, …
@@ -121,12 +121,12 @@ def _look(files: Files, names: list[str], most: int, data: Info, resize: str) ->
     for name in track(names, min(len(names), most), "read", "picture"):
         if len(looked.names) == most:
             break
-        content = read_picture(files, name)
-        if isinstance(content, Skipped):
-            looked.unread.append(content)
+        file = picture_file(files, name)
+        if isinstance(file, Skipped):
+            looked.unread.append(file)
             continue
         try:
-            image = decode(content)
+            image = decode(file.read())
             pixels = conform(image, data.image_size, data.channels, resize)
         except UnusablePictureError as error:
             looked.unread.append(Skipped(name, str(error)))

@@ -1,14 +1,38 @@
 """A picture that was made again, beside the file it was made from."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from darkroom.core.artifact import file_hash
+from darkroom.core.errors import DarkroomError
 from darkroom.inference.editing import as_pictures
+from darkroom.inference.record import Record
 from darkroom.inference.record_text import open_picture
+from darkroom.interop.lora import LoRA, adapter_file
 
 IDENTICAL = "the same file, to the byte"
+
+
+def adapters_of(picture: Path, record: Record, elsewhere: Sequence[Path]) -> list[LoRA]:
+    """The adapters that a picture was drawn with, found by their content where the record says or elsewhere.
+
+    Raises:
+        DarkroomError: one is at neither.
+    """
+    moved = {file_hash(file): file for file in map(adapter_file, elsewhere)}
+    found = []
+    for adapter in record.adapters:
+        path = moved.get(adapter.md5, Path(adapter.file))
+        if not path.is_file() or file_hash(path) != adapter.md5:
+            lies = f"{path} is another file" if path.is_file() else f"{path} is not there"
+            raise DarkroomError(
+                f"{picture}: was drawn with the adapter {adapter.md5}, and {lies}; name that file with --lora FILE"
+            )
+        found.append(LoRA(path, adapter.strength))
+    return found
 
 
 def compared(picture: Path, out: Path, again: Tensor) -> str:

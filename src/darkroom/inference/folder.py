@@ -6,6 +6,7 @@ can express the model, scheduler/ and model_index.json make the folder one that 
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import torch
 
 from darkroom.config.base import Precision
+from darkroom.config.buckets import Size
 from darkroom.config.choices import PredictionType
 from darkroom.config.denoisers import DENOISERS, DenoiserSpec, UNet2DConditionConfig, UNetSpec
 from darkroom.config.diffusion import ProcessConfig
@@ -39,7 +41,7 @@ from darkroom.core.weights import DIFFUSERS_WEIGHTS, WEIGHTS, load_weights
 from darkroom.data.conditioning import ConditioningInfo
 from darkroom.data.latents import LatentsInfo
 from darkroom.inference.words import Words
-from darkroom.interop.configs import text_config, unet_config, vae_config
+from darkroom.interop.configs import read_unet_config, text_config, unet_config, vae_config
 from darkroom.interop.diffusers import (
     TEXT_ENCODER,
     TEXT_PREFIX,
@@ -51,6 +53,8 @@ from darkroom.interop.diffusers import (
     write_network,
     write_scheduler,
 )
+from darkroom.interop.lora import Adapter, LoRA, merged, read_adapter
+from darkroom.interop.lora_artifact import base_of
 from darkroom.interop.model import Model
 from darkroom.interop.process import checked_process
 from darkroom.interop.scheduler import inexpressible, obstacle, scheduler_config
@@ -70,6 +74,7 @@ class PipelineInfo:
         identity_range; None with a VAE.
     scaling_factor, scaling: see LatentsInfo.
     sampling, precision: how pictures are drawn unless asked otherwise.
+    sizes: (height, width) of the training pictures, where they were not all squares.
     """
 
     channels: int
@@ -84,6 +89,7 @@ class PipelineInfo:
     scaling: str
     sampling: Sampling
     precision: Precision
+    sizes: tuple[Size, ...] = ()
 
     @classmethod
     def read(cls, folder: Path) -> "PipelineInfo":
@@ -106,6 +112,7 @@ class PipelineInfo:
                 raise DarkroomError(f"{path}: has format {found}, not {FORMAT}; install another version")
             fields = {key: field for key, field in value.items() if key not in ("format", "image")}
             fields |= {"channels": value["image"]["channels"], "image_size": value["image"]["size"]}
+            fields |= {"sizes": value["image"].get("sizes", ())}
         except (KeyError, TypeError, AttributeError) as error:
             raise DarkroomError(f"{path}: does not describe a pipeline ({printable(error)}); {COPY}") from None
         check_sampling(fields.get("sampling"), f"{path}: sampling", COPY)
@@ -122,6 +129,8 @@ class PipelineInfo:
                 f"{self.scaling_factor}: give a side from 1 on, 1 or 3 channels and a factor above 0; {COPY}"
             )
         PIXELS.check(f"{path}: image.size = {counted(self.image_size)}: its square", self.image_size**2, COPY)
+        if any(side < 1 for size in self.sizes for side in size):
+            raise DarkroomError(f"{path}: image.sizes: give sides from 1 on; {COPY}")
         if self.network not in DENOISERS.classes:
             known = ", ".join(DENOISERS.classes)
             raise DarkroomError(f"{path}: network = {printable(repr(self.network))} is not one of {known}; {COPY}")
@@ -157,6 +166,7 @@ class PipelineInfo:
         value |= {"process": self.process.model_dump(), "sampling": self.sampling.model_dump()}
         value |= {"condition": asdict(self.condition)}
         image = {"channels": value.pop("channels"), "size": value.pop("image_size")}
+        image |= {"sizes": sizes} if (sizes := value.pop("sizes")) else {}
         write_json(folder / PIPELINE, {**value, "format": FORMAT, "image": image})
 
     @property
@@ -189,6 +199,7 @@ class Trained:
     unet, vae, text_encoder: the artifacts' folders.
     latents: of the cache that the U-Net was trained on. channels, image_size: of the training pictures.
     words: of the training captions; None where these do not say what the model knows.
+    sizes: (height, width) of the training pictures, where they are not all squares.
     """
 
     unet: Path
@@ -198,6 +209,7 @@ class Trained:
     channels: int
     image_size: int
     words: Words | None
+    sizes: tuple[Size, ...] = ()
 
 
 def assemble(
@@ -229,10 +241,12 @@ def assemble(
         scaling=trained.latents.scaling,
         sampling=sampling,
         precision=precision,
+        sizes=trained.sizes,
     )
+    adapters = _adapters(trained)
     with atomic_path(destination) as folder:
         folder.mkdir()
-        _write_denoiser(folder / UNET, denoiser, trained.unet)
+        _write_denoiser(folder / UNET, denoiser, trained.unet, adapters)
         if info.autoencoder == "kl":
             kl = AutoencoderSpec.read(vae, str(trained.vae / CONFIG), REPRO)
             config = vae_config(kl, info.image_size, info.scaling_factor)
@@ -240,7 +254,7 @@ def assemble(
             write_network(folder / VAE, DIFFUSERS_WEIGHTS, config, weights)
         if info.condition.of_text:
             text = TextSpec.read(text_encoder, str(trained.text_encoder / CONFIG), REPRO)
-            weights = folder_weights(text, trained.text_encoder, WEIGHTS)
+            weights = merged(folder_weights(text, trained.text_encoder, WEIGHTS), adapters, "text_encoder")
             write_network(folder / TEXT_ENCODER, WEIGHTS, text_config(text), weights, prefix=TEXT_PREFIX)
             shutil.copytree(trained.text_encoder / TOKENIZER, folder / TOKENIZER)
         if info.for_diffusers:
@@ -252,10 +266,23 @@ def assemble(
     return info
 
 
-def _write_denoiser(folder: Path, spec: DenoiserSpec, artifact: Path) -> None:
+def _adapters(trained: Trained) -> list[Adapter]:
+    """What was trained in place of whole weights, if it was."""
+    if (base := base_of(trained.unet)) is None:
+        return []
+    unet, text = folder_weights(read_unet_config(base), base, DIFFUSERS_WEIGHTS), None
+    if ConditioningInfo(**read_json(trained.unet / CONFIG)["condition"]).of_text:
+        config = trained.text_encoder / CONFIG
+        spec = TextSpec.read(read_json(config), str(config), REPRO)
+        text = folder_weights(spec, trained.text_encoder, WEIGHTS)
+    return [read_adapter(LoRA(trained.unet), unet, text)]
+
+
+def _write_denoiser(folder: Path, spec: DenoiserSpec, artifact: Path, adapters: Sequence[Adapter]) -> None:
     if isinstance(spec.network, UNet2DConditionConfig):
         unet = UNetSpec(network=spec.network, sizes=spec.sizes)
-        write_network(folder, DIFFUSERS_WEIGHTS, unet_config(unet), folder_weights(unet, artifact, DIFFUSERS_WEIGHTS))
+        weights = folder_weights(unet, base_of(artifact) or artifact, DIFFUSERS_WEIGHTS)
+        write_network(folder, DIFFUSERS_WEIGHTS, unet_config(unet), merged(weights, adapters, "unet"))
         return
     network = load_weights(build(spec.network, spec.sizes), artifact / DIFFUSERS_WEIGHTS, torch.device("cpu"))
     folder.mkdir()

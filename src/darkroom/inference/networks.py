@@ -1,5 +1,6 @@
 """The networks of a pipeline: of a folder of our own, of a diffusers folder, or of a Stable Diffusion 1.x file."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,13 +17,23 @@ from darkroom.core.limits import JSON_BYTES
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, load_weights, outline
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.denoiser import Condition
+from darkroom.inference.adapters import read_adapters
 from darkroom.inference.captured import CapturedNetwork
 from darkroom.inference.folder import DIFFUSERS_KIND, PipelineInfo
 from darkroom.inference.options import OnEvaluation
 from darkroom.inference.packed_unet import PackedUNet
 from darkroom.interop.checkpoint import check_keys, open_checkpoint
 from darkroom.interop.contents import INDEX
-from darkroom.interop.diffusers import TEXT_ENCODER, TOKENIZER, UNET, VAE, read_text_encoder, read_unet, read_vae
+from darkroom.interop.diffusers import (
+    TEXT_ENCODER,
+    TOKENIZER,
+    UNET,
+    VAE,
+    read_text_encoder,
+    read_unet,
+    read_vae,
+)
+from darkroom.interop.lora import Adapter, LoRA, merged, read_adapter
 from darkroom.interop.model import build, build_vae
 from darkroom.interop.source import read_model
 from darkroom.nn.autoencoder.identity import Autoencoder, IdentityAutoencoder
@@ -66,21 +77,31 @@ class WatchedNetwork:
 
 
 class Networks(NamedTuple):
-    """A pipeline's description and its frozen networks; text: None for a model without prompts."""
+    """A pipeline's description and its frozen networks; text: None for a model without prompts.
+
+    adapters: those that are part of the networks.
+    """
 
     info: PipelineInfo
     unet: DenoisingNetwork
     vae: Autoencoder
     text: tuple[CLIPTokenizer, CLIPTextModel] | None
+    adapters: tuple[Adapter, ...] = ()
 
 
 def read_networks(
-    path: Path, device: torch.device, precision: Precision | None, tokenizer: Path | None, config: Path | None
+    path: Path,
+    device: torch.device,
+    precision: Precision | None,
+    loras: Sequence[LoRA] = (),
+    tokenizer: Path | None = None,
+    config: Path | None = None,
 ) -> Networks:
     """Read what lies at `path`, strictly.
 
     Args:
         precision: of the U-Net, in place of the description's.
+        loras: adapters that are added to the weights as these are read.
         tokenizer, config: see interop.source.read_model; for models of other tools.
 
     Raises:
@@ -89,11 +110,15 @@ def read_networks(
     if path.is_file() or ((path / INDEX).is_file() and not (path / PIPELINE).is_file()):
         model = read_model(path, tokenizer, config)
         info = PipelineInfo.of(model)
+        adapters = tuple(read_adapter(lora, model.unet_weights, model.text_weights) for lora in loras)
+        unet_weights = merged(model.unet_weights, adapters, "unet")
+        text_weights = merged(model.text_weights, adapters, "text_encoder")
         return Networks(
             info,
-            _for_drawing(build(model.unet, model.unet_weights, device, precision or info.precision), device),
+            _for_drawing(build(model.unet, unet_weights, device, precision or info.precision), device),
             build_vae(model.vae, model.vae_weights, device),
-            (model.tokenizer, build(model.text, model.text_weights, device)),
+            (model.tokenizer, build(model.text, text_weights, device)),
+            adapters,
         )
     info = PipelineInfo.read(path)
     vae: Autoencoder
@@ -101,11 +126,11 @@ def read_networks(
         vae = IdentityAutoencoder(IdentityConfig(range=list(info.identity_range)))
     else:
         vae, _ = read_vae(path / VAE, device)
-    text = None
-    if info.condition.of_text:
-        words = CLIPTokenizer.read(path / TOKENIZER)
-        text = words, read_text_encoder(path / TEXT_ENCODER, words, device)
-    networks = Networks(info, _read_denoiser(path / UNET, info, device, precision or info.precision), vae, text)
+    words = CLIPTokenizer.read(path / TOKENIZER) if info.condition.of_text else None
+    adapters = read_adapters(path, info, loras)
+    text = None if words is None else (words, read_text_encoder(path / TEXT_ENCODER, words, device, adapters))
+    unet = _read_denoiser(path / UNET, info, device, precision or info.precision, adapters)
+    networks = Networks(info, unet, vae, text, adapters)
     _check_compatible(path, networks)
     return networks
 
@@ -122,9 +147,11 @@ def halved(network: DenoisingNetwork) -> DenoisingNetwork:
     return network
 
 
-def _read_denoiser(folder: Path, info: PipelineInfo, device: torch.device, precision: Precision) -> DenoisingNetwork:
+def _read_denoiser(
+    folder: Path, info: PipelineInfo, device: torch.device, precision: Precision, adapters: Sequence[Adapter]
+) -> DenoisingNetwork:
     if info.network == DIFFUSERS_KIND:
-        return _for_drawing(read_unet(folder, device, precision), device)
+        return _for_drawing(read_unet(folder, device, precision, adapters), device)
     spec = DenoiserSpec.read(read_json(folder / CONFIG, COPY, JSON_BYTES), str(folder / CONFIG), COPY)
     config, sizes = spec.network, spec.sizes
     if config.kind != info.network:
@@ -142,7 +169,7 @@ def _check_compatible(path: Path, networks: Networks) -> None:
     Raises:
         DarkroomError: names the pipeline, both networks and both values.
     """
-    info, unet, vae, text = networks
+    info, unet, vae, text, _ = networks
     latents, pictures = unet.sizes.in_channels, info.channels
     pairs: list[tuple[str, int | None, str, int | None]]
     if isinstance(vae, IdentityAutoencoder):

@@ -31,6 +31,7 @@ from darkroom.inference.output import PipelineOutput
 from darkroom.inference.prompts import ClassPrompts, NoPrompts, Prompts, TextPrompts
 from darkroom.inference.text_encoder import CLIPEncoder
 from darkroom.inference.words import Remarks, Words, check_prompts
+from darkroom.interop.lora import Adapter, LoRA
 from darkroom.nn.autoencoder import tiling as memory
 from darkroom.nn.autoencoder.identity import Autoencoder
 from darkroom.nn.denoiser.base import DenoisingNetwork
@@ -45,6 +46,7 @@ class Pipeline:
     """A trained model: tokenizer, text encoder, U-Net and autoencoder, with the process it was trained on.
 
     precision: of the U-Net and of decoding; text and given pictures are always encoded in fp32.
+    adapters: that are part of its networks.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class Pipeline:
     text: tuple[CLIPTokenizer, CLIPTextModel] | None
     device: torch.device
     precision: Precision
+    adapters: tuple[Adapter, ...] = ()
 
     @classmethod
     def from_pretrained(
@@ -62,6 +65,7 @@ class Pipeline:
         *,
         device: torch.device | str = "auto",
         precision: Precision | None = None,
+        lora: Sequence[LoRA] = (),
         tokenizer: Path | str | None = None,
         config: Path | str | None = None,
     ) -> "Pipeline":
@@ -71,6 +75,7 @@ class Pipeline:
             path: the folder, or a .safetensors or .ckpt file, no code of which is ever run.
             device: "auto" takes CUDA, then MPS, then the CPU.
             precision: "fp32" or "bf16" in place of the pipeline's own; other tools' models are drawn in fp32.
+            lora: adapters, each of which acts with its own strength.
             tokenizer: for a single file, the folder of vocab.json and merges.txt, or bpe_simple_vocab_16e6.txt.gz; by
                 default what lies beside the file.
             config: for a single file, a diffusers folder whose configurations and scheduler hold for it; by default
@@ -81,8 +86,8 @@ class Pipeline:
         """
         device = resolve_device(device) if isinstance(device, str) else device
         files = (None if file is None else Path(file) for file in (tokenizer, config))
-        networks = read_networks(Path(path), device, precision, *files)
-        return cls(Path(path), *networks, device, precision or networks.info.precision)
+        info, unet, vae, text, adapters = read_networks(Path(path), device, precision, lora, *files)
+        return cls(Path(path), info, unet, vae, text, device, precision or info.precision, adapters)
 
     @cached_property
     def model_hash(self) -> str:
@@ -234,7 +239,8 @@ class Pipeline:
     @cached_property
     def remarks(self) -> Remarks:
         """Messages on words and sizes that training never showed."""
-        return Remarks(self.info.image_size, Words.read(self.path) if self.text else None)
+        knows = self.text is not None and not self.adapters  # an adapter may have been taught other words
+        return Remarks(self.info.image_size, Words.read(self.path) if knows else None, self.info.sizes)
 
     def start(self, seeds: Sequence[int], height: int | None = None, width: int | None = None) -> Tensor:
         """The noise (N, c, h, w) that pictures of these seeds begin with, for pictures of at least this size."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -29,7 +29,7 @@ from darkroom.core.limits import (
     counted,
 )
 from darkroom.core.tensors import to_pil
-from darkroom.core.text import plural
+from darkroom.core.text import plural, printable
 from darkroom.data.images import MAX_PIXELS, UnusablePictureError
 from darkroom.diffusion.generate import ignore_step, sampling_levels
 from darkroom.diffusion.samplers._base import OnStep
@@ -38,12 +38,28 @@ from darkroom.inference.output import PipelineOutput
 from darkroom.inference.packing import packed, unpacked
 from darkroom.inference.pipeline import Pipeline
 from darkroom.inference.record_text import FORMAT, KEY, UNREADABLE, damaged, read_values
+from darkroom.interop.lora import MOST
 from darkroom.view.grid import captioned_grid, image_grid
 from darkroom.view.sheet import GUTTER
 
 INPUTS = ("image", "mask")  # whose text chunks are called "darkroom:NAME"
 Count = Annotated[int, Field(ge=1)]
 Index = Annotated[int, Field(ge=0)]
+
+
+@dataclass(frozen=True)
+class DrawnWith:
+    """An adapter that a picture was drawn with.
+
+    file, md5: of the adapter. base: content hash of the network that it was trained on; inputs: {path: content hash} of
+    what it was trained from; both as its file says.
+    """
+
+    file: str
+    md5: str
+    strength: Annotated[float, Field(ge=-MOST, le=MOST, allow_inf_nan=False)]
+    base: str = ""
+    inputs: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,6 +72,7 @@ class Record:
     scale: pixels of the file's sides for each pixel drawn.
     image, mask: inputs of image to image and inpainting; sources: their files' names and md5.
     model: content hash of the pipeline. profile: see `execution_profile`.
+    adapters: that were added to it.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -76,6 +93,7 @@ class Record:
     each: Count | None = None
     scale: Count = 1
     sources: dict[str, dict[str, str]] = field(default_factory=dict)
+    adapters: list[DrawnWith] = field(default_factory=list)
     image: Image.Image | None = None
     mask: Image.Image | None = None
 
@@ -225,7 +243,9 @@ class Record:
 
     def _texts(self) -> dict[str, str]:
         """The PNG's text chunks."""
-        values = {f: v for f, v in vars(self).items() if f not in INPUTS}
+        values = {f: v for f, v in vars(self).items() if f not in INPUTS and f != "adapters"}
+        if self.adapters:  # without any, a record is as it was before there were adapters
+            values["adapters"] = [asdict(adapter) for adapter in self.adapters]
         values |= {"sampling": self.sampling.model_dump(), "format": FORMAT}
         pictures = {name: getattr(self, name) for name in INPUTS}
         inputs = {f"{KEY}:{name}": packed(picture) for name, picture in pictures.items() if picture is not None}
@@ -245,7 +265,17 @@ class Record:
         }
         if self.negative_prompt is not None:
             facts["negative_prompt"] = self.negative_prompt
+        if self.adapters:
+            facts["lora"] = ", ".join(f"{one.file}:{one.strength:g} ({one.md5})" for one in self.adapters)
         return {key: str(value) for key, value in facts.items()}
+
+
+def drawn_with(pipeline: Pipeline) -> list[DrawnWith]:
+    """The adapters of a pipeline, as a record has them."""
+    return [
+        DrawnWith(printable(one.path.as_posix()), one.md5, one.strength, one.base, dict(one.inputs))
+        for one in pipeline.adapters
+    ]
 
 
 def profile(pipeline: Pipeline) -> dict[str, str]:

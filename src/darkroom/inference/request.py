@@ -12,7 +12,7 @@ from darkroom.inference.defaults import BATCH_SIZE
 from darkroom.inference.editing import as_pictures, mask_levels
 from darkroom.inference.options import check_size, most_at_once
 from darkroom.inference.pipeline import Pipeline
-from darkroom.inference.record import Record, profile
+from darkroom.inference.record import Record, drawn_with, profile
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ def record_of(pipeline: Pipeline, wanted: DrawingRequest) -> Record:
         each=wanted.each,
         scale=wanted.scale,
         sources={name: dict(source) for name, source in wanted.sources.items()},
+        adapters=drawn_with(pipeline),
         image=image,
     )
     size, downscale = record.size(pipeline), pipeline.vae.downscale

@@ -1,5 +1,6 @@
 """A Stable Diffusion 1.x model in a diffusers folder, read strictly and written for diffusers and transformers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from darkroom.interop.configs import (
 from darkroom.interop.contents import INDEX, account, check_classes
 from darkroom.interop.contents import WEIGHTS as WEIGHT_FILE
 from darkroom.interop.defaults import Defaults
+from darkroom.interop.lora import Adapter, merged
 from darkroom.interop.model import Dtype, Model, Spec, Weights, build, build_vae, converted, weights_of
 from darkroom.interop.names import modern
 from darkroom.interop.scheduler import SCHEDULER, SCHEDULER_CONFIG, read_drawing, scheduler_config
@@ -105,10 +107,13 @@ def folder_weights(spec: Spec, folder: Path, name: str) -> Weights:
     return weights_of(spec, checkpoint, keys, found)
 
 
-def read_unet(folder: Path, device: torch.device, precision: Precision) -> UNet2DConditionModel:
-    """A diffusers UNet2DConditionModel, frozen, on `device`; precision: see `build`."""
+def read_unet(
+    folder: Path, device: torch.device, precision: Precision, adapters: Sequence[Adapter] = ()
+) -> UNet2DConditionModel:
+    """A diffusers UNet2DConditionModel with adapters, frozen, on `device`; precision: see `build`."""
     spec = read_unet_config(folder)
-    network: UNet2DConditionModel = build(spec, folder_weights(spec, folder, DIFFUSERS_WEIGHTS), device, precision)
+    weights = merged(folder_weights(spec, folder, DIFFUSERS_WEIGHTS), adapters, "unet")
+    network: UNet2DConditionModel = build(spec, weights, device, precision)
     return network
 
 
@@ -118,10 +123,13 @@ def read_vae(folder: Path, device: torch.device) -> tuple[AutoencoderKL, float]:
     return build_vae(spec, folder_weights(spec, folder, DIFFUSERS_WEIGHTS), device), scaling_factor
 
 
-def read_text_encoder(folder: Path, tokenizer: CLIPTokenizer, device: torch.device) -> CLIPTextModel:
-    """A transformers CLIPTextModel, frozen, on `device`."""
+def read_text_encoder(
+    folder: Path, tokenizer: CLIPTokenizer, device: torch.device, adapters: Sequence[Adapter] = ()
+) -> CLIPTextModel:
+    """A transformers CLIPTextModel with adapters, frozen, on `device`."""
     spec = read_text_config(folder, tokenizer.bos_token_id, tokenizer.eos_token_id)
-    network: CLIPTextModel = build(spec, folder_weights(spec, folder, WEIGHTS), device)
+    weights = merged(folder_weights(spec, folder, WEIGHTS), adapters, "text_encoder")
+    network: CLIPTextModel = build(spec, weights, device)
     return network
 
 

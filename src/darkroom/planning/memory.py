@@ -5,6 +5,7 @@ FakeTensorMode): what lives at once is counted, and nothing is computed. What th
 weights hold is added. On GPUs, norms and softmax are taken in fp32 under bf16, as PyTorch's autocast does there.
 """
 
+import math
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -44,12 +45,13 @@ from darkroom.nn.autoencoder.discriminator import PatchDiscriminator
 from darkroom.nn.autoencoder.perceptual import PerceptualDistance
 from darkroom.nn.autoencoder.tiling import AT_ONCE
 from darkroom.nn.autoencoder.vae import AutoencoderKL
-from darkroom.nn.denoiser.base import build
+from darkroom.nn.denoiser.base import DenoisingNetwork, build
 from darkroom.nn.judge.classifier import ROTATIONS, Classifier, SelfSupervised
 from darkroom.nn.judge.towers import Towers
 from darkroom.nn.layers import attention
 from darkroom.nn.layers.recompute import checkpoint_activations
 from darkroom.nn.text.clip import CLIPTextModel
+from darkroom.planning.adapters import adapted
 from darkroom.planning.footprint import Footprint
 from darkroom.training.engine.blank import Size, denoised, judged, matched, reconstructed
 from darkroom.training.engine.sharding import block_bytes
@@ -155,7 +157,7 @@ def _training(
     matrices = sum(p.nbytes for n in networks for p in n.parameters() if p.ndim > 1 and p.requires_grad)
     muon = section.optimizer.kind == "muon"
     optimizer = 2 * gradients - (matrices if muon else 0)
-    averages = weights * (1 + best)
+    averages = gradients * (1 + best)  # what is frozen is shared
     # Muon's directions are made when the activations are gone.
     return Footprint(
         weights, gradients, optimizer, averages, max(live.peak - gradients, matrices if muon else 0.0, 0.0)
@@ -180,12 +182,12 @@ class Estimate:
         self.p, self.device = params, device
         self.info = Prepared.open(PREPARED).info if (PREPARED / INFO).is_file() else None
         q = params.prepare_data
-        self.picture = (q.channels, q.image_size, q.image_size)
+        height, width = max(q.sizes, key=math.prod)  # batches of other buckets take less
+        self.picture = (q.channels, height, width)
         self.autoencoder = self._autoencoder()
         self.latent: Size = self.picture
         if (shape := self.autoencoder) is not None:
-            side = q.image_size // shape.downscale
-            self.latent = (shape.latent_channels, side, side)
+            self.latent = (shape.latent_channels, height // shape.downscale, width // shape.downscale)
 
     def stages(self, wanted: Collection[str] = STAGES) -> dict[str, Footprint]:
         """{stage: what it needs}, of those wanted that have something to compute."""
@@ -258,7 +260,7 @@ class Estimate:
         forward = lambda: [matched(towers, n, self.picture, p.text.max_length)]  # noqa: E731
         return _training([towers], forward, p, self.device, best=False)
 
-    def _unet(self) -> tuple[nn.Module, tuple[int, int] | None]:
+    def _unet(self) -> tuple[DenoisingNetwork, tuple[int, ...] | None]:
         classes = None
         if self.p.setup_text_encoder.kind == "class":
             classes = len(self.info.heads[0].classes) if self.info and self.info.heads else CLASSES
@@ -284,18 +286,24 @@ class Estimate:
         return int(found.get("max_position_embeddings", 77)), int(found.get("hidden_size", 768))
 
     def _train_unet(self) -> Footprint:
-        p, (unet, words) = self.p.train_unet, self._unet()
-        n = self._rows(p)
+        p, n = self.p.train_unet, self._rows(self.p.train_unet)
+        unet, words = self._unet()
+        if p.lora is not None:
+            unet = adapted(p, p.lora, unet, self.p.setup_text_encoder)
+            words = words[:1] if words is not None and p.lora.text_encoder else words  # token ids
         found = _training([unet], lambda: [denoised(unet, n, self.latent, words)], p, self.device, best=True)
-        if runtime().strategy == "fsdp2" and p.optimizer.kind == "adamw":
+        if runtime().strategy == "fsdp2" and p.lora is None and p.optimizer.kind == "adamw":
             found = found.divided(runtime().processes, max(block_bytes(unet)))
         return replace(found, weights=found.weights + self._frozen_text())
 
     def _frozen_text(self) -> float:
         """Of the text encoder beside the denoiser, where captions are kept as tokens."""
         p = self.p.setup_text_encoder
+        lora = self.p.train_unet.lora
         if not isinstance(p, TrainedTextEncoder | PretrainedTextEncoder) or p.cache == "states":
             return 0.0
+        if lora is not None and lora.text_encoder:
+            return 0.0  # it is a part of what is trained
         if isinstance(p, TrainedTextEncoder):
             return _bytes(CLIPTextModel(p.text, TokenSizes(bos_token_id=0, eos_token_id=0, pad_token_id=0)))
         weights = Path(p.path) / WEIGHTS
@@ -326,6 +334,6 @@ class Estimate:
         if self.autoencoder is None:
             return found
         vae = self._vae()
-        at_once = min(max(1, AT_ONCE // self.picture[1] ** 2), p.batch_size)
+        at_once = min(max(1, AT_ONCE // math.prod(self.picture[1:])), p.batch_size)
         decoding = _drawing([vae], lambda: vae.decode(torch.zeros(at_once, *self.latent)), p.precision, self.device)
         return Footprint(found.weights + decoding.weights, activations=max(found.activations, decoding.activations))

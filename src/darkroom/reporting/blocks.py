@@ -4,7 +4,7 @@ import base64
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from markupsafe import Markup
 
@@ -107,7 +107,7 @@ class Statement:
 
 @dataclass(frozen=True)
 class Page:
-    """A report. status: FINISHED, FAILED, …; reason: why it did not finish."""
+    """A page. status: of a run, FINISHED, FAILED, …; of an audit, WHOLE or BROKEN. reason: why a run did not finish."""
 
     title: str
     about: str
@@ -115,6 +115,7 @@ class Page:
     reason: str
     statements: Sequence[Statement]
     sections: Sequence[Section]
+    kind: Literal["report", "audit"] = "report"
 
 
 def picture(content: bytes | None, words: str) -> Picture | None:

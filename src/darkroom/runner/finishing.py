@@ -141,9 +141,13 @@ def finish(stage: str, remind: Callable[[str], None]) -> Finished:
 
 def check_trains(stage: str) -> None:
     """Refuse a stage that trains nothing."""
-    trained = [name for name, field in parameters.Params.model_fields.items() if _trains(field.annotation)]
-    if stage not in trained:
+    if stage not in (trained := trained_stages()):
         raise DarkroomError(f"{stage!r} is not a stage that trains; those are {', '.join(trained)}")
+
+
+def trained_stages() -> list[str]:
+    """The stages that can train something."""
+    return [name for name, field in parameters.Params.model_fields.items() if _trains(field.annotation)]
 
 
 def training_of(params: parameters.Params, stage: str) -> Training:

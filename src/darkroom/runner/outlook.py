@@ -21,10 +21,11 @@ import yaml
 from darkroom.config.params import PARAMS_FILE, Params, read
 from darkroom.config.stage_spec import LOCK, StageSpec, stage_specs
 from darkroom.config.yaml_file import Loader
-from darkroom.core.artifact import file_hash, files_of, folder_hash, write_json
+from darkroom.core.artifact import write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import Ahead, about
 from darkroom.runner.lock import parent_dvc
+from darkroom.runner.lock_file import hash_of
 from darkroom.runner.resuming import FOLDER
 from darkroom.tracking.address import project_root
 
@@ -227,19 +228,10 @@ def _differs(
     seen = {Path(dep["path"]): dep.get("md5") for dep in locked.get("deps", [])}
     for path in (*spec.code, *(path for path in spec.inputs if path not in makers)):
         if path not in hashes:
-            hashes[path] = _hash(path)
+            hashes[path] = hash_of(path)
         if seen.get(path) != hashes[path]:
             return True
     return False
-
-
-def _hash(path: Path) -> str:
-    try:
-        if path.is_file():
-            return file_hash(path)
-        return folder_hash({file.relative_to(path).as_posix(): file_hash(file) for file in files_of(path)})
-    except (DarkroomError, OSError):
-        return ""
 
 
 def _lock() -> Mapping[str, Any]:

@@ -24,6 +24,7 @@ from darkroom.core.output_shards import Shards
 from darkroom.core.progress import readable_size
 from darkroom.core.text import printable_text
 from darkroom.planning import demands
+from darkroom.project.kept import forget
 from darkroom.runner.budget import VARIABLE, keep
 from darkroom.runner.finishing import STOP_AT, Finish, differences
 from darkroom.runner.launch import LOST, NODES, Rank, launch, report
@@ -231,6 +232,7 @@ def _run(stage: str, body: Body, params: parameters.Params, setup: Setup) -> Non
             run.wrote(here.outputs)
             _report(run, device, began)
         mark_done(training, here.outputs)
+        forget(stage)
         if outlook is not None:
             outlook.record(time.monotonic() - began)
     print(_summary(stage, time.monotonic() - began, here.outputs, figures, run.address), flush=True)

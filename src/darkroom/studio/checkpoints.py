@@ -9,7 +9,6 @@ from typing import Any
 
 from darkroom.config.params import Params, load
 from darkroom.config.paths import CONDITIONING, LATENTS, PREPARED, TEXT_ENCODER, VAE
-from darkroom.config.stage_spec import stage_spec
 from darkroom.core.artifact import CONFIG, read_json
 from darkroom.core.checkpoint import OneFile
 from darkroom.core.errors import DarkroomError
@@ -21,8 +20,8 @@ from darkroom.data.prepared import Prepared
 from darkroom.inference.folder import Trained, assemble
 from darkroom.inference.words import Words
 from darkroom.nn.denoiser.base import build
-from darkroom.runner.finishing import STOP_AT
-from darkroom.runner.resuming import FOLDER, fingerprint
+from darkroom.runner.present import present_fingerprint
+from darkroom.runner.resuming import FOLDER
 from darkroom.training.unet import description, spec_of
 
 STAGE = "train_unet"
@@ -106,7 +105,7 @@ def remark(checkpoint: Checkpoint) -> str:
     """What makes its pictures doubtful; "": nothing."""
     return (
         ""
-        if checkpoint.training == _present()
+        if checkpoint.training == present_fingerprint(STAGE)
         else (
             f"{checkpoint.name}: params.yaml, the data or the code are not what this training began with; its pictures "
             "may not be what it would draw"
@@ -126,6 +125,11 @@ def _average(checkpoint: Checkpoint) -> Mapping[str, Any]:
 
 def _assemble(checkpoint: Checkpoint, average: Mapping[str, Any], params: Params) -> None:
     """Write the pipeline's folder."""
+    if params.train_unet.lora is not None:
+        raise DarkroomError(
+            f"{checkpoint.path}: holds adapters, which are drawn with when the training is through; see its previews "
+            "in reports/train_unet"
+        )
     p, info, latents = params.train_unet, ConditioningInfo(**read_json(CONDITIONING / CONFIG)), read_info(LATENTS)
     spec = spec_of(p, latents.shape, info)
     network = build(spec.network, spec.sizes)
@@ -142,7 +146,8 @@ def _assemble(checkpoint: Checkpoint, average: Mapping[str, Any], params: Params
     origin = {"inputs": {checkpoint.path.as_posix(): "a checkpoint, which is no output of a stage"}}
     try:
         write_network(beside, DIFFUSERS_WEIGHTS, network, description(p, latents, info), origin)
-        trained = Trained(beside, VAE, TEXT_ENCODER, latents, data.channels, data.image_size, _words(params))
+        sizes = tuple(of.size for of in data.buckets)
+        trained = Trained(beside, VAE, TEXT_ENCODER, latents, data.channels, data.image_size, _words(params), sizes)
         assemble(checkpoint.folder, trained, params.evaluate.sampling, params.evaluate.precision, origin)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -153,22 +158,6 @@ def _words(params: Params) -> Words | None:
     if params.setup_text_encoder.kind != "clip":
         return None
     return Words.of(Prepared.open(PREPARED).split("train").captions)
-
-
-def _present() -> str:
-    """The fingerprint that a training begun now would have; "" where there is none."""
-    try:
-        here, params = stage_spec(STAGE), load().model_dump()
-        chosen: dict[str, Any] = {}
-        for key in here.params:
-            chosen[key] = params
-            for piece in key.split("."):
-                chosen[key] = chosen[key][piece]
-        section = chosen.get(STAGE, {})
-        chosen[STAGE] = {key: value for key, value in section.items() if key != STOP_AT}
-        return fingerprint(STAGE, here.cmd, chosen, here.input_hashes(), here.code_hashes())
-    except DarkroomError:
-        return ""
 
 
 def _keep_latest(newest: Path) -> None:

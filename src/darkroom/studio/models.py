@@ -89,7 +89,7 @@ class Models:
                 raise DarkroomError(f"{folder}: no such pipeline; name another folder")
         if not self.names():
             raise DarkroomError(
-                f"{PIPELINE}: no such pipeline, and {situation()[0].lower()}{situation()[1:-1]}; make repro trains "
+                f"{PIPELINE}: no such pipeline, and {situation()[0].lower()}{situation()[1:-1]}; dvc repro trains "
                 "one, or name the folder of a pipeline: darkroom studio FOLDER"
             )
 

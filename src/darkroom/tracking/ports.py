@@ -47,7 +47,8 @@ def web_port() -> int:
 
 def link_hint() -> str:
     """What is to be said after a link that opens only later; "" where it opens now."""
-    return "" if is_server(location()) or running_port() else " (while `make ui` runs)"
+    command = "make ui" if Path("Makefile").is_file() else "darkroom ui"
+    return "" if is_server(location()) or running_port() else f" (while `{command}` runs)"
 
 
 def answers(port: int) -> bool:

@@ -17,7 +17,7 @@ from darkroom.tracking.outbox.pending import Replayed, replay
 from darkroom.tracking.process import is_running
 from darkroom.tracking.record_sync import restore
 from darkroom.tracking.records import RecordIndex, own_artifacts
-from darkroom.tracking.sources import Local, RecordedRun, Remote, run_of
+from darkroom.tracking.sources import Local, RecordedRun, RegisteredVersion, Remote, run_of
 from darkroom.tracking.store import AFTERWARDS, Store, run_page, web_address
 
 SILENT_DAYS = 7.0  # after which a run of an unknown process counts as abandoned
@@ -122,6 +122,15 @@ class RunQuery:
 
     def versions(self, digest: str) -> list[str]:
         return self._source.versions(digest)
+
+    def registered(self) -> list[RegisteredVersion]:
+        """Every version of Darkroom's models."""
+        return self._source.registered()
+
+    def run(self, run: str) -> RecordedRun | None:
+        """A run by its id; None where the store on this machine has none, or it is another's."""
+        rows = self.tables.rows("run", run) if self.tables else {}
+        return run_of(self.tables, rows) if self.tables and rows.get("runs") else None
 
     def kill(self, run: RecordedRun, reason: str) -> None:
         self._store.set_tags(run.id, {"mlflow.note.content": f"### Broken off\n\nClosed by an audit: {reason}.\n"})

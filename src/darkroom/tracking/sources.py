@@ -20,6 +20,7 @@ from darkroom.tracking.secrets import first_line
 from darkroom.tracking.store import AFTERWARDS, Store
 
 RECENT = 100  # runs that are looked through where more match
+DELETED = "Deleted_Internal"  # stage of a version that MLflow keeps the row of
 ID_LENGTH = 32  # digits of a run's id
 CONTENT = "content"  # tag of a registered version: what it holds
 
@@ -92,6 +93,26 @@ class RecordedRun:
         return {key[len(prefix) :]: value for key, value in self.tags.items() if key.startswith(prefix)}
 
 
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A version of a registered model.
+
+    content: DVC's hash of what it holds; "" where that is not said. run: id of the one that made it. source: where its
+    files are, as MLflow has it.
+    """
+
+    name: str
+    number: str
+    content: str
+    run: str
+    source: str
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}/{self.number}"
+
+
 class Local:
     """A database on this machine."""
 
@@ -124,6 +145,11 @@ class Local:
     def versions(self, digest: str) -> list[str]:
         """The registered versions of this content, in words, with their aliases."""
         return sorted(_version(*found) for found in self.tables.versions(CONTENT, digest))
+
+    def registered(self) -> list[RegisteredVersion]:
+        """Every version of Darkroom's models."""
+        found = (_registered(self.tables, key) for key in self.tables.keys("version"))
+        return [version for version in found if version is not None]
 
     def last_metric_at(self, run: str) -> int:
         """When a run last logged a metric; 0 where it never did."""
@@ -178,6 +204,27 @@ class Remote:
             names.append(_version(version.name, version.version, own_aliases))
         return sorted(names)
 
+    def registered(self) -> list[RegisteredVersion]:
+        """Every version of Darkroom's models."""
+        try:
+            models = self._client.search_registered_models("name LIKE 'darkroom%'")
+            found = self._client.search_model_versions("name LIKE 'darkroom%'")
+        except self._store.mlflow.exceptions.MlflowException as error:
+            address = without_password(self._store.address)
+            raise DarkroomError(f"{address}: does not say what is registered ({first_line(error)})") from error
+        by_name = {model.name: model.aliases for model in models}
+        return [
+            RegisteredVersion(
+                one.name,
+                str(one.version),
+                one.tags.get(CONTENT, ""),
+                one.run_id or "",
+                one.source,
+                tuple(a for a, number in by_name.get(one.name, {}).items() if str(number) == str(one.version)),
+            )
+            for one in found
+        ]
+
     def last_metric_at(self, run: str) -> int:
         histories = (self._client.get_metric_history(run, name) for name in self._client.get_run(run).data.metrics)
         return max((int(point.timestamp) for history in histories for point in history), default=0)
@@ -210,6 +257,25 @@ def _run(info: Any, params: Mapping[str, str], tags: Mapping[str, str]) -> Recor
         params=params,
         tags=tags,
         artifacts=info.artifact_uri,
+    )
+
+
+def _registered(tables: Tables, key: str) -> RegisteredVersion | None:
+    """None of one that was deleted, of which MLflow keeps the row."""
+    rows = tables.rows("version", key)
+    version = rows["model_versions"][0]
+    if version["current_stage"] == DELETED:
+        return None
+    tags = {row["key"]: row["value"] for row in rows.get("model_version_tags", [])}
+    name, number = str(version["name"]), str(version["version"])
+    aliases = tables.rows("model", name).get("registered_model_aliases", [])
+    return RegisteredVersion(
+        name,
+        number,
+        str(tags.get(CONTENT, "")),
+        str(version["run_id"] or ""),
+        str(version["source"] or ""),
+        tuple(str(row["alias"]) for row in aliases if str(row["version"]) == number),
     )
 
 

@@ -1,5 +1,6 @@
 """Training the denoising network on cached latents and conditions, without VAE or text encoder in memory."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -16,6 +17,7 @@ from darkroom.data.latents import LatentsInfo
 from darkroom.diffusion.denoiser import Condition
 from darkroom.diffusion.objective import Objective
 from darkroom.diffusion.prediction import target
+from darkroom.nn.denoiser.adapted import AdaptedDenoiser
 from darkroom.nn.denoiser.base import DenoisingNetwork
 from darkroom.training.engine.batches import Batch, Loss
 from darkroom.training.engine.blank import denoised
@@ -70,6 +72,7 @@ class UNetTask(Task[DenoisingNetwork]):
     ) -> None:
         self.network, self.objective, self.data, self.accumulation = unet, objective, data, accumulation
         self.context = data.context
+        self.shards = not isinstance(unet, AdaptedDenoiser)  # whose frozen weights are what would be divided
         self.loss = Loss(lambda step, rows: self.data.training_batch(step, rows, self.objective.draw_times), self._loss)
 
     def phases(self, config: Optimization) -> list[Phase]:
@@ -77,7 +80,7 @@ class UNetTask(Task[DenoisingNetwork]):
         return [Phase("", self.network, config, self.loss)]
 
     def _loss(self, batch: Batch) -> Mapping[str, Tensor]:
-        return {"loss": self._losses(self.network, self.data.samples(batch, self.data.train)).mean()}
+        return {"loss": self._losses(self.network, self.data.samples(batch)).mean()}
 
     def _losses(self, unet: DenoisingNetwork, samples: Samples) -> Tensor:
         device = self.context.device
@@ -131,7 +134,7 @@ class UNetTask(Task[DenoisingNetwork]):
         """`measure` of the held-out samples, and their times: (n,) each, on the CPU."""
         found = []
         for batch in self.data.held_out_batches(self.objective.draw_times):
-            found.append((measure(self.data.samples(batch, self.data.held_out)).cpu(), batch["t"]))
+            found.append((measure(self.data.samples(batch)).cpu(), batch["t"]))
         values, times = zip(*found, strict=True)
         return torch.cat(values), torch.cat(times)
 
@@ -139,4 +142,5 @@ class UNetTask(Task[DenoisingNetwork]):
         """See `Task`."""
         null = self.data.conditioning.null
         words = None if null is None else tuple(null.shape)
-        return TRAINING * flops(self.network, lambda: denoised(self.network, 1, self.data.train.shape, words))
+        shape = max((part.latents.shape for part in self.data.train_parts), key=math.prod)
+        return TRAINING * flops(self.network, lambda: denoised(self.network, 1, shape, words))

@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 from pydantic import Field
 
 from darkroom.config.sources import Source
 from darkroom.data.head import Head
-from darkroom.data.manifest import Files, Manifest, manifest_of
+from darkroom.data.images import Pixels, decode
+from darkroom.data.manifest import Files, Manifest, SourceFile, manifest_of
 
 # A source gives its splits in this order, so that a training picture can be compared with everything held out.
 SPLIT_ORDER = ("test", "novel", "validation", "train")
@@ -23,7 +22,7 @@ SPLIT_ORDER = ("test", "novel", "validation", "train")
 class Sample:
     """One picture with what is known about it.
 
-    image: an encoded file, a PIL picture, or uint8 (H, W) or (H, W, 3).
+    image: an encoded file, one that is yet to be read, a PIL picture, or uint8 (H, W) or (H, W, 3).
     path: its name within the source, POSIX.
     caption: "" where the source has no captions. others: its further captions, each of which becomes a row of its own.
     split: the official one; None leaves the choice to the hash of the pixels.
@@ -31,13 +30,23 @@ class Sample:
     named: does the caption name that head? Same length.
     """
 
-    image: bytes | Image.Image | npt.NDArray[np.uint8]
+    image: bytes | SourceFile | Image.Image | Pixels
     path: str
     caption: str = ""
     split: str | None = None
     labels: tuple[int, ...] = ()
     mentioned: tuple[bool, ...] = ()
     others: tuple[str, ...] = ()
+
+    def picture(self) -> Image.Image | Pixels:
+        """The picture, read and decoded.
+
+        Raises:
+            UnusablePictureError: see `images.decode`.
+            DarkroomError: see `SourceFile.read`.
+        """
+        content = self.image.read() if isinstance(self.image, SourceFile) else self.image
+        return decode(content) if isinstance(content, bytes) else content
 
 
 @dataclass(frozen=True)

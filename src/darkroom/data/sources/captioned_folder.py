@@ -19,7 +19,7 @@ from darkroom.data.images import SUFFIXES, UNREAD
 from darkroom.data.manifest import Files, Manifest
 from darkroom.data.sources.base import SPLIT_ORDER, Description, OutsideSource, Sample, Skipped
 from darkroom.data.sources.captions import KEYS, UnusableCaptionError, check_size, from_record, from_text
-from darkroom.data.sources.layout import pictures_among, read_picture
+from darkroom.data.sources.layout import picture_file, pictures_among
 from darkroom.data.sources.metadata_table import FILE_KEY, METADATA, Record, is_table, read_table
 from darkroom.data.sources.name_matcher import NameMatcher, NoMatchError
 from darkroom.data.sources.splits import STRAY, of_pictures
@@ -167,7 +167,7 @@ class CaptionedFolder:
         yield from self._tables.strays
         sidecars = _Sidecars(self.files, pictures_among(self.files))
         for name, split in self._splits.items():
-            image = read_picture(self.files, name)
+            image = picture_file(self.files, name)
             if isinstance(image, Skipped):
                 yield image
                 continue

@@ -11,7 +11,7 @@ from darkroom.data.images import SUFFIXES, UNREAD
 from darkroom.data.manifest import Files, Manifest
 from darkroom.data.sources.base import Description, OutsideSource, Sample, Skipped
 from darkroom.data.sources.captions import from_class
-from darkroom.data.sources.layout import pictures_among, read_picture
+from darkroom.data.sources.layout import picture_file, pictures_among
 from darkroom.data.sources.splits import STRAY, of_pictures
 
 
@@ -70,7 +70,7 @@ class ImageFolder:
     def __iter__(self) -> Iterator[Sample | Skipped]:
         yield from (Skipped(name, STRAY) for name in pictures_among(self.files) if name not in self._pictures)
         for name, (split, label) in self._pictures.items():
-            image = read_picture(self.files, name)
+            image = picture_file(self.files, name)
             if isinstance(image, Skipped):
                 yield image
             elif label is not None:

@@ -3,7 +3,7 @@
 from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable
 from darkroom.data.images import MAX_BYTES, SUFFIXES, UNREAD
-from darkroom.data.manifest import Files
+from darkroom.data.manifest import Files, SourceFile
 from darkroom.data.sources.base import Skipped
 
 NOT_READ = "a picture of a format that is not read; save it as PNG or JPEG"
@@ -23,10 +23,9 @@ def pictures_among(files: Files) -> list[str]:
     return [name for name in files.names if name.lower().endswith((*SUFFIXES, *UNREAD))]
 
 
-def read_picture(files: Files, name: str) -> bytes | Skipped:
-    """The file's bytes, verified; not of one too large to be a picture, or of a format that is not read."""
+def picture_file(files: Files, name: str) -> SourceFile | Skipped:
+    """The file, yet to be read; not one too large to be a picture, or of a format that is not read."""
     if name.lower().endswith(UNREAD):
         return Skipped(name, NOT_READ)
-    if files.size(name) > MAX_BYTES:
-        return Skipped(name, f"larger than {MAX_BYTES >> 20} MiB")
-    return files.read(name)
+    file = files.file(name)
+    return Skipped(name, f"larger than {MAX_BYTES >> 20} MiB") if file.size > MAX_BYTES else file

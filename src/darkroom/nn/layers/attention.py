@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from darkroom.core.errors import DarkroomError
 from darkroom.nn.layers.fused_norm import layer_normed, normed
+from darkroom.nn.layers.lora import LoRALinear
 
 KeysValues = tuple[Tensor, Tensor]  # each (N, heads, tokens, head_dim)
 
@@ -91,6 +92,10 @@ class GEGLU(nn.Module):
         self.proj = nn.Linear(dim, 2 * inner)
 
     def forward(self, x: Tensor) -> Tensor:
+        if isinstance(self.proj, LoRALinear):
+            value, gate = self.proj(x).chunk(2, dim=-1)
+            gated: Tensor = value * F.gelu(gate)
+            return gated
         # Two products with halves of the weight rather than halves of one product: their gradients need no joining.
         (w_value, w_gate), (b_value, b_gate) = self.proj.weight.chunk(2), self.proj.bias.chunk(2)
         return F.linear(x, w_value, b_value) * F.gelu(F.linear(x, w_gate, b_gate))

@@ -1,0 +1,123 @@
+"""What is kept: the outputs that a dvc.lock of a named commit, of the working tree, or a registered version names."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from darkroom.audit.lineage import Lineage, read_lineage
+from darkroom.audit.picture import locate
+from darkroom.config.stage_spec import LOCK, stage_specs
+from darkroom.config.yaml_file import Loader
+from darkroom.serving.registry import MADE_AT, MODEL
+from darkroom.tracking.query import RunQuery
+from darkroom.tracking.repository import git_text_or_none
+from darkroom.tracking.sources import RegisteredVersion
+
+NAMES = ("refs/heads", "refs/tags", "refs/remotes")
+EXPERIMENTS, NOT_THOSE = "refs/exps", ("refs/exps/exec/", "refs/exps/stash", "refs/exps/celery", "refs/exps/temp")
+Output = tuple[str, str]  # path and DVC's hash
+
+
+@dataclass(frozen=True)
+class References:
+    """commits: {commit: its names}, beside the working tree. outputs: all that is named, path and hash.
+
+    versions: registered ones that are kept, in words. runs: ids of those behind them. experiments: DVC's, whose outputs
+    are not kept for their sake.
+    """
+
+    commits: dict[str, list[str]]
+    outputs: frozenset[Output]
+    versions: tuple[str, ...]
+    runs: frozenset[str]
+    experiments: tuple[str, ...]
+
+    def __str__(self) -> str:
+        names = [name for found in self.commits.values() for name in found]
+        heads = sum(name.startswith(("refs/heads", "refs/remotes")) for name in names)
+        tags = sum(name.startswith("refs/tags") for name in names)
+        counted = [(heads, "branch", "branches"), (tags, "tag", "tags")]
+        said = ["the working tree", *(["HEAD"] if "HEAD" in names else [])]
+        said += [f"{n} {one if n == 1 else many}" for n, one, many in counted if n]
+        said += [f"registered {version}" for version in self.versions]
+        return f"{', '.join(said[:-1])} and {said[-1]}" if len(said) > 1 else said[0]
+
+
+def references(query: RunQuery | None, experiments: bool) -> References:
+    """All that is referred to.
+
+    Args:
+        query: the store of the runs; None where there is none.
+        experiments: whether those of DVC count too.
+
+    Raises:
+        DarkroomError: the store does not answer.
+    """
+    commits = dict(_commits(NAMES))
+    tried = {commit: names for commit, names in _commits((EXPERIMENTS,)) if commit not in commits}
+    if experiments:
+        commits |= tried
+    outputs = set(_outputs(LOCK.read_text(encoding="utf-8") if LOCK.is_file() else ""))
+    blobs = {git_text_or_none("rev-parse", "--verify", "--quiet", f"{commit}:./{LOCK}") for commit in commits}
+    for blob in filter(None, blobs):
+        outputs |= set(_outputs(git_text_or_none("cat-file", "blob", blob) or ""))
+    kept = [version for version in query.registered() if _counts(version)] if query else []
+    runs = {version.run for version in kept if version.run}
+    for version in kept:
+        lineage = _behind(version, query) if query else Lineage({})
+        outputs |= {pair for step in lineage.steps.values() for pair in (*step.outputs.items(), *step.inputs.items())}
+        outputs.add((MADE_AT, version.content))
+    said = tuple(f"{version.name} version {version.number}" for version in kept)
+    others = (
+        () if experiments else tuple(sorted({name.rpartition("/")[2] for names in tried.values() for name in names}))
+    )
+    return References(commits, frozenset(outputs), said, frozenset(runs), others)
+
+
+def _counts(version: RegisteredVersion) -> bool:
+    """Whether somebody chose to register it: darkroom register did, or an alias names it. Every run of a stage makes a
+    version of its weights besides, which is referred to where the run is."""
+    return version.name == MODEL or bool(version.aliases)
+
+
+def _behind(version: RegisteredVersion, query: RunQuery) -> Lineage:
+    """What a version was made from: as a commit's dvc.lock has it, else as the runs do; nothing where none knows."""
+    specs = stage_specs()
+    lock = read_lineage(LOCK.read_bytes() if LOCK.is_file() else None, specs)
+    found = (locate(path, version.content, lock, specs, query) for path in (MADE_AT, *_paths(version)))
+    return next((known[1] for known in found if known is not None), Lineage({}))
+
+
+def _paths(version: RegisteredVersion) -> Iterator[str]:
+    """Where a stage wrote the weights of a version: artifacts/text_encoder those of darkroom-text-encoder."""
+    if version.name != MODEL:
+        yield f"{Path(MADE_AT).parent}/{version.name.removeprefix(f'{MODEL}-').replace('-', '_')}"
+
+
+def _commits(below: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
+    """The commits with a name below these, and HEAD's and those of the stash."""
+    found: dict[str, list[str]] = {}
+    if below == NAMES:
+        if head := git_text_or_none("rev-parse", "--verify", "--quiet", "HEAD"):
+            found[head] = ["HEAD"]
+        for stashed in (git_text_or_none("log", "-g", "--format=%H", "refs/stash", "--") or "").split():
+            found.setdefault(stashed, []).append("refs/stash")
+    listed = git_text_or_none("for-each-ref", "--format=%(objectname) %(*objectname) %(refname)", *below) or ""
+    for line in listed.splitlines():
+        *objects, name = line.split()
+        if objects and not name.startswith(NOT_THOSE) and not name.endswith("/HEAD"):
+            commit = git_text_or_none("rev-parse", "--verify", "--quiet", f"{objects[-1]}^{{commit}}")
+            if commit:  # a tag may name a file
+                found.setdefault(commit, []).append(name)
+    yield from found.items()
+
+
+def _outputs(lock: str) -> Iterator[Output]:
+    """The outputs in the text of a dvc.lock; nothing where it is none."""
+    try:
+        stages = (yaml.load(lock, Loader) or {}).get("stages", {}).values()
+        yield from [(str(out["path"]), str(out["md5"])) for stage in stages for out in stage.get("outs", [])]
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError):
+        return

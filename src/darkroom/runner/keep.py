@@ -1,0 +1,86 @@
+"""`darkroom keep`: the outputs of a stage whose code changed stay as they are, and a note says so."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from darkroom.config.stage_spec import LOCK, stage_spec
+from darkroom.core.errors import DarkroomError
+from darkroom.project.code_files import recorded_stages, sync
+from darkroom.project.kept import Kept, file_of, forget
+from darkroom.runner.lock import exclusive
+from darkroom.runner.lock_file import Comparison, Differences, Locked, changed_code
+from darkroom.runner.resuming import FOLDER
+
+MOST_NAMES = 3
+
+
+def keep(stage: str) -> Kept:
+    """Have dvc.lock say that the present code made the outputs of a stage, and note which code it really was.
+
+    Raises:
+        DarkroomError: its code is as it was, or something else than code is not; nothing is changed then.
+    """
+    spec = stage_spec(stage)
+    with exclusive(stage, FOLDER / f"{stage}.lock"):
+        if recorded_stages({stage: spec}):
+            sync()
+        locked = Locked.read().get(stage)
+        if locked is None:
+            raise DarkroomError(f"{stage}: never ran, says {LOCK}, so there is nothing to keep; run dvc repro {stage}")
+        comparison = Comparison()
+        found = comparison.differences(spec, locked)
+        _check(stage, found)
+        earlier, code = Kept.of(stage, locked.code), comparison.code_of(spec)
+        made_by = dict(earlier.made_by if earlier else locked.code)
+        since = earlier.since if earlier else time.strftime("%Y-%m-%d %H:%M")
+        why = some(changed_code(stage, locked, found.code))
+        note = Kept(stage, since, made_by, code, f"{earlier.why}; {why}" if earlier else why)
+        _commit(note, locked)
+        return note
+
+
+def some(names: list[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
+
+
+def _check(stage: str, found: Differences) -> None:
+    if not found:
+        raise DarkroomError(f"{stage}: is up to date, so there is nothing to keep")
+    others = {
+        "outputs are not those that it wrote": (found.outputs, f"dvc checkout {stage}, or dvc repro {stage}"),
+        "its data changed": (found.inputs, f"dvc repro {stage}"),
+        "its parameters changed": (found.params, f"dvc repro {stage}, or change them back"),
+        "dvc.yaml starts it otherwise": (found.definition, f"dvc repro {stage}"),
+    }
+    for what, (names, remedy) in others.items():
+        if names:
+            raise DarkroomError(f"{stage}: not only code differs: {what} ({some(names)}); {remedy}")
+
+
+def _commit(note: Kept, before: Locked) -> None:
+    """Write the note, then dvc.lock; where DVC does not do that, both are as before."""
+    path = file_of(note.stage)
+    earlier, lock = path.read_bytes() if path.is_file() else None, LOCK.read_bytes()
+    note.write()
+    command = [sys.executable, "-m", "dvc", "commit", "--force", "--quiet", note.stage]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    now = Locked.read().get(note.stage)
+    if done.returncode or now is None or dict(now.code) != note.code or now.outputs != before.outputs:
+        _restore(path, earlier)
+        _restore(LOCK, lock)
+        lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+        said = lines[0].removeprefix("ERROR: ") if lines else "it does not say why"
+        raise DarkroomError(f"{note.stage}: dvc commit did not take it over ({said}); see dvc status")
+    if note.made_by == note.code:  # the code is again what made the outputs
+        forget(note.stage)
+
+
+def _restore(path: Path, content: bytes | None) -> None:
+    if content is None:
+        path.unlink(missing_ok=True)
+    else:
+        path.write_bytes(content)

@@ -1,0 +1,73 @@
+"""`darkroom status`: what `dvc repro` would run, and why, before it does."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from darkroom.config.stage_spec import StageSpec, stage_specs
+from darkroom.project.code_files import file_of, outdated, recorded_stages
+from darkroom.project.kept import Kept
+from darkroom.runner.keep import some
+from darkroom.runner.lock_file import Comparison, Differences, Locked, changed_code
+
+
+@dataclass
+class StageStatus:
+    """A stage. reasons: why it is out of date; code_alone: all of them are of its code. after: stages out of date that
+    it builds on. kept: the note of its outputs, where they were taken over."""
+
+    stage: str
+    reasons: list[str] = field(default_factory=list)
+    code_alone: bool = False
+    after: list[str] = field(default_factory=list)
+    kept: Kept | None = None
+
+
+def status() -> list[StageStatus]:
+    """Every stage of dvc.yaml, in its order.
+
+    Raises:
+        DarkroomError: no project here, or dvc.lock cannot be read.
+    """
+    specs, locked, comparison = stage_specs(), Locked.read(), Comparison()
+    installed = {change.stage: change.why for change in outdated(recorded_stages(specs))}
+    found: dict[str, StageStatus] = {}
+    for stage, spec in specs.items():
+        here = StageStatus(stage, after=[name for name in _makers(spec, specs) if name in found and _runs(found[name])])
+        found[stage] = here
+        if stage not in locked:
+            here.reasons.append("never ran")
+            continue
+        differences = comparison.differences(spec, locked[stage])
+        made = {path.as_posix() for name in here.after for path in specs[name].outputs}
+        if stage in installed:
+            here.reasons.append(installed[stage])
+        here.reasons += _reasons(stage, differences, locked[stage], made, installed)
+        here.code_alone = differences.of_code_alone and (stage in installed or bool(differences.code))
+        here.kept = Kept.of(stage, locked[stage].code)
+    return list(found.values())
+
+
+def _runs(stage: StageStatus) -> bool:
+    return bool(stage.reasons or stage.after)
+
+
+def _makers(spec: StageSpec, specs: Mapping[str, StageSpec]) -> list[str]:
+    return [name for name, other in specs.items() if set(other.outputs) & set(spec.inputs)]
+
+
+def _reasons(
+    stage: str, found: Differences, locked: Locked, made: set[str], installed: Mapping[str, str]
+) -> Iterator[str]:
+    """made: inputs that are made anew anyway."""
+    code = [path for path in found.code if not (stage in installed and Path(path) == file_of(stage))]
+    kinds = {
+        "its code changed": changed_code(stage, locked, code),
+        "its data changed": [path for path in found.inputs if path not in made],
+        "its parameters changed": found.params,
+        "its outputs are not there as it wrote them": found.outputs,
+        "dvc.yaml changed": found.definition,
+    }
+    for what, names in kinds.items():
+        if names:
+            yield f"{what}: {some(names)}"
