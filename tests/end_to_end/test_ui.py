@@ -150,3 +150,17 @@ def test_the_run_holds_its_weights_and_the_model_made_of_them(train_unet: "sync_
     train_unet.get_by_text("diffusion_pytorch_model.safetensors").wait_for()
     train_unet.goto(f"{train_unet.url.split('#')[0]}#/models/darkroom-unet/versions/1")
     train_unet.get_by_role("link", name="train_unet").wait_for()
+
+
+def test_the_run_shows_its_report_and_nothing_is_asked_of_others(train_unet: "sync_api.Page", address: str) -> None:
+    """Catches a report that MLflow's frame, which allows no outside link, leaves blank."""
+    asked: list[str] = []
+    train_unet.on("request", lambda request: asked.append(request.url))
+    train_unet.get_by_role("tab", name="Artifacts").click()
+    train_unet.get_by_text("report", exact=True).click()
+    train_unet.get_by_text("report.html", exact=True).click()
+    frame = train_unet.frame_locator("iframe").first
+    frame.get_by_role("heading", name="train_unet").wait_for()
+    frame.get_by_role("heading", name="Held-out loss by noise level").wait_for()
+    here = urlparse(address).netloc
+    assert all(urlparse(url).netloc in ("", here) for url in asked)

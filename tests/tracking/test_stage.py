@@ -167,7 +167,7 @@ def test_a_stage_that_is_stopped_closes_its_run_as_killed(
     experiment = client.get_experiment_by_name("darkroom")
     latest = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"], max_results=1)[0]
     assert latest.info.status == "KILLED"
-    assert [a.path for a in client.list_artifacts(latest.info.run_id)] == ["params.yaml", "signal.txt"]
+    assert [a.path for a in client.list_artifacts(latest.info.run_id)] == ["params.yaml", "report", "signal.txt"]
     kept = client.download_artifacts(latest.info.run_id, "params.yaml")
     assert Path(kept).read_bytes() == Path("params.yaml").read_bytes(), "the run says what was asked for"
 

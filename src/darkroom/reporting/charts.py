@@ -112,16 +112,16 @@ def curves(
 
 
 def _frame(x: _Axis, y: _Axis, x_label: str) -> Markup:
-    parts = []
+    pieces = []
     for value in y.ticks():
-        parts.append(
+        pieces.append(
             Markup(
                 '<line class="grid" x1="{}" x2="{}" y1="{y:.1f}" y2="{y:.1f}"/>'
                 '<text class="tick" x="{}" y="{low:.1f}" text-anchor="end">{}</text>'
             ).format(LEFT, WIDTH - RIGHT, LEFT - 6, number(value), y=y(value), low=y(value) + 4)
         )
     for value in x.ticks():
-        parts.append(
+        pieces.append(
             Markup(
                 '<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{}" y2="{}"/>'
                 '<text class="tick" x="{x:.1f}" y="{}" text-anchor="middle">{}</text>'
@@ -129,7 +129,7 @@ def _frame(x: _Axis, y: _Axis, x_label: str) -> Markup:
         )
     middle = (LEFT + WIDTH - RIGHT) / 2
     label = '<text class="tick" x="{:.0f}" y="{}" text-anchor="middle">{}</text>'
-    return Markup("").join([*parts, Markup(label).format(middle, HEIGHT - 6, x_label)])
+    return Markup("").join([*pieces, Markup(label).format(middle, HEIGHT - 6, x_label)])
 
 
 def _curve(points: Points, x: _Axis, y: _Axis, i: int, label: str, x_label: str) -> Markup:
@@ -152,34 +152,34 @@ def _legend(row: int, style: str, text: str) -> Markup:
     ).format(style, LEFT, LEFT + 22, y, y, LEFT + 28, y + 4, text)
 
 
-def strip(value: float, low: float, high: float, against: Mapping[str, float], share: bool = False) -> Markup:
+def strip(value: float, low: float, high: float, against: Mapping[str, float], fraction: bool = False) -> Markup:
     """A value with its interval on a line, and marks at what it is to be read against; of a share, from 0 to 1."""
-    every = [value, low, high, *against.values(), *((0.0, 1.0) if share else ())]
+    every = [value, low, high, *against.values(), *((0.0, 1.0) if fraction else ())]
     if not all(map(math.isfinite, every)):
         return Markup("")
     x = _Axis(min(every), max(every), STRIP_MARGIN, STRIP - STRIP_MARGIN)
     middle = STRIP_HEIGHT / 2
-    parts = [Markup('<line class="grid" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(0, STRIP, y=middle)]
+    pieces = [Markup('<line class="grid" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(0, STRIP, y=middle)]
     for name, at in against.items():
-        parts.append(
+        pieces.append(
             Markup('<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="2" y2="{}"><title>{}</title></line>').format(
                 STRIP_HEIGHT - 2, f"{name}: {number(at)}", x=x(at)
             )
         )
-    parts.append(
+    pieces.append(
         Markup(
             '<line class="interval c0" x1="{:.1f}" x2="{:.1f}" y1="{y}" y2="{y}"/>'
             '<circle class="dot c0 visible" cx="{:.1f}" cy="{y}" r="4"><title>{}</title></circle>'
         ).format(x(low), x(high), x(value), f"{number(value)} [{number(low)}, {number(high)}]", y=middle)
     )
-    return _svg(STRIP, STRIP_HEIGHT, "value and interval", Markup("").join(parts))
+    return _svg(STRIP, STRIP_HEIGHT, "value and interval", Markup("").join(pieces))
 
 
-def bar(share: float) -> Markup:
+def bar(fraction: float) -> Markup:
     """A bar of a share of the width."""
-    length = STRIP * min(max(share, 0.0), 1.0)
+    length = STRIP * min(max(fraction, 0.0), 1.0)
     drawn = Markup('<rect class="bar" x="0" y="4" width="{:.1f}" height="{}" rx="2"/>')
-    return _svg(STRIP, STRIP_HEIGHT, f"{share:.0%}", drawn.format(max(length, 1.0), STRIP_HEIGHT - 8))
+    return _svg(STRIP, STRIP_HEIGHT, f"{fraction:.0%}", drawn.format(max(length, 1.0), STRIP_HEIGHT - 8))
 
 
 def _svg(width: float, height: float, title: str, content: Markup) -> Markup:

@@ -198,8 +198,8 @@ def _sheets(made: Labelled) -> Iterator[Block]:
         for name in names:
             path = PurePosixPath(name)
             title = f"{path.parent.name} at the end of training" if path.stem.startswith("step_") else path.stem
-            if title != "curves" and (shown := picture(files.read(name), f"{label}: {stage.words_of(name)}")):
-                found.setdefault(title, []).append(shown)
+            if title != "curves" and (visible := picture(files.read(name), f"{label}: {stage.words_of(name)}")):
+                found.setdefault(title, []).append(visible)
     for title, pictures in found.items():
         yield Heading(title.replace("_", " "))
         yield Pictures(pictures, row=len(pictures) > 1)

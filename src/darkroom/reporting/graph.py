@@ -86,21 +86,21 @@ def _rows(depth: Mapping[str, int], arrows: Sequence[tuple[str, str]]) -> list[l
     for maker, stage in arrows:
         for row in range(depth[maker] + 1, depth[stage]):
             rows[row].append((maker, stage, row))
-    places: dict[Node, float] = {}
+    positions: dict[Node, float] = {}
     for nodes in rows:
-        nodes.sort(key=lambda node: (_wanted(node, depth, arrows, places), node))
-        places |= {node: (i + 0.5) / len(nodes) for i, node in enumerate(nodes)}
+        nodes.sort(key=lambda node: (_wanted(node, depth, arrows, positions), node))
+        positions |= {node: (i + 0.5) / len(nodes) for i, node in enumerate(nodes)}
     return rows
 
 
 def _wanted(
-    node: Node, depth: Mapping[str, int], arrows: Sequence[tuple[str, str]], places: dict[Node, float]
+    node: Node, depth: Mapping[str, int], arrows: Sequence[tuple[str, str]], positions: dict[Node, float]
 ) -> float:
     """Where in its row a node stands best, 0 to 1: below what it comes from."""
     ends = [node[:2]] if node[1] else [arrow for arrow in arrows if arrow[1] == node[0]]
     row = node[2] if node[1] else depth[node[0]]
     before = [(*end, row - 1) if depth[end[0]] < row - 1 else (end[0], "", 0) for end in ends]
-    found = [places[one] for one in before if one in places]
+    found = [positions[one] for one in before if one in positions]
     return sum(found) / len(found) if found else 0.5
 
 
@@ -114,8 +114,8 @@ def _placed(rows: Sequence[Sequence[Node]], contents: Mapping[str, Sequence[tupl
         x = (total - sum(width(node) + GAP for node in nodes)) / 2 + GAP
         height = max([HEAD + LINE * len(contents[node[0]]) + 6 for node in nodes if not node[1]], default=0)
         for node in nodes:
-            own = height if node[1] else HEAD + LINE * len(contents[node[0]]) + 6
-            boxes[node] = _Box(x, y, width(node), own)
+            tall = height if node[1] else HEAD + LINE * len(contents[node[0]]) + 6
+            boxes[node] = _Box(x, y, width(node), tall)
             x += width(node) + GAP
         y += height + BETWEEN
     return boxes
@@ -134,7 +134,7 @@ def _products(outputs: Mapping[str, str]) -> list[tuple[str, str]]:
 
 def _box(box: _Box, stage: str, lines: Sequence[tuple[str, str]], here: bool) -> Markup:
     style = "box source" if stage == OUTSIDE else "box here" if here else "box"
-    parts = [
+    pieces = [
         Markup('<rect class="{}" x="{:.0f}" y="{:.0f}" width="{}" height="{:.0f}" rx="6"/>').format(
             style, box.x, box.y, BOX, box.height
         ),
@@ -145,13 +145,13 @@ def _box(box: _Box, stage: str, lines: Sequence[tuple[str, str]], here: bool) ->
     for i, (path, digest) in enumerate(lines):
         y = box.y + HEAD + LINE * i + 11
         name = path if len(path) <= LETTERS else f"…{path[1 - LETTERS :]}"
-        parts.append(
+        pieces.append(
             Markup(
                 '<text class="path" x="{:.0f}" y="{:.0f}">{}</text>'
                 '<text class="digest" x="{:.0f}" y="{:.0f}" text-anchor="end">{}</text>'
             ).format(box.x + 10, y, name, box.x + BOX - 8, y, digest[:DIGITS])
         )
-    return Markup("").join(parts)
+    return Markup("").join(pieces)
 
 
 def _arrow(way: Sequence[_Box]) -> Markup:

@@ -44,7 +44,7 @@ class Confused:
 
     asked: str
     read: str
-    share: float
+    fraction: float
     n: int
 
 
@@ -68,7 +68,7 @@ def statements(metrics: Mapping[str, Any], files: Files) -> Iterator[Statement]:
         if confused := confusions_of(files, split, name if group == "by_attribute" else None):
             first = confused[0]
             text += (
-                f". What goes wrong most: {first.asked} is drawn as {first.read}, {percent(first.share)} of the time"
+                f". What goes wrong most: {first.asked} is drawn as {first.read}, {percent(first.fraction)} of the time"
             )
         yield Statement(f"{text}.", "attributes")
     fid = metrics["fidelity"].get("fid")
@@ -122,9 +122,9 @@ def samples(facts: Facts, files: Files, first: bool) -> Iterator[Block]:
     names = [name for path in facts.outputs if path.startswith("reports/") for name in files.below(path, ".png")]
     names = [name for name in names if (name.rpartition("/")[2].removesuffix(".png") in FIRST) == first]
     names.sort(reverse=first)
-    shown = [shown for name in names if (shown := picture(files.read(name), words_of(name)))]
-    if shown:
-        yield Pictures(shown)
+    visible = [visible for name in names if (visible := picture(files.read(name), words_of(name)))]
+    if visible:
+        yield Pictures(visible)
 
 
 def figures(metrics: Mapping[str, Any]) -> Iterator[Block]:
@@ -211,7 +211,7 @@ def _confused(heads: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[Bl
         if len(classes) > MOST_CLASSES:
             listed = confused_among(classes, counts)[:MOST_LISTED]
             if listed:
-                rows = [[Cell(one.asked), Cell(one.read), Cell(percent(one.share), "number")] for one in listed]
+                rows = [[Cell(one.asked), Cell(one.read), Cell(percent(one.fraction), "number")] for one in listed]
                 yield Table(["asked for", "drawn as", "of its readings"], rows, caption=f"{name}: commonest confusions")
             continue
         nothing = any(row[-1] for row in counts)
@@ -222,7 +222,7 @@ def _confused(heads: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[Bl
                 rows.append(
                     [
                         Cell(f"{label} (asked {total // 2:,} times)"),
-                        *(Cell(_share(count, total), "number", count / total) for count in cells),
+                        *(Cell(_in_percent(count, total), "number", count / total) for count in cells),
                     ]
                 )
         yield Table(["", *classes, *(["nothing"] if nothing else [])], rows, caption=name, matrix=True)
@@ -243,7 +243,7 @@ def confused_among(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> l
         for j, count in enumerate(row)
         if count and j != i
     ]
-    return sorted(found, key=lambda one: (-one.share, one.asked, one.read))
+    return sorted(found, key=lambda one: (-one.fraction, one.asked, one.read))
 
 
 def neighbours(files: Files) -> Iterator[Block]:
@@ -258,8 +258,8 @@ def neighbours(files: Files) -> Iterator[Block]:
         "The drawn pictures that are likeliest to be copies, each beside the training pictures nearest to it in the "
         "features of the judges. A copy would lie much closer to one than that lies to another training picture."
     )
-    if shown := picture(files.read(NEIGHBOURS), words_of(NEIGHBOURS)):
-        yield Pictures([shown])
+    if visible := picture(files.read(NEIGHBOURS), words_of(NEIGHBOURS)):
+        yield Pictures([visible])
     rows = []
     for name, words in (
         ("authentic", "pictures farther from their nearest training picture than that is from another"),
@@ -282,13 +282,15 @@ def _is_share(name: str) -> bool:
     return name.startswith("alignment.") or name.rpartition(".")[2] in (CLOSENESS, "precision", "recall", "ssim")
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"
 
 
-def _share(count: int, total: int) -> str:
-    share = 100 * count / total
-    return "" if not count else f"{share:.0f}" if share >= 9.95 or share == round(share) else f"{share:.1f}"
+def _in_percent(count: int, total: int) -> str:
+    fraction = 100 * count / total
+    return (
+        "" if not count else f"{fraction:.0f}" if fraction >= 9.95 or fraction == round(fraction) else f"{fraction:.1f}"
+    )
 
 
 def _constant(head: Any) -> float | None:

@@ -105,14 +105,14 @@ def _of_stage(facts: Facts, files: Files) -> Iterator[Block]:
         yield Text(f"{facts.about}.")
     if not facts.finished:
         yield Text(f"{facts.status}: {facts.reason}")
-    parts: list[tuple[str, Callable[[], Iterable[Block]]]] = [
+    pieces: list[tuple[str, Callable[[], Iterable[Block]]]] = [
         ("Held-out loss by noise level", lambda: stage.losses_by_level(facts, files)),
         ("Curves", lambda: stage.training_curves(facts, files)),
         ("Samples over the training", lambda: stage.films(files)),
         ("Pictures", lambda: stage.sheets(facts, files)),
         ("Figures", lambda: stage.figures(facts, files)),
     ]
-    for title, make in parts:
+    for title, make in pieces:
         if blocks := list(make()):
             yield Heading(title)
             yield from blocks

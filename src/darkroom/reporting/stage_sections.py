@@ -132,28 +132,28 @@ def all_curves(facts: Facts, files: Files) -> Series:
 def films(files: Files) -> Iterator[Block]:
     """The pictures that a training showed on its way, a row each."""
     for name, names in sorted(files.rows_of_pictures().items(), key=lambda row: (row[0] != "samples", row[0])):
-        shown = [shown for one in names if (shown := picture(files.read(one), _step(one)))]
-        if shown:
+        visible = [visible for one in names if (visible := picture(files.read(one), _step(one)))]
+        if visible:
             yield Heading(
                 {"samples": "Samples of the same captions and noise", "denoising": "How they come about"}.get(
                     name, name
                 )
             )
-            yield Pictures(shown, row=True)
+            yield Pictures(visible, row=True)
 
 
 def sheets(facts: Facts, files: Files) -> Iterator[Block]:
     """The pictures among a stage's outputs."""
     names = [name for path in facts.outputs for name in ([path] if path.endswith(".png") else _sheets_in(path, files))]
     filmed = {f"{name}.png" for name in files.rows_of_pictures()}
-    shown = [
-        shown
+    visible = [
+        visible
         for name in names
         if (base := PurePosixPath(name).name) not in filmed and base != "curves.png"
-        if (shown := picture(files.read(name), words_of(name)))
+        if (visible := picture(files.read(name), words_of(name)))
     ]
-    if shown:
-        yield Pictures(shown)
+    if visible:
+        yield Pictures(visible)
 
 
 def words_of(name: str) -> str:
@@ -235,9 +235,9 @@ def throughput(facts: Facts) -> dict[str, str]:
 
 def memory_of(facts: Facts) -> str:
     ran = facts.execution
-    parts = [f"{ran.memory_mib:,.0f} MiB"] if ran.memory_mib else []
-    parts += [f"{ran.device_memory_mib:,.0f} MiB on the device"] if ran.device_memory_mib else []
-    return ", ".join(parts)
+    pieces = [f"{ran.memory_mib:,.0f} MiB"] if ran.memory_mib else []
+    pieces += [f"{ran.device_memory_mib:,.0f} MiB on the device"] if ran.device_memory_mib else []
+    return ", ".join(pieces)
 
 
 def seconds_of(facts: Facts) -> str:

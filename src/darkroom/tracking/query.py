@@ -93,8 +93,8 @@ class RunQuery:
 
     def called(self, text: str) -> list[RecordedRun]:
         """The runs that a text means: those whose id it begins, or the newest one of the stage of that name."""
-        named = [run for run in self._search({"stage": text}) if not run.deleted][:1]
-        return named or list(self._source.called(text))
+        newest = [run for run in self._search({"stage": text}) if not run.deleted][:1]
+        return newest or list(self._source.called(text))
 
     def series(self, run: RecordedRun) -> dict[str, list[tuple[int, float]]]:
         """The points (step, value) of each curve of a run."""
