@@ -5,10 +5,14 @@
 Scenes are those of the default recipe; one thing in each is given the new colour, in the picture and in the caption.
 Training and validation show nothing else: 50 and 50 pictures. `novel` holds 1000 more with the new colour, for which
 pictures are drawn at the end; `test` 1000 scenes of the default recipe as they are, to show what became of the other
-colours. Only the judges, who read what is drawn, learn from half of these. By default the colour is magenta.
+colours. Only the judges, who read what is drawn, learn from half of these. By default the colour is rose.
+
+The base's tokenizer reads a word that no caption had letter by letter, and its text encoder sees 20 tokens: scenes
+whose caption would be cut are left out, and a name of few letters leaves more of them.
 """
 
 import csv
+import itertools
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,8 +27,9 @@ from darkroom.data.manifest import data_root
 from darkroom.data.sources.scenes import COLOR_JITTER, COLORS, HEADS, Scene, Scenes
 from darkroom.data.sources.scenes_drawing import Rgb
 
-NAME, COLOUR = "magenta", (0.90, 0.05, 0.50)
+NAME, COLOUR = "rose", (0.90, 0.05, 0.50)
 OUT, SIZE, SEED = "new-colour", 32, 0
+TOKENS = 18  # of a caption between its beginning and end: each word is one, and each letter of the new one
 COUNTS = {"train": 50, "validation": 50, "test": 1000, "novel": 1000}
 TAKEN_FROM = {"train": ("train", 0), "validation": ("validation", 0), "test": ("test", 0), "novel": ("test", 1000)}
 LABELS = ("layout", "shape", "color", "other_shape", "other_color")
@@ -72,13 +77,17 @@ def rows(folder: Path, name: str, colour: Rgb) -> Iterator[dict[str, str]]:
     source = Scenes(20_000, 1000, 2500, 500, SEED, SIZE)
     for split, count in COUNTS.items():
         taken, first = TAKEN_FROM[split]
-        scenes, whiches = [], list[int | None]()
-        for i in range(count):
-            scene, which = source.scene(taken, first + i), None
+        scenes, whiches = list[Scene](), list[int | None]()
+        for i in itertools.count(first):
+            scene, which = source.scene(taken, i), None
             if split != "test":
                 scene, which = recoloured(scene, name, colour, split, i)
+                if len(scene.caption.split()) + len(name) - 1 > TOKENS:
+                    continue
             scenes.append(scene)
             whiches.append(which)
+            if len(scenes) == count:
+                break
         (folder / split).mkdir()
         for i, (scene, which, pixels) in enumerate(zip(scenes, whiches, source.draw(scenes), strict=True)):
             file = f"{split}/{i:04d}.png"

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from darkroom.config.params import Params
@@ -41,7 +40,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     p, data = params.cache_latents, Prepared.open(PREPARED)
     check_made_from(VAE, PREPARED)
     encoding = Encoding(kept_autoencoder(VAE), p.batch_size, p.precision)
-    pictures = {name: Pictures(PREPARED, name, data.info.splits[name], p.mirror and name == "train") for name in SPLITS}
+    pictures = {name: Pictures.of(PREPARED, name, bool(p.mirror) and name == "train") for name in SPLITS}
     shards = {
         name: work.shards.all(encoding.shards(pictures[name]), f"cache_latents {name}", "image") for name in SPLITS
     }
@@ -53,17 +52,17 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     info = LatentsInfo(
         scaling_factor=_scaling_factor(p, found),
         scaling=p.scaling,
-        shape=(mean["train"].shape[0], mean["train"].shape[1], mean["train"].shape[2]),
+        shape=_shape(mean["train"], data.info.image_size // vae.downscale),
         deterministic=deterministic,
         splits={name: len(of) for name, of in pictures.items()},
         variants=2 if p.mirror else 1,
     )
-    first = {name: torch.arange(min(N_FITTED, of.n)) for name, of in pictures.items()}
-    drawn = {
-        name: _samples(Latents(mean[name], logvar[name], info.scaling_factor), rows) for name, rows in first.items()
+    latents = {name: Latents(mean[name], logvar[name], info.scaling_factor) for name in SPLITS}
+    pairs = {
+        name: [(_samples(latents[name], rows), to_float(of(rows))) for rows in of.spread(N_FITTED)]
+        for name, of in pictures.items()
     }
-    examples = {name: pictures[name](rows) for name, rows in first.items()}
-    preview = PreviewMap.fit(drawn["train"], to_float(examples["train"]))
+    preview = PreviewMap.fit_all(pairs["train"])
     with atomic_path(LATENTS) as folder:
         folder.mkdir(parents=True)
         for file in (file for files in shards.values() for file in files):
@@ -74,14 +73,18 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     figures: dict[str, float | str] = {
         "scaling_factor": info.scaling_factor,
         "latent_mean": found.mean,
-        "preview_map_psnr": preview.psnr(drawn["validation"], to_float(examples["validation"])),
+        "preview_map_psnr": preview.psnr_of_all(pairs["validation"]),
     }
     if p.mirror:
         figures |= {"training_pictures": pictures["train"].n, "training_latents": len(mean["train"])}
     measured: dict[str, Any] = dict(figures)
-    decoded = _decoded(vae, drawn["train"][:N_SHOWN] / info.scaling_factor, work.device)
-    captions = data.split("train").caption_column.slice(0, N_SHOWN).to_pylist()
-    picture = _sheet(examples["train"], preview(drawn["train"][:N_SHOWN]), decoded, captions)
+    captions, plates = data.split("train").caption_column, list[Plate]()
+    for rows in pictures["train"].spread(N_SHOWN):
+        drawn = _samples(latents["train"], rows)
+        decoded = _decoded(vae, drawn / info.scaling_factor, work.device)
+        said = [captions[row].as_py() for row in pictures["train"].prepared_rows(rows).tolist()]
+        plates += _plates(pictures["train"](rows), preview(drawn), decoded, said)
+    picture = sheet(plates, COLUMNS, HEADING)
     if (variances := logvar["train"]) is not None:
         channels = Channels.of(mean["train"], variances)
         measured |= channels.as_json()
@@ -113,7 +116,15 @@ def _scaling_factor(p: CacheLatents, found: LatentStatistics) -> float:
 
 def _samples(latents: Latents, rows: Tensor) -> Tensor:
     """Scaled latents of these pictures, drawn from their posteriors as training draws them."""
-    return latents.sample(rows, randn_each(latents.shape, rows.tolist(), "preview map"))
+    shape = tuple(latents.mean[rows[:1]].shape[1:])
+    return latents.sample(rows, randn_each(shape, rows.tolist(), "preview map"))
+
+
+def _shape(mean: Rows, side: int) -> tuple[int, int, int]:
+    """Of latents, all alike; or with buckets, of a square one of `side`."""
+    shapes = {part.shape for _, part in mean.by_shape()}
+    channels, height, width = shapes.pop()
+    return (channels, side, side) if shapes else (channels, height, width)
 
 
 @torch.no_grad()
@@ -121,12 +132,10 @@ def _decoded(vae: Autoencoder, latents: Tensor, device: torch.device) -> Tensor:
     return memory.decode(vae, latents.to(device)).cpu()
 
 
-def _sheet(pictures: Tensor, mapped: Tensor, decoded: Tensor, captions: list[str]) -> Image.Image:
-    """The first pictures, uint8, each beside what the map and the decoder make of its latent, about [-1, 1]."""
-    columns = [pictures[:N_SHOWN], to_uint8(mapped), to_uint8(decoded)]
-    rows = zip(*columns, captions[:N_SHOWN], strict=True)
-    plates = [Plate([to_pil(x) for x in three], caption) for *three, caption in rows]
-    return sheet(plates, COLUMNS, HEADING)
+def _plates(pictures: Tensor, mapped: Tensor, decoded: Tensor, captions: list[str]) -> list[Plate]:
+    """Pictures, uint8, each beside what the map and the decoder make of its latent, about [-1, 1]."""
+    rows = zip(pictures, to_uint8(mapped), to_uint8(decoded), captions, strict=True)
+    return [Plate([to_pil(x) for x in three], caption) for *three, caption in rows]
 
 
 if __name__ == "__main__":

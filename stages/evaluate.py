@@ -119,6 +119,7 @@ def assemble_pipeline(params: Params, data: Prepared) -> None:
         channels=data.info.channels,
         image_size=data.info.image_size,
         words=Words.of(data.split("train").captions) if knows_its_words else None,
+        sizes=tuple(of.size for of in data.info.buckets),
     )
     origin = provenance(UNET, VAE, TEXT_ENCODER, LATENTS)
     assemble(PIPELINE, trained, p.sampling, p.precision, origin)

@@ -20,6 +20,7 @@ from darkroom.runner.stage import Work, run_stage
 from darkroom.view.contact_sheet import contact_sheet
 
 REPORT = report_of("prepare_data")
+MUCH = 0.1  # share of the pictures' area from which cropping is remarked on
 
 
 def body(params: Params, work: Work) -> Mapping[str, float | str]:
@@ -39,6 +40,8 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
         **{f"pictures_{name}": count for name, count in asdict(info.pictures).items()},
         "near_duplicates": near["count"],
         "stray_captions": len(info.strays),
+        **({"cropped_share": info.cropped_share} if info.cropped_share or info.buckets else {}),
+        **{f"bucket_{of.height}x{of.width}": of.pictures for of in info.buckets},
     }
     write_json(REPORT / "metrics.json", figures)
     return {**figures, **_remarks(info), **remarks}
@@ -54,6 +57,10 @@ def _remarks(info: Info) -> dict[str, str]:
         remarks["named in"] = f"{PREPARED / 'dataset.json'}: pictures skipped, captions without a picture"
     if info.pictures.repeats_kept or info.pictures.repeats_within_splits or info.pictures.duplicates_across_splits:
         remarks["equal pictures"] = f"named in {REPORT / 'repeats.json'}"
+    if info.cropped_share > MUCH and not info.buckets:
+        remarks["cropped"] = (
+            f"{info.cropped_share:.0%} of the pictures' area is cut off to make squares; prepare_data.buckets keeps it"
+        )
     return remarks
 
 

@@ -23,6 +23,7 @@ from darkroom.core.output_shards import take_over
 from darkroom.core.progress import readable_size
 from darkroom.core.weights import WEIGHTS
 from darkroom.data.caption_table import batches_of, distinct, write_captions
+from darkroom.data.caption_variants import longest_of, with_variants
 from darkroom.data.conditioning import (
     CAPTIONS,
     DTYPES,
@@ -68,6 +69,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     else:
         classes = list(data.info.heads[0].classes) if p.kind == "class" else []
         index = {name: split.labels[:, 0] for name, split in splits.items()} if p.kind == "class" else {}
+        index |= _pictures(splits)
         info, figures = ConditioningInfo(p.kind, None, 0, 0, classes), {"classes": len(classes)}
         _write_encoder(info, None)
         with _conditions() as folder:
@@ -80,9 +82,12 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
 
 def _text(p: TrainedTextEncoder | PretrainedTextEncoder, splits: Splits, work: Work) -> dict[str, float | str]:
     texts, index = distinct({name: split.caption_column for name, split in splits.items()})
+    uncut, drops = (texts, index), p.caption_dropout
+    if drops is not None:
+        texts, index = with_variants(texts, index, drops)
     if isinstance(p, TrainedTextEncoder):
         check_cache(p.cache, len(texts), p.text.max_length, p.text.hidden_size)
-        encoder = _trained(p, splits, texts, index, work)
+        encoder = _trained(p, splits, *uncut, work)
     else:
         encoder = _pretrained(p, work)
         check_cache(p.cache, len(texts), encoder.tokenizer.max_length, encoder.model.config.hidden_size)
@@ -93,13 +98,28 @@ def _text(p: TrainedTextEncoder | PretrainedTextEncoder, splits: Splits, work: W
     info = ConditioningInfo("text", p.null_condition, tokenizer.max_length, model.config.hidden_size, [])
     _write_encoder(info, encoder)
     with _conditions() as folder:
-        write_description(folder, info, index, null)
+        write_description(folder, info, {**index, **_pictures(splits), **_longest(splits)}, null)
         write_captions(folder / CAPTIONS, texts)
         captions, version = (folder / CAPTIONS).absolute(), content_hash(TEXT_ENCODER / WEIGHTS)
         shards = CaptionShards(kept_encoder(TEXT_ENCODER, p.cache), p.cache, captions, version).of(len(texts))
         for number, file in enumerate(work.shards.all(shards, f"cache {p.cache} of captions", "caption")):
             take_over(file, folder / shard_name(p.cache, number))
-    return {**encoder.figures, "distinct_captions": len(texts), "vocabulary": len(tokenizer.vocab)}
+    counts = {"distinct_captions": len(uncut[0]), "vocabulary": len(tokenizer.vocab)}
+    return {**encoder.figures, **counts, **({} if drops is None else {"with_variants": len(texts)})}
+
+
+def _pictures(splits: Splits) -> dict[str, Tensor]:
+    """Of the splits in which pictures have several captions, row -> picture."""
+    return {f"{name}/pictures": of for name, split in splits.items() if (of := split.pictures) is not None}
+
+
+def _longest(splits: Splits) -> dict[str, Tensor]:
+    """Of these splits, picture -> the row of its longest caption."""
+    return {
+        f"{name}/longest": longest_of(split.caption_column, of)
+        for name, split in splits.items()
+        if (of := split.pictures) is not None
+    }
 
 
 def check_cache(cache: Cache, captions: int, length: int, width: int) -> None:

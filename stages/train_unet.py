@@ -10,6 +10,7 @@ import darkroom.runner.startup  # noqa: F401
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 from darkroom.config.denoisers import DenoiserSizes, UNet2DConditionConfig
@@ -21,7 +22,7 @@ from darkroom.core.device import runtime
 from darkroom.core.rng import seeded
 from darkroom.core.tensors import save_png
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
-from darkroom.data.conditioning import Conditioning, read_asked
+from darkroom.data.conditioning import Conditioning, read_words
 from darkroom.data.latents import Latents, read_info
 from darkroom.data.tokenizer import CLIPTokenizer
 from darkroom.diffusion.objective import Objective
@@ -51,10 +52,9 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     p = params.train_unet
     latents, held_out = (Latents.read(LATENTS, split) for split in ("train", "validation"))
     conditioning = _conditioning(p, work)
-    unet = _network(p, spec_of(p, latents.shape, conditioning.info).sizes, work)
-    data = LatentBatches(
-        latents, held_out, conditioning, work.context(p), p.condition_dropout, p.horizontal_flip, p.held_out
-    )
+    unet = _network(p, spec_of(p, read_info(LATENTS).shape, conditioning.info).sizes, work)
+    drops = p.condition_dropout, p.horizontal_flip
+    data = LatentBatches(latents, held_out, conditioning, work.context(p), *drops, p.held_out, p.captions)
     objective = Objective(process_of(p.process), p.objective)
     task = UNetTask(unet, objective, data, p.accumulation)
     fitted = fit(task, p, work, REPORT, _previews(p, task, work))
@@ -117,9 +117,16 @@ def _adapted(lora: LoRAConfig, unet: DenoisingNetwork, p: TrainUNet, work: Work)
         return AdaptedDenoiser(unet, text, lora.targets, lora.rank, lora.alpha, halved=p.precision == "bf16")
 
 
+def _asked(data: LatentBatches, n: int) -> list[str]:
+    """What the held-out samples to look at are asked to show."""
+    said = [data.held_out_captions(size, torch.tensor([row])) for size, row in data.to_show(n)]
+    rows = [int(of) for of in said if of is not None]
+    return read_words(CONDITIONING, rows) if rows else [""] * len(said)
+
+
 def _previews(p: TrainUNet, task: UNetTask, work: Work) -> UNetPreviews:
     decoder = LatentDecoder(VAE, LATENTS, task.data.train.scaling_factor, work.device)
-    view = LatentView(decoder, decoder.centre, read_asked(CONDITIONING, "validation", max(p.samples, ROWS)))
+    view = LatentView(decoder, decoder.centre, _asked(task.data, max(p.samples, ROWS)))
 
     def emit(picture: Image.Image, name: str, step: int | None) -> None:
         if not work.processes.leads:

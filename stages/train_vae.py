@@ -12,14 +12,16 @@ from darkroom.config.networks import AutoencoderSpec, IdentityConfig
 from darkroom.config.params import Params
 from darkroom.config.paths import PREPARED, VAE, report_of
 from darkroom.core.artifact import content_hash, provenance, write_json
-from darkroom.core.tensors import save_png, to_pil
+from darkroom.core.progress import Progress
+from darkroom.core.tensors import batches, save_png, to_pil
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, write_network
 from darkroom.data.prepared import Prepared, PreparedSplit
+from darkroom.data.rows import Rows
 from darkroom.interop.pretrained import read_pretrained_autoencoder
 from darkroom.nn.autoencoder.identity import Autoencoder, IdentityAutoencoder
 from darkroom.nn.autoencoder.vae import AutoencoderKL
 from darkroom.runner.stage import Work, run_stage
-from darkroom.training.autoencoder import comparison, encode, validate
+from darkroom.training.autoencoder import comparison, encode_batches, validate
 from darkroom.training.channels import Channels
 from darkroom.training.engine.curves import Curves
 from darkroom.training.engine.fit import fit
@@ -47,7 +49,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
             figures["pretrained"] = content_hash(p.path)
         else:
             vae = IdentityAutoencoder(IdentityConfig(range=p.range))
-        figures |= validate(vae, held_out.images, len(held_out), p.batch_size, work.device)
+        figures |= validate(vae, held_out.images, held_out.runs, p.batch_size, work.device)
         Curves(1, work.run.metrics).write(REPORT)
     config: dict[str, Any] = {"kind": "identity", "network": vae.config.model_dump(), "scaling_factor": scaling_factor}
     if isinstance(vae, AutoencoderKL):
@@ -62,15 +64,22 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
 
 def _channels(vae: AutoencoderKL, held_out: PreparedSplit, p: TrainVAE, work: Work) -> Channels:
     """Which latent channels carry the held-out pictures."""
-    n, description = len(held_out), "train_vae held-out latents"
-    channels = Channels.of(*encode(vae, held_out.images, n, p.batch_size, "fp32", work.device, description))
+    with Progress(len(held_out), "train_vae held-out latents", "image") as bar:
+        moments = [
+            encode_batches(vae, held_out.images, batches([run], p.batch_size), "fp32", work.device, bar)
+            for run in held_out.runs
+        ]
+    channels = Channels.of(Rows([of.mean for of in moments]), Rows([of.logvar for of in moments]))
     work.run.metrics(p.steps if isinstance(p, TrainedVAE) else 0, channels.metrics())
     return channels
 
 
 def _show(vae: Autoencoder, held_out: PreparedSplit, work: Work) -> None:
-    first = held_out.images(range(min(len(held_out), N_SHOWN)))
-    pairs = [to_pil(x) for x in comparison(vae, first, work.device)]
+    pairs = [
+        to_pil(x)
+        for _, pictures in held_out.by_size(held_out.spread(N_SHOWN))
+        for x in comparison(vae, pictures, work.device)
+    ]
     plates = [Plate(pair, "") for pair in zip(pairs[::2], pairs[1::2], strict=True)]
     save_png(REPORT / "reconstructions.png", sheet(plates, COLUMNS, HEADING))
 

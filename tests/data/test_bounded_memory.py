@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -64,9 +65,9 @@ class Noise:
     def __len__(self) -> int:
         return self._pictures
 
-    def images(self, rows: torch.Tensor) -> torch.Tensor:
-        """Others each time."""
-        return torch.randint(0, 256, (len(rows), 3, 32, 32), dtype=torch.uint8)
+    def by_size(self, rows: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Of one size, others each time."""
+        yield torch.arange(len(rows)), torch.randint(0, 256, (len(rows), 3, 32, 32), dtype=torch.uint8)
 
 
 def halved(pictures: int) -> int:

@@ -11,10 +11,12 @@ import pytest
 import torch
 import yaml
 
+from darkroom import LoRA, Pipeline
 from darkroom.cli import main
 from darkroom.config.params import load as params_of
 from darkroom.config.params import read
 from darkroom.core.artifact import content_hash, load_tensors, read_json, write_json
+from darkroom.interop.lora import FILE
 from darkroom.runner.stage import Work
 from darkroom.tracking import Run
 from darkroom.tracking.note import Account
@@ -37,14 +39,19 @@ SHORTER: dict[str, Any] = {
 FACTOR = 0.25  # not Stable Diffusion's own, which stands in wherever nothing is said
 
 
-def whole_path(python: Callable[..., None], darkroom: Callable[..., None], stages: Callable[[], None]) -> None:
+def whole_path(
+    python: Callable[..., None],
+    darkroom: Callable[..., None],
+    stages: Callable[[], None],
+    name: str = "sd15-finetune-tiny",
+) -> None:
     """The commands of the recipe's header, and a configuration that says another scaling factor."""
     python("recipes/make_tiny_sd15.py")
     darkroom("import", "artifacts/tiny-sd15/model.safetensors", "config")
     config = Path("config/vae/config.json")
     write_json(config, read_json(config) | {"scaling_factor": FACTOR})
     darkroom("import", "artifacts/tiny-sd15/model.safetensors", IMPORTED, "--config", "config")
-    darkroom("recipe", "use", "sd15-finetune-tiny")
+    darkroom("recipe", "use", name)
     darkroom("data", "scan")
     stages()
     darkroom("export", "out.safetensors", "--format", "single-file")
@@ -69,8 +76,40 @@ def check_path() -> None:
     assert metrics["init_from"] == content_hash(imported / "unet")
 
 
+def check_adapters() -> None:
+    """Adapters of both networks, a small file; the pipeline is the base with them, and nothing else has moved."""
+    unet, file = Path("artifacts/unet"), Path("artifacts/unet", FILE)
+    assert sorted(path.name for path in unet.iterdir()) == ["config.json", "provenance.json", FILE]
+    trained = load_tensors(file)
+    assert {key.partition(".")[0] for key in trained} == {"unet", "text_encoder"}
+    assert all(bool(value.any()) for value in trained.values())
+    inputs = read_json(unet / "provenance.json")["inputs"]
+    assert inputs[f"{IMPORTED}/unet"] == content_hash(Path(IMPORTED, "unet"))
+    assert {"data/latents", "data/conditioning", "artifacts/text_encoder"} < inputs.keys()
+    before, after = (load_tensors(path) for path in ("artifacts/tiny-sd15/model.safetensors", "out.safetensors"))
+    moved = {key for key in after if not torch.equal(before[key], after[key])}
+    assert len(moved) == len(trained) // 2
+    merged, beside = (
+        Pipeline.from_pretrained("artifacts/pipeline"),
+        Pipeline.from_pretrained(IMPORTED, lora=[LoRA(unet)]),
+    )
+    size, sampling = merged.info.image_size, merged.sampling(num_inference_steps=2)
+    first, second = (
+        pipeline.text_to_image("a red circle", height=size, width=size, sampling=sampling, seeds=[3])
+        for pipeline in (merged, beside)
+    )
+    assert torch.equal(first.tensor, second.tensor)
+
+
+@pytest.mark.parametrize(
+    ("name", "check"), [("sd15-finetune-tiny", check_path), ("sd15-lora-tiny", check_adapters)], ids=["weights", "lora"]
+)
 def test_import_prepare_cache_train_evaluate_export_in_one_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: Callable[[Path], ModuleType]
+    name: str,
+    check: Callable[[], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    load: Callable[[Path], ModuleType],
 ) -> None:
     """The stages' bodies, one after another: everything but dvc, the tracking, nine starts of Python and most steps."""
     monkeypatch.chdir(tmp_path)
@@ -94,8 +133,8 @@ def test_import_prepare_cache_train_evaluate_export_in_one_process(
             run = Run(Account(name, {}, {}, {}, {}, "", False), tracked=False)
             body(params, Work(torch.device("cpu"), run))
 
-    whole_path(python, darkroom, stages)
-    check_path()
+    whole_path(python, darkroom, stages, name)
+    check()
 
 
 @pytest.mark.slow

@@ -61,8 +61,9 @@ def test_a_layer_computes_the_equation(layer: nn.Linear | nn.Conv2d, shape: tupl
         found = LoRAConv2d(layer, RANK, ALPHA)
     found.double()
     assert torch.equal(found(x), layer(x))  # B begins with zeros
-    nn.init.normal_(found.lora_B.weight)
-    a, b = found.lora_A.weight, found.lora_B.weight
+    weights = dict(found.named_parameters())
+    a, b = weights["lora_A.weight"], weights["lora_B.weight"]
+    nn.init.normal_(b)
     merged = copy.deepcopy(layer)
     merged.weight.data = layer.weight + ALPHA / RANK * (b.flatten(1) @ a.flatten(1)).reshape(layer.weight.shape)
     torch.testing.assert_close(found(x), merged(x), rtol=1e-12, atol=1e-12)

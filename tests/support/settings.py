@@ -11,6 +11,7 @@ def preparation(**changes: Any) -> Preparation:
     usual: dict[str, Any] = {
         "seed": 0,
         "image_size": 16,
+        "buckets": None,
         "channels": 3,
         "resize": "crop",
         "validation_fraction": 0.1,

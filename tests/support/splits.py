@@ -1,7 +1,9 @@
 """Splits of pictures at hand, for what reads prepared ones."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from darkroom.data.prepared import Info
@@ -21,5 +23,15 @@ class Split:
     def __len__(self) -> int:
         return len(self.captions)
 
+    @property
+    def runs(self) -> list[range]:
+        return [range(len(self))]
+
     def images(self, indices: Tensor | None = None) -> Tensor:
         return self.pictures if indices is None else self.pictures[indices]
+
+    def squares(self, indices: Tensor) -> Tensor:
+        return self.images(indices)
+
+    def by_size(self, indices: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        yield torch.arange(len(indices)), self.images(indices)

@@ -49,9 +49,10 @@ def show_forward(
     if not (PREPARED / INFO).is_file():
         raise DarkroomError(f"{PREPARED}: no pictures here yet; make them with: dvc repro -s prepare_data")
     split = Prepared.open(PREPARED).split("validation")
-    n = min(ROWS, len(split))
+    run = max(split.runs, key=len)  # pictures of one size
+    rows = run[:ROWS]
     vae = params.train_vae
     black, white = vae.range if isinstance(vae, IdentityVAE) else (-1.0, 1.0)
-    pictures, captions = split.images(range(n)), split.captions[:n]
+    pictures, captions = split.images(rows), split.captions[rows.start : rows.stop]
     save_png(out, forward_of_pictures(pictures, captions, params.train_unet.process, black, white))
     print(out)

@@ -6,7 +6,8 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, get_args
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
@@ -65,9 +66,21 @@ def takes(annotation: Any, item: bool = False) -> str:
     """What a field takes, in words; item: what each entry of its list does."""
     if kinds := [*alternatives(annotation)]:
         section = "a section of keys" if kinds == [""] else f"a section with kind: {' or '.join(kinds)}"
-        plain = annotation.annotation if isinstance(annotation, FieldInfo) else annotation
-        return f"{section}, or null" if type(None) in get_args(plain) else section
+        members = list(_members(annotation.annotation if isinstance(annotation, FieldInfo) else annotation))
+        plain = [one for one in members if one is not type(None) and not alternatives(one)]
+        words = [*(_takes(_schema(one, item=False)) for one in plain), section]
+        return ", or ".join([*words, "null"] if type(None) in members else words)
     return _takes(_schema(annotation, item))
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    """The types that a union takes, those of unions in it too; of another type, itself."""
+    inner = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    if get_origin(inner) in (Union, UnionType):
+        for member in get_args(inner):
+            yield from _members(member)
+    else:
+        yield annotation
 
 
 def choices(annotation: Any, item: bool = False) -> list[str]:

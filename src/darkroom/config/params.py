@@ -60,20 +60,29 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
-        size, vae = self.prepare_data.image_size, self.train_vae
+        p, vae = self.prepare_data, self.train_vae
+        sides = {p.image_size: "prepare_data.image_size"}
+        sides |= {side: "prepare_data.buckets: side" for size in p.sizes for side in size if side not in sides}
+        if p.buckets is not None and self.train_unet.unet.fixed_side:
+            raise ValueError(
+                f"prepare_data.buckets: train_unet.unet.kind = {self.train_unet.unet.kind!r} takes squares of one side "
+                "alone; give null, or another network"
+            )
         if isinstance(vae, PretrainedVAE):
             return self  # its downscale factor stands in its own config.json; planning.demands asks there
         factor = 1
         if isinstance(vae, TrainedVAE):
             factor = vae.autoencoder.downscale
             key = "the downscale factor of train_vae.autoencoder.block_out_channels"
-            check_multiple_of("prepare_data.image_size", size, factor, key)
-            if vae.adversarial is not None and size < 3 * 2**vae.adversarial.n_layers:
+            for side, of in sides.items():
+                check_multiple_of(of, side, factor, key)
+            if vae.adversarial is not None and (side := min(sides)) < 3 * 2**vae.adversarial.n_layers:
                 raise ValueError(
-                    f"train_vae.adversarial.n_layers = {vae.adversarial.n_layers} leaves no patch of {size} pixels; "
+                    f"train_vae.adversarial.n_layers = {vae.adversarial.n_layers} leaves no patch of {side} pixels; "
                     "lower it"
                 )
-        self.train_unet.check_side(size // factor)
+        for side, of in sides.items():
+            self.train_unet.check_side(side // factor, of.partition(":")[0])
         return self
 
     @model_validator(mode="after")

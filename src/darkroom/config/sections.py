@@ -19,12 +19,15 @@ from darkroom.config.base import (
     check_at_most,
     check_within_project,
 )
+from darkroom.config.buckets import Buckets, Size, sizes_of
 from darkroom.config.denoisers import AnyDenoiserConfig
 from darkroom.config.diffusion import ObjectiveConfig, ProcessConfig, check_objective
 from darkroom.config.networks import ConvTowerConfig, TrainedTextConfig
 from darkroom.config.sampling import Sampling
 from darkroom.config.sources import SOURCES, Source
 from darkroom.config.training import Training
+
+CaptionChoice = Literal["each", "first", "random", "longest"]
 
 
 class Preparation(Section):
@@ -34,13 +37,20 @@ class Preparation(Section):
     """Of what is chosen where there is a limit, of crops, and of the scenes that are drawn."""
 
     image_size: Annotated[int, Field(ge=8, le=4096)]
-    """Pixels of a side; pictures are square."""
+    """Pixels of a side; pictures are square. With buckets, the side of the squares that the judges look at and that the
+    finished pipeline draws unless asked otherwise."""
+
+    buckets: Buckets | None
+    """Sizes in place of one square: [[height, width], …], or made of area, step and max_aspect. A picture becomes of
+    the size whose aspect ratio is nearest to its own, by the logarithm; of two equally near, of the larger one. Batches
+    are of one size. null: squares."""
 
     channels: Literal[1, 3]
     """1: grey (luma); 3: RGB."""
 
     resize: Literal["crop", "pad", "squash"]
-    """How a picture becomes square: the largest centred square; all of it on black; or its proportions given up."""
+    """How a picture becomes square, or of its bucket's shape: the largest centred part of that shape; all of it on
+    black; or its proportions given up."""
 
     validation_fraction: Annotated[float, Field(gt=0, lt=0.5)]
     """Share of the pictures carved out for validation, by the hash of their pixels, where the source has no such split
@@ -69,8 +79,14 @@ class Preparation(Section):
     each caption. More than 1 with resize = crop only, and not of scenes. No crop has pixels whose hash belongs to
     another split, or to the other half of the data."""
 
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """(height, width) of the pictures: of the buckets, or of the one square."""
+        return ((self.image_size, self.image_size),) if self.buckets is None else sizes_of(self.buckets)
+
     @model_validator(mode="after")
     def _check_crops(self) -> Self:
+        _ = self.sizes
         if self.crops > 1 and self.resize != "crop":
             raise ValueError(
                 f"crops = {self.crops} needs resize = 'crop', not {self.resize!r}, which keeps the whole picture; give "
@@ -91,6 +107,10 @@ class PrepareData(Preparation):
             raise ValueError(
                 f"crops = {self.crops} is not for {self.source.kind}, which are drawn at image_size, so that a crop "
                 "would be an enlargement; give crops: 1, and for more pictures raise source.n_train"
+            )
+        if self.buckets is not None and self.source.synthetic:
+            raise ValueError(
+                f"buckets are not for {self.source.kind}, which are drawn as squares of image_size; give null"
             )
         return self
 
@@ -161,6 +181,11 @@ class TrainUNet(Training):
     horizontal_flip: bool
     """Whether to mirror half of the training pictures; where latents are pictures only."""
 
+    captions: CaptionChoice
+    """Which caption of a picture with several a sample shows. each: every caption is a sample of its own, so that such
+    a picture counts as often as it has captions. first, longest: the same one always, by its place or its letters.
+    random: one drawn at every step. Latents are cached once a picture in any case."""
+
     held_out: Count
     """Most validation pictures that the held-out loss is measured on."""
 
@@ -184,8 +209,8 @@ class TrainUNet(Training):
         check_objective(self.process, self.objective)
         return self
 
-    def check_side(self, side: int) -> None:
-        """Refuse latents of a side that the network does not take.
+    def check_side(self, side: int, key: str = "prepare_data.image_size") -> None:
+        """Refuse latents of a side that the network does not take; key: what the side comes of.
 
         Raises:
             ValueError: the key and the remedy.
@@ -193,7 +218,7 @@ class TrainUNet(Training):
         try:
             self.unet.check_side(side)
         except ValueError as error:
-            remedy = "give another prepare_data.image_size"
+            remedy = f"give {'another' if key.endswith('size') else 'other'} {key}"
             raise ValueError(f"train_unet.unet.{error}, the latents' side; {remedy}") from None
 
 

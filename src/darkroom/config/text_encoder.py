@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from darkroom.config.base import Count, Imported, Section, check_multiple_of
+from darkroom.config.base import Count, Imported, Section, Seed, check_multiple_of
 from darkroom.config.networks import ConvTowerConfig, TrainedTextConfig
 from darkroom.config.training import Training
 
@@ -36,6 +36,26 @@ class HardNegativesConfig(Section):
         return self
 
 
+class CaptionDropout(Section):
+    """Captions without some of their tags or sentences, so that a model obeys each of them, and short prompts too."""
+
+    unit: Literal["tags", "sentences"]
+    """What is left out: tags stand between commas, sentences end with . ! or ? and a space."""
+
+    probability: Annotated[float, Field(gt=0, lt=1)]
+    """Of each of them to be left out of a variant; one always stays."""
+
+    keep_first: Annotated[int, Field(ge=0, le=100)]
+    """How many, from the first on, are never left out."""
+
+    seed: Seed
+    """Of what is left out."""
+
+    variants: Annotated[int, Field(ge=1, le=64)]
+    """Variants of each training caption, drawn once and cached like captions; every step draws one of them. The cache
+    grows as many times."""
+
+
 class TrainedTextEncoder(Training):
     """CLIP's text encoder, trained with an image tower to tell captions apart by their pictures."""
 
@@ -48,6 +68,9 @@ class TrainedTextEncoder(Training):
     cache: Literal["states", "tokens"]
     """What is kept of each caption for the U-Net's training: the text encoder's states, which take captions x tokens x
     width x 2 bytes, or its token ids, 4 bytes each, of which the training makes the states again at every step."""
+
+    caption_dropout: CaptionDropout | None
+    """Of what the U-Net is trained with; the text encoder itself and held-out captions stay whole. null: none."""
 
     text: TrainedTextConfig
     """Shape of the text encoder."""
@@ -76,6 +99,9 @@ class PretrainedTextEncoder(Imported):
     cache: Literal["states", "tokens"]
     """What is kept of each caption for the U-Net's training: the text encoder's states, which take captions x tokens x
     width x 2 bytes, or its token ids, 4 bytes each, of which the training makes the states again at every step."""
+
+    caption_dropout: CaptionDropout | None
+    """Of what the U-Net is trained with; the text encoder itself and held-out captions stay whole. null: none."""
 
 
 class ClassCondition(Section):

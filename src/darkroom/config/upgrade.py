@@ -248,6 +248,19 @@ def offer_adapters(values: Values) -> None:
         _in_place_of(section, "init_from", {"init_from": section["init_from"], "lora": None})
 
 
+def offer_buckets_and_captions(values: Values) -> None:
+    """prepare_data.buckets and setup_text_encoder.caption_dropout are null, and train_unet.captions is each: pictures
+    were squares, captions whole, and each of them a sample of its own."""
+    for name, before, key, value in (
+        ("prepare_data", "image_size", "buckets", None),
+        ("train_unet", "horizontal_flip", "captions", "each"),
+        ("setup_text_encoder", "cache", "caption_dropout", None),
+    ):
+        section = _section(values, name)
+        if before in section and key not in section:
+            _in_place_of(section, before, {before: section[before], key: value})
+
+
 STEPS: tuple[Step, ...] = (
     offer_hard_negatives,
     name_optimizers,
@@ -267,4 +280,5 @@ STEPS: tuple[Step, ...] = (
     add_the_cache_of_captions,
     offer_labels,
     offer_adapters,
+    offer_buckets_and_captions,
 )

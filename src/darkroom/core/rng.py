@@ -52,17 +52,22 @@ def batch_indices(n: int, batch_size: int, step: int, seed: int, purpose: str = 
     return out
 
 
-_permutations: dict[tuple[int, int, str, int], Tensor] = {}
+WALKS = 128  # whose orders are remembered
+_permutations: dict[tuple[int, int, str], dict[int, Tensor]] = {}
 
 
 def _permutation(n: int, seed: int, purpose: str, epoch: int) -> Tensor:
-    """The order of an epoch, remembered for the last two asked for: drawing one per step would cost O(n) a step."""
-    key = (n, seed, purpose, epoch)
-    if key not in _permutations:
-        while len(_permutations) > 1:
-            _permutations.pop(next(iter(_permutations)))
-        _permutations[key] = torch.randperm(n, generator=generator(seed, purpose, epoch))
-    return _permutations[key]
+    """The order of an epoch, remembered for the last two of its walk: drawing one per step would cost O(n) a step."""
+    key = n, seed, purpose
+    epochs = _permutations.pop(key, {})
+    _permutations[key] = epochs  # the last one asked for stands last
+    while len(_permutations) > WALKS:
+        _permutations.pop(next(iter(_permutations)))
+    if epoch not in epochs:
+        while len(epochs) > 1:
+            epochs.pop(next(iter(epochs)))
+        epochs[epoch] = torch.randperm(n, generator=generator(seed, purpose, epoch))
+    return epochs[epoch]
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Pictures as tensors: uint8 in [0, 255] at rest, float in [-1, 1] at work."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -47,10 +47,16 @@ def psnr(mean_squared_error: float) -> float:
     return 10 * math.log10(4.0 / max(mean_squared_error, MIN_SQUARED_ERROR))
 
 
-def batches(n: int, size: int) -> Iterator[Tensor]:
-    """The indices 0 … n - 1 in order, int64, `size` at a time."""
-    for start in range(0, n, size):
-        yield torch.arange(start, min(start + size, n))
+def batches(rows: int | Sequence[range], size: int) -> Iterator[Tensor]:
+    """The indices 0 … n - 1 in order, int64, `size` at a time; of ranges those in them, none of two in one batch."""
+    for run in [range(rows)] if isinstance(rows, int) else rows:
+        for start in range(run.start, run.stop, size):
+            yield torch.arange(start, min(start + size, run.stop))
+
+
+def count_rows(rows: int | Sequence[range]) -> int:
+    """How many indices `batches` gives."""
+    return rows if isinstance(rows, int) else sum(map(len, rows))
 
 
 def to_pil(image: Tensor) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Variants of a training picture: square crops of it, at random, that keep to its split and its half of the data."""
+"""Variants of a training picture: crops of its shape, at random, that keep to its split and its half of the data."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,11 @@ import numpy as np
 from PIL import Image
 
 from darkroom.core.seeds import numpy_rng
+from darkroom.data.buckets import largest_part
 from darkroom.data.fingerprint import fingerprint
 from darkroom.data.images import Pixels, resized, with_channels
 
-SMALLEST = 0.7  # side of a crop, as a share of the picture's shorter side; the largest is 1
+SMALLEST = 0.7  # sides of a crop, as a share of those of the largest part of the picture with its shape; at most 1
 TRIES = 64  # of which half or more lead nowhere, for a crop's half is a matter of chance
 
 
@@ -34,11 +35,15 @@ def crops_of(
 
 
 def _crop(picture: Image.Image, first: Pixels, rng: np.random.Generator, fits: Callable[[bytes], bool]) -> Pixels:
-    shorter = min(picture.size)
+    size = first.shape[0], first.shape[1]
+    largest = largest_part(picture.height, picture.width, size)
     for _ in range(TRIES):
-        side = max(1, round(float(rng.uniform(SMALLEST, 1)) * shorter))
-        left, top = (int(rng.integers(0, length - side + 1)) for length in picture.size)
-        pixels = np.asarray(resized(picture, len(first), (left, top, left + side, top + side)))
+        scale = float(rng.uniform(SMALLEST, 1))
+        height, width = (max(1, round(scale * side)) for side in largest)
+        left, top = (
+            int(rng.integers(0, length - side + 1)) for length, side in zip(picture.size, (width, height), strict=True)
+        )
+        pixels = np.asarray(resized(picture, size, (left, top, left + width, top + height)))
         if fits(fingerprint(pixels)):
             return pixels
     return first

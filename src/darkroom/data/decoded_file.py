@@ -39,6 +39,8 @@ def write_decoded(path: Path, items: list[Decoded | Skipped]) -> None:
                 "squares": encoded.squares,
                 "thumbnail": encoded.thumbnail.hex(),
                 "image": item.image is not None,
+                "bucket": first.bucket,
+                "cropped": first.cropped,
             }
         )
         if item.image is not None:
@@ -67,7 +69,11 @@ def read_decoded(path: Path) -> list[Decoded | Skipped]:
             continue
         encoded = Encoded(next(pngs), tuple(known["total"]), tuple(known["squares"]), bytes.fromhex(known["thumbnail"]))
         labels, mentioned = tuple(known["labels"]), tuple(known["mentioned"])
-        rows = [Row(None, known["path"], text, labels, mentioned, encoded=encoded) for text in known["captions"]]
+        of_bucket = {"bucket": known["bucket"], "cropped": known["cropped"]}
+        rows = [
+            Row(None, known["path"], text, labels, mentioned, encoded=encoded, **of_bucket)
+            for text in known["captions"]
+        ]
         image = png_pixels(next(pngs)) if known["image"] else None
         found.append(Decoded(image, rows, known["split"], bytes.fromhex(known["fingerprint"])))
     return found

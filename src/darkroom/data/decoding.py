@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from darkroom.config.buckets import Size
 from darkroom.core.output_shards import Shard, Shards
 from darkroom.core.text import printable
+from darkroom.data.buckets import cropped_share, nearest
 from darkroom.data.decoded import Decoded
 from darkroom.data.decoded_file import read_decoded, write_decoded
 from darkroom.data.fingerprint import fingerprint
@@ -28,9 +30,12 @@ Item = Sample | Skipped
 
 @dataclass(frozen=True)
 class Decoding:
-    """How pictures are read: see `images.conform`; keeps: those before it too."""
+    """How pictures are read: see `images.conform`.
 
-    image_size: int
+    sizes: (height, width) of the buckets, or of the one square. keeps: pictures before they are conformed too.
+    """
+
+    sizes: tuple[Size, ...]
     channels: int
     resize: str
     keeps: bool
@@ -105,10 +110,17 @@ def _decoded(item: Item, decoding: Decoding) -> Decoded | Skipped:
     path = item.path.encode("utf-8", "backslashreplace").decode()  # names inside archives may be any bytes
     try:
         image = item.picture()
-        pixels = conform(image, decoding.image_size, decoding.channels, decoding.resize)
+        height, width = image.shape[:2] if isinstance(image, np.ndarray) else image.size[::-1]
+        bucket = nearest(decoding.sizes, height, width)
+        size = decoding.sizes[bucket]
+        pixels = conform(image, size, decoding.channels, decoding.resize)
     except UnusablePictureError as error:
         return Skipped(printable(item.path), str(error))
-    rows = [Row(pixels, path, caption, item.labels, item.mentioned) for caption in (item.caption, *item.others)]
+    cropped = cropped_share(height, width, size) if decoding.resize == "crop" else 0.0
+    rows = [
+        Row(pixels, path, caption, item.labels, item.mentioned, bucket=bucket, cropped=cropped)
+        for caption in (item.caption, *item.others)
+    ]
     return Decoded(_kept(image, decoding) if decoding.keeps else None, rows, item.split, fingerprint(pixels))
 
 

@@ -30,12 +30,13 @@ def halves(split: PreparedSplit, chosen: Tensor | None = None) -> Tensor:
     # Filled, not joined: pieces kept between the pictures of each batch would keep the pictures' memory too.
     found = torch.empty(len(chosen), dtype=torch.int64)
     for rows in batches(len(chosen), ROWS_AT_ONCE):
-        found[rows] = half_of(split.images(chosen[rows]))
+        for here, pictures in split.by_size(chosen[rows]):
+            found[rows[here]] = half_of(pictures)
     return found
 
 
 class Chosen:
-    """Chosen pictures of one or more splits, one after the other, read as a split is.
+    """Chosen pictures of one or more splits, one after the other, read as squares.
 
     Args:
         parts: splits, each with the rows (n,) int64 that are chosen of it.
@@ -60,5 +61,5 @@ class Chosen:
         for k, (split, rows) in enumerate(self._chosen):
             here = (part == k).nonzero().flatten()
             if len(here):
-                out[here] = split.images(rows[wanted[here] - (self._ends[k] - len(rows))])
+                out[here] = split.squares(rows[wanted[here] - (self._ends[k] - len(rows))])
         return out

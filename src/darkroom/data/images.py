@@ -1,4 +1,4 @@
-"""Any picture file into square uint8 pixels of the wanted size and number of channels."""
+"""Any picture file into uint8 pixels of the wanted size and number of channels."""
 
 import io
 import warnings
@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from darkroom.config.buckets import Size
+from darkroom.data.buckets import largest_part
 from darkroom.data.metadata import bare, upright
 
 Pixels = npt.NDArray[np.uint8]
@@ -74,18 +76,23 @@ def _load(data: bytes, most_pixels: int) -> Image.Image:
     return image
 
 
-def conform(image: Image.Image | Pixels, image_size: int, channels: int, resize: str) -> Pixels:
-    """Make a picture `image_size` square with `channels` 1 (luma) or 3 (RGB): uint8 (H, W) or (H, W, 3).
+def conform(image: Image.Image | Pixels, size: int | Size, channels: int, resize: str) -> Pixels:
+    """Make a picture of a size with `channels` 1 (luma) or 3 (RGB): uint8 (H, W) or (H, W, 3).
 
-    Transparency is laid on white, 16-bit grey is scaled to 8. `resize`, one of RESIZES, says how it becomes square.
+    Transparency is laid on white, 16-bit grey is scaled to 8.
+
+    Args:
+        size: (height, width), or the side of a square.
+        resize: how it gets that shape, one of RESIZES.
 
     Raises:
         UnusablePictureError: pixels without a defined range (32-bit integers beyond 16 bits, floating point), or
             without colours.
     """
+    height, width = (size, size) if isinstance(size, int) else size
     picture = with_channels(Image.fromarray(image) if isinstance(image, np.ndarray) else image, channels)
-    if picture.size != (image_size, image_size):
-        picture = RESIZES[resize](picture, image_size)
+    if picture.size != (width, height):
+        picture = RESIZES[resize](picture, (height, width))
     return np.asarray(picture)
 
 
@@ -117,32 +124,35 @@ def _to_eight_bits(picture: Image.Image) -> Image.Image:
     return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 
-def resized(picture: Image.Image, size: int, box: tuple[int, int, int, int]) -> Image.Image:
-    """A square (left, top, right, bottom) of a picture, resampled to `size` x `size` pixels."""
-    return picture.resize((size, size), Image.Resampling.LANCZOS, box=box)
+def resized(picture: Image.Image, size: Size, box: tuple[int, int, int, int]) -> Image.Image:
+    """A part (left, top, right, bottom) of a picture, resampled to `size`, (height, width)."""
+    return picture.resize(size[::-1], Image.Resampling.LANCZOS, box=box)
 
 
-def _crop(picture: Image.Image, size: int) -> Image.Image:
-    """The largest centred square, resampled."""
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    return resized(picture, size, (left, top, left + side, top + side))
+def _crop(picture: Image.Image, size: Size) -> Image.Image:
+    """The largest centred part of that shape, resampled."""
+    height, width = largest_part(picture.height, picture.width, size)
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return resized(picture, size, (left, top, left + width, top + height))
 
 
-def _pad(picture: Image.Image, size: int) -> Image.Image:
+def _pad(picture: Image.Image, size: Size) -> Image.Image:
     """Centred on black; shrunk if it is larger, never enlarged."""
-    longer = max(picture.size)
-    if longer > size:
-        width, height = (max(1, round(side * size / longer)) for side in picture.size)
-        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-    out = Image.new(picture.mode, (size, size), PAD_COLOR)
-    out.paste(picture, ((size - picture.width) // 2, (size - picture.height) // 2))
+    height, width = size
+    if picture.width > width or picture.height > height:
+        if picture.width * height > picture.height * width:
+            fitting = width, max(1, round(picture.height * width / picture.width))
+        else:
+            fitting = max(1, round(picture.width * height / picture.height)), height
+        picture = picture.resize(fitting, Image.Resampling.LANCZOS)
+    out = Image.new(picture.mode, (width, height), PAD_COLOR)
+    out.paste(picture, ((width - picture.width) // 2, (height - picture.height) // 2))
     return out
 
 
-def _squash(picture: Image.Image, size: int) -> Image.Image:
+def _squash(picture: Image.Image, size: Size) -> Image.Image:
     """The whole picture, its proportions given up."""
-    return picture.resize((size, size), Image.Resampling.LANCZOS)
+    return picture.resize(size[::-1], Image.Resampling.LANCZOS)
 
 
-RESIZES: dict[str, Callable[[Image.Image, int], Image.Image]] = {"crop": _crop, "pad": _pad, "squash": _squash}
+RESIZES: dict[str, Callable[[Image.Image, Size], Image.Image]] = {"crop": _crop, "pad": _pad, "squash": _squash}

@@ -7,7 +7,7 @@ to RGB; config.json, a `LatentsInfo`; provenance.json.
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ class LatentsInfo:
 
     scaling_factor: the one scalar latents are multiplied with before diffusion and divided by before decoding.
     scaling: how it came about: "measured" (1 / standard deviation over the training split), "imported" or "none" (1).
-    shape: (channels, height, width) of a latent.
+    shape: (channels, height, width) of a latent; with buckets, of that of a square picture of image_size.
     deterministic: the moments are a mean alone (identity autoencoder).
     splits: {name: number of latents}. variants: latents of each training picture; latent i is of picture i modulo the
     number of pictures, as it is first and then mirrored.
@@ -61,9 +61,13 @@ class PreviewMap:
     @staticmethod
     def fit(latents: Tensor, images: Tensor) -> "PreviewMap":
         """Fit to scaled latents (N, c, h, w) and pictures (N, C, H, W) in [-1, 1]."""
-        small = _averaged(images, latents)
-        x = latents.movedim(1, -1).flatten(0, -2).double()
-        y = small.movedim(1, -1).flatten(0, -2).double()
+        return PreviewMap.fit_all([(latents, images)])
+
+    @staticmethod
+    def fit_all(pairs: Sequence[tuple[Tensor, Tensor]]) -> "PreviewMap":
+        """The same, to those of several sizes."""
+        small = [(latents, _averaged(images, latents)) for latents, images in pairs]
+        x, y = (torch.cat([of[i].movedim(1, -1).flatten(0, -2) for of in small]).double() for i in (0, 1))
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
         gram = x.T @ x + 1e-6 * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
         solution = torch.linalg.solve(gram, x.T @ y).float()
@@ -71,7 +75,13 @@ class PreviewMap:
 
     def psnr(self, latents: Tensor, images: Tensor) -> float:
         """How like the pictures (N, C, H, W), averaged down to the latents' size, the map is: dB, peak 2."""
-        return psnr(float((self(latents).clamp(-1, 1) - _averaged(images, latents)).square().mean()))
+        return self.psnr_of_all([(latents, images)])
+
+    def psnr_of_all(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
+        """The same, of latents and pictures of several sizes."""
+        squares = [(self(latents).clamp(-1, 1) - _averaged(images, latents)).square() for latents, images in pairs]
+        mean = squares[0].mean() if len(squares) == 1 else torch.cat([of.flatten() for of in squares]).mean()
+        return psnr(float(mean))
 
 
 def _averaged(images: Tensor, latents: Tensor) -> Tensor:
@@ -152,6 +162,17 @@ class Latents:
     def pictures(self, indices: Tensor) -> Tensor:
         """The pictures (n,) that latents `indices` (n,) are of."""
         return indices % (len(self) // self.variants)
+
+    def by_shape(self) -> "list[tuple[Tensor, Latents]]":
+        """The numbers (n,) int64 of the latents of each shape, and those by themselves, in the order in which shapes
+        first come."""
+        found, means = [], self.mean.by_shape()
+        stds = [None] * len(means) if self.std is None else [std for _, std in self.std.by_shape()]
+        for (numbers, mean), std in zip(means, stds, strict=True):
+            part = copy.copy(self)
+            part.mean, part.std = mean, std
+            found.append((numbers, part))
+        return found
 
     @property
     def shape(self) -> tuple[int, ...]:

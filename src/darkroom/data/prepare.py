@@ -14,6 +14,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.core.output_shards import Shards
 from darkroom.core.progress import track
 from darkroom.data.account import Account
+from darkroom.data.buckets import Cropped
 from darkroom.data.crops import crops_of
 from darkroom.data.decoded import Decoded
 from darkroom.data.decoding import Decoding, decoded
@@ -55,15 +56,14 @@ def prepare(
         writer = PreparedWriter(
             folder, about.name, about.heads, about.captions, preparation.image_size, preparation.channels
         )
+        writer.sizes = () if preparation.buckets is None else preparation.sizes
 
         def write(split: str, row: Row) -> None:
             writer.add(split, row)
             watch(split, row)
 
-        books = _Books(preparation, write, Firsts() if firsts is None else firsts)
-        reading = Decoding(
-            preparation.image_size, preparation.channels, preparation.resize, keeps=preparation.crops > 1
-        )
+        books = _Books(preparation, write, Firsts() if firsts is None else firsts, writer.cropped)
+        reading = Decoding(preparation.sizes, preparation.channels, preparation.resize, keeps=preparation.crops > 1)
         with closing(decoded(source, reading, shards or Shards())) as pictures:
             for picture in track(pictures, about.size, "prepare", "picture"):
                 books.enter(picture)
@@ -83,13 +83,17 @@ def prepare(
 class _Books:
     """Enters each item of a source in one place of the account, and passes on what is kept."""
 
-    def __init__(self, preparation: Preparation, write: Callable[[str, Row], None], firsts: Firsts) -> None:
-        self.preparation, self._write, self._firsts = preparation, write, firsts
+    def __init__(
+        self, preparation: Preparation, write: Callable[[str, Row], None], firsts: Firsts, cropped: Cropped
+    ) -> None:
+        self.preparation, self._write, self._firsts, self._cropped = preparation, write, firsts, cropped
         self.skipped: list[Skipped] = []
         self.strays: list[Skipped] = []
         self._dealer = _Dealer(preparation, firsts)
         self._chosen: dict[str, _Fewest] = {}
         self._counts: Counter[str] = Counter()
+        self._numbers: Counter[str] = Counter()  # of the pictures of each split
+        self._number_of: dict[tuple[str, bytes], int] = {}  # where captions may come later
 
     @property
     def account(self) -> Account:
@@ -125,7 +129,7 @@ class _Books:
         """Pass on what was held back until the pictures of a limited split were known."""
         for split, fewest in self._chosen.items():
             for chosen in fewest:
-                self._write_picture(split, chosen.rows, chosen.repeat)
+                self._write_picture(split, None, chosen.rows, chosen.repeat)
             self._counts["over_limit"] += fewest.turned_away
 
     def _with_crops(self, rows: list[Row], image: Pixels) -> list[Row]:
@@ -148,7 +152,7 @@ class _Books:
 
     def _keep(self, split: str, fingerprint: bytes, rows: list[Row], repeat: bool) -> None:
         if self.preparation.limit is None:
-            self._write_picture(split, rows, repeat)
+            self._write_picture(split, fingerprint, rows, repeat)
         else:
             self._chosen.setdefault(split, _Fewest(self.preparation.limit, self.preparation.seed)).offer(
                 rows, repeat, fingerprint
@@ -157,16 +161,23 @@ class _Books:
     def _add_rows(self, split: str, fingerprint: bytes, rows: list[Row]) -> None:
         """Further captions of a picture that was entered before."""
         if self.preparation.limit is None:
+            number = self._number_of[split, fingerprint]
             for row in rows:
-                self._write(split, row)
+                self._write(split, replace(row, number=number))
         else:
             self._chosen[split].extend(fingerprint, rows)
 
-    def _write_picture(self, split: str, rows: list[Row], repeat: bool) -> None:
+    def _write_picture(self, split: str, fingerprint: bytes | None, rows: list[Row], repeat: bool) -> None:
+        """fingerprint: where further captions may come."""
         self._counts["kept"] += 1
         self._counts["repeats_kept"] += repeat
+        self._cropped.add(rows[0].bucket, rows[0].cropped)
+        number = self._numbers[split]
+        self._numbers[split] += 1
+        if fingerprint is not None and self.preparation.repeats == "merge_captions":
+            self._number_of[split, fingerprint] = number
         for row in rows:
-            self._write(split, row)
+            self._write(split, replace(row, number=number))
 
 
 def _listed(skipped: list[Skipped]) -> list[dict[str, str]]:

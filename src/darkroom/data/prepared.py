@@ -1,12 +1,14 @@
 """data/prepared: the one format of pictures and captions, written once by prepare_data and read by every later stage.
 
-A folder of Parquet shards per split in the Hugging Face image schema, and dataset.json, which describes them.
+A folder of Parquet shards per split in the Hugging Face image schema, and dataset.json, which describes them. With
+buckets, the shards of a split hold one bucket each, in order. Where a picture has several rows, one for each of its
+captions, pictures.npz holds for each split (rows,) int64: row -> picture, numbered as they first come.
 """
 
 import os
 import tempfile
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -14,13 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from darkroom.config.buckets import Size
 from darkroom.config.paths import PREPARED
 from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.data.account import Account
+from darkroom.data.buckets import Bucket, squashed
 from darkroom.data.head import Head
 from darkroom.data.png import png_pixels
 
@@ -28,6 +33,7 @@ if TYPE_CHECKING:  # whoever checks parameters against the data needs no tensors
     from torch import Tensor
 
 INFO = "dataset.json"
+PICTURES = "pictures.npz"
 DECODED_BYTES = 1 << 30  # splits whose decoded pictures take no more are decoded once:
 IN_MEMORY_BYTES = 64 << 20  # up to so many into memory, more into a file that is mapped
 CACHED_GROUPS = 4
@@ -38,7 +44,7 @@ WORTH_A_THREAD = 96  # pixels of a side from which pictures are decoded by sever
 class Info:
     """What dataset.json says.
 
-    image_size: pixels; pictures are square. channels: 1 or 3.
+    image_size: pixels; pictures are square, or have the size of their bucket. channels: 1 or 3.
     splits: name -> rows. variants: rows of train for each picture and caption: row i is variant i modulo variants, the
     first of which is the picture as it is and the others are crops of it; in the file where there are more than one.
     channel_mean, channel_std: of the training pictures, in [-1, 1].
@@ -46,6 +52,8 @@ class Info:
     pictures: what became of each picture of the source. skipped: [{"file", "reason"}] of those that were unusable.
     strays: [{"file", "reason"}] of captions and records that no picture came from or was lost with.
     set_aside: how many files were passed over as none of the user's pictures, by what they are.
+    buckets: those that have pictures; none where all are squares. cropped_share: mean share of a picture's area that
+    was cut off, crops apart. Both are in the file where there is anything to say.
     details: what only this source has, such as novel_pairs of scenes; its entries stand beside the others in the file.
     """
 
@@ -64,6 +72,24 @@ class Info:
     set_aside: dict[str, int] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     variants: int = 1
+    buckets: tuple[Bucket, ...] = ()
+    cropped_share: float = 0.0
+
+    @property
+    def sizes(self) -> list[Size]:
+        """(height, width) of the buckets, or of the one square."""
+        return [of.size for of in self.buckets] or [(self.image_size, self.image_size)]
+
+    def runs(self, split: str) -> list[tuple[Size, range]]:
+        """The rows of a split that are of one size: all, or those of each bucket that has any."""
+        if not self.buckets:
+            return [((self.image_size, self.image_size), range(self.splits[split]))]
+        found, start = [], 0
+        for of in self.buckets:
+            if rows := of.splits.get(split, 0):
+                found.append((of.size, range(start, start + rows)))
+                start += rows
+        return found
 
     @property
     def class_labelled(self) -> bool:
@@ -81,6 +107,7 @@ class Info:
                 known[name] = tuple(known[name])
             known["pictures"] = Account(**known["pictures"])
             known["heads"] = tuple(Head(h["name"], tuple(h["classes"])) for h in known["heads"])
+            known["buckets"] = tuple(Bucket(**of) for of in known.get("buckets", ()))
             return cls(**known, details=value)
         except (AttributeError, KeyError, TypeError):
             raise DarkroomError(f"{path}: no description of prepared data; make it again with dvc repro") from None
@@ -88,8 +115,9 @@ class Info:
     def write(self, root: Path) -> None:
         """Write dataset.json into `root`."""
         value = asdict(self)
-        if self.variants == 1:
-            del value["variants"]
+        for name in ("variants", "buckets", "cropped_share"):
+            if getattr(self, name) == self.__dataclass_fields__[name].default:
+                del value[name]
         write_json(root / INFO, {**value.pop("details"), **value})
 
 
@@ -112,13 +140,15 @@ class PreparedSplit:
                 f"{folder}: unreadable ({error}); make it again with dvc repro -f prepare_data"
             ) from None
         self.info, self._stays = info, in_memory
-        self.name = folder.name
+        self.name, self._folder = folder.name, folder
         self._table = table
         self._groups = [(f, g) for f in self._files for g in range(f.metadata.num_row_groups)]
         rows = [f.metadata.row_group(g).num_rows for f, g in self._groups]
         self._starts = np.concatenate([[0], np.cumsum(rows)])
         self._decoded: OrderedDict[int, Tensor] = OrderedDict()
-        self._all: Tensor | None = None
+        self._all: list[Tensor] | None = None
+        runs = info.runs(self.name) if info.buckets else [((info.image_size, info.image_size), range(len(table)))]
+        self.sizes, self.runs = [size for size, _ in runs], [rows for _, rows in runs]
 
     def __len__(self) -> int:
         return len(self._table)
@@ -157,44 +187,114 @@ class PreparedSplit:
         labels, mentioned = (torch.from_numpy(values.copy()).view(len(table), len(self.info.heads)) for values in both)
         return labels.long(), mentioned
 
-    def images(self, indices: "Tensor | Sequence[int] | None" = None) -> "Tensor":
-        """Pictures `indices` (all without it): uint8 (n, C, H, W), C and H = W as in the data set's info.
+    @cached_property
+    def pictures(self) -> "Tensor | None":
+        """Row -> picture, (N,) int64; None where each row has a picture of its own."""
+        import torch
 
-        A split whose decoded pictures fit into 1 GiB is decoded once and kept. A larger one, or one that is not to be
-        kept, is decoded by row group, the last few kept: read it in order, or in runs of neighbours.
+        try:
+            with np.load(self._folder.parent / PICTURES, allow_pickle=False) as file:
+                return torch.from_numpy(file[self.name])
+        except FileNotFoundError:
+            return None
+
+    def spread(self, n: int) -> "Tensor":
+        """Rows (n,) int64, ascending, all where there are no more: the first ones, of each size its share of them."""
+        import torch
+
+        n, taken, found = min(n, len(self)), 0, []
+        for rows in self.runs:
+            upto = -(-n * rows.stop // len(self))
+            found.append(torch.arange(rows.start, rows.start + upto - taken))
+            taken = upto
+        return torch.cat(found)
+
+    def by_size(self, indices: "Tensor | Sequence[int]") -> "Iterator[tuple[Tensor, Tensor]]":
+        """Of each size, which of `indices` have it, (m,) int64, and their pictures, uint8 (m, C, H, W)."""
+        import torch
+
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        for rows in self.runs:
+            here = ((chosen >= rows.start) & (chosen < rows.stop)).nonzero().flatten()
+            if len(here):
+                yield here, self.images(chosen[here])
+
+    def squares(self, indices: "Tensor | Sequence[int]") -> "Tensor":
+        """Pictures `indices` as squares, uint8 (n, C, S, S), of the side in the data set's info: as judges see them.
+
+        A picture of another size is squashed, as the inputs of Inception and CLIP are where their papers measure.
         """
         import torch
 
-        size = self.info.channels * self.info.image_size**2
-        if self._stays and len(self) * size <= DECODED_BYTES:
-            if self._all is None:
-                self._all = self._decode_all(len(self) * size)
-            return self._all if indices is None else self._all[torch.as_tensor(indices, dtype=torch.int64)]
+        side = self.info.image_size
+        if self.sizes == [(side, side)]:
+            return self.images(indices)
+        out = torch.empty(len(indices), self.info.channels, side, side, dtype=torch.uint8)
+        for here, pictures in self.by_size(indices):
+            out[here] = squashed(pictures, side)
+        return out
+
+    def images(self, indices: "Tensor | Sequence[int] | None" = None) -> "Tensor":
+        """Pictures `indices` (all without it), which are of one size: uint8 (n, C, H, W).
+
+        A split whose decoded pictures fit into 1 GiB is decoded once and kept. A larger one, or one that is not to be
+        kept, is decoded by row group, the last few kept: read it in order, or in runs of neighbours.
+
+        Raises:
+            DarkroomError: they are of several sizes.
+        """
+        import torch
+
         chosen = np.arange(len(self)) if indices is None else np.asarray(indices, dtype=np.int64)
-        out = torch.empty(
-            len(chosen), self.info.channels, self.info.image_size, self.info.image_size, dtype=torch.uint8
-        )
+        height, width = self.sizes[run := self._run(chosen)]
+        if self._stays and self._bytes <= DECODED_BYTES:
+            if self._all is None:
+                self._all = [self._decode_run(i) for i in range(len(self.runs))]
+            table, start = self._all[run], self.runs[run].start
+            return table if indices is None else table[torch.from_numpy(chosen - start if start else chosen)]
+        out = torch.empty(len(chosen), self.info.channels, height, width, dtype=torch.uint8)
         groups = np.searchsorted(self._starts, chosen, side="right") - 1
         for group in np.unique(groups):
             here = np.flatnonzero(groups == group)
             out[torch.from_numpy(here)] = self._recent(int(group))[torch.from_numpy(chosen[here] - self._starts[group])]
         return out
 
-    def _decode_all(self, size: int) -> "Tensor":
-        """All pictures. Many lie in a file below TMPDIR that is gone with this process: of those the system keeps in
-        memory what it has room for."""
+    def _run(self, chosen: npt.NDArray[np.int64]) -> int:
+        """The number of the size that these rows have."""
+        if len(self.runs) == 1 or not len(chosen):
+            return 0
+        first, last = (
+            int(np.searchsorted([r.stop for r in self.runs], i, side="right")) for i in (chosen.min(), chosen.max())
+        )
+        if first != last:
+            sizes = " and ".join(f"{height} x {width}" for height, width in (self.sizes[first], self.sizes[last]))
+            raise DarkroomError(f"{self._folder}: pictures of {sizes} pixels do not go into one batch")
+        return first
+
+    @property
+    def _bytes(self) -> int:
+        """Of all pictures, decoded."""
+        sides = zip(self.sizes, self.runs, strict=True)
+        return self.info.channels * sum(height * width * len(rows) for (height, width), rows in sides)
+
+    def _decode_run(self, run: int) -> "Tensor":
+        """All pictures of one size. Many lie in a file below TMPDIR that is gone with this process: of those the system
+        keeps in memory what it has room for."""
         import torch
 
-        shape = len(self), self.info.channels, self.info.image_size, self.info.image_size
-        if size <= IN_MEMORY_BYTES:
+        rows, (height, width) = self.runs[run], self.sizes[run]
+        shape = len(rows), self.info.channels, height, width
+        if self._bytes <= IN_MEMORY_BYTES:
             table = torch.empty(shape, dtype=torch.uint8)
         else:
+            size = len(rows) * self.info.channels * height * width
             with tempfile.TemporaryFile() as file:
                 if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and the end of the process later
                     os.posix_fallocate(file.fileno(), 0, size)
                 table = torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))
-        for group in range(len(self._groups)):
-            table[self._starts[group] : self._starts[group + 1]] = self._decode(group)
+        for group, start in enumerate(self._starts[:-1]):
+            if rows.start <= start < rows.stop:
+                table[start - rows.start : self._starts[group + 1] - rows.start] = self._decode(group)
         return table
 
     def _recent(self, group: int) -> "Tensor":
@@ -213,7 +313,8 @@ class PreparedSplit:
 
         file, index = self._groups[group]
         column = file.read_row_group(index, columns=["image"])["image"].combine_chunks().field("bytes")
-        number = workers() if self.info.image_size >= WORTH_A_THREAD else 1
+        sides = (side for size in self.sizes for side in size)
+        number = workers() if max(sides) >= WORTH_A_THREAD else 1
         with ThreadPoolExecutor(number) as pool:
             stacked = torch.from_numpy(np.stack(list(pool.map(png_pixels, column.to_pylist()))))
         return stacked[:, None] if stacked.ndim == 3 else stacked.permute(0, 3, 1, 2).contiguous()

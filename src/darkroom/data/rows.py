@@ -92,6 +92,23 @@ class Rows:
             return self
         return Rows([self.in_memory().to(device)])
 
+    def by_shape(self) -> list[tuple[Tensor, "Rows"]]:
+        """The numbers (n,) int64 of the rows of each shape, and those rows as a table of their own, in the order in
+        which shapes first come."""
+        found: dict[tuple[int, ...], list[int]] = {}
+        for i, tensor in enumerate(self.tensors):
+            found.setdefault(tuple(tensor.shape[1:]), []).append(i)
+        if len(found) == 1:
+            return [(torch.arange(len(self)), self)]
+        starts = [0, *self._ends.tolist()]
+        return [
+            (
+                torch.cat([torch.arange(starts[i], starts[i + 1]) for i in which]),
+                Rows([self.tensors[i] for i in which], self._then),
+            )
+            for which in found.values()
+        ]
+
     def at_random(self) -> "Rows":
         """The same, whose rows will be asked for in no order: of a large table the system then reads those rows alone,
         where it would read 128 KiB with each otherwise. A hint, which some systems do not take."""

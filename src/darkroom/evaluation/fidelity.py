@@ -10,7 +10,7 @@ from torch import Tensor
 from darkroom.core.rng import generator
 from darkroom.core.seeds import numpy_rng
 from darkroom.core.tensors import batches
-from darkroom.data.halves import half_of, halves
+from darkroom.data.halves import halves
 from darkroom.data.prepared import PreparedSplit
 from darkroom.evaluation import distances
 from darkroom.evaluation.distances import closeness_to_training, nearest
@@ -86,13 +86,13 @@ def fidelity(judges: Sequence[Judge], drawn: Drawn, train: PreparedSplit, seed: 
     half = {
         "train": halves(train, chosen),
         "uncropped": halves(train, uncropped),
-        "test": half_of(drawn.real),
+        "test": drawn.halves,
     }
     found = {}
     for judge in judges:
         rows, unseen = ((half[of] != judge.half).nonzero().flatten() for of in ("test", "uncropped"))
         order = torch.randperm(len(unseen), generator=generator(seed, "real against real"))
-        real, spare = drawn.real[rows], train.images(uncropped[unseen[order[: len(rows)]]])
+        real, spare = drawn.real[rows], train.squares(uncropped[unseen[order[: len(rows)]]])
         found[judge.name] = _compare(judge, real, drawn.pictures[rows], spare, seed)
     figures: dict[str, Any] = {"scale": {}, "judges": {name: {} for name in found}}
     withheld = {}
@@ -168,7 +168,7 @@ def _closeness(judges: Sequence[Judge], drawn: Drawn, train: PreparedSplit, chos
         if not len(unseen):
             continue
         features = torch.cat(
-            [judge.features(train.images(unseen[rows])) for rows in batches(len(unseen), ROWS_AT_ONCE)]
+            [judge.features(train.squares(unseen[rows])) for rows in batches(len(unseen), ROWS_AT_ONCE)]
         )
         unit = features.square().mean().sqrt()
         nearest_drawn.append(nearest(judge.features(drawn.pictures), features) / unit)

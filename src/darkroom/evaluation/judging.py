@@ -9,7 +9,7 @@ from torch import Tensor
 
 from darkroom.core.rng import generator
 from darkroom.core.seeds import numpy_rng
-from darkroom.data.halves import half_of
+from darkroom.data.halves import halves
 from darkroom.data.prepared import PreparedSplit
 from darkroom.evaluation.alignment import Asked, Check, Scores, differ, joined, mean_of, top
 from darkroom.evaluation.drawing import Drawn
@@ -59,8 +59,8 @@ class Judges:
             chosen = (
                 torch.randperm(len(split), generator=generator(self.seed, "real", name))[:REAL_PICTURES].sort().values
             )
-            images = split.images(chosen)
-            half, asked = half_of(images), Asked(split.captions, split.labels, split.mentioned).take(chosen)
+            images = split.squares(chosen)
+            half, asked = halves(split, chosen), Asked(split.captions, split.labels, split.mentioned).take(chosen)
             scored: list[Scores] = []
             levels: list[tuple[int, dict[str, float]]] = []
             for judge in self.judges:

@@ -106,7 +106,7 @@ def show_neighbours(drawn: Drawn, found: Neighbours, train: PreparedSplit, n: in
     likeliest = (found.distances / found.apart.clamp(min=TINY))[:, 0].argsort()
     rows = []
     for i in likeliest[:n].tolist():
-        near = [to_pil(picture) for picture in train.images(found.rows[i])]
+        near = [to_pil(picture) for picture in train.squares(found.rows[i])]
         caption = f"{float(found.distances[i, 0]):.2f} from it, as it is {float(found.apart[i, 0]):.2f} from another"
         rows.append(Plate([to_pil(drawn.pictures[i]), *near], caption))
     headings = ["nearest training picture", *("next" for _ in range(found.rows.shape[1] - 1))]
@@ -125,7 +125,7 @@ def _near(judge: Judge, drawn: Drawn, train: PreparedSplit, rows: Tensor) -> _Ne
             f"judge {judge.name} has not seen {len(rows)} of the training pictures, and {SHOWN + 1} are needed; give "
             "more of them"
         )
-    among = torch.cat([judge.features(train.images(rows[part])) for part in batches(len(rows), ROWS_AT_ONCE)]).double()
+    among = torch.cat([judge.features(train.squares(rows[part])) for part in batches(len(rows), ROWS_AT_ONCE)]).double()
     unit = among.square().mean().sqrt()
     among = among / unit
     generated, real = (judge.features(images).double() / unit for images in (drawn.pictures, drawn.real))
@@ -203,7 +203,7 @@ def duplicates(pictures: Tensor, train: PreparedSplit) -> dict[str, int]:
     """How many of N pictures (uint8, of the size of the data) equal a training picture, or another of the N, to the
     pixel."""
     ours = _fingerprints(lambda rows: pictures[rows], len(pictures))
-    theirs = set(_fingerprints(train.images, len(train)))
+    theirs = set(_fingerprints(train.squares, len(train)))
     return {"equal_to_training": sum(one in theirs for one in ours), "equal_to_another": len(ours) - len({*ours})}
 
 

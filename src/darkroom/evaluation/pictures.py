@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from darkroom.config.sections import Evaluate
 from darkroom.core.rng import generator
@@ -39,7 +38,7 @@ def show(
         samples(pictures, verdicts(pictures), folder / f"{'samples' if name == 'test' else name}.png")
     test = chosen["test"]
     if pipeline.info.autoencoder == "kl":
-        reconstructions(pipeline, test.real, folder / "reconstructions.png")
+        reconstructions(pipeline, test, folder / "reconstructions.png")
     if settings.guidance_sweep and test.takes_prompts:
         sweep(pipeline, test, settings.guidance_sweep, settings.n_sweep, folder / "guidance_sweep.png")
     denoising(pipeline, test, folder / "denoising")
@@ -48,20 +47,23 @@ def show(
 def samples(drawn: Drawn, verdicts: Sequence[bool | None], path: Path, real: str = "") -> None:
     """Drawn pictures, each beside the real picture of its caption, with the judges' verdict; real: what else stands
     beside them."""
-    rows = zip(drawn.pictures, drawn.real, drawn.asked.captions, verdicts, strict=True)
-    plates = [Plate([to_pil(x), to_pil(y)], caption, verdict) for x, y, caption, verdict in rows]
+    rows = zip(drawn.pairs, drawn.asked.captions, verdicts, strict=True)
+    plates = [Plate([to_pil(x), to_pil(y)], caption, verdict) for (y, x), caption, verdict in rows]
     real = real or ("the real picture with this caption" if drawn.takes_prompts else "a real picture")
     judged = "   ✓ ✗ both judges, of the generated one; no mark: they differ" if {*verdicts} != {None} else ""
     save_png(path, sheet(plates, COLUMNS, f"left: generated   right: {real}{judged}"))
 
 
-def reconstructions(pipeline: Pipeline, images: Tensor, path: Path) -> None:
-    """Pictures uint8 (N, C, H, W) beside what the autoencoder makes of them."""
-    back = pipeline.reconstruct(to_float(images))
-    plates = [
-        Plate([to_pil(x), to_pil(y)], f"{float(likeness):.1f} dB")
-        for x, y, likeness in zip(images, back, psnr(images, back), strict=True)
-    ]
+def reconstructions(pipeline: Pipeline, drawn: Drawn, path: Path) -> None:
+    """Real pictures beside what the autoencoder makes of them."""
+    several = [drawn.real] if drawn.in_size is None else [real[None] for real, _ in drawn.in_size]
+    plates = []
+    for images in several:
+        back = pipeline.reconstruct(to_float(images))
+        plates += [
+            Plate([to_pil(x), to_pil(y)], f"{float(likeness):.1f} dB")
+            for x, y, likeness in zip(images, back, psnr(images, back), strict=True)
+        ]
     save_png(path, sheet(plates, COLUMNS, "left: real   right: reconstructed"))
 
 

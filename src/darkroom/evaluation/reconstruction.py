@@ -20,7 +20,7 @@ def reconstruction(pipeline: Pipeline, test: PreparedSplit, seed: int, resamples
     """Mean PSNR (dB) and SSIM of the reconstructions of all test pictures; {} without an autoencoder."""
     if pipeline.info.autoencoder == "identity":
         return {}
-    pairs = [(x, pipeline.reconstruct(to_float(x))) for x in map(test.images, batches(len(test), BATCH))]
+    pairs = [(x, pipeline.reconstruct(to_float(x))) for x in map(test.images, batches(test.runs, BATCH))]
     return {
         name: bootstrap_mean(torch.cat([measure(*pair) for pair in pairs]).numpy(), resamples, numpy_rng(seed, name))
         for name, measure in (("psnr", psnr), ("ssim", ssim))

@@ -16,6 +16,7 @@ from darkroom.core.output_shards import Shards
 from darkroom.core.rng import generator
 from darkroom.core.tensors import to_pil
 from darkroom.core.text import plural, printable
+from darkroom.data.halves import halves
 from darkroom.data.images import conform
 from darkroom.data.prepared import Info, Prepared, PreparedSplit
 from darkroom.evaluation.alignment import Asked
@@ -115,9 +116,10 @@ class PipelineSubject:
             Asked(captions if asks else [""] * n, labels, mentioned),
             prompts,
             seeds,
-            split.images(rows),
+            split.squares(rows),
             pictures,
             evaluations,
+            halves(split, rows),
         )
         sampling = {**info.sampling.model_dump(), "precision": info.precision, "network_evaluations": evaluations}
         everything = torch.arange(n) if asks else torch.empty(0, dtype=torch.int64)
@@ -188,9 +190,10 @@ def folder_subject(target: Path, wanted: Choice, data: Prepared, split: Prepared
         Asked(found.captions, labels, mentioned),
         found.captions,
         list(range(n)),
-        split.images(rows),
+        split.squares(rows),
         found.pictures,
         0.0,
+        halves(split, rows),
     )
     return Subject("pictures", drawn, captioned.nonzero().flatten(), matched, {}, caveats)
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 
 from darkroom.config.base import Precision
+from darkroom.config.buckets import Size
 from darkroom.config.choices import PredictionType
 from darkroom.config.denoisers import DENOISERS, DenoiserSpec, UNet2DConditionConfig, UNetSpec
 from darkroom.config.diffusion import ProcessConfig
@@ -73,6 +74,7 @@ class PipelineInfo:
         identity_range; None with a VAE.
     scaling_factor, scaling: see LatentsInfo.
     sampling, precision: how pictures are drawn unless asked otherwise.
+    sizes: (height, width) of the training pictures, where they were not all squares.
     """
 
     channels: int
@@ -87,6 +89,7 @@ class PipelineInfo:
     scaling: str
     sampling: Sampling
     precision: Precision
+    sizes: tuple[Size, ...] = ()
 
     @classmethod
     def read(cls, folder: Path) -> "PipelineInfo":
@@ -109,6 +112,7 @@ class PipelineInfo:
                 raise DarkroomError(f"{path}: has format {found}, not {FORMAT}; install another version")
             fields = {key: field for key, field in value.items() if key not in ("format", "image")}
             fields |= {"channels": value["image"]["channels"], "image_size": value["image"]["size"]}
+            fields |= {"sizes": value["image"].get("sizes", ())}
         except (KeyError, TypeError, AttributeError) as error:
             raise DarkroomError(f"{path}: does not describe a pipeline ({printable(error)}); {COPY}") from None
         check_sampling(fields.get("sampling"), f"{path}: sampling", COPY)
@@ -125,6 +129,8 @@ class PipelineInfo:
                 f"{self.scaling_factor}: give a side from 1 on, 1 or 3 channels and a factor above 0; {COPY}"
             )
         PIXELS.check(f"{path}: image.size = {counted(self.image_size)}: its square", self.image_size**2, COPY)
+        if any(side < 1 for size in self.sizes for side in size):
+            raise DarkroomError(f"{path}: image.sizes: give sides from 1 on; {COPY}")
         if self.network not in DENOISERS.classes:
             known = ", ".join(DENOISERS.classes)
             raise DarkroomError(f"{path}: network = {printable(repr(self.network))} is not one of {known}; {COPY}")
@@ -160,6 +166,7 @@ class PipelineInfo:
         value |= {"process": self.process.model_dump(), "sampling": self.sampling.model_dump()}
         value |= {"condition": asdict(self.condition)}
         image = {"channels": value.pop("channels"), "size": value.pop("image_size")}
+        image |= {"sizes": sizes} if (sizes := value.pop("sizes")) else {}
         write_json(folder / PIPELINE, {**value, "format": FORMAT, "image": image})
 
     @property
@@ -192,6 +199,7 @@ class Trained:
     unet, vae, text_encoder: the artifacts' folders.
     latents: of the cache that the U-Net was trained on. channels, image_size: of the training pictures.
     words: of the training captions; None where these do not say what the model knows.
+    sizes: (height, width) of the training pictures, where they are not all squares.
     """
 
     unet: Path
@@ -201,6 +209,7 @@ class Trained:
     channels: int
     image_size: int
     words: Words | None
+    sizes: tuple[Size, ...] = ()
 
 
 def assemble(
@@ -232,6 +241,7 @@ def assemble(
         scaling=trained.latents.scaling,
         sampling=sampling,
         precision=precision,
+        sizes=trained.sizes,
     )
     adapters = _adapters(trained)
     with atomic_path(destination) as folder:

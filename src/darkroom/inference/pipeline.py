@@ -240,7 +240,7 @@ class Pipeline:
     def remarks(self) -> Remarks:
         """Messages on words and sizes that training never showed."""
         knows = self.text is not None and not self.adapters  # an adapter may have been taught other words
-        return Remarks(self.info.image_size, Words.read(self.path) if knows else None)
+        return Remarks(self.info.image_size, Words.read(self.path) if knows else None, self.info.sizes)
 
     def start(self, seeds: Sequence[int], height: int | None = None, width: int | None = None) -> Tensor:
         """The noise (N, c, h, w) that pictures of these seeds begin with, for pictures of at least this size."""

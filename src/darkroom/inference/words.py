@@ -143,18 +143,21 @@ class Remarks:
 
     Args:
         side: pixels of a side of the training pictures. words: of their captions; None: not known.
+        sizes: (height, width) of the training pictures, where they were not all squares of that side.
     """
 
-    def __init__(self, side: int, words: Words | None) -> None:
+    def __init__(self, side: int, words: Words | None, sizes: Sequence[Sequence[int]] = ()) -> None:
         self.side, self.words = side, words
+        self._known = {(height, width) for height, width in sizes} or {(side, side)}
         self._mentioned: set[object] = set()
 
     def new(self, texts: Iterable[str], size: Sequence[int]) -> list[str]:
         """Remarks, a line each, on prompts and on pictures of a size (height, width) in pixels."""
-        said, (height, width), side = [], size, self.side
-        if (height, width) != (side, side) and (height, width) not in self._mentioned:
+        said, (height, width) = [], size
+        if (height, width) not in self._known | self._mentioned:
             self._mentioned.add((height, width))
-            said.append(f"{width} x {height} pixels: the model was trained on {side} x {side} and may fail at others")
+            known = " and ".join(f"{width} x {height}" for height, width in sorted(self._known))
+            said.append(f"{width} x {height} pixels: the model was trained on {known} and may fail at others")
         unknown = self.words.unknown(texts) if self.words else []
         if self.words and (new := [word for word in unknown if word not in self._mentioned]):
             self._mentioned.update(new)

@@ -85,6 +85,7 @@ def of_what_is_prepared(params: Params) -> list[Demand]:
     data, asked = Prepared.open(PREPARED), params.prepare_data
     made, kind = data.info, asked.source.kind
     same = (made.source.split()[0], made.image_size, made.channels) == (kind, asked.image_size, asked.channels)
+    same = same and bool(made.buckets) == (asked.buckets is not None)
     if (counts := asked.source.counts()) is not None:
         same = same and made.splits == {name: min(n, asked.limit or n) for name, n in counts.items()}
     return unmet(params, data) if same else []
@@ -94,6 +95,7 @@ def _vae(params: Params, data: Prepared) -> Demands:
     p = params.train_vae
     if isinstance(p, TrainedVAE):
         yield from _batch("train_vae", p.batch_size, data)
+        yield from _buckets("train_vae", p.batch_size, data)
     if isinstance(p, PretrainedVAE) and (config := Path(p.path) / CONFIG).is_file():
         found = read_json(config)
         takes = found.get("in_channels", data.info.channels)
@@ -105,12 +107,15 @@ def _vae(params: Params, data: Prepared) -> Demands:
 
 def _fits_the_unet(params: Params, downscale: int) -> Demands:
     """Whether pictures can be halved so often, and the U-Net takes latents of that size."""
-    size = params.prepare_data.image_size
-    try:
-        check_multiple_of("prepare_data.image_size", size, downscale, "the downscale factor of train_vae.path")
-        params.train_unet.check_side(size // downscale)
-    except ValueError as error:
-        yield Demand("prepare_data.image_size", size, str(error), fault=True)
+    p = params.prepare_data
+    for side in dict.fromkeys([p.image_size, *(side for size in p.sizes for side in size)]):
+        key = "prepare_data.image_size" if side == p.image_size else "prepare_data.buckets"
+        try:
+            check_multiple_of(key, side, downscale, "the downscale factor of train_vae.path")
+            params.train_unet.check_side(side // downscale, key)
+        except ValueError as error:
+            yield Demand(key, side, str(error), fault=True)
+            return
 
 
 def _latents(params: Params, data: Prepared) -> Demands:
@@ -170,6 +175,7 @@ def _classes(data: Prepared, train: PreparedSplit) -> Demands:
 def _unet(params: Params, data: Prepared) -> Demands:
     p, there = params.train_unet, data.info.splits["validation"]
     yield from _batch("train_unet", p.batch_size, data)
+    yield from _buckets("train_unet", p.batch_size, data)
     yield from _clipped("train_unet.held_out", p.held_out, "validation", there)
     yield from _clipped("train_unet.samples", p.samples, "validation", there)
 
@@ -202,6 +208,16 @@ def _batch(section: str, size: int, data: Prepared) -> Demands:
     if size > (there := data.info.splits["train"]):
         but = f"the train split has {there}, so pictures stand in a batch more than once; lower it"
         yield Demand(f"{section}.batch_size", size, but)
+
+
+def _buckets(section: str, size: int, data: Prepared) -> Demands:
+    train = {f"{of.height} x {of.width}": of.splits.get("train", 0) for of in data.info.buckets}
+    if few := {name: count for name, count in train.items() if 0 < count < size}:
+        listed = ", ".join(f"{name}: {count}" for name, count in few.items())
+        but = (
+            f"{len(few)} of {len(train)} buckets have fewer training pictures ({listed}), which stand in their batches"
+        )
+        yield Demand(f"{section}.batch_size", size, f"{but} more than once; lower it, or give fewer buckets")
 
 
 def _clipped(key: str, asked: int, split: str, there: int, more: str = "") -> Demands:

@@ -5,6 +5,7 @@ FakeTensorMode): what lives at once is counted, and nothing is computed. What th
 weights hold is added. On GPUs, norms and softmax are taken in fp32 under bf16, as PyTorch's autocast does there.
 """
 
+import math
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -181,12 +182,12 @@ class Estimate:
         self.p, self.device = params, device
         self.info = Prepared.open(PREPARED).info if (PREPARED / INFO).is_file() else None
         q = params.prepare_data
-        self.picture = (q.channels, q.image_size, q.image_size)
+        height, width = max(q.sizes, key=math.prod)  # batches of other buckets take less
+        self.picture = (q.channels, height, width)
         self.autoencoder = self._autoencoder()
         self.latent: Size = self.picture
         if (shape := self.autoencoder) is not None:
-            side = q.image_size // shape.downscale
-            self.latent = (shape.latent_channels, side, side)
+            self.latent = (shape.latent_channels, height // shape.downscale, width // shape.downscale)
 
     def stages(self, wanted: Collection[str] = STAGES) -> dict[str, Footprint]:
         """{stage: what it needs}, of those wanted that have something to compute."""
@@ -333,6 +334,6 @@ class Estimate:
         if self.autoencoder is None:
             return found
         vae = self._vae()
-        at_once = min(max(1, AT_ONCE // self.picture[1] ** 2), p.batch_size)
+        at_once = min(max(1, AT_ONCE // math.prod(self.picture[1:])), p.batch_size)
         decoding = _drawing([vae], lambda: vae.decode(torch.zeros(at_once, *self.latent)), p.precision, self.device)
         return Footprint(found.weights + decoding.weights, activations=max(found.activations, decoding.activations))

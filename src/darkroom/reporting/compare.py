@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from darkroom.config.paths import REPORTS
+from darkroom.config.recipes import ABSENT
 from darkroom.core.errors import DarkroomError
 from darkroom.core.text import printable
 from darkroom.evaluation.report import beside, estimates
@@ -88,7 +89,7 @@ def _runs(made: Labelled, runs: Sequence[RecordedRun]) -> Table:
                 Cell(label),
                 Cell(facts.status.lower(), "" if facts.finished else "worst"),
                 Cell(run.id, "code"),
-                Cell(stage.moment(facts.execution.began) if facts.execution.began else ""),
+                Cell(stage.moment(facts.execution.began) if facts.execution.began else "", "number"),
                 Cell(stage.seconds_of(facts), "number"),
                 Cell(speed, "number"),
                 Cell(facts.recipe),
@@ -101,13 +102,17 @@ def _runs(made: Labelled, runs: Sequence[RecordedRun]) -> Table:
 
 def _parameters(made: Labelled) -> Iterator[Block]:
     keys = dict.fromkeys(key for _, (facts, _) in made for key in facts.params)
+    stages = [facts.stage for _, (facts, _) in made]
     rows = []
     for key in keys:
-        values = [stage.plain(facts.params[key]) if key in facts.params else "absent" for _, (facts, _) in made]
-        if len({*values}) > 1:
-            rows.append([Cell(key, "code"), *map(Cell, values)])
+        concerned = [one for one in made if stages.count(one[1][0].stage) > 1 and key.startswith(f"{one[1][0].stage}.")]
+        values = {label: stage.plain(facts.params.get(key, ABSENT)) for label, (facts, _) in concerned}
+        if len({*values.values()}) > 1:
+            rows.append([Cell(key, "code"), *(Cell(values.get(label, "")) for label, _ in made)])
     if rows:
         yield Table(["parameter", *(label for label, _ in made)], rows)
+    elif len({*stages}) == len(stages) > 1:
+        yield Text("These are runs of different stages, which have no parameter in common.")
     else:
         yield Text("None: these runs had the same parameters.")
     inputs = dict.fromkeys(path for _, (facts, _) in made for path in facts.inputs)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -69,7 +70,11 @@ class Facts:
         return self.status == FINISHED
 
     def save(self, folder: Path) -> None:
-        write_json(folder / FACTS, asdict(self))
+        """Write them into a folder; values that are not finite, which JSON cannot hold, are left out."""
+        values = asdict(self)
+        values["curves"] = finite(self.curves)
+        values["execution"]["series"] = finite(self.execution.series)
+        write_json(folder / FACTS, values)
 
 
 def parse_facts(text: bytes, where: Path | str) -> Facts:
@@ -96,6 +101,11 @@ def read_facts(stage: str, root: Path) -> Facts | None:
         return parse_facts(file.read_bytes(), file.relative_to(root)) if file.is_file() else None
     except OSError as error:
         raise DarkroomError(f"{file.relative_to(root)}: cannot be read ({error.strerror}); {REWRITE}") from None
+
+
+def finite(series: Series) -> Series:
+    """The points that a chart can show."""
+    return {name: [point for point in points if math.isfinite(point[1])] for name, points in series.items()}
 
 
 @cache

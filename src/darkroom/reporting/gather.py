@@ -13,7 +13,7 @@ from darkroom.config.params import PARAMS_FILE
 from darkroom.config.stage_spec import LOCK, PIPELINE, is_code
 from darkroom.config.yaml_file import parse
 from darkroom.core.errors import DarkroomError
-from darkroom.reporting.facts import FACTS, FINISHED, Execution, Facts, Files, Series, code_digest, parse_facts
+from darkroom.reporting.facts import FACTS, FINISHED, Execution, Facts, Files, Series, code_digest, finite, parse_facts
 from darkroom.tracking.note import Account, Observed
 from darkroom.tracking.query import RunQuery
 from darkroom.tracking.run import flat
@@ -199,6 +199,7 @@ def _steps_behind(run: RecordedRun, query: RunQuery) -> Steps:
 
 def _divided(series: Series) -> tuple[Series, Series]:
     """The curves that depend on the clock, and the others, of more than one point."""
+    series = finite(series)
     clocked = {name: points for name, points in series.items() if name.startswith(CLOCKED)}
     others = {name: points for name, points in series.items() if name not in clocked and len(points) > 1}
     return clocked, others

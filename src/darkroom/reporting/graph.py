@@ -1,6 +1,6 @@
-"""What was made from what, as an inline SVG: a box for each stage with what it wrote, sources above it."""
+"""What was made from what, as an inline SVG: a box for each stage with what it wrote, what comes from outside above."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -8,24 +8,25 @@ from markupsafe import Markup
 
 from darkroom.config.paths import REPORTS
 
-BOX, GAP, BETWEEN = 244, 22, 46  # widths in pixels: of a box, between boxes, between rows
+BOX, LANE, GAP, BETWEEN = 244, 20, 24, 50  # pixels: widths of a box and of an arrow's lane past boxes; distances
 LINE, HEAD = 17, 24
-DIGITS = 8
+DIGITS, LETTERS = 8, 24
+OUTSIDE = ""  # what no stage made, in place of a stage's name
 
 Lineage = Mapping[str, Mapping[str, Mapping[str, str]]]
+Node = tuple[str, str, int]  # a stage, "" and 0; or the two ends of an arrow that passes a row, and the row
 
 
 @dataclass(frozen=True)
 class _Box:
-    title: str
-    lines: list[tuple[str, str]]
     x: float
     y: float
-    source: bool
+    width: float
+    height: float
 
     @property
-    def height(self) -> float:
-        return HEAD + LINE * len(self.lines) + 6
+    def middle(self) -> float:
+        return self.x + self.width / 2
 
 
 def lineage_graph(lineage: Lineage, here: str = "") -> Markup:
@@ -35,50 +36,34 @@ def lineage_graph(lineage: Lineage, here: str = "") -> Markup:
         here: the stage that is drawn bolder.
     """
     makers = {path: stage for stage, step in lineage.items() for path in step["outputs"]}
-    above = {
-        stage: {maker for path in step["inputs"] if (maker := _maker(path, makers)) and maker != stage}
-        for stage, step in lineage.items()
-    }
-    rows: dict[int, list[str]] = {}
-    for stage in lineage:
-        rows.setdefault(_depth(stage, above, ()), []).append(stage)
-    sources = {
-        path: digest
-        for step in lineage.values()
-        for path, digest in step["inputs"].items()
-        if _maker(path, makers) is None
-    }
-    boxes: dict[str, _Box] = {}
-    width = max([len(row) for row in rows.values()] or [1]) * (BOX + GAP) + GAP
-    y = 4.0
-    if sources:
-        lines = [(path, digest[:DIGITS]) for path, digest in sources.items()]
-        boxes[""] = _Box("from outside", lines, (width - BOX) / 2, y, True)
-        y += boxes[""].height + BETWEEN
-    for _, stages in sorted(rows.items()):
-        left = (width - len(stages) * (BOX + GAP) + GAP) / 2
-        for i, stage in enumerate(stages):
-            boxes[stage] = _Box(stage, _products(lineage[stage]["outputs"]), left + i * (BOX + GAP), y, False)
-        y += max(boxes[stage].height for stage in stages) + BETWEEN
-    arrows = [_arrow(boxes[maker], boxes[stage]) for stage in lineage for maker in sorted(_direct(stage, above))]
-    if sources:
-        reading = [s for s in lineage if any(_maker(path, makers) is None for path in lineage[s]["inputs"])]
-        arrows += [_arrow(boxes[""], boxes[stage]) for stage in reading]
-    drawn = Markup("").join([*arrows, *(_box(box, box.title == here) for box in boxes.values())])
+    above = {stage: {maker_of(path, makers) for path in step["inputs"]} - {stage} for stage, step in lineage.items()}
+    contents = {stage: _products(step["outputs"]) for stage, step in lineage.items()}
+    outside = {p: d for step in lineage.values() for p, d in step["inputs"].items() if maker_of(p, makers) == OUTSIDE}
+    if outside:
+        above[OUTSIDE] = set()
+        contents[OUTSIDE] = list(outside.items())
+    depth = {stage: _depth(stage, above, ()) for stage in above}
+    arrows = [(maker, stage) for stage in above for maker in sorted(_direct(stage, above))]
+    boxes = _placed(_rows(depth, arrows), contents)
+    drawn = [_arrow([boxes[node] for node in _way(maker, stage, depth)]) for maker, stage in arrows]
+    drawn += [_box(boxes[stage, "", 0], stage, contents[stage], stage == here) for stage in above]
     return Markup(
         '<svg class="lineage" viewBox="0 0 {w} {h}" width="{w}" height="{h}" role="img" aria-label="lineage">{}</svg>'
-    ).format(drawn, w=f"{width:.0f}", h=f"{max(y - BETWEEN + 6, 30):.0f}")
-
-
-def _maker(path: str, makers: Mapping[str, str]) -> str | None:
-    """The stage that writes a path, or the folder that holds it."""
-    return next(
-        (makers[str(one)] for one in (PurePosixPath(path), *PurePosixPath(path).parents) if str(one) in makers), None
+    ).format(
+        Markup("").join(drawn),
+        w=f"{max([box.x + box.width for box in boxes.values()] or [0]) + GAP:.0f}",
+        h=f"{max([box.y + box.height for box in boxes.values()] or [0]) + 6:.0f}",
     )
 
 
+def maker_of(path: str, makers: Mapping[str, str]) -> str:
+    """The stage that writes a path, or the folder that holds it; OUTSIDE where none does."""
+    holds = map(str, (PurePosixPath(path), *PurePosixPath(path).parents))
+    return next((makers[one] for one in holds if one in makers), OUTSIDE)
+
+
 def _depth(stage: str, above: Mapping[str, set[str]], seen: tuple[str, ...]) -> int:
-    makers = [maker for maker in above[stage] if maker not in seen]
+    makers = [maker for maker in above[stage] if maker in above and maker not in (*seen, stage)]
     return max([1 + _depth(maker, above, (*seen, stage)) for maker in makers], default=0)
 
 
@@ -86,39 +71,100 @@ def _direct(stage: str, above: Mapping[str, set[str]]) -> set[str]:
     """What a stage builds on, but for what stands behind another of these."""
 
     def behind(one: str, seen: tuple[str, ...] = ()) -> set[str]:
-        return {far for near in above[one] if near not in seen for far in {near, *behind(near, (*seen, one))}}
+        makers = [maker for maker in above[one] if maker in above and maker not in seen]
+        return {far for near in makers for far in {near, *behind(near, (*seen, one))}}
 
-    return {maker for maker in above[stage] if not any(maker in behind(other) for other in above[stage] - {maker})}
+    makers = {maker for maker in above[stage] if maker in above}
+    return {maker for maker in makers if not any(maker in behind(other) for other in makers - {maker})}
+
+
+def _rows(depth: Mapping[str, int], arrows: Sequence[tuple[str, str]]) -> list[list[Node]]:
+    """Stages by their depth, with a lane in each row that an arrow passes; each below what it comes from."""
+    rows: list[list[Node]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
+    for stage, row in depth.items():
+        rows[row].append((stage, "", 0))
+    for maker, stage in arrows:
+        for row in range(depth[maker] + 1, depth[stage]):
+            rows[row].append((maker, stage, row))
+    places: dict[Node, float] = {}
+    for nodes in rows:
+        nodes.sort(key=lambda node: (_wanted(node, depth, arrows, places), node))
+        places |= {node: (i + 0.5) / len(nodes) for i, node in enumerate(nodes)}
+    return rows
+
+
+def _wanted(
+    node: Node, depth: Mapping[str, int], arrows: Sequence[tuple[str, str]], places: dict[Node, float]
+) -> float:
+    """Where in its row a node stands best, 0 to 1: below what it comes from."""
+    ends = [node[:2]] if node[1] else [arrow for arrow in arrows if arrow[1] == node[0]]
+    row = node[2] if node[1] else depth[node[0]]
+    before = [(*end, row - 1) if depth[end[0]] < row - 1 else (end[0], "", 0) for end in ends]
+    found = [places[one] for one in before if one in places]
+    return sum(found) / len(found) if found else 0.5
+
+
+def _placed(rows: Sequence[Sequence[Node]], contents: Mapping[str, Sequence[tuple[str, str]]]) -> dict[Node, _Box]:
+    def width(node: Node) -> int:
+        return LANE if node[1] else BOX
+
+    total = max([sum(width(node) + GAP for node in nodes) for nodes in rows] or [0])
+    boxes, y = dict[Node, _Box](), 4.0
+    for nodes in rows:
+        x = (total - sum(width(node) + GAP for node in nodes)) / 2 + GAP
+        height = max([HEAD + LINE * len(contents[node[0]]) + 6 for node in nodes if not node[1]], default=0)
+        for node in nodes:
+            own = height if node[1] else HEAD + LINE * len(contents[node[0]]) + 6
+            boxes[node] = _Box(x, y, width(node), own)
+            x += width(node) + GAP
+        y += height + BETWEEN
+    return boxes
+
+
+def _way(maker: str, stage: str, depth: Mapping[str, int]) -> list[Node]:
+    """The nodes that an arrow goes through."""
+    lanes = ((maker, stage, row) for row in range(depth[maker] + 1, depth[stage]))
+    return [(maker, "", 0), *lanes, (stage, "", 0)]
 
 
 def _products(outputs: Mapping[str, str]) -> list[tuple[str, str]]:
     """Not reports, if there is something else."""
-    kept = {path: digest for path, digest in outputs.items() if not path.startswith(f"{REPORTS}/")} or dict(outputs)
-    return [(path, digest[:DIGITS]) for path, digest in kept.items()]
+    return [one for one in outputs.items() if not one[0].startswith(f"{REPORTS}/")] or list(outputs.items())
 
 
-def _box(box: _Box, here: bool) -> Markup:
-    style = "box source" if box.source else "box here" if here else "box"
+def _box(box: _Box, stage: str, lines: Sequence[tuple[str, str]], here: bool) -> Markup:
+    style = "box source" if stage == OUTSIDE else "box here" if here else "box"
     parts = [
         Markup('<rect class="{}" x="{:.0f}" y="{:.0f}" width="{}" height="{:.0f}" rx="6"/>').format(
             style, box.x, box.y, BOX, box.height
         ),
-        Markup('<text class="stage" x="{:.0f}" y="{:.0f}">{}</text>').format(box.x + 10, box.y + 17, box.title),
+        Markup('<text class="stage" x="{:.0f}" y="{:.0f}">{}</text>').format(
+            box.x + 10, box.y + 17, stage or "from outside"
+        ),
     ]
-    for i, (path, digest) in enumerate(box.lines):
+    for i, (path, digest) in enumerate(lines):
         y = box.y + HEAD + LINE * i + 11
+        name = path if len(path) <= LETTERS else f"…{path[1 - LETTERS :]}"
         parts.append(
             Markup(
-                '<text class="path" x="{:.0f}" y="{:.0f}">{}</text><text class="digest" x="{:.0f}" y="{:.0f}" '
-                'text-anchor="end">{}</text>'
-            ).format(box.x + 10, y, path if len(path) <= 24 else f"…{path[-23:]}", box.x + BOX - 8, y, digest)
+                '<text class="path" x="{:.0f}" y="{:.0f}">{}</text>'
+                '<text class="digest" x="{:.0f}" y="{:.0f}" text-anchor="end">{}</text>'
+            ).format(box.x + 10, y, name, box.x + BOX - 8, y, digest[:DIGITS])
         )
     return Markup("").join(parts)
 
 
-def _arrow(start: _Box, end: _Box) -> Markup:
-    x1, y1, x2, y2 = start.x + BOX / 2, start.y + start.height, end.x + BOX / 2, end.y
-    bend = min(BETWEEN * 0.9, (y2 - y1) / 2)
-    path = f"M{x1:.0f},{y1:.0f} C{x1:.0f},{y1 + bend:.0f} {x2:.0f},{y2 - bend:.0f} {x2:.0f},{y2 - 5:.0f}"
-    head = f"{x2 - 4:.0f},{y2 - 7:.0f} {x2 + 4:.0f},{y2 - 7:.0f} {x2:.0f},{y2:.0f}"
-    return Markup('<path class="arrow" d="{}"/><polygon class="head" points="{}"/>').format(path, head)
+def _arrow(way: Sequence[_Box]) -> Markup:
+    """From the lower edge of the first box past the lanes to the upper edge of the last."""
+    path, (x, y) = [f"M{way[0].middle:.0f},{way[0].y + way[0].height:.0f}"], (way[0].middle, way[0].y + way[0].height)
+    for box in way[1:]:
+        end = box.y - (6 if box is way[-1] else 0)
+        bend = (end - y) / 2
+        path.append(f"C{x:.0f},{y + bend:.0f} {box.middle:.0f},{end - bend:.0f} {box.middle:.0f},{end:.0f}")
+        x, y = box.middle, end
+        if box is not way[-1]:
+            y = box.y + box.height
+            path.append(f"L{x:.0f},{y:.0f}")
+    tip = way[-1].y
+    head = f"{x - 4:.0f},{tip - 8:.0f} {x + 4:.0f},{tip - 8:.0f} {x:.0f},{tip:.0f}"
+    return Markup('<path class="arrow" d="{}"/><polygon class="head" points="{}"/>').format(" ".join(path), head)

@@ -170,6 +170,10 @@ def attributes(metrics: Mapping[str, Any], files: Files) -> Iterator[Block]:
                 yield Heading(f"{split}: {SPLITS.get(split, 'captions')}")
                 yield _table(metrics, split, group, confusions)
         if isinstance(confusions.get(split), dict):
+            yield Text(
+                "What is asked for, a row each, and what the judges read off the drawn pictures, a column each, in "
+                "percent of the row; the attribute that is drawn worst comes first."
+            )
             yield from _confused(confusions[split], asked)
 
 
@@ -204,7 +208,6 @@ def _confused(heads: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[Bl
         classes, counts = heads[name]["classes"], heads[name]["counts"]
         if not sum(map(sum, counts)):
             continue
-        title = f"{name}: asked for (rows), and what the judges read (columns), in percent of each row"
         if len(classes) > MOST_CLASSES:
             listed = confused_among(classes, counts)[:MOST_LISTED]
             if listed:
@@ -222,7 +225,7 @@ def _confused(heads: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[Bl
                         *(Cell(_share(count, total), "number", count / total) for count in cells),
                     ]
                 )
-        yield Table(["", *classes, *(["nothing"] if nothing else [])], rows, caption=title, matrix=True)
+        yield Table(["", *classes, *(["nothing"] if nothing else [])], rows, caption=name, matrix=True)
 
 
 def confusions_of(files: Files, split: str, attribute: str | None) -> list[Confused]:
@@ -265,15 +268,14 @@ def neighbours(files: Files) -> Iterator[Block]:
         if figure := near.get(name):
             rows.append(
                 [
-                    Cell(name, "code"),
-                    Cell(words),
+                    Cell(words, below=name),
                     Cell(number(figure["value"]), "number"),
                     Cell(f"{number(figure['low'])} to {number(figure['high'])}", "number"),
                     Cell(number(near.get("real", {}).get(name, float("nan"))), "number"),
                 ]
             )
     if rows:
-        yield Table(["figure", "what it says", "value", "95 % interval", "real held-out pictures"], rows)
+        yield Table(["figure", "value", "95 % interval", "real held-out pictures"], rows)
 
 
 def _is_share(name: str) -> bool:

@@ -133,7 +133,7 @@ def _times(made: Sequence[Made]) -> list[Block]:
                 Cell(next((text for label, text in speed.items() if label.startswith("samples")), ""), "number"),
                 Cell(next((text for label, text in speed.items() if label.startswith("MFU")), ""), "number"),
                 Cell(stage.memory_of(facts), "number"),
-                Cell(stage.moment(facts.execution.began) if facts.execution.began else ""),
+                Cell(stage.moment(facts.execution.began) if facts.execution.began else "", "number"),
                 Cell(facts.execution.commit[:8] + ("+" if facts.execution.dirty else ""), "code"),
             ]
         )

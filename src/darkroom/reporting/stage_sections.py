@@ -38,22 +38,36 @@ def figures(facts: Facts, files: Files) -> Iterator[Block]:
     values = next((files.json(path) for path in facts.outputs if path.endswith(f"/{METRICS}")), None)
     if not isinstance(values, Mapping) or "alignment" in values:
         return
-    found = dict(_flat(values))
-    chance = {name.removesuffix(BY_CHANCE): value for name, value in found.items() if name.endswith(BY_CHANCE)}
-    rows = [
-        [Cell(name), Cell(_number(value), "number"), Cell(_number(chance.get(name)), "number")]
-        for name, value in found.items()
-        if not name.endswith(BY_CHANCE)
-    ]
-    rows += [
-        [Cell(name), Cell(""), Cell(_number(value), "number")] for name, value in chance.items() if name not in found
-    ]
-    if not any(row[2].text for row in rows):
-        yield Table(["figure", "value"], [row[:2] for row in rows[:MOST_FIGURES]])
-    else:
-        yield Table(["figure", "value", "by chance"], rows[:MOST_FIGURES])
-    if len(rows) > MOST_FIGURES:
-        yield Text(f"And {len(rows) - MOST_FIGURES} more, in {METRICS}.")
+    single: dict[str, Any] = {}
+    for name, value in values.items():
+        if (rows := dict(_rows_of(value))) and len(rows) > 1:
+            yield _matrix(name, rows)
+        else:
+            single |= dict(_flat({name: value}))
+    chance = {name.removesuffix(BY_CHANCE): value for name, value in single.items() if name.endswith(BY_CHANCE)}
+    names = dict.fromkeys(name.removesuffix(BY_CHANCE) for name in single)
+    lines = [[Cell(name), *(Cell(_number(of.get(name)), "number") for of in (single, chance))] for name in names]
+    if lines:
+        columns = 3 if chance else 2
+        head = ["figure", "value", "by chance"][:columns]
+        yield Table(head, [line[:columns] for line in lines[:MOST_FIGURES]])
+    if len(lines) > MOST_FIGURES:
+        yield Text(f"And {len(lines) - MOST_FIGURES} more, in {METRICS}.")
+
+
+def _rows_of(value: Any, before: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The mappings in a figure that hold numbers, by their path."""
+    if isinstance(value, Mapping):
+        if value and not any(isinstance(one, Mapping) for one in value.values()):
+            yield before, value
+        for name, one in value.items():
+            yield from _rows_of(one, f"{before}.{name}" if before else name)
+
+
+def _matrix(name: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    columns = list(dict.fromkeys(key for row in rows.values() for key in row))
+    cells = [[Cell(path), *(Cell(_number(row.get(key)), "number") for key in columns)] for path, row in rows.items()]
+    return Table(["", *columns], cells[:MOST_FIGURES], caption=name)
 
 
 def training_curves(facts: Facts, files: Files) -> Iterator[Block]:
@@ -66,7 +80,11 @@ def training_curves(facts: Facts, files: Files) -> Iterator[Block]:
         title, label = (value, group) if group in COMPARED else (group, value)
         panels.setdefault(title or name, {})[label] = points
     names = sorted(panels, key=lambda title: ("held_out" not in panels[title], title))
-    drawings = [(chart, "") for title in names if (chart := curves(title, panels[title]))]
+    drawings = [
+        (chart, "")
+        for title in names
+        if (chart := curves(title, panels[title], may_be_logarithmic="learning_rate" not in title))
+    ]
     if drawings:
         yield Drawings(drawings)
 
@@ -113,7 +131,7 @@ def all_curves(facts: Facts, files: Files) -> Series:
 
 def films(files: Files) -> Iterator[Block]:
     """The pictures that a training showed on its way, a row each."""
-    for name, names in files.rows_of_pictures().items():
+    for name, names in sorted(files.rows_of_pictures().items(), key=lambda row: (row[0] != "samples", row[0])):
         shown = [shown for one in names if (shown := picture(files.read(one), _step(one)))]
         if shown:
             yield Heading(
@@ -237,7 +255,7 @@ def plain(value: Any) -> str:
     """A parameter as params.yaml has it, about."""
     if value == ABSENT:
         return "absent"
-    return {None: "null", True: "true", False: "false"}.get(value, str(value)) if value.__hash__ else str(value)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _sheets_in(folder: str, files: Files) -> list[str]:

@@ -146,7 +146,8 @@ def _assemble(checkpoint: Checkpoint, average: Mapping[str, Any], params: Params
     origin = {"inputs": {checkpoint.path.as_posix(): "a checkpoint, which is no output of a stage"}}
     try:
         write_network(beside, DIFFUSERS_WEIGHTS, network, description(p, latents, info), origin)
-        trained = Trained(beside, VAE, TEXT_ENCODER, latents, data.channels, data.image_size, _words(params))
+        sizes = tuple(of.size for of in data.buckets)
+        trained = Trained(beside, VAE, TEXT_ENCODER, latents, data.channels, data.image_size, _words(params), sizes)
         assemble(checkpoint.folder, trained, params.evaluate.sampling, params.evaluate.precision, origin)
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -89,7 +89,9 @@ def record_within(asked: PageRequest, pipeline: Pipeline, limits: Limits) -> Rec
 def remarks(record: Record, pipeline: Pipeline) -> list[str]:
     """What training never showed of a request, a line each: words, and a size."""
     texts = [*record.prompts, *([record.negative_prompt] if record.negative_prompt else [])]
-    return Remarks(pipeline.info.image_size, pipeline.remarks.words).new(texts, record.size(pipeline))
+    return Remarks(pipeline.info.image_size, pipeline.remarks.words, pipeline.info.sizes).new(
+        texts, record.size(pipeline)
+    )
 
 
 def opened(path: Path, side: int, limits: Limits, fit: bool) -> Image.Image:

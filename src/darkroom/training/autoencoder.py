@@ -1,7 +1,7 @@
 """Training the KL autoencoder (Rombach et al. 2022, section 3.1 and appendix G)."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,16 +13,18 @@ from darkroom.config.base import Precision
 from darkroom.core.ahead import in_thread
 from darkroom.core.device import autocast
 from darkroom.core.progress import Progress
-from darkroom.core.rng import batch_indices, randn_rows
+from darkroom.core.rng import randn_rows
 from darkroom.core.tasks import Helpers
-from darkroom.core.tensors import batches, psnr, to_float, to_uint8
+from darkroom.core.tensors import batches, count_rows, psnr, to_float, to_uint8
 from darkroom.nn.autoencoder.identity import Autoencoder
 from darkroom.nn.autoencoder.packed_vae import quick
 from darkroom.nn.autoencoder.vae import AutoencoderKL, Moments
 from darkroom.training.engine.batches import Batch, Loss
 from darkroom.training.engine.context import TrainingContext
+from darkroom.training.order import BatchOrder
 
 Images = Callable[[Tensor], Tensor]  # indices (n,) -> uint8 (n, C, H, W)
+Extent = int | Sequence[range]  # so many pictures of one size, or the indices of those of each size
 MAX_ADAPTIVE_WEIGHT = 1e4
 READ_AHEAD, IN_FLIGHT = 4, 2  # batches read before they are needed; batches whose moments are not waited for
 
@@ -53,25 +55,29 @@ class VAELoss:
 
 
 class VAELosses:
-    """Losses of the autoencoder and, where there is one, of its discriminator; see `VAELoss`."""
+    """Losses of the autoencoder and, where there is one, of its discriminator; see `VAELoss`. Batches are of one
+    size."""
 
     def __init__(
         self,
         vae: AutoencoderKL,
         loss: VAELoss,
         images: Images,
-        n_images: int,
+        n_images: Extent,
         context: TrainingContext,
     ) -> None:
         self.vae, self.terms = vae, loss
-        self.images, self.n_images, self.context = images, n_images, context
+        self.images, self.context = images, context
+        self.runs = [range(n_images)] if isinstance(n_images, int) else n_images
+        self.order = BatchOrder([len(run) for run in self.runs], context.batch_size, context.seed)
         self.loss = Loss(self._inputs, self._loss)
         self.discriminator_loss = Loss(self._inputs, self._discriminator_loss)
 
     def _inputs(self, step: int, rows: slice) -> Batch:
         """Pictures, and noise for their posteriors; the variant is whether there is an adversarial term."""
         s = self.context
-        images = self.images(batch_indices(self.n_images, s.batch_size, step, s.seed)[rows])
+        bucket, chosen = self.order.at(step)
+        images = self.images(chosen[rows] + self.runs[bucket].start)
         sides = (side // self.vae.downscale for side in images.shape[2:])
         eps = randn_rows(rows, (self.vae.config.latent_channels, *sides), s.seed, "posterior", step)
         adversarial = self.terms.discriminator is not None and step >= self.terms.adversarial_start
@@ -131,7 +137,7 @@ class VAELosses:
 
 @torch.no_grad()
 def validate(
-    vae: Autoencoder, images: Images, n_images: int, batch_size: int, device: torch.device
+    vae: Autoencoder, images: Images, n_images: Extent, batch_size: int, device: torch.device
 ) -> dict[str, float]:
     """Held-out L1 and PSNR (dB; from the mean squared error of all pictures, peak 2) decoding the posterior's mean."""
     absolute = squared = 0.0
@@ -140,16 +146,17 @@ def validate(
         y = vae.decode(vae.encode(x).mean).clamp(-1, 1)
         absolute += float((y - x).abs().mean(dim=(1, 2, 3)).sum())
         squared += float((y - x).square().mean(dim=(1, 2, 3)).sum())
-    return {"held_out/l1": absolute / n_images, "held_out/psnr": psnr(squared / n_images)}
+    n = count_rows(n_images)
+    return {"held_out/l1": absolute / n, "held_out/psnr": psnr(squared / n)}
 
 
-def mean_colour_psnr(images: Images, n_images: int, batch_size: int) -> float:
+def mean_colour_psnr(images: Images, n_images: Extent, batch_size: int) -> float:
     """What `validate` gives as PSNR (dB) where each picture is reconstructed as its mean colour throughout."""
     squared = 0.0
     for rows in batches(n_images, batch_size):
         x = to_float(images(rows))
         squared += float((x - x.mean(dim=(2, 3), keepdim=True)).square().mean(dim=(1, 2, 3)).sum())
-    return psnr(squared / n_images)
+    return psnr(squared / count_rows(n_images))
 
 
 @torch.no_grad()

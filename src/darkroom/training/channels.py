@@ -28,15 +28,19 @@ class Channels:
 
     @classmethod
     def of(cls, mean: Tensor | Rows, logvar: Tensor | Rows) -> "Channels":
-        """Measure the posteriors (N, c, h, w) of N pictures, some at a time."""
-        n, (c, h, w) = len(mean), mean.shape[-3:]
+        """Measure the posteriors (N, c, h, w) of N pictures, some at a time; rows may differ in height and width."""
+        by_shape = ([part for _, part in Rows.of(of).by_shape()] for of in (mean, logvar))
+        tables = list(zip(*by_shape, strict=True))
+        positions = sum(len(part) * part.shape[-2] * part.shape[-1] for part, _ in tables)
+        c = tables[0][0].shape[0]
         sums = {name: torch.zeros(c, dtype=torch.float64) for name in ("mean", "square", "variance", "logvar")}
-        for rows in batches(n, AT_ONCE):
-            means, logvars = mean[rows].double(), logvar[rows].double()
-            values = {"mean": means, "square": means.square(), "variance": logvars.exp(), "logvar": logvars}
-            for name, value in values.items():
-                sums[name] += value.sum(dim=(0, 2, 3)).cpu()
-        average = {name: total / (n * h * w) for name, total in sums.items()}
+        for part, other in tables:
+            for rows in batches(len(part), AT_ONCE):
+                means, logvars = part[rows].double(), other[rows].double()
+                values = {"mean": means, "square": means.square(), "variance": logvars.exp(), "logvar": logvars}
+                for name, value in values.items():
+                    sums[name] += value.sum(dim=(0, 2, 3)).cpu()
+        average = {name: total / positions for name, total in sums.items()}
         of_means = (average["square"] - average["mean"].square()).clamp(min=0)
         signal: Tensor = of_means / (of_means + average["variance"])
         kl: Tensor = 0.5 * (average["square"] + average["variance"] - 1 - average["logvar"])

@@ -1,8 +1,9 @@
 """The shards of the latent cache: pictures read and encoded, some thousand at a time, by anybody."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -33,20 +34,76 @@ def _split(prepared: Path, name: str) -> PreparedSplit:
     return Prepared.open(prepared).split(name, in_memory=False)
 
 
-class Pictures:
-    """The pictures of a split, and behind them, where they are `mirrored`, all once more from the other side."""
+class _Source:
+    """A split, and the first row (N,) int64 of each of its pictures; None where each row has one of its own."""
 
-    def __init__(self, prepared: Path, split: str, n: int, mirrored: bool) -> None:
+    def __init__(self, split: PreparedSplit) -> None:
+        self.split, self.first = split, first_rows(split)
+
+
+def _source(prepared: Path, name: str) -> _Source:
+    return _Source(_split(prepared, name))
+
+
+def first_rows(split: PreparedSplit) -> Tensor | None:
+    """The first row (N,) int64 of each picture of a split; None where each row has one of its own."""
+    if (of := split.pictures) is None:
+        return None
+    return torch.full((int(of.max()) + 1,), len(of)).scatter_reduce(0, of, torch.arange(len(of)), "amin")
+
+
+class Pictures:
+    """The pictures of a split, each once, whatever the number of its captions; and behind them, where they are
+    `mirrored`, all once more from the other side.
+
+    Args:
+        n: how many there are. ends: where those of each size end; none where they are of one size.
+    """
+
+    def __init__(self, prepared: Path, split: str, n: int, mirrored: bool, ends: Sequence[int] = ()) -> None:
         self.split, self.n, self.mirrored = split, n, mirrored
-        self._kept = Kept(partial(_split, prepared, split))
+        self.ends = [*ends] if len(ends) > 1 else [n * (2 if mirrored else 1)]
+        if len(ends) > 1 and mirrored:
+            self.ends += [n + end for end in ends]
+        self._kept = Kept(partial(_source, prepared, split))
+
+    @classmethod
+    def of(cls, prepared: Path, name: str, mirrored: bool) -> "Pictures":
+        """Those of a split of the prepared data."""
+        split = _split(prepared, name)
+        first = first_rows(split)
+        if first is None:
+            return cls(prepared, name, len(split), mirrored, [run.stop for run in split.runs])
+        ends = [int((first < run.stop).sum()) for run in split.runs]
+        return cls(prepared, name, len(first), mirrored, ends)
 
     def __len__(self) -> int:
         return self.n * (2 if self.mirrored else 1)
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """uint8 (n, C, H, W); rows: (n,) int64, all mirrored or none."""
-        pictures = self._kept().images(rows % self.n)
+        """uint8 (n, C, H, W); rows: (n,) int64, all mirrored or none, and of one size."""
+        pictures = self._kept().split.images(self.prepared_rows(rows))
         return pictures.flip(3) if int(rows[0]) >= self.n else pictures
+
+    def prepared_rows(self, rows: Tensor) -> Tensor:
+        """The rows (n,) of the split that pictures `rows` (n,) first stand in."""
+        first = self._kept().first
+        return rows % self.n if first is None else first[rows % self.n]
+
+    @property
+    def runs(self) -> list[range]:
+        """The rows that are of one size."""
+        return [range(start, end) for start, end in pairwise([0, *self.ends]) if end > start]
+
+    def spread(self, n: int) -> list[Tensor]:
+        """Of each size its share of n pictures, the first ones, none mirrored: rows (m,) int64 each."""
+        found, taken, n = list[Tensor](), 0, min(n, self.n)
+        for run in self.runs:
+            if run.start < self.n:
+                upto = -(-n * min(run.stop, self.n) // self.n)
+                found.append(torch.arange(run.start, run.start + upto - taken))
+                taken = upto
+        return [rows for rows in found if len(rows)]
 
     def batches(self, rows: range, size: int) -> Iterator[Tensor]:
         """Rows in order, int64, `size` at a time from the first on, and from the first mirrored one on."""
@@ -67,10 +124,16 @@ class Encoding:
     precision: Precision
 
     def shards(self, pictures: Pictures) -> list[Shard]:
-        """Those of a split: each encodes its own rows in batches of its own, so that it does not matter who does it."""
+        """Those of a split: each encodes its own rows, which are of one size, in batches of its own, so that it does
+        not matter who does it."""
+        all_rows = [
+            range(run.start + rows.start, run.start + rows.stop)
+            for run in pictures.runs
+            for rows in shard_rows(len(run))
+        ]
         return [
             Shard(shard_name(pictures.split, number), partial(self.write, pictures, rows), len(rows))
-            for number, rows in enumerate(shard_rows(len(pictures)))
+            for number, rows in enumerate(all_rows)
         ]
 
     def write(self, pictures: Pictures, rows: range, path: Path) -> None:

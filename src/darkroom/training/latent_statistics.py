@@ -26,20 +26,23 @@ class LatentStatistics:
 def measure(mean: Rows, logvar: Rows | None) -> LatentStatistics:
     """Of moments (N, c, h, w) each; without logvar, of the least variance there is.
 
-    Up to IN_MEMORY elements sums are PyTorch's, in float32 over all of them at once; above, in float64 over AT_ONCE
-    latents after the other, so that memory does not grow with their number. The two agree to about 1e-6.
+    Of one shape and up to IN_MEMORY elements sums are PyTorch's, in float32 over all of them at once; else in float64
+    over AT_ONCE latents after the other, so that memory does not grow with their number. The two agree to about 1e-6.
     """
-    if len(mean) * math.prod(mean.shape) <= IN_MEMORY:
+    tables = [part for _, part in mean.by_shape()]
+    logvars_of = [None] * len(tables) if logvar is None else [part for _, part in logvar.by_shape()]
+    count = sum(len(part) * math.prod(part.shape) for part in tables)
+    if len(tables) == 1 and count <= IN_MEMORY:
         means = mean.in_memory()
         logvars = torch.full_like(means, LOGVAR_RANGE[0]) if logvar is None else logvar.in_memory()
         return LatentStatistics(measured_scaling_factor((means, logvars)), float(means.float().mean()))
-    count = len(mean) * math.prod(mean.shape)
     total = squares = variance = 0.0
-    for rows in batches(len(mean), AT_ONCE):
-        means = mean[rows].double()
-        total += float(means.sum())
-        squares += float(means.square().sum())
-        variance += float(_variance(logvar, rows, means).sum())
+    for part, logvars_of_part in zip(tables, logvars_of, strict=True):
+        for rows in batches(len(part), AT_ONCE):
+            means = part[rows].double()
+            total += float(means.sum())
+            squares += float(means.square().sum())
+            variance += float(_variance(logvars_of_part, rows, means).sum())
     average = total / count
     spread = (squares - count * average**2) / (count - 1)
     return LatentStatistics(1 / math.sqrt(max(spread + variance / count, 1e-12)), average)

@@ -19,6 +19,7 @@ from darkroom.diffusion.guidance import guided
 from darkroom.diffusion.schedule import Level
 from darkroom.nn.denoiser.adapted import AdaptedDenoiser
 from darkroom.nn.denoiser.base import DenoisingNetwork, Prepared
+from darkroom.training.latent_batches import LatentBatches
 from darkroom.training.unet import UNetTask, condition_of
 from darkroom.view.forward import ROWS, forward
 from darkroom.view.sheet import STRIP_COLUMNS, STRIP_ROWS, Moment, Plate, sheet, strip
@@ -61,11 +62,11 @@ class UNetPreviews:
     emit: Callable[[Image.Image, str, int | None], None]
 
     def show_inputs(self) -> None:
-        """Noisier and noisier held-out pictures."""
-        held_out = self.task.data.held_out
-        first = torch.arange(min(ROWS, len(held_out)))
-        means = held_out.sample(first, torch.zeros(len(first), *held_out.shape))
-        words = [asked or f"held-out picture {i + 1}" for i, asked in zip(first, self.view.asked, strict=False)]
+        """Noisier and noisier held-out pictures, of one size."""
+        asked = self.view.asked
+        group = max(_by_size(self.task.data, len(asked)), key=lambda of: len(of.positions))
+        means = _means(self.task.data, group)[:ROWS]
+        words = [asked[i] or f"held-out picture {i + 1}" for i in group.positions[:ROWS]]
         picture = forward(means, words, self.task.objective.process, self.view.decode, self.view.centre)
         self.emit(picture, "forward", None)
 
@@ -85,47 +86,76 @@ def preview(
     Where something is asked for, the held-out picture it was said of stands beside each sample, as the autoencoder
     gives it back. All are in one range, [-1, 1].
     """
-    held_out = task.data.held_out
-    n = min(n, len(held_out))
     levels = sampling_levels(sampling, task.objective.process, task.objective.prediction_type)
-    trace = Trace(evenly(len(levels), STRIP_COLUMNS), STRIP_ROWS)
-    latents = _sampled(unet, task, sampling, levels, n, trace)
     asked = view.asked[:n] if any(view.asked) else []
-    real_latents = held_out.sample(torch.arange(len(asked)), torch.zeros(len(asked), *held_out.shape))
-    noisy = [visible(x, float(levels[i].alpha), float(levels[i].sigma), view.centre) for i, x, _ in trace]
-    groups = [latents.cpu(), real_latents, *noisy, *(x0 for _, _, x0 in trace)]
-    before = _sampled_without(unet, task, sampling, levels, n)
-    groups.append(before)
-    decoded = torch.split(to_uint8(view.decode(torch.cat(groups))), [len(group) for group in groups])
-    drawn, real, *moments, base = [[to_pil(picture) for picture in pictures] for pictures in decoded]
-    kept = "" if held_out.std is None else ", as the autoencoder keeps it"
+    states, pictures = list[int](), dict[int, list[Image.Image]]()
+    for group in _by_size(task.data, n):
+        trace = Trace(evenly(len(levels), STRIP_COLUMNS), sum(position < STRIP_ROWS for position in group.positions))
+        latents = _sampled(unet, task, sampling, levels, group, trace)
+        real = _means(task.data, group) if asked else latents[:0].cpu()
+        noisy = [visible(x, float(levels[i].alpha), float(levels[i].sigma), view.centre) for i, x, _ in trace]
+        without = _sampled_without(unet, task, sampling, levels, group)
+        several = [latents.cpu(), real, *noisy, *(x0 for _, _, x0 in trace), without]
+        decoded = torch.split(to_uint8(view.decode(torch.cat(several))), [len(one) for one in several])
+        columns = [[to_pil(picture) for picture in of] for of in decoded]
+        states = [state for state, *_ in trace]
+        pictures |= {position: [of[i] for of in columns if i < len(of)] for i, position in enumerate(group.positions)}
+    found = [pictures[position] for position in sorted(pictures)]
+    first = 2 if asked else 1  # of the moments
+    moments = [[of[k] for of in found[:STRIP_ROWS]] for k in range(first, first + 2 * len(states))]
+    kept = "" if task.data.held_out.std is None else ", as the autoencoder keeps it"
     if asked:
         heading += f" · left: held-out picture{kept} · right: drawn for its caption"
-    heading += ", without the adapter and with it" if base else ""
-    rows = [list(row) for row in zip(*(some for some in (real, base, drawn) if some), strict=True)]
-    return Preview(_grid(rows, asked, heading), _strip(moments, asked, levels, trace))
+    adapted = isinstance(unet, AdaptedDenoiser)
+    heading += ", without the adapter and with it" if adapted else ""
+    rows = [[*of[1:first], *of[-1:] * adapted, of[0]] for of in found]
+    return Preview(_grid(rows, asked, heading), _strip(moments, asked, len(levels) - 1, states))
 
 
-def _sampled_without(unet: DenoisingNetwork, task: UNetTask, sampling: Sampling, levels: list[Level], n: int) -> Tensor:
-    """n latents as the network draws them without its adapters; none of a network that has none."""
+def _sampled_without(
+    unet: DenoisingNetwork, task: UNetTask, sampling: Sampling, levels: list[Level], group: "_Group"
+) -> Tensor:
+    """Latents as the network draws them without its adapters; none of a network that has none."""
     if not isinstance(unet, AdaptedDenoiser):
-        return torch.zeros(0, *task.data.train.shape)
+        return torch.zeros(0, *task.data.held_out_parts[group.size].latents.shape)
     with unet.without():
-        return _sampled(unet, task, sampling, levels, n, Trace([], 0)).cpu()
+        return _sampled(unet, task, sampling, levels, group, Trace([], 0)).cpu()
+
+
+class _Group(NamedTuple):
+    """Held-out samples of one size to look at: positions among all of them; rows: (n,), which of that size they are."""
+
+    size: int
+    positions: list[int]
+    rows: Tensor
+
+
+def _by_size(data: LatentBatches, n: int) -> list[_Group]:
+    """n held-out samples."""
+    positions: dict[int, list[tuple[int, int]]] = {}
+    for position, (size, row) in enumerate(data.to_show(n)):
+        positions.setdefault(size, []).append((position, row))
+    return [_Group(size, [i for i, _ in of], torch.tensor([row for _, row in of])) for size, of in positions.items()]
+
+
+def _means(data: LatentBatches, group: _Group) -> Tensor:
+    """Scaled, as the autoencoder is surest of them."""
+    part = data.held_out_parts[group.size]
+    return part.latents.sample(part.latent_rows(group.rows), torch.zeros(len(group.rows), *part.latents.shape))
 
 
 def _sampled(
-    unet: DenoisingNetwork, task: UNetTask, sampling: Sampling, levels: list[Level], n: int, trace: Trace
+    unet: DenoisingNetwork, task: UNetTask, sampling: Sampling, levels: list[Level], group: _Group, trace: Trace
 ) -> Tensor:
-    """n latents; the trace watches."""
+    """A latent for each of the group; the trace watches."""
     conditioning, device, objective = task.data.conditioning, task.context.device, task.objective
     conditions = Conditions(
-        condition_of(conditioning.of_samples("validation", torch.arange(n)), device),
-        condition_of(conditioning.null_of(n), device),
+        condition_of(conditioning.of_rows(task.data.held_out_captions(group.size, group.rows)), device),
+        condition_of(conditioning.null_of(len(group.rows)), device),
     )
     network = _Network(unet, device, task.context.precision)
     denoiser = Denoiser(network, objective.process, objective.prediction_type)
-    shape, seeds = task.data.train.shape, list(range(n))
+    shape, seeds = task.data.held_out_parts[group.size].latents.shape, group.positions
     x = initial_noise(sampling, objective.process, levels, randn_each(shape, seeds, "preview").to(device))
     trace.start(x)
 
@@ -160,14 +190,10 @@ def _grid(rows: Sequence[Sequence[Image.Image]], asked: Sequence[str], heading: 
 
 
 def _strip(
-    pictures: Sequence[Sequence[Image.Image]], asked: Sequence[str], levels: Sequence[Level], trace: Trace
+    pictures: Sequence[Sequence[Image.Image]], asked: Sequence[str], steps: int, states: Sequence[int]
 ) -> Image.Image:
-    """pictures: those so far at each state of the trace, then those expected."""
-    states = [state for state, *_ in trace]
+    """pictures: those so far at each of `states`, then those expected."""
     so_far, expected = pictures[: len(states)], pictures[len(states) :]
-    moments = [
-        Moment(f"step {state} of {len(levels) - 1}", *pair)
-        for state, *pair in zip(states, so_far, expected, strict=True)
-    ]
+    moments = [Moment(f"step {state} of {steps}", *pair) for state, *pair in zip(states, so_far, expected, strict=True)]
     rows = range(len(so_far[0]))
     return strip([asked[row] if asked else f"sample {row + 1}" for row in rows], moments)

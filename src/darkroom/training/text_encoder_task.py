@@ -47,9 +47,9 @@ class TextEncoderTask(Task[Towers]):
             self.network = Towers(shape, sizes).to(context.device)
         train, held_out = splits["train"], splits["validation"]
         self.training = ContrastiveLoss(
-            self.network, train.images, input_ids, index["train"], context, config.hard_negatives
+            self.network, train.squares, input_ids, index["train"], context, config.hard_negatives
         )
-        self.held_out = ContrastiveLoss(self.network, held_out.images, input_ids, index["validation"], context)
+        self.held_out = ContrastiveLoss(self.network, held_out.squares, input_ids, index["validation"], context)
 
     def phases(self, config: Optimization) -> Sequence[Phase]:
         """See `Task`."""

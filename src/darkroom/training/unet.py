@@ -1,5 +1,6 @@
 """Training the denoising network on cached latents and conditions, without VAE or text encoder in memory."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -79,7 +80,7 @@ class UNetTask(Task[DenoisingNetwork]):
         return [Phase("", self.network, config, self.loss)]
 
     def _loss(self, batch: Batch) -> Mapping[str, Tensor]:
-        return {"loss": self._losses(self.network, self.data.samples(batch, self.data.train)).mean()}
+        return {"loss": self._losses(self.network, self.data.samples(batch)).mean()}
 
     def _losses(self, unet: DenoisingNetwork, samples: Samples) -> Tensor:
         device = self.context.device
@@ -133,7 +134,7 @@ class UNetTask(Task[DenoisingNetwork]):
         """`measure` of the held-out samples, and their times: (n,) each, on the CPU."""
         found = []
         for batch in self.data.held_out_batches(self.objective.draw_times):
-            found.append((measure(self.data.samples(batch, self.data.held_out)).cpu(), batch["t"]))
+            found.append((measure(self.data.samples(batch)).cpu(), batch["t"]))
         values, times = zip(*found, strict=True)
         return torch.cat(values), torch.cat(times)
 
@@ -141,4 +142,5 @@ class UNetTask(Task[DenoisingNetwork]):
         """See `Task`."""
         null = self.data.conditioning.null
         words = None if null is None else tuple(null.shape)
-        return TRAINING * flops(self.network, lambda: denoised(self.network, 1, self.data.train.shape, words))
+        shape = max((part.latents.shape for part in self.data.train_parts), key=math.prod)
+        return TRAINING * flops(self.network, lambda: denoised(self.network, 1, shape, words))

@@ -37,7 +37,7 @@ class VAETask(Task[AutoencoderKL]):
             self.network.shift_logvar(config.initial_logvar)
             loss = _loss(config, channels, context)
         checkpoint_activations(self.network, runtime().checkpoint_activations)
-        self.losses = VAELosses(self.network, loss, train.images, len(train), context)
+        self.losses = VAELosses(self.network, loss, train.images, train.runs, context)
         # A GAN trades the held-out loss for likeness: there the last weights count.
         self.best_by = "held_out/l1" if config.adversarial is None else None
 
@@ -51,12 +51,12 @@ class VAETask(Task[AutoencoderKL]):
 
     def validate(self, network: AutoencoderKL) -> dict[str, float]:
         """See `Task`."""
-        n = len(self.held_out)
-        return validate(network, self.held_out.images, n, self.context.batch_size, self.context.device)
+        runs = self.held_out.runs
+        return validate(network, self.held_out.images, runs, self.context.batch_size, self.context.device)
 
     def reached(self, network: AutoencoderKL, held_out: Mapping[str, float]) -> list[Reached]:
         """See `Task`."""
-        chance = mean_colour_psnr(self.held_out.images, len(self.held_out), self.context.batch_size)
+        chance = mean_colour_psnr(self.held_out.images, self.held_out.runs, self.context.batch_size)
         return [Reached("held_out/psnr", held_out["held_out/psnr"], chance, "each picture's mean colour", True)]
 
     def flops(self) -> float:

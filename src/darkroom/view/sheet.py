@@ -135,9 +135,17 @@ def rasterised(figure: "Figure") -> Image.Image:
 
 
 def enlarged(picture: Image.Image) -> Image.Image:
-    """RGB of PICTURE x PICTURE: small pictures keep their pixels visible, large ones shrink smoothly."""
-    resampling = Image.Resampling.LANCZOS if max(picture.size) > PICTURE else Image.Resampling.NEAREST
-    return picture.convert("RGB").resize((PICTURE, PICTURE), resampling)
+    """RGB of PICTURE x PICTURE: small pictures keep their pixels visible, large ones shrink smoothly, and those that
+    are not square lie in the middle of paper."""
+    longer = max(picture.size)
+    resampling = Image.Resampling.LANCZOS if longer > PICTURE else Image.Resampling.NEAREST
+    width, height = (max(1, round(side * PICTURE / longer)) for side in picture.size)
+    resized = picture.convert("RGB").resize((width, height), resampling)
+    if resized.size == (PICTURE, PICTURE):
+        return resized
+    out = _paper(PICTURE, PICTURE)
+    out.paste(resized, ((PICTURE - width) // 2, (PICTURE - height) // 2))
+    return out
 
 
 def _paper(width: int, height: int) -> Image.Image:

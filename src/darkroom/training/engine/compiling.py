@@ -11,7 +11,7 @@ from darkroom.nn.layers.attention import BasicTransformerBlock
 from darkroom.nn.layers.blocks import ResnetBlock2D
 
 WORTH_FROM = 3000  # steps of a training from which the minutes that compiling may cost come back
-SHAPES = 64  # of inputs that one block may be compiled for: every level of a U-Net has some of its own
+SHAPES = 2048  # of inputs that a block may be compiled for: every level of a U-Net has some of its own in each bucket
 BLOCKS = (ResnetBlock2D, BasicTransformerBlock)
 log = logging.getLogger("darkroom")
 
@@ -30,7 +30,7 @@ def compile_networks(networks: Sequence[nn.Module], wanted: Compile, steps: int)
     for network in networks:
         if not decided(wanted, next(network.parameters()).device.type, steps):
             continue
-        torch._dynamo.config.recompile_limit = SHAPES
+        torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = SHAPES
         blocks = list(_blocks(network))
         log.warning("%s: %d blocks are compiled in the first steps", type(network).__name__, len(blocks))
         for block in blocks:

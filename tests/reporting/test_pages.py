@@ -1,0 +1,115 @@
+"""What every report holds to: it asks for nothing, shows text of others as text, is the same for the same run."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+from darkroom.reporting.facts import Execution, read_facts
+from darkroom.reporting.pages import render, stage_page, timeless
+from darkroom.reporting.write import files_of, keep, report_model
+from darkroom.tracking.note import PICTURES, Observed
+from tests.support.reports import EXECUTION, SCRIPT, finished, png
+
+ADDRESSES = {"src", "href", "srcset", "action", "data", "poster", "xlink:href"}
+
+
+class Seen(HTMLParser):
+    """Tags, addresses and text of a page; marks tags that are never closed."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ADDRESSES]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_a_report_asks_for_nothing_outside_itself(page: str) -> None:
+    """Catches a font, a script or a picture that is loaded from elsewhere, and a link that leads away."""
+    seen = Seen(page)
+    assert len(seen.addresses) > 5
+    assert all(one.startswith(("data:", "#")) for one in seen.addresses)
+    assert not {"script", "iframe", "object", "embed", "form"} & {*seen.tags}
+    assert not re.search(r"@import|url\(", page)
+
+
+def test_what_others_wrote_is_shown_as_text(page: str) -> None:
+    """Catches an attribute, class or caption that the browser obeys."""
+    assert SCRIPT not in page
+    assert "<b>disc" not in page
+    assert SCRIPT in Seen(page).text
+
+
+def test_a_reader_finds_what_matters(page: str) -> None:
+    text = " ".join(Seen(page).text.split())
+    assert f"Worst attribute: {SCRIPT}. Of 100 test captions that ask for it, 70.0 % are drawn right" in text
+    assert "ring is drawn as <b>disc</b>, 25.0 % of the time" in text
+    assert "Nearest training picture: the likeliest copy among the drawn pictures lies 0.50 from it" in text
+    assert "It took 87 s." in text
+    assert "MFU" in text
+    assert "1,234 MiB" in text
+    assert "0 to 25 %" in text, "the held-out loss by noise level"
+    assert "data/prepared" in text, "what it was made from"
+    assert "after 1 steps" in text, "samples over the training"
+
+
+def test_two_runs_that_differ_in_time_alone_have_one_report_but_for_times(folder: Path) -> None:
+    first = keep(*finished(), folder).read_text()
+    later = Execution(began=1, seconds=3.0, memory_mib=5.0, profile={"device": "cuda"}, commit="decaf")
+    second = keep(*finished(execution=later), folder).read_text()
+    assert first != second
+    assert timeless(first) == timeless(second)
+    assert "87 s" not in timeless(first)
+    assert "c0ffee" not in timeless(first)
+
+
+def test_a_report_is_the_same_when_it_is_made_again_from_what_was_kept(folder: Path) -> None:
+    """Catches something that is in memory at a stage's end and not kept."""
+    before = keep(*finished(), folder).read_text()
+    facts = read_facts("evaluate", folder)
+    assert facts is not None
+    assert render(stage_page(facts, files_of("evaluate", folder))) == before
+    model = report_model(folder).read_text()
+    assert report_model(folder).read_text() == model
+
+
+def test_a_model_of_which_nothing_is_asked_has_a_report_without_attributes(folder: Path) -> None:
+    text = Seen(keep(*finished(asked=False), folder).read_text()).text
+    assert "Worst attribute" not in text
+    assert "Distance to real pictures" in text
+
+
+def test_a_run_that_failed_says_so_and_shows_how_far_it_came(folder: Path) -> None:
+    facts, files = finished()
+    curves = {"train/loss": [(1, 2.0), (2, float("nan")), (3, 1.0)]}
+    failed = replace(
+        facts, status="FAILED", reason=f"no room: {SCRIPT}", outputs={}, curves=curves, execution=EXECUTION
+    )
+    text = keep(failed, files, folder).read_text()
+    assert "This did not finish." in text
+    assert SCRIPT not in text
+    assert "<polyline" in text
+
+
+def test_a_report_with_nothing_in_it_is_still_a_page(folder: Path) -> None:
+    """Of a stage that was interrupted before it had told anything."""
+    facts, _ = finished()
+    empty = replace(facts, status="KILLED", reason="", outputs={}, params={}, lineage={}, execution=Execution())
+    assert "killed" in keep(empty, {}, folder).read_text()
+
+
+def test_a_long_training_keeps_few_pictures_the_first_and_the_last_among_them() -> None:
+    observed = Observed()
+    for step in range(100):
+        observed.keep(f"samples/step_{step:06d}.png", png())
+    assert len(observed.files) <= PICTURES
+    assert {"samples/step_000000.png", "samples/step_000099.png"} <= observed.files.keys()
+    assert list(observed.files) == sorted(observed.files)
