@@ -65,7 +65,7 @@ def check_cache() -> Iterator[Result]:
         found = (
             f"{folder}: nothing can be written there ({error.strerror}): a stage would run, and DVC lose its outputs"
         )
-        level = next((name for name in LEVELS if _setting(name, "cache", "dir")), None)
+        level = next((name for name in LEVELS if _configured(name, "cache", "dir")), None)
         if folder.is_dir():
             yield problem("dvc cache", found, "make it writable", f"chmod -R u+w {shlex.quote(str(folder))}")
         elif level:
@@ -164,7 +164,7 @@ def _writable_remote(check: str, folder: Path) -> Iterator[Result]:
         yield warning(check, f"{folder}: read only ({error.strerror}): dvc push would fail", "make it writable")
 
 
-def _setting(level: str, section: str, key: str) -> Any:
+def _configured(level: str, section: str, key: str) -> Any:
     try:
         return opened().config.read(level)[section].get(key)
     except Exception:  # see check_dvc

@@ -61,8 +61,10 @@ def check_devices() -> Iterator[Result]:
         return
     if "error" in found:
         what, _, remedy = found["error"].rpartition("; ")
-        given = "DARKROOM_DEVICE" in os.environ and what.startswith("device = ")
-        yield problem("devices", f"{what}: no stage would start", remedy, "unset DARKROOM_DEVICE" if given else "")
+        from_variable = "DARKROOM_DEVICE" in os.environ and what.startswith("device = ")
+        yield problem(
+            "devices", f"{what}: no stage would start", remedy, "unset DARKROOM_DEVICE" if from_variable else ""
+        )
         return
     cpu = f"{found['cores']} cores ({found['instructions']}), {found['threads']} threads"
     if found["device"] == "cuda":
@@ -100,6 +102,8 @@ def check_disk() -> Iterator[Result]:
         systems[device] = (first, before + size)
     for folder, wanted in systems.values():
         usage = shutil.disk_usage(folder)
+        if not usage.total:  # a file system of the kernel's, which keeps nothing
+            continue
         where = "" if folder == Path() else f" for {folder}"
         room = f"{readable_size(usage.free)} of {readable_size(usage.total)} free{where}"
         asks = f"a run like that in {LOCK} takes {readable_size(wanted)} (outputs, DVC's copies, checkpoints)"

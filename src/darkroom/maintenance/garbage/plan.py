@@ -60,8 +60,8 @@ def plan(experiments: bool = False) -> Plan:
     return Plan([item for item in items if item.bytes > 0 or item.paths], kept, remarks + said)
 
 
-def carry_out(shown: Plan, experiments: bool = False) -> tuple[int, list[str]]:
-    """Remove what was shown, as far as it is still referred to by nothing; the bytes that are free, and remarks.
+def carry_out(expected: Plan, experiments: bool = False) -> tuple[int, list[str]]:
+    """Remove what was planned, as far as it is still referred to by nothing; the bytes that are free, and remarks.
 
     Raises:
         DarkroomError: as `plan`.
@@ -74,13 +74,13 @@ def carry_out(shown: Plan, experiments: bool = False) -> tuple[int, list[str]]:
         except LockError:
             raise DarkroomError("dvc works here; wait for it, or end it, and run darkroom gc again") from None
         try:
-            return _remove_all(shown, plan(experiments))
+            return _remove_all(expected, plan(experiments))
         finally:
             repo.lock.unlock()
 
 
-def _remove_all(shown: Plan, now: Plan) -> tuple[int, list[str]]:
-    before = {path for item in shown.items for path in item.paths}
+def _remove_all(expected: Plan, now: Plan) -> tuple[int, list[str]]:
+    before = {path for item in expected.items for path in item.paths}
     items = [item for item in now.items if before.issuperset(item.paths) or item.kind == cache.KIND]
     freed, remarks = 0, list[str]()
     of_runs = [item for item in items if item.run]
