@@ -65,6 +65,11 @@ class Facts:
     code: str
     execution: Execution
 
+    def __post_init__(self) -> None:
+        """Sort them: from a file they come so, and a report has one order."""
+        for name in ("params", "inputs", "outputs", "lineage", "changed", "curves"):
+            object.__setattr__(self, name, dict(sorted(getattr(self, name).items())))
+
     @property
     def finished(self) -> bool:
         return self.status == FINISHED
