@@ -132,7 +132,7 @@ def unet(row: str, contestant: str, clock: Clock, emit: Emit, scratch: Path) -> 
             train_our_unet(network, case, clock.device, laps)
         else:
             standard_loop(
-                network, case.p, contestant, clock, laps, lambda called: _noise_loss(called, case, clock.device)
+                network, case.p, contestant, clock, laps, lambda called: noise_loss(called, case, clock.device)
             )
 
 
@@ -186,7 +186,8 @@ def their_unet(case: UNetCase, device: torch.device) -> Any:
         return package.UNet2DConditionModel(**unet_config(case.spec)).train()
 
 
-def _noise_loss(network: Any, case: UNetCase, device: torch.device) -> Step:
+def noise_loss(network: Any, case: UNetCase, device: torch.device) -> Step:
+    """The loss of diffusers' scripts on the case's synthetic data."""
     p = case.p
     assert p.process.kind == "vp"
     kind = {"epsilon": "epsilon", "v_prediction": "v_prediction"}[p.objective.prediction_type]
