@@ -47,7 +47,7 @@ def test_telling_the_halves_keeps_no_picture() -> None:
     if not STATUS.is_file():
         pytest.skip("only Linux tells a file's memory from a process's own")
     few, many = (in_a_process_of_its_own(pictures, call="halved") for pictures in (5_000, 40_000))
-    assert (many - few) / 35_000 <= MOST
+    assert (many - few) / 35_000 <= 512  # a sixth of a picture; its half takes 8, the rest is the allocator's
 
 
 def in_a_process_of_its_own(pictures: int, *more: str, call: str = "remember") -> int:

@@ -64,7 +64,7 @@ def in_use(load: Callable[[Path], ModuleType]) -> Callable[[], Conditioning]:
     """data/conditioning as train_unet reads it."""
     module = load(ROOT / "stages" / "train_unet.py")
     work = Work(torch.device("cpu"), Run(Account("train_unet", {}, {}, {}, {}, "", False), tracked=False))
-    return lambda: module._conditioning(work)
+    return lambda: module._conditioning(params_of(ROOT / "recipes" / "scenes.yaml").train_unet, work)
 
 
 def test_tokens_give_the_states_that_would_have_been_kept(stage: Stage, in_use: Callable[[], Conditioning]) -> None:

@@ -11,7 +11,7 @@ import yaml
 from darkroom.config import recipes
 from darkroom.config.params import PARAMS_FILE
 from darkroom.config.stage_spec import LOCK, PIPELINE, is_code
-from darkroom.config.yaml_file import parse
+from darkroom.config.yaml_file import Loader, parse
 from darkroom.core.errors import DarkroomError
 from darkroom.reporting.facts import FACTS, FINISHED, Execution, Facts, Files, Series, code_digest, finite, parse_facts
 from darkroom.tracking.note import Account, Observed
@@ -23,7 +23,6 @@ CLOCKED = "throughput/"  # how curves begin that depend on the clock
 RESUMED = "resumed.from_step"  # tag of a run
 
 Steps = dict[str, dict[str, dict[str, str]]]
-Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
 
 
 def of_stage(account: Account, observed: Observed, execution: Execution, status: str, reason: str) -> Facts:
