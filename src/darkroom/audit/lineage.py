@@ -5,12 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from darkroom.audit.findings import Finding
-from darkroom.config.stage_spec import LOCK, StageSpec, is_code
-from darkroom.config.yaml_file import Loader
-from darkroom.core.errors import DarkroomError
+from darkroom.config.lock_file import LockedStage, parse_lock
+from darkroom.config.stage_spec import StageSpec
 from darkroom.tracking.run import flat
 
 
@@ -74,13 +71,8 @@ class Lineage:
 
 def read_lineage(lock: str | bytes | None, specs: Mapping[str, StageSpec]) -> Lineage:
     """The steps in the text of a dvc.lock, of the stages that dvc.yaml still names; None: no such file."""
-    try:
-        entries = {} if lock is None else yaml.load(lock, Loader).get("stages", {})
-        return ordered(_step(name, entries[name], spec) for name, spec in specs.items() if name in entries)
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
-        raise DarkroomError(
-            f"{LOCK}: not a lock file ({' '.join(str(error).split())}); git checkout {LOCK}, or delete it and dvc repro"
-        ) from None
+    entries = {} if lock is None else parse_lock(lock)
+    return ordered(_step(name, entries[name], spec) for name, spec in specs.items() if name in entries)
 
 
 def ordered(steps: Iterable[Step]) -> Lineage:
@@ -93,16 +85,14 @@ def ordered(steps: Iterable[Step]) -> Lineage:
     return Lineage(done)
 
 
-def _step(name: str, entry: Mapping[str, Any], spec: StageSpec) -> Step:
-    deps = {dep["path"]: str(dep["md5"]) for dep in entry.get("deps", [])}
-    outs = entry.get("outs", [])
+def _step(name: str, entry: LockedStage, spec: StageSpec) -> Step:
     return Step(
         stage=name,
-        cmd=entry["cmd"],
-        inputs={path: digest for path, digest in deps.items() if not is_code(Path(path))},
-        code={path: digest for path, digest in deps.items() if is_code(Path(path))},
-        outputs={out["path"]: str(out["md5"]) for out in outs},
-        params=entry.get("params", {}),
-        sizes={out["path"]: int(out.get("size", 0)) for out in outs},
+        cmd=entry.cmd,
+        inputs=entry.inputs,
+        code=entry.code,
+        outputs=entry.outputs,
+        params=entry.params,
+        sizes=entry.sizes,
         uncached=frozenset(path.as_posix() for path in spec.uncached),
     )

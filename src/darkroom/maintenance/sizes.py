@@ -1,6 +1,7 @@
 """How much of a disk files take, as `du` counts it."""
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -19,11 +20,8 @@ def size_of(paths: Iterable[Path]) -> int:
             key = (one.st_dev, one.st_ino)
             names[key] = names.get(key, 0) + 1
             found[key] = one
-    folder = 0o040000
     return sum(
-        one.st_blocks * BLOCK
-        for key, one in found.items()
-        if one.st_mode & 0o170000 == folder or one.st_nlink <= names[key]
+        one.st_blocks * BLOCK for key, one in found.items() if stat.S_ISDIR(one.st_mode) or one.st_nlink <= names[key]
     )
 
 

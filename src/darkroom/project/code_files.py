@@ -80,9 +80,14 @@ class Change:
         now = self.installed.version
         if not self.before:
             return f"its code is that of darkroom {now}"
-        more = f" and {len(self.modules) - MOST_NAMES} more" if len(self.modules) > MOST_NAMES else ""
         versions = f"runs other code than {self.before}" if now != self.before else "was changed"
-        return f"darkroom {now} {versions}: {', '.join(self.modules[:MOST_NAMES])}{more}"
+        return f"darkroom {now} {versions}: {some(self.modules)}"
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
 
 
 def file_of(stage: str) -> Path:

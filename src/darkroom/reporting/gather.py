@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 
 from darkroom.config import recipes
+from darkroom.config.lock_file import LockedStage, read_lock
 from darkroom.config.params import PARAMS_FILE
-from darkroom.config.stage_spec import LOCK, PIPELINE, is_code
+from darkroom.config.stage_spec import LOCK, PIPELINE
 from darkroom.config.yaml_file import Loader, parse
 from darkroom.core.errors import DarkroomError
 from darkroom.reporting.facts import FACTS, FINISHED, Execution, Facts, Files, Series, code_digest, finite, parse_facts
@@ -103,7 +104,7 @@ def as_locked(facts: Facts, params: Mapping[str, Any], steps: Mapping[str, Mappi
 
 def locked_params(stage: str, lock: Path = LOCK) -> dict[str, Any]:
     """The parameters of a stage in dvc.lock, flat."""
-    files = _locked(lock)[stage].get("params", {})
+    files = _locked(lock)[stage].params
     return flat({key: value for values in files.values() for key, value in values.items()})
 
 
@@ -133,26 +134,15 @@ def of_lock(stage: str) -> Facts:
     )
 
 
-def _locked(lock: Path) -> Mapping[str, Any]:
-    """The stages in a dvc.lock; {} where there is no such file, or it is torn."""
-    try:
-        stages: Mapping[str, Any] = yaml.load(lock.read_text(encoding="utf-8"), Loader)["stages"]
-        return stages if isinstance(stages, Mapping) else {}
-    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError):
-        return {}
-
-
 def locked_steps(lock: Path = LOCK) -> Steps:
     """What each stage of dvc.lock read and wrote, but for code; {} where there is no such file, or it is torn."""
+    return {stage: {"inputs": dict(it.inputs), "outputs": dict(it.outputs)} for stage, it in _locked(lock).items()}
+
+
+def _locked(lock: Path) -> Mapping[str, LockedStage]:
     try:
-        return {
-            stage: {
-                "inputs": {d["path"]: str(d["md5"]) for d in entry.get("deps", []) if not is_code(Path(d["path"]))},
-                "outputs": {out["path"]: str(out["md5"]) for out in entry.get("outs", [])},
-            }
-            for stage, entry in _locked(lock).items()
-        }
-    except (TypeError, KeyError, AttributeError):
+        return read_lock(lock)
+    except DarkroomError:
         return {}
 
 

@@ -5,15 +5,14 @@ import sys
 import time
 from pathlib import Path
 
+from darkroom.config.lock_file import LockedStage, read_lock
 from darkroom.config.stage_spec import LOCK, stage_spec
 from darkroom.core.errors import DarkroomError
-from darkroom.project.code_files import recorded_stages, sync
+from darkroom.project.code_files import recorded_stages, some, sync
 from darkroom.project.kept import Kept, file_of, forget
+from darkroom.runner.differences import Comparison, Differences, changed_code
 from darkroom.runner.lock import exclusive
-from darkroom.runner.lock_file import Comparison, Differences, Locked, changed_code
 from darkroom.runner.resuming import FOLDER
-
-MOST_NAMES = 3
 
 
 def keep(stage: str) -> Kept:
@@ -26,7 +25,7 @@ def keep(stage: str) -> Kept:
     with exclusive(stage, FOLDER / f"{stage}.lock"):
         if recorded_stages({stage: spec}):
             sync()
-        locked = Locked.read().get(stage)
+        locked = read_lock().get(stage)
         if locked is None:
             raise DarkroomError(f"{stage}: never ran, says {LOCK}, so there is nothing to keep; run dvc repro {stage}")
         comparison = Comparison()
@@ -39,12 +38,6 @@ def keep(stage: str) -> Kept:
         note = Kept(stage, since, made_by, code, f"{earlier.why}; {why}" if earlier else why)
         _commit(note, locked)
         return note
-
-
-def some(names: list[str]) -> str:
-    """The first of some names, and how many more there are."""
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more
 
 
 def _check(stage: str, found: Differences) -> None:
@@ -61,14 +54,14 @@ def _check(stage: str, found: Differences) -> None:
             raise DarkroomError(f"{stage}: not only code differs: {what} ({some(names)}); {remedy}")
 
 
-def _commit(note: Kept, before: Locked) -> None:
+def _commit(note: Kept, before: LockedStage) -> None:
     """Write the note, then dvc.lock; where DVC does not do that, both are as before."""
     path = file_of(note.stage)
     earlier, lock = path.read_bytes() if path.is_file() else None, LOCK.read_bytes()
     note.write()
     command = [sys.executable, "-m", "dvc", "commit", "--force", "--quiet", note.stage]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    now = Locked.read().get(note.stage)
+    now = read_lock().get(note.stage)
     if done.returncode or now is None or dict(now.code) != note.code or now.outputs != before.outputs:
         _restore(path, earlier)
         _restore(LOCK, lock)

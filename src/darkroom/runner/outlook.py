@@ -16,16 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 
+from darkroom.config.lock_file import LockedStage, read_lock
 from darkroom.config.params import PARAMS_FILE, Params, read
-from darkroom.config.stage_spec import LOCK, StageSpec, stage_specs
-from darkroom.config.yaml_file import Loader
+from darkroom.config.stage_spec import StageSpec, stage_specs
 from darkroom.core.artifact import write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import Ahead, about
+from darkroom.runner.differences import hash_of
 from darkroom.runner.lock import parent_dvc
-from darkroom.runner.lock_file import hash_of
 from darkroom.runner.resuming import FOLDER
 from darkroom.tracking.address import project_root
 
@@ -63,7 +62,7 @@ def start_outlook(stage: str, params: Params, here: StageSpec, profile: Mapping[
         return None
     try:
         outlook = StageOutlook(stage, params, stage_specs(), profile, dvc)
-    except (psutil.Error, OSError, ValueError, KeyError, TypeError, AttributeError, DarkroomError, yaml.YAMLError):
+    except (psutil.Error, OSError, ValueError, KeyError, TypeError, AttributeError, DarkroomError):
         return None  # whatever is wrong there, others say so; it is only an outlook
     Ahead.outlook = outlook
     print(f"{stage}: {outlook.at_start()}", file=sys.stderr, flush=True)
@@ -191,7 +190,7 @@ def still_to_run(stage: str, stages: Mapping[str, StageSpec], targets: Sequence[
     """The stages that dvc will run after `stage`, as far as is known without hashing data: what builds on it, and
     what differs from dvc.lock in its parameters, its code or its outputs, and what builds on that.
     """
-    lock, now, hashes = _lock(), read(PARAMS_FILE), dict[Path, str]()
+    lock, now, hashes = read_lock(), read(PARAMS_FILE), dict[Path, str]()
     makers = {path: name for name, spec in stages.items() for path in spec.outputs}
     behind = {name: {makers[path] for path in spec.inputs if path in makers} for name, spec in stages.items()}
     wanted = _with_all_behind([target for target in targets if target in stages] or list(stages), behind)
@@ -217,28 +216,25 @@ def _with_all_behind(names: Sequence[str], behind: Mapping[str, set[str]]) -> se
 
 
 def _differs(
-    spec: StageSpec, locked: Any, params: Mapping[str, Any], makers: Mapping[Path, str], hashes: dict[Path, str]
+    spec: StageSpec,
+    locked: LockedStage | None,
+    params: Mapping[str, Any],
+    makers: Mapping[Path, str],
+    hashes: dict[Path, str],
 ) -> bool:
     """Whether a stage is out of date by itself, whatever those before it do."""
-    if locked is None or locked.get("cmd") != spec.cmd or not all(path.exists() for path in spec.outputs):
+    if locked is None or locked.cmd != spec.cmd or not all(path.exists() for path in spec.outputs):
         return True
-    recorded = locked.get("params", {}).get(PARAMS_FILE.name, {})
+    recorded = locked.params.get(PARAMS_FILE.name, {})
     if any(recorded.get(key) != params.get(key) for key in spec.params):
         return True
-    seen = {Path(dep["path"]): dep.get("md5") for dep in locked.get("deps", [])}
+    seen = {**locked.inputs, **locked.code}
     for path in (*spec.code, *(path for path in spec.inputs if path not in makers)):
         if path not in hashes:
             hashes[path] = hash_of(path)
-        if seen.get(path) != hashes[path]:
+        if seen.get(path.as_posix()) != hashes[path]:
             return True
     return False
-
-
-def _lock() -> Mapping[str, Any]:
-    if not LOCK.is_file():
-        return {}
-    stages: Mapping[str, Any] = yaml.load(LOCK.read_text(encoding="utf-8"), Loader)["stages"]  # a SafeLoader
-    return stages
 
 
 def _costly(section: Any) -> Any:

@@ -12,8 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from darkroom.config.lock_file import LockedStage, parse_lock, read_lock
 from darkroom.config.stage_spec import LOCK, PIPELINE
 from darkroom.core.artifact import content_hash, read_json
 from darkroom.core.errors import DarkroomError
@@ -91,14 +90,14 @@ def reproduce(stage: str) -> Reproduction:
         )
     folder = _folder(stage)
     try:
-        recorded = _recorded_profile(lock[stage]["outs"])
+        recorded = _recorded_profile(lock[stage].outputs)
         began = time.monotonic()
         copy = _copy(folder)
-        _checkout_inputs(stage, [Path(dep["path"]) for dep in lock[stage].get("deps", [])], copy)
+        _checkout_inputs(stage, [Path(path) for path in (*lock[stage].inputs, *lock[stage].code)], copy)
         _check_unchanged(stage, copy)
         here = _run(stage, copy)
-        made = _stages((copy / LOCK).read_text(encoding="utf-8"))[stage]
-        outputs = _compared(lock[stage]["outs"], made["outs"], copy)
+        made = read_lock(copy / LOCK)[stage]
+        outputs = _compared(lock[stage].outputs, made.outputs, copy)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -108,31 +107,23 @@ def reproduce(stage: str) -> Reproduction:
     return Reproduction(stage, commit, time.monotonic() - began, outputs, recorded, here, None if same else copy)
 
 
-def _committed_lock() -> dict[str, Any]:
+def _committed_lock() -> Mapping[str, LockedStage]:
     try:
         text = git_text("show", f"HEAD:./{LOCK}")
     except SilentGitError:
         raise
     except DarkroomError:
         raise DarkroomError(f"{LOCK}: the last commit has none; run dvc repro and commit it") from None
-    return _stages(text)
+    return parse_lock(text)
 
 
-def _stages(lock: str) -> dict[str, Any]:
-    try:
-        stages: dict[str, Any] = yaml.safe_load(lock)["stages"]
-    except (yaml.YAMLError, KeyError, TypeError):
-        raise DarkroomError(f"{LOCK}: not one that DVC wrote; put the committed one back, or run dvc repro") from None
-    return stages
-
-
-def _recorded_profile(outs: Sequence[Mapping[str, Any]]) -> dict[str, str] | None:
+def _recorded_profile(outputs: Mapping[str, str]) -> dict[str, str] | None:
     """The profile of the latest run known to have written one of these."""
     if not (is_on() and store_exists()):
         return None
     check_answers(location())
     store = Store()
-    profiles = (store.profile_of_maker(out["path"], out["md5"]) for out in outs)
+    profiles = (store.profile_of_maker(path, digest) for path, digest in outputs.items())
     return next((profile for profile in profiles if profile), None)
 
 
@@ -251,11 +242,10 @@ def _wait_for_exit(running: "subprocess.Popen[str]") -> None:
     sys.stderr.write(said)
 
 
-def _compared(recorded: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]], copy: Path) -> list[Output]:
-    hashes = {out["path"]: out["md5"] for out in found}
+def _compared(recorded: Mapping[str, str], found: Mapping[str, str], copy: Path) -> list[Output]:
     outputs = []
-    for out in recorded:
-        path, before, now = out["path"], out["md5"], hashes.get(out["path"], "none")
+    for path, before in recorded.items():
+        now = found.get(path, "none")
         folder = before != now and before.endswith(".dir") and (copy / path).is_dir()
         outputs.append(Output(path, before, now, _files(path, before, copy) if folder else None))
     return outputs

@@ -11,9 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from darkroom.config.stage_spec import LOCK
+from darkroom.config.lock_file import read_lock
 from darkroom.core.artifact import content_hash, read_json, write_json
 from darkroom.core.errors import DarkroomError
 
@@ -53,18 +51,17 @@ def clear_recorded(root: Path) -> None:
         root: the folder that .checkpoints is in.
     """
     marks = list((root / FOLDER).glob(f"*/*/{DONE}"))
-    if not marks or not LOCK.is_file():
+    if not marks:
         return
     try:
-        lock = yaml.safe_load(LOCK.read_text(encoding="utf-8"))
-        outs = {stage: entry.get("outs", []) for stage, entry in lock["stages"].items()}
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, AttributeError):
+        locked = read_lock()
+    except DarkroomError:
         return  # dvc will say what is wrong with it
     for mark in marks:
         try:
             made = read_json(mark)
         except DarkroomError:
             continue
-        recorded = {out["path"]: out["md5"] for out in outs.get(mark.parts[-3], []) if "md5" in out}
-        if made and made.items() <= recorded.items():
+        stage = locked.get(mark.parts[-3])
+        if made and stage is not None and made.items() <= stage.outputs.items():
             shutil.rmtree(mark.parent, ignore_errors=True)

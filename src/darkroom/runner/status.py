@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from darkroom.config.lock_file import LockedStage, read_lock
 from darkroom.config.stage_spec import StageSpec, stage_specs
-from darkroom.project.code_files import file_of, outdated, recorded_stages
+from darkroom.project.code_files import file_of, outdated, recorded_stages, some
 from darkroom.project.kept import Kept
-from darkroom.runner.keep import some
-from darkroom.runner.lock_file import Comparison, Differences, Locked, changed_code
+from darkroom.runner.differences import Comparison, Differences, changed_code
 
 
 @dataclass
@@ -29,7 +29,7 @@ def status() -> list[StageStatus]:
     Raises:
         DarkroomError: no project here, or dvc.lock cannot be read.
     """
-    specs, locked, comparison = stage_specs(), Locked.read(), Comparison()
+    specs, locked, comparison = stage_specs(), read_lock(), Comparison()
     installed = {change.stage: change.why for change in outdated(recorded_stages(specs))}
     found: dict[str, StageStatus] = {}
     for stage, spec in specs.items():
@@ -57,7 +57,7 @@ def _makers(spec: StageSpec, specs: Mapping[str, StageSpec]) -> list[str]:
 
 
 def _reasons(
-    stage: str, found: Differences, locked: Locked, made: set[str], installed: Mapping[str, str]
+    stage: str, found: Differences, locked: LockedStage, made: set[str], installed: Mapping[str, str]
 ) -> Iterator[str]:
     """made: inputs that are made anew anyway."""
     code = [path for path in found.code if not (stage in installed and Path(path) == file_of(stage))]

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-import yaml
 
+from darkroom.config.lock_file import read_lock
 from darkroom.config.stage_spec import LOCK
-from darkroom.config.yaml_file import Loader
 from darkroom.core.dvc_settings import DVC, cache_root
+from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import readable_size
 from darkroom.maintenance.doctor.result import Result, ok, problem, warning
 
@@ -120,9 +120,8 @@ def check_disk() -> Iterator[Result]:
 def _output_sizes() -> dict[str, float]:
     """{output: bytes} of the pipeline as it was last run; nothing where it was not."""
     try:
-        stages = yaml.load(LOCK.read_text(encoding="utf-8"), Loader)["stages"].values()
-        return {str(out["path"]): float(out.get("size", 0)) for stage in stages for out in stage.get("outs", [])}
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return {path: float(size) for stage in read_lock().values() for path, size in stage.sizes.items()}
+    except DarkroomError:
         return {}
 
 

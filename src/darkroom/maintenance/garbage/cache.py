@@ -12,7 +12,7 @@ from darkroom.core.dvc_settings import cache_root
 from darkroom.core.errors import DarkroomError
 from darkroom.maintenance.garbage.item import Item
 from darkroom.maintenance.garbage.references import References
-from darkroom.maintenance.sizes import size_of
+from darkroom.maintenance.sizes import BLOCK, size_of
 
 KIND = "DVC's cache"
 NAME = re.compile(r"[0-9a-f]{30}(\.dir)?")
@@ -35,7 +35,7 @@ def unreferenced_objects(repo: Any, kept: References, experiments: bool) -> list
         return []
     paths = tuple(gone)
     emptied = {path.parent for path in gone} - {path.parent for path in found if path not in set(gone)}
-    size = size_of(paths) + sum(folder.lstat().st_blocks * 512 for folder in emptied)
+    size = size_of(paths) + sum(folder.lstat().st_blocks * BLOCK for folder in emptied)
     return [Item(KIND, f"{len(gone)} of {len(found)} objects", paths, size)]
 
 

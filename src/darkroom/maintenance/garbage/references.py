@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from darkroom.audit.lineage import Lineage, read_lineage
 from darkroom.audit.picture import locate
+from darkroom.config.lock_file import parse_lock
 from darkroom.config.stage_spec import LOCK, stage_specs
-from darkroom.config.yaml_file import Loader
+from darkroom.core.errors import DarkroomError
 from darkroom.serving.registry import MADE_AT, MODEL
 from darkroom.tracking.query import RunQuery
 from darkroom.tracking.repository import git_text_or_none
@@ -59,7 +58,7 @@ def references(query: RunQuery | None, experiments: bool) -> References:
     tried = {commit: names for commit, names in _commits((EXPERIMENTS,)) if commit not in commits}
     if experiments:
         commits |= tried
-    outputs = set(_outputs(LOCK.read_text(encoding="utf-8") if LOCK.is_file() else ""))
+    outputs = set(_outputs(LOCK.read_bytes() if LOCK.is_file() else b""))
     blobs = {git_text_or_none("rev-parse", "--verify", "--quiet", f"{commit}:./{LOCK}") for commit in commits}
     for blob in filter(None, blobs):
         outputs |= set(_outputs(git_text_or_none("cat-file", "blob", blob) or ""))
@@ -114,10 +113,9 @@ def _commits(below: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
     yield from found.items()
 
 
-def _outputs(lock: str) -> Iterator[Output]:
+def _outputs(lock: str | bytes) -> Iterator[Output]:
     """The outputs in the text of a dvc.lock; nothing where it is none."""
     try:
-        stages = (yaml.load(lock, Loader) or {}).get("stages", {}).values()
-        yield from [(str(out["path"]), str(out["md5"])) for stage in stages for out in stage.get("outs", [])]
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError):
+        yield from [pair for stage in parse_lock(lock).values() for pair in stage.outputs.items()]
+    except DarkroomError:
         return

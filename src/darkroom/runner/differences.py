@@ -1,4 +1,4 @@
-"""What dvc.lock says of a stage, held against the project's files: what differs, and of which kind."""
+"""A stage as dvc.lock has it, held against the project's files: what differs, and of which kind."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,52 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from darkroom.config.lock_file import LockedStage
 from darkroom.config.params import PARAMS_FILE, read
-from darkroom.config.stage_spec import LOCK, StageSpec, is_code
-from darkroom.config.yaml_file import Loader
+from darkroom.config.stage_spec import StageSpec
 from darkroom.core.artifact import file_hash, files_of, folder_hash
 from darkroom.core.errors import DarkroomError
 from darkroom.project.code_files import CodeFile, file_of
 from darkroom.tracking.repository import git_text, md5_at_head
-
-
-@dataclass(frozen=True)
-class Locked:
-    """A stage's entry in dvc.lock; inputs, code, outputs: {path: hash}."""
-
-    cmd: str
-    inputs: Mapping[str, str]
-    code: Mapping[str, str]
-    outputs: Mapping[str, str]
-    params: Mapping[str, Any]
-
-    @classmethod
-    def read(cls) -> dict[str, "Locked"]:
-        """All entries; none where there is no dvc.lock.
-
-        Raises:
-            DarkroomError: it is not a lock file.
-        """
-        if not LOCK.is_file():
-            return {}
-        try:
-            stages = yaml.load(LOCK.read_text(encoding="utf-8"), Loader)["stages"]  # a SafeLoader
-            return {name: cls._of(entry) for name, entry in stages.items()}
-        except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
-            raise DarkroomError(f"{LOCK}: not a lock file; git checkout {LOCK}, or delete it and dvc repro") from None
-
-    @classmethod
-    def _of(cls, entry: Mapping[str, Any]) -> "Locked":
-        deps = {dep["path"]: str(dep["md5"]) for dep in entry.get("deps", [])}
-        return cls(
-            cmd=entry["cmd"],
-            inputs={path: digest for path, digest in deps.items() if not is_code(Path(path))},
-            code={path: digest for path, digest in deps.items() if is_code(Path(path))},
-            outputs={out["path"]: str(out["md5"]) for out in entry.get("outs", [])},
-            params=entry.get("params", {}).get(PARAMS_FILE.name, {}),
-        )
 
 
 @dataclass(frozen=True)
@@ -88,14 +49,14 @@ class Comparison:
         """{dependency: hash} of a stage's code, as dvc.lock would have it."""
         return {path.as_posix(): self.hash_of(path) for path in spec.code}
 
-    def differences(self, spec: StageSpec, locked: Locked) -> Differences:
+    def differences(self, spec: StageSpec, locked: LockedStage) -> Differences:
         """How a stage differs from its entry in dvc.lock."""
-        params = read(PARAMS_FILE)
-        keys = sorted({*spec.params, *locked.params})
+        params, recorded = read(PARAMS_FILE), locked.params.get(PARAMS_FILE.name, {})
+        keys = sorted({*spec.params, *recorded})
         return Differences(
             code=_differing(self.code_of(spec), locked.code),
             inputs=_differing({path.as_posix(): self.hash_of(path) for path in spec.inputs}, locked.inputs),
-            params=[key for key in keys if key not in spec.params or _value(params, key) != locked.params.get(key)],
+            params=[key for key in keys if key not in spec.params or _value(params, key) != recorded.get(key)],
             outputs=_differing({path.as_posix(): self.hash_of(path) for path in spec.outputs}, locked.outputs),
             definition=["command"] if spec.cmd != locked.cmd else [],
         )
@@ -121,7 +82,7 @@ def _differing(now: Mapping[str, str], before: Mapping[str, str]) -> list[str]:
     return sorted(path for path in now.keys() | before.keys() if now.get(path) != before.get(path))
 
 
-def changed_code(stage: str, locked: Locked, code: Sequence[str]) -> list[str]:
+def changed_code(stage: str, locked: LockedStage, code: Sequence[str]) -> list[str]:
     """The code that differs, of these dependencies, by name: of code/STAGE.json the modules, where git has the one that
     dvc.lock names.
     """
