@@ -231,6 +231,9 @@ def group(rank: int, size: int, device: torch.device, store: Store, strategy: St
             world_size=size,
             timeout=TIMEOUT,
         )
+    # Held to the end. DistributedDataParallel, which would else be the last to hold it, closes it under the interpreter's
+    # lock, and waits for ever where one of its threads waits for that lock; PyTorch's own object lets go of the lock.
+    world = dist.group.WORLD
     store.set_timeout(TIMEOUT)
     try:
         yield processes
@@ -240,6 +243,7 @@ def group(rank: int, size: int, device: torch.device, store: Store, strategy: St
                 processes.store.set(str(next(processes._decisions)), LEFT)
         if dist.is_initialized():
             dist.destroy_process_group()
+        del world
 
 
 class _Gather(torch.autograd.Function):
