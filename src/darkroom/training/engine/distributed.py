@@ -231,8 +231,9 @@ def group(rank: int, size: int, device: torch.device, store: Store, strategy: St
             world_size=size,
             timeout=TIMEOUT,
         )
-    # Held to the end. DistributedDataParallel, which would else be the last to hold it, closes it under the interpreter's
-    # lock, and waits for ever where one of its threads waits for that lock; PyTorch's own object lets go of the lock.
+    # Held to the end. DistributedDataParallel, which would else be the last to hold it, closes it under the
+    # interpreter's lock, and waits for ever where one of its threads waits for that lock; PyTorch's own object lets go
+    # of the lock.
     world = dist.group.WORLD
     store.set_timeout(TIMEOUT)
     try:
