@@ -21,8 +21,7 @@ from darkroom.config.params import Params, read
 from darkroom.config.stage_spec import StageSpec, stage_specs
 from darkroom.core.artifact import content_hash, files_of, read_json
 from darkroom.runner.budget import dependent
-from darkroom.runner.finishing import STOP_AT
-from darkroom.runner.resuming import FOLDER
+from darkroom.runner.resuming import FOLDER, STOP_AT
 from gpu_measure import Clock, Emit
 from synthetic import PROJECT
 

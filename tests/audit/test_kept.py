@@ -1,13 +1,17 @@
 """`darkroom keep`: outputs stay under changed code, every audit says so, and nothing but code may differ."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from darkroom.core.errors import DarkroomError
 from darkroom.project.kept import Kept, file_of, forget
+from darkroom.runner.commit import commit
+from darkroom.runner.keep import keep
 from tests.support import toy
 from tests.support.tampering import Audit, edited, named
 
@@ -110,6 +114,51 @@ def test_a_stage_that_dvc_does_not_commit_is_not_noted(run: Run, capsys: Said) -
     assert run("keep", "train_vae") == 1
     assert "dvc commit did not take it over" in capsys.readouterr().err
     assert not file_of("train_vae").exists()
+
+
+@pytest.mark.usefixtures("project")
+def test_kept_outputs_do_not_stand_for_the_code_that_did_not_make_them(run: Run) -> None:
+    """Fails if DVC's run cache has them under the present code: a later dvc repro would take them from there."""
+    before = sorted(Path(".dvc/cache/runs").rglob("*"))
+    assert before
+    NET.write_text("A = 2\n")
+    assert run("keep", "train_vae") == 0
+    assert sorted(Path(".dvc/cache/runs").rglob("*")) == before
+    toy.shell("dvc status train_vae")
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit, None])
+@pytest.mark.usefixtures("project")
+def test_a_commit_that_fails_takes_nothing_back_but_its_own(
+    end: type[BaseException] | None, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails if the earlier note is lost, or what a dvc repro beside it wrote into dvc.lock meanwhile."""
+    NET.write_text("A = 2\n")
+    assert run("keep", "train_vae") == 0
+    note, lock = file_of("train_vae").read_bytes(), Path("dvc.lock")
+    NET.write_text("A = 3\n")
+
+    def beside(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        edited(lock, "stages/evaluate.py", "stages/other.py")()
+        if end is not None:
+            raise end
+        return subprocess.CompletedProcess(command, 1, "", "another dvc runs")
+
+    monkeypatch.setattr(subprocess, "run", beside)
+    with pytest.raises(end or DarkroomError):
+        keep("train_vae")
+    assert file_of("train_vae").read_bytes() == note
+    assert "stages/other.py" in lock.read_text()
+
+
+@pytest.mark.usefixtures("project")
+def test_a_lock_file_that_does_not_say_what_the_note_says_is_as_before() -> None:
+    """Fails if a commit that is refused afterwards stays in dvc.lock."""
+    lock = Path("dvc.lock").read_bytes()
+    NET.write_text("A = 2\n")
+    with pytest.raises(DarkroomError, match="changed meanwhile"):
+        commit("train_vae")  # no note is there
+    assert Path("dvc.lock").read_bytes() == lock
 
 
 @pytest.mark.usefixtures("tracked")

@@ -34,6 +34,13 @@ def test_an_entry_is_told_apart_into_code_inputs_and_outputs() -> None:
     assert learn.params == {"params.yaml": {"learn.rate": 0.001}}
 
 
+def test_what_lies_on_a_server_is_known_by_its_mark() -> None:
+    """Fails if one dependency that DVC did not hash makes the whole file "not a lock file"."""
+    deps = "[{path: 'https://a/b', etag: e1}, {path: 'hdfs://a/b', checksum: c1}, {path: 'x://a', size: 3}]"
+    found = parse_lock(f"stages: {{learn: {{cmd: x, deps: {deps}}}}}")["learn"].inputs
+    assert list(found.values()) == ["e1", "c1", ""]
+
+
 def test_a_stage_that_only_lists_code_is_none() -> None:
     """Would catch a report, or an audit, of the stage that `darkroom new` puts before the others."""
     assert list(parse_lock(LOCKED)) == ["learn"]

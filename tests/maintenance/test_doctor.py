@@ -1,12 +1,15 @@
 """`darkroom doctor` on set-ups that are broken: it names the fault, and what it says fixes it."""
 
 import base64
+import errno
 import http.server
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -327,3 +330,47 @@ def test_outside_a_project_the_machine_is_looked_at(
     found = doctor()
     assert [one["check"] for one in found if one["state"] == "problem"] == ["project"]
     assert "dvc" not in {one["check"] for one in found}
+
+
+def test_a_cache_that_is_read_only_is_opened_and_its_objects_stay_protected(
+    project: Path, doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails if DVC's protection of each object is taken off: a link to one could then be written through."""
+    folder = project / ".dvc/cache/files/md5/ab"
+    folder.mkdir(parents=True)
+    kept = folder / "cdef0123456789abcdef0123456789"
+    kept.write_bytes(b"")
+    above = [folder, *list(folder.parents)[:3]]
+    for path in (kept, *above):
+        path.chmod(0o444 if path == kept else 0o555)
+
+    def temporary(dir: Path) -> Any:  # as of somebody who is not root
+        if not dir.stat().st_mode & stat.S_IWUSR:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return tempfile.SpooledTemporaryFile()
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", temporary)
+    (mine,) = [one for one in doctor.problems() if one["check"] == "dvc cache"]
+    toy.shell(mine["command"])
+    assert not [one for one in doctor.problems() if one["check"] == "dvc cache"]
+    assert all(path.stat().st_mode & stat.S_IWUSR for path in above)
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o444
+
+
+def test_dvcs_notes_are_not_taken_from_a_dvc_that_works(
+    project: Path, doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails if they are to be removed for one that is gone while they hold another's, which lives."""
+    hold_lock(project, monkeypatch)
+    notes = json.loads((project / ".dvc/tmp/rwlock").read_text())
+    dvc = subprocess.Popen([sys.executable, "-c", "input()", "dvc"], stdin=subprocess.PIPE)
+    notes["write"]["artifacts/unet"] = {"pid": dvc.pid, "cmd": "repro"}
+    write_json(".dvc/tmp/rwlock", notes)
+    try:
+        (mine,) = [one for one in doctor.problems() if one["check"] == "dvc lock"]
+    finally:
+        dvc.communicate(b"\n")
+    assert mine["command"] == ""
+    assert str(dvc.pid) in mine["remedy"]
+    (mine,) = [one for one in doctor.problems() if one["check"] == "dvc lock"]
+    assert mine["command"] == "rm .dvc/tmp/rwlock"

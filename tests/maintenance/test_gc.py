@@ -10,14 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from darkroom import Pipeline
 from darkroom.config.stage_spec import stage_spec
 from darkroom.core.artifact import content_hash
 from darkroom.core.dvc_settings import cache_root
 from darkroom.core.errors import DarkroomError
-from darkroom.maintenance.garbage import leftovers
+from darkroom.maintenance.garbage import cache, copies, leftovers
 from darkroom.maintenance.garbage.plan import plan
+from darkroom.maintenance.garbage.references import references
+from darkroom.studio.checkpoints import ASSEMBLED, _hold
 from darkroom.tracking import stage_run
 from darkroom.tracking.query import RunQuery
 from darkroom.tracking.store import Store
@@ -65,6 +68,12 @@ def reach(seed: int) -> str:
         with stage_run(stage, chosen, here.input_hashes(), here.code_hashes(), here.outputs, toy.PROFILE):
             pass
     return content_hash("artifacts/pipeline")
+
+
+def make(seed: int) -> None:
+    """Run the pipeline with this seed; no run is told of."""
+    Path("params.yaml").write_text(f"train_vae: {{seed: {seed}}}\n")
+    toy.shell("dvc repro")
 
 
 def du(folder: Path) -> int:
@@ -229,6 +238,117 @@ def test_an_object_that_only_a_link_uses_stays(project: Path) -> None:
     gone = [path for item in plan().items for path in item.paths]
     assert Path("artifacts/vae/model.safetensors").resolve() not in {path.resolve() for path in gone}
     assert cache_root().is_dir()
+
+
+NO_GIT = {
+    "of another owner": ("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1", "another owner"),  # git's own switch to try this
+    "not on the PATH": ("PATH", "/nowhere", "install it"),
+}
+
+
+@pytest.mark.parametrize(("variable", "value", "said"), NO_GIT.values(), ids=NO_GIT)
+def test_nothing_goes_where_git_does_not_say_what_has_a_name(
+    variable: str,
+    value: str,
+    said: str,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Fails if silence counts as a repository without branches and tags: all that only they name was removed then."""
+    monkeypatch.setenv("DARKROOM_TRACKING", "off")
+    make(1)
+    toy.commit()
+    make(2)
+    before = sorted(cache_root().rglob("*"))
+    monkeypatch.setenv(variable, value)
+    assert run("gc", "--yes") == 1
+    assert said in capsys.readouterr().err
+    assert sorted(cache_root().rglob("*")) == before
+
+
+def test_a_repository_that_is_broken_is_not_one_without_names(project: Path) -> None:
+    """Fails if any other error of git's counts as "nothing has a name"."""
+    toy.commit()
+    Path(".git/config").write_text("[core\n")
+    with pytest.raises(DarkroomError, match="bad config"):
+        references(None, experiments=False)
+    shutil.rmtree(".git")
+    assert references(None, experiments=False).commits == {}
+    Path(".git").write_text("gitdir: /nowhere\n")
+    with pytest.raises(DarkroomError, match="not a git repository"):
+        references(None, experiments=False)
+
+
+def test_a_lock_file_of_a_commit_is_read_whole_or_nothing_goes(project: Path) -> None:
+    """Fails if a dvc.lock that cannot be read counts as one that names nothing, or one of a dependency on a server."""
+    remote = "{path: 'https://example.org/a.tar', etag: e1}, {path: b, md5: b1}"
+    outs = "[{path: artifacts/vae, md5: v1.dir}]"
+    Path("dvc.lock").write_text(f"stages: {{train_vae: {{cmd: x, deps: [{remote}], outs: {outs}}}}}\n")
+    toy.commit()
+    Path("dvc.lock").unlink()
+    assert ("artifacts/vae", "v1.dir") in references(None, experiments=False).outputs
+    Path("dvc.lock").write_text("stages: [")
+    toy.commit()
+    toy.shell("git tag torn && git checkout --quiet HEAD~1")
+    with pytest.raises(DarkroomError, match=r"refs/tags/torn.*dvc\.lock: not a lock file.*delete that branch or tag"):
+        references(None, experiments=False)
+
+
+def test_of_a_shared_store_only_ones_own_copies_go(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails if what only another project's commits refer to is garbage here."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/shared.db")
+    other = tmp_path / "other"
+    shutil.copytree(project, other)
+    reach(1)
+    toy.commit()
+    reach(2)
+    toy.shell("git checkout --quiet --force -- params.yaml dvc.lock && dvc checkout --force")
+    monkeypatch.chdir(other)
+    reach(3)
+    toy.commit()
+    monkeypatch.chdir(project)
+    query = RunQuery()
+    assert query.tables is not None
+    mine = {key for kind, key in query.records.latest if kind == "run"}
+    assert len(set(query.tables.keys("run")) - mine) == len(SCRIPTS), "those of the other project"
+    going = {item.run for item in plan().items if item.kind == copies.KIND}
+    assert going
+    assert going < mine
+
+
+def test_a_cache_outside_the_project_is_left_to_all_who_use_it(project: Path, tmp_path: Path) -> None:
+    """Fails if what another project needs is swept with this one's references."""
+    toy.shell(f"dvc config --local cache.dir {tmp_path}/cache")
+    make(1)
+    toy.commit()
+    make(2)
+    make(3)
+    found = plan()
+    assert [item for item in found.items if item.kind == cache.KIND] == []
+    assert [remark for remark in found.remarks if "outside the project" in remark and "--projects" in remark]
+
+
+def test_nothing_goes_while_a_stage_works_that_no_dvc_started(project: Path) -> None:
+    """Fails if what a stage writes that was started by hand is taken from it."""
+    toy.commit()
+    Path(".checkpoints").mkdir()
+    with FileLock(".checkpoints/train_vae.lock"), pytest.raises(DarkroomError, match="train_vae works here; wait"):
+        plan()
+    assert plan().items == []
+
+
+def test_pipelines_of_a_studio_that_runs_stay(project: Path) -> None:
+    """Fails if they go while it runs: it works in the project's folder, not in theirs."""
+    folder = ASSEMBLED / "01234567-step-7"
+    folder.mkdir(parents=True)
+    lock = _hold(ASSEMBLED.resolve())
+    assert leftovers.leftovers() == []
+    lock.release()
+    assert [item.paths for item in leftovers.leftovers()] == [(folder,)]
 
 
 @pytest.mark.slow

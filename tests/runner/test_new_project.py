@@ -142,6 +142,34 @@ def test_what_is_known_to_be_right_is_looked_at_again_where_a_file_changed() -> 
     assert [change.why for change in sync()] == [f"its code is that of darkroom {darkroom.__version__}"]
 
 
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("changed", ["src/darkroom/core/rng.py", "stages/train_vae.py"])
+def test_what_is_known_to_be_right_is_looked_at_again_where_the_installation_changed(
+    changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an editable installation: fails if a change of a module, or of a stage's script, goes unseen."""
+    clone = tmp_path / "clone"
+    for name in ("src/darkroom", "stages", "recipes"):
+        shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(darkroom, "__file__", str(clone / "src/darkroom/__init__.py"))
+    assert sync() == []
+    assert outdated(["train_vae"]) == []
+    with (clone / changed).open("a") as file:
+        file.write("\n# Changed.\n")
+    with pytest.raises(DarkroomError, match=changed.removeprefix("src/")):
+        check_installed("train_vae")
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("command", ["sync", "status", "audit"])
+def test_a_stage_that_is_not_installed_is_named(command: str, run: Run, capsys: Said) -> None:
+    """Fails if it ends every command, and every dvc repro, by a bare FileNotFoundError."""
+    with Path("dvc.yaml").open("a") as file:
+        file.write("  mine:\n    cmd: python mine.py\n    deps: [code/mine.json]\n    outs: [mine.txt]\n")
+    assert run(command) == 1
+    assert "dvc.yaml: stage mine depends on code/mine.json, and the installed darkroom" in capsys.readouterr().err
+
+
 def test_a_stage_refuses_to_run_other_code(project: Path) -> None:
     """Also where it is started by hand, without dvc's first stage."""
     age("prepare_data", "darkroom/core/seeds.py")

@@ -60,8 +60,13 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, StageSp
         )
         digest = hashlib.md5(stage.encode()).hexdigest()
         found[stage].params.append(stage)
-        deps = [{"path": str(code), "md5": digest}]
-        locked[stage] = {"cmd": f"run {stage}", "deps": deps, "params": {"params.yaml": {stage: now[stage]}}}
+        read_too = [{"path": f"{s}.out", "md5": hashlib.md5(s.encode()).hexdigest()} for s in before]
+        locked[stage] = {
+            "cmd": f"run {stage}",
+            "deps": [{"path": str(code), "md5": digest}, *read_too],
+            "params": {"params.yaml": {stage: now[stage]}},
+            "outs": [{"path": f"{stage}.out", "md5": digest}],
+        }
     Path("dvc.lock").write_text(yaml.safe_dump({"stages": locked}))
     return found
 
@@ -182,12 +187,25 @@ def test_a_stage_that_is_out_of_date_by_itself_will_run(
     stages: dict[str, StageSpec], spoil: Callable[[Any], object]
 ) -> None:
     """Beside one that nothing connects it with."""
+    lock = yaml.safe_load(Path("dvc.lock").read_text())
+    del lock["stages"]["evaluate"]["deps"][1]
+    Path("dvc.lock").write_text(yaml.safe_dump(lock))
     apart = {**stages, "evaluate": stages["evaluate"].__class__(**{**vars(stages["evaluate"]), "inputs": []})}
     assert still_to_run("train_vae", apart, []) == ["train_unet"]
-    lock = yaml.safe_load(Path("dvc.lock").read_text())
     spoil(lock)
     Path("dvc.lock").write_text(yaml.safe_dump(lock))
     assert still_to_run("train_vae", apart, []) == ["train_unet", "evaluate"]
+
+
+def test_a_key_within_a_section_is_compared_as_dvc_notes_it(stages: dict[str, StageSpec]) -> None:
+    """Fails if a stage that depends on one key of a section always counts as still to run."""
+    lock = yaml.safe_load(Path("dvc.lock").read_text())
+    entry = lock["stages"]["evaluate"]
+    entry["params"]["params.yaml"] = {"train_unet.steps": read(RECIPE)["train_unet"]["steps"]}
+    del entry["deps"][1]
+    Path("dvc.lock").write_text(yaml.safe_dump(lock))
+    other = {**vars(stages["evaluate"]), "params": ["train_unet.steps"], "inputs": []}
+    assert still_to_run("train_unet", {**stages, "evaluate": StageSpec(**other)}, []) == []
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import pytest
 from darkroom.config.merging import complete_text
 from darkroom.config.params import load
 from darkroom.core.errors import DarkroomError
-from darkroom.runner.stage import _check_unchanged, _without_end
+from darkroom.runner.resuming import without_end
+from darkroom.runner.stage import _check_unchanged
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "scenes-quick.yaml"
 PARAMS = Path("params.yaml")
@@ -69,7 +70,7 @@ def test_a_file_that_is_none_any_more_is_named(chosen: dict[str, Any]) -> None:
 def test_another_end_is_the_same_training(chosen: dict[str, Any]) -> None:
     """What checkpoints and runs are known by leaves it out, in the stage's own section alone."""
     ended = {**chosen, "train_unet": {**chosen["train_unet"], "stop_at": 5}}
-    assert _without_end(ended, "train_unet") == _without_end(chosen, "train_unet")
+    assert without_end(ended, "train_unet") == without_end(chosen, "train_unet")
     assert ended["train_unet"]["stop_at"] == 5, "left as it is"
     other = {**chosen, "train_vae": {**chosen["train_vae"], "stop_at": 5}}
-    assert _without_end(other, "train_unet") != _without_end(chosen, "train_unet")
+    assert without_end(other, "train_unet") != without_end(chosen, "train_unet")

@@ -17,6 +17,7 @@ from darkroom.config.stage_spec import stage_spec
 from darkroom.core.artifact import content_hash, read_json, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.interruption import Interrupted
+from darkroom.maintenance.garbage.leftovers import checkpoints
 from darkroom.runner.project_copy import PROFILE, REPRODUCTION
 from darkroom.runner.stage import Work, run_stage
 from darkroom.tracking.executed_code import DEFINITION, FRAME, OUTSIDE, START
@@ -304,3 +305,24 @@ def test_other_errors_of_the_code_stay_errors_of_the_code(stage_project: Path) -
 
     with pytest.raises(RuntimeError, match="mat1"):
         run_stage("prepare_data", body)
+
+
+@pytest.mark.parametrize("keys", [["prepare_data"], ["train_vae"], ["train_vae.steps", "prepare_data"]])
+def test_the_checkpoint_that_a_stage_writes_is_the_one_that_gc_keeps(
+    stage_project: Path, keys: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails if the fingerprint is reckoned in two ways: they differed for a stage without a section of its own. And if
+    a stage fails at its end that depends on one key of a section."""
+    monkeypatch.setenv("DVC_ROOT", str(stage_project))
+    Path("dvc.yaml").write_text(PIPELINE.replace("    - prepare_data\n", "".join(f"    - {key}\n" for key in keys)))
+
+    def save(params: Params, work: Work) -> Mapping[str, float | str]:
+        assert work.checkpoints.folder is not None
+        (work.checkpoints.folder / "step_000000005").mkdir(parents=True)
+        return write(params, work)
+
+    assert status_of(save) == 0
+    (training,) = Path(".checkpoints/prepare_data").iterdir()
+    assert checkpoints(["prepare_data"]) == ([], [])
+    Path("sources.json").write_text("others\n")
+    assert [item.paths for item in checkpoints(["prepare_data"])[0]] == [(training,)]

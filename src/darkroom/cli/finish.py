@@ -25,8 +25,8 @@ def finish(
     \b
     darkroom finish train_unet
     """
-    from darkroom.runner.finishing import STOP_AT
     from darkroom.runner.finishing import finish as ask
+    from darkroom.runner.resuming import STOP_AT
 
     done = ask(stage, lambda text: print(text, file=sys.stderr, flush=True))
     if done.end >= done.planned:

@@ -65,13 +65,18 @@ def parse_lock(text: str | bytes) -> Mapping[str, LockedStage]:
 
 
 def _locked_stage(entry: Mapping[str, Any]) -> LockedStage:
-    deps = {dep["path"]: str(dep["md5"]) for dep in entry.get("deps", [])}
+    deps = {dep["path"]: _content(dep) for dep in entry.get("deps", [])}
     outs = entry.get("outs", [])
     return LockedStage(
         cmd=entry.get("cmd", ""),
         inputs={path: digest for path, digest in deps.items() if not is_code(Path(path))},
         code={path: digest for path, digest in deps.items() if is_code(Path(path))},
-        outputs={out["path"]: str(out["md5"]) for out in outs},
+        outputs={out["path"]: _content(out) for out in outs},
         params=entry.get("params", {}),
         sizes={out["path"]: int(out.get("size", 0)) for out in outs},
     )
+
+
+def _content(entry: Mapping[str, Any]) -> str:
+    """What tells the content of a dependency or output: DVC's md5; of one that lies on a server, that server's mark."""
+    return str(next((entry[key] for key in ("md5", "etag", "checksum") if entry.get(key)), ""))

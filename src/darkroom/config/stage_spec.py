@@ -2,7 +2,7 @@
 
 import json
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,16 @@ def stage_spec(stage: str, pipeline: Path = PIPELINE) -> StageSpec:
     if stage not in stages:
         raise DarkroomError(f"{pipeline}: has no stage {stage!r}; it has {', '.join(stages)}")
     return stages[stage]
+
+
+def makers(spec: StageSpec, specs: Mapping[str, StageSpec]) -> list[str]:
+    """The stages that a stage builds on directly: an output of theirs is an input, lies in one, or holds one."""
+    return [name for name, other in specs.items() if any(is_made(path, other.outputs) for path in spec.inputs)]
+
+
+def is_made(path: Path, outputs: Iterable[Path]) -> bool:
+    """Whether one of the outputs lies at a path, in it, or around it."""
+    return any(path.is_relative_to(output) or output.is_relative_to(path) for output in outputs)
 
 
 def check_not_linked(outputs: Iterable[Path]) -> None:

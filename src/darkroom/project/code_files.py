@@ -35,7 +35,17 @@ class CodeFile:
 
     @classmethod
     def installed(cls, stage: str, code: "Code") -> "CodeFile":
-        """What it should say."""
+        """What it should say.
+
+        Raises:
+            DarkroomError: the installed package has no such stage.
+        """
+        if not (code.stages / f"{stage}.py").is_file():
+            raise DarkroomError(
+                f"{PIPELINE}: stage {stage} depends on {file_of(stage)}, and the installed darkroom "
+                f"{darkroom.__version__} has no such stage; a stage of your own depends on the files that it runs: "
+                f"list those there in place of {file_of(stage)}"
+            )
         files = {_name(file, code): file_hash(file) for file in code.of_stage(stage)}
         return cls(darkroom.__version__, dict(sorted(files.items())))
 
@@ -101,7 +111,11 @@ def recorded_stages(specs: Mapping[str, StageSpec]) -> list[str]:
 
 
 def outdated(stages: Sequence[str]) -> list[Change]:
-    """The stages, of these, whose file does not say what the installed package runs."""
+    """The stages, of these, whose file does not say what the installed package runs.
+
+    Raises:
+        DarkroomError: the installed package has no such stage.
+    """
     if not stages or (STAMP.is_file() and STAMP.read_text(encoding="utf-8") == _state()):
         return []
     from darkroom.project.closure import Code  # a second of work, which is mostly not needed
@@ -122,7 +136,7 @@ def sync() -> list[Change]:
     """Write the files anew that do not say what the installed package runs; returns which, and why.
 
     Raises:
-        DarkroomError: the stages here depend on no such files.
+        DarkroomError: the stages here depend on no such files, or on one that is of no installed stage.
     """
     stages = recorded_stages(stage_specs())
     if not stages:
@@ -150,10 +164,11 @@ def check_installed(stage: str) -> None:
 
 
 def _state() -> str:
-    """A hash of all that decides what the files are to say, and of the files: the package, recipes, dvc.yaml and
-    params.yaml."""
-    package, recipes = Path(darkroom.__file__).parent, shipped("recipes")
-    files = [*package.rglob("*.py"), *recipes.rglob("*.yaml"), *Path().glob("*.yaml"), *FOLDER.glob("*.json")]
+    """A hash of all that decides what the files are to say, and of the files: the package, the stages' scripts,
+    recipes, dvc.yaml and params.yaml."""
+    package, scripts, recipes = Path(darkroom.__file__).parent, shipped("stages"), shipped("recipes")
+    code = [*package.rglob("*.py"), *scripts.glob("*.py")]
+    files = [*code, *recipes.rglob("*.yaml"), *Path().glob("*.yaml"), *FOLDER.glob("*.json")]
     return folder_hash({str(file): file_hash(file) for file in files})
 
 

@@ -18,9 +18,9 @@ from darkroom.config.params import PARAMS_FILE
 from darkroom.config.stage_spec import stage_specs
 from darkroom.core.artifact import read_json, write_json
 from darkroom.core.errors import DarkroomError
-from darkroom.runner.finishing import STOP_AT, check_trains, training_of
+from darkroom.runner.finishing import check_trains, training_of
 from darkroom.runner.lock import exclusive
-from darkroom.runner.resuming import FOLDER
+from darkroom.runner.resuming import FOLDER, STOP_AT
 from darkroom.training.engine.timing import TIMED, Timing
 
 VARIABLE = "DARKROOM_TIMING"  # of the environment of a stage that is timed: the folder it works in

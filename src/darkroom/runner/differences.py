@@ -1,7 +1,7 @@
 """A stage as dvc.lock has it, held against the project's files: what differs, and of which kind."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,15 +49,23 @@ class Comparison:
         """{dependency: hash} of a stage's code, as dvc.lock would have it."""
         return {path.as_posix(): self.hash_of(path) for path in spec.code}
 
-    def differences(self, spec: StageSpec, locked: LockedStage) -> Differences:
-        """How a stage differs from its entry in dvc.lock."""
+    def differences(self, spec: StageSpec, locked: LockedStage, spared: Collection[Path] = ()) -> Differences:
+        """How a stage differs from its entry in dvc.lock.
+
+        spared: inputs and outputs whose content counts as being what it was, and is not read.
+        """
+
+        def now(paths: Sequence[Path], before: Mapping[str, str]) -> dict[str, str]:
+            known = {path.as_posix(): before.get(path.as_posix()) for path in paths if path in spared}
+            return {path.as_posix(): known.get(path.as_posix()) or self.hash_of(path) for path in paths}
+
         params, recorded = read(PARAMS_FILE), locked.params.get(PARAMS_FILE.name, {})
         keys = sorted({*spec.params, *recorded})
         return Differences(
             code=_differing(self.code_of(spec), locked.code),
-            inputs=_differing({path.as_posix(): self.hash_of(path) for path in spec.inputs}, locked.inputs),
+            inputs=_differing(now(spec.inputs, locked.inputs), locked.inputs),
             params=[key for key in keys if key not in spec.params or _value(params, key) != recorded.get(key)],
-            outputs=_differing({path.as_posix(): self.hash_of(path) for path in spec.outputs}, locked.outputs),
+            outputs=_differing(now(spec.outputs, locked.outputs), locked.outputs),
             definition=["command"] if spec.cmd != locked.cmd else [],
         )
 

@@ -20,9 +20,8 @@ from darkroom.config.faults import short
 from darkroom.config.training import Training
 from darkroom.core.artifact import atomic_path, read_json, write_json
 from darkroom.core.errors import DarkroomError
-from darkroom.runner.resuming import FOLDER
+from darkroom.runner.resuming import FOLDER, STOP_AT
 
-STOP_AT = "stop_at"
 LOOK_EVERY = 0.1  # seconds
 REMIND_AFTER = 15.0  # seconds without an answer
 
@@ -92,16 +91,12 @@ class Finish:
         self.section[STOP_AT] = end
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> list[str]:
-    """What is another value now, as in "train_unet.steps was 100, is 200"."""
-    found = []
-    for name in sorted(before.keys() | now.keys()):
-        old, new = before.get(name), now.get(name)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += differences(old, new, f"{key}.{name}")
-        elif old != new:
-            found.append(f"{key}.{name} was {short(old, plain=True)}, is {short(new, plain=True)}")
-    return found
+def differences(before: Any, now: Any, key: str) -> list[str]:
+    """What is another value now, as in "train_unet.steps was 100, is 200"; of sections, key by key."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        names = sorted(before.keys() | now.keys())
+        return [line for name in names for line in differences(before.get(name), now.get(name), f"{key}.{name}")]
+    return [] if before == now else [f"{key} was {short(before, plain=True)}, is {short(now, plain=True)}"]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from darkroom.config.lock_file import LockedStage, read_lock
+from darkroom.config.lock_file import read_lock
 from darkroom.config.stage_spec import LOCK, stage_spec
 from darkroom.core.errors import DarkroomError
 from darkroom.project.code_files import recorded_stages, some, sync
@@ -36,7 +36,7 @@ def keep(stage: str) -> Kept:
         since = earlier.since if earlier else time.strftime("%Y-%m-%d %H:%M")
         why = some(changed_code(stage, locked, found.code))
         note = Kept(stage, since, made_by, code, f"{earlier.why}; {why}" if earlier else why)
-        _commit(note, locked)
+        _commit(note)
         return note
 
 
@@ -54,22 +54,32 @@ def _check(stage: str, found: Differences) -> None:
             raise DarkroomError(f"{stage}: not only code differs: {what} ({some(names)}); {remedy}")
 
 
-def _commit(note: Kept, before: LockedStage) -> None:
-    """Write the note, then dvc.lock; where DVC does not do that, both are as before."""
+def _commit(note: Kept) -> None:
+    """Write the note, then dvc.lock; where DVC does not do that, or is interrupted, both are as before."""
     path = file_of(note.stage)
-    earlier, lock = path.read_bytes() if path.is_file() else None, LOCK.read_bytes()
-    note.write()
-    command = [sys.executable, "-m", "dvc", "commit", "--force", "--quiet", note.stage]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    now = read_lock().get(note.stage)
-    if done.returncode or now is None or dict(now.code) != note.code or now.outputs != before.outputs:
-        _restore(path, earlier)
-        _restore(LOCK, lock)
-        lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        said = lines[0].removeprefix("ERROR: ") if lines else "it does not say why"
-        raise DarkroomError(f"{note.stage}: dvc commit did not take it over ({said}); see dvc status")
+    earlier = path.read_bytes() if path.is_file() else None
+    try:
+        note.write()
+        command = [sys.executable, "-m", "darkroom.runner.commit", note.stage]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+            said = lines[0] if lines else "it does not say why"
+            raise DarkroomError(f"{note.stage}: dvc commit did not take it over ({said}); see dvc status")
+    except BaseException:
+        if not _is_committed(note):
+            _restore(path, earlier)
+        raise
     if note.made_by == note.code:  # the code is again what made the outputs
         forget(note.stage)
+
+
+def _is_committed(note: Kept) -> bool:
+    try:
+        now = read_lock().get(note.stage)
+    except DarkroomError:
+        return False
+    return now is not None and dict(now.code) == note.code
 
 
 def _restore(path: Path, content: bytes | None) -> None:

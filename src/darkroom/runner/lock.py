@@ -46,6 +46,15 @@ def exclusive(stage: str, lock: Path) -> Iterator[None]:
         lock_file.release()
 
 
+def is_taken(lock: Path) -> bool:
+    """Whether a process holds a lock."""
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 def exit_with_dvc() -> None:
     """Where dvc started this process, end as by SIGTERM once that dvc is gone. Started otherwise, do nothing."""
     if "DVC_STAGE" in os.environ:

@@ -18,12 +18,12 @@ from typing import Any
 import psutil
 
 from darkroom.config.lock_file import LockedStage, read_lock
-from darkroom.config.params import PARAMS_FILE, Params, read
-from darkroom.config.stage_spec import StageSpec, stage_specs
+from darkroom.config.params import Params
+from darkroom.config.stage_spec import StageSpec, is_made, makers, stage_specs
 from darkroom.core.artifact import write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import Ahead, about
-from darkroom.runner.differences import hash_of
+from darkroom.runner.differences import Comparison
 from darkroom.runner.lock import parent_dvc
 from darkroom.runner.resuming import FOLDER
 from darkroom.tracking.address import project_root
@@ -190,12 +190,12 @@ def still_to_run(stage: str, stages: Mapping[str, StageSpec], targets: Sequence[
     """The stages that dvc will run after `stage`, as far as is known without hashing data: what builds on it, and
     what differs from dvc.lock in its parameters, its code or its outputs, and what builds on that.
     """
-    lock, now, hashes = read_lock(), read(PARAMS_FILE), dict[Path, str]()
-    makers = {path: name for name, spec in stages.items() for path in spec.outputs}
-    behind = {name: {makers[path] for path in spec.inputs if path in makers} for name, spec in stages.items()}
+    lock, comparison = read_lock(), Comparison()
+    behind = {name: set(makers(spec, stages)) for name, spec in stages.items()}
+    made = [path for spec in stages.values() for path in spec.outputs]
     wanted = _with_all_behind([target for target in targets if target in stages] or list(stages), behind)
     stale = {stage} | {
-        name for name in wanted if name != stage and _differs(stages[name], lock.get(name), now, makers, hashes)
+        name for name in wanted if name != stage and _differs(stages[name], lock.get(name), made, comparison)
     }
     found = len(stale) - 1
     while found < len(stale):
@@ -215,26 +215,12 @@ def _with_all_behind(names: Sequence[str], behind: Mapping[str, set[str]]) -> se
     return found
 
 
-def _differs(
-    spec: StageSpec,
-    locked: LockedStage | None,
-    params: Mapping[str, Any],
-    makers: Mapping[Path, str],
-    hashes: dict[Path, str],
-) -> bool:
-    """Whether a stage is out of date by itself, whatever those before it do."""
-    if locked is None or locked.cmd != spec.cmd or not all(path.exists() for path in spec.outputs):
+def _differs(spec: StageSpec, locked: LockedStage | None, made: Sequence[Path], comparison: Comparison) -> bool:
+    """Whether a stage is out of date by itself, whatever those before it do. made: what stages make: not hashed."""
+    if locked is None or not all(path.exists() for path in spec.outputs):
         return True
-    recorded = locked.params.get(PARAMS_FILE.name, {})
-    if any(recorded.get(key) != params.get(key) for key in spec.params):
-        return True
-    seen = {**locked.inputs, **locked.code}
-    for path in (*spec.code, *(path for path in spec.inputs if path not in makers)):
-        if path not in hashes:
-            hashes[path] = hash_of(path)
-        if seen.get(path.as_posix()) != hashes[path]:
-            return True
-    return False
+    spared = {*spec.outputs, *(path for path in spec.inputs if is_made(path, made))}
+    return bool(comparison.differences(spec, locked, spared))
 
 
 def _costly(section: Any) -> Any:

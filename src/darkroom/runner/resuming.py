@@ -12,12 +12,54 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.config.lock_file import read_lock
+from darkroom.config.params import PARAMS_FILE, Params
+from darkroom.config.stage_spec import PIPELINE, StageSpec
 from darkroom.core.artifact import content_hash, read_json, write_json
 from darkroom.core.errors import DarkroomError
 
 FOLDER = Path(".checkpoints")
+STOP_AT = "stop_at"  # key that says where a training ends, which is the same one wherever it does
 AFTER_TRAINING = ("on_worse_than_chance",)  # keys that say what to do with what was trained
 DONE = "done.json"  # what the finished stage wrote: {output: content hash}
+
+
+def lookup(params: Any, key: str) -> Any:
+    """The value at a dotted key."""
+    for part in key.split("."):
+        params = params[part]
+    return params
+
+
+def chosen_params(here: StageSpec, params: Params) -> dict[str, Any]:
+    """The parameters that a stage depends on, {key of dvc.yaml: value}.
+
+    Raises:
+        DarkroomError: dvc.yaml names a key that is none.
+    """
+    everything = params.model_dump()
+    try:
+        return {key: lookup(everything, key) for key in here.params}
+    except (KeyError, TypeError) as error:
+        raise DarkroomError(f"{PIPELINE}: params name {error}, which is no key of {PARAMS_FILE}; fix it") from None
+
+
+def without_end(chosen: Mapping[str, Any], stage: str) -> dict[str, Any]:
+    """The parameters of a stage but for where its training ends."""
+    section = chosen.get(stage, {})
+    return (
+        {**chosen, stage: {key: value for key, value in section.items() if key != STOP_AT}} if section else dict(chosen)
+    )
+
+
+def training_fingerprint(
+    stage: str, here: StageSpec, chosen: Mapping[str, Any], inputs: Mapping[str, str], code: Mapping[str, str]
+) -> str:
+    """The fingerprint of the training of a stage, by which it writes its checkpoints and others find them.
+
+    Args:
+        chosen: see `chosen_params`. inputs, code: path -> content hash.
+    """
+    return fingerprint(stage, here.cmd, without_end(chosen, stage), inputs, code)
 
 
 def fingerprint(

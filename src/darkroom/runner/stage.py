@@ -26,13 +26,22 @@ from darkroom.core.text import printable_text
 from darkroom.planning import demands
 from darkroom.project.kept import forget
 from darkroom.runner.budget import VARIABLE, keep
-from darkroom.runner.finishing import STOP_AT, Finish, differences
+from darkroom.runner.finishing import Finish, differences
 from darkroom.runner.launch import LOST, NODES, Rank, launch, report
 from darkroom.runner.lock import exclusive, exit_with_dvc
 from darkroom.runner.out_of_memory import explain_shortages, peak
 from darkroom.runner.outlook import start_outlook
 from darkroom.runner.project_copy import PROFILE, link, link_untracked, reproduction, run_own_code
-from darkroom.runner.resuming import FOLDER, clear_recorded, fingerprint, mark_done
+from darkroom.runner.resuming import (
+    FOLDER,
+    STOP_AT,
+    chosen_params,
+    clear_recorded,
+    lookup,
+    mark_done,
+    training_fingerprint,
+    without_end,
+)
 from darkroom.tracking import Run, stage_run
 from darkroom.tracking.address import project_root
 from darkroom.tracking.executed_code import ExecutedCode
@@ -192,16 +201,16 @@ def _run(stage: str, body: Body, params: parameters.Params, setup: Setup) -> Non
         profile = devices.execution_profile(device, max(processes.size, setup.helpers))
         if again is not None:
             write_json(again / PROFILE, profile)
-        chosen = {key: _lookup(params.model_dump(), key) for key in here.params}
+        chosen = chosen_params(here, params)
         inputs, code = here.input_hashes(), here.code_hashes()
         section = dict(chosen.get(stage, {}))
         finish = Finish(stage, section) if setup.trains and again is None else None
-        training = root / FOLDER / stage / fingerprint(stage, here.cmd, _without_end(chosen, stage), inputs, code)
+        training = root / FOLDER / stage / training_fingerprint(stage, here, chosen, inputs, code)
         checkpoints = Checkpoints(
             training, profile, settings.checkpoint_minutes, settings.checkpoint_steps, setup.interruption
         )
         outlook = start_outlook(stage, params, here, profile) if again is None else None
-        with stage_run(stage, _without_end(chosen, stage), inputs, code, here.outputs, profile) as run:
+        with stage_run(stage, without_end(chosen, stage), inputs, code, here.outputs, profile) as run:
             run.text(parameters.PARAMS_FILE.read_text(encoding="utf-8"), parameters.PARAMS_FILE.name)
             remarks = demands.met_at_start(params, stage, here.inputs)
             processes.from_leader(str(training))
@@ -272,18 +281,10 @@ def _report(run: Run, device: torch.device, began: float, error: BaseException |
         )
 
 
-def _without_end(chosen: Mapping[str, Any], stage: str) -> dict[str, Any]:
-    """The parameters of a stage but for where its training ends."""
-    section = chosen.get(stage, {})
-    return (
-        {**chosen, stage: {key: value for key, value in section.items() if key != STOP_AT}} if section else dict(chosen)
-    )
-
-
 def _check_unchanged(stage: str, chosen: Mapping[str, Any]) -> None:
     """Refuse to end where params.yaml says something else by now: DVC would record that as what made the outputs."""
     now = parameters.load().model_dump()
-    changed = [line for key, value in chosen.items() for line in differences(value, _lookup(now, key), key)]
+    changed = [line for key, value in chosen.items() for line in differences(value, lookup(now, key), key)]
     if changed:
         raise DarkroomError(
             f"{parameters.PARAMS_FILE}: changed while {stage} ran, and dvc would record what did not make this: "
@@ -297,12 +298,6 @@ def _how_to_resume(saved: str) -> str:
     if saved:
         return f"{saved}; dvc repro resumes there"
     return "dvc repro starts it again, at its last checkpoint if it has one"
-
-
-def _lookup(params: Any, key: str) -> Any:
-    for part in key.split("."):
-        params = params[part]
-    return params
 
 
 def _summary(stage: str, seconds: float, outputs: list[Path], figures: Figures, address: str | None) -> str:

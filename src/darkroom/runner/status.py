@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from darkroom.config.lock_file import LockedStage, read_lock
-from darkroom.config.stage_spec import StageSpec, stage_specs
+from darkroom.config.stage_spec import PIPELINE, is_made, makers, stage_specs
+from darkroom.core.errors import DarkroomError
 from darkroom.project.code_files import file_of, outdated, recorded_stages, some
 from darkroom.project.kept import Kept
 from darkroom.runner.differences import Comparison, Differences, changed_code
@@ -27,33 +29,41 @@ def status() -> list[StageStatus]:
     """Every stage of dvc.yaml, in its order.
 
     Raises:
-        DarkroomError: no project here, or dvc.lock cannot be read.
+        DarkroomError: no project here, dvc.lock cannot be read, or stages build on each other in a circle.
     """
     specs, locked, comparison = stage_specs(), read_lock(), Comparison()
+    behind = {stage: makers(spec, specs) for stage, spec in specs.items()}
     installed = {change.stage: change.why for change in outdated(recorded_stages(specs))}
     found: dict[str, StageStatus] = {}
-    for stage, spec in specs.items():
-        here = StageStatus(stage, after=[name for name in _makers(spec, specs) if name in found and _runs(found[name])])
+    for stage in _in_order(behind):
+        spec = specs[stage]
+        here = StageStatus(stage, after=[name for name in behind[stage] if _runs(found[name])])
         found[stage] = here
         if stage not in locked:
             here.reasons.append("never ran")
             continue
         differences = comparison.differences(spec, locked[stage])
-        made = {path.as_posix() for name in here.after for path in specs[name].outputs}
+        made = {
+            path.as_posix() for path in spec.inputs if any(is_made(path, specs[name].outputs) for name in here.after)
+        }
         if stage in installed:
             here.reasons.append(installed[stage])
         here.reasons += _reasons(stage, differences, locked[stage], made, installed)
         here.code_alone = differences.of_code_alone and (stage in installed or bool(differences.code))
         here.kept = Kept.of(stage, locked[stage].code)
-    return list(found.values())
+    return [found[stage] for stage in specs]
 
 
 def _runs(stage: StageStatus) -> bool:
     return bool(stage.reasons or stage.after)
 
 
-def _makers(spec: StageSpec, specs: Mapping[str, StageSpec]) -> list[str]:
-    return [name for name, other in specs.items() if set(other.outputs) & set(spec.inputs)]
+def _in_order(behind: Mapping[str, list[str]]) -> list[str]:
+    """The stages, each after those it builds on."""
+    try:
+        return list(TopologicalSorter(behind).static_order())
+    except CycleError as error:
+        raise DarkroomError(f"{PIPELINE}: stages wait for each other: {' -> '.join(error.args[1])}; fix it") from None
 
 
 def _reasons(

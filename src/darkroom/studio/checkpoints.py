@@ -1,11 +1,15 @@
 """The averages that checkpoints of `train_unet` hold, as pipelines, also while the training runs."""
 
+import os
 import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from darkroom.config.params import Params, load
 from darkroom.config.paths import CONDITIONING, LATENTS, PREPARED, TEXT_ENCODER, VAE
@@ -94,11 +98,21 @@ def pipeline_of(checkpoint: Checkpoint) -> Path:
     Raises:
         DarkroomError: it is gone or damaged, or what params.yaml describes has other weights.
     """
+    _hold(ASSEMBLED.resolve())
     if not checkpoint.folder.is_dir():
         average = _average(checkpoint)
         _assemble(checkpoint, average, load())
         _keep_latest(checkpoint.folder)
     return checkpoint.folder
+
+
+@cache
+def _hold(folder: Path) -> FileLock:
+    """Hold a lock beside the pipelines for as long as this process lives, so that darkroom gc leaves them alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{os.getpid()}.lock", thread_local=False)  # of whichever thread loads the first one
+    lock.acquire()
+    return lock
 
 
 def remark(checkpoint: Checkpoint) -> str:

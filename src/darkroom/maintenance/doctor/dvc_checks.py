@@ -67,7 +67,8 @@ def check_cache() -> Iterator[Result]:
         )
         level = next((name for name in LEVELS if _configured(name, "cache", "dir")), None)
         if folder.is_dir():
-            yield problem("dvc cache", found, "make it writable", f"chmod -R u+w {shlex.quote(str(folder))}")
+            command = f"find {shlex.quote(str(folder))} -type d -exec chmod u+w {{}} +"  # objects stay read only
+            yield problem("dvc cache", found, "make it writable", command)
         elif level:
             command = f"dvc config{FLAGS[level]} --unset cache.dir"
             yield problem("dvc cache", found, "mount its disk, or go back to the project's own", command)
@@ -93,7 +94,10 @@ def check_locks() -> Iterator[Result]:
         else:
             name = holder.process.name()
             said = f"left by {about}, which is gone, and {holder.pid} is {name} now: dvc would wait for that"
-            yield problem("dvc lock", said, "", f"rm {NOTES}")
+            if working := [other.pid for other in found if other.is_dvc]:
+                yield problem("dvc lock", said, f"wait until process {working[0]}, which is dvc, is through")
+            else:
+                yield problem("dvc lock", said, "", f"rm {NOTES}")
 
 
 def check_remotes() -> Iterator[Result]:

@@ -18,6 +18,17 @@ KIND = "DVC's cache"
 NAME = re.compile(r"[0-9a-f]{30}(\.dir)?")
 
 
+def why_not_swept() -> str:
+    """Why nothing may go from the cache, in words; empty where it may: it lies in the project, which alone uses it."""
+    root = cache_root()
+    if root.resolve().is_relative_to(Path.cwd().resolve()):
+        return ""
+    return (
+        f"{root}: lies outside the project, and others may use it: nothing is removed there; dvc gc --workspace "
+        "--all-branches --all-tags --projects OTHER… keeps what all the projects that you name need"
+    )
+
+
 def unreferenced_objects(repo: Any, kept: References, experiments: bool) -> list[Item]:
     """What may go from the cache, as one item; nothing where all is referred to.
 

@@ -12,6 +12,7 @@ from darkroom.config.paths import ARTIFACTS
 from darkroom.maintenance.garbage.item import Item
 from darkroom.maintenance.garbage.references import References
 from darkroom.maintenance.sizes import BLOCK, size_of
+from darkroom.tracking.address import tracking_uri
 from darkroom.tracking.database import Tables
 from darkroom.tracking.query import RunQuery
 from darkroom.tracking.record_sync import deviations
@@ -27,8 +28,13 @@ REMOVED = "removed by darkroom gc"
 
 
 def unreferenced_copies(query: RunQuery, tables: Tables, kept: References) -> list[Item]:
-    """An item for each run none of whose outputs are referred to, and that keeps copies of them."""
-    return [item for run in tables.keys("run") if run not in kept.runs for item in _of_run(query, tables, kept, run)]
+    """An item for each run none of whose outputs are referred to, and that keeps copies of them.
+
+    In a store that projects may share, only of runs that this one has a record of: what others refer to is not known.
+    """
+    own = not tracking_uri()
+    runs = [run for run in tables.keys("run") if own or ("run", run) in query.records.latest]
+    return [item for run in runs if run not in kept.runs for item in _of_run(query, tables, kept, run)]
 
 
 def remove_copies(items: Sequence[Item], query: RunQuery) -> Iterator[str]:

@@ -10,6 +10,7 @@ from darkroom.config.paths import ARTIFACTS
 from darkroom.core.progress import duration
 from darkroom.maintenance.garbage.item import Item
 from darkroom.maintenance.sizes import size_of
+from darkroom.runner.lock import is_taken
 from darkroom.runner.present import present_fingerprint
 from darkroom.runner.reproduce import COPIES
 from darkroom.runner.resuming import FOLDER
@@ -43,7 +44,8 @@ def checkpoints(stages: list[str]) -> tuple[list[Item], list[str]]:
 def leftovers() -> list[Item]:
     """What the studio assembled, what darkroom reproduce left for a look, and files that were being written."""
     found = []
-    for kind, folders in ((STUDIO, ASSEMBLED.glob("*")), (REPRODUCED, COPIES.glob("*"))):
+    drawing = any(is_taken(lock) for lock in ASSEMBLED.glob("*.lock"))  # a studio that runs holds one
+    for kind, folders in ((STUDIO, () if drawing else ASSEMBLED.glob("*")), (REPRODUCED, COPIES.glob("*"))):
         for folder in sorted(folders):
             if folder.is_dir() and not _is_worked_in(folder):
                 found.append(Item(kind, f"{folder}, {_age(folder)}", (folder,), size_of([folder])))

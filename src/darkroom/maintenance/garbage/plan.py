@@ -15,6 +15,8 @@ from darkroom.maintenance.dvc_processes import check_nobody_works
 from darkroom.maintenance.garbage import cache, copies, leftovers
 from darkroom.maintenance.garbage.item import Item
 from darkroom.maintenance.garbage.references import References, references
+from darkroom.runner.lock import is_taken
+from darkroom.runner.resuming import FOLDER
 from darkroom.tracking.address import is_on, location, without_password
 from darkroom.tracking.query import RunQuery, store_exists
 
@@ -40,17 +42,22 @@ def plan(experiments: bool = False) -> Plan:
         experiments: keep what the experiments of DVC refer to.
 
     Raises:
-        DarkroomError: no project here, a dvc is at work in it, or somebody who must be asked does not answer.
+        DarkroomError: no project here, a dvc or a stage works in it, or somebody who must be asked does not answer.
     """
     stages = list(stage_specs())
     check_nobody_works()
+    _check_no_stage_works()
     remarks = []
     query = RunQuery() if _is_asked() else None
     if query is None and store_exists():
         remarks.append("DARKROOM_TRACKING=off: the store of runs was not asked which versions are registered")
     kept = references(query, experiments)
-    with _project() as repo:
-        items = cache.unreferenced_objects(repo, kept, experiments)
+    items: list[Item] = []
+    if elsewhere := cache.why_not_swept():
+        remarks.append(elsewhere)
+    else:
+        with _project() as repo:
+            items += cache.unreferenced_objects(repo, kept, experiments)
     found, said = leftovers.checkpoints(stages)
     items += [*found, *leftovers.leftovers()]
     if query is not None and query.tables is not None:
@@ -103,6 +110,13 @@ def _clear(paths: Sequence[Path]) -> None:
     for folder in {path.parent for path in paths}:
         if folder.is_dir() and not any(folder.iterdir()):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_no_stage_works() -> None:
+    """Raises DarkroomError: a stage works here, which may have been started without dvc."""
+    for lock in sorted(FOLDER.glob("*.lock")):
+        if is_taken(lock):
+            raise DarkroomError(f"{lock}: {lock.stem} works here; wait for it, or end it, and run darkroom gc again")
 
 
 def _is_asked() -> bool:

@@ -1,17 +1,17 @@
 """What is kept: the outputs that a dvc.lock of a named commit, of the working tree, or a registered version names."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from darkroom.audit.lineage import Lineage, read_lineage
 from darkroom.audit.picture import locate
-from darkroom.config.lock_file import parse_lock
+from darkroom.config.lock_file import LockedStage, parse_lock, read_lock
 from darkroom.config.stage_spec import LOCK, stage_specs
 from darkroom.core.errors import DarkroomError
 from darkroom.serving.registry import MADE_AT, MODEL
 from darkroom.tracking.query import RunQuery
-from darkroom.tracking.repository import git_text_or_none
+from darkroom.tracking.repository import NoRepositoryError, git_text, git_text_or_none
 from darkroom.tracking.sources import RegisteredVersion
 
 NAMES = ("refs/heads", "refs/tags", "refs/remotes")
@@ -52,16 +52,15 @@ def references(query: RunQuery | None, experiments: bool) -> References:
         experiments: whether those of DVC count too.
 
     Raises:
-        DarkroomError: the store does not answer.
+        DarkroomError: the store or git does not answer, or a dvc.lock cannot be read: what is kept is not known then.
     """
     commits = dict(_commits(NAMES))
     tried = {commit: names for commit, names in _commits((EXPERIMENTS,)) if commit not in commits}
     if experiments:
         commits |= tried
-    outputs = set(_outputs(LOCK.read_bytes() if LOCK.is_file() else b""))
-    blobs = {git_text_or_none("rev-parse", "--verify", "--quiet", f"{commit}:./{LOCK}") for commit in commits}
-    for blob in filter(None, blobs):
-        outputs |= set(_outputs(git_text_or_none("cat-file", "blob", blob) or ""))
+    outputs = set(_outputs(read_lock()))
+    for commit, names in commits.items():
+        outputs |= set(_outputs(_lock_of(commit, names)))
     kept = [version for version in query.registered() if _counts(version)] if query else []
     runs = {version.run for version in kept if version.run}
     for version in kept:
@@ -96,14 +95,23 @@ def _paths(version: RegisteredVersion) -> Iterator[str]:
 
 
 def _commits(below: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
-    """The commits with a name below these, and HEAD's and those of the stash."""
+    """The commits with a name below these, and HEAD's and those of the stash; none where there is no repository.
+
+    Raises:
+        GitError: git does not answer.
+    """
+    try:
+        listed = git_text("for-each-ref", "--format=%(objectname) %(*objectname) %(refname)", *below)
+    except NoRepositoryError:
+        if Path(".git").exists():  # a damaged one, or one that lies elsewhere
+            raise
+        return
     found: dict[str, list[str]] = {}
     if below == NAMES:
         if head := git_text_or_none("rev-parse", "--verify", "--quiet", "HEAD"):
             found[head] = ["HEAD"]
         for stashed in (git_text_or_none("log", "-g", "--format=%H", "refs/stash", "--") or "").split():
             found.setdefault(stashed, []).append("refs/stash")
-    listed = git_text_or_none("for-each-ref", "--format=%(objectname) %(*objectname) %(refname)", *below) or ""
     for line in listed.splitlines():
         *objects, name = line.split()
         if objects and not name.startswith(NOT_THOSE) and not name.endswith("/HEAD"):
@@ -113,9 +121,22 @@ def _commits(below: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
     yield from found.items()
 
 
-def _outputs(lock: str | bytes) -> Iterator[Output]:
-    """The outputs in the text of a dvc.lock; nothing where it is none."""
+def _lock_of(commit: str, names: list[str]) -> Mapping[str, LockedStage]:
+    """The entries of the dvc.lock of a commit; none where it has no such file.
+
+    Raises:
+        DarkroomError: it cannot be read.
+    """
+    blob = git_text_or_none("rev-parse", "--verify", "--quiet", f"{commit}:./{LOCK}")
     try:
-        yield from [pair for stage in parse_lock(lock).values() for pair in stage.outputs.items()]
-    except DarkroomError:
-        return
+        return parse_lock(git_text("cat-file", "blob", blob) if blob else "")
+    except DarkroomError as error:
+        raise DarkroomError(
+            f"{', '.join(names)} (commit {commit[:8]}): {str(error).rpartition('; ')[0]}, so nobody can tell what it "
+            f"needs; nothing is removed: commit a whole {LOCK} there, or delete that branch or tag"
+        ) from None
+
+
+def _outputs(lock: Mapping[str, LockedStage]) -> Iterator[Output]:
+    """The outputs that a dvc.lock names."""
+    return (pair for stage in lock.values() for pair in stage.outputs.items())
