@@ -187,9 +187,7 @@ def test_kohyas_names_are_the_same_adapter(
     assert decibels(ours(folder, LoRA(path)), drawn(theirs, folder)) >= 100
 
 
-def test_what_diffusers_exports_for_kohyas_tools_is_read(
-    folder: Path, file: Path, theirs: Any, tmp_path: Path
-) -> None:
+def test_what_diffusers_exports_for_kohyas_tools_is_read(folder: Path, file: Path, theirs: Any, tmp_path: Path) -> None:
     """Fails if an integer alpha is refused, or the text encoder called te1, as they were."""
     from diffusers.utils import convert_state_dict_to_kohya
 
@@ -209,7 +207,7 @@ def test_what_diffusers_exports_for_kohyas_tools_is_read(
 def test_the_oldest_names_of_the_text_encoder_are_the_same_adapter(
     folder: Path, file: Path, theirs: Any, tmp_path: Path
 ) -> None:
-    """self_attn.to_q_lora.up.weight, which was refused. Factors without alpha: at scale 1, so half of what `file` is."""
+    """self_attn.to_q_lora.up.weight, which was refused."""
     text = {key: value for key, value in load_file(file).items() if key.startswith("text_encoder.")}
     older = {}
     for key, value in text.items():

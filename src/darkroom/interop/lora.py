@@ -132,7 +132,9 @@ def read_adapter(lora: LoRA, unet: Weights, text: Weights | None) -> Adapter:
     shapes = {"unet": _layers(unet), "text_encoder": {} if text is None else _layers(text)}
     adapted = _keys_by_layer(file, names_of(shapes["unet"], shapes["text_encoder"]))
     configs, origin = _metadata(path)
-    wrong = [said for layer, keys in adapted.items() if (said := _misfit(file, keys, shapes[layer.network][layer.name]))]
+    wrong = [
+        said for layer, keys in adapted.items() if (said := _misfit(file, keys, shapes[layer.network][layer.name]))
+    ]
     if wrong:
         raise DarkroomError(f"{path}: {len(wrong)} layers do not fit: {some(wrong)}; {GIVE}")
     factors = dict[Layer, Factors]()
