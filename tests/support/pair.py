@@ -34,6 +34,7 @@ from tests.support.settings import optimization
 from tests.support.worlds import World
 
 STEPS, FEW, CRITIC_FROM, HARD_FROM, EVERY, LOST_AT, DIES_AT = 16, 6, 4, 4, 6, 10, 3
+AGAIN = 12  # trainings one after the other
 N, SIDE, WORDS, LENGTH = 40, 8, 12, 6
 Terms = Callable[[int, slice], Mapping[str, Tensor]]
 Join = Callable[[], AbstractContextManager[Processes]]
@@ -250,6 +251,7 @@ SETS: Mapping[str, Callable[[Path], Mapping[str, Callable[[Processes], Made]]]] 
     "two": of_two,
     "three": of_three,
     "long": lambda folder: LONG,
+    "again": lambda folder: {str(i): lambda processes: partly_unused(processes).run() for i in range(AGAIN)},
 }
 
 

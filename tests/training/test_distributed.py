@@ -93,6 +93,18 @@ def test_parameters_that_a_process_or_all_leave_out_hold_nobody_up(made: dict[st
     assert len(found.values) == pair.STEPS
 
 
+def test_trainings_that_follow_each_other_end(tmp_path: Path) -> None:
+    """Catches a training that hangs at its end, one in ten of these: its reducer was the last to hold the group, and
+    closed it under the interpreter's lock, for which a thread of the group's waited."""
+    command = [sys.executable, "-m", "tests.support.pair", tmp_path, "again"]
+    ranks = [subprocess.Popen([*map(str, command), str(rank), "2", "25"], cwd=ROOT) for rank in range(2)]
+    try:
+        assert [process.wait(timeout=120) for process in ranks] == [0, 0]
+    finally:
+        for process in ranks:
+            process.kill()
+
+
 def test_state_dicts_know_nothing_of_wrappers(made: dict[str, dict[str, Any]]) -> None:
     """Catches `module.` in names, with which one process could not resume, nor anybody load the weights."""
     for name in HERE:
