@@ -204,6 +204,23 @@ def test_what_diffusers_exports_for_kohyas_tools_is_read(folder: Path, file: Pat
         ours(folder, LoRA(path))
 
 
+def test_kohyas_names_of_a_text_encoder_of_transformers_5_are_read(folder: Path, theirs: Any, tmp_path: Path) -> None:
+    """Which has no text_model in them: lora_te1_encoder_layers_…, as diffusers exports what it trained."""
+    from diffusers.utils import convert_state_dict_to_kohya
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tensors = load_file(peft_written(theirs, tmp_path))
+    if any("text_model" in key for key in tensors):
+        pytest.skip("transformers before 5")
+    save_file(tensors, tmp_path / "at-scale-1.safetensors")
+    named = {key: value.contiguous() for key, value in convert_state_dict_to_kohya(tensors).items()}
+    assert any(key.startswith("lora_te1_encoder_layers_") for key in named)
+    save_file(named, tmp_path / "kohya.safetensors")
+    found = ours(folder, LoRA(tmp_path / "kohya.safetensors"))
+    assert torch.equal(found, ours(folder, LoRA(tmp_path / "at-scale-1.safetensors")))
+
+
 def test_the_oldest_names_of_the_text_encoder_are_the_same_adapter(
     folder: Path, file: Path, theirs: Any, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 Network = Literal["unet", "text_encoder"]
 Part = Literal["down", "up", "alpha"]
-TEXT_PREFIX = "text_model."  # of layers of the text encoder, in files of all tools
+TEXT_PREFIX = "text_model."  # of layers of the text encoder, in most files; transformers has none since 5
 PEFT_PREFIX = "base_model.model."  # of what PEFT itself saves
 KOHYA_UNET, KOHYA_TEXT = "lora_unet_", ("lora_te_", "lora_te1_")  # the last where there could be a second encoder
 PARTS: dict[str, Part] = {
@@ -63,6 +63,6 @@ def names_of(unet: Iterable[str], text: Iterable[str]) -> dict[str, Layer]:
         for inner in (name, TEXT_PREFIX + name):
             for alias in (inner, f"text_encoder.{inner}", PEFT_PREFIX + inner):
                 found.setdefault(alias, layer)
-        for prefix in KOHYA_TEXT:
-            found[prefix + (TEXT_PREFIX + name).replace(".", "_")] = layer
+            for prefix in KOHYA_TEXT:
+                found[prefix + inner.replace(".", "_")] = layer
     return found
