@@ -98,21 +98,25 @@ def _conditioning(p: TrainUNet, work: Work) -> Conditioning:
 def _network(p: TrainUNet, sizes: DenoiserSizes, work: Work) -> DenoisingNetwork:
     """With initial weights, or imported ones."""
     unet: DenoisingNetwork
+    device = _first_device(p, work)
     if p.init_from is not None and isinstance(p.unet, UNet2DConditionConfig):
         trained_for = p.process, p.objective.prediction_type
-        unet = read_pretrained_unet(
-            Path(p.init_from), p.unet, sizes, work.processes.first_device, *trained_for
-        ).stored()
+        unet = read_pretrained_unet(Path(p.init_from), p.unet, sizes, device, *trained_for).stored()
     else:
         with seeded(p.seed, "unet"):
-            unet = build(p.unet, sizes).to(work.processes.first_device).stored()
+            unet = build(p.unet, sizes).to(device).stored()
     checkpoint_activations(unet, runtime().checkpoint_activations)
     return unet if p.lora is None else _adapted(p.lora, unet, p, work)
 
 
+def _first_device(p: TrainUNet, work: Work) -> torch.device:
+    """Where the network is made: adapters and what they are beside are divided among no processes."""
+    return work.processes.first_device if p.lora is None else work.device
+
+
 def _adapted(lora: LoRAConfig, unet: DenoisingNetwork, p: TrainUNet, work: Work) -> AdaptedDenoiser:
     """With new adapters, and the text encoder if it gets some too."""
-    text = FrozenTextEncoder.read(TEXT_ENCODER, work.processes.first_device).model if lora.text_encoder else None
+    text = FrozenTextEncoder.read(TEXT_ENCODER, _first_device(p, work)).model if lora.text_encoder else None
     with seeded(p.seed, "lora"):
         return AdaptedDenoiser(unet, text, lora.targets, lora.rank, lora.alpha, halved=p.precision == "bf16")
 

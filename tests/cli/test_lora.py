@@ -84,6 +84,16 @@ def test_the_merged_pipeline_draws_what_the_adapters_draw(here: Path, run: Run, 
         assert one.tobytes() == other.tobytes()
 
 
+def test_an_adapter_that_is_merged_twice_is_recorded_twice(here: Path, run: Run) -> None:
+    """With both strengths, in order; fails where they are kept by the file's name."""
+    twice = ("--lora", "first:0.8", "--lora", f"first/{FILE}:-0.5")
+    assert run("merge", "merged", *twice) == 0
+    said = json.loads(Path("merged", "provenance.json").read_text())
+    md5 = file_hash(Path("first", FILE))
+    assert [(one["md5"], one["strength"]) for one in said["adapters"]] == [(md5, 0.8), (md5, -0.5)]
+    assert said["inputs"][f"first/{FILE}"] == md5
+
+
 @pytest.mark.parametrize(
     ("value", "says"), [("nowhere:0.5", "nowhere"), ("first:loud", "FILE:STRENGTH"), ("first:99", "not between")]
 )

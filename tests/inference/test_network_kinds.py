@@ -13,8 +13,8 @@ from PIL import Image
 from darkroom.core.artifact import load_tensors
 from darkroom.core.errors import DarkroomError
 from darkroom.inference.folder import check_exportable
-from darkroom.inference.networks import halved
 from darkroom.inference.pipeline import Pipeline
+from darkroom.nn.layers.lora import halve
 from tests.support.networks import batch_norm, built, layer_norm, score
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -57,7 +57,7 @@ def test_weights_rounded_once_are_those_that_autocast_rounds_at_every_call(how: 
     given = x, torch.tensor([20.0, 900.0]), None, labels
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         expected = network(*given)
-        assert torch.equal(halved(network)(*given), expected)
+        assert torch.equal(halve(network)(*given), expected)
     assert any(weight.dtype == torch.bfloat16 for weight in network.parameters())
 
 

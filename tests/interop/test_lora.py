@@ -16,6 +16,7 @@ from darkroom.inference.adapters import merge
 from darkroom.inference.pipeline import Pipeline
 from darkroom.interop.diffusers import read_text_encoder, read_unet
 from darkroom.interop.lora import FILE, LoRA
+from darkroom.interop.lora_scale import scale_of
 from darkroom.nn.denoiser.adapted import AdaptedDenoiser
 from darkroom.nn.layers.lora import adapted_layers
 from tests.support import adapters, pipelines
@@ -95,14 +96,15 @@ def test_strengths_of_two_adapters_are_those_of_diffusers(
     assert decibels(ours(folder, LoRA(file, 0.8), LoRA(other, -0.5)), drawn(theirs, folder)) >= 100
 
 
-def peft_written(theirs: Any, folder: Path, destination: Path) -> Path:
-    """A file by diffusers' own saving of PEFT's adapters."""
+def peft_written(theirs: Any, destination: Path, **patterns: dict[str, float]) -> Path:
+    """A file by diffusers' own saving of PEFT's adapters; patterns: alpha_pattern of each network."""
     import peft
     from diffusers.training_utils import _collate_lora_metadata
 
     names = {"unet": ["to_q", "to_k", "to_v", "to_out.0", "conv2"], "text_encoder": ["q_proj", "fc1"]}
     for network, targets in names.items():
-        config = peft.LoraConfig(r=2, lora_alpha=5, init_lora_weights=False, target_modules=targets)
+        how = {"target_modules": targets, "alpha_pattern": patterns.get(network, {})}
+        config = peft.LoraConfig(r=2, lora_alpha=5, init_lora_weights=False, **how)
         getattr(theirs, network).add_adapter(config)
     layers = {f"{name}_lora_layers": peft.get_peft_model_state_dict(getattr(theirs, name)) for name in names}
     metadata = _collate_lora_metadata({name: getattr(theirs, name) for name in names})
@@ -114,21 +116,66 @@ def test_what_peft_wrote_draws_the_same_here(folder: Path, theirs: Any, tmp_path
     """Fails if lora_alpha of the metadata is overlooked, a convolution's adapter or one of the text encoder is."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        path = peft_written(theirs, folder, tmp_path)
+        path = peft_written(theirs, tmp_path)
     found = ours(folder, LoRA(path))
     assert decibels(found, drawn(theirs, folder)) >= 100
     assert decibels(found, ours(folder)) < 40
 
 
-def test_what_peft_itself_saved_is_read_with_its_configuration(folder: Path, theirs: Any, tmp_path: Path) -> None:
+def test_alphas_by_pattern_are_those_of_peft(folder: Path, theirs: Any, tmp_path: Path) -> None:
+    """Fails if the last key that matches wins, if a key is not a regular expression, or if a layer of the text encoder
+    does not go by the name that PEFT sees: as it was until keys were compared as plain ends."""
+    fc1 = next(name for name, _ in theirs.text_encoder.named_modules() if name.endswith("fc1"))
+    unet = {"attn1.to_q": 9.0, "to_q": 1.0, r"down_blocks\.\d\..*attn2\.to_[kv]": 8.0, "to_out.0|conv2": 3.0}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        path = peft_written(theirs, tmp_path, unet=unet, text_encoder={f"^{fc1}": 12.0, ".*q_proj": 1.0})
+    assert decibels(ours(folder, LoRA(path)), drawn(theirs, folder)) >= 100
+
+
+@pytest.mark.parametrize("prefix", ["", "text_model."])
+def test_a_pattern_names_a_layer_of_the_text_encoder_with_its_prefix_or_without(prefix: str) -> None:
+    """transformers gives the layers a prefix or none, by its version."""
+    names = ["encoder.layers.0.mlp.fc1", "text_model.encoder.layers.0.mlp.fc1"]
+    patterns = {"alpha_pattern": {f"^{prefix}encoder.layers.0.mlp.fc1": 8}, "lora_alpha": 2}
+    assert scale_of(Path("x"), patterns, names, None, 2) == 4.0
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"alpha_pattern": {"to_(q": 1}}, r"to_\(q is no regular expression"),
+        ({"alpha_pattern": {"(.+)+x": 1}}, "too intricate"),
+        ({"alpha_pattern": {".*.*.*.*x": 1}}, "too intricate"),
+        ({"alpha_pattern": {"a" * 201: 1}}, "too intricate"),
+        ({"alpha_pattern": [1]}, "is no mapping"),
+        ({"lora_alpha": True}, "is not a number"),
+        ({"lora_alpha": math.nan}, "is not a number"),
+        ({"use_dora": True}, "DoRA"),
+    ],
+)
+def test_a_configuration_that_makes_no_sense_is_refused(config: dict[str, Any], says: str) -> None:
+    with pytest.raises(DarkroomError, match=says):
+        scale_of(Path("x"), config, ["mid.to_q"], None, 2)
+
+
+@pytest.mark.parametrize("how", [{"alpha_pattern": {"attn1.to_q": 3}}, {"use_rslora": True}], ids=["alphas", "rslora"])
+def test_what_peft_itself_saved_is_read_with_its_configuration(
+    folder: Path, theirs: Any, tmp_path: Path, how: dict[str, Any]
+) -> None:
+    """Also beside a .bin, found by its folder: until its configuration was looked for by the file's stem, it was passed
+    over there, and every layer drawn at scale 1."""
     import peft
 
-    config = peft.LoraConfig(
-        r=2, lora_alpha=6, init_lora_weights=False, target_modules=["to_q"], alpha_pattern={"attn1.to_q": 3}
-    )
+    config = peft.LoraConfig(r=2, lora_alpha=6, init_lora_weights=False, target_modules=["to_q"], **how)
     model = peft.get_peft_model(theirs.unet, config)
     model.save_pretrained(str(tmp_path))
-    assert decibels(ours(folder, LoRA(tmp_path)), drawn(theirs, folder)) >= 100
+    expected, saved = drawn(theirs, folder), tmp_path / "adapter_model.safetensors"
+    assert decibels(ours(folder, LoRA(tmp_path)), expected) >= 100
+    torch.save(load_file(saved), saved.with_suffix(".bin"))
+    saved.unlink()
+    assert decibels(ours(folder, LoRA(tmp_path)), expected) >= 100
+    assert decibels(ours(folder, LoRA(saved.with_suffix(".bin"))), expected) >= 100
 
 
 def test_kohyas_names_are_the_same_adapter(
@@ -138,6 +185,61 @@ def test_kohyas_names_are_the_same_adapter(
     assert torch.equal(ours(folder, LoRA(path)), ours(folder, LoRA(file)))
     theirs.load_lora_weights(path)
     assert decibels(ours(folder, LoRA(path)), drawn(theirs, folder)) >= 100
+
+
+def test_what_diffusers_exports_for_kohyas_tools_is_read(folder: Path, file: Path, theirs: Any, tmp_path: Path) -> None:
+    """Fails if an integer alpha is refused, or the text encoder called te1, as they were."""
+    from diffusers.utils import convert_state_dict_to_kohya
+
+    path = tmp_path / "kohya.safetensors"
+    tensors = {key: value.contiguous() for key, value in convert_state_dict_to_kohya(load_file(file)).items()}
+    assert {value.dtype for key, value in tensors.items() if key.endswith(".alpha")} == {torch.int64}
+    assert any(key.startswith("lora_te1_") for key in tensors)
+    save_file(tensors, path)
+    theirs.load_lora_weights(path)
+    assert decibels(ours(folder, LoRA(path)), drawn(theirs, folder)) >= 100
+    twice = {key.replace("lora_te1_", "lora_te_"): value.clone() for key, value in tensors.items()}
+    save_file(tensors | twice, path)
+    with pytest.raises(DarkroomError, match="give it once"):
+        ours(folder, LoRA(path))
+
+
+def test_kohyas_names_of_a_text_encoder_of_transformers_5_are_read(folder: Path, theirs: Any, tmp_path: Path) -> None:
+    """Which has no text_model in them: lora_te1_encoder_layers_…, as diffusers exports what it trained."""
+    from diffusers.utils import convert_state_dict_to_kohya
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tensors = load_file(peft_written(theirs, tmp_path))
+    if any("text_model" in key for key in tensors):
+        pytest.skip("transformers before 5")
+    save_file(tensors, tmp_path / "at-scale-1.safetensors")
+    named = {key: value.contiguous() for key, value in convert_state_dict_to_kohya(tensors).items()}
+    assert any(key.startswith("lora_te1_encoder_layers_") for key in named)
+    save_file(named, tmp_path / "kohya.safetensors")
+    found = ours(folder, LoRA(tmp_path / "kohya.safetensors"))
+    assert torch.equal(found, ours(folder, LoRA(tmp_path / "at-scale-1.safetensors")))
+
+
+def test_the_oldest_names_of_the_text_encoder_are_the_same_adapter(
+    folder: Path, file: Path, theirs: Any, tmp_path: Path
+) -> None:
+    """self_attn.to_q_lora.up.weight, which was refused."""
+    text = {key: value for key, value in load_file(file).items() if key.startswith("text_encoder.")}
+    older = {}
+    for key, value in text.items():
+        layer, _, part = key.partition(".lora_")
+        attention, _, projection = layer.removesuffix("_proj").rpartition(".")
+        end = f"to_{projection}_lora.{'down' if part.startswith('A') else 'up'}.weight"
+        older[f"{attention}.{end}"] = value
+    assert any(key.endswith(".self_attn.to_out_lora.up.weight") for key in older)
+    save_file(older, tmp_path / "older.safetensors")
+    save_file(text, tmp_path / "text.safetensors")
+    found = ours(folder, LoRA(tmp_path / "older.safetensors"))
+    assert torch.equal(found, ours(folder, LoRA(tmp_path / "text.safetensors")))
+    theirs.load_lora_weights(tmp_path / "older.safetensors")
+    assert decibels(found, drawn(theirs, folder)) >= 100
+    assert decibels(found, ours(folder)) < 40
 
 
 def test_older_names_of_diffusers_are_the_same_adapter(folder: Path, tmp_path: Path) -> None:
@@ -183,6 +285,11 @@ def test_files_of_equal_adapters_are_equal(adapted: AdaptedDenoiser, file: Path,
     assert all(adapters.write(tmp_path / FILE, adapted).read_bytes() == file.read_bytes() for _ in range(8))
 
 
+def alphas(tensors: dict[str, Tensor], alpha: Tensor) -> dict[str, Tensor]:
+    """An alpha for each layer."""
+    return {f"{key.partition('.lora_')[0]}.alpha": alpha for key in tensors}
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -192,8 +299,29 @@ def test_files_of_equal_adapters_are_equal(adapted: AdaptedDenoiser, file: Path,
         (lambda t: {k: v[:, :-1] if "lora_A" in k else v for k, v in t.items()}, "for a weight of"),
         (lambda t: t | {k.replace("lora_A", "lora_down"): v for k, v in t.items() if "lora_A" in k}, "give it once"),
         (lambda t: {k: v * float("nan") for k, v in t.items()}, "not finite"),
+        (lambda t: {k: v.flatten() if "lora_A" in k else v for k, v in t.items()}, "layers do not fit"),
+        (lambda t: {k: v.flatten() if "lora_B" in k else v for k, v in t.items()}, "layers do not fit"),
+        (lambda t: {k: v.sum() for k, v in t.items()}, "layers do not fit"),
+        (lambda t: {k: v[:0] if "lora_A" in k else v[:, :0] for k, v in t.items()}, "layers do not fit"),
+        (lambda t: t | alphas(t, torch.ones(0)), r"alpha is \[0\], not one number"),
+        (lambda t: t | alphas(t, torch.ones(2)), r"alpha is \[2\], not one number"),
+        (lambda t: t | alphas(t, torch.tensor(True)), "bool"),
     ],
-    ids=["unknown layer", "unknown kind", "half", "shape", "twice", "nan"],
+    ids=[
+        "unknown layer",
+        "unknown kind",
+        "half",
+        "shape",
+        "twice",
+        "nan",
+        "down of one dimension",
+        "up of one dimension",
+        "numbers",
+        "rank 0",
+        "no alpha",
+        "two alphas",
+        "alpha of bools",
+    ],
 )
 def test_what_does_not_fit_is_named(
     folder: Path, file: Path, tmp_path: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]], says: str

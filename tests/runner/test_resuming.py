@@ -37,6 +37,24 @@ def test_whatever_may_change_the_result_is_another_training(position: int, other
     assert fingerprint(*BASE) == fingerprint(*BASE)
 
 
+def test_another_network_to_begin_with_is_another_training(tmp_path: Path) -> None:
+    """Adapters of one base were resumed on another that had taken its place: DVC knows the path alone."""
+    base = tmp_path / "unet"
+    base.mkdir()
+    (base / "weights").write_text("one")
+    params = {"train_unet": {"init_from": str(base)}}
+
+    def now() -> str:
+        return fingerprint(*BASE[:2], params, *BASE[3:])
+
+    first = now()
+    assert now() == first
+    (base / "weights").write_text("another")
+    assert now() != first
+    (base / "weights").write_text("one")
+    assert now() == first
+
+
 @pytest.fixture
 def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A finished training's checkpoints; its output is there, and not yet in dvc.lock."""

@@ -12,12 +12,14 @@ from PIL import Image
 
 from darkroom.core.errors import DarkroomError
 from darkroom.inference.record import Record
+from darkroom.interop.diffusers import read_unet
+from darkroom.interop.lora import FILE
 from darkroom.serving.limits import EndingError, LimitError
 from darkroom.serving.queueing import ending
 from darkroom.studio.models import Models
 from darkroom.studio.request import PageRequest, Start, mask_of
 from darkroom.studio.work import Studio, prompts_in
-from tests.support import pipelines, toy
+from tests.support import adapters, pipelines, toy
 
 PROMPT = "a small red circle"
 Run = Callable[..., int]
@@ -75,6 +77,21 @@ def test_made_again_it_is_identical_and_a_changed_file_is_not(studio: Studio, tw
     changed = studio.again(drawn.files[0])
     assert not changed.identical
     assert "grey levels" in changed.said
+
+
+def test_a_picture_with_adapters_is_not_made_again_without_them(
+    studio: Studio, two: list[Path], tmp_path: Path, run: Run
+) -> None:
+    """It was drawn without them, with a record that lists them still."""
+    file = adapters.write(
+        tmp_path / FILE, adapters.random_adapters(read_unet(two[0] / "unet", torch.device("cpu"), "fp32"), None)
+    )
+    assert run("generate", PROMPT, "--out", "with.png", "--pipeline", str(two[0]), "--lora", str(file)) == 0
+    studio.draw(str(two[0]), PageRequest([PROMPT]))
+    before = set(studio.folder.rglob("*.png"))
+    with pytest.raises(DarkroomError, match="other adapters than this pipeline has; darkroom regenerate"):
+        studio.again(Path("with.png"))
+    assert set(studio.folder.rglob("*.png")) == before
 
 
 def test_a_picture_of_a_model_that_is_not_open_is_not_made_again(

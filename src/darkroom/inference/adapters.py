@@ -69,6 +69,6 @@ def merge(source: Path, destination: Path, loras: Sequence[LoRA]) -> tuple[Adapt
             write_network(folder / network, name, dict(config), merged(weights, adapters, network), prefix=prefix)
         inputs = {source.as_posix(): model_hash(source)}
         inputs |= {adapter.path.as_posix(): adapter.md5 for adapter in adapters}
-        strengths = {adapter.path.as_posix(): adapter.strength for adapter in adapters}
-        write_json(folder / PROVENANCE, {"inputs": inputs, "strengths": strengths})
+        added = [{"file": a.path.as_posix(), "md5": a.md5, "strength": a.strength} for a in adapters]
+        write_json(folder / PROVENANCE, {"inputs": inputs, "adapters": added})
     return adapters

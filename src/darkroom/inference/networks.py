@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from darkroom.config.base import Precision
 from darkroom.config.denoisers import DenoiserSpec
@@ -41,6 +41,7 @@ from darkroom.nn.autoencoder.packed_vae import quick
 from darkroom.nn.denoiser.base import DenoisingNetwork, Prepared
 from darkroom.nn.denoiser.base import build as build_denoiser
 from darkroom.nn.denoiser.unet import UNet2DConditionModel
+from darkroom.nn.layers.lora import halve
 from darkroom.nn.text.clip import CLIPTextModel
 
 
@@ -139,14 +140,6 @@ def _for_drawing(unet: UNet2DConditionModel, device: torch.device) -> DenoisingN
     return PackedUNet(unet) if device.type in ("cpu", "cuda") else unet.stored()
 
 
-def halved(network: DenoisingNetwork) -> DenoisingNetwork:
-    """Itself, its products' weights in bfloat16, as autocast would round them anew at every call."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            module.to(torch.bfloat16)
-    return network
-
-
 def _read_denoiser(
     folder: Path, info: PipelineInfo, device: torch.device, precision: Precision, adapters: Sequence[Adapter]
 ) -> DenoisingNetwork:
@@ -160,7 +153,7 @@ def _read_denoiser(
     wanted = outline(lambda: build_denoiser(config, sizes), folder / CONFIG, remedy=COPY).state_dict()
     check_keys(file.path, {key: tuple(value.shape) for key, value in wanted.items()}, file.shapes)
     network = load_weights(build_denoiser(config, sizes), file.path, device, remedy=COPY).stored()
-    return halved(network) if device.type == "cuda" and precision == "bf16" else network
+    return halve(network) if device.type == "cuda" and precision == "bf16" else network
 
 
 def _check_compatible(path: Path, networks: Networks) -> None:

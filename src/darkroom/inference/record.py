@@ -153,7 +153,7 @@ class Record:
         return self.height or pipeline.info.image_size, self.width or pipeline.info.image_size
 
     def check_work(self, pipeline: Pipeline, *, one_file: bool = True) -> None:
-        """Refuse what there is no memory or time for, before any of it is drawn.
+        """Refuse what there is no memory or time for, or what this pipeline cannot draw, before any of it is drawn.
 
         Args:
             one_file: whether one file will show all pictures; False: each goes to its own.
@@ -161,6 +161,10 @@ class Record:
         Raises:
             DarkroomError: names what is too much, the limit and the remedy.
         """
+        if [(one.md5, one.strength) for one in self.adapters] != [(a.md5, a.strength) for a in pipeline.adapters]:
+            raise DarkroomError(
+                "it was drawn with other adapters than this pipeline has; darkroom regenerate finds them by the record"
+            )
         (height, width), n, steps = self.size(pipeline), len(self.prompts), self.sampling.num_inference_steps
         downscale, batch = pipeline.vae.downscale, min(self.batch_size, n)
         check_size((height, width), pipeline.unet.fixed_side, downscale)

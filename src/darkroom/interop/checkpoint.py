@@ -25,6 +25,7 @@ UNREADABLE = (SafetensorError, OSError, ValueError)  # what a file raises that i
 CODE = re.compile(r"(?:Unsupported global: GLOBAL|Unsupported class|unsupported GLOBAL) (\S+)")  # PyTorch's words
 MAKERS_OF_BYTES = ("bytearray",)  # what PyTorch lets a checkpoint call that fills memory by a number alone
 OLD_PICKLES = 4  # that a checkpoint of before 1.6 begins with: a mark, a version, a system, its content
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 SHOWN = 6  # keys that a message names
 
 
@@ -70,6 +71,17 @@ class Checkpoint:
             )
         check_finite(value, f"{self.path}: {key}", FETCH)
         return value.float()
+
+    def number(self, key: str) -> float:
+        """The only number of a tensor, which may also be an integer.
+
+        Raises:
+            DarkroomError: see `float32`.
+        """
+        value = self.read(key)
+        if value.dtype in INTEGERS and value.layout == torch.strided and value.device.type == "cpu":
+            return float(value.item())
+        return float(self.float32(key).item())
 
 
 def open_checkpoint(path: Path) -> Checkpoint:

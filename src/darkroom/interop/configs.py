@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from darkroom.config.clip_text import TEXT_SILENT, TEXT_THEIRS
 from darkroom.config.denoisers import UNetSpec
 from darkroom.config.networks import AutoencoderSpec, NetworkSpec, TextSpec
 from darkroom.core.artifact import CONFIG, FETCH, read_json
@@ -12,7 +13,6 @@ from darkroom.core.limits import JSON_BYTES, check_network
 from darkroom.core.text import printable
 from darkroom.interop.keys import (
     TEXT_NEUTRAL,
-    TEXT_SILENT,
     UNET_IDLE,
     UNET_NEUTRAL,
     UNET_SILENT,
@@ -31,7 +31,6 @@ THEIRS = {
     "num_attention_heads": "attention_head_dim",
     "num_classes": "num_class_embeds",
 }
-TEXT_THEIRS = {"max_length": "max_position_embeddings"}
 AnySpec = TypeVar("AnySpec", bound=NetworkSpec[Any, Any])
 
 

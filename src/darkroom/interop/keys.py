@@ -26,18 +26,6 @@ VAE_SILENT: dict[str, Any] = {
     "layers_per_block": 2,
     "norm_num_groups": 32,
 }
-TEXT_SILENT: dict[str, Any] = {
-    "vocab_size": 49408,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "max_position_embeddings": 77,
-    "hidden_act": "quick_gelu",
-    "bos_token_id": 49406,
-    "eos_token_id": 49407,
-    "pad_token_id": 49407,
-}
 # Keys that change the network and stand, if at all, at the value that ours has built in.
 UNET_NEUTRAL: dict[str, Any] = {
     "norm_eps": 1e-5,

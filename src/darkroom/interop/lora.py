@@ -22,10 +22,12 @@ from darkroom.core.outside import parse_json
 from darkroom.core.text import printable
 from darkroom.interop.checkpoint import Checkpoint, open_checkpoint, some
 from darkroom.interop.lora_names import TEXT_PREFIX, Layer, Network, Part, names_of, split
+from darkroom.interop.lora_scale import scale_of
 from darkroom.interop.model import Weights
 
 FILE = "pytorch_lora_weights.safetensors"  # as diffusers names it
-PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+PEFT_NAME, PEFT_CONFIG = "adapter_model", "adapter_config.json"  # of PEFT's file, without its ending, and beside it
+FILES = (FILE, f"{PEFT_NAME}.safetensors", "pytorch_lora_weights.bin", f"{PEFT_NAME}.bin")  # in a folder, by preference
 CONFIGS, ORIGIN = "lora_adapter_metadata", "darkroom"  # keys of the file's metadata: PEFT's configurations, and ours
 MOST = 10.0  # a strength is in [-MOST, MOST]
 GIVE = "give an adapter that was trained on this model"
@@ -130,23 +132,17 @@ def read_adapter(lora: LoRA, unet: Weights, text: Weights | None) -> Adapter:
     shapes = {"unet": _layers(unet), "text_encoder": {} if text is None else _layers(text)}
     adapted = _keys_by_layer(file, names_of(shapes["unet"], shapes["text_encoder"]))
     configs, origin = _metadata(path)
-    wrong, factors = list[str](), dict[Layer, Factors]()
-    for layer, keys in adapted.items():
-        missing = [part for part in ("down", "up") if part not in keys]
-        if missing:
-            wrong.append(f"{next(iter(keys.values()))} has no {missing[0]}")
-            continue
-        down, up = file.float32(keys["down"]), file.float32(keys["up"]).flatten(1)
-        shape, rank = shapes[layer.network][layer.name], len(down)
-        if down.flatten(1).shape[1] != math.prod(shape[1:]) or up.shape != (shape[0], rank):
-            found = f"{[*file.shapes[keys['up']]]} by {[*file.shapes[keys['down']]]}"
-            wrong.append(f"{keys['down']} and its other half are {found}, for a weight of {[*shape]}")
-            continue
-        alpha = float(file.float32(keys["alpha"]).reshape(-1)[0]) if "alpha" in keys else None
-        scale = _scale(path, configs.get(layer.network, {}), layer.name, alpha, rank)
-        factors[layer] = Factors(down, up, scale)
+    wrong = [
+        said for layer, keys in adapted.items() if (said := _misfit(file, keys, shapes[layer.network][layer.name]))
+    ]
     if wrong:
         raise DarkroomError(f"{path}: {len(wrong)} layers do not fit: {some(wrong)}; {GIVE}")
+    factors = dict[Layer, Factors]()
+    for layer, keys in adapted.items():
+        down, up = file.float32(keys["down"]), file.float32(keys["up"]).flatten(1)
+        alpha = file.number(keys["alpha"]) if "alpha" in keys else None
+        names = [layer.name, TEXT_PREFIX + layer.name] if layer.network == "text_encoder" else [layer.name]
+        factors[layer] = Factors(down, up, scale_of(path, configs.get(layer.network, {}), names, alpha, len(down)))
     base, inputs = _origin(origin)
     return Adapter(path, file_hash(path), checked_strength(lora.strength, str(lora.path)), factors, base, inputs)
 
@@ -159,9 +155,9 @@ def adapter_file(path: Path) -> Path:
     """
     if not path.is_dir():
         return path
-    found = [path / name for name in (FILE, PEFT_FILE) if (path / name).is_file()]
+    found = [path / name for name in FILES if (path / name).is_file()]
     if not found:
-        raise DarkroomError(f"{path}: holds neither {FILE} nor {PEFT_FILE}; name the adapter's file")
+        raise DarkroomError(f"{path}: holds none of {', '.join(FILES)}; name the adapter's file")
     return found[0]
 
 
@@ -172,6 +168,20 @@ def _layers(weights: Weights) -> dict[str, tuple[int, ...]]:
         for key, shape in weights.shapes.items()
         if key.endswith(".weight") and len(shape) > 1 and "_embedding.weight" not in key
     }
+
+
+def _misfit(file: Checkpoint, keys: Mapping[Part, str], weight: tuple[int, ...]) -> str:
+    """What is wrong with the shapes of a layer's factors, for a weight of this shape; "" if nothing is."""
+    missing = [part for part in ("down", "up") if part not in keys]
+    if missing:
+        return f"{next(iter(keys.values()))} has no {missing[0]}"
+    down, up = file.shapes[keys["down"]], file.shapes[keys["up"]]
+    matrices = len(down) > 1 and len(up) > 1 and down[0] > 0
+    if not matrices or (up[0], math.prod(up[1:]), math.prod(down[1:])) != (weight[0], down[0], math.prod(weight[1:])):
+        return f"{keys['down']} and its other half are {[*up]} by {[*down]}, for a weight of {[*weight]}"
+    if "alpha" in keys and (alpha := file.shapes[keys["alpha"]]) not in ((), (1,)):
+        return f"{keys['alpha']} is {[*alpha]}, not one number"
+    return ""
 
 
 def _keys_by_layer(file: Checkpoint, names: Mapping[str, Layer]) -> dict[Layer, dict[Part, str]]:
@@ -216,7 +226,7 @@ def _metadata(path: Path) -> tuple[dict[Network, Mapping[str, Any]], Mapping[str
         raise DarkroomError(f"{path}: its metadata are not JSON ({error}); fetch it again") from None
     said, origin = (one if isinstance(one, dict) else {} for one in (said, origin))
     beside = path.parent / PEFT_CONFIG
-    if path.name == PEFT_FILE and beside.is_file():
+    if path.stem == PEFT_NAME and beside.is_file():
         values = read_json(beside, "fetch it again", JSON_BYTES)
         return {"unet": values, "text_encoder": values}, origin
     names: tuple[Network, ...] = ("unet", "text_encoder")
@@ -225,25 +235,6 @@ def _metadata(path: Path) -> tuple[dict[Network, Mapping[str, Any]], Mapping[str
         prefix = f"{name}."
         configs[name] = {key.removeprefix(prefix): value for key, value in said.items() if key.startswith(prefix)}
     return configs, origin
-
-
-def _scale(path: Path, config: Mapping[str, Any], name: str, alpha: float | None, rank: int) -> float:
-    """alpha / rank of a layer: by its own alpha, else PEFT's configuration, else 1.
-
-    Raises:
-        DarkroomError: a configuration of another kind of adapter.
-    """
-    if config.get("use_dora"):
-        raise DarkroomError(f"{path}: use_dora = true: DoRA's magnitudes are not read; give a plain LoRA")
-    if alpha is None:
-        alpha = config.get("lora_alpha", rank)
-        patterns = config.get("alpha_pattern") or {}
-        for pattern, value in patterns.items():
-            if name == pattern.removeprefix("^") or name.endswith("." + pattern):
-                alpha = value
-    if not isinstance(alpha, int | float):
-        raise DarkroomError(f"{path}: lora_alpha = {printable(repr(alpha))}: is not a number; fetch it again")
-    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
 def _origin(origin: Mapping[str, Any]) -> tuple[str, dict[str, str]]:

@@ -42,6 +42,6 @@ def base_of(folder: Path) -> Path | None:
         now = f"is now {found}" if path.is_dir() else "is not there"
         raise DarkroomError(
             f"{folder}: holds adapters of {path} {content}, which {now}; put that network back, or run "
-            "dvc repro to train them on this one"
+            "dvc repro --force --single-item train_unet and then dvc repro, which train them on this one"
         )
     return path

@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple
 
 Network = Literal["unet", "text_encoder"]
 Part = Literal["down", "up", "alpha"]
-TEXT_PREFIX = "text_model."  # of layers of the text encoder, in files of all tools
+TEXT_PREFIX = "text_model."  # of layers of the text encoder, in most files; transformers has none since 5
 PEFT_PREFIX = "base_model.model."  # of what PEFT itself saves
-KOHYA: dict[Network, str] = {"unet": "lora_unet_", "text_encoder": "lora_te_"}
+KOHYA_UNET, KOHYA_TEXT = "lora_unet_", ("lora_te_", "lora_te1_")  # the last where there could be a second encoder
 PARTS: dict[str, Part] = {
     ".lora_A.weight": "down",
     ".lora_B.weight": "up",
@@ -27,8 +27,8 @@ PARTS: dict[str, Part] = {
     ".lora_linear_layer.up.weight": "up",
     ".alpha": "alpha",
 }
-# diffusers' first form: attn1.processor.to_q_lora.down.weight
-PROCESSOR = re.compile(r"(.*)\.processor\.(to_[qkv]|to_out)_lora\.(down|up)\.weight")
+# diffusers' first form: attn1.processor.to_q_lora.down.weight, and of the text encoder self_attn.to_q_lora.down.weight
+FIRST = re.compile(r"(.*?)(?:\.processor)?\.to_([qkv]|out)_lora\.(down|up)\.weight")
 
 
 class Layer(NamedTuple):
@@ -40,9 +40,12 @@ class Layer(NamedTuple):
 
 def split(key: str) -> tuple[str, Part] | None:
     """The name of the layer as the file has it, and which part of its adapter; None: neither factor nor alpha."""
-    if found := PROCESSOR.fullmatch(key):
+    if found := FIRST.fullmatch(key):
         attention, projection, part = found.groups()
-        layer = f"{attention}.{'to_out.0' if projection == 'to_out' else projection}"
+        if attention.endswith(".self_attn"):
+            layer = f"{attention}.{projection}_proj"
+        else:
+            layer = f"{attention}.to_{'out.0' if projection == 'out' else projection}"
         return layer, "down" if part == "down" else "up"
     return next(((key.removesuffix(end), part) for end, part in PARTS.items() if key.endswith(end)), None)
 
@@ -54,11 +57,12 @@ def names_of(unet: Iterable[str], text: Iterable[str]) -> dict[str, Layer]:
         layer = Layer("unet", name)
         for alias in (name, f"unet.{name}", PEFT_PREFIX + name, PEFT_PREFIX + f"unet.{name}"):
             found[alias] = layer
-        found[KOHYA["unet"] + name.replace(".", "_")] = layer
+        found[KOHYA_UNET + name.replace(".", "_")] = layer
     for name in text:
         layer = Layer("text_encoder", name)
         for inner in (name, TEXT_PREFIX + name):
             for alias in (inner, f"text_encoder.{inner}", PEFT_PREFIX + inner):
                 found.setdefault(alias, layer)
-        found[KOHYA["text_encoder"] + (TEXT_PREFIX + name).replace(".", "_")] = layer
+            for prefix in KOHYA_TEXT:
+                found[prefix + inner.replace(".", "_")] = layer
     return found

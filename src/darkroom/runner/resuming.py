@@ -77,7 +77,18 @@ def fingerprint(
         for section, values in params.items()
     }
     everything = {"stage": stage, "cmd": cmd, "params": trained, "inputs": inputs, "code": code}
+    everything |= base_hash(params.get(stage))
     return hashlib.md5(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+
+
+def base_hash(section: Any) -> dict[str, str]:
+    """{"base": content hash} of the network that a training begins with, where there is one: no input that DVC knows.
+
+    Args:
+        section: the parameters of its stage.
+    """
+    path = section.get("init_from") if isinstance(section, Mapping) else None
+    return {"base": content_hash(path)} if path is not None and Path(path).exists() else {}
 
 
 def mark_done(training: Path, outputs: Sequence[Path]) -> None:

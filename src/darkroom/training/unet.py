@@ -143,4 +143,13 @@ class UNetTask(Task[DenoisingNetwork]):
         null = self.data.conditioning.null
         words = None if null is None else tuple(null.shape)
         shape = max((part.latents.shape for part in self.data.train_parts), key=math.prod)
-        return TRAINING * flops(self.network, lambda: denoised(self.network, 1, shape, words))
+        network = self.network
+
+        def forward() -> Tensor:
+            return denoised(network, 1, shape, words)
+
+        passes = TRAINING * flops(network, forward)
+        if isinstance(network, AdaptedDenoiser):
+            with network.without():  # what is frozen has no gradients of weights
+                passes -= flops(network, forward, with_weights=True)
+        return passes

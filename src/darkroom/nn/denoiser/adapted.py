@@ -6,10 +6,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from darkroom.nn.denoiser.base import Context, DenoisingNetwork
-from darkroom.nn.layers.lora import adapt, adapted_layers, adapters_of, is_adapter
+from darkroom.nn.layers.lora import adapt, adapted_layers, adapters_of, halve, is_adapter
 from darkroom.nn.text.clip import CLIPTextModel
 
 TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")  # as diffusers' scripts have it
@@ -100,12 +100,3 @@ class AdaptedDenoiser(DenoisingNetwork):
         memo[id(self)] = copied
         copied.__dict__.update({key: copy.deepcopy(value, memo) for key, value in self.__dict__.items()})
         return copied
-
-
-def halve(network: nn.Module) -> None:
-    """Convolutions and linear layers that are frozen in bfloat16; norms and adapters stay as they are."""
-    for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear) and not is_adapter(name):
-            for parameter in (module.weight, module.bias):
-                if parameter is not None:
-                    parameter.data = parameter.data.to(torch.bfloat16)

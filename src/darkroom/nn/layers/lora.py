@@ -6,7 +6,7 @@ zero, so that a network with new adapters is the network without them.
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from darkroom.core.errors import DarkroomError
 
+Network = TypeVar("Network", bound=nn.Module)
 ADAPTER = "lora_"  # what the names of an adapter's own modules begin with
 
 
@@ -78,6 +79,19 @@ def _initialise(a: nn.Linear | nn.Conv2d, b: nn.Linear | nn.Conv2d, device: torc
 def is_adapter(name: str) -> bool:
     """Whether a weight of this name is an adapter's."""
     return any(part.startswith(ADAPTER) for part in name.split("."))
+
+
+def halve(network: Network) -> Network:
+    """Itself, its convolutions and linear layers in bfloat16, to which autocast would round them anew at every call.
+
+    Norms and adapters stay as they are.
+    """
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and not is_adapter(name):
+            for parameter in (module.weight, module.bias):
+                if parameter is not None:
+                    parameter.data = parameter.data.to(torch.bfloat16)
+    return network
 
 
 def adapt(network: nn.Module, targets: Sequence[str], rank: int, alpha: float) -> list[str]:

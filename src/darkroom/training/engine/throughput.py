@@ -46,28 +46,36 @@ class _Products(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.flops: int = 0
+        self.with_weights: int = 0  # of them, those of convolutions and linear layers
 
     def __torch_function__(
         self, func: Any, types: Iterable[Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
+        with_weights = 0
         if func is torch.conv2d:
-            self.flops += 2 * out.numel() * args[1][0].numel()
+            with_weights = 2 * out.numel() * args[1][0].numel()
         elif func is torch.conv_transpose2d:
-            self.flops += 2 * args[0].numel() * args[1][0].numel()
+            with_weights = 2 * args[0].numel() * args[1][0].numel()
         elif func is F.linear:
-            self.flops += 2 * out.numel() * args[1].shape[1]
+            with_weights = 2 * out.numel() * args[1].shape[1]
         elif func in PRODUCTS:
             self.flops += 2 * out.numel() * args[0].shape[-1]
         elif func is F.scaled_dot_product_attention:
             q, k, v = args[:3]
             self.flops += 2 * q.shape[:-1].numel() * k.shape[-2] * (q.shape[-1] + v.shape[-1])
+        self.flops, self.with_weights = self.flops + with_weights, self.with_weights + with_weights
         return out
 
 
 @torch.no_grad()
-def flops(network: nn.Module, forward: Callable[[], Tensor]) -> int:
-    """Floating-point operations of `forward`, which runs `network`; nothing of the network changes by it."""
+def flops(network: nn.Module, forward: Callable[[], Tensor], with_weights: bool = False) -> int:
+    """Floating-point operations of `forward`, which runs `network`; nothing of the network changes by it.
+
+    Args:
+        with_weights: those of convolutions and linear layers alone, each of which takes as many again for the gradients
+            of weights that are trained.
+    """
     was = network.training
     network.eval()  # norms over the batch keep their statistics
     try:
@@ -75,7 +83,7 @@ def flops(network: nn.Module, forward: Callable[[], Tensor]) -> int:
             forward()
     finally:
         network.train(was)
-    found: int = counted.flops
+    found: int = counted.with_weights if with_weights else counted.flops
     return found
 
 
