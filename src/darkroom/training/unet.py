@@ -1,8 +1,8 @@
 """Training the denoising network on cached latents and conditions, without VAE or text encoder in memory."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -142,5 +142,7 @@ class UNetTask(Task[DenoisingNetwork]):
         """See `Task`."""
         null = self.data.conditioning.null
         words = None if null is None else tuple(null.shape)
-        shape = max((part.latents.shape for part in self.data.train_parts), key=math.prod)
-        return TRAINING * flops(self.network, lambda: denoised(self.network, 1, shape, words))
+        total, parts = 0, self.data.train_parts
+        for part in parts:
+            total += len(part) * flops(self.network, partial(denoised, self.network, 1, part.latents.shape, words))
+        return TRAINING * total / sum(map(len, parts))
