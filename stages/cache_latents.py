@@ -52,7 +52,7 @@ def body(params: Params, work: Work) -> Mapping[str, float | str]:
     info = LatentsInfo(
         scaling_factor=_scaling_factor(p, found),
         scaling=p.scaling,
-        shape=_shape(mean["train"], data.info.image_size // vae.downscale),
+        shape=_shape(mean["train"], data.info.image_size // vae.downscale, bool(data.info.buckets)),
         deterministic=deterministic,
         splits={name: len(of) for name, of in pictures.items()},
         variants=2 if p.mirror else 1,
@@ -120,11 +120,10 @@ def _samples(latents: Latents, rows: Tensor) -> Tensor:
     return latents.sample(rows, randn_each(shape, rows.tolist(), "preview map"))
 
 
-def _shape(mean: Rows, side: int) -> tuple[int, int, int]:
-    """Of latents, all alike; or with buckets, of a square one of `side`."""
-    shapes = {part.shape for _, part in mean.by_shape()}
-    channels, height, width = shapes.pop()
-    return (channels, side, side) if shapes else (channels, height, width)
+def _shape(mean: Rows, side: int, bucketed: bool) -> tuple[int, int, int]:
+    """Of latents, all alike; or with buckets, however many have pictures, of a square one of `side`."""
+    channels, height, width = mean.by_shape()[0][1].shape
+    return (channels, side, side) if bucketed else (channels, height, width)
 
 
 @torch.no_grad()

@@ -13,12 +13,16 @@ import pytest
 import torch
 
 from darkroom.core.rng import batch_indices
+from darkroom.data.buckets import Cropped
+from darkroom.data.decoded import Decoded
 from darkroom.data.halves import halves
 from darkroom.data.near_duplicates import NearDuplicates
+from darkroom.data.prepare import _Books
 from darkroom.data.prepared import PreparedSplit
 from darkroom.data.prepared_writer import Row
 from darkroom.data.repeats import Firsts
 from tests.support.memory import STATUS, anonymous_bytes
+from tests.support.settings import preparation
 
 MOST = 128  # bytes a picture
 ROOT = Path(__file__).parents[2]
@@ -50,6 +54,15 @@ def test_telling_the_halves_keeps_no_picture() -> None:
     assert (many - few) / 35_000 <= 512  # a sixth of a picture; its half takes 8, the rest is the allocator's
 
 
+def test_what_is_booked_of_a_picture() -> None:
+    """Fails if the account keeps Python objects of every picture: the number of each, where captions may come later,
+    took 230 bytes."""
+    if not STATUS.is_file():
+        pytest.skip("only Linux tells a file's memory from a process's own")
+    few, many = (in_a_process_of_its_own(pictures, call="booked") for pictures in (5_000, 40_000))
+    assert (many - few) / 35_000 <= MOST
+
+
 def in_a_process_of_its_own(pictures: int, *more: str, call: str = "remember") -> int:
     code = f"from tests.data.test_bounded_memory import {call}; print({call}(*{(pictures, *more)!r}))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
@@ -75,6 +88,18 @@ def halved(pictures: int) -> int:
     before = anonymous_bytes()
     half = halves(cast(PreparedSplit, Noise(pictures)))
     assert 0 < int(half.sum()) < pictures
+    return anonymous_bytes() - before
+
+
+def booked(pictures: int) -> int:
+    """Bytes that are kept of so many pictures once they are entered, each twice with another caption."""
+    before = anonymous_bytes()
+    books = _Books(preparation(repeats="merge_captions"), lambda split, row: None, Firsts(), Cropped())
+    for number in range(2 * pictures):
+        i = number % pictures
+        row = Row(np.zeros((1, 1, 3), np.uint8), f"{number:08d}.jpg", str(number), (), ())
+        books.enter(Decoded(None, [row], None, hashlib.blake2b(str(i).encode(), digest_size=16).digest()))
+    assert books.account.kept == books.account.repeats_within_splits == pictures
     return anonymous_bytes() - before
 
 

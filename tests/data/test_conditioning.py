@@ -59,7 +59,7 @@ def test_a_sample_has_the_condition_of_its_caption(tmp_path: Path, cache: Cache)
     if found.of_tokens:
         found = found.encoded_by(lambda ids: ids[:, :, None].expand(-1, -1, WIDTH).float())
     order = sorted(set(SAID))
-    states = found.of_samples("validation", torch.arange(len(SAID)))
+    states = found.of_rows(found.rows("validation", torch.arange(len(SAID))))
     assert states is not None
     assert states.dtype == torch.float32
     assert states.shape == (len(SAID), LENGTH, WIDTH)

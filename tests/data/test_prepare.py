@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 
 from darkroom.config.sections import Preparation
-from darkroom.core.artifact import content_hash, read_json
+from darkroom.core.artifact import content_hash, file_hash, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.output_shards import Shards
 from darkroom.data import decoding
+from darkroom.data.manifest import Entry, Manifest
 from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared
 from darkroom.data.prepared_writer import Row
@@ -307,3 +309,35 @@ def test_a_file_that_a_process_beside_cannot_read_is_named(
     (folder / "37.png").unlink()
     with pytest.raises(DarkroomError, match=r"37\.png: cannot be read \(No such file or directory\)"):
         prepare(listed(items), tmp_path / "made", how())
+
+
+def test_with_a_manifest_a_shard_is_found_wherever_the_files_lie(
+    tmp_path: Path, folder: Path, how: How, png: Callable[..., bytes], pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches shards that are known by folder and times, which no other machine finds, and a changed file that gets in.
+
+    A file that was changed after its shard was made changes nothing: the shard is of the content that the manifest
+    promises. Where that is read, or its size alone tells, the file is named.
+    """
+    monkeypatch.setattr(decoding, "WORTH_SHARDS", 1)
+    monkeypatch.setattr(decoding, "AT_ONCE", 10)
+    monkeypatch.setenv("DARKROOM_THREADS", "1")
+    for i in range(60):
+        (folder / f"{i:02d}.png").write_bytes(png(pixels(i, 24)).ljust(4096, b"\0"))
+    entries = {file.name: Entry(4096, file_hash(file)) for file in folder.iterdir()}
+    manifest, shards = Manifest(tmp_path / "set.json", entries), Shards(tmp_path / "shards")
+    prepare(ImageFolder("set", "{label}", manifest), tmp_path / "made", how(), shards=shards)
+    made = set(shards.folder.iterdir())
+    assert len(made) == 6
+    elsewhere = folder.parent / "copied"
+    shutil.copytree(folder, elsewhere, copy_function=shutil.copyfile)
+    (elsewhere / "37.png").write_bytes(png(pixels(99, 24)).ljust(4096, b"\0"))
+    copied = ImageFolder("copied", "{label}", manifest)
+    prepare(copied, tmp_path / "again", how(), shards=shards)
+    assert set(shards.folder.iterdir()) == made
+    assert content_hash(tmp_path / "again") == content_hash(tmp_path / "made")
+    with pytest.raises(DarkroomError, match=r"37\.png: has md5 .* says"):
+        prepare(copied, tmp_path / "other", how(), shards=Shards(tmp_path / "none yet"))
+    (elsewhere / "37.png").write_bytes(png(pixels(99, 24)).ljust(5000, b"\0"))
+    with pytest.raises(DarkroomError, match=r"37\.png: has md5 .* says"):
+        prepare(ImageFolder("copied", "{label}", manifest), tmp_path / "other", how(), shards=shards)

@@ -72,3 +72,24 @@ def test_a_file_without_the_tensor_is_named(tmp_path: Path) -> None:
     save_tensors(file, {"mean": noise(2, 2)})
     with pytest.raises(DarkroomError, match=r"train-00000\.safetensors: has no 'logvar', only mean; run the stage"):
         Rows.mapped([file], "logvar")
+
+
+def test_what_fits_on_a_device_is_told_by_the_whole_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a limit that each bucket has for itself: of twelve buckets 96 GiB went to the device, or were read with
+    what lies beside each row."""
+    advised: list[Tensor] = []
+    monkeypatch.setattr("darkroom.data.rows._advise_random", advised.append)
+    means = [noise(4, 2, 3), noise(4, 3, 2), noise(4, 2, 3)]
+    size, table = sum(mean.nbytes for mean in means), Latents(Rows(means), Rows(means), 1.0)
+    for limit, where in ((size - 1, "cpu"), (size, "meta")):
+        monkeypatch.setattr("darkroom.data.rows.RESIDENT_BYTES", limit)
+        for _, part in table.by_shape():
+            resident = part.resident(torch.device("meta"))
+            assert resident.std is not None
+            assert {resident.mean.device.type, resident.std.device.type} == {where}
+    for limit, hinted in ((size, 0), (size - 1, len(means))):
+        monkeypatch.setattr("darkroom.data.rows.READ_AHEAD_BYTES", limit)
+        advised.clear()
+        for _, rows in table.mean.by_shape():
+            rows.at_random()
+        assert len(advised) == hinted

@@ -1,5 +1,6 @@
 """No bad picture gets a flattering figure: judges trained on toy pictures, and pictures that nobody would call good."""
 
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -169,3 +170,15 @@ def test_how_pictures_are_blurred_is_told(splits: dict[str, Split], judges: list
     test = splits["test"]
     found = fidelity(judges, drawn(test, test.pictures), splits["train"], 0)  # type: ignore[arg-type]
     assert found.figures["blur"] == "a Gaussian with a standard deviation of 0.125 of the side, 2 pixels"
+
+
+def test_a_real_picture_counts_once_whatever_the_number_of_its_captions(
+    splits: dict[str, Split], judges: list[Judge]
+) -> None:
+    """Catches real pictures that stand three times among those that distances and shares are taken of."""
+    test = splits["test"]
+    once = drawn(test, test.pictures.flip(3))
+    thrice = replace(once, of=torch.arange(len(test))).take(torch.arange(len(test)).repeat_interleave(3))
+    found, wanted = (fidelity(judges, of, splits["train"], 0) for of in (thrice, once))  # type: ignore[arg-type]
+    assert found == wanted
+    assert found.figures["n_real"] == len(test)

@@ -1,15 +1,25 @@
 """What is said of copies: by its definition, and by SciPy."""
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import mannwhitneyu
 from torch import Tensor
 
-from darkroom.data.prepared import Info
+from darkroom.data.halves import half_of
+from darkroom.data.prepare import prepare
+from darkroom.data.prepared import Info, Prepared
+from darkroom.data.sources.base import Sample
+from darkroom.evaluation.alignment import Asked
+from darkroom.evaluation.drawing import Drawn
 from darkroom.evaluation.estimates import TooFewError
-from darkroom.evaluation.memorisation import authentic, copying, duplicates, standardised
+from darkroom.evaluation.memorisation import authentic, copying, duplicates, memorisation, standardised
+from tests.data.conftest import ListedSource
+from tests.support.settings import preparation
 from tests.support.splits import Split
 
 
@@ -74,3 +84,34 @@ def test_equal_pictures_are_counted(channels: int) -> None:
     train: Any = Split("train", pictures[:4], [""] * 4, nothing, nothing, info)
     ours = torch.cat([pictures[3:5], pictures[4:6], pictures[4:5]])  # 3, 4, 4, 5, 4
     assert duplicates(ours, train) == {"equal_to_training": 1, "equal_to_another": 2}
+
+
+@pytest.mark.parametrize("crops", [1, 3])
+def test_a_copying_model_is_found_where_each_picture_has_several_captions(tmp_path: Path, crops: int) -> None:
+    """Catches neighbours sought among rows: a picture's next one was itself, with another caption, so that whatever is
+    not equal to the bit lay farther away, and a model that copies had 1."""
+    dice = np.random.default_rng(0)
+    noise = [dice.integers(0, 255, (24, 24, 3), dtype=np.uint8) for _ in range(160)]
+    items: list[Any] = [Sample(x, f"{i}.png", f"{i}", others=("more", "words")) for i, x in enumerate(noise)]
+    prepare(ListedSource(items), tmp_path / "out", preparation(test_fraction=0.25, crops=crops))
+    train, test = (Prepared.open(tmp_path / "out").split(name) for name in ("train", "test"))
+    rows = train.uncropped()
+    assert 3 * crops * len(rows) == len(train)
+    pictures = train.images(rows)
+    assert len(pictures.unique(dim=0)) == len(rows)
+    assert not (rows % crops).any()
+
+    copied = pictures.repeat(2, 1, 1, 1)[: len(test)]
+    copied[:, 0, 0, 0] += 1
+    words = [""] * len(test)
+    drawn = Drawn(True, Asked(words, test.labels, test.mentioned), words, [0] * len(test), test.images(), copied, 1.0,
+                  of=test.pictures)  # fmt: skip
+    judges: Any = [
+        SimpleNamespace(name=name, half=half, features=lambda x: x.flatten(1).float()) for half, name in enumerate("ab")
+    ]
+    assert {*half_of(pictures).tolist()} == {0, 1}
+    figures, _ = memorisation(judges, drawn, train, 0, 50)
+    assert figures["authentic"].value == 0
+    assert figures["real"]["authentic"] > 0.3
+    assert figures["c_t"].value < -4
+    assert len(drawn.distinct()) == len(test) // 3 == len(drawn.distinct().real.unique(dim=0))

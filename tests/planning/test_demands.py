@@ -20,9 +20,11 @@ from darkroom.data.head import Head
 from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared
 from darkroom.data.prepared_writer import PreparedWriter, Row
+from darkroom.data.sources.captioned_folder import CaptionedFolder
 from darkroom.data.sources.scenes import Scenes
 from darkroom.planning import demands
 from tests.support.settings import preparation
+from tests.support.shapes import write_shapes
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 DIGITS = ("zero", "one", "two")
@@ -232,3 +234,15 @@ def test_pictures_whose_captions_tell_sides_apart_are_not_mirrored_unless_told(c
     assert "cache_latents.mirror" not in demands.met(params(changes={**told, "cache_latents.mirror": "always"}), data)
     harmless = write(SPLITS, ("a leftover, bright and upright",), root=Path("harmless"))
     demands.met(params(changes=told), harmless)
+
+
+def test_data_of_other_buckets_are_not_what_the_parameters_ask_for(tmp_path: Path) -> None:
+    """Catches demands of data that were prepared with buckets by parameters that want other ones."""
+    write_shapes(tmp_path / "raw", 60)
+    sizes = [[16, 16], [16, 32], [32, 16]]
+    how = preparation(buckets=sizes, repeats="merge_captions", validation_fraction=0.2, test_fraction=0.2)
+    prepare(CaptionedFolder(str(tmp_path / "raw")), Path("data/prepared"), how)
+    here = params("captioned")
+    for buckets, same in ((sizes, True), ([*sizes, [8, 32]], True), (sizes[:2], False), ([[24, 24]], False)):
+        changed = here.prepare_data.model_copy(update={"image_size": 16, "buckets": buckets})
+        assert bool(demands.of_what_is_prepared(here.model_copy(update={"prepare_data": changed}))) is same, buckets

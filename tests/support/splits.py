@@ -27,6 +27,13 @@ class Split:
     def runs(self) -> list[range]:
         return [range(len(self))]
 
+    @property
+    def first_rows(self) -> Tensor:
+        return torch.arange(len(self))
+
+    def uncropped(self) -> Tensor:
+        return self.first_rows
+
     def images(self, indices: Tensor | None = None) -> Tensor:
         return self.pictures if indices is None else self.pictures[indices]
 

@@ -72,7 +72,7 @@ def test_tokens_give_the_states_that_would_have_been_kept(stage: Stage, in_use: 
     figures = stage("states")
     kept = in_use()
     rows = {split: torch.arange(n) for split, n in (("train", 20), ("validation", 5))}
-    states = {split: kept.of_samples(split, r) for split, r in rows.items()}
+    states = {split: kept.of_rows(kept.rows(split, r)) for split, r in rows.items()}
     shutil.move("data/conditioning", "data/kept")
     assert len(list(Path("data/kept").glob("embeddings-*"))) == 4
     assert stage("tokens") == figures
@@ -82,7 +82,7 @@ def test_tokens_give_the_states_that_would_have_been_kept(stage: Stage, in_use: 
     assert kept.null is not None
     assert torch.equal(kept.null, made.null)  # type: ignore[arg-type]
     for split, r in rows.items():
-        online = made.of_samples(split, r)
+        online = made.of_rows(made.rows(split, r))
         torch.testing.assert_close(states[split], online, rtol=2 * FP16, atol=1e-6)
         assert not torch.equal(states[split], online)  # type: ignore[arg-type]
 

@@ -22,7 +22,7 @@ from darkroom.data.sources.captioned_folder import CaptionedFolder
 from darkroom.training.engine.context import TrainingContext
 from darkroom.training.engine.distributed import CPU
 from darkroom.training.latent_batches import LatentBatches
-from darkroom.training.latent_shards import Pictures, first_rows
+from darkroom.training.latent_shards import Pictures
 from tests.support.settings import preparation
 from tests.support.shapes import write_shapes
 from tests.support.worlds import World
@@ -56,8 +56,7 @@ def test_rows_of_one_picture_are_known_wherever_they_stand(data: Prepared) -> No
         for row, picture in enumerate(pictures.tolist()):
             first = int((pictures == picture).nonzero()[0])
             assert torch.equal(images[row], images[first])
-        firsts = first_rows(split)
-        assert firsts is not None
+        firsts = split.first_rows
         assert len(firsts) == len(images.unique(dim=0)) == int(pictures.max()) + 1
         assert firsts.tolist() == sorted(firsts.tolist())
     assert data.info.pictures.repeats_within_splits == 35
@@ -69,7 +68,7 @@ def test_a_picture_is_encoded_once_whatever_the_number_of_its_captions(data: Pre
     assert pictures.n < len(split) // CAPTIONS + 1
     assert len(pictures) == 2 * pictures.n
     rows = torch.arange(pictures.n)
-    assert torch.equal(pictures(rows), split.images(first_rows(split)))
+    assert torch.equal(pictures(rows), split.images(split.first_rows))
     assert torch.equal(pictures(rows + pictures.n), pictures(rows).flip(3))
 
 

@@ -59,7 +59,7 @@ def test_the_loss_from_cached_moments_is_the_loss_on_the_fly(world: Callable[[st
     eps = randn_rows(slice(0, 8), (4, 8, 8), context.seed, "noise", step)
     times = task.objective.draw_times(8, generator(context.seed, "time", step))
     dropped = torch.rand(8, generator=generator(context.seed, "dropout", step)) < task.data.condition_dropout
-    words = task.data.conditioning.of_samples("train", indices)
+    words = task.data.conditioning.of_rows(task.data.conditioning.rows("train", indices))
     words[dropped] = task.data.conditioning.null
     losses = task.objective.loss(lambda x, t: task.network(x, t, task.network.prepare_context(words)), x0, eps, times)
     assert value(task, step) == pytest.approx(float(losses.mean().detach()), rel=1e-3)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import torch
@@ -52,6 +53,13 @@ def batches(rows: int | Sequence[range], size: int) -> Iterator[Tensor]:
     for run in [range(rows)] if isinstance(rows, int) else rows:
         for start in range(run.start, run.stop, size):
             yield torch.arange(start, min(start + size, run.stop))
+
+
+def shares(sizes: Sequence[int], n: int) -> list[int]:
+    """How many of n, or of all where there are no more, each of several parts gives: its share by its size."""
+    total = sum(sizes)
+    upto = [-(-min(n, total) * end // total) for end in accumulate(sizes)] if total else [0 for _ in sizes]
+    return [end - start for start, end in pairwise([0, *upto])]
 
 
 def count_rows(rows: int | Sequence[range]) -> int:

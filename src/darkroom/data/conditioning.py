@@ -161,17 +161,13 @@ class Conditioning:
         """Rows of the table -> the states they stand for, (n, L, D) float32."""
         return found.float() if self.encode is None else self.encode(found)
 
-    def of_samples(self, split: str, samples: Tensor) -> Tensor | None:
-        """The conditions of samples (n,): states (n, L, D) float32, class ids (n,) int64, or None."""
-        rows = self.rows(split, samples)
-        return self.of_rows(None if rows is None else one_variant(rows, lambda purpose: torch.zeros(len(rows))))
-
     def of_rows(self, rows: Tensor | None) -> Tensor | None:
-        """The conditions in `rows` (n,) of the table, or of these class ids, in the form of `of_samples`."""
+        """The conditions in `rows` (n,) of the table, or of these class ids: states (n, L, D) float32, class ids (n,)
+        int64, or None."""
         return rows if rows is None or self.table is None else self.states(self.table[rows])
 
     def null_of(self, n: int) -> Tensor | None:
-        """The null condition of n samples, in the form of `of_samples`."""
+        """The null condition of n samples, in the form of `of_rows`."""
         return None if self.null is None else self.null.expand(n, *self.null.shape)
 
     @classmethod

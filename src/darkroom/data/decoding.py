@@ -81,7 +81,13 @@ def _bytes(item: Item) -> int:
 
 
 def _digest(items: list[Item]) -> str:
-    """Of all that is known of items: files of no manifest may change, and the stage's fingerprint stays."""
+    """Of all that is known of items, the same wherever their files lie.
+
+    A file is known by the md5 that a manifest promises of it, and what was decoded of that content stays right whatever
+    becomes of the file: another content is refused when it is read (`SourceFile.read`). Without a manifest, or where
+    its size is not the promised one, so that it has to be read and is named, it is known by its size and times: it may
+    change, and the stage's fingerprint stays.
+    """
     content = hashlib.blake2b(digest_size=16)
     for item in items:
         picture = getattr(item, "image", None)
@@ -91,7 +97,8 @@ def _digest(items: list[Item]) -> str:
         elif isinstance(picture, np.ndarray):
             known, data = picture.shape, picture.tobytes()
         elif isinstance(picture, SourceFile):
-            known, data = picture, b""
+            promised = picture.expected is not None and picture.expected.size == picture.size
+            known, data = (picture.name, picture.expected) if promised else picture, b""
         else:
             known, data = None, picture or b""
         text = repr((replace(item, image=b"") if isinstance(item, Sample) else item, known, len(data)))

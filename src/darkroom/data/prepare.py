@@ -92,8 +92,7 @@ class _Books:
         self._dealer = _Dealer(preparation, firsts)
         self._chosen: dict[str, _Fewest] = {}
         self._counts: Counter[str] = Counter()
-        self._numbers: Counter[str] = Counter()  # of the pictures of each split
-        self._number_of: dict[tuple[str, bytes], int] = {}  # where captions may come later
+        self._numbers: Counter[str] = Counter()  # of the pictures of each split, where none is found again
 
     @property
     def account(self) -> Account:
@@ -161,7 +160,7 @@ class _Books:
     def _add_rows(self, split: str, fingerprint: bytes, rows: list[Row]) -> None:
         """Further captions of a picture that was entered before."""
         if self.preparation.limit is None:
-            number = self._number_of[split, fingerprint]
+            number = self._firsts.number_of(fingerprint)
             for row in rows:
                 self._write(split, replace(row, number=number))
         else:
@@ -172,10 +171,11 @@ class _Books:
         self._counts["kept"] += 1
         self._counts["repeats_kept"] += repeat
         self._cropped.add(rows[0].bucket, rows[0].cropped)
-        number = self._numbers[split]
-        self._numbers[split] += 1
         if fingerprint is not None and self.preparation.repeats == "merge_captions":
-            self._number_of[split, fingerprint] = number
+            number = self._firsts.number_of(fingerprint)
+        else:
+            number = self._numbers[split]
+            self._numbers[split] += 1
         for row in rows:
             self._write(split, replace(row, number=number))
 

@@ -198,16 +198,29 @@ class PreparedSplit:
         except FileNotFoundError:
             return None
 
+    @property
+    def first_rows(self) -> "Tensor":
+        """The first row (P,) int64 of each picture, whatever the number of its captions; crops are others."""
+        import torch
+
+        rows, of = torch.arange(len(self)), self.pictures
+        return (
+            rows if of is None else rows.new_full((int(of.max()) + 1,), len(rows)).scatter_reduce(0, of, rows, "amin")
+        )
+
+    def uncropped(self) -> "Tensor":
+        """The same (P,) int64, without crops."""
+        rows = self.first_rows
+        return rows[rows % self.info.variants == 0] if self.name == "train" else rows
+
     def spread(self, n: int) -> "Tensor":
         """Rows (n,) int64, ascending, all where there are no more: the first ones, of each size its share of them."""
         import torch
 
-        n, taken, found = min(n, len(self)), 0, []
-        for rows in self.runs:
-            upto = -(-n * rows.stop // len(self))
-            found.append(torch.arange(rows.start, rows.start + upto - taken))
-            taken = upto
-        return torch.cat(found)
+        from darkroom.core.tensors import shares
+
+        given = zip(self.runs, shares([*map(len, self.runs)], n), strict=True)
+        return torch.cat([torch.arange(rows.start, rows.start + share) for rows, share in given])
 
     def by_size(self, indices: "Tensor | Sequence[int]") -> "Iterator[tuple[Tensor, Tensor]]":
         """Of each size, which of `indices` have it, (m,) int64, and their pictures, uint8 (m, C, H, W)."""
@@ -287,10 +300,9 @@ class PreparedSplit:
         if self._bytes <= IN_MEMORY_BYTES:
             table = torch.empty(shape, dtype=torch.uint8)
         else:
-            size = len(rows) * self.info.channels * height * width
             with tempfile.TemporaryFile() as file:
                 if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and the end of the process later
-                    os.posix_fallocate(file.fileno(), 0, size)
+                    os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))
                 table = torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))
         for group, start in enumerate(self._starts[:-1]):
             if rows.start <= start < rows.stop:
@@ -313,9 +325,7 @@ class PreparedSplit:
 
         file, index = self._groups[group]
         column = file.read_row_group(index, columns=["image"])["image"].combine_chunks().field("bytes")
-        sides = (side for size in self.sizes for side in size)
-        number = workers() if max(sides) >= WORTH_A_THREAD else 1
-        with ThreadPoolExecutor(number) as pool:
+        with ThreadPoolExecutor(workers() if max(map(max, self.sizes)) >= WORTH_A_THREAD else 1) as pool:
             stacked = torch.from_numpy(np.stack(list(pool.map(png_pixels, column.to_pylist()))))
         return stacked[:, None] if stacked.ndim == 3 else stacked.permute(0, 3, 1, 2).contiguous()
 

@@ -41,6 +41,11 @@ class Firsts:
         found = self._known.execute("SELECT split FROM firsts WHERE fingerprint = ?", (fingerprint,)).fetchone()
         return None if found is None else SPLIT_ORDER[found[0]]
 
+    def number_of(self, fingerprint: bytes) -> int:
+        """The number, among all first ones, of the one that has these pixels; it was noted before."""
+        found = self._known.execute("SELECT number FROM firsts WHERE fingerprint = ?", (fingerprint,)).fetchone()
+        return int(found[0])
+
     def note(self, fingerprint: bytes, split: str, picture: str) -> bool:
         """Take note of a picture. Is it the first with its pixels?"""
         new = "INSERT OR IGNORE INTO firsts VALUES (?, ?, ?)"

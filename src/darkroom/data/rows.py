@@ -29,10 +29,12 @@ class Rows:
     Args:
         tensors: (n_i, …) each, all of one dtype and on one device; their rows may differ in shape.
         then: elementwise, what becomes of the rows that are read; the same for a row by itself as for all.
+        whole: bytes of the table that these rows are a part of, whose parts are all in use; None: they are all of it.
     """
 
-    def __init__(self, tensors: Sequence[Tensor], then: Then | None = None) -> None:
+    def __init__(self, tensors: Sequence[Tensor], then: Then | None = None, whole: int | None = None) -> None:
         self.tensors, self._then = tuple(tensors), then
+        self._whole = self.nbytes if whole is None else whole
         self._ends = torch.tensor([len(tensor) for tensor in tensors]).cumsum(0)
 
     @classmethod
@@ -80,17 +82,17 @@ class Rows:
 
     def then(self, then: Then) -> "Rows":
         """The same rows, and `then` of what is read of them."""
-        return Rows(self.tensors, then)
+        return Rows(self.tensors, then, self._whole)
 
     def in_memory(self) -> Tensor:
         """All rows, in memory."""
         return torch.cat([tensor if self._then is None else self._then(tensor) for tensor in self.tensors])
 
     def resident(self, device: torch.device) -> "Rows":
-        """The same on `device` where it is not too large for that, else where it is."""
-        if device.type == self.device.type or self.nbytes > RESIDENT_BYTES:
+        """The same on `device` where it, or what it is a part of, is not too large for that, else where it is."""
+        if device.type == self.device.type or self._whole > RESIDENT_BYTES:
             return self
-        return Rows([self.in_memory().to(device)])
+        return Rows([self.in_memory().to(device)], whole=self._whole)
 
     def by_shape(self) -> list[tuple[Tensor, "Rows"]]:
         """The numbers (n,) int64 of the rows of each shape, and those rows as a table of their own, in the order in
@@ -104,7 +106,7 @@ class Rows:
         return [
             (
                 torch.cat([torch.arange(starts[i], starts[i + 1]) for i in which]),
-                Rows([self.tensors[i] for i in which], self._then),
+                Rows([self.tensors[i] for i in which], self._then, self._whole),
             )
             for which in found.values()
         ]
@@ -112,7 +114,7 @@ class Rows:
     def at_random(self) -> "Rows":
         """The same, whose rows will be asked for in no order: of a large table the system then reads those rows alone,
         where it would read 128 KiB with each otherwise. A hint, which some systems do not take."""
-        if self.device.type == "cpu" and self.nbytes > READ_AHEAD_BYTES:
+        if self.device.type == "cpu" and self._whole > READ_AHEAD_BYTES:
             for tensor in self.tensors:
                 _advise_random(tensor)
         return self

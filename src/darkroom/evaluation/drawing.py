@@ -38,6 +38,7 @@ class Drawn:
     evaluations: of the network, mean per batch.
     half: of the data, in which each real picture is, (n,); None where that follows from `real`.
     in_size: each real picture and what was drawn of it, uint8 (C, H, W), in the size of its bucket; None: as above.
+    of: the number of each real picture, (n,) int64, which captions of one picture share; None: each has its own.
     """
 
     takes_prompts: bool
@@ -49,6 +50,7 @@ class Drawn:
     evaluations: float
     half: Tensor | None = None
     in_size: list[tuple[Tensor, Tensor]] | None = None
+    of: Tensor | None = None
 
     @property
     def halves(self) -> Tensor:
@@ -74,7 +76,15 @@ class Drawn:
             pictures=self.pictures[rows],
             half=None if self.half is None else self.half[rows],
             in_size=None if self.in_size is None else [self.in_size[i] for i in rows.tolist()],
+            of=None if self.of is None else self.of[rows],
         )
+
+    def distinct(self) -> "Drawn":
+        """Those of one caption of each real picture, its first, for figures that take real pictures for a sample."""
+        if self.of is None:
+            return self
+        first = {number: i for i, number in reversed([*enumerate(self.of.tolist())])}
+        return self.take(torch.tensor(sorted(first.values())))
 
 
 def draw(pipeline: Kept[Pipeline], split: PreparedSplit, n: int, seed: int, batch_size: int, shards: Shards) -> Drawn:
@@ -88,10 +98,10 @@ def draw(pipeline: Kept[Pipeline], split: PreparedSplit, n: int, seed: int, batc
     prompts, seeds = prompts_of(drawing, split, rows), list(range(seed, seed + n))
     captions = [split.captions[i] for i in rows.tolist()] if takes_prompts else prompts
     asked = Asked(captions, split.labels[rows], split.mentioned[rows])
-    real = split.squares(rows)
+    real, of = split.squares(rows), None if split.pictures is None else split.pictures[rows]
     if not split.info.buckets:
         pictures, evaluations = draw_prompts(pipeline, prompts, seeds, batch_size, shards, split.name)
-        return Drawn(takes_prompts, asked, prompts, seeds, real, pictures, evaluations)
+        return Drawn(takes_prompts, asked, prompts, seeds, real, pictures, evaluations, of=of)
     pictures, evaluations, pairs = torch.empty_like(real), 0.0, dict[int, tuple[Tensor, Tensor]]()
     for here, theirs in split.by_size(rows):
         size = int(theirs.shape[2]), int(theirs.shape[3])
@@ -103,7 +113,7 @@ def draw(pipeline: Kept[Pipeline], split: PreparedSplit, n: int, seed: int, batc
         evaluations += evaluated * len(here) / n
     in_size = [pairs[i] for i in range(n)]
     half = halves(split, rows)
-    return Drawn(takes_prompts, asked, prompts, seeds, real, pictures, evaluations, half, in_size)
+    return Drawn(takes_prompts, asked, prompts, seeds, real, pictures, evaluations, half, in_size, of)
 
 
 def draw_prompts(

@@ -79,10 +79,10 @@ def fidelity(judges: Sequence[Judge], drawn: Drawn, train: PreparedSplit, seed: 
     with one judge, and the two judges' figures are independent; a figure is their mean. Beside each stand, at the same
     number of pictures, that of unseen real training pictures, and those of BAD. Where these are not well apart for
     both judges, the figure is withheld. Test splits hold no crops, so crops of training pictures count only where
-    nearest neighbours are sought.
+    nearest neighbours are sought. Of a real picture with several captions, what was drawn of the first one counts.
     """
-    chosen = _spread(len(train))
-    uncropped = _spread(len(train) // train.info.variants) * train.info.variants
+    drawn = drawn.distinct()
+    chosen, uncropped = (rows[_spread(len(rows))] for rows in (train.first_rows, train.uncropped()))
     half = {
         "train": halves(train, chosen),
         "uncropped": halves(train, uncropped),

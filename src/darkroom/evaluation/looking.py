@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from darkroom.data.prepared import PreparedSplit
+from darkroom.evaluation.alignment import Asked
 from darkroom.evaluation.drawing import Drawn
 from darkroom.evaluation.estimates import TooFewError
 from darkroom.evaluation.judge import Judge
@@ -23,9 +24,10 @@ WITH_NEIGHBOURS = 6  # drawn pictures that are shown beside training pictures
 def confusions(judges: Sequence[Judge], drawn: Mapping[str, Drawn], validity: Validity) -> dict[str, Any]:
     """Of each split and attribute, how often what was asked for was read as what.
 
-    {split: {attribute: {"classes": K names, "counts": K rows of K + 1}}}: a row for each class that was asked for, a
-    column for each that was read, and a last one for "not there". Readings of both judges are added. {} where the
-    judges read no labels or cannot be believed, and for a model of which nothing is asked.
+    {split: {attribute: {"classes": K names, "counts": K rows of K + 1, "real": likewise}}}: a row for each class that
+    was asked for, a column for each that was read, and a last one for "not there"; `real` is what was read off the real
+    pictures of the same captions. Readings of both judges are added. {} where the judges read no labels or cannot be
+    believed, and for a model of which nothing is asked.
     """
     if not validity.valid or judges[0].kind != "classifier":
         return {}
@@ -33,20 +35,24 @@ def confusions(judges: Sequence[Judge], drawn: Mapping[str, Drawn], validity: Va
     for split, pictures in drawn.items():
         if not pictures.takes_prompts:
             continue
-        readings = [
-            reading if reading.ndim == 2 else reading[:, :, 0]
-            for reading in (judge.read(pictures.pictures) for judge in judges)
-        ]
+        readings = {"counts": _read(judges, pictures.pictures), "real": _read(judges, pictures.real)}
         found[split] = {
-            head.name: {"classes": list(head.classes), "counts": _counts(pictures, readings, i, len(head.classes))}
+            head.name: {"classes": list(head.classes)}
+            | {name: _counts(pictures.asked, read, i, len(head.classes)) for name, read in readings.items()}
             for i, head in enumerate(judges[0].heads)
         }
     return found
 
 
-def _counts(drawn: Drawn, readings: Sequence[torch.Tensor], attribute: int, n: int) -> list[list[int]]:
-    asked = drawn.asked.labels[:, attribute]
-    rows = (drawn.asked.mentioned[:, attribute] & (asked >= 0)).nonzero().flatten()
+def _read(judges: Sequence[Judge], pictures: torch.Tensor) -> list[torch.Tensor]:
+    """The nearest class of each attribute, by each judge: (N, H) each."""
+    readings = (judge.read(pictures) for judge in judges)
+    return [reading if reading.ndim == 2 else reading[:, :, 0] for reading in readings]
+
+
+def _counts(asked_for: Asked, readings: Sequence[torch.Tensor], attribute: int, n: int) -> list[list[int]]:
+    asked = asked_for.labels[:, attribute]
+    rows = (asked_for.mentioned[:, attribute] & (asked >= 0)).nonzero().flatten()
     counted = torch.zeros(n * (n + 1), dtype=torch.int64)
     for reading in readings:
         seen = reading[rows, attribute].long()

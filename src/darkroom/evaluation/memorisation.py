@@ -46,7 +46,8 @@ class Neighbours:
 class _Near:
     """What one judge sees, in its features.
 
-    among: (M, F), of the training pictures that it was not trained on. drawn, real: (N, F).
+    among: (M, F), of the training pictures that it was not trained on. drawn: (N, F). real: (N, F), of several
+    captions' one picture once.
     neighbours: of drawn pictures. usual: (N,), the distance of real ones to their nearest.
     authentic, real_authentic: (N,) bool, see `authentic`.
     """
@@ -75,7 +76,8 @@ def memorisation(
     Raises:
         TooFewError: there are too few training pictures for a judge.
     """
-    uncropped = _spread(len(train) // train.info.variants) * train.info.variants
+    rows = train.uncropped()
+    uncropped = rows[_spread(len(rows))]
     half = halves(train, uncropped)
     found = [_near(judge, drawn, train, uncropped[half != judge.half]) for judge in judges]
     both, both_real = (
@@ -128,7 +130,8 @@ def _near(judge: Judge, drawn: Drawn, train: PreparedSplit, rows: Tensor) -> _Ne
     among = torch.cat([judge.features(train.squares(rows[part])) for part in batches(len(rows), ROWS_AT_ONCE)]).double()
     unit = among.square().mean().sqrt()
     among = among / unit
-    generated, real = (judge.features(images).double() / unit for images in (drawn.pictures, drawn.real))
+    pictures = (drawn.pictures, drawn.distinct().real)
+    generated, real = (judge.features(images).double() / unit for images in pictures)
     distances, nearest = _nearest(generated, among, SHOWN)
     usual, nearest_of_real = _nearest(real, among, 1)
     apart = _nearest(among, among, 2)[0][:, 1]  # the first is the picture itself

@@ -120,6 +120,7 @@ class PipelineSubject:
             pictures,
             evaluations,
             halves(split, rows),
+            of=None if split.pictures is None else split.pictures[rows],
         )
         sampling = {**info.sampling.model_dump(), "precision": info.precision, "network_evaluations": evaluations}
         everything = torch.arange(n) if asks else torch.empty(0, dtype=torch.int64)
@@ -194,6 +195,7 @@ def folder_subject(target: Path, wanted: Choice, data: Prepared, split: Prepared
         found.pictures,
         0.0,
         halves(split, rows),
+        of=None if split.pictures is None else split.pictures[rows],
     )
     return Subject("pictures", drawn, captioned.nonzero().flatten(), matched, {}, caveats)
 

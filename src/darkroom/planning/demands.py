@@ -85,7 +85,7 @@ def of_what_is_prepared(params: Params) -> list[Demand]:
     data, asked = Prepared.open(PREPARED), params.prepare_data
     made, kind = data.info, asked.source.kind
     same = (made.source.split()[0], made.image_size, made.channels) == (kind, asked.image_size, asked.channels)
-    same = same and bool(made.buckets) == (asked.buckets is not None)
+    same = same and bool(made.buckets) == (asked.buckets is not None) and {*made.sizes} <= {*asked.sizes}
     if (counts := asked.source.counts()) is not None:
         same = same and made.splits == {name: min(n, asked.limit or n) for name, n in counts.items()}
     return unmet(params, data) if same else []

@@ -32,7 +32,7 @@ from darkroom.tracking.query import RunQuery
 from darkroom.tracking.sources import RecordedRun
 
 DIGITS = 8  # of a run's id
-CHARTS = 24  # at most
+CHARTS, MOST_FIGURES = 24, 400  # at most
 Labelled = Sequence[tuple[str, Made]]  # a label for each run
 
 
@@ -155,23 +155,16 @@ def _figures(made: Labelled) -> Iterator[Block]:
             )
     if rows:
         yield Table(["figure", "run", "", "value", "95 % interval", "read against"], rows)
-    others = [(label, dict(_numbers(one))) for label, one in made]
-    keys = dict.fromkeys(key for _, values in others for key in values)
+    others = [(label, stage.all_figures(*one)) for label, one in made]
+    keys = list(dict.fromkeys(key for _, values in others for key in values))
     if keys:
         plain_rows = [
-            [Cell(key, "code"), *(Cell(values.get(key, ""), "number") for _, values in others)] for key in keys
+            [Cell(key, "code"), *(Cell(values.get(key, ""), "number") for _, values in others)]
+            for key in keys[:MOST_FIGURES]
         ]
         yield Table(["figure", *(label for label, _ in others)], plain_rows)
-
-
-def _numbers(made: Made) -> Iterator[tuple[str, str]]:
-    for block in stage.figures(*made):
-        if isinstance(block, Table):
-            for row in block.rows:
-                name, value = row[0], row[1]
-                assert isinstance(name, Cell)
-                assert isinstance(value, Cell)
-                yield name.text, value.text
+    if len(keys) > MOST_FIGURES:
+        yield Text(f"And {len(keys) - MOST_FIGURES} more, in {stage.METRICS}.")
 
 
 def _curves(made: Labelled) -> Iterator[Block]:

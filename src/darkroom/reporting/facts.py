@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -17,6 +18,7 @@ WITH_RUN = "report"  # folder of what a run keeps for its report, and of the rep
 FACTS, PAGE = f"{WITH_RUN}/facts.json", f"{WITH_RUN}/report.html"
 FINISHED = "FINISHED"
 LARGEST = 16 * 2**20  # bytes of a file that a report shows
+STEP = re.compile(r"step_[0-9]+\.png")  # names a picture of a training by its step
 REWRITE = "darkroom report writes it anew"
 
 Series = Mapping[str, list[tuple[int, float]]]  # points (step, value) by the name of a curve
@@ -158,9 +160,11 @@ class Files:
         return sorted({file.name for root in self.roots for file in root.iterdir() if file.is_file()})
 
     def rows_of_pictures(self) -> dict[str, list[str]]:
-        """The pictures over the steps of a training, by the name of their row, in order."""
-        found: dict[str, set[str]] = {}
-        for root in self.roots:
-            for file in root.glob("*/step_*.png"):
-                found.setdefault(file.parent.name, set()).add(file.relative_to(root).as_posix())
-        return {name: sorted(names) for name, names in sorted(found.items())}
+        """The pictures over the steps of a training, by the name of their row, in order: those that the run kept, which
+        lie in the first folder; in others, as the project's, are files of anybody."""
+        found: dict[str, list[str]] = {}
+        for root in self.roots[:1]:
+            for file in sorted(root.glob("*/step_*.png")):
+                if STEP.fullmatch(file.name):
+                    found.setdefault(file.parent.name, []).append(file.relative_to(root).as_posix())
+        return dict(sorted(found.items()))

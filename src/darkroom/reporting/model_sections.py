@@ -1,6 +1,6 @@
 """The parts of a report that tell how good a model is: figures with what they are read against, attributes, copies."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,12 +40,16 @@ SPLITS = {"test": "captions like those of training", "novel": "captions with com
 
 @dataclass(frozen=True)
 class Confused:
-    """Something that was asked for and read as something else, in a share of its readings."""
+    """Something that was asked for and read as something else, n times, in a share of its readings.
+
+    real: the share of the readings of real pictures in which it was, too; None where that was not counted.
+    """
 
     asked: str
     read: str
     fraction: float
     n: int
+    real: float | None
 
 
 def metrics_of(facts: Facts, files: Files) -> Mapping[str, Any] | None:
@@ -65,11 +69,12 @@ def statements(metrics: Mapping[str, Any], files: Files) -> Iterator[Statement]:
             f"(95 % interval {percent(figure['low'])} to {percent(figure['high'])}"
             + (f"; of real pictures the judges read {percent(real)} right)" if real is not None else ")")
         )
-        if confused := confusions_of(files, split, name if group == "by_attribute" else None):
+        if confused := confusions_of(files, split, group, name):
             first = confused[0]
             text += (
-                f". What goes wrong most: {first.asked} is drawn as {first.read}, {percent(first.fraction)} of the time"
+                f". What goes wrong most: {first.asked} is read as {first.read}, {percent(first.fraction)} of the time"
             )
+            text += "" if first.real is None else f" ({percent(first.real)} of the time off real pictures)"
         yield Statement(f"{text}.", "attributes")
     fid = metrics["fidelity"].get("fid")
     if fid:
@@ -88,7 +93,8 @@ def statements(metrics: Mapping[str, Any], files: Files) -> Iterator[Statement]:
         if near.get("authentic") and near.get("real"):
             drawn, real = (1 - value for value in (near["authentic"]["value"], near["real"]["authentic"]))
             text += (
-                f". So near, or nearer, are {percent(drawn)} of drawn pictures, and {percent(real)} of new real ones"
+                f". Nearer to a training picture than that one is to the next are {percent(drawn)} of drawn pictures, "
+                f"and {percent(real)} of new real ones"
             )
         yield Statement(f"{text}.", "neighbours")
     elif isinstance(near, dict) and near.get("reason"):
@@ -172,7 +178,8 @@ def attributes(metrics: Mapping[str, Any], files: Files) -> Iterator[Block]:
         if isinstance(confusions.get(split), dict):
             yield Text(
                 "What is asked for, a row each, and what the judges read off the drawn pictures, a column each, in "
-                "percent of the row; the attribute that is drawn worst comes first."
+                "percent of the row, in brackets off real pictures of the same captions; the attribute that is drawn "
+                "worst comes first."
             )
             yield from _confused(confusions[split], asked)
 
@@ -209,41 +216,56 @@ def _confused(heads: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[Bl
         if not sum(map(sum, counts)):
             continue
         if len(classes) > MOST_CLASSES:
-            listed = confused_among(classes, counts)[:MOST_LISTED]
+            listed = confused_among(heads[name])[:MOST_LISTED]
             if listed:
-                rows = [[Cell(one.asked), Cell(one.read), Cell(percent(one.fraction), "number")] for one in listed]
-                yield Table(["asked for", "drawn as", "of its readings"], rows, caption=f"{name}: commonest confusions")
+                rows = [
+                    [
+                        Cell(one.asked),
+                        Cell(one.read),
+                        Cell(percent(one.fraction), "number"),
+                        Cell("" if one.real is None else percent(one.real), "number"),
+                    ]
+                    for one in listed
+                ]
+                head = ["asked for", "read as", "of its readings", "of real pictures"]
+                yield Table(head, rows, caption=f"{name}: commonest confusions")
             continue
-        nothing = any(row[-1] for row in counts)
+        real = heads[name].get("real") or [[0 for _ in row] for row in counts]
+        nothing = any(row[-1] for row in (*counts, *real))
         rows = []
-        for label, row in zip(classes, counts, strict=True):
+        for label, row, of_real in zip(classes, counts, real, strict=True):
             if total := sum(row):
-                cells = row if nothing else row[:-1]
+                cells = zip(row, of_real, strict=True) if nothing else zip(row[:-1], of_real[:-1], strict=True)
                 rows.append(
                     [
                         Cell(f"{label} (asked {total // 2:,} times)"),
-                        *(Cell(_in_percent(count, total), "number", count / total) for count in cells),
+                        *(Cell(_in_percent(n, total, also), "number", n / total) for n, also in cells),
                     ]
                 )
         yield Table(["", *classes, *(["nothing"] if nothing else [])], rows, caption=name, matrix=True)
 
 
-def confusions_of(files: Files, split: str, attribute: str | None) -> list[Confused]:
-    """What is confused of an attribute, the commonest first; None: of the one attribute there is."""
+def confusions_of(files: Files, split: str, group: str, name: str) -> list[Confused]:
+    """What an attribute, or a class of the one attribute there is, is confused with, the commonest first."""
     found = files.json(CONFUSIONS)
     heads = found.get(split, {}) if isinstance(found, dict) else {}
-    head = heads.get(attribute) if attribute else next(iter(heads.values()), None)
-    return confused_among(head["classes"], head["counts"]) if head else []
+    of_class = group == "by_class"
+    head = next(iter(heads.values()), None) if of_class else heads.get(name)
+    return [one for one in confused_among(head) if not of_class or one.asked == name] if head else []
 
 
-def confused_among(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> list[Confused]:
+def confused_among(head: Mapping[str, Any]) -> list[Confused]:
+    """All that is confused of an attribute, as `looking.confusions` counts it, the commonest first."""
+    classes, counts, real = head["classes"], head["counts"], head.get("real")
     found = [
-        Confused(label, ([*classes, "nothing"])[j], count / sum(row), count)
+        Confused(
+            label, ([*classes, "nothing"])[j], n / sum(row), n, real[i][j] / max(1, sum(real[i])) if real else None
+        )
         for i, (label, row) in enumerate(zip(classes, counts, strict=True))
-        for j, count in enumerate(row)
-        if count and j != i
+        for j, n in enumerate(row)
+        if n and j != i
     ]
-    return sorted(found, key=lambda one: (-one.fraction, one.asked, one.read))
+    return sorted(found, key=lambda one: (-one.n, -one.fraction, one.asked, one.read))
 
 
 def neighbours(files: Files) -> Iterator[Block]:
@@ -286,7 +308,10 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
 
 
-def _in_percent(count: int, total: int) -> str:
+def _in_percent(count: int, total: int, real: int = 0) -> str:
+    """Of a total, in percent; in brackets that of as many real pictures."""
+    if real:
+        return f"{_in_percent(count, total) or '0'} ({_in_percent(real, total)})"
     fraction = 100 * count / total
     return (
         "" if not count else f"{fraction:.0f}" if fraction >= 9.95 or fraction == round(fraction) else f"{fraction:.1f}"

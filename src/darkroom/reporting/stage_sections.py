@@ -35,11 +35,8 @@ WORDS = {  # of pictures, by their file's name
 
 def figures(facts: Facts, files: Files) -> Iterator[Block]:
     """The numbers in a stage's metrics.json, each with its level by chance where there is one."""
-    values = next((files.json(path) for path in facts.outputs if path.endswith(f"/{METRICS}")), None)
-    if not isinstance(values, Mapping) or "alignment" in values:
-        return
     single: dict[str, Any] = {}
-    for name, value in values.items():
+    for name, value in _measured(facts, files).items():
         if (rows := dict(_rows_of(value))) and len(rows) > 1:
             yield _matrix(name, rows)
         else:
@@ -53,6 +50,17 @@ def figures(facts: Facts, files: Files) -> Iterator[Block]:
         yield Table(head, [line[:columns] for line in lines[:MOST_FIGURES]])
     if len(lines) > MOST_FIGURES:
         yield Text(f"And {len(lines) - MOST_FIGURES} more, in {METRICS}.")
+
+
+def all_figures(facts: Facts, files: Files) -> dict[str, str]:
+    """Each number in a stage's metrics.json by its path, however deep it lies."""
+    return {name: _number(value) for name, value in _flat(_measured(facts, files))}
+
+
+def _measured(facts: Facts, files: Files) -> Mapping[str, Any]:
+    """What a stage's metrics.json holds; nothing of an evaluation's, which has sections of its own."""
+    values = next((files.json(path) for path in facts.outputs if path.endswith(f"/{METRICS}")), None)
+    return values if isinstance(values, Mapping) and "alignment" not in values else {}
 
 
 def _rows_of(value: Any, before: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -95,15 +103,12 @@ def losses_by_level(facts: Facts, files: Files) -> Iterator[Block]:
     found = {_range(name): points for name, points in sorted(found.items()) if points}
     if not found:
         return
-    values = next((files.json(path) for path in facts.outputs if path.endswith(f"/{METRICS}")), None)
-    level = values.get("held_out_loss_by_chance") if isinstance(values, Mapping) else None
-    levels = {"all levels, by chance": float(level)} if isinstance(level, int | float) else {}
     yield Text(
-        "How well the denoiser does on held-out pictures at each level of noise: from almost clean (the first part of "
-        "the noise process) to almost pure noise (the last). A part that no longer falls has been learned; one that "
-        "stays high is where the model still fails."
+        "Held-out loss, as it is weighted in training, in each part of the noise process. Each part has a scale of its "
+        "own: compare a part with itself over the training, or with the same part of another run. The first part is "
+        "almost clean, the last almost pure noise."
     )
-    yield Drawings([(curves("held-out loss by part of the noise process", found, levels), "")])
+    yield Drawings([(curves("held-out loss by part of the noise process", found), "")])
     rows = [
         [Cell(label), Cell(number(points[0][1]), "number"), Cell(number(points[-1][1]), "number")]
         for label, points in found.items()

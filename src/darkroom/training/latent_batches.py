@@ -15,7 +15,7 @@ from torch import Tensor
 
 from darkroom.config.sections import CaptionChoice
 from darkroom.core.rng import generator, randn_rows
-from darkroom.core.tensors import batches
+from darkroom.core.tensors import batches, shares
 from darkroom.data.conditioning import Conditioning, one_variant
 from darkroom.data.latents import Latents
 from darkroom.data.rows import Rows
@@ -90,12 +90,7 @@ class LatentBatches:
     @property
     def _measured(self) -> list[int]:
         """How many of each size: its share of them."""
-        sizes = [len(part) for part in self.held_out_parts]
-        n, total, before, found = min(sum(sizes), self.max_held_out), sum(sizes), 0, list[int]()
-        for size in sizes:
-            before += size
-            found.append(-(-n * before // total) - sum(found))
-        return found
+        return shares([len(part) for part in self.held_out_parts], self.max_held_out)
 
     def training_batch(self, step: int, rows: slice, draw_times: DrawTimes) -> Batch:
         """The batch for `rows` of a step: eps, t, posterior noise, dropped, mirrored.

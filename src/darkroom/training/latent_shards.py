@@ -14,6 +14,7 @@ from darkroom.core import device as devices
 from darkroom.core.output_shards import Shard
 from darkroom.core.progress import Progress
 from darkroom.core.tasks import Kept
+from darkroom.core.tensors import shares
 from darkroom.data.latents import shard_name, shard_rows, write_shard
 from darkroom.data.prepared import Prepared, PreparedSplit
 from darkroom.nn.autoencoder.identity import Autoencoder, IdentityAutoencoder
@@ -35,21 +36,14 @@ def _split(prepared: Path, name: str) -> PreparedSplit:
 
 
 class _Source:
-    """A split, and the first row (N,) int64 of each of its pictures; None where each row has one of its own."""
+    """A split, and the first row (N,) int64 of each of its pictures."""
 
     def __init__(self, split: PreparedSplit) -> None:
-        self.split, self.first = split, first_rows(split)
+        self.split, self.first = split, split.first_rows
 
 
 def _source(prepared: Path, name: str) -> _Source:
     return _Source(_split(prepared, name))
-
-
-def first_rows(split: PreparedSplit) -> Tensor | None:
-    """The first row (N,) int64 of each picture of a split; None where each row has one of its own."""
-    if (of := split.pictures) is None:
-        return None
-    return torch.full((int(of.max()) + 1,), len(of)).scatter_reduce(0, of, torch.arange(len(of)), "amin")
 
 
 class Pictures:
@@ -71,9 +65,7 @@ class Pictures:
     def of(cls, prepared: Path, name: str, mirrored: bool) -> "Pictures":
         """Those of a split of the prepared data."""
         split = _split(prepared, name)
-        first = first_rows(split)
-        if first is None:
-            return cls(prepared, name, len(split), mirrored, [run.stop for run in split.runs])
+        first = split.first_rows
         ends = [int((first < run.stop).sum()) for run in split.runs]
         return cls(prepared, name, len(first), mirrored, ends)
 
@@ -87,8 +79,7 @@ class Pictures:
 
     def prepared_rows(self, rows: Tensor) -> Tensor:
         """The rows (n,) of the split that pictures `rows` (n,) first stand in."""
-        first = self._kept().first
-        return rows % self.n if first is None else first[rows % self.n]
+        return self._kept().first[rows % self.n]
 
     @property
     def runs(self) -> list[range]:
@@ -97,13 +88,9 @@ class Pictures:
 
     def spread(self, n: int) -> list[Tensor]:
         """Of each size its share of n pictures, the first ones, none mirrored: rows (m,) int64 each."""
-        found, taken, n = list[Tensor](), 0, min(n, self.n)
-        for run in self.runs:
-            if run.start < self.n:
-                upto = -(-n * min(run.stop, self.n) // self.n)
-                found.append(torch.arange(run.start, run.start + upto - taken))
-                taken = upto
-        return [rows for rows in found if len(rows)]
+        runs = [range(run.start, min(run.stop, self.n)) for run in self.runs if run.start < self.n]
+        given = zip(runs, shares([*map(len, runs)], n), strict=True)
+        return [torch.arange(run.start, run.start + share) for run, share in given if share]
 
     def batches(self, rows: range, size: int) -> Iterator[Tensor]:
         """Rows in order, int64, `size` at a time from the first on, and from the first mirrored one on."""

@@ -1,8 +1,8 @@
 """Training the denoising network on cached latents and conditions, without VAE or text encoder in memory."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -142,14 +142,14 @@ class UNetTask(Task[DenoisingNetwork]):
         """See `Task`."""
         null = self.data.conditioning.null
         words = None if null is None else tuple(null.shape)
-        shape = max((part.latents.shape for part in self.data.train_parts), key=math.prod)
-        network = self.network
-
-        def forward() -> Tensor:
-            return denoised(network, 1, shape, words)
-
-        passes = TRAINING * flops(network, forward)
-        if isinstance(network, AdaptedDenoiser):
-            with network.without():  # what is frozen has no gradients of weights
-                passes -= flops(network, forward, with_weights=True)
-        return passes
+        network, parts = self.network, self.data.train_parts
+        frozen = network.without if isinstance(network, AdaptedDenoiser) else None
+        total = 0.0
+        for part in parts:
+            forward = partial(denoised, network, 1, part.latents.shape, words)
+            passes = TRAINING * flops(network, forward)
+            if frozen is not None:
+                with frozen():  # what is frozen has no gradients of weights
+                    passes -= flops(network, forward, with_weights=True)
+            total += len(part) * passes
+        return total / sum(map(len, parts))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from darkroom.config.autoencoder import TrainedVAE
+from darkroom.config.buckets import Size
 from darkroom.config.networks import PictureSizes
 from darkroom.config.training import Optimization
 from darkroom.core.device import channels_last, runtime
@@ -29,7 +30,8 @@ class VAETask(Task[AutoencoderKL]):
     def __init__(
         self, config: TrainedVAE, train: PreparedSplit, held_out: PreparedSplit, context: TrainingContext
     ) -> None:
-        self.context, self.held_out, self.adversarial = context, held_out, config.adversarial
+        self.context, self.adversarial = context, config.adversarial
+        self.train, self.held_out = train, held_out
         channels = train.info.channels
         sizes = PictureSizes(in_channels=channels)
         with seeded(config.seed, "vae"):
@@ -61,8 +63,12 @@ class VAETask(Task[AutoencoderKL]):
 
     def flops(self) -> float:
         """See `Task`; once all terms of the loss count."""
-        info, loss = self.held_out.info, self.losses.terms
-        size = (info.channels, info.image_size, info.image_size)
+        sizes = zip(self.train.sizes, self.train.runs, strict=True)
+        return sum(len(rows) * self._flops(size) for size, rows in sizes) / len(self.train)
+
+    def _flops(self, sides: Size) -> float:
+        """Of a picture of this height and width."""
+        loss, size = self.losses.terms, (self.train.info.channels, *sides)
         forward = flops(self.network, lambda: reconstructed(self.network, 1, size))
         total, x = float(TRAINING * forward), next(self.network.parameters()).new_zeros(1, *size)
         if (perceptual := loss.perceptual) is not None:  # of two pictures, and back to one of them
