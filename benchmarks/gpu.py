@@ -52,11 +52,11 @@ ROWS = {
     ),
     "unet-32": Row(
         "training steps of SD 1.x's U-Net, bf16, 32² latents, batch 64",
-        {"ours": 90, "diffusers": 50, "diffusers-compiled": 120},
+        {"ours": 90, "ours-compiled": 120, "diffusers": 50, "diffusers-compiled": 120},
     ),
     "unet-64": Row(
         "training steps of SD 1.x's U-Net, bf16, 64² latents, batch 24",
-        {"ours": 90, "ours-deterministic": 90, "diffusers": 50, "diffusers-compiled": 120},
+        {"ours": 90, "ours-compiled": 120, "ours-deterministic": 90, "diffusers": 50, "diffusers-compiled": 120},
     ),
     "vae-256": Row(
         "training steps of SD's autoencoder, bf16, 256² pictures, batch 8",
@@ -78,12 +78,13 @@ GROUPS = {
     "smoke": ("machine:device", "unet-default:ours", "unet-32:diffusers", "unet-32:ours"),
     "large": ("unet-64:ours", "unet-64:diffusers"),
     "pictures": ("encode-256:ours", "encode-256:diffusers", "draw-512:ours", "draw-512:diffusers"),
-    "compiled": ("unet-64:diffusers-compiled", "unet-32:diffusers-compiled"),
+    "compiled": ("unet-64:ours-compiled", "unet-64:diffusers-compiled"),
     "scenes": ("scenes:ours",),
     "exact": ("exact:ours",),
     "vae": ("vae-256:ours", "vae-256:diffusers", "vae-256:diffusers-compiled"),
     "deterministic": ("unet-64:ours-deterministic", "unet-default:ours-deterministic", "unet-default:diffusers"),
     "adamw": tuple(f"unet-adamw:{library}-{how}" for how in ("bf16", "fp32") for library in ("ours", "diffusers")),
+    "compiled-32": ("unet-32:ours-compiled", "unet-32:diffusers-compiled"),
     "others": ("draw-512:diffusers-compiled", "encode-256:diffusers-compiled"),
 }
 
@@ -125,6 +126,8 @@ def work(row: str, contestant: str, scratch: Path, tiny: bool, emit: Callable[[M
         os.environ["DARKROOM_DETERMINISTIC"] = "1"
     elif row not in ("scenes", "exact"):
         os.environ.setdefault("DARKROOM_DETERMINISTIC", "0")
+    if contestant == "ours-compiled":
+        os.environ["DARKROOM_COMPILE"] = "always"
     import gpu_measure
     from darkroom.core import device as devices
 
