@@ -11,7 +11,7 @@ from typing import Any
 from darkroom.config.recipes import ABSENT
 from darkroom.core.progress import duration
 from darkroom.reporting.blocks import Block, Cell, Drawings, Heading, Pictures, Table, Text, picture, timed
-from darkroom.reporting.charts import Points, curves, number
+from darkroom.reporting.charts import Points, counted, curves, number
 from darkroom.reporting.facts import Facts, Files, Series
 from darkroom.reporting.graph import lineage_graph
 
@@ -268,7 +268,7 @@ def _sheets_in(folder: str, files: Files) -> list[str]:
 
 
 def _step(name: str) -> str:
-    return f"after {int(PurePosixPath(name).stem.removeprefix('step_')):,} steps"
+    return f"after {counted(int(PurePosixPath(name).stem.removeprefix('step_')), 'step')}"
 
 
 def _range(name: str) -> str:
