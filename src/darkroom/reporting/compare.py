@@ -179,7 +179,8 @@ def _curves(made: Labelled) -> Iterator[Block]:
         for name, points in stage.all_curves(*one).items():
             lines.setdefault(name, {})[label] = points
     names = sorted(lines, key=lambda name: (not name.startswith("held_out"), name))
-    drawn = [(chart, "") for name in names[:CHARTS] if (chart := curves(name, lines[name]))]
+    titles = {name: name if len(lines[name]) > 1 else f"{name}, {next(iter(lines[name]))} alone" for name in names}
+    drawn = [(chart, "") for name in names[:CHARTS] if (chart := curves(titles[name], lines[name]))]
     if drawn:
         yield Drawings(drawn)
     if len(names) > CHARTS:

@@ -12,7 +12,7 @@ from darkroom.config.recipes import ABSENT
 from darkroom.core.progress import duration
 from darkroom.reporting.blocks import Block, Cell, Drawings, Heading, Pictures, Table, Text, picture, timed
 from darkroom.reporting.charts import Points, counted, curves, number
-from darkroom.reporting.facts import Facts, Files, Series
+from darkroom.reporting.facts import STEP, Facts, Files, Series
 from darkroom.reporting.graph import lineage_graph
 
 BY_TIME = "held_out_by_time/"  # curves of the held-out loss by noise level
@@ -162,8 +162,9 @@ def sheets(facts: Facts, files: Files) -> Iterator[Block]:
 
 
 def words_of(name: str) -> str:
-    stem = PurePosixPath(name).stem
-    return WORDS.get(stem, stem.replace("_", " "))
+    """What a picture shows, by its file's name."""
+    path = PurePosixPath(name)
+    return _step(name) if STEP.fullmatch(path.name) else WORDS.get(path.stem, path.stem.replace("_", " "))
 
 
 def lineage(facts: Facts, here: str = "") -> Iterator[Block]:
