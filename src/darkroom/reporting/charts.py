@@ -25,6 +25,11 @@ def number(value: float) -> str:
     return text
 
 
+def counted(n: int, noun: str) -> str:
+    """How many of what: "1 step", "2,000 steps"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def thinned(points: Points, most: int) -> Points:
     """At most so many of the points, the last among them."""
     if len(points) <= most:

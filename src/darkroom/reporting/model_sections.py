@@ -7,7 +7,7 @@ from typing import Any
 from darkroom.evaluation.limits import measured
 from darkroom.evaluation.report import beside, estimates, withheld
 from darkroom.reporting.blocks import Block, Cell, Heading, Pictures, Statement, Table, Text, picture
-from darkroom.reporting.charts import number, strip
+from darkroom.reporting.charts import counted, number, strip
 from darkroom.reporting.facts import WITH_RUN, Facts, Files
 from darkroom.reporting.stage_sections import words_of
 
@@ -64,7 +64,7 @@ def statements(metrics: Mapping[str, Any], files: Files) -> Iterator[Statement]:
         group, split, name, figure, real = worst
         what = "attribute" if group == "by_attribute" else "class"
         text = (
-            f"Worst {what}: {name}. Of {figure['n']:,} {split} captions that ask for it, "
+            f"Worst {what}: {name}. Of {counted(figure['n'], f'{split} caption')} asking for it, "
             f"{percent(figure['value'])} are drawn right "
             f"(95 % interval {percent(figure['low'])} to {percent(figure['high'])}"
             + (f"; of real pictures the judges read {percent(real)} right)" if real is not None else ")")
@@ -238,7 +238,7 @@ def _confused(heads: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[Bl
                 cells = zip(row, of_real, strict=True) if nothing else zip(row[:-1], of_real[:-1], strict=True)
                 rows.append(
                     [
-                        Cell(f"{label} (asked {total // 2:,} times)"),
+                        Cell(f"{label} (asked {counted(total // 2, 'time')})"),
                         *(Cell(_in_percent(n, total, also), "number", n / total) for n, also in cells),
                     ]
                 )

@@ -1,5 +1,7 @@
 """Pages: of a run of a stage, and of the model with all stages behind it."""
 
+import base64
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -11,11 +13,13 @@ from markupsafe import Markup
 from darkroom.reporting import model_sections as model
 from darkroom.reporting import stage_sections as stage
 from darkroom.reporting.blocks import Block, Cell, Heading, Page, Section, Statement, Table, Text, timed
-from darkroom.reporting.charts import bar
+from darkroom.reporting.charts import bar, counted
 from darkroom.reporting.facts import Facts, Files
 
 TIMED = re.compile(r"<!--timed-->.*?<!--/timed-->", re.DOTALL)
 LEFT_OUT = "<!--timed-->"
+# What a browser may load and run: the pictures in the page, its styles, and its one script, by the hash of it.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{script}'"
 
 Made = tuple[Facts, Files]
 
@@ -43,7 +47,12 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["style"] = Markup((templates / "style.css").read_text(encoding="utf-8"))
+    script = (templates / "scroll.js").read_text(encoding="utf-8")
+    environment.globals |= {
+        "style": Markup((templates / "style.css").read_text(encoding="utf-8")),
+        "script": Markup(script),
+        "policy": POLICY.format(script=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()),
+    }
     return environment
 
 
@@ -82,8 +91,10 @@ def model_page(made: Sequence[Made]) -> Page:
     statements = [*(model.statements(metrics, files) if metrics else ()), *_took(made)]
     broken = [one for one, _ in made if not one.finished]
     status, reason = (broken[0].status, f"{broken[0].stage}: {broken[0].reason}") if broken else (facts.status, "")
+    left_out = [name for name in facts.lineage if name not in by_stage]
     missing = "" if metrics else " It was not evaluated yet."
-    about = f"The model that this project made, and the {len(made)} stages behind it.{missing}"
+    missing += f" No report is kept of {', '.join(left_out)}; darkroom report writes it." if left_out else ""
+    about = f"The model that this project made, and {_stages(len(made))} behind it.{missing}"
     return Page(_name(made), about, status, reason, statements, _filled(sections))
 
 
@@ -104,7 +115,7 @@ def _of_stage(facts: Facts, files: Files) -> Iterator[Block]:
     if facts.about:
         yield Text(f"{facts.about}.")
     if not facts.finished:
-        yield Text(f"{facts.status}: {facts.reason}")
+        yield Text(f"It did not finish: {facts.reason or facts.status.lower()}")
     pieces: list[tuple[str, Callable[[], Iterable[Block]]]] = [
         ("Held-out loss by noise level", lambda: stage.losses_by_level(facts, files)),
         ("Curves", lambda: stage.training_curves(facts, files)),
@@ -176,6 +187,10 @@ def _took(made: Sequence[Made]) -> Iterator[Statement]:
         return
     each = ", ".join(f"{name} {seconds:,.0f} s" for name, seconds in known.items())
     yield Statement(f"The stages took {total:,.0f} s in all: {each}.", "execution", timed=True)
+
+
+def _stages(n: int) -> str:
+    return "the stage" if n == 1 else f"the {counted(n, 'stage')}"
 
 
 def _name(made: Sequence[Made]) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 from darkroom.config.recipes import ABSENT
 from darkroom.core.progress import duration
 from darkroom.reporting.blocks import Block, Cell, Drawings, Heading, Pictures, Table, Text, picture, timed
-from darkroom.reporting.charts import Points, curves, number
-from darkroom.reporting.facts import Facts, Files, Series
+from darkroom.reporting.charts import Points, counted, curves, number
+from darkroom.reporting.facts import STEP, Facts, Files, Series
 from darkroom.reporting.graph import lineage_graph
 
 BY_TIME = "held_out_by_time/"  # curves of the held-out loss by noise level
@@ -162,8 +162,9 @@ def sheets(facts: Facts, files: Files) -> Iterator[Block]:
 
 
 def words_of(name: str) -> str:
-    stem = PurePosixPath(name).stem
-    return WORDS.get(stem, stem.replace("_", " "))
+    """What a picture shows, by its file's name."""
+    path = PurePosixPath(name)
+    return _step(name) if STEP.fullmatch(path.name) else WORDS.get(path.stem, path.stem.replace("_", " "))
 
 
 def lineage(facts: Facts, here: str = "") -> Iterator[Block]:
@@ -268,7 +269,7 @@ def _sheets_in(folder: str, files: Files) -> list[str]:
 
 
 def _step(name: str) -> str:
-    return f"after {int(PurePosixPath(name).stem.removeprefix('step_')):,} steps"
+    return f"after {counted(int(PurePosixPath(name).stem.removeprefix('step_')), 'step')}"
 
 
 def _range(name: str) -> str:
