@@ -136,7 +136,7 @@ def test_a_version_and_a_run_show_their_lineage_drawn(version: "sync_api.Page") 
 def test_the_models_tab_says_which_data_which_score_which_checkpoint(
     version: "sync_api.Page", address: str, project: Path
 ) -> None:
-    """Catches scores that belong to a run alone: of a checkpoint they say neither which nor on what they were measured."""
+    """Catches scores of a run alone, which say neither of which weights they are nor on what they were measured."""
     experiment = re.search(r"/experiments/(\d+)/", address)
     assert experiment
     version.goto(f"{address.split('#')[0]}#/experiments/{experiment[1]}/models?workflowType=machine_learning")

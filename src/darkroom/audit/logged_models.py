@@ -1,4 +1,4 @@
-"""What MLflow calls logged models: the folders of registered pipelines, and the entries of weights that stages wrote."""
+"""What MLflow calls logged models: folders of registered pipelines, and entries of weights that stages wrote."""
 
 from darkroom.audit.findings import short
 from darkroom.core.artifact import file_hash, folder_hash

@@ -1,6 +1,6 @@
 """The way back from a page of MLflow's: links to scores, parameters, data and commit, and to the runs of all it is of.
 
-MLflow follows the links in its descriptions and shows the pictures; both are relative to the server that shows the page.
+MLflow follows the links in its descriptions and shows the pictures, both relative to the server of the page.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -66,7 +66,7 @@ def markdown(
     """The note, whose first line is what the page shows before it is unfolded.
 
     `origins[path]` names the maker of an input, where one is known; `locations[path]` says where to find an output;
-    `pages[path]` is a link to the files of an input, where a run holds them. leads: see `links.leads`.
+    `pages[path]` is a link to the files behind a hash, where a run holds them. leads: see `links.leads`.
     """
     made_from = ", ".join(dict.fromkeys(origins.get(path, f"`{path}`") for path in account.inputs))  # each maker once
     sections = [
@@ -85,7 +85,10 @@ def markdown(
         ),
         _list(
             "Outputs",
-            [f"`{path}` {locations[path]} · `{digest}`" for path, digest in account.outputs.items()],
+            [
+                f"`{path}` {locations[path]} · {_hash(digest, pages.get(path))}"
+                for path, digest in account.outputs.items()
+            ],
         ),
         _list("Ran on", [", ".join(f"{key.replace('_', ' ')} {value}" for key, value in account.profile.items())]),
         _list("Key figures", [f"{name}: {figure(value)}" for name, value in account.figures.items()]),

@@ -91,7 +91,7 @@ def log_outputs(store: Store, run: str, outputs: Outputs, folder: Path, fresh: b
             store.log_file(run, file, Path(name).parent.as_posix())
         locations[path] = readable_size(outputs.sizes[path])
         if files:
-            locations[path] = f"([{locations[path]}]({store.run_link(run, f'/artifacts/{path}')}))"
+            pages[path] = store.run_link(run, f"/artifacts/{path}")
         if Path(path).parent == ARTIFACTS:
             copied = path in outputs.complete and len(files) == len(outputs.copied[path])
             locations[path] += f", {_register(store, run, account, path, copied, links)}"

@@ -106,7 +106,7 @@ def repository_page() -> str:
         scheme, (host, path) = "https", found.groups()
     else:
         return ""
-    path = quote(path.strip("/").removesuffix(".git"), safe="/~")
+    path = quote(path.strip("/").removesuffix(".git"), safe="/~%")
     return f"{scheme}://{host}/{path}" if path else ""
 
 
