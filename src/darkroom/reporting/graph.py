@@ -3,6 +3,7 @@
 A box for each stage with what it wrote, below those that it builds on; what comes from outside at the top.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -13,6 +14,7 @@ from darkroom.config.paths import REPORTS
 
 BOX, LANE, GAP, BETWEEN = 244, 20, 24, 50  # pixels: widths of a box and of an arrow's lane past boxes; distances
 LINE, HEAD = 17, 24
+WIDEST = 680  # pixels of a file: as wide as descriptions are in MLflow's pages
 DIGITS, LETTERS = 8, 24
 STYLE = """\
 text { fill: #22242a; font: 12px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
@@ -67,8 +69,11 @@ def lineage_graph(lineage: Lineage, here: str = "") -> Markup:
 
 
 def lineage_file(lineage: Lineage, here: str = "") -> str:
-    """The same as an SVG file, for programs that show pictures."""
-    head, drawn = lineage_graph(lineage, here).split(">", 1)
+    """The same as an SVG file, at most WIDEST pixels wide, for programs that show pictures as large as they are."""
+    head, drawn = str(lineage_graph(lineage, here)).split(">", 1)
+    width, height = (int(value) for value in re.findall(r' (?:width|height)="(\d+)"', head))
+    size = f'width="{min(width, WIDEST)}" height="{height * min(width, WIDEST) // max(width, 1)}"'
+    head = head.replace(f'width="{width}" height="{height}"', size)
     head = head.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
     paper = '<rect width="100%" height="100%" fill="#fbfaf7"/>'
     return f"{head}><style>{STYLE}</style>{paper}{drawn}\n"

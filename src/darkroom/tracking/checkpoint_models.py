@@ -15,6 +15,7 @@ from darkroom.tracking.note import NOTE
 from darkroom.tracking.store import NOT_IN_NAMES, Store
 
 CONTENT, PATH = "content", "path"  # tags of a logged model
+SOURCE = "mlflow.source."  # tags of a run, and of a logged model: which script wrote it, at which commit
 STEP = "best_step"  # the figure that says which step of a training its weights are of
 
 
@@ -42,15 +43,17 @@ def log_checkpoint(store: Store, run: str, checkpoint: Checkpoint) -> str:
     client, entities = store.client, store.mlflow.entities
     condition = f"name = '{checkpoint.model}' AND tags.{CONTENT} = '{checkpoint.content}'"
     known = next(iter(client.search_logged_models([store.experiment], condition)), None)
+    writer = client.get_run(run)
+    code = {key: value for key, value in writer.data.tags.items() if key.startswith(SOURCE)}
     model = known or client.create_logged_model(
         store.experiment,
         name=checkpoint.model,
         source_run_id=run,
-        tags={CONTENT: checkpoint.content, PATH: checkpoint.path, NOTE: checkpoint.about},
+        tags={CONTENT: checkpoint.content, PATH: checkpoint.path, NOTE: checkpoint.about, **code},
     )
     points = list(_points(store, run, checkpoint.figures))
-    outputs = client.get_run(run).outputs
-    if model.model_id not in {output.model_id for output in (outputs.model_outputs if outputs else ())}:
+    named = writer.outputs.model_outputs if writer.outputs else ()
+    if model.model_id not in {output.model_id for output in named}:
         step = int(checkpoint.figures.get(STEP, max((point.step for point in points), default=0)))
         client.log_outputs(run, [entities.LoggedModelOutput(model.model_id, step=step)])
     if model.source_run_id != run:

@@ -17,6 +17,7 @@ LINEAGE = "report/lineage.svg"  # artifact of a run: what was made from what, dr
 PAGES = ("report/model.html", "report/report.html")  # artifacts of a run: its report, that of the model first
 DESCRIPTION = PREPARED / "dataset.json"
 SHORT = 8  # digits of a hash
+GAP = "&emsp;"  # between columns, where MLflow leaves none
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def leads(store: Store, maker: Maker, behind: Sequence[Maker]) -> str:
 def table_of_makers(store: Store, makers: Sequence[Maker]) -> str:
     """What a model is made of, and the run of each part: rows in the order in which they were made."""
     rows = [
-        f"| `{path}` | [{maker.name}]({store.run_link(maker.run)}) | `{digest[:SHORT]}` |"
+        f"| `{path}`{GAP} | [{maker.name}]({store.run_link(maker.run)}){GAP} | `{digest[:SHORT]}` |"
         for maker in makers
         for path, digest in maker.outputs.items()
         if not PurePosixPath(path).is_relative_to(REPORTS.as_posix())
