@@ -14,6 +14,7 @@ from darkroom.tracking.repository import NO_REPOSITORY, commit_page
 from darkroom.tracking.store import REPOSITORY, Store
 
 LINEAGE = "report/lineage.svg"  # artifact of a run: what was made from what, drawn
+SCORES = "report/scores.csv"  # artifact of a run that measured a model: its figures as a table
 PAGES = ("report/model.html", "report/report.html")  # artifacts of a run: its report, that of the model first
 DESCRIPTION = PREPARED / "dataset.json"
 SHORT = 8  # digits of a hash
@@ -85,7 +86,8 @@ def leads(store: Store, maker: Maker, behind: Sequence[Maker]) -> str:
     """
     files = store.files(maker.run)
     reported = store.files(maker.run, PurePosixPath(LINEAGE).parent.as_posix()) if "report" in files else frozenset()
-    found = [f"[scores]({store.run_link(maker.run, '/model-metrics')})"]
+    scores = f"/artifacts/{SCORES}" if SCORES in reported else "/model-metrics"
+    found = [f"[scores]({store.run_link(maker.run, scores)})"]
     found += [f"[report]({_file(store, maker, name)})" for name in PAGES if name in reported][:1]
     if PARAMS_FILE.name in files:
         found.append(f"[{PARAMS_FILE.name}]({_file(store, maker, PARAMS_FILE.name)})")
