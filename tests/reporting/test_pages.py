@@ -3,16 +3,23 @@
 import base64
 import hashlib
 import html
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-from darkroom.reporting.facts import Execution, read_facts
+import pytest
+
+from darkroom.core.artifact import write_json
+from darkroom.reporting.blocks import Cell, Table
+from darkroom.reporting.facts import Execution, Files, read_facts
+from darkroom.reporting.model_sections import CLOSENESS, statements
 from darkroom.reporting.pages import render, stage_page, timeless
+from darkroom.reporting.stage_sections import figures
 from darkroom.reporting.write import files_of, keep, report_model
 from darkroom.tracking.note import PICTURES, Observed
-from tests.support.reports import EXECUTION, SCRIPT, finished, png
+from tests.support.reports import EXECUTION, NEAREST, SCRIPT, finished, metrics, png
 
 ADDRESSES = {"src", "href", "srcset", "action", "data", "poster", "xlink:href"}
 
@@ -71,7 +78,7 @@ def test_a_reader_finds_what_matters(page: str) -> None:
     text = " ".join(Seen(page).text.split())
     assert f"Worst attribute: {SCRIPT}. Of 100 test captions asking for it, 70.0 % are drawn right" in text
     assert "ring is read as <b>disc</b>, 25.0 % of the time" in text
-    assert "Nearest training picture: the likeliest copy among the drawn pictures lies 0.50 from it" in text
+    assert "The likeliest copy lies 0.50 from the training picture nearest to it" in text
     assert "It took 87 s." in text
     assert "MFU" in text
     assert "1,234 MiB" in text
@@ -152,3 +159,43 @@ def test_a_long_training_keeps_few_pictures_the_first_and_the_last_among_them() 
     assert len(observed.files) <= PICTURES
     assert {"samples/step_000000.png", "samples/step_000099.png"} <= observed.files.keys()
     assert list(observed.files) == sorted(observed.files)
+
+
+@pytest.mark.parametrize(
+    ("low", "c_t", "verdict"),
+    [
+        (0.42, (1.0, 2.0), "no sign of them"),
+        (0.6, (1.0, 2.0), "there are signs"),
+        (0.42, (-4.0, -2.0), "there are signs"),
+    ],
+)
+def test_a_reader_is_told_whether_training_pictures_are_copied(
+    folder: Path, low: float, c_t: tuple[float, float], verdict: str
+) -> None:
+    """Catches figures that speak of copies under a sentence that does not, and a sentence that alarms without cause."""
+    measured = metrics(True)
+    measured["fidelity"][CLOSENESS] = {"value": low + 0.05, "low": low, "high": low + 0.1, "n": 100}
+    (folder / "report").mkdir()
+    near = {**NEAREST, "c_t": {"value": sum(c_t) / 2, "low": c_t[0], "high": c_t[1], "n": 100}}
+    (folder / "report" / "nearest.json").write_text(json.dumps(near))
+    text = " ".join(one.text for one in statements(measured, Files((folder,))))
+    assert f"Copies of training pictures: {verdict}" in text
+    assert "from that one to the next training picture" in text
+
+
+def test_all_parameters_stand_in_a_report(folder: Path) -> None:
+    """Catches a report that names a recipe alone, which a later release may change."""
+    facts, files = finished()
+    for one in (facts, replace(facts, recipe="scenes", changed={})):
+        assert "<code>evaluate.n</code></td><td>2</td>" in keep(one, files, folder).read_text()
+
+
+def test_figures_by_chance_alone_are_no_figures_without_a_value(folder: Path) -> None:
+    """Catches rows with an empty value: what they are by chance belongs to a table of its own."""
+    write_json(
+        "reports/a/metrics.json", {"read": {"b": {"d": 0.9}, "c": {"d": 0.8}}, "read_by_chance": 0.1, "loss": 1.5}
+    )
+    facts = replace(finished()[0], stage="a", outputs={"reports/a/metrics.json": "a" * 32})
+    tables = [block for block in figures(facts, Files((folder,))) if isinstance(block, Table)]
+    assert [[row[0] for row in table.rows] for table in tables[1:]] == [[Cell("loss")], [Cell("read")]]
+    assert all(cell != Cell("", "number") for table in tables for row in table.rows for cell in row)

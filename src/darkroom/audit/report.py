@@ -100,7 +100,8 @@ def picture_lines(audit: Audit) -> list[str]:
             lines[-1] += f", and {len(drawn) - 1} more in one grid"
         sampling = _mapping(values.get("sampling"))
         sampler = _mapping(sampling.get("sampler")).get("kind")
-        lines[-1] += f"; {plural(sampling.get('num_inference_steps'), 'step')} of {sampler}"
+        steps = sampling.get("num_inference_steps")
+        lines[-1] += f"; {plural(steps, 'step') if isinstance(steps, int) else 'steps'} of {sampler}"
         lines[-1] += f", guidance {sampling.get('guidance_scale')}"
     if recorded.model:
         lines.append(f"  pipeline  {recorded.model}" + (f", {audit.picture.found}" if audit.picture.found else ""))

@@ -67,7 +67,7 @@ def stage_page(facts: Facts, files: Files) -> Page:
         _section("films", "Samples over the training", stage.films(files)),
         _section("sheets", "Pictures", () if metrics else stage.sheets(facts, files)),
         _section("execution", "Time, memory and machine", stage.execution(facts)),
-        _section("lineage", "Lineage", stage.lineage(facts, facts.stage)),
+        _section("lineage", "Lineage", stage.lineage(facts, facts.stage, stage.source_of(facts))),
         _section("parameters", "Parameters", stage.parameters(facts)),
     ]
     statements = [*(model.statements(metrics, files) if metrics else ()), *_took([(facts, files)])]
@@ -79,13 +79,14 @@ def model_page(made: Sequence[Made]) -> Page:
     by_stage = {facts.stage: (facts, files) for facts, files in made}
     facts, files = by_stage.get("evaluate", made[-1])
     metrics = model.metrics_of(facts, files)
+    source = next((found for one, _ in made if (found := stage.source_of(one))), "")
     sections = _of_model(facts, files, metrics)
     for one, its_files in made:
         if one.stage != facts.stage or metrics is None:
             sections.append(_section(f"stage-{one.stage}", one.stage, _of_stage(one, its_files)))
     sections += [
         _section("execution", "Time, memory and machine", _times(made)),
-        _section("lineage", "Lineage", stage.lineage(facts)),
+        _section("lineage", "Lineage", stage.lineage(facts, source=source)),
         _section("parameters", "Parameters", _all_parameters(made)),
     ]
     statements = [*(model.statements(metrics, files) if metrics else ()), *_took(made)]
@@ -130,7 +131,8 @@ def _of_stage(facts: Facts, files: Files) -> Iterator[Block]:
 
 
 def _times(made: Sequence[Made]) -> list[Block]:
-    """What each stage took, the longest bar the slowest."""
+    """What each stage took, in the order in which they ran, the longest bar the slowest."""
+    made = sorted(made, key=lambda one: one[0].execution.began)
     seconds = {facts.stage: facts.execution.seconds or 0.0 for facts, _ in made}
     longest = max([*seconds.values(), 1e-9])
     rows = []
@@ -159,7 +161,8 @@ def _times(made: Sequence[Made]) -> list[Block]:
     blocks: list[Block] = [
         Text(
             "MFU is the share of the device's peak that the training's arithmetic reaches; + marks a commit with "
-            "uncommitted changes. Samples a second and MFU are medians over the training."
+            "uncommitted changes. Samples a second and MFU are medians over the training. Times are those of the "
+            "stages themselves: what passed between them, as while dvc and Python started, comes on top."
         ),
         Table(head, rows),
         *(Text(f"Ran on: {profile}.") for profile in sorted(profiles) if profile),
@@ -169,12 +172,12 @@ def _times(made: Sequence[Made]) -> list[Block]:
 
 def _all_parameters(made: Sequence[Made]) -> Iterator[Block]:
     names = {facts.recipe for facts, _ in made}
-    if len(names) == 1 and not any(facts.changed for facts, _ in made) and names != {""}:
+    of_recipe = len(names) == 1 and not any(facts.changed for facts, _ in made) and names != {""}
+    if of_recipe:
         yield Text(f"All parameters are those of the recipe {names.pop()}.")
-        return
     for facts, _ in made:
         yield Heading(facts.stage)
-        yield from stage.parameters(facts)
+        yield from stage.parameters(facts, differences=not of_recipe)
 
 
 def _took(made: Sequence[Made]) -> Iterator[Statement]:
