@@ -2,13 +2,7 @@
 
 import io
 import json
-import os
 import re
-import shutil
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,51 +13,28 @@ import yaml
 from PIL import Image
 
 from darkroom.core.artifact import content_hash
-from tests.support.ports import free_port
+from tests.support.browser import CHROMIUM, browser_on, user_interface
 from tests.support.projects import run_darkroom
 
 if TYPE_CHECKING:
     from playwright import sync_api
 else:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt-get install chromium)")
-
-QUIET = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
-PATIENCE = 120_000  # milliseconds, for machines with much else to do
 
 
 @pytest.fixture(scope="module")
 def address(small_pipeline: Path) -> Iterator[str]:
     """The address that `darkroom ui` prints, over the store of a finished pipeline."""
-    port = free_port()
-    command = [sys.executable, "-c", "from darkroom.cli import main; main()", "ui", "--port", str(port)]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DARKROOM_", "MLFLOW_", "DVC_"))}
-    server = subprocess.Popen(command, cwd=small_pipeline, env=environment, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        lines = iter(server.stdout)
-        yield next(line.strip() for line in lines if line.startswith("http://"))
-    finally:
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(timeout=120) == 0
-    with socket.socket() as s:
-        assert s.connect_ex(("127.0.0.1", port)) != 0, "the server outlived `darkroom ui`"
+    with user_interface(small_pipeline) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def browser(address: str) -> Iterator["sync_api.BrowserContext"]:
     """A browser without a network: only the server can be reached."""
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET.split())
-        context = chromium.new_context(viewport={"width": 1600, "height": 1200})
-        context.set_default_timeout(PATIENCE)
-        here = urlparse(address).netloc
-        context.route(
-            lambda url: urlparse(url).netloc not in ("", here), lambda route: route.abort("internetdisconnected")
-        )
-        yield context
-        chromium.close()
+    with browser_on(address) as browser:
+        yield browser
 
 
 def _in_view(section: "sync_api.Locator") -> bool:
