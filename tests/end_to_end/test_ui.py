@@ -14,6 +14,7 @@ from PIL import Image
 
 from darkroom.core.artifact import content_hash
 from tests.support.browser import CHROMIUM, browser_on, user_interface
+from tests.support.projects import run_darkroom
 
 if TYPE_CHECKING:
     from playwright import sync_api
@@ -34,6 +35,12 @@ def browser(address: str) -> Iterator["sync_api.BrowserContext"]:
     """A browser without a network: only the server can be reached."""
     with browser_on(address) as browser:
         yield browser
+
+
+def _in_view(section: "sync_api.Locator") -> bool:
+    """Whether the top of a section stands in what its frame shows."""
+    inside = "one => { const top = one.getBoundingClientRect().top; return -5 <= top && top < innerHeight; }"
+    return bool(section.evaluate(inside))
 
 
 @pytest.fixture
@@ -135,3 +142,38 @@ def test_the_run_shows_its_report_and_nothing_is_asked_of_others(train_unet: "sy
     frame.get_by_role("heading", name="Held-out loss by noise level").wait_for()
     here = urlparse(address).netloc
     assert all(urlparse(url).netloc in ("", here) for url in asked)
+
+
+def test_links_within_a_report_lead_to_their_sections_also_in_that_frame(train_unet: "sync_api.Page") -> None:
+    """Catches links that do nothing: the frame is sandboxed, and what it shows has no address of its own."""
+    train_unet.get_by_role("tab", name="Artifacts").click()
+    train_unet.get_by_text("report", exact=True).click()
+    train_unet.get_by_text("report.html", exact=True).click()
+    frame = train_unet.frame_locator("iframe").first
+    section = frame.locator("section#parameters")
+    section.wait_for()
+    assert not _in_view(section)
+    frame.get_by_role("link", name="Parameters").click()
+    train_unet.wait_for_timeout(500)
+    assert _in_view(section)
+
+
+def test_runs_are_compared_in_one_page_under_letters(
+    browser: "sync_api.BrowserContext", small_pipeline: Path, tmp_path: Path
+) -> None:
+    """Catches heads of columns so long that they wrap, and letters that nothing explains."""
+    out = tmp_path / "comparison.html"
+    run_darkroom(small_pipeline, "report", "train_unet", "train_vae", "train_unet", "--out", str(out))
+    page = browser.new_page()
+    page.goto(out.as_uri())
+    page.get_by_role("heading", name="Comparison of 3 runs").wait_for()
+    legend = page.locator("#runs tbody tr")
+    assert [row.split()[:2] for row in legend.all_inner_texts()] == [
+        ["A", "train_unet"],
+        ["B", "train_vae"],
+        ["C", "train_unet"],
+    ]
+    assert page.locator("#figures thead th").all_inner_texts() == ["figure", "A", "B", "C"]
+    lines = page.evaluate("[...document.querySelectorAll('tbody tr td:first-child')].map(cell => cell.offsetHeight)")
+    assert max(lines) < 45, "one line each"
+    page.close()

@@ -24,6 +24,7 @@ def test_a_pipeline_is_one_version_however_often_it_is_registered(
     first = register()
     assert "just registered; candidate now names it" in first
     assert "  serve: darkroom serve\n" in first
+    assert "  draw: darkroom generate " in first
     version = client.get_model_version_by_alias("darkroom", "candidate")
     assert version.tags["content"] == content_hash(PIPELINE)
     assert "## Metrics" in version.description

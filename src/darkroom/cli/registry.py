@@ -1,5 +1,6 @@
 """`darkroom register`."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,7 +43,7 @@ def register(
     MLFLOW_TRACKING_URI=sqlite:///.mlflow/mlflow.db \\
       mlflow models serve -m "models:/darkroom@candidate" --env-manager local --port 5001
     """
-    from darkroom.tracking.address import is_on
+    from darkroom.tracking.address import is_on, project_root
 
     if not is_on():
         print("DARKROOM_TRACKING=off: nothing is registered")
@@ -52,6 +53,8 @@ def register(
     from darkroom.evaluation.card import read_card
     from darkroom.inference.defaults import STRENGTH
     from darkroom.inference.folder import PipelineInfo
+    from darkroom.reporting.facts import FOLDER
+    from darkroom.reporting.write import MODEL, address
     from darkroom.serving import registry
     from darkroom.serving.gate import Thresholds
     from darkroom.serving.limits import Limits
@@ -70,6 +73,9 @@ def register(
         print(f"  {note}")
     is_candidate = registered.has == registered.version
     print(f"  page: {registered.page}{link_hint()}")
+    if (report := project_root() / FOLDER / MODEL).is_file():
+        print(f"  report: {address(report)}")
+    print(f"  draw: darkroom generate {shlex.quote(card.example)}")
     print(f"  serve: darkroom serve{'' if is_candidate else f' --version {registered.version}'}")
 
 

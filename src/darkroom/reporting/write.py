@@ -36,10 +36,19 @@ def report_stage(run: Run, execution: Execution, status: str, reason: str = "") 
     run.file(page, PAGE)
     run.text(lineage_file(facts.lineage, stage), LINEAGE)
     if stage == LAST and facts.finished:
+        _keep_others(facts, root)
         run.file(report_model(root), f"{WITH_RUN}/{MODEL}")
         if metrics := metrics_of(facts, files_of(stage, root)):
             run.text(score_table(metrics), SCORES)
     return page
+
+
+def _keep_others(last: Facts, root: Path) -> None:
+    """Keep what dvc.lock says of the stages behind the last one whose own report is not there, as after dvc pull."""
+    homes = {project_root(), root}
+    for stage in set(last.lineage) & set(locked_steps()) - {last.stage}:
+        if not any((home / FOLDER / stage / FACTS).is_file() for home in homes):
+            keep(of_lock(stage), {}, root)
 
 
 def keep(facts: Facts, files: Mapping[str, bytes], root: Path) -> Path:
