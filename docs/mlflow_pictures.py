@@ -21,13 +21,14 @@ QUIET = "--headless --no-sandbox --disable-gpu --no-first-run --disable-backgrou
 PATIENCE = 300_000  # milliseconds
 SETTLED = 3000  # until nothing moves any more
 ASSISTANT = "[data-component-id='mlflow.assistant.chat_panel.close']"  # a panel that takes a third of the page
+PICTURE = "img[src*='lineage.svg']"  # MLflow leaves out what it is called
 TRAINING = "workflowType=machine_learning"
 
 
 def version(page: Page, root: str) -> None:
     """The registered version, with the way back from it."""
     page.goto(f"{root}#/models/darkroom/versions/1?{TRAINING}")
-    page.get_by_role("img", name="lineage").wait_for()
+    page.locator(PICTURE).wait_for()
     page.locator(ASSISTANT).click()
     take(page, "version")
 
@@ -37,7 +38,7 @@ def run(page: Page) -> None:
     with page.expect_popup() as opened:
         page.get_by_role("link", name="train_unet", exact=True).first.click()
     opened.value.get_by_text("Show more").click()
-    opened.value.get_by_role("img", name="lineage").scroll_into_view_if_needed()
+    opened.value.locator(PICTURE).scroll_into_view_if_needed()
     take(opened.value, "run")
     opened.value.close()
 
@@ -55,7 +56,7 @@ def checkpoint(page: Page, root: str, experiment: str) -> None:
     """The weights of the U-Net in the Models tab."""
     page.goto(f"{root}#/experiments/{experiment}/models?{TRAINING}")
     page.get_by_role("link", name="darkroom-unet").first.click()
-    page.get_by_role("img", name="lineage").wait_for()
+    page.locator(PICTURE).wait_for()
     page.get_by_text("Metrics (").first.scroll_into_view_if_needed()
     take(page, "checkpoint")
 
