@@ -254,8 +254,8 @@ def _run(stage: str, body: Body, params: parameters.Params, setup: Setup) -> Non
 def _manifest(here: StageSpec, params: parameters.Params) -> Path | None:
     """The manifest of the files that the stage reads its pictures from, to be kept with its run; None where there is
     none, or it is too large to be looked at."""
-    named = getattr(params.prepare_data.source, "manifest_file", None) if MANIFESTS in here.inputs else None
-    return named if named is not None and named.is_file() and is_kept(named) else None
+    manifest = getattr(params.prepare_data.source, "manifest_file", None) if MANIFESTS in here.inputs else None
+    return manifest if manifest is not None and manifest.is_file() and is_kept(manifest) else None
 
 
 def _report(run: Run, device: torch.device, began: float, error: BaseException | None = None) -> None:

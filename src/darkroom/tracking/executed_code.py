@@ -82,8 +82,8 @@ class ExecutedCode:
 
 def tags_of(name: str, text: str) -> dict[str, str]:
     """A text of any length as tags, of which MLflow keeps VALUE_LENGTH characters each: NAME, NAME.2, …"""
-    parts = [text[first : first + VALUE_LENGTH] for first in range(0, len(text), VALUE_LENGTH)]
-    return {name if i == 1 else f"{name}.{i}": part for i, part in enumerate(parts, start=1)}
+    pieces = [text[first : first + VALUE_LENGTH] for first in range(0, len(text), VALUE_LENGTH)]
+    return {name if i == 1 else f"{name}.{i}": piece for i, piece in enumerate(pieces, start=1)}
 
 
 def read_tags(tags: Mapping[str, str], name: str) -> Any:

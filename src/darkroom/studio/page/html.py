@@ -68,5 +68,5 @@ def _picture(path: Path, said: str) -> str:
 def _difference(apart: Difference | None) -> str:
     if apart is None:
         return "<small>another size</small>"
-    said = f"mean {apart.mean:.1f}, at most {apart.most}" if apart.most else "identical"
+    said = f"mean {apart.mean:.1f}, max. {apart.most}" if apart.most else "identical"
     return f"{_picture(apart.file, f'difference, {said}')}<small>{said}</small>"
