@@ -12,8 +12,9 @@ HEAD = ("score", "of", "value", "95 % interval", "pictures", "to be read against
 
 
 def score_table(metrics: Mapping[str, Any]) -> str:
-    """Every figure with its interval, and the values that it is to be read against; names in two columns, for MLflow cuts
-    off what is longer than some 20 letters.
+    """Every figure with its interval, and the values that it is to be read against.
+
+    Names stand in two columns: MLflow cuts off what is longer than some 20 letters.
 
     Args:
         metrics: what evaluate wrote to metrics.json.
