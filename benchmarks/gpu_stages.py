@@ -36,7 +36,7 @@ WARNED = re.compile(
 )
 
 
-class StageError(Exception):
+class StageError(RuntimeError):
     """A stage failed; with what it said."""
 
 
@@ -145,7 +145,7 @@ def scenes(row: str, contestant: str, clock: Clock, emit: Emit, scratch: Path) -
     taken: dict[str, float] = {}
     for stage in project.places:
         taken[stage] = round(project.run(stage).seconds, 2)
-        emit({"stage": stage, "seconds": taken[stage], "metrics": _metrics(project, stage)})
+        emit({"stage": stage, "seconds": taken[stage], "metrics": metrics_of(project, stage)})
     emit({"stage": "all", "seconds": round(sum(taken.values()), 2)})
 
 
@@ -210,7 +210,7 @@ def shortened(name: str, times: int) -> dict[str, Any]:
     return values
 
 
-def _metrics(project: Project, stage: str) -> dict[str, Any]:
+def metrics_of(project: Project, stage: str) -> dict[str, Any]:
     """What the stage says of its results in figures."""
     found: dict[str, Any] = {}
     for path in project.places[stage].outputs:

@@ -1,4 +1,7 @@
-"""Takes the pictures of docs/studio.md with the model in artifacts/pipeline: python docs/studio_pictures.py"""
+"""Takes the pictures of docs/studio.md and docs/report.md with the project in the current folder:
+
+python docs/studio_pictures.py
+"""
 
 import shutil
 import signal
@@ -42,6 +45,26 @@ def compare(page: Page) -> None:
     page.screenshot(path=DOCS / "studio-compare.png", full_page=True)
 
 
+def film(page: Page) -> None:
+    """A picture as it comes about, and taken apart."""
+    page.get_by_role("tab", name="Film", exact=True).click()
+    page.locator("#film").click()
+    page.get_by_text("step 12 of 12").wait_for()
+    page.locator("#step input[type=range]").fill("5")
+    page.locator("#noise-take").click()
+    page.get_by_text("t = 25% of the process").wait_for()
+    page.wait_for_timeout(SETTLED)
+    page.screenshot(path=DOCS / "studio-film.png", full_page=True)
+
+
+def report(page: Page) -> None:
+    """The top of the report of the model, which is there."""
+    page.set_viewport_size({"width": 1100, "height": 760})
+    page.goto((Path.cwd() / ".darkroom/reports/model.html").as_uri())
+    page.wait_for_timeout(SETTLED)
+    page.screenshot(path=DOCS / "report.png")
+
+
 def main() -> None:
     """Start the studio, take the pictures, end it."""
     server = subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True)
@@ -50,13 +73,15 @@ def main() -> None:
         address = next(line.strip() for line in server.stdout if line.startswith("http"))
         with sync_playwright() as playwright:
             chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET.split())
-            page = chromium.new_page(viewport={"width": 1280, "height": 860})
+            page = chromium.new_page(viewport={"width": 1280, "height": 890})
             page.set_default_timeout(PATIENCE)
             page.goto(address)
             page.locator("#draw").wait_for()
             page.wait_for_timeout(SETTLED)
             draw(page)
             compare(page)
+            film(page)
+            report(page)
             chromium.close()
     finally:
         server.send_signal(signal.SIGINT)

@@ -84,6 +84,22 @@ STATEMENTS = {
                          "parameter num_inference_steps is 99, was 12"),
     "a copy's figure": ("UPDATE logged_model_metrics SET metric_value = 0", "metric fidelity.fid is 0.0, was 0.5"),
     "a copy's card": ("UPDATE logged_model_tags SET tag_value = 'x' WHERE tag_key = 'mlflow.note.content'", "note.content is x"),
+    "a checkpoint's data": ("UPDATE logged_model_metrics SET dataset_digest = 'f' WHERE model_id IN {weights}",
+                            "dataset_digest of metric psnr is f"),
+    "a checkpoint's score": ("UPDATE logged_model_metrics SET metric_value = 40 WHERE model_id IN {weights}",
+                             "metric psnr is 40.0, was 30.0"),
+    "a checkpoint's weights": ("UPDATE logged_model_tags SET tag_value = 'f' WHERE tag_key = 'content' AND model_id IN {weights}",
+                               "tag content is f"),
+    "a checkpoint that is gone": ("DELETE FROM logged_models WHERE model_id IN {weights}", "gone"),
+    "a checkpoint deleted": ("UPDATE logged_models SET lifecycle_stage = 'deleted' WHERE model_id IN {weights}",
+                             "lifecycle_stage is deleted"),
+    "a checkpoint made up": (
+        "INSERT INTO logged_models SELECT 'm-1', experiment_id, name, artifact_location, creation_timestamp_ms + 9000, "
+        "last_updated_timestamp_ms, status, lifecycle_stage, model_type, source_run_id, status_message "
+        "FROM logged_models WHERE model_id IN {weights}",
+        "checkpoint m-1 of the model darkroom-vae",
+    ),
+    "which checkpoint a run made": ("DELETE FROM inputs WHERE destination_id IN {weights}", "link to input or model"),
 }  # fmt: skip
 
 
@@ -137,6 +153,20 @@ WAYS: dict[str, Callable[[Path], Any]] = {
     "replaced by a link": link_aside,
     "its folder a link": link_away,
 }
+
+
+@pytest.mark.usefixtures("tampered")
+def test_files_that_appear_where_a_checkpoint_has_none_are_named_and_taken_away(audit: Audit) -> None:
+    """Catches weights that MLflow shows for a checkpoint whose record knows of no files."""
+    (model,) = rows("SELECT model_id FROM logged_models WHERE name = 'darkroom-vae'")[0]
+    planted = Path(".mlflow/artifacts/models", model, "artifacts/weights.txt")
+    planted.parent.mkdir(parents=True)
+    planted.write_text("other weights")
+    finding = broken(audit())
+    assert finding["what"] == "files were added: weights.txt"
+    healed = heal(audit, finding["remedy"])
+    assert healed["whole"], healed["findings"]
+    assert not planted.exists()
 
 
 @pytest.mark.usefixtures("tampered")

@@ -194,25 +194,60 @@ def test_inpainting_with_a_mask_that_was_painted(page: "sync_api.Page", tmp_path
     assert not changed[~painted].any()
 
 
-def test_two_models_are_compared(page: "sync_api.Page") -> None:
+def test_two_models_are_compared_and_each_picture_can_be_downloaded(
+    page: "sync_api.Page", project: Path, tmp_path: Path
+) -> None:
+    """Catches a difference that is not shown, or cannot be hidden, and pictures whose record is lost in a table."""
     tab(page, "Compare")
     page.locator("#compare").click()
     table = page.locator(".dr-grid")
     table.wait_for()
     assert [text.strip() for text in table.locator("thead th").all_inner_texts()] == ["", ONE, OTHER]
     assert table.locator("tbody tr").count() == 2, "two seeds"
-    drawn = table.locator("td a img")
-    assert drawn.count() == 4
-    assert drawn.first.evaluate("picture => picture.decode().then(() => picture.naturalWidth)") == 32
+    drawn, apart = table.locator("img:not([alt^=difference])"), table.locator("img[alt^=difference]")
+    assert (drawn.count(), apart.count()) == (4, 2), "the first column differs from nothing"
+    for picture in (*drawn.all(), *apart.all()):
+        assert picture.evaluate("picture => picture.decode().then(() => picture.naturalWidth)") == 32
     assert "mean" in table.locator("tbody tr").first.inner_text()
+    models = []
+    for i, picture in enumerate(drawn.all()):
+        with page.expect_download() as saved:
+            picture.click()
+        saved.value.save_as(tmp_path / f"{i}.png")
+        models.append(Record.read(tmp_path / f"{i}.png").model)
+    assert models == [model_hash(project / one) for one in (ONE, OTHER)] * 2, "each of its column's model"
+    page.locator("#apart input").uncheck()
+    apart.first.wait_for(state="detached")
+    assert drawn.count() == 4
 
 
-def test_a_film_moves_with_its_slider(page: "sync_api.Page") -> None:
+def test_a_film_moves_with_its_slider_and_leaves_its_picture(
+    page: "sync_api.Page", project: Path, tmp_path: Path
+) -> None:
     tab(page, "Film")
     page.locator("#film").click()
     seen(page, "step 4 of 4")
+    assert Record.read(download(page, "film", tmp_path / "end.png")).model == model_hash(project / ONE)
     page.locator("#step input[type=range]").fill("1")
     seen(page, "step 1 of 4")
+
+
+def test_the_process_of_training_takes_a_picture_apart(page: "sync_api.Page") -> None:
+    """Catches a slider that shows the same moment everywhere."""
+    tab(page, "Draw")
+    page.locator("#draw").click()
+    seen(page, f"drawn by {ONE}")
+    tab(page, "Film")
+    page.locator("#noise-take").click()
+    seen(page, "t = 25% of the process")
+    shown = page.locator(".dr-film img[alt='the picture with its noise']")
+    moments = [shown.get_attribute("src")]
+    for value, said in (("0", "t = 0% of the process"), ("40", "t = 100% of the process")):
+        page.locator("#time input[type=range]").fill(value)
+        seen(page, said)
+        moments.append(shown.get_attribute("src"))
+        assert shown.evaluate("picture => picture.decode().then(() => picture.naturalWidth)") == 32
+    assert len({*moments}) == 3
 
 
 def test_no_request_left_this_machine(page: "sync_api.Page", address: str, asked_for: list[str]) -> None:

@@ -2,13 +2,7 @@
 
 import io
 import json
-import os
 import re
-import shutil
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,50 +13,34 @@ import yaml
 from PIL import Image
 
 from darkroom.core.artifact import content_hash
-from tests.support.ports import free_port
+from tests.support.browser import CHROMIUM, browser_on, user_interface
+from tests.support.projects import run_darkroom
 
 if TYPE_CHECKING:
     from playwright import sync_api
 else:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt-get install chromium)")
-
-QUIET = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
-PATIENCE = 120_000  # milliseconds, for machines with much else to do
 
 
 @pytest.fixture(scope="module")
 def address(small_pipeline: Path) -> Iterator[str]:
     """The address that `darkroom ui` prints, over the store of a finished pipeline."""
-    port = free_port()
-    command = [sys.executable, "-c", "from darkroom.cli import main; main()", "ui", "--port", str(port)]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DARKROOM_", "MLFLOW_", "DVC_"))}
-    server = subprocess.Popen(command, cwd=small_pipeline, env=environment, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        lines = iter(server.stdout)
-        yield next(line.strip() for line in lines if line.startswith("http://"))
-    finally:
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(timeout=120) == 0
-    with socket.socket() as s:
-        assert s.connect_ex(("127.0.0.1", port)) != 0, "the server outlived `darkroom ui`"
+    with user_interface(small_pipeline) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def browser(address: str) -> Iterator["sync_api.BrowserContext"]:
     """A browser without a network: only the server can be reached."""
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET.split())
-        context = chromium.new_context(viewport={"width": 1600, "height": 1200})
-        context.set_default_timeout(PATIENCE)
-        here = urlparse(address).netloc
-        context.route(
-            lambda url: urlparse(url).netloc not in ("", here), lambda route: route.abort("internetdisconnected")
-        )
-        yield context
-        chromium.close()
+    with browser_on(address) as browser:
+        yield browser
+
+
+def _in_view(section: "sync_api.Locator") -> bool:
+    """Whether the top of a section stands in what its frame shows."""
+    inside = "one => { const top = one.getBoundingClientRect().top; return -5 <= top && top < innerHeight; }"
+    return bool(section.evaluate(inside))
 
 
 @pytest.fixture
@@ -164,3 +142,38 @@ def test_the_run_shows_its_report_and_nothing_is_asked_of_others(train_unet: "sy
     frame.get_by_role("heading", name="Held-out loss by noise level").wait_for()
     here = urlparse(address).netloc
     assert all(urlparse(url).netloc in ("", here) for url in asked)
+
+
+def test_links_within_a_report_lead_to_their_sections_also_in_that_frame(train_unet: "sync_api.Page") -> None:
+    """Catches links that do nothing: the frame is sandboxed, and what it shows has no address of its own."""
+    train_unet.get_by_role("tab", name="Artifacts").click()
+    train_unet.get_by_text("report", exact=True).click()
+    train_unet.get_by_text("report.html", exact=True).click()
+    frame = train_unet.frame_locator("iframe").first
+    section = frame.locator("section#parameters")
+    section.wait_for()
+    assert not _in_view(section)
+    frame.get_by_role("link", name="Parameters").click()
+    train_unet.wait_for_timeout(500)
+    assert _in_view(section)
+
+
+def test_runs_are_compared_in_one_page_under_letters(
+    browser: "sync_api.BrowserContext", small_pipeline: Path, tmp_path: Path
+) -> None:
+    """Catches heads of columns so long that they wrap, and letters that nothing explains."""
+    out = tmp_path / "comparison.html"
+    run_darkroom(small_pipeline, "report", "train_unet", "train_vae", "train_unet", "--out", str(out))
+    page = browser.new_page()
+    page.goto(out.as_uri())
+    page.get_by_role("heading", name="Comparison of 3 runs").wait_for()
+    legend = page.locator("#runs tbody tr")
+    assert [row.split()[:2] for row in legend.all_inner_texts()] == [
+        ["A", "train_unet"],
+        ["B", "train_vae"],
+        ["C", "train_unet"],
+    ]
+    assert page.locator("#figures thead th").all_inner_texts() == ["figure", "A", "B", "C"]
+    lines = page.evaluate("[...document.querySelectorAll('tbody tr td:first-child')].map(cell => cell.offsetHeight)")
+    assert max(lines) < 45, "one line each"
+    page.close()

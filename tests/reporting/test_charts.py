@@ -1,9 +1,15 @@
 """Charts: values where they belong, whatever the numbers are."""
 
+import csv
+import io
+from xml.etree import ElementTree
+
 import pytest
 
 from darkroom.reporting.charts import curves, number, strip, ticks
-from darkroom.reporting.graph import lineage_graph
+from darkroom.reporting.graph import WIDEST, lineage_file, lineage_graph
+from darkroom.reporting.score_table import score_table
+from tests.support.registering import FIGURES
 
 
 @pytest.mark.parametrize("points", [[(1, 0.0)], [(1, 5.0), (2, 5.0)], [(0, -3.0), (10, 1e9)], [(1, float("nan"))], []])
@@ -37,6 +43,25 @@ def test_an_arrow_past_a_row_has_a_lane_of_its_own() -> None:
     drawn = str(lineage_graph(lineage))
     assert drawn.count('class="arrow"') == 6, "from outside, to b and c, to d, and two to e"
     assert max(path.count("C") for path in drawn.split("<path")[1:]) == 2
+
+
+def test_a_drawn_lineage_is_a_picture_by_itself() -> None:
+    """Catches a file that no program shows: escaped, without its namespace, or black on black for want of a style."""
+    wide = {f"s{i}": {"inputs": {"raw": "1"}, "outputs": {f"<x{i}>": "2"}} for i in range(9)}
+    for lineage in (wide, {"a": {"inputs": {}, "outputs": {"x": "2"}}}):
+        root = ElementTree.fromstring(lineage_file(lineage, "a"))
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert root.find("{http://www.w3.org/2000/svg}style") is not None
+        assert 0 < int(root.attrib["width"]) <= WIDEST
+        shape = [float(value) for value in root.attrib["viewBox"].split()[2:]]
+        assert int(root.attrib["height"]) == pytest.approx(int(root.attrib["width"]) * shape[1] / shape[0], abs=1)
+
+
+def test_scores_are_a_table_with_what_they_are_read_against() -> None:
+    rows = list(csv.DictReader(io.StringIO(score_table(FIGURES))))
+    assert [row["score"] for row in rows][:2] == ["alignment.test.attribute_accuracy", "alignment.test.exact_match"]
+    assert (rows[1]["value"], rows[1]["low"], rows[1]["high"], rows[1]["pictures"]) == ("0.7", "0.64", "0.76", "200")
+    assert "chance 0.01" in rows[1]["to be read against"]
 
 
 def test_a_circle_in_a_lineage_ends() -> None:

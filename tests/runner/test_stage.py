@@ -10,11 +10,13 @@ import pytest
 
 from darkroom.config.merging import complete_text
 from darkroom.config.params import load
+from darkroom.config.stage_spec import stage_spec
 from darkroom.core.errors import DarkroomError
 from darkroom.runner.resuming import without_end
-from darkroom.runner.stage import _check_unchanged
+from darkroom.runner.stage import _check_unchanged, _manifest
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "scenes-quick.yaml"
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "recipes" / "scenes-quick.yaml"
 PARAMS = Path("params.yaml")
 
 
@@ -74,3 +76,19 @@ def test_another_end_is_the_same_training(chosen: dict[str, Any]) -> None:
     assert ended["train_unet"]["stop_at"] == 5, "left as it is"
     other = {**chosen, "train_vae": {**chosen["train_vae"], "stop_at": 5}}
     assert without_end(other, "train_unet") != without_end(chosen, "train_unet")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "stage", "kept"),
+    [("mnist", "prepare_data", "mnist.json"), ("mnist", "train_vae", None), ("scenes", "prepare_data", None)],
+)
+def test_the_run_that_reads_the_data_keeps_its_manifest_and_no_other(
+    recipe: str, stage: str, kept: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches the manifest of other data beside pictures that Darkroom drew itself."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/manifests").symlink_to(ROOT / "data/manifests")
+    monkeypatch.chdir(tmp_path)
+    PARAMS.write_bytes(complete_text(ROOT / "recipes" / f"{recipe}.yaml").encode())
+    found = _manifest(stage_spec(stage, ROOT / "dvc.yaml"), load())
+    assert (found and found.name) == kept

@@ -82,8 +82,11 @@ def test_a_film_ends_with_the_picture(studio: Studio, two: list[Path]) -> None:
     asked = PageRequest(["a small red circle"], "5")
     film = denoising(studio, str(two[0]), asked)
     assert len(film.frames) == 5, "four steps, and what they begin with"
-    with Image.open(film.frames[-1].files[0][1]) as last, Image.open(studio.draw(str(two[0]), asked).files[0]) as drawn:
-        assert (np.asarray(last) == np.asarray(drawn)).all()
+    drawn = studio.draw(str(two[0]), asked).files[0]
+    with Image.open(film.frames[-1].files[0][1]) as last, Image.open(drawn) as picture:
+        assert (np.asarray(last) == np.asarray(picture)).all()
+    assert film.picture is not None
+    assert film.picture.read_bytes() == drawn.read_bytes(), "with the same record"
     assert film.gif is not None
     assert film.gif.stat().st_size > 0
 

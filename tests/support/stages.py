@@ -18,6 +18,7 @@ from tests.support import recipe
 from tests.support.loading import load_script
 from tests.support.projects import ROOT, copy_project, environment_of
 
+REPOSITORY = "https://git.example.org/pictures/darkroom"  # where the small project's commits are to be seen
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 
 
@@ -67,6 +68,8 @@ def finish_small(folder: Path) -> None:
     All its stages in this process; then dvc writes its lock file.
     """
     project = new_project(folder)
+    remote = ("git", "remote", "add", "origin", f"{REPOSITORY}.git")
+    subprocess.run(remote, cwd=project, check=True, capture_output=True)
     settings = {"threads": "1", "checkpoint_steps": "0", "checkpoint_minutes": "0"}
     for stage in yaml.safe_load((project / "dvc.yaml").read_text())["stages"]:
         assert run_here(project, stage, settings) == 0, stage

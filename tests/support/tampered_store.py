@@ -22,12 +22,13 @@ ABOUT = Description(
 DEMANDS = Thresholds(False, None, None, None, False)
 DATABASE = Path(".mlflow/mlflow.db")
 VAE = "run_uuid = (SELECT run_uuid FROM runs WHERE name = 'train_vae')"
+WEIGHTS = "(SELECT model_id FROM logged_models WHERE name = 'darkroom-vae')"
 
 
 def change(statement: str) -> None:
     """Do something to the database; it changes a row."""
     with closing(sqlite3.connect(DATABASE)) as database, database:
-        assert database.execute(statement.format(vae=VAE)).rowcount > 0
+        assert database.execute(statement.format(vae=VAE, weights=WEIGHTS)).rowcount > 0
 
 
 def heal(audit: Audit, remedy: str) -> dict[str, Any]:

@@ -8,12 +8,23 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
 
 from darkroom.config.stage_spec import StageSpec, read_stage_specs, stage_specs
-from darkroom.tracking.executed_code import DEFINITION, FRAME, OUTSIDE, START, changed_since, stray_code
+from darkroom.tracking.executed_code import (
+    DEFINITION,
+    FRAME,
+    OUTSIDE,
+    START,
+    ExecutedCode,
+    changed_since,
+    read_tags,
+    stray_code,
+)
+from darkroom.tracking.store import VALUE_LENGTH
 
 ROOT = Path(__file__).parents[2]
 ENTRY = {
@@ -130,6 +141,25 @@ def test_what_was_imported_is_told_by_where_it_comes_from(tmp_path: Path) -> Non
     assert FRAME in tags
 
 
+def test_nothing_is_cut_however_many_files_start_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow keeps 5,000 characters of a tag: of a longer list nothing could be read, and nothing was compared."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "src" / "darkroom" / "starts"
+    folder.mkdir(parents=True)
+    modules = {}
+    for i in range(300):
+        (folder / f"file_{i}.py").write_text(f"x = {i}\n")
+        modules[f"file_{i}"] = ModuleType(f"file_{i}")
+        modules[f"file_{i}"].__file__ = str(folder / f"file_{i}.py")
+    deps = [f"src/other/folder_{i}" for i in range(400)]
+    tags = ExecutedCode(place(deps=deps), modules).tags()
+    assert max(map(len, tags.values())) <= VALUE_LENGTH
+    assert len(read_tags(tags, FRAME)) == 300
+    assert read_tags(tags, DEFINITION)["deps"] == sorted(deps)
+    del tags[f"{FRAME}.2"]
+    assert read_tags(tags, FRAME) is None, "a part that is gone is no shorter list"
+
+
 def test_what_starts_stages_is_told_with_its_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     code = (
@@ -137,7 +167,7 @@ def test_what_starts_stages_is_told_with_its_hashes(monkeypatch: pytest.MonkeyPa
         "from darkroom.tracking.executed_code import ExecutedCode\n"
     )
     code += "print(json.dumps(ExecutedCode(stage_specs()['train_vae']).tags()))"
-    frame = json.loads(json.loads(python("-P", "-c", code, at=ROOT))[FRAME])
+    frame = read_tags(json.loads(python("-P", "-c", code, at=ROOT)), FRAME)
     assert {
         "src/darkroom/__init__.py",
         "src/darkroom/config/stage_spec.py",

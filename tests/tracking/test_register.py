@@ -1,6 +1,7 @@
 """`darkroom register`: versions, the runs they belong to, and where they lie."""
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -23,6 +24,7 @@ def test_a_pipeline_is_one_version_however_often_it_is_registered(
     first = register()
     assert "just registered; candidate now names it" in first
     assert "  serve: darkroom serve\n" in first
+    assert "  draw: darkroom generate " in first
     version = client.get_model_version_by_alias("darkroom", "candidate")
     assert version.tags["content"] == content_hash(PIPELINE)
     assert "## Metrics" in version.description
@@ -57,8 +59,42 @@ def test_a_version_belongs_to_the_run_that_assembled_it_and_has_its_metrics(
         "fidelity.fid": 0.5,
         "vae.psnr": 30.0,
     }
-    assert client.get_run(run.id).outputs.model_outputs[0].model_id == model.model_id
+    assert {(metric.dataset_name, metric.dataset_digest) for metric in model.metrics} == {("data/prepared", "d.dir")}
+    assert model.model_id in {output.model_id for output in client.get_run(run.id).outputs.model_outputs}
     assert "darkroom-pipeline" in {m.name for m in client.search_registered_models()}
+
+
+def test_a_version_leads_to_the_runs_of_all_its_parts_and_says_where_the_rest_of_its_card_is(
+    register: Callable[..., str], client: mlflow.MlflowClient
+) -> None:
+    """Catches a part, and a commit, that only somebody finds who knows where to look; and a description that MLflow's
+    databases would cut off."""
+    describe(PIPELINE, "of parts")
+    (PIPELINE / "README.md").write_text((PIPELINE / "README.md").read_text() + "\nMuch is to be said. " * 400)
+    Path("data/latents").mkdir(parents=True)
+    Path("data/latents/info.json").write_text("{}")
+    unet, latents = Path("artifacts/unet"), Path("data/latents")
+    with stage_run("cache_latents", {}, {}, {}, [latents], {}) as cache:
+        pass
+    with stage_run("train_unet", {}, {str(latents): content_hash(latents)}, {}, [unet], {}) as train:
+        unet.mkdir(exist_ok=True)
+        (unet / "config.json").write_text('{"of": "parts"}')
+    with stage_run("evaluate", {}, {str(unet): content_hash(unet)}, {}, [PIPELINE], {}) as evaluate:
+        pass
+    register()
+    version = client.get_model_version_by_alias("darkroom", "candidate")
+    assert version.run_id == evaluate.id
+    assert len(version.description) <= 5000
+    table = [line for line in version.description.splitlines() if line.startswith("|") and "/runs/" in line]
+    for path, run, line in zip((latents, unet, PIPELINE), (cache, train, evaluate), table, strict=True):
+        assert f"`{path}`" in line
+        assert f"/runs/{run.id}?" in line
+        assert content_hash(path)[:8] in line
+    assert version.description.startswith("[scores](")
+    assert "of no known commit" in version.description
+    assert re.search(rf"/runs/{evaluate.id}/artifacts/artifacts/pipeline/README\.md[?][^)]*\)\n$", version.description)
+    model = client.get_logged_model(version.source.removeprefix("models:/"))
+    assert model.tags["mlflow.note.content"] == version.description, "the page of the logged model says the same"
 
 
 def test_a_version_moves_with_its_project(

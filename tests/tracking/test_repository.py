@@ -13,7 +13,15 @@ from darkroom.config.stage_spec import stage_specs
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking import repository as repositories
 from darkroom.tracking import stage_run
-from darkroom.tracking.repository import NO_COMMIT, NO_REPOSITORY, git_text_or_none, state, why_git_fails
+from darkroom.tracking.repository import (
+    NO_COMMIT,
+    NO_REPOSITORY,
+    commit_page,
+    git_text_or_none,
+    repository_page,
+    state,
+    why_git_fails,
+)
 
 IDENTITY = ("-c", "user.name=Somebody", "-c", "user.email=somebody@example.org")
 
@@ -68,6 +76,30 @@ def test_files_of_another_owner_are_not_recorded_as_clean(
     assert (tags["mlflow.source.git.commit"], tags["git.dirty"]) == (git("rev-parse", "HEAD"), "true")
     assert "git.unknown" not in tags
     assert "another owner" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("remote", "page"),
+    [
+        ("https://git.example.org/team/project.git", "https://git.example.org/team/project/commit/c0ffee"),
+        ("https://me:secret@git.example.org/a%20b", "https://git.example.org/a%20b/commit/c0ffee"),
+        ("https://git.example.org/a/b/?token=secret#secret", "https://git.example.org/a/b/commit/c0ffee"),
+        ("http://127.0.0.1:3000/a/b.git/", "http://127.0.0.1:3000/a/b/commit/c0ffee"),
+        ("git@github.com:team/project.git", "https://github.com/team/project/commit/c0ffee"),
+        ("ssh://git@gitlab.example.org:2222/team/project", "https://gitlab.example.org/team/project/commit/c0ffee"),
+        ("git@bitbucket.org:team/project.git", "https://bitbucket.org/team/project/commits/c0ffee"),
+        ("me@backup.example.org:project.git", ""),
+        ("/srv/git/project.git", ""),
+        ("file:///srv/git/project.git", ""),
+        ("https://git.example.org", ""),
+        ("", ""),
+    ],
+)
+def test_a_commit_leads_to_the_web_where_the_remote_says_where(repository: Path, remote: str, page: str) -> None:
+    """Catches a password in a link, and links to hosts that show nothing."""
+    if remote:
+        git("remote", "add", "origin", remote)
+    assert commit_page(repository_page(), "c0ffee") == page
 
 
 def test_what_is_not_known_is_told_apart(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 from darkroom.core.artifact import content_hash, write_json
 from darkroom.core.errors import DarkroomError
 from darkroom.tracking import Run, stage_run
+from darkroom.tracking.links import LINEAGE
 from darkroom.tracking.note import Account, markdown
 
 ClientOf = Callable[[Path], mlflow.MlflowClient]
@@ -211,6 +212,68 @@ def test_a_hash_in_the_note_leads_to_the_files_behind_it(project: Path, client: 
         assert place.endswith(f"/runs/{run}")
         assert client.list_artifacts(run, files), "the run holds them"
     assert note.index("Made from") < note.index(content_hash(VAE))
+
+
+def test_a_note_says_how_to_get_on_before_anything_that_may_be_cut_off(
+    project: Path, client: mlflow.MlflowClient
+) -> None:
+    """Catches a note that loses its end, and with it the commit, where a stage has many figures."""
+    maker = record("prepare_data", [], [PREPARED], "much to say")
+    many = {f"alignment.of_a_rather_long_name.{i}": i / 7 for i in range(200)}
+    with stage_run("evaluate", PARAMS, {str(PREPARED): content_hash(PREPARED)}, {}, [VAE], {}) as run:
+        write_json(VAE / "config.json", {"of": "much to say"})
+        run.text("a: 1", "params.yaml")
+        run.text("<svg/>", LINEAGE)
+        run.summary(many)
+    note = client.get_run(run.id).data.tags["mlflow.note.content"]
+    assert len(note) <= 5000
+    first, ways, picture, rest = note.split("\n\n", 3)
+    assert first.startswith("Made from [prepare_data]")
+    assert f"[scores](#/experiments/{found_in(client, run.id)}/runs/{run.id}/model-metrics?" in ways
+    assert f"/runs/{run.id}/artifacts/params.yaml?" in ways
+    assert re.search(rf"\[data set\]\([^)]*/runs/{maker}[?]", ways), "what describes the data, kept or not"
+    assert "of no known commit" in ways
+    assert picture == f"![lineage](get-artifact?path=report/lineage.svg&run_uuid={run.id})"
+    assert content_hash(VAE) in rest
+    assert note.endswith("/artifacts/manifest.json?workflowType=machine_learning)\n"), "where all of it stands"
+    assert all(line.count("[") == line.count("](") for line in note.splitlines()), "no link is cut in two"
+
+
+def found_in(client: mlflow.MlflowClient, run: str | None) -> str:
+    return str(client.get_run(run).info.experiment_id)
+
+
+def test_weights_are_one_logged_model_with_their_figures_on_the_data_they_were_measured_on(
+    project: Path, client: mlflow.MlflowClient
+) -> None:
+    """Catches scores that belong to a run alone, a second entry for the same bytes, and points that stand twice."""
+    record("prepare_data", [], [PREPARED], "measured on")
+    digest, output = content_hash(PREPARED), Path("artifacts/measured")
+
+    def train() -> str:
+        with stage_run("train", PARAMS, {str(PREPARED): digest}, {}, [output], {}) as run:
+            write_json(output / "config.json", {"of": "measured on"})
+            for step, loss in ((10, 0.5), (20, 0.25), (30, 0.75)):
+                run.metrics(step, {"held_out/loss": loss})
+            run.summary({"held_out/loss": 0.25, "by chance": 1.5, "odd": float("nan"), "kind": "a text"})
+        assert run.id is not None
+        return run.id
+
+    first, again = train(), train()
+    (model,) = client.search_logged_models([found_in(client, first)], "name = 'darkroom-measured'")
+    assert (model.source_run_id, model.status) == (first, "READY")
+    assert model.tags["content"] == content_hash(output)
+    assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "darkroom-measured", "version": "1"}]
+    assert f"/runs/{first}" in model.tags["mlflow.note.content"]
+    assert {(m.key, m.value, m.step, m.dataset_name, m.dataset_digest) for m in model.metrics} == {
+        ("held_out/loss", 0.25, 20, "data/prepared", digest),
+        ("by chance", 1.5, 0, "data/prepared", digest),
+    }
+    for run in (first, again):
+        (named,) = client.get_run(run).outputs.model_outputs
+        assert (named.model_id, named.step) == (model.model_id, 20)
+        assert [point.step for point in client.get_metric_history(run, "held_out/loss")] == [10, 20, 30]
+        assert len(client.get_metric_history(run, "by chance")) == 1
 
 
 def test_of_data_only_the_description_is_copied(project: Path, client: mlflow.MlflowClient) -> None:

@@ -16,7 +16,7 @@ from darkroom.audit.lineage import Step, read_lineage
 from darkroom.config.stage_spec import LOCK, PIPELINE, StageSpec, is_code, read_stage_specs
 from darkroom.core.artifact import file_hash
 from darkroom.core.errors import DarkroomError
-from darkroom.tracking.executed_code import DEFINITION, FRAME, OUTSIDE, changed_since, stray_code
+from darkroom.tracking.executed_code import DEFINITION, FRAME, OUTSIDE, changed_since, read_tags, stray_code
 from darkroom.tracking.repository import git_text_or_none, md5_at_head
 from darkroom.tracking.sources import RecordedRun
 
@@ -41,7 +41,7 @@ def compare_definition(step: Step, maker: RecordedRun | None, checks: Checks) ->
     if maker is None or maker.afterwards:
         return
     again, run = f"dvc repro -f -s {step.stage}", f"run {short(maker.id)}"
-    recorded, frame, outside = (_read(maker.tags.get(tag)) for tag in (DEFINITION, FRAME, OUTSIDE))
+    recorded, frame, outside = (read_tags(maker.tags, tag) for tag in (DEFINITION, FRAME, OUTSIDE))
     if not (isinstance(recorded, dict) and isinstance(frame, dict) and isinstance(outside, list)):
         what = "its run does not say how the stage was started, so that was not compared"
         yield step.finding("no definition", what, f"none needed; {again} makes it anew")
@@ -94,11 +94,3 @@ def _at_head(step: Step, recorded: Mapping[str, Any]) -> bool:
         return False
     same = json.loads(specs[step.stage].definition) == recorded and there.cmd == recorded.get("cmd")
     return same and there.outputs == step.outputs
-
-
-def _read(tag: str | None) -> Any:
-    """What a tag says; None where it says nothing that can be read."""
-    try:
-        return json.loads(tag or "")
-    except ValueError:
-        return None

@@ -13,7 +13,7 @@ from darkroom.audit.findings import Finding, short
 from darkroom.audit.lineage import Lineage, Step
 from darkroom.config.paths import REPORTS
 from darkroom.core.progress import readable_size
-from darkroom.core.text import printable_text
+from darkroom.core.text import plural, printable_text
 from darkroom.data.manifest import data_root
 
 WIDTH = 120
@@ -100,7 +100,8 @@ def picture_lines(audit: Audit) -> list[str]:
             lines[-1] += f", and {len(drawn) - 1} more in one grid"
         sampling = _mapping(values.get("sampling"))
         sampler = _mapping(sampling.get("sampler")).get("kind")
-        lines[-1] += f"; {sampling.get('num_inference_steps')} steps of {sampler}"
+        steps = sampling.get("num_inference_steps")
+        lines[-1] += f"; {plural(steps, 'step') if isinstance(steps, int) else 'steps'} of {sampler}"
         lines[-1] += f", guidance {sampling.get('guidance_scale')}"
     if recorded.model:
         lines.append(f"  pipeline  {recorded.model}" + (f", {audit.picture.found}" if audit.picture.found else ""))
@@ -208,7 +209,7 @@ def _about(audit: Audit, step: Step) -> list[str]:
         minutes, seconds = divmod(round((evidence.maker.ended - evidence.maker.began) / 1000), 60)
         took = f" in {minutes} min {seconds} s" if minutes else f" in {seconds} s"
     others = [path for path in step.outputs if path not in _products(step)]
-    lines = [f"{step.stage}{took}" + (f"; also wrote {len(others)} reports" if others else "")]
+    lines = [f"{step.stage}{took}" + (f"; also wrote {plural(len(others), 'report')}" if others else "")]
     lines += _params(step)
     if len(_profiles(audit)) > 1 and evidence.maker:
         lines += textwrap.wrap(_profile_text(evidence), WIDTH, initial_indent="  on      ", subsequent_indent=" " * 10)
@@ -245,13 +246,14 @@ def verdict(audit: Audit) -> str:
     """Whether the chain holds, in a sentence."""
     breaks = sum(finding.breaks for finding in audit.findings)
     remarks = len(audit.findings) - breaks
-    noted = f"; {remarks} {'remark' if remarks == 1 else 'remarks'}" if remarks else ""
+    noted = f"; {plural(remarks, 'remark')}" if remarks else ""
     if breaks:
         return f"The chain is broken: {breaks} {'finding breaks' if breaks == 1 else 'findings break'} it{noted}."
     steps = audit.lineage.steps.values()
     outputs = sum(len(step.outputs) for step in steps)
     runs = sum(evidence.maker is not None for evidence in audit.evidence.values())
-    return f"The chain is whole: {len(steps)} stages, {outputs} outputs, {runs} runs{noted}."
+    counts = ", ".join((plural(len(steps), "stage"), plural(outputs, "output"), plural(runs, "run")))
+    return f"The chain is whole: {counts}{noted}."
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from darkroom.audit.evidence import REPAIR, REPAIR_ALL, MatchedRuns
 from darkroom.audit.findings import Finding, short, some
-from darkroom.core.artifact import file_hash, folder_hash
-from darkroom.serving.model_folder import CODE
+from darkroom.audit.logged_models import READY, content_of, is_checkpoint, is_open, wrong_copy
 from darkroom.serving.registry import MODEL
 from darkroom.tracking import database, record_sync
 from darkroom.tracking.address import artifacts_address, tracking_uri
@@ -29,8 +28,6 @@ from darkroom.tracking.repository import git_text_or_none
 from darkroom.tracking.sources import CONTENT
 from darkroom.tracking.ui_columns import experiment_tags
 
-READY = 2  # as MLflow's database has it, of a registered pipeline's folder that is complete
-OPEN = ("RUNNING", "SCHEDULED")
 Thing = tuple[str, str]  # kind and key, see database.BELONGS
 
 
@@ -113,7 +110,8 @@ class StoreAudit:
         if not self.everything:
             unnamed = [key for key in copies if ("copy", key) not in records.latest]
             matter = [self._copy_of(tables, key) for key in versions if self._matters(tables, key)]
-            copies = [key for key in copies if key in unnamed or key in matter]
+            made = [key for key in copies if self._content_of(tables, key) in self.contents]
+            copies = [key for key in copies if key in unnamed or key in matter or key in made]
         kinds = {"run": runs, "model": models, "version": versions, "copy": copies}
         return [(kind, key) for kind, keys in kinds.items() for key in keys]
 
@@ -128,6 +126,10 @@ class StoreAudit:
             for row in record.rows.get("registered_model_aliases", [])
         ]
         return version in aliases or version in tables.aliased() or any(one in self.contents for one in content)
+
+    def _content_of(self, tables: Tables, copy: str) -> str:
+        record = self.query.records.latest.get(("copy", copy))
+        return content_of(record.rows if record else tables.rows("copy", copy))
 
     def _copy_of(self, tables: Tables, version: str) -> str:
         record = self.query.records.latest.get(("version", version))
@@ -162,7 +164,11 @@ class StoreAudit:
 
     def _unrecorded(self, tables: Tables, kind: str, key: str, now: Record, called: str) -> Iterator[Finding]:
         here = self._stages(kind, key)
-        if not now.rows or is_deleted(now) or _is_open(now):
+        if not now.rows or is_deleted(now):
+            return
+        if is_open(now):
+            if kind == "copy":
+                self.unvouched.append(f"{called}, which is not complete")
             return
         if kind == "copy" and self._is_half_made(tables, now):
             tags = {row["tag_key"]: row["tag_value"] for row in now.rows.get("logged_model_tags", [])}
@@ -170,7 +176,7 @@ class StoreAudit:
                 what = "was not registered to its end, and no version names it"
                 yield Finding("half registered", called, what, "darkroom register", here)
             return
-        if kind == "copy" and (wrong := _wrong_copy(now)):
+        if kind == "copy" and (wrong := wrong_copy(now)):
             yield Finding("changed in MLflow", called, wrong, "darkroom register", here)
         elif self._is_made_up(kind, key, now, tables):
             what = "left no record, though others of its time did: it may be made up"
@@ -186,7 +192,7 @@ class StoreAudit:
 
     def _is_made_up(self, kind: str, key: str, now: Record, tables: Tables) -> bool:
         """Whether a thing without a record should have one, and nothing here builds on it."""
-        if not now.rows or is_deleted(now) or _is_open(now) or key in self._makers:
+        if not now.rows or is_deleted(now) or is_open(now) or key in self._makers:
             return False
         return not (kind == "copy" and self._is_half_made(tables, now)) and self._should_have_record(now)
 
@@ -195,6 +201,8 @@ class StoreAudit:
 
     def _is_half_made(self, tables: Tables, now: Record) -> bool:
         row = now.rows["logged_models"][0]
+        if is_checkpoint(now):
+            return False
         named_by = [self._copy_of(tables, version) for version in tables.keys("version")]
         return row["status"] != READY or row["model_id"] not in named_by
 
@@ -303,25 +311,11 @@ class StoreAudit:
         if kind == "run":
             tags = {row["key"]: row["value"] for row in record.rows.get("tags", [])}
             return f"run {short(key)}" + (f" of {tags['stage']}" if "stage" in tags else "")
+        if kind == "copy" and is_checkpoint(record):
+            return f"checkpoint {key[: len('m-') + 8]} of the model {record.rows['logged_models'][0]['name']}"
         if kind == "copy":
             return f"copy {key[: len('m-') + 8]} of the model {MODEL}"
         return f"model {key}" if kind == "model" else "version {1} of model {0}".format(*key.rpartition("/")[::2])
-
-
-def _is_open(now: Record) -> bool:
-    return now.kind == "run" and now.rows["runs"][0]["status"] in OPEN
-
-
-def _wrong_copy(now: Record) -> str:
-    """Why a registered pipeline's folder of which no record was kept is not what it should be; empty where it is."""
-    content = [row["tag_value"] for row in now.rows.get("logged_model_tags", []) if row["tag_key"] == CONTENT]
-    if now.files is None or not content:
-        return ""
-    inside = [name for name in now.files if name.startswith("artifacts/")]
-    files = {name.split("/", 2)[2]: now.files[name] for name in inside if name.count("/") > 1}
-    if folder_hash(files) != content[0]:
-        return f"its files are not the content {short(content[0])} that it names"
-    return "" if now.files.get(CODE.name) == file_hash(CODE) else f"{CODE.name} is not this Darkroom's"
 
 
 def _from_git(file: Path) -> str:

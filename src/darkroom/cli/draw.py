@@ -11,7 +11,7 @@ import typer
 from darkroom.cli.names import check_names
 from darkroom.cli.options import Options, checked_path, with_options
 from darkroom.core.errors import DarkroomError
-from darkroom.core.text import printable_text
+from darkroom.core.text import plural, printable_text
 from darkroom.inference.defaults import INPAINT_STRENGTH, STRENGTH
 from darkroom.inference.file_names import slug
 
@@ -203,7 +203,7 @@ def _draw_and_save(model: "Pipeline", record: "Record", out: Path, o: Options, g
         film.save(gif)
         files.append(gif)
     if record.sampling.sampler.kind == "ode":
-        print(f"darkroom: ode: {evaluations} evaluations of the network", file=sys.stderr)
+        print(f"darkroom: ode: {plural(evaluations, 'evaluation')} of the network", file=sys.stderr)
     print(*map(printable_text, files), sep="\n")
 
 

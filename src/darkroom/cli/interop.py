@@ -8,7 +8,7 @@ import typer
 
 from darkroom.config.paths import PIPELINE
 from darkroom.core.errors import DarkroomError
-from darkroom.core.text import printable_text
+from darkroom.core.text import plural, printable_text
 
 if TYPE_CHECKING:
     from darkroom.interop.model import Model
@@ -123,7 +123,7 @@ def merge_adapters(
 
     _check_destination(destination, pipeline)
     for adapter in merge(pipeline, destination, [LoRA.parse(text) for text in lora]):
-        print(printable_text(f"{adapter.path}: {len(adapter.factors)} layers, strength {adapter.strength:g}"))
+        print(printable_text(f"{adapter.path}: {plural(len(adapter.factors), 'layer')}, strength {adapter.strength:g}"))
     print(printable_text(str(destination)))
 
 

@@ -8,7 +8,7 @@ import typer
 from darkroom import __version__
 from darkroom.cli.completion import keys, recipes, trained_stages
 from darkroom.core.errors import DarkroomError
-from darkroom.core.text import printable_text
+from darkroom.core.text import plural, printable_text
 
 if TYPE_CHECKING:
     from darkroom.config.params import Params
@@ -280,7 +280,7 @@ def data_scan(
     changes = _changes(found)
     found.write()
     size = sum(entry.size for entry in found.files.values())
-    print(f"{found.path}: {len(found.files)} files, {size / 2**20:.1f} MiB, {changes}; commit it")
+    print(f"{found.path}: {plural(len(found.files), 'file')}, {size / 2**20:.1f} MiB, {changes}; commit it")
 
 
 def ui(port: Annotated[int | None, typer.Option(min=1, max=65535, help="[default: 5050]")] = None) -> None:

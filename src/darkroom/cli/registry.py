@@ -1,5 +1,7 @@
 """`darkroom register`."""
 
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,7 +58,6 @@ def register(
     from darkroom.serving.gate import Thresholds
     from darkroom.serving.limits import Limits
     from darkroom.serving.model_folder import Description
-    from darkroom.tracking.ports import link_hint
 
     info, card = PipelineInfo.read(pipeline), read_card(pipeline)
     defaults = {name: getattr(info.sampling, name) for name in ("num_inference_steps", "guidance_scale")}
@@ -68,9 +69,23 @@ def register(
     print(f"{pipeline}: is version {registered.version} of the model {registry.MODEL}, {_outcome(registered)}")
     for note in registered.verdict.notes:
         print(f"  {note}")
+    for line in _what_next(registered, card.example):
+        print(f"  {line}")
+
+
+def _what_next(registered: "Registered", prompt: str) -> Iterator[str]:
+    """Where the model is to be looked at, and the commands that use it."""
+    from darkroom.reporting.facts import FOLDER
+    from darkroom.reporting.write import MODEL, address
+    from darkroom.tracking.address import project_root
+    from darkroom.tracking.ports import link_hint
+
+    yield f"page: {registered.page}{link_hint()}"
+    if (report := project_root() / FOLDER / MODEL).is_file():
+        yield f"report: {address(report)}"
+    yield f"draw: darkroom generate {shlex.quote(prompt)}"
     is_candidate = registered.has == registered.version
-    print(f"  page: {registered.page}{link_hint()}")
-    print(f"  serve: darkroom serve{'' if is_candidate else f' --version {registered.version}'}")
+    yield f"serve: darkroom serve{'' if is_candidate else f' --version {registered.version}'}"
 
 
 def _outcome(registered: "Registered") -> str:

@@ -32,8 +32,7 @@ from darkroom.data.png import png_pixels
 if TYPE_CHECKING:  # whoever checks parameters against the data needs no tensors, and importing torch takes seconds
     from torch import Tensor
 
-INFO = "dataset.json"
-PICTURES = "pictures.npz"
+INFO, PICTURES = "dataset.json", "pictures.npz"
 DECODED_BYTES = 1 << 30  # splits whose decoded pictures take no more are decoded once:
 IN_MEMORY_BYTES = 64 << 20  # up to so many into memory, more into a file that is mapped
 CACHED_GROUPS = 4
@@ -45,12 +44,11 @@ class Info:
     """What dataset.json says.
 
     image_size: pixels; pictures are square, or have the size of their bucket. channels: 1 or 3.
-    splits: name -> rows. variants: rows of train for each picture and caption: row i is variant i modulo variants, the
-    first of which is the picture as it is and the others are crops of it; in the file where there are more than one.
-    channel_mean, channel_std: of the training pictures, in [-1, 1].
-    vocabulary: {"words": distinct words of the training captions, "most_common": [[word, count], …]}.
-    pictures: what became of each picture of the source. skipped: [{"file", "reason"}] of those that were unusable.
-    strays: [{"file", "reason"}] of captions and records that no picture came from or was lost with.
+    splits: name -> rows. variants: rows of train for each picture and caption, in the file where there are several: row
+    i is variant i modulo variants, the first the picture as it is, others crops. channel_mean, channel_std: of train.
+    vocabulary: {"words": distinct words of the training captions, "most_common": [[word, count], …]}. pictures: what
+    became of each picture of the source. skipped: [{"file", "reason"}] of those that were unusable. strays: likewise of
+    captions and records that no picture came from or was lost with.
     set_aside: how many files were passed over as none of the user's pictures, by what they are.
     buckets: those that have pictures; none where all are squares. cropped_share: mean share of a picture's area that
     was cut off, crops apart. Both are in the file where there is anything to say.
@@ -219,8 +217,8 @@ class PreparedSplit:
 
         from darkroom.core.tensors import shares
 
-        given = zip(self.runs, shares([*map(len, self.runs)], n), strict=True)
-        return torch.cat([torch.arange(rows.start, rows.start + share) for rows, share in given])
+        pairs = zip(self.runs, shares([*map(len, self.runs)], n), strict=True)
+        return torch.cat([torch.arange(rows.start, rows.start + count) for rows, count in pairs])
 
     def by_size(self, indices: "Tensor | Sequence[int]") -> "Iterator[tuple[Tensor, Tensor]]":
         """Of each size, which of `indices` have it, (m,) int64, and their pictures, uint8 (m, C, H, W)."""

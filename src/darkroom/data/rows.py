@@ -29,12 +29,12 @@ class Rows:
     Args:
         tensors: (n_i, …) each, all of one dtype and on one device; their rows may differ in shape.
         then: elementwise, what becomes of the rows that are read; the same for a row by itself as for all.
-        whole: bytes of the table that these rows are a part of, whose parts are all in use; None: they are all of it.
+        table_bytes: of the table that these rows are a part of, whose parts are all in use; None: they are all of it.
     """
 
-    def __init__(self, tensors: Sequence[Tensor], then: Then | None = None, whole: int | None = None) -> None:
+    def __init__(self, tensors: Sequence[Tensor], then: Then | None = None, table_bytes: int | None = None) -> None:
         self.tensors, self._then = tuple(tensors), then
-        self._whole = self.nbytes if whole is None else whole
+        self._table_bytes = self.nbytes if table_bytes is None else table_bytes
         self._ends = torch.tensor([len(tensor) for tensor in tensors]).cumsum(0)
 
     @classmethod
@@ -82,7 +82,7 @@ class Rows:
 
     def then(self, then: Then) -> "Rows":
         """The same rows, and `then` of what is read of them."""
-        return Rows(self.tensors, then, self._whole)
+        return Rows(self.tensors, then, self._table_bytes)
 
     def in_memory(self) -> Tensor:
         """All rows, in memory."""
@@ -90,9 +90,9 @@ class Rows:
 
     def resident(self, device: torch.device) -> "Rows":
         """The same on `device` where it, or what it is a part of, is not too large for that, else where it is."""
-        if device.type == self.device.type or self._whole > RESIDENT_BYTES:
+        if device.type == self.device.type or self._table_bytes > RESIDENT_BYTES:
             return self
-        return Rows([self.in_memory().to(device)], whole=self._whole)
+        return Rows([self.in_memory().to(device)], table_bytes=self._table_bytes)
 
     def by_shape(self) -> list[tuple[Tensor, "Rows"]]:
         """The numbers (n,) int64 of the rows of each shape, and those rows as a table of their own, in the order in
@@ -106,7 +106,7 @@ class Rows:
         return [
             (
                 torch.cat([torch.arange(starts[i], starts[i + 1]) for i in which]),
-                Rows([self.tensors[i] for i in which], self._then, self._whole),
+                Rows([self.tensors[i] for i in which], self._then, self._table_bytes),
             )
             for which in found.values()
         ]
@@ -114,7 +114,7 @@ class Rows:
     def at_random(self) -> "Rows":
         """The same, whose rows will be asked for in no order: of a large table the system then reads those rows alone,
         where it would read 128 KiB with each otherwise. A hint, which some systems do not take."""
-        if self.device.type == "cpu" and self._whole > READ_AHEAD_BYTES:
+        if self.device.type == "cpu" and self._table_bytes > READ_AHEAD_BYTES:
             for tensor in self.tensors:
                 _advise_random(tensor)
         return self

@@ -109,10 +109,12 @@ def show_neighbours(drawn: Drawn, found: Neighbours, train: PreparedSplit, n: in
     rows = []
     for i in likeliest[:n].tolist():
         near = [to_pil(picture) for picture in train.squares(found.rows[i])]
-        caption = f"{float(found.distances[i, 0]):.2f} from it, as it is {float(found.apart[i, 0]):.2f} from another"
+        caption = (
+            f"{float(found.distances[i, 0]):.2f} to the nearest, {float(found.apart[i, 0]):.2f} from it to the next"
+        )
         rows.append(Plate([to_pil(drawn.pictures[i]), *near], caption))
     headings = ["nearest training picture", *("next" for _ in range(found.rows.shape[1] - 1))]
-    save_png(path, table(["judged", *headings], rows))
+    save_png(path, table(["drawn", *headings], rows))
 
 
 def _spread(n: int) -> Tensor:

@@ -45,12 +45,13 @@ class Heading:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under a head; caption: stands above. matrix: cells are square."""
+    """Rows of cells under a head; caption: stands above. matrix: cells are square. folded: seen once it is opened."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[Cell | str]]
     caption: str = ""
     matrix: bool = False
+    folded: bool = False
     timed: bool = False
     kind: ClassVar[str] = "table"
 
@@ -76,7 +77,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures with their words; row: in one line, to be scrolled through."""
+    """Pictures with their words; row: small, several beside each other."""
 
     pictures: Sequence[Picture]
     row: bool = False

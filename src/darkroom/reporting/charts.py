@@ -10,7 +10,7 @@ WIDTH, HEIGHT = 460, 250
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 28, 38
 LEGEND = 16  # height of a line of the legend
 DRAWN, HOVERED = 400, 60  # points of a curve that are drawn, and that say their values under a pointer
-COLOURS = 6
+COLOURS = 8
 FALLS = 20  # times: a value that falls so far gets a logarithmic axis
 STRIP, STRIP_HEIGHT, STRIP_MARGIN = 220, 22, 8
 
@@ -23,6 +23,11 @@ def number(value: float) -> str:
     if "e" in text and 1e-5 < abs(value) < 1e7:
         return f"{value:.10f}".rstrip("0").rstrip(".") if abs(value) < 1 else f"{value:,.0f}"
     return text
+
+
+def counted(n: int, noun: str) -> str:
+    """How many of what: "1 step", "2,000 steps"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def thinned(points: Points, most: int) -> Points:
@@ -153,7 +158,12 @@ def _legend(row: int, style: str, text: str) -> Markup:
 
 
 def strip(value: float, low: float, high: float, against: Mapping[str, float], fraction: bool = False) -> Markup:
-    """A value with its interval on a line, and marks at what it is to be read against; of a share, from 0 to 1."""
+    """A value with its interval on a line, and marks at what it is to be read against; of a share, from 0 to 1.
+
+    Nothing where there is no such scale: the interval alone would fill the line, however narrow it is.
+    """
+    if not against and not fraction:
+        return Markup("")
     every = [value, low, high, *against.values(), *((0.0, 1.0) if fraction else ())]
     if not all(map(math.isfinite, every)):
         return Markup("")

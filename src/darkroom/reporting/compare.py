@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
+from string import ascii_uppercase
 
 from darkroom.config.paths import REPORTS
 from darkroom.config.recipes import ABSENT
@@ -24,16 +25,17 @@ from darkroom.reporting.blocks import (
     Text,
     picture,
 )
-from darkroom.reporting.charts import Points, curves, number, strip
+from darkroom.reporting.charts import Points, counted, curves, number, strip
 from darkroom.reporting.facts import FINISHED
 from darkroom.reporting.gather import of_recorded
 from darkroom.reporting.pages import Made
 from darkroom.tracking.query import RunQuery
 from darkroom.tracking.sources import RecordedRun
 
-DIGITS = 8  # of a run's id
+DIGITS = 8  # of a hash
 CHARTS, MOST_FIGURES = 24, 400  # at most
-Labelled = Sequence[tuple[str, Made]]  # a label for each run
+Labelled = Sequence[tuple[str, Made]]  # a letter for each run, which the first table explains
+ENDED = {"FAILED": "failed", "KILLED": "was interrupted", "RUNNING": "is still running"}
 
 
 def find_runs(names: Sequence[str], query: RunQuery) -> list[RecordedRun]:
@@ -63,9 +65,7 @@ def comparison(runs: Sequence[RecordedRun], query: RunQuery) -> Page:
     Raises:
         DarkroomError: the store does not say what they are.
     """
-    made = [
-        (f"{chr(ord('A') + i)}: {run.stage} {run.id[:DIGITS]}", of_recorded(run, query)) for i, run in enumerate(runs)
-    ]
+    made = [(_letter(i), of_recorded(run, query)) for i, run in enumerate(runs)]
     sections = [
         Section("runs", "Runs", [_runs(made, runs)]),
         *_section("parameters", "Parameters that differ", _parameters(made)),
@@ -73,7 +73,11 @@ def comparison(runs: Sequence[RecordedRun], query: RunQuery) -> Page:
         *_section("curves", "Curves", _curves(made)),
         *_section("sheets", "Pictures side by side", _sheets(made)),
     ]
-    unfinished = [f"{label} is {facts.status.lower()}" for label, (facts, _) in made if not facts.finished]
+    unfinished = [
+        f"Run {label} ({facts.stage}) {ENDED.get(facts.status, 'did not finish')}"
+        for label, (facts, _) in made
+        if not facts.finished
+    ]
     statements = [Statement(f"{'; '.join(unfinished)}.", "runs")] if unfinished else []
     stages = {facts.stage for _, (facts, _) in made}
     about = f"{len(made)} runs of {', '.join(sorted(stages))}, side by side."
@@ -87,6 +91,7 @@ def _runs(made: Labelled, runs: Sequence[RecordedRun]) -> Table:
         rows.append(
             [
                 Cell(label),
+                Cell(facts.stage),
                 Cell(facts.status.lower(), "" if facts.finished else "worst"),
                 Cell(run.id, "code"),
                 Cell(stage.moment(facts.execution.began) if facts.execution.began else "", "number"),
@@ -96,7 +101,7 @@ def _runs(made: Labelled, runs: Sequence[RecordedRun]) -> Table:
                 Cell(facts.execution.commit[:DIGITS] + ("+" if facts.execution.dirty else ""), "code"),
             ]
         )
-    head = ["run", "ended", "id", "began", "time", "samples a second", "nearest recipe", "commit"]
+    head = ["run", "stage", "ended", "id", "began", "time", "samples a second", "nearest recipe", "commit"]
     return Table(head, rows)
 
 
@@ -164,7 +169,7 @@ def _figures(made: Labelled) -> Iterator[Block]:
         ]
         yield Table(["figure", *(label for label, _ in others)], plain_rows)
     if len(keys) > MOST_FIGURES:
-        yield Text(f"And {len(keys) - MOST_FIGURES} more, in {stage.METRICS}.")
+        yield Text(f"And {len(keys) - MOST_FIGURES:,} more, in {stage.METRICS}.")
 
 
 def _curves(made: Labelled) -> Iterator[Block]:
@@ -174,11 +179,12 @@ def _curves(made: Labelled) -> Iterator[Block]:
         for name, points in stage.all_curves(*one).items():
             lines.setdefault(name, {})[label] = points
     names = sorted(lines, key=lambda name: (not name.startswith("held_out"), name))
-    drawn = [(chart, "") for name in names[:CHARTS] if (chart := curves(name, lines[name]))]
+    titles = {name: name if len(lines[name]) > 1 else f"{name}, {next(iter(lines[name]))} alone" for name in names}
+    drawn = [(chart, "") for name in names[:CHARTS] if (chart := curves(titles[name], lines[name]))]
     if drawn:
         yield Drawings(drawn)
     if len(names) > CHARTS:
-        yield Text(f"And {len(names) - CHARTS} more curves, in MLflow.")
+        yield Text(f"And {counted(len(names) - CHARTS, 'more curve')}, in MLflow.")
 
 
 def _sheets(made: Labelled) -> Iterator[Block]:
@@ -196,6 +202,11 @@ def _sheets(made: Labelled) -> Iterator[Block]:
     for title, pictures in found.items():
         yield Heading(title.replace("_", " "))
         yield Pictures(pictures, row=len(pictures) > 1)
+
+
+def _letter(i: int) -> str:
+    """A, B, …, Z, AA, …"""
+    return (_letter(i // 26 - 1) if i >= 26 else "") + ascii_uppercase[i % 26]
 
 
 def _section(name: str, title: str, blocks: Iterator[Block]) -> list[Section]:

@@ -118,7 +118,7 @@ def finite(series: Series) -> Series:
 @cache
 def code_digest() -> str:
     """A hash of the code that writes reports: other code may write another one of the same run."""
-    files = sorted(path for path in Path(__file__).parent.rglob("*") if path.suffix in (".py", ".j2", ".css"))
+    files = sorted(path for path in Path(__file__).parent.rglob("*") if path.suffix in (".py", ".j2", ".css", ".js"))
     return hashlib.md5("".join(file_hash(file) for file in files).encode()).hexdigest()
 
 

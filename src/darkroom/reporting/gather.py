@@ -14,7 +14,19 @@ from darkroom.config.params import PARAMS_FILE
 from darkroom.config.stage_spec import LOCK, PIPELINE
 from darkroom.config.yaml_file import Loader, parse
 from darkroom.core.errors import DarkroomError
-from darkroom.reporting.facts import FACTS, FINISHED, Execution, Facts, Files, Series, code_digest, finite, parse_facts
+from darkroom.reporting.facts import (
+    FACTS,
+    FINISHED,
+    FOLDER,
+    Execution,
+    Facts,
+    Files,
+    Series,
+    code_digest,
+    finite,
+    parse_facts,
+    read_facts,
+)
 from darkroom.tracking.note import Account, Observed
 from darkroom.tracking.query import RunQuery
 from darkroom.tracking.run import flat
@@ -28,7 +40,7 @@ Steps = dict[str, dict[str, dict[str, str]]]
 
 def of_stage(account: Account, observed: Observed, execution: Execution, status: str, reason: str) -> Facts:
     """The facts of the stage that is at work here, at its end."""
-    steps = locked_steps()
+    steps = {**kept_steps(Path.cwd()), **locked_steps()}
     steps[account.stage] = {"inputs": dict(account.inputs), "outputs": dict(account.outputs)}
     recipe, changed = nearest_recipe((observed.files.get(PARAMS_FILE.name) or b"").decode(), account.params)
     clocked, others = _divided(observed.metrics)
@@ -137,6 +149,18 @@ def of_lock(stage: str) -> Facts:
 def locked_steps(lock: Path = LOCK) -> Steps:
     """What each stage of dvc.lock read and wrote, but for code; {} where there is no such file, or it is torn."""
     return {stage: {"inputs": dict(it.inputs), "outputs": dict(it.outputs)} for stage, it in _locked(lock).items()}
+
+
+def kept_steps(root: Path) -> Steps:
+    """What each stage read and wrote whose finished run reports are kept of: dvc.lock lacks those that ran without
+    DVC."""
+    found: Steps = {}
+    for file in sorted((root / FOLDER).glob(f"*/{FACTS}")):
+        with suppress(DarkroomError):
+            facts = read_facts(file.parents[1].name, root)
+            if facts is not None and facts.finished:
+                found[facts.stage] = {"inputs": dict(facts.inputs), "outputs": dict(facts.outputs)}
+    return found
 
 
 def _locked(lock: Path) -> Mapping[str, LockedStage]:

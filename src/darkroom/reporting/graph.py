@@ -1,5 +1,9 @@
-"""What was made from what, as an inline SVG: a box for each stage with what it wrote, what comes from outside above."""
+"""What was made from what, as an SVG, inline or a file of its own.
 
+A box for each stage with what it wrote, below those that it builds on; what comes from outside at the top.
+"""
+
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -10,7 +14,15 @@ from darkroom.config.paths import REPORTS
 
 BOX, LANE, GAP, BETWEEN = 244, 20, 24, 50  # pixels: widths of a box and of an arrow's lane past boxes; distances
 LINE, HEAD = 17, 24
+WIDEST = 680  # pixels of a file: as wide as descriptions are in MLflow's pages
 DIGITS, LETTERS = 8, 24
+STYLE = """\
+text { fill: #22242a; font: 12px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+.stage { font-weight: 600; } .path { font-size: 11px; fill: #63666e; } .digest { font-size: 11px; }
+.box { fill: #ffffff; stroke: #63666e; } .box.source { stroke-dasharray: 4 3; }
+.box.here { stroke: #1a5fa0; stroke-width: 2.5; }
+.arrow { fill: none; stroke: #63666e; stroke-width: 1.5; } .head { fill: #63666e; }
+"""  # of a file, which no page gives its style
 OUTSIDE = ""  # what no stage made, in place of a stage's name
 
 Lineage = Mapping[str, Mapping[str, Mapping[str, str]]]
@@ -54,6 +66,17 @@ def lineage_graph(lineage: Lineage, here: str = "") -> Markup:
         w=f"{max([box.x + box.width for box in boxes.values()] or [0]) + GAP:.0f}",
         h=f"{max([box.y + box.height for box in boxes.values()] or [0]) + 6:.0f}",
     )
+
+
+def lineage_file(lineage: Lineage, here: str = "") -> str:
+    """The same as an SVG file, at most WIDEST pixels wide, for programs that show pictures as large as they are."""
+    head, drawn = str(lineage_graph(lineage, here)).split(">", 1)
+    width, height = (int(value) for value in re.findall(r' (?:width|height)="(\d+)"', head))
+    size = f'width="{min(width, WIDEST)}" height="{height * min(width, WIDEST) // max(width, 1)}"'
+    head = head.replace(f'width="{width}" height="{height}"', size)
+    head = head.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    paper = '<rect width="100%" height="100%" fill="#fbfaf7"/>'
+    return f"{head}><style>{STYLE}</style>{paper}{drawn}\n"
 
 
 def maker_of(path: str, makers: Mapping[str, str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from darkroom.evaluation.limits import measured
 from darkroom.evaluation.report import beside, estimates, withheld
 from darkroom.reporting.blocks import Block, Cell, Heading, Pictures, Statement, Table, Text, picture
-from darkroom.reporting.charts import number, strip
+from darkroom.reporting.charts import counted, number, strip
 from darkroom.reporting.facts import WITH_RUN, Facts, Files
 from darkroom.reporting.stage_sections import words_of
 
@@ -26,13 +26,14 @@ MEANINGS = {  # by the last part of a figure's path
     "class_accuracy": "pictures of the class that was asked for",
     "caption_retrieval": "pictures whose own caption is the nearest of 100",
     "disagreement": "pictures that the two judges read differently; lower is better",
-    "fid": "distance to real pictures in the judges' features; lower is better",
-    "kid": "likewise, without bias for few pictures; lower is better",
+    "fid": "distance to real pictures in the judges' features; below that of other real pictures where drawn ones show "
+    "the very captions",
+    "kid": "the same distance by kernels, without FID's bias for few pictures; lower is better",
     "precision": "drawn pictures that lie among real ones",
     "recall": "real pictures that lie among drawn ones",
     CLOSENESS: "drawn pictures nearer to training pictures than new real ones are; above 0.5 speaks of copies",
     "psnr": "likeness of what the autoencoder keeps, in dB; higher is better",
-    "ssim": "likewise, in structure; 1 is the same picture",
+    "ssim": "likeness in structure of what the autoencoder keeps; 1 is the same picture",
 }
 FIRST = ("samples", "novel")
 SPLITS = {"test": "captions like those of training", "novel": "captions with combinations that training never showed"}
@@ -60,11 +61,13 @@ def metrics_of(facts: Facts, files: Files) -> Mapping[str, Any] | None:
 
 def statements(metrics: Mapping[str, Any], files: Files) -> Iterator[Statement]:
     """What a reader should know first, a sentence each."""
+    for limit in measured(metrics):
+        yield Statement(limit.replace("`", ""), "figures")
     if worst := worst_attribute(metrics):
         group, split, name, figure, real = worst
         what = "attribute" if group == "by_attribute" else "class"
         text = (
-            f"Worst {what}: {name}. Of {figure['n']:,} {split} captions that ask for it, "
+            f"Worst {what}: {name}. Of {counted(figure['n'], f'{split} caption')} asking for it, "
             f"{percent(figure['value'])} are drawn right "
             f"(95 % interval {percent(figure['low'])} to {percent(figure['high'])}"
             + (f"; of real pictures the judges read {percent(real)} right)" if real is not None else ")")
@@ -81,26 +84,38 @@ def statements(metrics: Mapping[str, Any], files: Files) -> Iterator[Statement]:
         lines = {line.of: line.value for line in beside(metrics, "fidelity.fid")}
         against = "; ".join(f"{of} {number(value)}" for of, value in lines.items())
         yield Statement(
-            f"Distance to real pictures (FID): {number(fid['value'])}, to be read against {against}.", "figures"
+            f"Distance to real pictures (FID in the features of the judges, which published ones do not compare with): "
+            f"{number(fid['value'])}, to be read against {against}.",
+            "figures",
         )
-    near = files.json(NEAREST)
-    if isinstance(near, dict) and isinstance(near.get("nearest"), dict):
+    yield from _copies(metrics, files)
+
+
+def _copies(metrics: Mapping[str, Any], files: Files) -> Iterator[Statement]:
+    """Whether training pictures are copied, and how near the nearest one is."""
+    near, closeness = files.json(NEAREST), metrics["fidelity"].get(CLOSENESS)
+    near = near if isinstance(near, dict) else {}
+    said = []
+    if closeness:
+        c_t = near.get("c_t")
+        copies = closeness["low"] > 0.5 or bool(c_t and c_t["high"] < 0)
+        said.append(
+            f"Copies of training pictures: {'there are signs of them' if copies else 'no sign of them'}. Drawn "
+            "pictures lie nearer to the training pictures than new real ones do in "
+            f"{percent(closeness['value'])} of comparisons (50 % where nothing is copied, more where it is)"
+        )
+    if isinstance(near.get("nearest"), dict):
         distance, apart = near["nearest"]["distance"], near["nearest"]["apart"]
-        text = (
-            f"Nearest training picture: the likeliest copy among the drawn pictures lies {distance:.2f} from it, which "
-            f"lies {apart:.2f} from the next training picture"
+        said.append(
+            f"The likeliest copy lies {distance:.2f} from the training picture nearest to it; from that one to the "
+            f"next training picture it is {apart:.2f}"
         )
-        if near.get("authentic") and near.get("real"):
-            drawn, real = (1 - value for value in (near["authentic"]["value"], near["real"]["authentic"]))
-            text += (
-                f". Nearer to a training picture than that one is to the next are {percent(drawn)} of drawn pictures, "
-                f"and {percent(real)} of new real ones"
-            )
-        yield Statement(f"{text}.", "neighbours")
-    elif isinstance(near, dict) and near.get("reason"):
-        yield Statement(f"Nearest training pictures were not sought: {near['reason']}.", "neighbours")
-    for limit in measured(metrics):
-        yield Statement(limit.replace("`", ""), "figures")
+    if said:
+        yield Statement(f"{'. '.join(said)}.", "neighbours" if near else "figures")
+    elif reason := near.get("reason"):
+        known = any(reason in why for why in withheld(metrics)) or reason == metrics["evaluator"].get("reason")
+        why = "for the reason that other figures are withheld for" if known else str(reason)
+        yield Statement(f"Nearest training pictures were not sought: {why}.", "neighbours")
 
 
 def worst_attribute(metrics: Mapping[str, Any]) -> tuple[str, str, str, Mapping[str, Any], float | None] | None:
@@ -179,7 +194,8 @@ def attributes(metrics: Mapping[str, Any], files: Files) -> Iterator[Block]:
             yield Text(
                 "What is asked for, a row each, and what the judges read off the drawn pictures, a column each, in "
                 "percent of the row, in brackets off real pictures of the same captions; the attribute that is drawn "
-                "worst comes first."
+                "worst comes first. Each of the two judges counts, so that half a picture is one that they read "
+                "differently; first and second things are those that the caption names first and second."
             )
             yield from _confused(confusions[split], asked)
 
@@ -238,11 +254,11 @@ def _confused(heads: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[Bl
                 cells = zip(row, of_real, strict=True) if nothing else zip(row[:-1], of_real[:-1], strict=True)
                 rows.append(
                     [
-                        Cell(f"{label} (asked {total // 2:,} times)"),
+                        Cell(f"{label} (asked {counted(total // 2, 'time')})"),
                         *(Cell(_in_percent(n, total, also), "number", n / total) for n, also in cells),
                     ]
                 )
-        yield Table(["", *classes, *(["nothing"] if nothing else [])], rows, caption=name, matrix=True)
+        yield Table(["", *classes, *(["not there"] if nothing else [])], rows, caption=name, matrix=True)
 
 
 def confusions_of(files: Files, split: str, group: str, name: str) -> list[Confused]:
@@ -259,7 +275,7 @@ def confused_among(head: Mapping[str, Any]) -> list[Confused]:
     classes, counts, real = head["classes"], head["counts"], head.get("real")
     found = [
         Confused(
-            label, ([*classes, "nothing"])[j], n / sum(row), n, real[i][j] / max(1, sum(real[i])) if real else None
+            label, ([*classes, "not there"])[j], n / sum(row), n, real[i][j] / max(1, sum(real[i])) if real else None
         )
         for i, (label, row) in enumerate(zip(classes, counts, strict=True))
         for j, n in enumerate(row)
@@ -284,8 +300,8 @@ def neighbours(files: Files) -> Iterator[Block]:
         yield Pictures([visible])
     rows = []
     for name, words in (
-        ("authentic", "pictures farther from their nearest training picture than that is from another"),
-        ("c_t", "about 0: no nearer to training than new real pictures; far below 0: copies"),
+        ("authentic", "pictures farther from the training picture nearest to them than that one is from another"),
+        ("c_t", "far below 0: nearer to training pictures than new real ones are, copies; 0 or above: none"),
     ):
         if figure := near.get(name):
             rows.append(

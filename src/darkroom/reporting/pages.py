@@ -1,5 +1,7 @@
 """Pages: of a run of a stage, and of the model with all stages behind it."""
 
+import base64
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -11,11 +13,13 @@ from markupsafe import Markup
 from darkroom.reporting import model_sections as model
 from darkroom.reporting import stage_sections as stage
 from darkroom.reporting.blocks import Block, Cell, Heading, Page, Section, Statement, Table, Text, timed
-from darkroom.reporting.charts import bar
+from darkroom.reporting.charts import bar, counted
 from darkroom.reporting.facts import Facts, Files
 
 TIMED = re.compile(r"<!--timed-->.*?<!--/timed-->", re.DOTALL)
 LEFT_OUT = "<!--timed-->"
+# What a browser may load and run: the pictures in the page, its styles, and its one script, by the hash of it.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{script}'"
 
 Made = tuple[Facts, Files]
 
@@ -43,7 +47,12 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["style"] = Markup((templates / "style.css").read_text(encoding="utf-8"))
+    script = (templates / "scroll.js").read_text(encoding="utf-8")
+    environment.globals |= {
+        "style": Markup((templates / "style.css").read_text(encoding="utf-8")),
+        "script": Markup(script),
+        "policy": POLICY.format(script=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()),
+    }
     return environment
 
 
@@ -58,7 +67,7 @@ def stage_page(facts: Facts, files: Files) -> Page:
         _section("films", "Samples over the training", stage.films(files)),
         _section("sheets", "Pictures", () if metrics else stage.sheets(facts, files)),
         _section("execution", "Time, memory and machine", stage.execution(facts)),
-        _section("lineage", "Lineage", stage.lineage(facts, facts.stage)),
+        _section("lineage", "Lineage", stage.lineage(facts, facts.stage, stage.source_of(facts))),
         _section("parameters", "Parameters", stage.parameters(facts)),
     ]
     statements = [*(model.statements(metrics, files) if metrics else ()), *_took([(facts, files)])]
@@ -70,20 +79,23 @@ def model_page(made: Sequence[Made]) -> Page:
     by_stage = {facts.stage: (facts, files) for facts, files in made}
     facts, files = by_stage.get("evaluate", made[-1])
     metrics = model.metrics_of(facts, files)
+    source = next((found for one, _ in made if (found := stage.source_of(one))), "")
     sections = _of_model(facts, files, metrics)
     for one, its_files in made:
         if one.stage != facts.stage or metrics is None:
             sections.append(_section(f"stage-{one.stage}", one.stage, _of_stage(one, its_files)))
     sections += [
         _section("execution", "Time, memory and machine", _times(made)),
-        _section("lineage", "Lineage", stage.lineage(facts)),
+        _section("lineage", "Lineage", stage.lineage(facts, source=source)),
         _section("parameters", "Parameters", _all_parameters(made)),
     ]
     statements = [*(model.statements(metrics, files) if metrics else ()), *_took(made)]
     broken = [one for one, _ in made if not one.finished]
     status, reason = (broken[0].status, f"{broken[0].stage}: {broken[0].reason}") if broken else (facts.status, "")
+    left_out = [name for name in facts.lineage if name not in by_stage]
     missing = "" if metrics else " It was not evaluated yet."
-    about = f"The model that this project made, and the {len(made)} stages behind it.{missing}"
+    missing += f" No report is kept of {', '.join(left_out)}; darkroom report writes it." if left_out else ""
+    about = f"The model that this project made, and {_stages(len(made))} behind it.{missing}"
     return Page(_name(made), about, status, reason, statements, _filled(sections))
 
 
@@ -104,7 +116,7 @@ def _of_stage(facts: Facts, files: Files) -> Iterator[Block]:
     if facts.about:
         yield Text(f"{facts.about}.")
     if not facts.finished:
-        yield Text(f"{facts.status}: {facts.reason}")
+        yield Text(f"It did not finish: {facts.reason or facts.status.lower()}")
     pieces: list[tuple[str, Callable[[], Iterable[Block]]]] = [
         ("Held-out loss by noise level", lambda: stage.losses_by_level(facts, files)),
         ("Curves", lambda: stage.training_curves(facts, files)),
@@ -119,7 +131,8 @@ def _of_stage(facts: Facts, files: Files) -> Iterator[Block]:
 
 
 def _times(made: Sequence[Made]) -> list[Block]:
-    """What each stage took, the longest bar the slowest."""
+    """What each stage took, in the order in which they ran, the longest bar the slowest."""
+    made = sorted(made, key=lambda one: one[0].execution.began)
     seconds = {facts.stage: facts.execution.seconds or 0.0 for facts, _ in made}
     longest = max([*seconds.values(), 1e-9])
     rows = []
@@ -148,7 +161,8 @@ def _times(made: Sequence[Made]) -> list[Block]:
     blocks: list[Block] = [
         Text(
             "MFU is the share of the device's peak that the training's arithmetic reaches; + marks a commit with "
-            "uncommitted changes. Samples a second and MFU are medians over the training."
+            "uncommitted changes. Samples a second and MFU are medians over the training. Times are those of the "
+            "stages themselves: what passed between them, as while dvc and Python started, comes on top."
         ),
         Table(head, rows),
         *(Text(f"Ran on: {profile}.") for profile in sorted(profiles) if profile),
@@ -158,12 +172,12 @@ def _times(made: Sequence[Made]) -> list[Block]:
 
 def _all_parameters(made: Sequence[Made]) -> Iterator[Block]:
     names = {facts.recipe for facts, _ in made}
-    if len(names) == 1 and not any(facts.changed for facts, _ in made) and names != {""}:
+    of_recipe = len(names) == 1 and not any(facts.changed for facts, _ in made) and names != {""}
+    if of_recipe:
         yield Text(f"All parameters are those of the recipe {names.pop()}.")
-        return
     for facts, _ in made:
         yield Heading(facts.stage)
-        yield from stage.parameters(facts)
+        yield from stage.parameters(facts, differences=not of_recipe)
 
 
 def _took(made: Sequence[Made]) -> Iterator[Statement]:
@@ -176,6 +190,10 @@ def _took(made: Sequence[Made]) -> Iterator[Statement]:
         return
     each = ", ".join(f"{name} {seconds:,.0f} s" for name, seconds in known.items())
     yield Statement(f"The stages took {total:,.0f} s in all: {each}.", "execution", timed=True)
+
+
+def _stages(n: int) -> str:
+    return "the stage" if n == 1 else f"the {counted(n, 'stage')}"
 
 
 def _name(made: Sequence[Made]) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 from darkroom.config.recipes import ABSENT
 from darkroom.core.progress import duration
 from darkroom.reporting.blocks import Block, Cell, Drawings, Heading, Pictures, Table, Text, picture, timed
-from darkroom.reporting.charts import Points, curves, number
-from darkroom.reporting.facts import Facts, Files, Series
+from darkroom.reporting.charts import Points, counted, curves, number
+from darkroom.reporting.facts import STEP, Facts, Files, Series
 from darkroom.reporting.graph import lineage_graph
 
 BY_TIME = "held_out_by_time/"  # curves of the held-out loss by noise level
@@ -42,12 +42,16 @@ def figures(facts: Facts, files: Files) -> Iterator[Block]:
         else:
             single |= dict(_flat({name: value}))
     chance = {name.removesuffix(BY_CHANCE): value for name, value in single.items() if name.endswith(BY_CHANCE)}
-    names = dict.fromkeys(name.removesuffix(BY_CHANCE) for name in single)
+    names = [name for name in single if not name.endswith(BY_CHANCE)]
+    both = any(name in chance for name in names)
     lines = [[Cell(name), *(Cell(_number(of.get(name)), "number") for of in (single, chance))] for name in names]
     if lines:
-        columns = 3 if chance else 2
+        columns = 3 if both else 2
         head = ["figure", "value", "by chance"][:columns]
         yield Table(head, [line[:columns] for line in lines[:MOST_FIGURES]])
+    if alone := {name: value for name, value in chance.items() if name not in names}:  # of figures in a table above
+        cells = [[Cell(name), Cell(_number(value), "number")] for name, value in alone.items()]
+        yield Table(["figure", "by chance"], cells[:MOST_FIGURES])
     if len(lines) > MOST_FIGURES:
         yield Text(f"And {len(lines) - MOST_FIGURES} more, in {METRICS}.")
 
@@ -162,15 +166,17 @@ def sheets(facts: Facts, files: Files) -> Iterator[Block]:
 
 
 def words_of(name: str) -> str:
-    stem = PurePosixPath(name).stem
-    return WORDS.get(stem, stem.replace("_", " "))
+    """What a picture shows, by its file's name."""
+    path = PurePosixPath(name)
+    return _step(name) if STEP.fullmatch(path.name) else WORDS.get(path.stem, path.stem.replace("_", " "))
 
 
-def lineage(facts: Facts, here: str = "") -> Iterator[Block]:
-    """The graph of what was made from what, and all hashes in full."""
+def lineage(facts: Facts, here: str = "", source: str = "") -> Iterator[Block]:
+    """The graph of what was made from what, and all hashes in full. source: of the pictures, in words."""
     yield Text(
         "From what the model was made. Beside each artifact stand the first digits of the hash of its content, as in "
-        "dvc.lock; the same bytes have the same hash everywhere. darkroom audit compares them with the disk."
+        "dvc.lock; the same bytes have the same hash everywhere. darkroom audit compares them with the disk. What a "
+        "stage reads from one that others stand between has no arrow of its own."
     )
     yield Drawings([(lineage_graph(facts.lineage, here), "")], wide=True)
     rows = [
@@ -185,6 +191,13 @@ def lineage(facts: Facts, here: str = "") -> Iterator[Block]:
         for path, digest in step["inputs"].items()
         if path not in made and not any(str(above) in made for above in PurePosixPath(path).parents)
     }
+    if source:
+        yield Text(f"The pictures come from the source {source}.")
+    if facts.execution.commit:
+        ran = facts.execution
+        yield Text(
+            f"The code was that of commit {ran.commit}{', with uncommitted changes' if ran.dirty else ''}.", timed=True
+        )
     yield Table(
         ["artifact", "content", "made by"],
         [
@@ -194,9 +207,21 @@ def lineage(facts: Facts, here: str = "") -> Iterator[Block]:
     )
 
 
-def parameters(facts: Facts) -> Iterator[Block]:
-    """What differs from the nearest recipe."""
-    if not facts.recipe:
+def source_of(facts: Facts) -> str:
+    """Where the pictures come from, of a stage that reads or draws them; "" for all others."""
+    kind, root = (facts.params.get(f"{facts.stage}.source.{key}") for key in ("kind", "root"))
+    if not kind:
+        return ""
+    if not facts.params.get(f"{facts.stage}.source.manifest"):
+        return f"{kind}, drawn by {facts.stage} itself with seed {plain(facts.params.get(f'{facts.stage}.seed'))}"
+    return f"{kind}, in {root}, by the manifest {facts.params[f'{facts.stage}.source.manifest']}"
+
+
+def parameters(facts: Facts, differences: bool = True) -> Iterator[Block]:
+    """What differs from the nearest recipe, unless that has been said, and all values."""
+    if not differences:
+        pass
+    elif not facts.recipe:
         yield Text("Which recipe the parameters are nearest to is not known.")
     elif not facts.changed:
         yield Text(f"All parameters of this are those of the recipe {facts.recipe}.")
@@ -204,6 +229,9 @@ def parameters(facts: Facts) -> Iterator[Block]:
         yield Text(f"The parameters are those of the recipe {facts.recipe} but for these.")
         rows = [[Cell(key, "code"), Cell(plain(ours)), Cell(plain(its))] for key, (ours, its) in facts.changed.items()]
         yield Table(["parameter", "here", f"recipe {facts.recipe}"], rows)
+    if facts.params:
+        rows = [[Cell(key, "code"), Cell(plain(value))] for key, value in facts.params.items()]
+        yield Table(["parameter", "value"], rows, caption=f"All {len(rows)} parameters", folded=True)
 
 
 def execution(facts: Facts) -> list[Block]:
@@ -268,7 +296,7 @@ def _sheets_in(folder: str, files: Files) -> list[str]:
 
 
 def _step(name: str) -> str:
-    return f"after {int(PurePosixPath(name).stem.removeprefix('step_')):,} steps"
+    return f"after {counted(int(PurePosixPath(name).stem.removeprefix('step_')), 'step')}"
 
 
 def _range(name: str) -> str:

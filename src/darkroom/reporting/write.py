@@ -8,8 +8,12 @@ from darkroom.core.artifact import atomic_path, remove
 from darkroom.core.errors import DarkroomError
 from darkroom.reporting.facts import FACTS, FOLDER, PAGE, WITH_RUN, Execution, Facts, Files, code_digest, read_facts
 from darkroom.reporting.gather import as_locked, locked_params, locked_steps, of_lock, of_recorded, of_stage
+from darkroom.reporting.graph import lineage_file
+from darkroom.reporting.model_sections import metrics_of
 from darkroom.reporting.pages import Made, model_page, render, stage_page
+from darkroom.reporting.score_table import score_table
 from darkroom.tracking.address import is_on, project_root
+from darkroom.tracking.links import LINEAGE, SCORES
 from darkroom.tracking.query import RunQuery, store_exists
 from darkroom.tracking.run import Run
 from darkroom.tracking.sources import RecordedRun
@@ -30,9 +34,21 @@ def report_stage(run: Run, execution: Execution, status: str, reason: str = "") 
     page = keep(facts, run.observed.files, root)
     run.file(root / FOLDER / stage / FACTS, FACTS)
     run.file(page, PAGE)
+    run.text(lineage_file(facts.lineage, stage), LINEAGE)
     if stage == LAST and facts.finished:
+        _keep_others(facts, root)
         run.file(report_model(root), f"{WITH_RUN}/{MODEL}")
+        if metrics := metrics_of(facts, files_of(stage, root)):
+            run.text(score_table(metrics), SCORES)
     return page
+
+
+def _keep_others(last: Facts, root: Path) -> None:
+    """Keep what dvc.lock says of the stages behind the last one whose own report is not there, as after dvc pull."""
+    homes = {project_root(), root}
+    for stage in set(last.lineage) & set(locked_steps()) - {last.stage}:
+        if not any((home / FOLDER / stage / FACTS).is_file() for home in homes):
+            keep(of_lock(stage), {}, root)
 
 
 def keep(facts: Facts, files: Mapping[str, bytes], root: Path) -> Path:

@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 import torch
 
 from darkroom.config import params as parameters
-from darkroom.config.stage_spec import check_not_linked, stage_spec
+from darkroom.config.paths import MANIFESTS
+from darkroom.config.stage_spec import StageSpec, check_not_linked, stage_spec
 from darkroom.config.training import Training
 from darkroom.core import device as devices
 from darkroom.core.artifact import write_json
@@ -46,6 +47,7 @@ from darkroom.tracking import Run, stage_run
 from darkroom.tracking.address import project_root
 from darkroom.tracking.executed_code import ExecutedCode
 from darkroom.tracking.note import Account, figure
+from darkroom.tracking.outputs import is_kept
 from darkroom.tracking.ports import link_hint
 from darkroom.tracking.secrets import first_line
 from darkroom.training.engine.context import TrainingContext
@@ -212,6 +214,8 @@ def _run(stage: str, body: Body, params: parameters.Params, setup: Setup) -> Non
         outlook = start_outlook(stage, params, here, profile) if again is None else None
         with stage_run(stage, without_end(chosen, stage), inputs, code, here.outputs, profile) as run:
             run.text(parameters.PARAMS_FILE.read_text(encoding="utf-8"), parameters.PARAMS_FILE.name)
+            if (manifest := _manifest(here, params)) is not None:
+                run.file(manifest, f"{MANIFESTS.as_posix()}/{manifest.name}")
             remarks = demands.met_at_start(params, stage, here.inputs)
             processes.from_leader(str(training))
             if training.parent.is_dir() and not setup.trains:
@@ -245,6 +249,13 @@ def _run(stage: str, body: Body, params: parameters.Params, setup: Setup) -> Non
         if outlook is not None:
             outlook.record(time.monotonic() - began)
     print(_summary(stage, time.monotonic() - began, here.outputs, figures, run.address), flush=True)
+
+
+def _manifest(here: StageSpec, params: parameters.Params) -> Path | None:
+    """The manifest of the files that the stage reads its pictures from, to be kept with its run; None where there is
+    none, or it is too large to be looked at."""
+    manifest = getattr(params.prepare_data.source, "manifest_file", None) if MANIFESTS in here.inputs else None
+    return manifest if manifest is not None and manifest.is_file() and is_kept(manifest) else None
 
 
 def _report(run: Run, device: torch.device, began: float, error: BaseException | None = None) -> None:

@@ -12,13 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from darkroom.config.paths import PIPELINE
+from darkroom.config.paths import PIPELINE, PREPARED
 from darkroom.core.artifact import PROVENANCE, model_hash, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.serving.gate import EVALUATION, AliasHolder, Thresholds, Verdict, decide, read_figures
 from darkroom.serving.model_folder import CODE, Description, write_model
 from darkroom.tracking.address import artifacts_folder, is_shared, location, without_password
 from darkroom.tracking.availability import check_answers
+from darkroom.tracking.links import fitted, leads, maker_of, makers_behind, table_of_makers
+from darkroom.tracking.note import NOTE
 from darkroom.tracking.outbox.pending import replay
 from darkroom.tracking.process import is_running, process_tags
 from darkroom.tracking.record_sync import deviations
@@ -28,6 +30,7 @@ from darkroom.tracking.store import VALUE_LENGTH, Store, is_transient, web_addre
 
 MODEL, ALIAS = "darkroom", "candidate"
 MADE_AT = PIPELINE.as_posix()  # where the run that assembled a pipeline noted its content
+CARD = "README.md"  # of a pipeline: its model card
 GATE, REASONS = "gate", "gate.reasons"  # tags of a version: how it came through the gate, and what was against it
 PASSED, REFUSED, OVERRIDDEN = "passed", "refused", "overridden"
 ABOUT = f"""\
@@ -244,7 +247,20 @@ def _note(store: Store, version: str, card: str, verdict: Verdict, promote: bool
     }
     store.client.set_model_version_tag(MODEL, version, GATE, outcome)
     store.client.set_model_version_tag(MODEL, version, REASONS, against[:VALUE_LENGTH])
-    store.client.update_model_version(MODEL, version, f"{said[outcome]}{card}"[:VALUE_LENGTH])
+    about = said[outcome] + _about(store, version, card, VALUE_LENGTH - len(said[outcome]))
+    store.client.update_model_version(MODEL, version, about)
+    store.client.set_logged_model_tags(_copy(store, version), {NOTE: about})
+
+
+def _about(store: Store, version: str, card: str, room: int) -> str:
+    """What the page of a version says: the way back to all that it was made from, then its card, as far as it fits."""
+    maker = maker_of(store.client.get_run(store.client.get_model_version(MODEL, version).run_id))
+    if MADE_AT not in maker.outputs:  # made elsewhere
+        return fitted(card, room, "The rest of the card: README.md of the pipeline.")
+    behind = makers_behind(store, maker.inputs)
+    way = [leads(store, maker, behind), table_of_makers(store, [*behind, maker]), card]
+    link = store.run_link(maker.run, f"/artifacts/{MADE_AT}/{CARD}")
+    return fitted("\n\n".join(part for part in way if part), room, f"The rest of the card: [{CARD}]({link})")
 
 
 def _add_version(store: Store, folder: Path, digest: str, description: Description, lock: Path | None) -> str:
@@ -260,7 +276,7 @@ def _add_version(store: Store, folder: Path, digest: str, description: Descripti
             name=MODEL,
             source_run_id=run,
             params={name: str(value) for name, value in description.defaults.items()},
-            tags={"content": digest, "mlflow.note.content": description.card[:VALUE_LENGTH], **process_tags()},
+            tags={"content": digest, **process_tags()},
         )
         with tempfile.TemporaryDirectory() as beside:
             write_model(store, Path(beside) / "model", folder, run, model, description)
@@ -268,14 +284,13 @@ def _add_version(store: Store, folder: Path, digest: str, description: Descripti
         if lock is not None and lock.is_file() and digest in lock.read_text(encoding="utf-8"):
             store.log_file(run, lock)
         store.client.finalize_logged_model(model.model_id, "READY")
-        _log_metrics(store, run, model.model_id, now, description.metrics)
+        _log_metrics(store, run, model.model_id, now, description.metrics, _measured_on(folder))
         with _address_in_environment(store.address):
             version = store.client.create_model_version(
                 MODEL,
                 f"models:/{model.model_id}",
                 run_id=run,
                 tags={"content": digest},
-                description=description.card[:VALUE_LENGTH],
                 model_id=model.model_id,
             ).version
         links = json.dumps([{"name": MODEL, "version": version}])  # by which the model's own page shows its version
@@ -293,10 +308,25 @@ def _add_version(store: Store, folder: Path, digest: str, description: Descripti
     return str(version)
 
 
-def _log_metrics(store: Store, run: str, model: str, now: int, metrics: Mapping[str, float]) -> None:
+def _measured_on(folder: Path) -> tuple[str, str] | tuple[None, None]:
+    """Path and hash of the data that the figures of a pipeline were measured on, where it says so."""
+    try:
+        return PREPARED.as_posix(), str(read_json(folder / EVALUATION)["judged_with"][PREPARED.as_posix()])
+    except (DarkroomError, OSError, KeyError, TypeError, ValueError):
+        return None, None
+
+
+def _log_metrics(
+    store: Store,
+    run: str,
+    model: str,
+    now: int,
+    metrics: Mapping[str, float],
+    measured_on: tuple[str, str] | tuple[None, None],
+) -> None:
     entities = store.mlflow.entities
     store.client.log_outputs(run, [entities.LoggedModelOutput(model, step=0)])
-    values = [entities.Metric(name, value, now, 0, model_id=model, run_id=run) for name, value in metrics.items()]
+    values = [entities.Metric(name, value, now, 0, model, *measured_on, run) for name, value in metrics.items()]
     store.client.log_batch(run, values)
 
 

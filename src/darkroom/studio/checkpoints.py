@@ -75,8 +75,8 @@ def situation() -> str:
     found = checkpoints()
     if not found:
         return (
-            f"No checkpoint of {STAGE} is here: none was saved yet (the first comes after two minutes of training), or "
-            "the training is through and its result is in artifacts/pipeline."
+            f"No checkpoint of {STAGE} is here: a training saves the first after two minutes, and the last goes when "
+            "it is through."
         )
     ago = duration(max(time.time() - found[0].at, 0))
     return f"The latest checkpoint of {STAGE} is of step {found[0].step:,}, saved {ago} ago."

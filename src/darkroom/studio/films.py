@@ -1,10 +1,8 @@
 """How a picture comes about, step by step, and how the process that a model was trained on turns one into noise."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import torch
 
 from darkroom.core.rng import randn_each
 from darkroom.core.tensors import save_png, to_pil
@@ -12,6 +10,7 @@ from darkroom.diffusion.schedule import CLEAN, Level
 from darkroom.inference.editing import as_pictures
 from darkroom.serving.queueing import Watch
 from darkroom.studio.request import PageRequest, opened, record_within, remarks
+from darkroom.studio.seeds import seeds_in
 from darkroom.studio.work import OnProgress, Studio, unseen
 from darkroom.view.forward import log_snr
 from darkroom.view.trace import visible
@@ -29,10 +28,14 @@ class Frame:
 
 @dataclass(frozen=True)
 class Filmed:
-    """Moments in order. gif: the same as a film; None: there is none."""
+    """Moments in order.
+
+    gif: the same as a film. picture: what came of it, a file with its record. None: there is none.
+    """
 
     frames: list[Frame]
     gif: Path | None
+    picture: Path | None
     remarks: list[str]
 
 
@@ -46,25 +49,12 @@ def denoising(studio: Studio, name: str, asked: PageRequest, on_progress: OnProg
     def work(watch: Watch) -> Filmed:
         model = studio.models.model(name)
         pipeline = model.pipeline
-        limits = studio.limits.of_model(pipeline.info.image_size)
-        record = record_within(asked, pipeline, limits)
-        prompts, seeds = record.prompts[:1], record.seeds[:1]
-        film = pipeline.film(prompts, record.sampling, seeds=seeds)
+        first = replace(asked, prompts=asked.prompts[:1], seeds=str(seeds_in(asked.seeds, studio.limits)[0]))
+        record = record_within(first, pipeline, studio.limits.of_model(pipeline.info.image_size))
+        film = pipeline.film(record.prompts, record.sampling, seeds=record.seeds)
 
-        def watched(step: int, x: torch.Tensor, x0: torch.Tensor) -> None:
-            watch.check()
-            film.watch(step, x, x0)
-            on_progress(step + 1, film.steps)
-
-        pipeline.text_to_image(
-            prompts,
-            seeds=seeds,
-            sampling=record.sampling,
-            negative_prompt=record.negative_prompt,
-            on_step=watched,
-            on_evaluation=watch.check,
-        )
-        folder, frames = studio.new_folder(), list[Frame]()
+        (picture,), _ = studio.drawn_by(model, record, watch, on_progress, film.watch)
+        folder, frames = picture.parent, list[Frame]()
         for state, x, x0 in film.trace:
             if state not in film.frames:
                 continue
@@ -77,7 +67,7 @@ def denoising(studio: Studio, name: str, asked: PageRequest, on_progress: OnProg
                 files.append((label, path))
             frames.append(Frame(f"step {state} of {film.steps}   α {alpha:.3f}   σ {sigma:.3f}", files))
         film.save(folder / "denoising.gif")
-        return Filmed(frames, folder / "denoising.gif", remarks(record, pipeline))
+        return Filmed(frames, folder / "denoising.gif", picture, remarks(record, pipeline))
 
     return studio.in_turn(work)
 
@@ -105,7 +95,7 @@ def noising(studio: Studio, name: str, picture: Path) -> Filmed:
             path = folder / f"time-{i:03d}.png"
             save_png(path, to_pil(pipeline.decode(seen)[0]))
             frames.append(Frame(_where(fraction, level), [("the picture with its noise", path)]))
-        return Filmed(frames, None, [])
+        return Filmed(frames, None, None, [])
 
     return studio.in_turn(work)
 

@@ -115,10 +115,15 @@ class Studio:
         return path
 
     def drawn_by(
-        self, model: Model, record: Record, watch: Watch, on_progress: OnProgress = unseen
+        self,
+        model: Model,
+        record: Record,
+        watch: Watch,
+        on_progress: OnProgress = unseen,
+        on_step: OnStep | None = None,
     ) -> tuple[list[Path], list[Tensor]]:
-        """The files of a record's pictures, and the pictures, uint8 (C, H, W)."""
-        folder, watched = self.new_folder(), _watched(watch, record.steps(model.pipeline), on_progress)
+        """The files of a record's pictures, and the pictures, uint8 (C, H, W). on_step: sees each step besides."""
+        folder, watched = self.new_folder(), _watched(watch, record.steps(model.pipeline), on_progress, on_step)
         files, pictures = list[Path](), list[Tensor]()
         for batch in record.batches():
             for i, picture in enumerate(batch.draw(model.pipeline, watched, watch.check).tensor):
@@ -151,13 +156,15 @@ class Studio:
         return Again(out, said == IDENTICAL, "\n".join(lines))
 
 
-def _watched(watch: Watch, total: int, on_progress: OnProgress) -> OnStep:
-    """To be called after each of so many steps."""
-    step = itertools.count(1)
+def _watched(watch: Watch, total: int, on_progress: OnProgress, other: OnStep | None = None) -> OnStep:
+    """To be called after each of so many steps; calls another one too."""
+    numbers = itertools.count(1)
 
-    def on_step(*_: object) -> None:
+    def on_step(step: int, x: Tensor, x0: Tensor) -> None:
         watch.check()
-        on_progress(next(step), total)
+        if other is not None:
+            other(step, x, x0)
+        on_progress(next(numbers), total)
 
     return on_step
 

@@ -52,6 +52,8 @@ def differences(record: Record, now: Record) -> list[str]:
         found += _of_files(record.files, now.files)
     elif record.files and record.kind == "copy":
         found.append("its files are gone")
+    elif now.files and record.kind == "copy":
+        found.append(f"files were added: {', '.join(sorted(now.files)[:3])}")
     return found
 
 

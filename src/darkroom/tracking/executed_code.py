@@ -1,6 +1,6 @@
 """What a stage runs besides the code that dvc.yaml names, recorded in its run, for an audit to compare.
 
-The tags of a run that say it, each JSON:
+The tags of a run that say it, each JSON; what is longer than a tag may be goes on in NAME.2, NAME.3 and so on:
 
   ran.definition  the stage's entry in dvc.yaml: command, dependencies, outputs, keys of params.yaml; see `StageSpec`
   ran.start       the interpreter with its options, where it looks for modules, what .pth files and sitecustomize add to
@@ -24,10 +24,10 @@ from typing import Any
 import darkroom
 from darkroom.config.stage_spec import CODE, StageSpec
 from darkroom.core.artifact import file_hash
+from darkroom.tracking.store import VALUE_LENGTH
 
 DEFINITION, START, FRAME, OUTSIDE = "ran.definition", "ran.start", "ran.frame", "ran.outside"
-DIGITS = 12  # of an md5 in `ran.frame`: with all of them the list would not fit into a tag
-MOST_OUTSIDE = 20
+DIGITS = 12  # of an md5 in `ran.frame`
 FRAME_FOLDER = f"{CODE[0]}/darkroom"
 BYTECODE = ("__pycache__", ".pyc")
 # Where Python and its libraries look, and what may change the last bits. Passwords are under none of these names.
@@ -53,13 +53,13 @@ class ExecutedCode:
     def tags(self) -> dict[str, str]:
         """What the run records, with what was imported until now."""
         self._look()
-        outside = [f"{name}: {file}" for name, file in sorted(self._outside.items())]
-        return {
+        said = {
             DEFINITION: self._spec.definition,
             START: json.dumps(_start(), sort_keys=True),
             FRAME: json.dumps(self._frame, sort_keys=True),
-            OUTSIDE: json.dumps(outside[:MOST_OUTSIDE]),
+            OUTSIDE: json.dumps([f"{name}: {file}" for name, file in sorted(self._outside.items())]),
         }
+        return {key: part for name, text in said.items() for key, part in tags_of(name, text).items()}
 
     def _look(self) -> None:
         installed, here = _installed(), os.path.realpath(Path.cwd())
@@ -78,6 +78,23 @@ class ExecutedCode:
                 self._frame[relative] = file_hash(Path(real))[:DIGITS]
             else:
                 self._outside[name] = real
+
+
+def tags_of(name: str, text: str) -> dict[str, str]:
+    """A text of any length as tags, of which MLflow keeps VALUE_LENGTH characters each: NAME, NAME.2, …"""
+    pieces = [text[first : first + VALUE_LENGTH] for first in range(0, len(text), VALUE_LENGTH)]
+    return {name if i == 1 else f"{name}.{i}": piece for i, piece in enumerate(pieces, start=1)}
+
+
+def read_tags(tags: Mapping[str, str], name: str) -> Any:
+    """What `tags_of` wrote, as JSON; None where it is not there or cannot be read."""
+    text, i = tags.get(name, ""), 2
+    while (part := tags.get(f"{name}.{i}")) is not None:
+        text, i = text + part, i + 1
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def changed_since(frame: Mapping[str, str]) -> list[str]:

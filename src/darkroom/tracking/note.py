@@ -23,6 +23,7 @@ class Account:
     figures: dict[str, float | str] = field(default_factory=dict)
     made_by: dict[str, str] = field(default_factory=dict)  # input -> id of the run that wrote it
     why_unknown: str = ""  # why commit or dirty are not known
+    repository: str = ""  # its page on the web
 
 
 @dataclass
@@ -56,12 +57,16 @@ def figure(value: float | str) -> str:
 
 
 def markdown(
-    account: Account, origins: Mapping[str, str], locations: Mapping[str, str], pages: Mapping[str, str]
+    account: Account,
+    origins: Mapping[str, str],
+    locations: Mapping[str, str],
+    pages: Mapping[str, str],
+    leads: str = "",
 ) -> str:
     """The note, whose first line is what the page shows before it is unfolded.
 
     `origins[path]` names the maker of an input, where one is known; `locations[path]` says where to find an output;
-    `pages[path]` is a link to the files behind a hash, where a run holds them.
+    `pages[path]` is a link to the files behind a hash, where a run holds them. leads: see `links.leads`.
     """
     made_from = ", ".join(dict.fromkeys(origins.get(path, f"`{path}`") for path in account.inputs))  # each maker once
     sections = [
@@ -69,7 +74,7 @@ def markdown(
         + "Wrote "
         + ", ".join(f"`{p}`" for p in account.outputs)
         + ".",
-        _list("Key figures", [f"{name}: {figure(value)}" for name, value in account.figures.items()]),
+        leads,
         _list(
             "Inputs",
             [
@@ -86,12 +91,8 @@ def markdown(
             ],
         ),
         _list("Ran on", [", ".join(f"{key.replace('_', ' ')} {value}" for key, value in account.profile.items())]),
-        _list("Code", [f"commit `{account.commit}`" if account.commit else "of no known commit"]),
+        _list("Key figures", [f"{name}: {figure(value)}" for name, value in account.figures.items()]),
     ]
-    if account.dirty:
-        sections[-1] += ", with uncommitted changes"
-    if account.why_unknown:
-        sections[-1] += f": {account.why_unknown}"
     return "\n\n".join(part for part in sections if part) + "\n"
 
 

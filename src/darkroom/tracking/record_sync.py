@@ -83,6 +83,8 @@ def restore(tables: Tables, record: Record, find: Find) -> tuple[str, ...]:
     rows = _resolve_rows(tables, merged(record, current_record(tables, record.kind, record.key, with_files=False)))
     _put_rows(tables, record, rows)
     folder = artifact_folder(tables, record.kind, rows)
+    if folder is not None and record.files is None and record.kind == "copy":  # it never had files
+        remove(folder)
     lost = () if folder is None or record.files is None else _put_files(folder, record, record.files, find)
     if lost and record.files is not None:
         files = {name: md5 for name, md5 in record.files.items() if name not in lost}

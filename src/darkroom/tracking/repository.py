@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
+from urllib.parse import quote
 
 from darkroom.core.artifact import folder_hash
 from darkroom.core.errors import DarkroomError
@@ -15,6 +16,8 @@ from darkroom.core.errors import DarkroomError
 NO_REPOSITORY = "made outside a git repository"
 NO_COMMIT = "made before the repository had a commit"
 OWNER = re.compile(r"detected dubious ownership in repository at '(.*)'")
+SSH = re.compile(r"(?:ssh://)?[\w.-]+@([\w.-]+)(?::\d+/|[:/])(.+)")
+HOSTS = ("github", "gitlab", "bitbucket", "codeberg", "gitea", "forgejo")  # in names of hosts that show what they keep
 # In English, and without waiting for another git's lock on the index.
 SPEAKING = {"LC_ALL": "C", "LANGUAGE": "C", "GIT_OPTIONAL_LOCKS": "0"}
 
@@ -89,6 +92,29 @@ def why_git_fails() -> str:
     except GitError:
         pass
     return ""
+
+
+def repository_page() -> str:
+    """Where the repository is to be seen on the web, as the address of its remote `origin` has it, without what is
+    secret there; "" where that does not say."""
+    remote = git_text_or_none("config", "--get", "remote.origin.url") or ""
+    scheme, mark, rest = remote.partition("://")
+    if mark and scheme in ("http", "https"):
+        host, _, path = re.split("[?#]", rest)[0].partition("/")
+        host = host.rpartition("@")[2]
+    elif (found := SSH.fullmatch(remote)) and any(name in found[1] for name in HOSTS):
+        scheme, (host, path) = "https", found.groups()
+    else:
+        return ""
+    path = quote(path.strip("/").removesuffix(".git"), safe="/~%")
+    return f"{scheme}://{host}/{path}" if path else ""
+
+
+def commit_page(repository: str, commit: str) -> str:
+    """Where a commit is to be seen on the web, given the page of its repository; "" where that is not known."""
+    if not repository:
+        return ""
+    return f"{repository}/{'commits' if 'bitbucket' in repository else 'commit'}/{commit}"
 
 
 def md5_at_head(path: str) -> str | None:

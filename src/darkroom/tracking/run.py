@@ -22,9 +22,9 @@ from darkroom.tracking.outbox.events import Begin, End, Event, File, Metrics, Pa
 from darkroom.tracking.outbox.uploader import Uploader
 from darkroom.tracking.outputs import copy_limit, describe_outputs
 from darkroom.tracking.process import process_tags
-from darkroom.tracking.repository import State, state
+from darkroom.tracking.repository import State, repository_page, state
 from darkroom.tracking.secrets import first_line
-from darkroom.tracking.store import warn
+from darkroom.tracking.store import REPOSITORY, warn
 
 COPY = "copy"  # tag of a run that worked in a throw-away copy of the project, as queued experiments do
 CLOSED_WITHIN = 4.0  # seconds, of a stage that was told to end; what is not sent by then waits in the outbox
@@ -125,6 +125,7 @@ class Run:
                 "stage": account.stage,
                 "mlflow.source.name": f"stages/{account.stage}.py",
                 **({"mlflow.source.git.commit": account.commit} if account.commit else {}),
+                **({REPOSITORY: account.repository} if account.repository else {}),
                 "git.dirty": "unknown" if account.dirty is None else str(account.dirty).lower(),
                 **({"git.unknown": account.why_unknown} if account.why_unknown else {}),
                 **{f"in.{path}": digest for path, digest in account.inputs.items()},
@@ -187,7 +188,17 @@ def stage_run(
     files = state() if tracked else State("", None)
     if files.silent:
         warn(f"{files.why}. Until then runs name no commit, or do not say whether files differ from it")
-    account = Account(stage, flat(params), inputs, code, profile, files.commit, files.dirty, why_unknown=files.why)
+    account = Account(
+        stage,
+        flat(params),
+        inputs,
+        code,
+        profile,
+        files.commit,
+        files.dirty,
+        why_unknown=files.why,
+        repository=repository_page() if files.commit else "",
+    )
     run = Run(account, tracked)
     try:
         yield run

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 from filelock import FileLock
 
@@ -35,6 +36,7 @@ from darkroom.tracking.ui_columns import KIND, SHARE_KEY, TAG, shared_state
 
 TRAINING_VIEW = "workflowType=machine_learning"  # without it MLflow's pages open on language models, and empty
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # what MLflow takes in one call
+REPOSITORY = "mlflow.source.git.repoURL"  # tag of a run: where its repository is to be seen on the web
 AFTERWARDS = "audit"  # tag of a run that an audit recorded: what it recorded
 BUCKETS = ("boto3", "botocore")  # whose errors come from where artifacts go
 NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
@@ -128,6 +130,14 @@ class Store:
         """A link to the table of runs with their scores, relative to the user interface."""
         return f"#/experiments/{self.experiment}/runs?{TRAINING_VIEW}&viewStateShareKey={SHARE_KEY}"
 
+    def picture_link(self, run: str, name: str) -> str:
+        """What shows a picture that a run keeps, relative to the user interface."""
+        return f"get-artifact?{urlencode({'path': name, 'run_uuid': run}, safe='/')}"
+
+    def files(self, run: str, folder: str | None = None) -> frozenset[str]:
+        """The names of the files and folders that lie in a folder of what a run keeps, or at the top of it."""
+        return frozenset(found.path for found in self.client.list_artifacts(run, folder))
+
     def create_run(self, name: str, began: int, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         """Note a run that began at `began` (milliseconds since 1970) and return its id."""
         run: str = self.client.create_run(self.experiment, began, _shortened(tags), name).info.run_id
@@ -192,7 +202,12 @@ class Store:
         self.set_tags(run, {"mlflow.loggedImages": "True"})
 
     def find_maker(self, path: str, digest: str) -> tuple[str, str] | None:
-        """Id and name of the latest finished run that wrote `path` with this content.
+        """Id and name of the run that `latest_maker` finds."""
+        maker = self.latest_maker(path, digest)
+        return (maker.info.run_id, maker.info.run_name) if maker else None
+
+    def latest_maker(self, path: str, digest: str) -> Any | None:
+        """The latest finished run that wrote `path` with this content, MLflow's `Run`.
 
         One that an audit recorded afterwards wrote nothing itself: it counts only where there is no other.
         """
@@ -201,8 +216,7 @@ class Store:
             f"tags.`out.{path}` = '{digest}' and attributes.status = 'FINISHED'",
             order_by=["attributes.start_time DESC"],
         )
-        maker = min(found, key=lambda run: AFTERWARDS in run.data.tags, default=None)
-        return (maker.info.run_id, maker.info.run_name) if maker else None
+        return min(found, key=lambda run: AFTERWARDS in run.data.tags, default=None)
 
     def profile_of_maker(self, path: str, digest: str) -> dict[str, str] | None:
         """The execution profile of the run that `find_maker` finds."""
@@ -211,17 +225,18 @@ class Store:
         profile: dict[str, str] | None = json.loads(self.client.get_run(maker[0]).data.tags.get("profile", "null"))
         return profile
 
-    def register(self, run: str, model: str, path: str, digest: str, copied: bool) -> str:
+    def register(self, run: str, model: str, path: str, digest: str, copied: bool, about: str = "") -> str:
         """The version of `model` with this content, made by `run` unless an earlier run made the same bytes.
 
-        Where the weights were copied into the run, the version points there; else it refers to DVC's copy.
+        Where the weights were copied into the run, the version points there; else it refers to DVC's copy. about: what
+        its page says, Markdown.
         """
         if found := self.find_version(model, digest):
             return found
         artifacts = self.client.get_run(run).info.artifact_uri
         source = f"{artifacts}/{path}" if copied else by_reference(path, digest)
         version = self.client.create_model_version(
-            model, source, run_id=run, tags={"content": digest}, description=f"{path}, content `{digest}`"
+            model, source, run_id=run, tags={"content": digest}, description=about or f"{path}, content `{digest}`"
         )
         self.keep_record("version", f"{model}/{version.version}")
         return str(version.version)

@@ -89,8 +89,8 @@ class Pictures:
     def spread(self, n: int) -> list[Tensor]:
         """Of each size its share of n pictures, the first ones, none mirrored: rows (m,) int64 each."""
         runs = [range(run.start, min(run.stop, self.n)) for run in self.runs if run.start < self.n]
-        given = zip(runs, shares([*map(len, runs)], n), strict=True)
-        return [torch.arange(run.start, run.start + share) for run, share in given if share]
+        pairs = zip(runs, shares([*map(len, runs)], n), strict=True)
+        return [torch.arange(run.start, run.start + count) for run, count in pairs if count]
 
     def batches(self, rows: range, size: int) -> Iterator[Tensor]:
         """Rows in order, int64, `size` at a time from the first on, and from the first mirrored one on."""

@@ -142,14 +142,14 @@ class UNetTask(Task[DenoisingNetwork]):
         """See `Task`."""
         null = self.data.conditioning.null
         words = None if null is None else tuple(null.shape)
-        network, parts = self.network, self.data.train_parts
+        network, tables = self.network, self.data.train_parts
         frozen = network.without if isinstance(network, AdaptedDenoiser) else None
         total = 0.0
-        for part in parts:
-            forward = partial(denoised, network, 1, part.latents.shape, words)
+        for table in tables:
+            forward = partial(denoised, network, 1, table.latents.shape, words)
             passes = TRAINING * flops(network, forward)
             if frozen is not None:
                 with frozen():  # what is frozen has no gradients of weights
                     passes -= flops(network, forward, with_weights=True)
-            total += len(part) * passes
-        return total / sum(map(len, parts))
+            total += len(table) * passes
+        return total / sum(map(len, tables))

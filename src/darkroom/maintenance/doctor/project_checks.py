@@ -12,6 +12,7 @@ from darkroom.config.paths import PREPARED, RAW
 from darkroom.config.upgrade import is_older
 from darkroom.core.errors import DarkroomError
 from darkroom.core.progress import duration, readable_size
+from darkroom.core.text import plural
 from darkroom.data.manifest import ROOT_VARIABLE, Files, Manifest, manifest_of
 from darkroom.maintenance.doctor.result import Result, from_error, ok, problem, warning
 from darkroom.maintenance.sizes import size_of
@@ -94,7 +95,7 @@ def check_checkpoints() -> Iterator[Result]:
     size = readable_size(size_of(trainings))
     newest = max(latest, key=lambda path: latest[path])
     ago = duration(max(time.time() - latest[newest], 0))
-    found = f"{len(trainings)} trainings, {size}; the latest of {newest.parent.name}, written {ago} ago"
+    found = f"{plural(len(trainings), 'training')}, {size}; the latest of {newest.parent.name}, written {ago} ago"
     if stale:
         old = f"{found}; {len(stale)} not resumed for {STALE_DAYS:.0f} days"
         yield warning("checkpoints", old, "see what nothing names any more", "darkroom gc")

@@ -32,8 +32,8 @@ def unreferenced_copies(query: RunQuery, tables: Tables, kept: References) -> li
 
     In a store that projects may share, only of runs that this one has a record of: what others refer to is not known.
     """
-    own = not tracking_uri()
-    runs = [run for run in tables.keys("run") if own or ("run", run) in query.records.latest]
+    unshared = not tracking_uri()
+    runs = [run for run in tables.keys("run") if unshared or ("run", run) in query.records.latest]
     return [item for run in runs if run not in kept.runs for item in _of_run(query, tables, kept, run)]
 
 

@@ -39,8 +39,7 @@ def compare_tab(page: Page) -> tuple[Fields, Any]:
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             axis = _axis(page)
-            here = fields(page, "compare", seeds="0, 1", lines=3)
-            button = gr.Button("Compare", variant="primary", elem_id="compare")
+            here = fields(page, "compare", "Compare", seeds="0, 1", lines=3)
         with gr.Column(scale=3, min_width=320):
             with gr.Row():
                 apart = gr.Checkbox(True, label="Show the difference to the first column", elem_id="apart")
@@ -59,7 +58,7 @@ def compare_tab(page: Page) -> tuple[Fields, Any]:
         found = compare(page.studio, ways_of(key, in_way, model), wanted, page.progress())
         return [found, html.note(found.remarks, "warn"), _table(found, apart_too, times)]
 
-    button.click(
+    here.button.click(
         page.answering(draw),
         [page.model, apart, amplified, *axis.inputs, *here.inputs],
         [state, remarks, table],
@@ -73,7 +72,12 @@ def _axis(page: Page) -> Axis:
     gr, names = page.gr, page.studio.models.names()
     axis = gr.Radio(list(AXES), value="Models", label="What differs", elem_id="axis")
     models = gr.Dropdown(
-        names, value=names[:2], multiselect=True, label="Models", info="The others are held against the first"
+        names,
+        value=names[:2],
+        multiselect=True,
+        label="Models",
+        info="The others are held against the first",
+        elem_id="compared",
     )
     samplers = gr.Dropdown(
         list(SAMPLERS.classes), value=["ddim", "dpmpp_2m"], multiselect=True, label="Samplers", visible=False

@@ -11,11 +11,10 @@ def draw_tab(page: Page) -> tuple[Fields, Results, list[Any]]:
     gr = page.gr
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
-            here = fields(page, "draw")
+            here = fields(page, "draw", "Draw")
             with gr.Row():
                 width = gr.Number(page.defaults.side, label="Width", precision=0, minimum=1, min_width=80)
                 height = gr.Number(page.defaults.side, label="Height", precision=0, minimum=1, min_width=80)
-            button = gr.Button("Draw", variant="primary", elem_id="draw")
         with gr.Column(scale=3, min_width=320):
             found = results(page, "draw")
 
@@ -24,6 +23,6 @@ def draw_tab(page: Page) -> tuple[Fields, Results, list[Any]]:
         return found.values(gr, page.studio.draw(model, wanted, page.progress()))
 
     inputs = [page.model, width, height, *here.inputs]
-    button.click(page.answering(draw), inputs, found.outputs, show_progress_on=found.gallery)
+    here.button.click(page.answering(draw), inputs, found.outputs, show_progress_on=found.gallery)
     here.prompt.submit(page.answering(draw), inputs, found.outputs, show_progress_on=found.gallery)
     return here, found, [width, height]

@@ -34,9 +34,7 @@ def edit_tab(page: Page, drawn: Results, paints: bool) -> Fields:
                 info="0 keeps what is there, 1 forgets it",
             )  # fmt: skip
         with gr.Column(scale=3, min_width=320):
-            here = fields(page, name)
-            label = "Draw the painted part anew" if paints else "Redraw"
-            button = gr.Button(label, variant="primary", elem_id=f"{name}-draw")
+            here = fields(page, name, "Draw the painted part anew" if paints else "Redraw")
             found = results(page, name)
 
     def redraw(model: str, path: str | None, fitted: bool, strong: float, painted: Any, *values: Any) -> list[Any]:
@@ -62,7 +60,7 @@ def edit_tab(page: Page, drawn: Results, paints: bool) -> Fields:
         for event in (picture.change, fit.change):
             event(page.answering(to_paint_on), [page.model, picture, fit], editor, show_progress="hidden")
     painted = editor if editor is not None else gr.State(None)
-    button.click(
+    here.button.click(
         page.answering(redraw),
         [page.model, picture, fit, strength, painted, *here.inputs],
         found.outputs,

@@ -14,17 +14,20 @@ def film_tab(page: Page, drawn: Results) -> Fields:
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
             gr.HTML("<b>From noise to a picture</b>")
-            here = fields(page, "film", seeds="0")
-            button = gr.Button("Film it", variant="primary", elem_id="film")
+            here = fields(page, "film", "Film it", seeds="0")
         with gr.Column(scale=1, min_width=320):
             step = gr.Slider(0, page.defaults.steps, value=0, step=1, label="Step", elem_id="step")
             shown_step = gr.HTML("")
             remarks = gr.HTML("", elem_classes="dr-note")
-            gif = gr.DownloadButton("Download the GIF", size="sm", interactive=False)
+            with gr.Row():
+                picture_file = gr.DownloadButton(
+                    "Download the picture", size="sm", interactive=False, min_width=120, elem_id="film-download"
+                )
+                gif = gr.DownloadButton("Download the GIF", size="sm", interactive=False, min_width=120)
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
             gr.HTML("<b>From a picture to noise</b>")
-            take = gr.Button("Use the picture chosen in Draw", size="sm")
+            take = gr.Button("Use the picture chosen in Draw", size="sm", elem_id="noise-take")
             picture = gr.Image(
                 type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Picture", height=220,
                 elem_classes="dr-start",
@@ -37,9 +40,9 @@ def film_tab(page: Page, drawn: Results) -> Fields:
     def film(model: str, *values: Any) -> list[Any]:
         found = denoising(page.studio, model, asked(values), page.progress())
         last = len(found.frames) - 1
-        gif_file = gr.update(value=str(found.gif), interactive=True)
+        files = [gr.update(value=str(file), interactive=True) for file in (found.picture, found.gif)]
         slider = gr.update(maximum=last, value=last)
-        return [found, slider, html.frame(found.frames[last]), html.note(found.remarks, "warn"), gif_file]
+        return [found, slider, html.frame(found.frames[last]), html.note(found.remarks, "warn"), *files]
 
     def add_noise(model: str, path: str | None) -> list[Any]:
         if path is None:
@@ -51,7 +54,9 @@ def film_tab(page: Page, drawn: Results) -> Fields:
     def at(found: Filmed | None, index: float) -> str:
         return "" if found is None else html.frame(found.frames[min(int(index), len(found.frames) - 1)])
 
-    button.click(page.answering(film), [page.model, *here.inputs], [steps, step, shown_step, remarks, gif])
+    here.button.click(
+        page.answering(film), [page.model, *here.inputs], [steps, step, shown_step, remarks, picture_file, gif]
+    )
     take.click(page.answering(lambda files, i: str(chosen_file(files, i))), [drawn.drawn, drawn.chosen], picture)
     picture.change(page.answering(add_noise), [page.model, picture], [times, time, shown_time])
     for slider, state, target in ((step, steps, shown_step), (time, times, shown_time)):

@@ -54,7 +54,7 @@ def grid(comparison: Comparison, apart: Sequence[Sequence[Difference | None]] | 
 def frame(moment: Frame) -> str:
     """A moment of a film."""
     figures = "".join(
-        f'<figure><img src="{source(path)}" alt="{plain(label)}"><figcaption>{plain(label)}</figcaption></figure>'
+        f"<figure>{_picture(path, label)}<figcaption>{plain(label)}</figcaption></figure>"
         for label, path in moment.files
     )
     return f'<div class="dr-film">{figures}<p>{plain(moment.said)}</p></div>'
@@ -68,5 +68,5 @@ def _picture(path: Path, said: str) -> str:
 def _difference(apart: Difference | None) -> str:
     if apart is None:
         return "<small>another size</small>"
-    said = f"mean {apart.mean:.1f}, at most {apart.most}" if apart.most else "identical"
-    return f'<img src="{source(apart.file)}" alt="difference, {said}"><small>{said}</small>'
+    said = f"mean {apart.mean:.1f}, max. {apart.most}" if apart.most else "identical"
+    return f"{_picture(apart.file, f'difference, {said}')}<small>{said}</small>"

@@ -23,11 +23,11 @@ button[role=tab][aria-selected=true] {color: var(--body-text-color) !important; 
   max-height: 30rem; margin: 0; padding: .75rem; border: 1px solid var(--border-color-primary); border-radius: 6px;
   background: var(--background-fill-secondary); color: var(--body-text-color); white-space: pre;}
 .dr-scroll {overflow-x: auto; padding-bottom: .5rem;}
-.dr-grid {border-collapse: separate; border-spacing: 10px 8px; color: var(--body-text-color);}
+.dr-grid {border-collapse: separate; border-spacing: 8px; color: var(--body-text-color);}
 .dr-scroll .dr-grid, .dr-scroll .dr-grid th, .dr-scroll .dr-grid td {border: 0; padding: 0; width: auto;}
 .dr-grid th {font-weight: 500; text-align: center; font-size: .875rem; vertical-align: bottom; max-width: 190px;
   overflow-wrap: anywhere; line-height: 1.3;}
-.dr-grid th.row {text-align: left; vertical-align: middle; min-width: 9rem; max-width: 15rem;}
+.dr-grid th.row {text-align: left; vertical-align: middle; min-width: 7rem; max-width: 12rem;}
 .dr-grid th small, .dr-grid td small, .dr-film small {color: var(--body-text-color-subdued); font-weight: 400;}
 .dr-grid td {text-align: center; vertical-align: top; line-height: 1.3;}
 .dr-scroll .dr-grid img {display: block; width: 112px; max-width: none; height: auto; border-radius: 3px;

@@ -46,7 +46,10 @@ class Page:
 
 @dataclass(frozen=True)
 class Fields:
-    """The components that say how to draw; `inputs` are their values, in the order of `asked`."""
+    """The components that say how to draw; `inputs` are their values, in the order of `asked`.
+
+    button: draws.
+    """
 
     prompt: Any
     negative: Any
@@ -57,10 +60,11 @@ class Fields:
     spacing: Any
     rescale: Any
     karras: Any
+    button: Any
 
     @property
     def inputs(self) -> list[Any]:
-        return list(vars(self).values())
+        return [component for name, component in vars(self).items() if name != "button"]
 
     def by_model(self, gr: Any, found: Defaults) -> list[Any]:
         """`inputs` as they are for another model."""
@@ -70,8 +74,12 @@ class Fields:
         return kept
 
 
-def fields(page: Page, name: str, seeds: str = "0-3", lines: int = 2) -> Fields:
-    """Those of the tab of a name, with the model's own values in them. lines: of the prompt."""
+def fields(page: Page, name: str, act: str, seeds: str = "0-3", lines: int = 2) -> Fields:
+    """Those of the tab of a name, with the model's own values in them.
+
+    Args:
+        act: what the button says. lines: of the prompt.
+    """
     gr, own_values = page.gr, page.defaults
     several = "Prompts, one a line" if lines > 2 else "Prompt"
     prompt = gr.Textbox(
@@ -84,6 +92,7 @@ def fields(page: Page, name: str, seeds: str = "0-3", lines: int = 2) -> Fields:
             own_values.guidance_scale, label="Guidance", minimum=0, maximum=100, step=0.5, min_width=80
         )
     sampler = gr.Dropdown(list(SAMPLERS.classes), value=own_values.sampler, label="Sampler", allow_custom_value=True)
+    button = gr.Button(act, variant="primary", elem_id=name if name in ("draw", "compare", "film") else f"{name}-draw")
     with gr.Accordion("More", open=False):
         negative = gr.Textbox("", label="Negative prompt", info="What the picture should not show")
         spacing = gr.Dropdown(
@@ -91,7 +100,7 @@ def fields(page: Page, name: str, seeds: str = "0-3", lines: int = 2) -> Fields:
         )
         rescale = gr.Slider(0, 1, value=0, step=0.05, label="Guidance rescale", info="Less overexposure; 0.7 is usual")
         karras = gr.Checkbox(False, label="Karras' spacing", info="Smaller steps at the end")
-    return Fields(prompt, negative, numbers, steps, guidance, sampler, spacing, rescale, karras)
+    return Fields(prompt, negative, numbers, steps, guidance, sampler, spacing, rescale, karras, button)
 
 
 def asked(values: Sequence[Any], prompts: Sequence[str] | None = None) -> PageRequest:
