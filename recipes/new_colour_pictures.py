@@ -2,10 +2,15 @@
 
     python recipes/new_colour_pictures.py [FOLDER] [NAME R G B]
 
-Scenes are those of the default recipe; one thing in each is given the new colour, in the picture and in the caption.
-Training and validation show nothing else: 50 and 50 pictures. `novel` holds 1000 more with the new colour, for which
-pictures are drawn at the end; `test` 1000 scenes of the default recipe as they are, to show what became of the other
-colours. Only the judges, who read what is drawn, learn from half of these. By default the colour is rose.
+Scenes are those of the default recipe; in the new ones one thing is given the new colour, in the picture and in the
+caption. Training shows 50 of them, each four times, and beside them 300 scenes as they are, of those that the base was
+trained on: without these it forgets some of what it knew (prior preservation, as in DreamBooth, Ruiz et al. 2022,
+arXiv:2208.12242). Validation has 50 and 50. `novel` holds 1000 more with the new colour, for which pictures are drawn
+at the end; `test` 1000 scenes as they are, to show what became of the other colours. Only the judges, who read what is
+drawn, learn from these, each from half of them.
+
+By default the colour is gold, between the base's orange and yellow: it has to be one that the base's autoencoder, which
+saw eight colours, can draw. Of this rose (0.90, 0.05, 0.50) it makes red and purple.
 
 The base's tokenizer reads a word that no caption had letter by letter, and its text encoder sees 20 tokens: scenes
 whose caption would be cut are left out, and a name of few letters leaves more of them.
@@ -27,11 +32,22 @@ from darkroom.data.manifest import data_root
 from darkroom.data.sources.scenes import COLOR_JITTER, COLORS, HEADS, Scene, Scenes
 from darkroom.data.sources.scenes_drawing import Rgb
 
-NAME, COLOUR = "rose", (0.90, 0.05, 0.50)
+NAME, COLOUR = "gold", (1.00, 0.70, 0.05)
 OUT, SIZE, SEED = "new-colour", 32, 0
 TOKENS = 18  # of a caption between its beginning and end: each word is one, and each letter of the new one
-COUNTS = {"train": 50, "validation": 50, "test": 1000, "novel": 1000}
-TAKEN_FROM = {"train": ("train", 0), "validation": ("validation", 0), "test": ("test", 0), "novel": ("test", 1000)}
+COUNTS = {  # of scenes with the new colour, and as they are
+    "train": (50, 300),
+    "validation": (50, 50),
+    "test": (0, 1000),
+    "novel": (1000, 0),
+}
+TIMES = {"train": 4}  # that each scene with the new colour is there
+TAKEN_FROM = {  # a split of the default recipe, and the first scene of either kind
+    "train": ("train", 0, 1000),
+    "validation": ("validation", 0, 500),
+    "test": ("test", 1000, 0),
+    "novel": ("test", 1000, 0),
+}
 LABELS = ("layout", "shape", "color", "other_shape", "other_color")
 OF_HEADS = ("layout", "first.shape", "first.color", "second.shape", "second.color")
 ABSENT = "none"
@@ -72,24 +88,24 @@ def classes_of(scene: Scene, which: int | None, name: str) -> list[str]:
     return found
 
 
+def scenes_of(source: Scenes, split: str, name: str, colour: Rgb) -> Iterator[tuple[Scene, int | None]]:
+    """The scenes of a split, and which thing of each has the new colour."""
+    (new, plain), (taken, first, first_plain) = COUNTS[split], TAKEN_FROM[split]
+    recoloured_ones = (recoloured(source.scene(taken, i), name, colour, split, i) for i in itertools.count(first))
+    short = (one for one in recoloured_ones if len(one[0].caption.split()) + len(name) - 1 <= TOKENS)
+    yield from list(itertools.islice(short, new)) * TIMES.get(split, 1)
+    for i in range(first_plain, first_plain + plain):
+        yield source.scene(taken, i), None
+
+
 def rows(folder: Path, name: str, colour: Rgb) -> Iterator[dict[str, str]]:
     """Draw every picture below `folder`; its line of metadata.csv."""
     source = Scenes(20_000, 1000, 2500, 500, SEED, SIZE)
-    for split, count in COUNTS.items():
-        taken, first = TAKEN_FROM[split]
-        scenes, whiches = list[Scene](), list[int | None]()
-        for i in itertools.count(first):
-            scene, which = source.scene(taken, i), None
-            if split != "test":
-                scene, which = recoloured(scene, name, colour, split, i)
-                if len(scene.caption.split()) + len(name) - 1 > TOKENS:
-                    continue
-            scenes.append(scene)
-            whiches.append(which)
-            if len(scenes) == count:
-                break
+    for split in COUNTS:
+        found = list(scenes_of(source, split, name, colour))
         (folder / split).mkdir()
-        for i, (scene, which, pixels) in enumerate(zip(scenes, whiches, source.draw(scenes), strict=True)):
+        drawn = source.draw([scene for scene, _ in found])
+        for i, ((scene, which), pixels) in enumerate(zip(found, drawn, strict=True)):
             file = f"{split}/{i:04d}.png"
             Image.fromarray(pixels).save(folder / file)
             classes = dict(zip(LABELS, classes_of(scene, which, name), strict=True))
@@ -107,7 +123,8 @@ def main(folder: Path | None = None, name: str = NAME, *rgb: float) -> None:
             table = csv.DictWriter(file, ["file_name", "text", "split", *LABELS])
             table.writeheader()
             table.writerows(lines)
-    print(f"{folder}: {', '.join(f'{count} {split}' for split, count in COUNTS.items())}; such as {lines[0]['text']!r}")
+    written = ", ".join(f"{new} with it and {plain} as they are for {split}" for split, (new, plain) in COUNTS.items())
+    print(f"{folder}: {written}; such as {lines[0]['text']!r}")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from darkroom.diffusion.process import process_of
 from darkroom.interop.lora import Trained
 from darkroom.interop.lora_artifact import write_artifact
 from darkroom.interop.lora_names import Network
-from darkroom.interop.pretrained import read_pretrained_unet
+from darkroom.interop.pretrained import read_pretrained_unet, read_text_encoder_to_adapt
 from darkroom.nn.denoiser.adapted import TEXT_TARGETS, AdaptedDenoiser
 from darkroom.nn.denoiser.base import DenoisingNetwork, build
 from darkroom.nn.layers.recompute import checkpoint_activations
@@ -101,7 +101,8 @@ def _network(p: TrainUNet, sizes: DenoiserSizes, work: Work) -> DenoisingNetwork
     device = _first_device(p, work)
     if p.init_from is not None and isinstance(p.unet, UNet2DConditionConfig):
         trained_for = p.process, p.objective.prediction_type
-        unet = read_pretrained_unet(Path(p.init_from), p.unet, sizes, device, *trained_for).stored()
+        kept = "fp32" if p.lora is None else p.precision  # what is trained is fp32, whatever it is computed in
+        unet = read_pretrained_unet(Path(p.init_from), p.unet, sizes, device, *trained_for, kept)
     else:
         with seeded(p.seed, "unet"):
             unet = build(p.unet, sizes).to(device).stored()
@@ -116,7 +117,8 @@ def _first_device(p: TrainUNet, work: Work) -> torch.device:
 
 def _adapted(lora: LoRAConfig, unet: DenoisingNetwork, p: TrainUNet, work: Work) -> AdaptedDenoiser:
     """With new adapters, and the text encoder if it gets some too."""
-    text = FrozenTextEncoder.read(TEXT_ENCODER, _first_device(p, work)).model if lora.text_encoder else None
+    device = _first_device(p, work)
+    text = read_text_encoder_to_adapt(TEXT_ENCODER, device, p.precision) if lora.text_encoder else None
     with seeded(p.seed, "lora"):
         return AdaptedDenoiser(unet, text, lora.targets, lora.rank, lora.alpha, halved=p.precision == "bf16")
 

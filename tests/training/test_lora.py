@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -180,12 +179,12 @@ def test_a_network_with_adapters_is_made_where_it_computes(
         asked.append(device)
         return built(DenoiserSpec(network=config, sizes=sizes)).to(device)
 
-    def text(folder: Path, device: torch.device) -> Any:
+    def text(folder: Path, device: torch.device, precision: str) -> Any:
         asked.append(device)
-        return SimpleNamespace(model=text_encoder().to(device))
+        return text_encoder().to(device)
 
     monkeypatch.setattr(stage, "read_pretrained_unet", read)
-    monkeypatch.setattr(stage.FrozenTextEncoder, "read", text)
+    monkeypatch.setattr(stage, "read_text_encoder_to_adapt", text)
     run, several = (
         Run(Account("train_unet", {}, {}, {}, {}, "", False), tracked=False),
         Processes(0, 2, device, "fsdp2"),

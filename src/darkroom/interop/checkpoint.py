@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -41,13 +41,13 @@ MENTIONED: list[Any] = [(_Inert, "pytorch_lightning.callbacks.model_checkpoint.M
 class Checkpoint:
     """The tensors of a file: shapes at once, values when asked for.
 
-    shapes: {key: shape}. read: key -> its tensor, of the file's own dtype; a DarkroomError where the file is no longer
-    the one that was opened.
+    shapes: {key: shape}. read: key -> its tensor, of the file's own dtype, or what is made of that; a DarkroomError
+    where the file is no longer the one that was opened.
     """
 
     path: Path
     shapes: dict[str, tuple[int, ...]]
-    read: Callable[[str], Tensor]
+    read: "Read"
 
     @property
     def numbers(self) -> int:
@@ -55,22 +55,25 @@ class Checkpoint:
         claimed = sum(map(math.prod, self.shapes.values()))
         return min(claimed, self.path.stat().st_size) if self.path.is_file() else claimed
 
-    def float32(self, key: str) -> Tensor:
-        """The tensor as fp32, in which everything here is kept; exact from fp16 and bf16.
+    def float32(self, key: str, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The tensor as fp32, exact from fp16 and bf16; or as that is rounded to `dtype`, without a copy in between.
 
         Raises:
             DarkroomError: it is not a floating-point number of at most 32 bits, or not finite.
         """
-        value = self.read(key)
-        if value.layout != torch.strided or value.device.type != "cpu":
-            raise DarkroomError(f"{self.path}: {key} is not a plain tensor; save it dense, on the CPU")
-        if value.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-            raise DarkroomError(
-                f"{self.path}: {key} is of type {str(value.dtype).removeprefix('torch.')}; "
-                "convert the file to fp32, fp16 or bf16"
-            )
-        check_finite(value, f"{self.path}: {key}", FETCH)
-        return value.float()
+
+        def checked(value: Tensor) -> Tensor:
+            if value.layout != torch.strided or value.device.type != "cpu":
+                raise DarkroomError(f"{self.path}: {key} is not a plain tensor; save it dense, on the CPU")
+            if value.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+                raise DarkroomError(
+                    f"{self.path}: {key} is of type {str(value.dtype).removeprefix('torch.')}; "
+                    "convert the file to fp32, fp16 or bf16"
+                )
+            check_finite(value, f"{self.path}: {key}", FETCH)
+            return value.to(dtype)
+
+        return self.read(key, checked)
 
     def number(self, key: str) -> float:
         """The only number of a tensor, which may also be an integer.
@@ -82,6 +85,22 @@ class Checkpoint:
         if value.dtype in INTEGERS and value.layout == torch.strided and value.device.type == "cpu":
             return float(value.item())
         return float(self.float32(key).item())
+
+
+class Read(Protocol):
+    """Reads a tensor of a checkpoint."""
+
+    def __call__(self, key: str, made: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Tensor:
+        """What is made of the tensor, which need not be there any longer afterwards."""
+
+
+def in_memory(tensors: Mapping[str, Tensor]) -> Read:
+    """Reads tensors that are there."""
+
+    def read(key: str, made: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Tensor:
+        return made(tensors[key])
+
+    return read
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -117,13 +136,14 @@ def _safetensors(path: Path) -> Checkpoint:
         raise DarkroomError(f"{path}: not a readable safetensors file ({_line(error)}); fetch it again") from None
     TENSORS.check(f"{path}: number of tensors", len(shapes), FETCH)
 
-    def read(key: str) -> Tensor:
+    def read(key: str, made: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Tensor:
         """A copy; with it the file's mapping ends, whose pages would stay in memory beside what is made of them."""
         try:
             if _state(path) == opened:
                 with safe_open(path, framework="pt") as file:
-                    tensor: Tensor = file.get_tensor(key).clone()
-                    return tensor
+                    mapped: Tensor = file.get_tensor(key)
+                    found = made(mapped)
+                    return found.clone() if found.data_ptr() == mapped.data_ptr() else found
         except UNREADABLE:
             pass
         raise DarkroomError(f"{path}: has changed since it was opened; leave it as it is, and begin again")
@@ -163,7 +183,7 @@ def _pickled(path: Path) -> Checkpoint:
                 )
     if not tensors:
         raise DarkroomError(f"{path}: holds no weights; give a file with a state_dict")
-    return Checkpoint(path, {key: tuple(value.shape) for key, value in tensors.items()}, tensors.__getitem__)
+    return Checkpoint(path, {key: tuple(value.shape) for key, value in tensors.items()}, in_memory(tensors))
 
 
 def _check_pickles(path: Path) -> None:

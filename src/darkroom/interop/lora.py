@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -102,12 +103,14 @@ class MergedWeights(Weights):
 
     added: Mapping[str, Sequence[tuple[float, Factors]]] = field(default_factory=dict)
 
-    def tensor(self, key: str) -> Tensor:
+    def tensor(self, key: str, dtype: torch.dtype = torch.float32) -> Tensor:
         """See `Weights`."""
+        if key not in self.added:
+            return super().tensor(key, dtype)
         value = super().tensor(key)
-        for strength, factors in self.added.get(key, ()):
+        for strength, factors in self.added[key]:
             value = value + strength * factors.product(self.shapes[key])
-        return value
+        return value.to(dtype)
 
 
 def merged(weights: Weights, adapters: Sequence[Adapter], network: Network) -> Weights:

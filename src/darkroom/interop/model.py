@@ -21,9 +21,10 @@ from darkroom.core.limits import NETWORK_TENSORS, NETWORK_WEIGHTS, PIXELS
 from darkroom.core.tensors import check_finite
 from darkroom.core.weights import outline
 from darkroom.data.tokenizer import CLIPTokenizer
-from darkroom.interop.checkpoint import Checkpoint, check_keys
+from darkroom.interop.checkpoint import Checkpoint, check_keys, in_memory
 from darkroom.nn.autoencoder.vae import AutoencoderKL
 from darkroom.nn.denoiser.unet import UNet2DConditionModel
+from darkroom.nn.layers.lora import rounded_by_autocast
 from darkroom.nn.text.clip import CLIPTextModel
 
 Dtype = Literal["fp32", "fp16", "bf16"]
@@ -50,9 +51,9 @@ class Weights:
     keys: dict[str, str]
     shapes: dict[str, tuple[int, ...]]
 
-    def tensor(self, key: str) -> Tensor:
-        """The weight of our name, fp32, in our shape."""
-        return self.file.float32(self.keys[key]).reshape(self.shapes[key])
+    def tensor(self, key: str, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The weight of our name, in our shape; fp32, or rounded from that to `dtype`."""
+        return self.file.float32(self.keys[key], dtype).reshape(self.shapes[key])
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def weights_in_memory(network: nn.Module) -> Weights:
     tensors = {key: value.detach().cpu() for key, value in network.state_dict().items()}
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     return Weights(
-        Checkpoint(Path(type(network).__name__), shapes, tensors.__getitem__), {k: k for k in tensors}, shapes
+        Checkpoint(Path(type(network).__name__), shapes, in_memory(tensors)), {k: k for k in tensors}, shapes
     )
 
 
@@ -161,22 +162,34 @@ def _same_numbers(name: str, shape: tuple[int, ...], names: dict[str, str], want
 
 
 def build(
-    spec: Spec, weights: Weights, device: torch.device, precision: Precision = "fp32", later: str | None = None
+    spec: Spec,
+    weights: Weights,
+    device: torch.device,
+    precision: Precision = "fp32",
+    later: str | None = None,
+    layout: torch.memory_format = torch.contiguous_format,
 ) -> Any:
-    """The network with its weights, on `device`, in eval mode and frozen; its weights are in memory once.
+    """The network with its weights, on `device`, in eval mode and frozen.
+
+    Its weights are in memory once: each is read, and rounded, by itself.
 
     Args:
-        precision: bf16 keeps those of convolutions and linear layers as autocast would round them anew at every call;
-            the network is then to be run under autocast.
+        precision: bf16 keeps those that autocast would round anew at every call in 16 bits; the network is then to be
+            run under autocast.
         later: a part of the network whose weights are read when it is first called, which may be never.
+        layout: of the kernels of convolutions; laid out anew afterwards, they leave holes in memory.
     """
     network = _unmade(spec, weights.file.path)
-    layers = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    halved = {f"{name}.{kind}" for name in layers for kind in ("weight", "bias") if precision == "bf16"}
+    halved = rounded_by_autocast(network).keys() if precision == "bf16" else ()
+
+    def placed(value: Tensor) -> Tensor:
+        if value.ndim == 4 and not value.is_contiguous(memory_format=layout):
+            value = value.contiguous(memory_format=layout)
+        return value.to(device)
 
     def fill(part: nn.Module, prefix: str, keys: Iterable[str]) -> None:
         types = {True: torch.bfloat16, False: torch.float32}
-        values = {key.removeprefix(prefix): weights.tensor(key).to(device, types[key in halved]) for key in keys}
+        values = {key.removeprefix(prefix): placed(weights.tensor(key, types[key in halved])) for key in keys}
         part.load_state_dict(values, strict=False, assign=True)
         part.requires_grad_(False)
 

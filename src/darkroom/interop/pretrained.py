@@ -2,18 +2,23 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from darkroom.config.base import Precision
 from darkroom.config.choices import PredictionType
-from darkroom.config.denoisers import DenoiserSizes, UNet2DConditionConfig
+from darkroom.config.denoisers import DenoiserSizes, UNet2DConditionConfig, UNetSpec
 from darkroom.config.diffusion import ProcessConfig
-from darkroom.core.artifact import CONFIG, PIPELINE, read_json
+from darkroom.config.networks import TextSpec
+from darkroom.core.artifact import CONFIG, PIPELINE, REPRO, read_json
 from darkroom.core.errors import DarkroomError
 from darkroom.core.symlinks import check_inside
 from darkroom.core.weights import DIFFUSERS_WEIGHTS, WEIGHTS, load_weights
 from darkroom.data.tokenizer import CLIPTokenizer
+from darkroom.interop.checkpoint import open_checkpoint
 from darkroom.interop.configs import read_text_config, read_unet_config, read_vae_config
+from darkroom.interop.model import build, weights_of
 from darkroom.nn.autoencoder.vae import AutoencoderKL
 from darkroom.nn.denoiser.unet import UNet2DConditionModel
 from darkroom.nn.text.clip import CLIPTextModel
@@ -67,11 +72,15 @@ def read_pretrained_unet(
     device: torch.device,
     process: ProcessConfig,
     prediction_type: PredictionType,
+    precision: Precision = "fp32",
 ) -> UNet2DConditionModel:
     """unet/ of an imported model, ready to be trained further, for latents of the side in `sizes`.
 
     A process or kind of prediction that is not the imported model's is warned of, no error:
     the network can learn another.
+
+    Args:
+        precision: in which its weights are kept, see `build`; bf16 for a network that is to stay as it is.
 
     Raises:
         DarkroomError: the folder is not one, or its network is not the one asked for; names the first key.
@@ -89,9 +98,29 @@ def read_pretrained_unet(
                 f"train_unet.init_from = {folder} has {key} = {found}, but latents and conditions need {value}; they "
                 "must agree"
             )
-    network = load_weights(UNet2DConditionModel(config, sizes), folder / DIFFUSERS_WEIGHTS, device)
+    spec = UNetSpec(network=config, sizes=sizes)
+    network: UNet2DConditionModel = _read(spec, folder / DIFFUSERS_WEIGHTS, device, precision).stored()
     _compare(folder.parent / PIPELINE, process, prediction_type)
     return network.train().requires_grad_(True)
+
+
+def read_text_encoder_to_adapt(folder: Path, device: torch.device, precision: Precision) -> CLIPTextModel:
+    """artifacts/text_encoder, frozen; precision: see `build`.
+
+    Raises:
+        DarkroomError: a file is missing, torn, or of another kind.
+    """
+    spec = TextSpec.read(read_json(folder / CONFIG), str(folder / CONFIG), REPRO)
+    network: CLIPTextModel = _read(spec, folder / WEIGHTS, device, precision)
+    return network
+
+
+def _read(spec: UNetSpec | TextSpec, file: Path, device: torch.device, precision: Precision) -> Any:
+    """The network of a file under our own names, whose weights are read, rounded and laid out one by one."""
+    check_inside(file.parent)
+    opened = open_checkpoint(file)
+    weights = weights_of(spec, opened, {key: key for key in opened.shapes}, opened.shapes)
+    return build(spec, weights, device, precision, layout=torch.channels_last)
 
 
 def _compare(file: Path, process: ProcessConfig, prediction_type: PredictionType) -> None:

@@ -25,7 +25,8 @@ class AdaptedDenoiser(DenoisingNetwork):
         text: a text encoder that gets adapters too; conditions are then token ids (N, L) in place of states.
         targets: see `nn.layers.lora.adapt`.
         halved: the frozen convolutions and linear layers are kept in bfloat16, to which autocast would round them at
-            every call; what runs outside of autocast then runs in bfloat16 too.
+            every call; what runs outside of autocast then runs in bfloat16 too. Networks that were read so are not
+            copied; fp32 ones are rounded here, and were in memory whole.
     """
 
     def __init__(

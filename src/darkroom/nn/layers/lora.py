@@ -81,16 +81,28 @@ def is_adapter(name: str) -> bool:
     return any(part.startswith(ADAPTER) for part in name.split("."))
 
 
-def halve(network: Network) -> Network:
-    """Itself, its convolutions and linear layers in bfloat16, to which autocast would round them anew at every call.
+def rounded_by_autocast(network: nn.Module) -> dict[str, Tensor]:
+    """The weights and biases of convolutions and linear layers, which autocast rounds to 16 bits at every call.
 
-    Norms and adapters stay as they are.
+    Norms and embeddings, which it leaves alone, are not among them, nor are adapters, which are trained.
     """
-    for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and not is_adapter(name):
-            for parameter in (module.weight, module.bias):
-                if parameter is not None:
-                    parameter.data = parameter.data.to(torch.bfloat16)
+    layers = {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and not is_adapter(name)
+    }
+    return {
+        f"{name}.{kind}" if name else kind: parameter
+        for name, layer in layers.items()
+        for kind, parameter in (("weight", layer.weight), ("bias", layer.bias))
+        if parameter is not None
+    }
+
+
+def halve(network: Network) -> Network:
+    """Itself, in bfloat16 what autocast would round to that; see `rounded_by_autocast`."""
+    for parameter in rounded_by_autocast(network).values():
+        parameter.data = parameter.data.to(torch.bfloat16)
     return network
 
 
