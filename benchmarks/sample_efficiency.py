@@ -2,7 +2,7 @@
 
     python benchmarks/sample_efficiency.py --list
     python benchmarks/sample_efficiency.py --project . --out rows.jsonl                 every row, one seed
-    python benchmarks/sample_efficiency.py --project . --out rows.jsonl --rows uniform,logit-normal-1 --seeds 3
+    python benchmarks/sample_efficiency.py --project . --out rows.jsonl --rows stratified,logit-normal-1 --seeds 3
     python benchmarks/sample_efficiency.py --table rows.jsonl                           the table of a document
 
 --project is a folder in which the default recipe has been run to its end. A row trains train_unet anew, and the stages
@@ -47,16 +47,19 @@ def flow(**more: Any) -> Row:
     return {**{f"{UNET}.{key}": value for key, value in changed.items()}, **more}
 
 
+STRATIFIED = {f"{UNET}.objective.times": {"kind": "stratified"}}
+
+
 ROWS: dict[str, Row] = {
-    "default": {},
+    "stratified": STRATIFIED,
     "logit-normal-1": times(1.0),
     "logit-normal-0.5": times(0.5),
     "logit-normal-1.5": times(1.5),
-    "flow": flow(),
+    "flow": flow(**STRATIFIED),
     "flow-logit-normal-0": flow(**times(0.0)),
-    "x-prediction": {f"{UNET}.objective.prediction_type": "sample"},
-    "min-snr": {f"{UNET}.objective.weighting": {"kind": "min_snr", "gamma": 5.0}},
-    "zero-terminal-snr": {f"{UNET}.process.rescale_betas_zero_snr": True},
+    "x-prediction": {**STRATIFIED, f"{UNET}.objective.prediction_type": "sample"},
+    "min-snr": {**STRATIFIED, f"{UNET}.objective.weighting": {"kind": "min_snr", "gamma": 5.0}},
+    "zero-terminal-snr": {**STRATIFIED, f"{UNET}.process.rescale_betas_zero_snr": True},
     "higher-rate": {**times(1.0), f"{UNET}.optimizer.learning_rate": 0.01},
     "lower-rate": {**times(1.0), f"{UNET}.optimizer.learning_rate": 0.004},
     "shorter-average": {**times(1.0), f"{UNET}.ema_half_life": 2500},
@@ -64,7 +67,8 @@ ROWS: dict[str, Row] = {
     "smaller-batch": {**times(1.0), f"{UNET}.batch_size": 48, f"{UNET}.steps": 1100},
     "narrower": {**times(1.0), f"{UNET}.unet.block_out_channels": [48, 96], f"{UNET}.steps": 980},
     "shorter-stages-before": {**times(1.0), f"{VAE}.steps": 700, f"{TEXT}.steps": 400},
-    "twice-the-time": {f"{UNET}.steps": 2 * STEPS},
+    "logit-normal-1-1000-steps": {**times(1.0), f"{UNET}.steps": 1000},
+    "twice-the-time": {**STRATIFIED, f"{UNET}.steps": 2 * STEPS},
     "logit-normal-1-twice-the-time": {**times(1.0), f"{UNET}.steps": 2 * STEPS},
 }
 

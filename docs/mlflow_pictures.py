@@ -43,15 +43,6 @@ def run(page: Page) -> None:
     opened.value.close()
 
 
-def scores(page: Page) -> None:
-    """The scores, one click from the version."""
-    with page.expect_popup() as opened:
-        page.get_by_role("link", name="scores", exact=True).first.click()
-    opened.value.get_by_text("to be read against").first.wait_for()
-    take(opened.value, "scores")
-    opened.value.close()
-
-
 def checkpoint(page: Page, root: str, experiment: str) -> None:
     """The weights of the U-Net in the Models tab."""
     page.goto(f"{root}#/experiments/{experiment}/models?{TRAINING}")
@@ -86,7 +77,6 @@ def main() -> None:
             root = f"http://{urlparse(address).netloc}/"
             version(page, root)
             run(page)
-            scores(page)
             checkpoint(page, root, found[1])
             chromium.close()
     finally:

@@ -87,7 +87,7 @@ def test_from_a_version_to_its_scores(version: "sync_api.Page", project: Path) -
     scores.get_by_role("heading", name="evaluate").wait_for()
     scores.get_by_text("to be read against").first.wait_for()
     metrics = json.loads((project / "reports/evaluation/metrics.json").read_text())
-    row = scores.get_by_role("row").filter(has_text="vae.psnr").first
+    row = scores.get_by_role("row").filter(has_text="psnr").first
     assert f"{metrics['vae']['psnr']['value']:.3g}"[:3] in row.inner_text()
 
 
@@ -129,11 +129,14 @@ def test_from_a_version_to_the_data_the_parameters_and_the_commit(
 
 
 def test_a_version_and_a_run_show_their_lineage_drawn(version: "sync_api.Page") -> None:
-    """Catches a picture that the server serves as something else, or that MLflow's pages do not let through."""
-    assert version.locator(DRAWN).evaluate(WIDTH) > 300
+    """Catches a picture that the server serves as something else, or that MLflow's pages do not let through.
+
+    One box wide at least: what is behind a stage is known from dvc.lock, which the small project got at its end.
+    """
+    assert version.locator(DRAWN).evaluate(WIDTH) > 250
     run = follow(version, "train_unet")
     run.get_by_text("Show more").click()
-    assert run.locator(DRAWN).evaluate(WIDTH) > 300
+    assert run.locator(DRAWN).evaluate(WIDTH) > 250
 
 
 def test_the_models_tab_says_which_data_which_score_which_checkpoint(

@@ -127,7 +127,7 @@ def test_the_run_holds_its_weights_and_the_model_made_of_them(train_unet: "sync_
     train_unet.get_by_text("unet", exact=True).click()
     train_unet.get_by_text("diffusion_pytorch_model.safetensors").wait_for()
     train_unet.goto(f"{train_unet.url.split('#')[0]}#/models/darkroom-unet/versions/1")
-    train_unet.get_by_role("link", name="train_unet").wait_for()
+    train_unet.get_by_role("link", name="train_unet").first.wait_for()
 
 
 def test_the_run_shows_its_report_and_nothing_is_asked_of_others(train_unet: "sync_api.Page", address: str) -> None:

@@ -59,8 +59,9 @@ def test_a_drawn_lineage_is_a_picture_by_itself() -> None:
 
 def test_scores_are_a_table_with_what_they_are_read_against() -> None:
     rows = list(csv.DictReader(io.StringIO(score_table(FIGURES))))
-    assert [row["score"] for row in rows][:2] == ["alignment.test.attribute_accuracy", "alignment.test.exact_match"]
-    assert (rows[1]["value"], rows[1]["low"], rows[1]["high"], rows[1]["pictures"]) == ("0.7", "0.64", "0.76", "200")
+    assert [row["score"] for row in rows][:2] == ["attribute_accuracy", "exact_match"]
+    assert {row["of"] for row in rows} == {"alignment.test", "fidelity", "vae"}
+    assert (rows[1]["value"], rows[1]["95 % interval"], rows[1]["pictures"]) == ("0.7", "0.64 to 0.76", "200")
     assert "chance 0.01" in rows[1]["to be read against"]
 
 

@@ -8,11 +8,13 @@ from typing import Any
 from darkroom.evaluation.report import beside, estimates
 from darkroom.reporting.charts import number
 
-HEAD = ("score", "value", "low", "high", "pictures", "to be read against")
+HEAD = ("score", "of", "value", "95 % interval", "pictures", "to be read against")
 
 
 def score_table(metrics: Mapping[str, Any]) -> str:
-    """Every figure with its 95 % interval, and the values that it is to be read against.
+    """Every figure with its interval, and the values that it is to be read against.
+
+    Names stand in two columns: MLflow cuts off what is longer than some 20 letters.
 
     Args:
         metrics: what evaluate wrote to metrics.json.
@@ -22,5 +24,7 @@ def score_table(metrics: Mapping[str, Any]) -> str:
     table.writerow(HEAD)
     for name, figure in estimates(metrics).items():
         against = "; ".join(f"{line.of} {number(line.value)}" for line in beside(metrics, name))
-        table.writerow([name, *(number(figure[key]) for key in ("value", "low", "high")), figure["n"], against])
+        of, _, score = name.rpartition(".")
+        interval = f"{number(figure['low'])} to {number(figure['high'])}"
+        table.writerow([score, of, number(figure["value"]), interval, figure["n"], against])
     return text.getvalue()
