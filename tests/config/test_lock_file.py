@@ -47,7 +47,10 @@ def test_a_stage_that_only_lists_code_is_none() -> None:
 
 
 def test_where_there_is_no_lock_file_nothing_ran(tmp_path: Path) -> None:
-    assert read_lock(tmp_path / "dvc.lock") == {} == parse_lock("")
+    assert read_lock(tmp_path / "dvc.lock") == {}
+    (tmp_path / "dvc.lock").touch()
+    with pytest.raises(DarkroomError, match=r"it is empty.*git checkout"):
+        read_lock(tmp_path / "dvc.lock")
 
 
 @pytest.mark.parametrize("text", ["[", "stages: 3", "schema: '2.0'", "\x00", "stages: {learn: {outs: [unet]}}"])

@@ -44,7 +44,7 @@ def test_a_report_opens_as_a_file_and_asks_for_nothing(
     page.on("request", lambda request: asked.append(request.url))
     page.goto(report.as_uri())
     page.get_by_text(f"Worst attribute: {SCRIPT}").wait_for()
-    assert page.get_by_text("Nearest training picture:").is_visible()
+    assert page.get_by_text("The likeliest copy lies").is_visible()
     assert page.get_by_text("It took 87 s.").is_visible()
     assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
     assert page.evaluate("document.images.length") >= 3

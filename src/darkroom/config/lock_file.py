@@ -38,14 +38,15 @@ def read_lock(file: Path = LOCK) -> Mapping[str, LockedStage]:
         DarkroomError: it cannot be read, or is not a lock file.
     """
     try:
-        return parse_lock(file.read_bytes() if file.is_file() else b"")
+        text = file.read_bytes() if file.is_file() else None
     except OSError as error:
         raise DarkroomError(f"{file}: cannot be read ({error.strerror}); {_REMEDY}") from None
+    return {} if text is None else parse_lock(text)
 
 
 @lru_cache(PARSED)
 def parse_lock(text: str | bytes) -> Mapping[str, LockedStage]:
-    """The entries in the text of a dvc.lock; none in an empty one.
+    """The entries in the text of a dvc.lock; an empty one was cut off.
 
     A stage that writes nothing but lists of code is left out, as `stage_spec.read_stage_specs` does.
 
@@ -53,7 +54,9 @@ def parse_lock(text: str | bytes) -> Mapping[str, LockedStage]:
         DarkroomError: it is not that of a lock file.
     """
     try:
-        stages = yaml.load(text, Loader)["stages"] if text.strip() else {}  # a SafeLoader
+        if not text.strip():
+            raise ValueError("it is empty")
+        stages = yaml.load(text, Loader)["stages"]  # a SafeLoader
         found = {str(name): _locked_stage(entry) for name, entry in stages.items()}
     except (yaml.YAMLError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise DarkroomError(f"{LOCK}: not a lock file ({' '.join(str(error).split())}); {_REMEDY}") from None
@@ -65,6 +68,8 @@ def parse_lock(text: str | bytes) -> Mapping[str, LockedStage]:
 
 
 def _locked_stage(entry: Mapping[str, Any]) -> LockedStage:
+    if not {"cmd", "outs"} & entry.keys():
+        raise ValueError("a stage has neither cmd nor outs")
     deps = {dep["path"]: _content(dep) for dep in entry.get("deps", [])}
     outs = entry.get("outs", [])
     return LockedStage(

@@ -129,7 +129,7 @@ def _lock_of(commit: str, names: list[str]) -> Mapping[str, LockedStage]:
     """
     blob = git_text_or_none("rev-parse", "--verify", "--quiet", f"{commit}:./{LOCK}")
     try:
-        return parse_lock(git_text("cat-file", "blob", blob) if blob else "")
+        return parse_lock(git_text("cat-file", "blob", blob)) if blob else {}
     except DarkroomError as error:
         raise DarkroomError(
             f"{', '.join(names)} (commit {commit[:8]}): {str(error).rpartition('; ')[0]}, so nobody can tell what it "
