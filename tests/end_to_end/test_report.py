@@ -1,6 +1,5 @@
 """A report as a person opens it: a file in a browser that notes what it asks for, light, dark, narrow and on paper."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,15 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from darkroom.reporting.write import keep
+from tests.support.browser import CHROMIUM, QUIET
 from tests.support.reports import SCRIPT, finished
 
 if TYPE_CHECKING:
     from playwright import sync_api
 else:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt-get install chromium)")
-QUIET = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
 
 
 @pytest.fixture

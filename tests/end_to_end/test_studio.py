@@ -1,7 +1,6 @@
 """`darkroom studio` as a person meets it: a real server, a real browser, and nothing that leaves this machine."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +19,7 @@ from PIL import Image
 from darkroom.core.artifact import model_hash
 from darkroom.inference.record import Record
 from tests.support import pipelines, toy
+from tests.support.browser import CHROMIUM, PATIENCE, QUIET
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
@@ -27,11 +27,8 @@ if TYPE_CHECKING:
 else:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("gradio", reason="gradio is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt-get install chromium)")
 
-QUIET = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
-PATIENCE = 120_000  # milliseconds, for machines with much else to do
 PROMPT = "a small red circle"
 ONE, OTHER = "artifacts/pipeline", "other/pipeline"
 COMMAND = [sys.executable, "-c", "from darkroom.cli import main; main()", "studio"]

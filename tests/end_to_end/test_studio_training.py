@@ -20,6 +20,7 @@ import yaml
 
 from darkroom.studio.checkpoints import TRAININGS
 from darkroom.studio.models import LATEST
+from tests.support.browser import CHROMIUM, PATIENCE, QUIET
 from tests.support.ports import free_port
 from tests.support.projects import environment_of, run_darkroom
 
@@ -28,11 +29,8 @@ if TYPE_CHECKING:
 else:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("gradio", reason="gradio is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt-get install chromium)")
 
-QUIET = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
-PATIENCE = 120_000  # milliseconds, for machines with much else to do
 ONE = "artifacts/pipeline"
 STUDIO = [sys.executable, "-c", "from darkroom.cli import main; main()", "studio"]
 EVERY = 40  # steps between two checkpoints

@@ -52,8 +52,8 @@ def log_checkpoint(store: Store, run: str, checkpoint: Checkpoint) -> str:
         tags={CONTENT: checkpoint.content, PATH: checkpoint.path, NOTE: checkpoint.about, **code},
     )
     points = list(_points(store, run, checkpoint.figures))
-    known = writer.outputs.model_outputs if writer.outputs else ()
-    if model.model_id not in {output.model_id for output in known}:
+    outputs = writer.outputs.model_outputs if writer.outputs else ()
+    if model.model_id not in {output.model_id for output in outputs}:
         step = int(checkpoint.figures.get(STEP, max((point.step for point in points), default=0)))
         client.log_outputs(run, [entities.LoggedModelOutput(model.model_id, step=step)])
     if model.source_run_id != run:
