@@ -89,7 +89,7 @@ def test_a_stage_that_is_no_stage_is_handed_to_nobody(
 ) -> None:
     for line in ("init --quiet", "add .", "-c user.name=t -c user.email=t@example.org commit --quiet -m start"):
         Path("dvc.yaml").write_text("stages: {}\n")
-        Path("dvc.lock").write_text("stages:\n  learn: {}\n")
+        Path("dvc.lock").write_text("stages:\n  learn:\n    cmd: python learn.py\n")
         subprocess.run(["git", *line.split()], check=True)
     began = len(started)
     assert run("reproduce", "--", evil) == 1
