@@ -1,6 +1,11 @@
-"""From a registered version, in MLflow's own pages, to its scores, the run of every part, the data and the commit."""
+"""From a registered version, in MLflow's own pages, to its scores, the run of every part, the data and the commit.
+
+DARKROOM_TEST_PROJECT=FOLDER names another finished project than the small one that these tests make, such as one in
+which `make repro` has made the default model.
+"""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,7 +18,6 @@ import pytest
 from darkroom.core.artifact import content_hash
 from tests.support.browser import CHROMIUM, browser_on, user_interface
 from tests.support.projects import run_darkroom
-from tests.support.stages import REPOSITORY
 
 if TYPE_CHECKING:
     from playwright import sync_api
@@ -32,16 +36,24 @@ PARTS = {  # what the model is made of, and the stage that made it
     "artifacts/pipeline": "evaluate",
 }
 DRAWN = "img[src*='lineage.svg']"  # MLflow leaves out what a picture is called
+PROJECT = "DARKROOM_TEST_PROJECT"
 WIDTH = "picture => picture.decode().then(() => picture.naturalWidth)"
 
 
 @pytest.fixture(scope="module")
-def project(small_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of a finished project whose model is registered, too."""
+    finished = os.environ.get(PROJECT) or request.getfixturevalue("small_pipeline")
     project = tmp_path_factory.mktemp("registered") / "darkroom"
-    shutil.copytree(small_pipeline, project, symlinks=True, ignore=shutil.ignore_patterns("cache", "tmp"))
+    shutil.copytree(finished, project, symlinks=True, ignore=shutil.ignore_patterns("cache", "tmp", ".venv"))
     assert "version 1 of the model darkroom" in run_darkroom(project, "register", "--promote")
     return project
+
+
+@pytest.fixture(scope="module")
+def repository(project: Path) -> str:
+    """The address of the repository that the project was cloned from."""
+    return git(project, "remote", "get-url", "origin").removesuffix(".git")
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +63,10 @@ def address(project: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def browser(address: str) -> Iterator["sync_api.BrowserContext"]:
+def browser(address: str, repository: str) -> Iterator["sync_api.BrowserContext"]:
     """A browser that can reach the server, and the host of the repository."""
     with browser_on(address) as browser:
-        browser.route(f"{REPOSITORY}/**", lambda route: route.fulfill(body="the commit", content_type="text/plain"))
+        browser.route(f"{repository}/**", lambda route: route.fulfill(body="the commit", content_type="text/plain"))
         yield browser
 
 
@@ -67,6 +79,11 @@ def version(browser: "sync_api.BrowserContext", address: str) -> Iterator["sync_
     yield page
     for opened in browser.pages:
         opened.close()
+
+
+def git(project: Path, *arguments: str) -> str:
+    """What git says in the project."""
+    return subprocess.run(["git", *arguments], cwd=project, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def follow(page: "sync_api.Page", link: str) -> "sync_api.Page":
@@ -114,7 +131,7 @@ def test_from_a_version_to_the_run_of_every_part_and_on_to_its_parameters(
 
 @pytest.mark.parametrize("stage", ["", "train_unet"])
 def test_from_a_version_to_the_data_the_parameters_and_the_commit(
-    stage: str, version: "sync_api.Page", project: Path
+    stage: str, version: "sync_api.Page", project: Path, repository: str
 ) -> None:
     """One click each from the version itself; two by way of the run of a part."""
     page = follow(version, stage) if stage else version
@@ -122,10 +139,8 @@ def test_from_a_version_to_the_data_the_parameters_and_the_commit(
         page.get_by_text("Show more").click()
     holds_file(follow(page, "params.yaml"), "prepare_data:")
     holds_file(follow(page, "data set"), '"source": "scenes"')
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=project, check=True, capture_output=True, text=True
-    ).stdout.strip()
-    assert follow(page, commit[:8]).url == f"{REPOSITORY}/commit/{commit}"
+    commit = git(project, "rev-parse", "HEAD")
+    assert follow(page, commit[:8]).url == f"{repository}/commit/{commit}"
 
 
 def test_a_version_and_a_run_show_their_lineage_drawn(version: "sync_api.Page") -> None:
