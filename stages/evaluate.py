@@ -100,7 +100,7 @@ def look_closer(
     work: Work, judges: Judges, drawn: Mapping[str, Drawn], train: PreparedSplit, validity: Validity
 ) -> None:
     """Give the run, and by that its report, what is confused with what, and the nearest training pictures."""
-    figures, picture = nearest_training_pictures(judges, drawn["test"], train, validity)
+    figures, picture = nearest_training_pictures(judges, drawn["test"], train, PREPARED / train.name, validity)
     work.run.text(json.dumps(confusions(judges.judges, drawn, validity)), "report/confusions.json")
     work.run.text(json.dumps(figures), "report/nearest.json")
     if picture is not None:

@@ -9,6 +9,7 @@ import torch
 
 from darkroom.core.errors import DarkroomError
 from darkroom.data.head import Head
+from darkroom.data.names import names_of
 from darkroom.data.prepare import prepare
 from darkroom.data.prepared import Prepared
 from darkroom.data.prepared_writer import PreparedWriter, Row
@@ -51,6 +52,16 @@ def test_scenes_come_back_unchanged(root: Path) -> None:
     assert split.mentioned.tolist() == [list(s.mentioned) for s in scenes]
     assert (split.labels.dtype, split.mentioned.dtype) == (torch.int64, torch.bool)
     assert split.info.heads == HEADS
+
+
+def test_pictures_are_known_by_the_names_of_their_source(tmp_path: Path, pixels: Callable[..., np.ndarray]) -> None:
+    """Catches the name of a neighbour: rows are spread over shards and row groups, and come in any order."""
+    writer = PreparedWriter(tmp_path / "named", "digits", (), False, 8, 1)
+    for i in range(2500):
+        writer.add("train", Row(pixels(i % 7, 8)[..., 0], f"a/{i}.png", "", (), ()))
+    writer.finish()
+    rows = [2499, 0, 999, 1000, 0]
+    assert names_of(tmp_path / "named" / "train", rows) == [f"a/{i}.png" for i in rows]
 
 
 def test_class_labels_come_back(digits: Path, pixels: Callable[..., np.ndarray]) -> None:

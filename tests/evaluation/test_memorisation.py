@@ -17,6 +17,7 @@ from darkroom.data.sources.base import Sample
 from darkroom.evaluation.alignment import Asked
 from darkroom.evaluation.drawing import Drawn
 from darkroom.evaluation.estimates import TooFewError
+from darkroom.evaluation.looking import nearest_training_pictures
 from darkroom.evaluation.memorisation import authentic, copying, duplicates, memorisation, standardised
 from tests.data.conftest import ListedSource
 from tests.support.settings import preparation
@@ -115,3 +116,13 @@ def test_a_copying_model_is_found_where_each_picture_has_several_captions(tmp_pa
     assert figures["real"]["authentic"] > 0.3
     assert figures["c_t"].value < -4
     assert len(drawn.distinct()) == len(test) // 3 == len(drawn.distinct().real.unique(dim=0))
+
+    read_by: Any = SimpleNamespace(judges=judges, seed=0, resamples=50)
+    validity: Any = SimpleNamespace(valid=True)
+    told, picture = nearest_training_pictures(read_by, drawn, train, tmp_path / "out" / "train", validity)
+    assert picture is not None
+    for one in told["pictures"]:
+        nearest = one["nearest"][0]
+        assert nearest["name"] == f"{nearest['caption']}.png", "the first of its captions"
+        (original,) = train.images([train.captions.index(nearest["caption"])])
+        assert any(torch.equal(one[:, 1:], original[:, 1:]) for one in copied), "not what was copied"

@@ -13,8 +13,9 @@ import pytest
 
 from darkroom.core.artifact import write_json
 from darkroom.reporting.blocks import Cell, Table
+from darkroom.reporting.copies import CLOSENESS
 from darkroom.reporting.facts import Execution, Files, read_facts
-from darkroom.reporting.model_sections import CLOSENESS, statements
+from darkroom.reporting.model_sections import statements
 from darkroom.reporting.pages import render, stage_page, timeless
 from darkroom.reporting.stage_sections import figures
 from darkroom.reporting.write import files_of, keep, report_model
@@ -78,7 +79,8 @@ def test_a_reader_finds_what_matters(page: str) -> None:
     text = " ".join(Seen(page).text.split())
     assert f"Worst attribute: {SCRIPT}. Of 100 test captions asking for it, 70.0 % are drawn right" in text
     assert "ring is read as <b>disc</b>, 25.0 % of the time" in text
-    assert "The likeliest copy lies 0.50 from the training picture nearest to it" in text
+    assert "The likeliest copy lies 0.50 from the training picture nearest to it, train/<i>7.png; from" in text
+    assert "train/<i>8.png, train/9.png" in text, "the names of the next ones"
     assert "It took 87 s." in text
     assert "MFU" in text
     assert "1,234 MiB" in text

@@ -49,7 +49,8 @@ def metrics(asked: bool = True) -> dict[str, Any]:
 
 
 CONFUSIONS = {"test": {SCRIPT: {"classes": ["ring", "<b>disc</b>"], "counts": [[60, 20, 0], [5, 35, 2]]}}}
-NEAREST = {"nearest": {"distance": 0.5, "apart": 0.4, "asked": SCRIPT}, "reason": ""}
+NEAR = [{"name": f"train/{name}.png", "caption": SCRIPT} for name in ("<i>7", "<i>8", "9")]
+NEAREST = {"pictures": [{"asked": SCRIPT, "distance": 0.5, "apart": 0.4, "nearest": NEAR}], "reason": ""}
 
 
 def finished(asked: bool = True, execution: Execution = EXECUTION) -> tuple[Facts, dict[str, bytes]]:

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from PIL import Image
 
+from darkroom.data.names import names_of
 from darkroom.data.prepared import PreparedSplit
 from darkroom.evaluation.alignment import Asked
 from darkroom.evaluation.drawing import Drawn
 from darkroom.evaluation.estimates import TooFewError
 from darkroom.evaluation.judge import Judge
 from darkroom.evaluation.judging import Judges, Validity
-from darkroom.evaluation.memorisation import memorisation, show_neighbours
+from darkroom.evaluation.memorisation import Neighbours, memorisation, show_neighbours
 from darkroom.evaluation.report import as_json
 
 WITH_NEIGHBOURS = 6  # drawn pictures that are shown beside training pictures
@@ -63,11 +64,16 @@ def _counts(asked_for: Asked, readings: Sequence[torch.Tensor], attribute: int, 
 
 
 def nearest_training_pictures(
-    judges: Judges, drawn: Drawn, train: PreparedSplit, validity: Validity
+    judges: Judges, drawn: Drawn, train: PreparedSplit, folder: Path, validity: Validity
 ) -> tuple[dict[str, Any], Image.Image | None]:
-    """The figures of `memorisation` with the distance of the likeliest copy, and the pictures beside their neighbours.
+    """The figures of `memorisation`, and the likeliest copies beside their neighbours: what they are, and a picture.
 
-    {"reason": …} and no picture where the judges cannot be believed, or there are too few pictures.
+    {…, "pictures": of each, the likeliest first, {"asked": its caption, "distance": to its nearest training picture,
+    "apart": from that to another, "nearest": [{"name", "caption"}, …]}}; {"reason": …} and no picture where the judges
+    cannot be believed, or there are too few pictures.
+
+    Args:
+        folder: of `train` in the prepared data.
     """
     if not validity.valid:
         return {"reason": validity.reason}, None
@@ -75,16 +81,24 @@ def nearest_training_pictures(
         figures, found = memorisation(judges.judges, drawn, train, judges.seed, judges.resamples)
     except TooFewError as error:
         return {"reason": str(error)}, None
-    ratio = (found.distances / found.apart.clamp(min=1e-9))[:, 0]
-    likeliest = int(ratio.argmin())
-    nearest = {
-        "distance": float(found.distances[likeliest, 0]),
-        "apart": float(found.apart[likeliest, 0]),
-        "asked": drawn.asked.captions[likeliest],
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "neighbours.png"
+    pictures = [_neighbourhood(i, drawn, found, train, folder) for i in found.likeliest(WITH_NEIGHBOURS)]
+    with tempfile.TemporaryDirectory() as temporary:
+        file = Path(temporary) / "neighbours.png"
         show_neighbours(drawn, found, train, WITH_NEIGHBOURS, file)
         with Image.open(file) as opened:
             picture = opened.convert("RGB")
-    return as_json({**figures, "nearest": nearest}), picture
+    return as_json({**figures, "pictures": pictures}), picture
+
+
+def _neighbourhood(i: int, drawn: Drawn, found: Neighbours, train: PreparedSplit, folder: Path) -> dict[str, Any]:
+    """What is said of one drawn picture and its nearest training pictures."""
+    rows = found.rows[i].tolist()
+    return {
+        "asked": drawn.asked.captions[i],
+        "distance": float(found.distances[i, 0]),
+        "apart": float(found.apart[i, 0]),
+        "nearest": [
+            {"name": name, "caption": train.captions[row]}
+            for row, name in zip(rows, names_of(folder, rows), strict=True)
+        ],
+    }

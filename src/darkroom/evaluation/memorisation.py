@@ -41,6 +41,12 @@ class Neighbours:
     distances: Tensor
     apart: Tensor
 
+    def likeliest(self, n: int) -> list[int]:
+        """The n drawn pictures that are likeliest to be copies: those nearest to a training picture, for how far that
+        is from another."""
+        order: list[int] = (self.distances / self.apart.clamp(min=TINY))[:, 0].argsort()[:n].tolist()
+        return order
+
 
 @dataclass(frozen=True)
 class _Near:
@@ -103,11 +109,9 @@ def memorisation(
 
 
 def show_neighbours(drawn: Drawn, found: Neighbours, train: PreparedSplit, n: int, path: Path) -> None:
-    """The n pictures that are likeliest to be copies, each beside its nearest training pictures: those that are nearest
-    to one, for how far that is from another."""
-    likeliest = (found.distances / found.apart.clamp(min=TINY))[:, 0].argsort()
+    """The n pictures that are likeliest to be copies, each beside its nearest training pictures."""
     rows = []
-    for i in likeliest[:n].tolist():
+    for i in found.likeliest(n):
         near = [to_pil(picture) for picture in train.squares(found.rows[i])]
         caption = (
             f"{float(found.distances[i, 0]):.2f} to the nearest, {float(found.apart[i, 0]):.2f} from it to the next"

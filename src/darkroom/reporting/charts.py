@@ -25,6 +25,11 @@ def number(value: float) -> str:
     return text
 
 
+def percent(fraction: float) -> str:
+    """Such as "93.8 %"."""
+    return f"{100 * fraction:.1f} %"
+
+
 def counted(n: int, noun: str) -> str:
     """How many of what: "1 step", "2,000 steps"."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""The parts of a report that tell how good a model is: figures with what they are read against, attributes, copies."""
+"""The parts of a report that tell how good a model is: figures with what they are read against, attributes."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -7,16 +7,14 @@ from typing import Any
 from darkroom.evaluation.limits import measured
 from darkroom.evaluation.report import beside, estimates, withheld
 from darkroom.reporting.blocks import Block, Cell, Heading, Pictures, Statement, Table, Text, picture
-from darkroom.reporting.charts import counted, number, strip
+from darkroom.reporting.charts import counted, number, percent, strip
+from darkroom.reporting.copies import CLOSENESS, copies
 from darkroom.reporting.facts import WITH_RUN, Facts, Files
 from darkroom.reporting.stage_sections import words_of
 
 OF_JUDGES = "evaluator."  # figures about the judges, not the model
 METRICS = "reports/evaluation/metrics.json"
-CONFUSIONS, NEAREST, NEIGHBOURS = (  # see stages/evaluate.py
-    f"{WITH_RUN}/{name}" for name in ("confusions.json", "nearest.json", "neighbours.png")
-)
-CLOSENESS = "closer_to_training_than_test"
+CONFUSIONS = f"{WITH_RUN}/confusions.json"  # see stages/evaluate.py
 GROUPS = ("by_attribute", "by_class")
 MOST_CLASSES = 12  # of an attribute whose confusions are a table; of others the commonest are listed
 MOST_LISTED = 12
@@ -88,34 +86,7 @@ def statements(metrics: Mapping[str, Any], files: Files) -> Iterator[Statement]:
             f"{number(fid['value'])}, to be read against {against}.",
             "figures",
         )
-    yield from _copies(metrics, files)
-
-
-def _copies(metrics: Mapping[str, Any], files: Files) -> Iterator[Statement]:
-    """Whether training pictures are copied, and how near the nearest one is."""
-    near, closeness = files.json(NEAREST), metrics["fidelity"].get(CLOSENESS)
-    near = near if isinstance(near, dict) else {}
-    said = []
-    if closeness:
-        c_t = near.get("c_t")
-        copies = closeness["low"] > 0.5 or bool(c_t and c_t["high"] < 0)
-        said.append(
-            f"Copies of training pictures: {'there are signs of them' if copies else 'no sign of them'}. Drawn "
-            "pictures lie nearer to the training pictures than new real ones do in "
-            f"{percent(closeness['value'])} of comparisons (50 % where nothing is copied, more where it is)"
-        )
-    if isinstance(near.get("nearest"), dict):
-        distance, apart = near["nearest"]["distance"], near["nearest"]["apart"]
-        said.append(
-            f"The likeliest copy lies {distance:.2f} from the training picture nearest to it; from that one to the "
-            f"next training picture it is {apart:.2f}"
-        )
-    if said:
-        yield Statement(f"{'. '.join(said)}.", "neighbours" if near else "figures")
-    elif reason := near.get("reason"):
-        known = any(reason in why for why in withheld(metrics)) or reason == metrics["evaluator"].get("reason")
-        why = "for the reason that other figures are withheld for" if known else str(reason)
-        yield Statement(f"Nearest training pictures were not sought: {why}.", "neighbours")
+    yield from copies(metrics, files)
 
 
 def worst_attribute(metrics: Mapping[str, Any]) -> tuple[str, str, str, Mapping[str, Any], float | None] | None:
@@ -284,44 +255,8 @@ def confused_among(head: Mapping[str, Any]) -> list[Confused]:
     return sorted(found, key=lambda one: (-one.n, -one.fraction, one.asked, one.read))
 
 
-def neighbours(files: Files) -> Iterator[Block]:
-    """Are drawn pictures copies? The likeliest ones beside the training pictures that they are nearest to."""
-    near = files.json(NEAREST)
-    if not isinstance(near, dict):
-        return
-    if reason := near.get("reason"):
-        yield Text(f"Nearest training pictures were not sought: {reason}.")
-        return
-    yield Text(
-        "The drawn pictures that are likeliest to be copies, each beside the training pictures nearest to it in the "
-        "features of the judges. A copy would lie much closer to one than that lies to another training picture."
-    )
-    if visible := picture(files.read(NEIGHBOURS), words_of(NEIGHBOURS)):
-        yield Pictures([visible])
-    rows = []
-    for name, words in (
-        ("authentic", "pictures farther from the training picture nearest to them than that one is from another"),
-        ("c_t", "far below 0: nearer to training pictures than new real ones are, copies; 0 or above: none"),
-    ):
-        if figure := near.get(name):
-            rows.append(
-                [
-                    Cell(words, below=name),
-                    Cell(number(figure["value"]), "number"),
-                    Cell(f"{number(figure['low'])} to {number(figure['high'])}", "number"),
-                    Cell(number(near.get("real", {}).get(name, float("nan"))), "number"),
-                ]
-            )
-    if rows:
-        yield Table(["figure", "value", "95 % interval", "real held-out pictures"], rows)
-
-
 def _is_share(name: str) -> bool:
     return name.startswith("alignment.") or name.rpartition(".")[2] in (CLOSENESS, "precision", "recall", "ssim")
-
-
-def percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f} %"
 
 
 def _in_percent(count: int, total: int, real: int = 0) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from darkroom.reporting import copies
 from darkroom.reporting import model_sections as model
 from darkroom.reporting import stage_sections as stage
 from darkroom.reporting.blocks import Block, Cell, Heading, Page, Section, Statement, Table, Text, timed
@@ -106,7 +107,7 @@ def _of_model(facts: Facts, files: Files, metrics: Mapping[str, Any] | None) -> 
         _section("samples", "What it draws", model.samples(facts, files, True)),
         _section("figures", "Figures", model.figures(metrics)),
         _section("attributes", "What is drawn right, and what is confused", model.attributes(metrics, files)),
-        _section("neighbours", "Nearest training pictures", model.neighbours(files)),
+        _section("neighbours", "Nearest training pictures", copies.neighbours(files)),
         _section("pictures", "More pictures", model.samples(facts, files, False)),
     ]
 
