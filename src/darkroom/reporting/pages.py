@@ -143,7 +143,7 @@ def _times(made: Sequence[Made]) -> list[Block]:
             [
                 Cell(facts.stage, "code"),
                 Cell("", drawing=bar(seconds[facts.stage] / longest)),
-                Cell(stage.seconds_of(facts) or "not known", "number"),
+                Cell(stage.seconds_of(facts), "number"),
                 Cell(next((text for label, text in speed.items() if label.startswith("samples")), ""), "number"),
                 Cell(next((text for label, text in speed.items() if label.startswith("MFU")), ""), "number"),
                 Cell(stage.memory_of(facts), "number"),

@@ -237,7 +237,7 @@ def parameters(facts: Facts, differences: bool = True) -> Iterator[Block]:
 def execution(facts: Facts) -> list[Block]:
     """When it ran, on what, and what it took."""
     ran = facts.execution
-    rows = [("time", seconds_of(facts) or "not known")]
+    rows = [("time", seconds_of(facts))]
     rows += [(f"{label}, median", text) for label, text in throughput(facts).items()]
     rows += [("memory, at most", memory)] if (memory := memory_of(facts)) else []
     if ran.began:
@@ -276,7 +276,7 @@ def memory_of(facts: Facts) -> str:
 def seconds_of(facts: Facts) -> str:
     seconds = facts.execution.seconds
     if seconds is None:
-        return ""
+        return "still running" if facts.status == "RUNNING" else "not known"
     return f"{seconds:,.0f} s" + (f" ({duration(seconds)})" if seconds >= 60 else "")
 
 
