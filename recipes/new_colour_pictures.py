@@ -3,7 +3,7 @@
     python recipes/new_colour_pictures.py [FOLDER] [NAME R G B]
 
 Scenes are those of the default recipe; in the new ones one thing is given the new colour, in the picture and in the
-caption. Training shows 50 of them, each seven times, and beside them 600 scenes as they are, of those that the base was
+caption. Training shows 50 of them, each four times, and beside them 300 scenes as they are, of those that the base was
 trained on: without these it forgets some of what it knew (prior preservation, as in DreamBooth, Ruiz et al. 2022,
 arXiv:2208.12242). Validation has 50 and 50. `novel` holds 1000 more with the new colour, for which pictures are drawn
 at the end; `test` 1000 scenes as they are, to show what became of the other colours. Only the judges, who read what is
@@ -38,12 +38,12 @@ NAME, COLOUR = "lilac", (0.75, 0.30, 0.75)
 OUT, SIZE, SEED = "new-colour", 32, 0
 TOKENS = 18  # of a caption between its beginning and end: each word is one, and each letter of the new one
 COUNTS = {  # of scenes with the new colour, and as they are
-    "train": (50, 600),
+    "train": (50, 300),
     "validation": (50, 50),
     "test": (0, 1000),
     "novel": (1000, 0),
 }
-TIMES = {"train": 7}  # that each scene with the new colour is there
+TIMES = {"train": 4}  # that each scene with the new colour is there
 TAKEN_FROM = {  # a split of the default recipe, and the first scene of either kind
     "train": ("train", 0, 1000),
     "validation": ("validation", 0, 500),
