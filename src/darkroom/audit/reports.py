@@ -12,7 +12,7 @@ from darkroom.core.errors import DarkroomError
 from darkroom.reporting.facts import FACTS, FOLDER, PAGE, Facts, code_digest, read_facts
 from darkroom.reporting.gather import Steps, as_locked
 from darkroom.reporting.pages import model_page, render, stage_page, timeless
-from darkroom.reporting.write import LAST, MODEL, files_of, kept_of_model, page_of
+from darkroom.reporting.write import LAST, MODEL, WITH_LAST, files_of, kept_of_model, page_of
 from darkroom.tracking.query import RunQuery
 
 AGAIN = "darkroom report"
@@ -35,7 +35,7 @@ def check_reports(checks: Checks, evidence: Mapping[str, MatchedRuns], query: Ru
         yield from found
     model = root / FOLDER / MODEL
     if sound and LAST in steps and model.is_file():
-        yield from _of_model(checks.lineage.steps[LAST], model, root)
+        yield from _of_model(checks.lineage.steps[LAST], _recorded(evidence.get(LAST), query), model, root)
 
 
 def _of_stage(step: Step, steps: Steps, recorded: Mapping[str, str], root: Path) -> Iterator[Finding]:
@@ -74,15 +74,21 @@ def _is_same(page: Path, facts: Facts, step: Step, steps: Steps, root: Path) -> 
     return _read(page) == timeless(derived)
 
 
-def _of_model(step: Step, page: Path, root: Path) -> Iterator[Finding]:
+def _of_model(step: Step, recorded: Mapping[str, str], page: Path, root: Path) -> Iterator[Finding]:
+    where = str(page.relative_to(root))
+    if recorded.get(WITH_LAST) == file_hash(page):
+        return
     try:
-        derived = timeless(render(model_page(kept_of_model(root))))
+        made = kept_of_model(root)
+        derived = timeless(render(model_page(made)))
     except (DarkroomError, IndexError):
-        derived = ""
-    if _read(page) != derived:
-        yield step.finding(
-            "changed report", "not what the reports of the stages give", AGAIN, str(page.relative_to(root))
-        )
+        made, derived = [], ""
+    if _read(page) == derived:
+        return
+    if any(facts.code != code_digest() for facts, _ in made):
+        yield step.finding("older report", "was written by other code than this", AGAIN, where)
+    else:
+        yield step.finding("changed report", "not what the reports of the stages give", AGAIN, where)
 
 
 def _read(page: Path) -> str | None:

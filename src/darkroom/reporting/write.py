@@ -19,6 +19,7 @@ from darkroom.tracking.run import Run
 from darkroom.tracking.sources import RecordedRun
 
 MODEL = "model.html"
+WITH_LAST = f"{WITH_RUN}/{MODEL}"  # where the run of the last stage keeps it
 LAST = "evaluate"  # the stage at whose end there is a model to report on
 
 
@@ -37,7 +38,7 @@ def report_stage(run: Run, execution: Execution, status: str, reason: str = "") 
     run.text(lineage_file(facts.lineage, stage), LINEAGE)
     if stage == LAST and facts.finished:
         _keep_others(facts, root)
-        run.file(report_model(root), f"{WITH_RUN}/{MODEL}")
+        run.file(report_model(root), WITH_LAST)
         if metrics := metrics_of(facts, files_of(stage, root)):
             run.text(score_table(metrics), SCORES)
     return page
